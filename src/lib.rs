@@ -1,0 +1,6 @@
+//! StreamView: turns a Kafka log into Postgres views you can trust and serves them over REST.
+
+pub mod domain;
+pub mod projector;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,2 @@
+//! The running loop.
+pub mod state;

@@ -1,0 +1,59 @@
+//! Connections. The projector owns its connections; the API reads through a bounded pool of read-only sessions.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::{Client, NoTls};
+
+use crate::config::DatabaseSettings;
+
+/// A read session: what `Pool::get` gives.
+pub type ReadConnection = deadpool_postgres::Object;
+
+/// Builds the read pool: read-only transactions, bounded statement time, bounded wait for a connection.
+/// Connects lazily, so it works while Postgres is away.
+pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, tokio_postgres::Error> {
+    let mut config = base_config(settings, "streamview-read")?;
+    config.options(format!(
+        "-c default_transaction_read_only=on -c statement_timeout={} -c jit=off",
+        settings.read_timeout_ms
+    ));
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    Ok(Pool::builder(manager)
+        .max_size(settings.read_pool_size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(Duration::from_millis(settings.read_timeout_ms)))
+        .create_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))
+        .build()
+        .expect("a runtime is given, so timeouts are allowed"))
+}
+
+/// Opens one writer connection whose unqualified table names resolve in `search_path`.
+/// The driver task ends with the connection.
+pub async fn connect_writer(settings: &DatabaseSettings, search_path: &str) -> Result<Client, tokio_postgres::Error> {
+    let mut config = base_config(settings, "streamview-projector")?;
+    let synchronous_commit = if settings.synchronous_commit { "on" } else { "off" };
+    config.options(format!(
+        "-c search_path={search_path} -c statement_timeout={} -c lock_timeout=2000 -c jit=off \
+         -c idle_in_transaction_session_timeout={} -c synchronous_commit={synchronous_commit}",
+        settings.write_timeout_ms, settings.write_timeout_ms
+    ));
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "writer connection ended");
+        }
+    });
+    Ok(client)
+}
+
+fn base_config(settings: &DatabaseSettings, application: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::from_str(settings.url.expose())?;
+    config
+        .application_name(application)
+        .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+        .tcp_user_timeout(Duration::from_secs(10))
+        .keepalives_idle(Duration::from_secs(30));
+    Ok(config)
+}

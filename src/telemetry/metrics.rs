@@ -1,0 +1,248 @@
+//! The metric catalogue: every name, label and help text, registered once per process. Names are a contract.
+//!
+//! Counters are added once per batch. Labels never hold ids; every known series exists at 0 from the start.
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+const HTTP_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const COMMIT_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const AGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 3600.0];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    /// `streamview_events_total{view,type}`: events applied, by type; unknown types count as `unknown`.
+    pub events: IntCounterVec,
+    /// `streamview_unknown_events_total{view}`: events of a type that the view does not know, applied as a no-op.
+    pub unknown_events: IntCounterVec,
+    /// `streamview_duplicates_total{view,reason}`.
+    pub duplicates: IntCounterVec,
+    /// `streamview_out_of_order_total{view,reason}`.
+    pub out_of_order: IntCounterVec,
+    /// `streamview_dead_letters_total{view,reason}`.
+    pub dead_letters: IntCounterVec,
+    /// `streamview_anomalies_total{view}`: applied events with odd content.
+    pub anomalies: IntCounterVec,
+    /// `streamview_records_consumed_total{view}`.
+    pub consumed: IntCounterVec,
+    /// `streamview_fenced_total{view}`: batches refused because another instance owns the partition.
+    pub fenced: IntCounterVec,
+    /// `streamview_rebalances_total{view}`.
+    pub rebalances: IntCounterVec,
+    /// `streamview_upserts_duration_seconds{view}`: from the first statement of a batch to its commit.
+    pub upserts_duration: HistogramVec,
+    /// `streamview_batch_records{view}`.
+    pub batch_records: HistogramVec,
+    /// `streamview_event_age_seconds{view}`: from the record's timestamp to visible in the view.
+    pub event_age: HistogramVec,
+    /// `kafka_consumer_lag{group,topic,partition}`.
+    pub consumer_lag: IntGaugeVec,
+    /// `kafka_consumer_lag_seconds{group,topic,partition}`.
+    pub consumer_lag_seconds: GaugeVec,
+    /// `streamview_consumer_state{view,state}`: 1 for the current state.
+    pub consumer_state: IntGaugeVec,
+    /// `streamview_held_keys{view,reason}`.
+    pub held_keys: IntGaugeVec,
+    /// `streamview_parked_events{view}`.
+    pub parked_events: IntGaugeVec,
+    /// `streamview_dead_letters_unpublished{view}`.
+    pub dead_letters_unpublished: IntGaugeVec,
+    /// `streamview_conservation_difference{view}`: consumed minus everything accounted for; anything but 0 is a bug.
+    pub conservation_difference: IntGaugeVec,
+    /// `streamview_cache_bytes{view}`.
+    pub cache_bytes: IntGaugeVec,
+    /// `http_requests_duration_seconds{method,route,status}`.
+    pub http_requests: HistogramVec,
+    /// `streamview_waiters`: requests waiting for their own write.
+    pub waiters: IntGauge,
+    /// `streamview_db_pool_connections{state}`.
+    pub pool_connections: IntGaugeVec,
+    /// `streamview_process_start_time_seconds`.
+    pub start_time: Gauge,
+}
+
+/// Reasons of `streamview_duplicates_total`.
+pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
+/// Reasons of `streamview_out_of_order_total`.
+pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
+/// Reasons of `streamview_held_keys`.
+pub const HELD_REASONS: [&str; 3] = ["gap", "poison", "event_id_reused"];
+
+impl Metrics {
+    /// Registers the whole catalogue.
+    ///
+    /// # Panics
+    /// Never for a fixed catalogue: a duplicate or malformed name would be caught by its unit test.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let float_gauge =
+            |name: &str, help: &str, labels: &[&str]| register(&registry, GaugeVec::new(Opts::new(name, help), labels));
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            register(&registry, HistogramVec::new(options, labels))
+        };
+        let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let start_time = register(
+            &registry,
+            Gauge::new("streamview_process_start_time_seconds", "Unix time at which this process started."),
+        );
+        start_time.set(jiff::Timestamp::now().as_millisecond() as f64 / 1000.0);
+        Metrics {
+            events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
+            unknown_events: counter(
+                "streamview_unknown_events_total",
+                "Events of a type the view does not know, applied as a no-op.",
+                &["view"],
+            ),
+            duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
+            out_of_order: counter(
+                "streamview_out_of_order_total",
+                "Events older than the view (late) or ahead of a gap (gap).",
+                &["view", "reason"],
+            ),
+            dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
+            anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
+            consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
+            fenced: counter("streamview_fenced_total", "Batches refused because the partition has a new owner.", &["view"]),
+            rebalances: counter("streamview_rebalances_total", "Assignments and revocations received.", &["view"]),
+            upserts_duration: histogram(
+                "streamview_upserts_duration_seconds",
+                "Time of one batch in Postgres, first statement to commit.",
+                &["view"],
+                COMMIT_BUCKETS,
+            ),
+            batch_records: histogram(
+                "streamview_batch_records",
+                "Records in one batch.",
+                &["view"],
+                &[1.0, 10.0, 100.0, 1000.0, 2500.0, 5000.0, 10000.0],
+            ),
+            event_age: histogram(
+                "streamview_event_age_seconds",
+                "From the record's timestamp to visible in the view, newest record of each batch and partition.",
+                &["view"],
+                AGE_BUCKETS,
+            ),
+            consumer_lag: gauge(
+                "kafka_consumer_lag",
+                "Records in the log that the view does not hold yet.",
+                &["group", "topic", "partition"],
+            ),
+            consumer_lag_seconds: float_gauge(
+                "kafka_consumer_lag_seconds",
+                "Age of the oldest record that the view does not hold yet.",
+                &["group", "topic", "partition"],
+            ),
+            consumer_state: gauge("streamview_consumer_state", "1 for the projector's current state.", &["view", "state"]),
+            held_keys: gauge("streamview_held_keys", "Keys that wait for a missing event.", &["view", "reason"]),
+            parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
+            dead_letters_unpublished: gauge(
+                "streamview_dead_letters_unpublished",
+                "Dead letters not on the dead-letter topic yet.",
+                &["view"],
+            ),
+            conservation_difference: gauge(
+                "streamview_conservation_difference",
+                "consumed - (applied + duplicate + late + conflict + parked + dead-lettered); not 0 is a bug.",
+                &["view"],
+            ),
+            cache_bytes: gauge("streamview_cache_bytes", "Estimated bytes of cached keys.", &["view"]),
+            http_requests: histogram(
+                "http_requests_duration_seconds",
+                "Time to answer an HTTP request.",
+                &["method", "route", "status"],
+                HTTP_BUCKETS,
+            ),
+            waiters: register(
+                &registry,
+                IntGauge::new("streamview_waiters", "Requests waiting for their own write."),
+            ),
+            pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
+            start_time,
+            registry,
+        }
+    }
+
+    /// Makes every series of `view` exist at 0.
+    pub fn prepare_view(&self, view: &str, event_types: &[&str], poison_reasons: &[&str]) {
+        for event_type in event_types.iter().chain(&["unknown"]) {
+            self.events.with_label_values(&[view, event_type]);
+        }
+        for reason in DUPLICATE_REASONS {
+            self.duplicates.with_label_values(&[view, reason]);
+        }
+        for reason in OUT_OF_ORDER_REASONS {
+            self.out_of_order.with_label_values(&[view, reason]);
+        }
+        for reason in poison_reasons {
+            self.dead_letters.with_label_values(&[view, reason]);
+        }
+        for reason in HELD_REASONS {
+            self.held_keys.with_label_values(&[view, reason]);
+        }
+        for state in crate::projector::state::ViewState::NAMES {
+            self.consumer_state.with_label_values(&[view, state]);
+        }
+        for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {
+            counter.with_label_values(&[view]);
+        }
+        for gauge in
+            [&self.parked_events, &self.dead_letters_unpublished, &self.conservation_difference, &self.cache_bytes]
+        {
+            gauge.with_label_values(&[view]);
+        }
+        for histogram in [&self.upserts_duration, &self.batch_records, &self.event_age] {
+            histogram.with_label_values(&[view]);
+        }
+    }
+
+    /// The text exposition format, version 0.0.4.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let collector = made.expect("the catalogue's names and labels are valid");
+    registry.register(Box::new(collector.clone())).expect("the catalogue names each metric once");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_of_a_view_exists_at_zero() {
+        let metrics = Metrics::new();
+        metrics.prepare_view("orders", &["OrderCreated"], &["not_json"]);
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        for series in [
+            r#"streamview_events_total{type="OrderCreated",view="orders"} 0"#,
+            r#"streamview_duplicates_total{reason="event_id",view="orders"} 0"#,
+            r#"streamview_out_of_order_total{reason="gap",view="orders"} 0"#,
+            r#"streamview_dead_letters_total{reason="not_json",view="orders"} 0"#,
+        ] {
+            assert!(text.contains(series), "{series} is missing from\n{text}");
+        }
+    }
+}
