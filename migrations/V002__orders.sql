@@ -6,7 +6,6 @@ create table orders_1.orders (
     order_id            text        collate "C" primary key,
     last_event_sequence bigint      not null,
     item_count          integer     not null,
-    next_line_no        integer     not null,
     updated_at          timestamptz not null,
     total_net           numeric     not null,
     total_gross         numeric     not null,

@@ -1,6 +1,8 @@
 //! StreamView: turns a Kafka log into Postgres views you can trust and serves them over REST.
 
+pub mod codec;
 pub mod domain;
 pub mod projector;
 pub mod store;
 pub mod telemetry;
+pub mod views;

@@ -2,6 +2,6 @@
 
 pub mod decimal;
 pub mod decision;
-pub mod envelope;
+pub mod record;
 pub mod lag;
 pub mod poison;

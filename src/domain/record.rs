@@ -1,0 +1,224 @@
+//! Records as they come from the log: borrowed bytes with their position, many of them in one allocation.
+
+/// One record. Borrowed from a [`RecordBatch`] or from a parked row.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Partition it was read from.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+    /// Broker or producer timestamp in milliseconds since the epoch.
+    pub timestamp_ms: Option<i64>,
+    /// Key bytes.
+    pub key: Option<&'a [u8]>,
+    /// Value bytes.
+    pub payload: Option<&'a [u8]>,
+    /// Headers.
+    pub headers: Headers<'a>,
+}
+
+impl Record<'_> {
+    /// CRC-32 over key and value: with offset and timestamp it anchors our position in the log.
+    pub fn checksum(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(self.key.unwrap_or_default());
+        crc.update(&[0xff]);
+        crc.update(self.payload.unwrap_or_default());
+        crc.finalize()
+    }
+
+    /// Bytes of key and value.
+    pub fn size(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.payload.map_or(0, <[u8]>::len)
+    }
+}
+
+/// Record headers in one byte string: for each, name length (u32 LE), name, value length (i32 LE, -1 = null), value.
+/// This is also how they are stored with parked events and dead letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Headers<'a>(&'a [u8]);
+
+impl<'a> Headers<'a> {
+    /// Headers from their stored form. A truncated tail is ignored, so corrupt rows cannot panic.
+    pub const fn from_encoded(bytes: &'a [u8]) -> Self {
+        Headers(bytes)
+    }
+
+    /// The stored form.
+    pub const fn encoded(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Name and value of each header, in order.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            let (name, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            let (length, tail) = tail.split_first_chunk::<4>()?;
+            let length = i32::from_le_bytes(*length);
+            let (value, tail) = tail.split_at_checked(length.max(0) as usize)?;
+            rest = tail;
+            Some((std::str::from_utf8(name).unwrap_or("\u{fffd}"), (length >= 0).then_some(value)))
+        })
+    }
+
+    /// The value of `name` if it stands there; `Err` if it stands there twice with different values.
+    pub fn only(self, name: &str) -> Result<Option<&'a [u8]>, &'a [u8]> {
+        let mut found: Option<&'a [u8]> = None;
+        for (_, value) in self.iter().filter(|(header, _)| *header == name) {
+            let value = value.unwrap_or_default();
+            match found {
+                Some(first) if first != value => return Err(value),
+                _ => found = Some(value),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Appends one header to `bytes`.
+    pub fn push(bytes: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
+        bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(&value.map_or(-1, |value| value.len() as i32).to_le_bytes());
+        bytes.extend_from_slice(value.unwrap_or_default());
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    partition: i32,
+    generation: u64,
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    start: usize,
+    key: Option<usize>,
+    payload: Option<usize>,
+    headers: usize,
+}
+
+/// The end of a partition's log as a reader saw it: nothing readable lies before `offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionEnd {
+    /// Partition.
+    pub partition: i32,
+    /// Assignment it belongs to.
+    pub generation: u64,
+    /// Next offset: past control records and aborted transactions too.
+    pub offset: i64,
+}
+
+/// Records of several partitions in arrival order, their bytes in one buffer.
+///
+/// Each is tagged with the generation of the assignment under which it was read, so that what was read before a
+/// partition was given away can be told from what is read after it came back.
+#[derive(Debug, Default)]
+pub struct RecordBatch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+    ends: Vec<PartitionEnd>,
+}
+
+impl RecordBatch {
+    /// Adds a copy of `record`; `encode_headers` appends its headers in stored form.
+    pub fn push(&mut self, generation: u64, record: Record<'_>, encode_headers: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(record.key.unwrap_or_default());
+        self.bytes.extend_from_slice(record.payload.unwrap_or_default());
+        let before_headers = self.bytes.len();
+        encode_headers(&mut self.bytes);
+        self.entries.push(Entry {
+            partition: record.partition,
+            generation,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            start,
+            key: record.key.map(<[u8]>::len),
+            payload: record.payload.map(<[u8]>::len),
+            headers: self.bytes.len() - before_headers,
+        });
+    }
+
+    /// Notes that the end of a partition was reached.
+    pub fn push_end(&mut self, end: PartitionEnd) {
+        self.ends.push(end);
+    }
+
+    /// Ends reached after the records of this batch.
+    pub fn ends(&self) -> &[PartitionEnd] {
+        &self.ends
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds neither records nor ends.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.ends.is_empty()
+    }
+
+    /// Bytes held.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The records with their generation, in arrival order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Record<'_>)> {
+        self.entries.iter().map(|entry| {
+            let key_end = entry.start + entry.key.unwrap_or(0);
+            let payload_end = key_end + entry.payload.unwrap_or(0);
+            let record = Record {
+                partition: entry.partition,
+                offset: entry.offset,
+                timestamp_ms: entry.timestamp_ms,
+                key: entry.key.map(|_| &self.bytes[entry.start..key_end]),
+                payload: entry.payload.map(|_| &self.bytes[key_end..payload_end]),
+                headers: Headers(&self.bytes[payload_end..payload_end + entry.headers]),
+            };
+            (entry.generation, record)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gives_back_what_was_put_in() {
+        let mut batch = RecordBatch::default();
+        let record = |offset| Record {
+            partition: 3,
+            offset,
+            timestamp_ms: Some(17),
+            key: (offset % 2 == 0).then_some(b"key".as_slice()),
+            payload: (offset % 3 == 0).then_some(b"payload".as_slice()),
+            headers: Headers::default(),
+        };
+        for offset in 0..6 {
+            batch.push(offset as u64, record(offset), |bytes| {
+                Headers::push(bytes, b"x-sequence", Some(b"12"));
+                Headers::push(bytes, b"empty", None);
+            });
+        }
+        for (index, (generation, read)) in batch.iter().enumerate() {
+            let expected = record(index as i64);
+            assert_eq!((generation, read.offset, read.key, read.payload), (index as u64, expected.offset, expected.key, expected.payload));
+            assert_eq!(read.headers.only("x-sequence"), Ok(Some(b"12".as_slice())));
+            assert_eq!(read.headers.iter().last(), Some(("empty", None)));
+        }
+    }
+
+    #[test]
+    fn truncated_headers_end_quietly_and_contradicting_ones_are_told() {
+        let mut bytes = Vec::new();
+        Headers::push(&mut bytes, b"a", Some(b"1"));
+        Headers::push(&mut bytes, b"a", Some(b"2"));
+        assert_eq!(Headers::from_encoded(&bytes).only("a"), Err(b"2".as_slice()));
+        for cut in 0..bytes.len() {
+            assert!(Headers::from_encoded(&bytes[..cut]).iter().count() < 2);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! How our exact types travel in Postgres' binary format: NUMERIC and timestamptz, without a detour over text.
+
+use std::error::Error;
+
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+
+use crate::domain::decimal::Decimal;
+
+type BoxedError = Box<dyn Error + Sync + Send>;
+
+const NEGATIVE: u16 = 0x4000;
+const POSITIVE: u16 = 0;
+
+/// NUMERIC on the wire: group count, weight of the first group, sign, display scale (u16 each, big endian), then
+/// groups in base 10,000 (source: `numeric_send` of PostgreSQL).
+impl ToSql for Decimal {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
+        let scale = u32::from(self.scale());
+        let padding = (4 - scale % 4) % 4;
+        let unit = 10u128.checked_pow(scale).ok_or("scale is beyond 38")?;
+        let magnitude = self.mantissa().unsigned_abs();
+        let fraction_groups = (scale + padding) / 4;
+        let mut fraction = (magnitude % unit).checked_mul(10u128.pow(padding)).ok_or("too many digits")?;
+        let mut integer = magnitude / unit;
+        let mut groups: Vec<u16> = Vec::with_capacity(20); // least significant first
+        for _ in 0..fraction_groups {
+            groups.push((fraction % 10_000) as u16);
+            fraction /= 10_000;
+        }
+        while integer > 0 {
+            groups.push((integer % 10_000) as u16);
+            integer /= 10_000;
+        }
+        let mut weight = groups.len() as i32 - fraction_groups as i32 - 1;
+        while groups.last() == Some(&0) {
+            groups.pop();
+            weight -= 1;
+        }
+        let trailing = groups.iter().take_while(|group| **group == 0).count();
+        let sign = if self.is_negative() { NEGATIVE } else { POSITIVE };
+        for value in [(groups.len() - trailing) as u16, weight as i16 as u16, sign, self.scale().into()] {
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        for group in groups[trailing..].iter().rev() {
+            out.extend_from_slice(&group.to_be_bytes());
+        }
+        Ok(IsNull::No)
+    }
+
+    accepts!(NUMERIC);
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Decimal {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        let words: Vec<u16> = raw.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+        let [count, weight, sign, scale, groups @ ..] = words.as_slice() else { return Err("short NUMERIC".into()) };
+        if !matches!(*sign, POSITIVE | NEGATIVE) {
+            return Err("NUMERIC is NaN or infinite".into());
+        }
+        let too_large = || BoxedError::from("NUMERIC needs more than 38 digits");
+        let mut mantissa = 0i128;
+        for group in groups {
+            mantissa = mantissa.checked_mul(10_000).and_then(|m| m.checked_add((*group).into())).ok_or_else(too_large)?;
+        }
+        // The groups read as an integer end at this many digits after the point (negative: before it).
+        let end = 4 * (i32::from(*count) - 1 - i32::from(*weight as i16));
+        let shift = if *count == 0 { 0 } else { i32::from(*scale) - end };
+        let factor = 10i128.checked_pow(shift.unsigned_abs()).ok_or_else(too_large)?;
+        mantissa = if shift >= 0 { mantissa.checked_mul(factor).ok_or_else(too_large)? } else { mantissa / factor };
+        let signed = if *sign == NEGATIVE { -mantissa } else { mantissa };
+        Ok(Decimal::new(signed, u8::try_from(*scale).map_err(|_| too_large())?))
+    }
+
+    accepts!(NUMERIC);
+}
+
+/// A timestamptz as microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Micros(pub i64);
+
+/// Postgres counts from 2000-01-01.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
+impl ToSql for Micros {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
+        let value = self.0.checked_sub(POSTGRES_EPOCH).ok_or("time out of range")?;
+        out.extend_from_slice(&value.to_be_bytes());
+        Ok(IsNull::No)
+    }
+
+    accepts!(TIMESTAMPTZ);
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Micros {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        let value = i64::from_be_bytes(raw.try_into()?);
+        Ok(Micros(value.checked_add(POSTGRES_EPOCH).ok_or("time is infinite")?))
+    }
+
+    accepts!(TIMESTAMPTZ);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numeric_survives_the_wire(mantissa in -10i128.pow(34)..10i128.pow(34), scale in 0u8..30) {
+            let sent = Decimal::new(mantissa, scale);
+            let mut bytes = BytesMut::new();
+            sent.to_sql(&Type::NUMERIC, &mut bytes).unwrap();
+            let received = Decimal::from_sql(&Type::NUMERIC, &bytes).unwrap();
+            prop_assert_eq!((received.mantissa(), received.scale()), (sent.mantissa(), sent.scale()));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What a view is to the engine: how it reads an event, folds it, loads and writes its rows.
+//!
+//! A view is one folder under `views/` and one line in [`all`]. The projector knows nothing of any view.
+
+pub mod orders;
+
+use std::borrow::Cow;
+use std::future::Future;
+
+use tokio_postgres::Client;
+
+use crate::codec::Head;
+use crate::domain::poison::Poison;
+
+/// An event as its view read it.
+#[derive(Debug, Clone)]
+pub struct Parsed<'a, E> {
+    /// Unique id of the event.
+    pub event_id: Cow<'a, str>,
+    /// Name of its type.
+    pub event_type: Cow<'a, str>,
+    /// When it happened, microseconds since the epoch.
+    pub occurred_at: i64,
+    /// The event; `None` for a type that the view does not know.
+    pub event: Option<E>,
+}
+
+/// Where an effect came from: the ledger's coordinates.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// Partition of the record.
+    pub partition: i32,
+    /// Offset of the record.
+    pub offset: i64,
+}
+
+/// What a consumed sequence number did to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Projected.
+    Applied,
+    /// The event id was applied before under another number: only the sequence advanced.
+    Duplicate,
+    /// Unknown type: only the sequence advanced.
+    UnknownType,
+}
+
+impl Effect {
+    /// The word in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Effect::Applied => "applied",
+            Effect::Duplicate => "duplicate",
+            Effect::UnknownType => "unknown_type",
+        }
+    }
+}
+
+/// One row of the ledger: a sequence number that a key has consumed.
+#[derive(Debug, Clone)]
+pub struct LedgerRow<'a> {
+    /// Key.
+    pub key: &'a str,
+    /// Its number.
+    pub sequence: i64,
+    /// Event id.
+    pub event_id: Cow<'a, str>,
+    /// Event type.
+    pub event_type: Cow<'a, str>,
+    /// Microseconds since the epoch.
+    pub occurred_at: i64,
+    /// Where it was read.
+    pub origin: Origin,
+    /// What it did.
+    pub effect: Effect,
+    /// The payload as consumed: valid JSON.
+    pub payload: &'a str,
+}
+
+/// The final state of a key that a batch changed.
+#[derive(Debug)]
+pub struct ChangedKey<'a, S> {
+    /// Key.
+    pub key: &'a str,
+    /// Sequence of the stored row before the batch; `None` if there was no row.
+    pub base_sequence: Option<i64>,
+    /// Sequence after the batch.
+    pub last_sequence: i64,
+    /// Id of the event with that sequence.
+    pub last_event_id: &'a str,
+    /// State after the batch.
+    pub state: &'a S,
+}
+
+/// Everything that one batch writes to a view's tables. Keys are sorted and unique.
+#[derive(Debug)]
+pub struct WriteSet<'a, V: View> {
+    /// Keys with their final state, one row version each however many events they had.
+    pub changed: Vec<ChangedKey<'a, V::State>>,
+    /// Ledger rows.
+    pub ledger: &'a [LedgerRow<'a>],
+    /// Rows of the view's further tables.
+    pub details: &'a [V::Detail<'a>],
+}
+
+/// A key as stored.
+#[derive(Debug)]
+pub struct Loaded<S> {
+    /// Key.
+    pub key: String,
+    /// Sequence of its last event.
+    pub last_sequence: i64,
+    /// Id of its last event.
+    pub last_event_id: String,
+    /// Ids of all its events in the ledger.
+    pub event_ids: Vec<String>,
+    /// Folding state.
+    pub state: S,
+}
+
+/// How the rows that were meant compare with the rows that were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Every changed key was at its base sequence.
+    All,
+    /// Some key was not: somebody else wrote it. Roll back and load again.
+    Stale,
+}
+
+/// A materialised view: a pure fold per key, and the tables that hold its result.
+pub trait View: Send + Sync + Sized + 'static {
+    /// A parsed event, borrowing from its record.
+    type Event<'a>: Send;
+    /// What is kept per key between events.
+    type State: Default + Send + Sync + std::fmt::Debug;
+    /// A row of a further table, produced by the fold.
+    type Detail<'a>: Send + Sync + std::fmt::Debug;
+    /// Prepared statements of one connection.
+    type Statements: Send + Sync;
+
+    /// Registry name: lower-case letters. Progress rows, metrics and routes carry it.
+    const NAME: &'static str;
+    /// Known event types, for metric labels.
+    const EVENT_TYPES: &'static [&'static str];
+    /// Constraint whose violation means that an event id is the latest of another key, if the view has one.
+    const EVENT_ID_CONSTRAINT: Option<&'static str>;
+
+    /// The schema that holds the tables of `build`.
+    fn schema(build: i32) -> String {
+        format!("{}_{build}", Self::NAME)
+    }
+
+    /// Reads the payload. Pure.
+    fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Self::Event<'a>>, Poison>;
+
+    /// Folds one event into its key. Pure; on `Err` the state is as before. Returns how many oddities it flagged.
+    fn project<'a>(
+        &self,
+        key: &'a str,
+        state: &mut Self::State,
+        event: Self::Event<'a>,
+        occurred_at: i64,
+        details: &mut Vec<Self::Detail<'a>>,
+    ) -> Result<u64, Poison>;
+
+    /// Advances over an event that is not projected (unknown type, repeated event id), so that a first event of that
+    /// kind still leaves a row that can be written. Pure.
+    fn skip(&self, state: &mut Self::State, occurred_at: i64);
+
+    /// Bytes of heap that `state` holds, roughly: the cache is bounded by it.
+    fn state_bytes(state: &Self::State) -> usize;
+
+    /// Prepares the statements on a connection whose search path is [`View::schema`].
+    fn prepare(client: &Client) -> impl Future<Output = Result<Self::Statements, tokio_postgres::Error>> + Send;
+
+    /// Loads the keys that exist.
+    fn load(
+        statements: &Self::Statements,
+        client: &Client,
+        keys: &[&str],
+    ) -> impl Future<Output = Result<Vec<Loaded<Self::State>>, tokio_postgres::Error>> + Send;
+
+    /// Writes a batch inside the caller's transaction. Statements are sent in one go and counted afterwards.
+    fn write(
+        statements: &Self::Statements,
+        client: &Client,
+        set: &WriteSet<'_, Self>,
+    ) -> impl Future<Output = Result<Written, tokio_postgres::Error>> + Send;
+
+    /// Of `event_ids`, those that are the latest of a key, with that key. Asked only after a violation of
+    /// [`View::EVENT_ID_CONSTRAINT`].
+    fn owners_of(
+        statements: &Self::Statements,
+        client: &Client,
+        event_ids: &[&str],
+    ) -> impl Future<Output = Result<Vec<(String, String)>, tokio_postgres::Error>> + Send;
+}
