@@ -1,0 +1,235 @@
+//! Typed settings: one tree, one home of defaults (`config/default.toml`), checked once at the start.
+//!
+//! A layer beats the ones before it: defaults, file, environment, flags. Unknown keys are refused, so
+//! a typing error never runs as a silent default. Nothing here connects to anything.
+
+mod error;
+mod layers;
+mod rules;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use secret::SecretUrl;
+
+use layers::Layers;
+
+/// Everything that can be set. The meaning of each key is in `config/default.toml`.
+///
+/// Safe to log: `Debug` and `Serialize` hide passwords.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The brokers and how the projector reads from them.
+    pub kafka: KafkaSettings,
+    /// The Postgres that holds the views.
+    pub database: DatabaseSettings,
+    /// Where schemas of framed records are looked up.
+    pub schema_registry: SchemaRegistrySettings,
+    /// The REST API.
+    pub http: HttpSettings,
+    /// Batches, memory and bounds of the projector.
+    pub projector: ProjectorSettings,
+    /// Tax where events state none.
+    pub tax: TaxSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// Topics by view name.
+    pub views: BTreeMap<String, ViewSettings>,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// `host:port`, several separated by commas.
+    pub bootstrap_servers: String,
+    /// Consumer group of the projector.
+    pub group_id: String,
+    /// Name shown in the broker's logs and quotas.
+    pub client_id: String,
+    /// Static membership; empty = dynamic.
+    pub instance_id: String,
+    /// Milliseconds without a heartbeat until an instance counts as dead.
+    pub session_timeout_ms: u64,
+    /// Milliseconds the broker may wait for more records.
+    pub fetch_wait_max_ms: u64,
+    /// Bytes fetched ahead, over all partitions.
+    pub queue_bytes: usize,
+    /// Compare the topic's id with the broker's before each commit.
+    pub topic_ids: bool,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// URL or `key=value` text.
+    pub url: SecretUrl,
+    /// Connections for reads.
+    pub read_pool_size: usize,
+    /// Milliseconds to open a connection.
+    pub connect_timeout_ms: u64,
+    /// Statement timeout of the projector in milliseconds.
+    pub write_timeout_ms: u64,
+    /// Statement timeout of the API in milliseconds.
+    pub read_timeout_ms: u64,
+    /// Wait for the flush of each commit.
+    pub synchronous_commit: bool,
+}
+
+/// `[schema_registry]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRegistrySettings {
+    /// Base URL; empty = no registry.
+    pub url: SecretUrl,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Address and port to listen on.
+    pub bind: SocketAddr,
+    /// Everybody who reaches a non-loopback address may read.
+    pub allow_anonymous: bool,
+    /// Worker threads; 0 = one per core.
+    pub workers: usize,
+    /// Items on a page when the caller does not say.
+    pub default_page_size: u32,
+    /// Items on a page at most.
+    pub max_page_size: u32,
+    /// Rows that page numbers may skip.
+    pub max_offset: u64,
+    /// Milliseconds a read may wait for its own write.
+    pub max_wait_ms: u64,
+    /// Reads waiting at the same time.
+    pub max_waiters: usize,
+    /// Milliseconds open requests get at shutdown.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// `[projector]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectorSettings {
+    /// Batches applied side by side.
+    pub lanes: usize,
+    /// Events in one transaction at most.
+    pub max_batch_events: usize,
+    /// Payload bytes in one transaction at most.
+    pub max_batch_bytes: usize,
+    /// Bytes of hot state in memory, over all lanes.
+    pub cache_bytes: usize,
+    /// Parked events behind one key's gap at most.
+    pub max_parked_per_key: usize,
+    /// Parked events in all at most.
+    pub max_parked_total: usize,
+    /// Bytes of a record's value at most.
+    pub max_record_bytes: usize,
+    /// Sequence of a key's first event: 0 or 1.
+    pub first_sequence: u64,
+    /// Milliseconds to finish the batch at shutdown.
+    pub shutdown_timeout_ms: u64,
+    /// Milliseconds between two checks of the topic's identity.
+    pub identity_check_ms: u64,
+}
+
+/// `[tax]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaxSettings {
+    /// Rate of items that carry none, a plain decimal such as `0.19`.
+    pub default_rate: String,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// Shape of a line.
+    pub format: LogFormat,
+    /// A tracing `EnvFilter`: levels, also per module.
+    pub level: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[views.<name>]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewSettings {
+    /// Topic with the view's events.
+    pub topic: String,
+    /// Topic for the view's dead letters.
+    pub dlq_topic: String,
+}
+
+impl Config {
+    /// Merges the layers and checks the result.
+    ///
+    /// `environment` is the process's variables (all of them; see [`Config::environment`]), `overrides`
+    /// are flags as dotted key and text.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[(String, String)],
+    ) -> Result<Config, ConfigError> {
+        let mut layers = Layers::defaults();
+        if let Some(path) = file {
+            layers.add_file(path)?;
+        }
+        layers.add_environment(environment)?;
+        layers.add_overrides(overrides)?;
+        layers.check_pairs()?;
+        Ok(layers.into_config())
+    }
+
+    /// The settings of `config/default.toml` alone.
+    pub fn defaults() -> Config {
+        Layers::defaults().into_config()
+    }
+
+    /// The process's variables for [`Config::load`]. Unlike `std::env::vars` it does not panic over a
+    /// variable of somebody else that is no UTF-8.
+    pub fn environment() -> Vec<(String, String)> {
+        std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok()?;
+                Some((name, value.to_string_lossy().into_owned()))
+            })
+            .collect()
+    }
+
+    /// The whole tree as TOML, passwords replaced by `***`. Loads again if it held no password.
+    pub fn to_toml_redacted(&self) -> String {
+        toml::to_string(self).expect("settings are tables of scalars")
+    }
+}
+
+impl HttpSettings {
+    /// Refuses an address other machines can reach, unless `allow_anonymous` says that this is meant.
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        if self.bind.ip().to_canonical().is_loopback() || self.allow_anonymous {
+            return Ok(());
+        }
+        Err(ConfigError::Exposed { bind: self.bind })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What can be wrong with the configuration, each in words that lead to the repair.
+
+use std::net::SocketAddr;
+
+use super::layers::Origin;
+
+/// Why the configuration was refused. Values of secret keys appear without their password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file of `--config`, or the one named by a `..._FILE` variable.
+    #[error("cannot read {path} ({origin})")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Who named it.
+        origin: Origin,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not TOML. Shows no part of the file: it may hold a password.
+    #[error("{file}, line {line}: {message}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// Line number from 1.
+        line: usize,
+        /// What the parser expected.
+        message: String,
+    },
+    /// A key nobody reads.
+    #[error("unknown key {key} ({origin}), the nearest known one is {nearest}")]
+    UnknownKey {
+        /// Dotted key as written.
+        key: String,
+        /// The layer that has it.
+        origin: Origin,
+        /// What was probably meant.
+        nearest: String,
+    },
+    /// A `STREAMVIEW_` variable nobody reads.
+    #[error("unknown environment variable {variable}, the nearest known one is {nearest}")]
+    UnknownVariable {
+        /// Its name.
+        variable: String,
+        /// What was probably meant.
+        nearest: String,
+    },
+    /// Wrong type, or outside the allowed range.
+    #[error("{key} = {value} ({origin}) is not allowed, expected {allowed}")]
+    NotAllowed {
+        /// Dotted key.
+        key: String,
+        /// The value as given.
+        value: String,
+        /// The layer that set it.
+        origin: Origin,
+        /// Type and range.
+        allowed: String,
+    },
+    /// A secret is given directly and by file.
+    #[error("{variable} and {variable}_FILE are both set, keep one")]
+    SetTwice {
+        /// The variable without `_FILE`.
+        variable: String,
+    },
+    /// The API would listen for other machines without any access control.
+    #[error(
+        "http.bind = {bind} would let other machines read everything, since no access control is configured: \
+         bind a loopback address such as 127.0.0.1:{port}, or set http.allow_anonymous = true if this is meant",
+        port = bind.port()
+    )]
+    Exposed {
+        /// The refused address.
+        bind: SocketAddr,
+    },
+}

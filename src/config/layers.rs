@@ -1,0 +1,308 @@
+//! Merges defaults, file, environment and flags, and remembers who set what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::rules::{is_secret, rule_of};
+use super::{Config, ConfigError, SecretUrl};
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+const PREFIX: &str = "STREAMVIEW_";
+const FILE_SUFFIX: &str = "_FILE";
+
+/// The layer a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Compiled-in `config/default.toml`.
+    Default,
+    /// The file given by `--config`.
+    File(PathBuf),
+    /// A variable, by name.
+    Environment(String),
+    /// A flag.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Environment(name) => write!(f, "environment variable {name}"),
+            Origin::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+struct Setting {
+    value: Value,
+    origin: Origin,
+}
+
+/// The merged settings by dotted key. Holds every known key from the start.
+pub(super) struct Layers(BTreeMap<String, Setting>);
+
+impl Layers {
+    pub(super) fn defaults() -> Layers {
+        let table: Table = DEFAULTS
+            .parse()
+            .expect("config/default.toml is TOML, tests load it");
+        let settings = flatten("", table).into_iter().map(|(key, value)| {
+            let origin = Origin::Default;
+            (key, Setting { value, origin })
+        });
+        Layers(settings.collect())
+    }
+
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let origin = Origin::File(path.to_owned());
+        let text = read(path, &Origin::Flag)?;
+        let table: Table = text
+            .parse()
+            .map_err(|err: toml::de::Error| ConfigError::Syntax {
+                file: path.display().to_string(),
+                line: line_of(&text, err.span().map_or(0, |span| span.start)),
+                message: err.message().to_owned(),
+            })?;
+        for (key, value) in flatten("", table) {
+            self.set(&key, value, origin.clone())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for (name, text) in environment {
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            if is_no_setting(rest) {
+                continue;
+            }
+            let origin = Origin::Environment(name.clone());
+            let (key, text) = match secret_of_file_variable(&name) {
+                secret @ Some(_) => (secret, read(Path::new(&text), &origin)?.trim().to_owned()),
+                None => (key_of_variable(&name), text),
+            };
+            let Some(key) = key.filter(|key| self.0.contains_key(key)) else {
+                return Err(self.unknown_variable(name));
+            };
+            if !seen.insert(key.clone()) {
+                return Err(ConfigError::SetTwice {
+                    variable: variable_of(&key),
+                });
+            }
+            self.set_text(&key, &text, origin)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_overrides(
+        &mut self,
+        overrides: &[(String, String)],
+    ) -> Result<(), ConfigError> {
+        for (key, text) in overrides {
+            self.set_text(key, text, Origin::Flag)?;
+        }
+        Ok(())
+    }
+
+    /// Rules between two keys.
+    pub(super) fn check_pairs(&self) -> Result<(), ConfigError> {
+        self.check_at_most("http.default_page_size", "http.max_page_size")?;
+        self.check_at_most("projector.max_parked_per_key", "projector.max_parked_total")?;
+        for key in self
+            .0
+            .keys()
+            .filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic"))
+        {
+            // The dead letters of a view must not become its events.
+            let topic = key.replace(".dlq_topic", ".topic");
+            if self.0[key].value == self.0[&topic].value {
+                return Err(self.not_allowed(key, format!("a topic other than {topic}")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_config(self) -> Config {
+        let mut tree = Table::new();
+        for (key, setting) in self.0 {
+            insert(&mut tree, &key, setting.value);
+        }
+        tree.try_into()
+            .expect("every value passed its rule, and a test deserializes the defaults")
+    }
+
+    fn check_at_most(&self, key: &str, limit: &str) -> Result<(), ConfigError> {
+        let most = &self.0[limit];
+        if self.0[key].value.as_integer() <= most.value.as_integer() {
+            return Ok(());
+        }
+        Err(self.not_allowed(
+            key,
+            format!("at most {limit} = {} ({})", most.value, most.origin),
+        ))
+    }
+
+    fn set_text(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
+        // Text that does not parse stays text, which the rule then refuses by name.
+        let parsed = rule_of(key).and_then(|rule| rule.parse(text));
+        self.set(
+            key,
+            parsed.unwrap_or_else(|| Value::String(text.to_owned())),
+            origin,
+        )
+    }
+
+    fn set(&mut self, key: &str, value: Value, origin: Origin) -> Result<(), ConfigError> {
+        if self.is_section(key) && value.as_table().is_some_and(Table::is_empty) {
+            return Ok(());
+        }
+        let Some(setting) = self.0.get_mut(key) else {
+            return Err(self.refuse_unknown(key, value, origin));
+        };
+        *setting = Setting { value, origin };
+        let rule = rule_of(key).expect("a test finds a rule for every default");
+        if rule.accepts(&self.0[key].value) {
+            return Ok(());
+        }
+        Err(self.not_allowed(key, rule.to_string()))
+    }
+
+    /// `kafka = 1` is a section with the wrong type; everything else is a key nobody knows.
+    fn refuse_unknown(&self, key: &str, value: Value, origin: Origin) -> ConfigError {
+        if self.is_section(key) {
+            let (key, value) = (key.to_owned(), value.to_string());
+            return ConfigError::NotAllowed {
+                key,
+                value,
+                origin,
+                allowed: "a section with keys of its own".to_owned(),
+            };
+        }
+        let nearest = nearest(key, self.0.keys().cloned());
+        ConfigError::UnknownKey {
+            key: key.to_owned(),
+            origin,
+            nearest,
+        }
+    }
+
+    fn is_section(&self, key: &str) -> bool {
+        self.0.keys().any(|known| {
+            known
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with('.'))
+        })
+    }
+
+    fn unknown_variable(&self, name: String) -> ConfigError {
+        let nearest = nearest(&name, self.0.keys().map(|key| variable_of(key)));
+        ConfigError::UnknownVariable {
+            variable: name,
+            nearest,
+        }
+    }
+
+    fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
+        let Setting { value, origin } = &self.0[key];
+        let value = match value {
+            Value::String(text) if is_secret(key) => SecretUrl::new(text).to_string(),
+            other if is_secret(key) => other.type_str().to_owned(),
+            value => value.to_string(),
+        };
+        ConfigError::NotAllowed {
+            key: key.to_owned(),
+            value,
+            origin: origin.clone(),
+            allowed,
+        }
+    }
+}
+
+/// Variables of the test harness, the playground and the command line, which are no settings.
+fn is_no_setting(rest: &str) -> bool {
+    matches!(rest, "POSTGRES_BIN" | "CRASH_AT" | "CONFIG") || rest.starts_with("TEST_")
+}
+
+/// The key in a variable's name; only the exact notation counts, so one key has one variable.
+fn key_of_variable(name: &str) -> Option<String> {
+    let key = name
+        .strip_prefix(PREFIX)?
+        .replace("__", ".")
+        .to_ascii_lowercase();
+    (variable_of(&key) == name).then_some(key)
+}
+
+fn secret_of_file_variable(name: &str) -> Option<String> {
+    key_of_variable(name.strip_suffix(FILE_SUFFIX)?).filter(|key| is_secret(key))
+}
+
+fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+    let closer = known.min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate));
+    closer.expect("there are settings")
+}
+
+fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.display().to_string(),
+        origin: origin.clone(),
+        source,
+    })
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())]
+        .iter()
+        .filter(|&&b| b == b'\n')
+        .count()
+        + 1
+}
+
+/// Leaves by dotted key. An empty section stays visible as a leaf, so that an unknown one is refused.
+fn flatten(prefix: &str, table: Table) -> Vec<(String, Value)> {
+    let mut leaves = Vec::new();
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}.{name}")
+        };
+        match value {
+            Value::Table(inner) if !inner.is_empty() => leaves.extend(flatten(&key, inner)),
+            leaf => leaves.push((key, leaf)),
+        }
+    }
+    leaves
+}
+
+fn insert(tree: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            tree.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let inner = tree
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()));
+            insert(
+                inner
+                    .as_table_mut()
+                    .expect("no key is both section and value"),
+                rest,
+                value,
+            );
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What each key accepts: the one table of types and ranges.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+/// What a key accepts.
+#[derive(Clone, Copy)]
+pub(super) enum Rule {
+    /// `true` or `false`.
+    Switch,
+    /// A whole number from the first to the second, both included.
+    Integer(i64, i64),
+    /// Text the function accepts; the words say which.
+    Text(&'static str, fn(&str) -> bool),
+}
+
+const KIB: i64 = 1024;
+const MIB: i64 = 1024 * KIB;
+const GIB: i64 = 1024 * MIB;
+const SECOND: i64 = 1000;
+const MINUTE: i64 = 60 * SECOND;
+
+const NAME: Rule = Rule::Text("text that is not blank", |text| !text.trim().is_empty());
+const TOPIC: Rule = Rule::Text(
+    "1 to 249 letters, digits, dots, underscores or dashes",
+    is_kafka_name,
+);
+
+/// The rule of a dotted key; `None` for a key that does not exist.
+pub(super) fn rule_of(key: &str) -> Option<Rule> {
+    use Rule::{Integer, Switch, Text};
+    Some(match key {
+        "kafka.bootstrap_servers" => {
+            Text("host:port, several separated by commas", is_address_list)
+        }
+        "kafka.group_id" | "kafka.client_id" => NAME,
+        "kafka.instance_id" => Text(
+            "nothing, or 1 to 249 letters, digits, dots, underscores or dashes",
+            |text| text.is_empty() || is_kafka_name(text),
+        ),
+        "kafka.session_timeout_ms" => Integer(6 * SECOND, 30 * MINUTE),
+        "kafka.fetch_wait_max_ms" => Integer(0, 30 * SECOND),
+        "kafka.queue_bytes" => Integer(MIB, GIB),
+        "kafka.topic_ids" => Switch,
+        "database.url" => Text(
+            "postgres://user:password@host:port/database, or key=value text",
+            is_postgres,
+        ),
+        "database.read_pool_size" => Integer(1, 1000),
+        "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
+        "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
+        "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
+        "database.synchronous_commit" => Switch,
+        "schema_registry.url" => Text(
+            "nothing, or a URL that starts with http:// or https://",
+            is_registry,
+        ),
+        "http.bind" => Text(
+            "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080",
+            |text| text.parse::<SocketAddr>().is_ok(),
+        ),
+        "http.allow_anonymous" => Switch,
+        "http.workers" => Integer(0, 1024),
+        "http.default_page_size" | "http.max_page_size" => Integer(1, 10_000),
+        "http.max_offset" => Integer(0, 10_000_000),
+        "http.max_wait_ms" => Integer(0, 10 * MINUTE),
+        "http.max_waiters" => Integer(0, 1_000_000),
+        "http.shutdown_timeout_ms" | "projector.shutdown_timeout_ms" => Integer(0, 10 * MINUTE),
+        "projector.lanes" => Integer(1, 64),
+        "projector.max_batch_events" => Integer(1, 1_000_000),
+        "projector.max_batch_bytes" => Integer(KIB, GIB),
+        "projector.cache_bytes" => Integer(0, 64 * GIB),
+        "projector.max_parked_per_key" => Integer(1, 1_000_000),
+        "projector.max_parked_total" => Integer(1, 1_000_000_000),
+        "projector.max_record_bytes" => Integer(1, 100 * MIB),
+        "projector.first_sequence" => Integer(0, 1),
+        "projector.identity_check_ms" => Integer(10, 60 * MINUTE),
+        "tax.default_rate" => Text(
+            "a plain decimal such as 0.19, at most 18 digits before and 12 after the point",
+            is_plain_decimal,
+        ),
+        "log.format" => Text("text or json", |text| matches!(text, "text" | "json")),
+        "log.level" => Text(
+            "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
+            is_log_filter,
+        ),
+        _ => return rule_of_view(key),
+    })
+}
+
+fn rule_of_view(key: &str) -> Option<Rule> {
+    let (_, setting) = key.strip_prefix("views.")?.split_once('.')?;
+    matches!(setting, "topic" | "dlq_topic").then_some(TOPIC)
+}
+
+/// Keys whose value may carry a password: shown redacted, and readable from a file (`..._FILE`).
+pub(super) fn is_secret(key: &str) -> bool {
+    matches!(key, "database.url" | "schema_registry.url")
+}
+
+impl Rule {
+    /// Reads the text of a variable or flag as the key's type; `None` where it is not of that type.
+    pub(super) fn parse(self, text: &str) -> Option<Value> {
+        match self {
+            Rule::Switch => text.parse().ok().map(Value::Boolean),
+            Rule::Integer(..) => text.parse().ok().map(Value::Integer),
+            Rule::Text(..) => Some(Value::String(text.to_owned())),
+        }
+    }
+
+    /// Whether type and range are right.
+    pub(super) fn accepts(self, value: &Value) -> bool {
+        match (self, value) {
+            (Rule::Switch, Value::Boolean(_)) => true,
+            (Rule::Integer(least, most), Value::Integer(number)) => (least..=most).contains(number),
+            (Rule::Text(_, accepts), Value::String(text)) => accepts(text),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Switch => f.write_str("true or false"),
+            Rule::Integer(least, most) => write!(f, "a whole number from {least} to {most}"),
+            Rule::Text(words, _) => f.write_str(words),
+        }
+    }
+}
+
+/// Names of topics and static members, as the broker checks them.
+fn is_kafka_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=249).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
+}
+
+fn is_address_list(text: &str) -> bool {
+    text.split(',').all(|address| {
+        let Some((host, port)) = address.trim().rsplit_once(':') else {
+            return false;
+        };
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+fn is_postgres(text: &str) -> bool {
+    if text.contains("://") {
+        return text.starts_with("postgres://") || text.starts_with("postgresql://");
+    }
+    text.contains('=')
+}
+
+fn is_registry(text: &str) -> bool {
+    text.is_empty() || text.starts_with("http://") || text.starts_with("https://")
+}
+
+fn is_plain_decimal(text: &str) -> bool {
+    let digits = |part: &str, most| {
+        (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    match text.split_once('.') {
+        Some((whole, fraction)) => digits(whole, 18) && digits(fraction, 12),
+        None => digits(text, 18),
+    }
+}
+
+/// `EnvFilter` reads a misspelt level (`inof`) as the name of a module and then logs nothing else, so
+/// a directive without `=` must be a level here.
+fn is_log_filter(text: &str) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let misspelt = |directive: &str| {
+        !directive.contains('=')
+            && !levels.contains(&directive.trim().to_ascii_lowercase().as_str())
+    };
+    !text.split(',').any(misspelt) && EnvFilter::builder().parse(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_rules_accept_and_refuse_at_their_edges() {
+        let topic = "t".repeat(249);
+        let too_long = "t".repeat(250);
+        for (key, good, bad) in [
+            ("kafka.bootstrap_servers", "a:1,[::1]:9092", "a"),
+            ("kafka.bootstrap_servers", "a:1, b:65535", "a:1,"),
+            ("kafka.bootstrap_servers", "a:1", "a:0"),
+            ("kafka.group_id", "g", " "),
+            ("kafka.instance_id", "", "a b"),
+            ("database.url", "host=h", "mysql://h/db"),
+            ("database.url", "postgresql://h/db", ""),
+            ("schema_registry.url", "", "registry:8081"),
+            ("schema_registry.url", "https://u:p@h", "ftp://h"),
+            ("http.bind", "[::]:0", "localhost:8080"),
+            ("tax.default_rate", "0.190", ".19"),
+            ("tax.default_rate", "999999999999999999.999999999999", "-1"),
+            ("tax.default_rate", "1", "1e2"),
+            ("log.format", "json", "Json"),
+            ("log.level", "warn,streamview::api=trace", "inof"),
+            ("log.level", "off", "streamview=loud"),
+            ("views.orders.topic", topic.as_str(), too_long.as_str()),
+            ("views.orders.dlq_topic", "a.b_c-D", ".."),
+        ] {
+            let rule = rule_of(key).unwrap();
+            assert!(
+                rule.accepts(&Value::String(good.to_owned())),
+                "{key} = {good}"
+            );
+            assert!(
+                !rule.accepts(&Value::String(bad.to_owned())),
+                "{key} = {bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A connection address whose password never reaches a log.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+const HIDDEN: &str = "***";
+
+/// An address that may carry a password: a URL, or Postgres' `key=value` text.
+///
+/// `Display`, `Debug` and `Serialize` hide the password; only [`SecretUrl::expose`] shows it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// Wraps an address, with or without a password in it.
+    pub fn new(address: impl Into<String>) -> SecretUrl {
+        SecretUrl(address.into())
+    }
+
+    /// The address with its password, for the client that connects.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is no address at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact(&self.0))
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretUrl({})", redact(&self.0))
+    }
+}
+
+impl Serialize for SecretUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&redact(&self.0))
+    }
+}
+
+/// Hides what may be a password. In doubt it hides more: Postgres clients accept a raw `@`, `/` or
+/// `?` in the password, so everything up to the last `@` counts as credentials.
+fn redact(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        // A misspelt URL may still hold a password.
+        let unknown_notation = !address.is_empty() && !address.contains('=');
+        return if unknown_notation {
+            HIDDEN.to_owned()
+        } else {
+            redact_assignments(address, false)
+        };
+    };
+    let hidden = match rest.rsplit_once('@') {
+        Some((credentials, host)) => match credentials.split_once(':') {
+            Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
+            None => rest.to_owned(),
+        },
+        None => rest.to_owned(),
+    };
+    format!("{scheme}://{}", redact_assignments(&hidden, true))
+}
+
+/// Hides the value of every `password=` (and `sslpassword=`): up to `&` in a URL's query, else up to a
+/// space or the closing quote of libpq's notation.
+fn redact_assignments(text: &str, in_query: bool) -> String {
+    const NAME: &str = "password";
+    let lower = text.to_ascii_lowercase();
+    let mut shown = String::new();
+    let mut from = 0;
+    while let Some(found) = lower[from..].find(NAME) {
+        let after_name = from + found + NAME.len();
+        let tail = &text[after_name..];
+        let Some(value) = tail.trim_start().strip_prefix('=').map(str::trim_start) else {
+            shown.push_str(&text[from..after_name]);
+            from = after_name;
+            continue;
+        };
+        let value_start = text.len() - value.len();
+        shown.push_str(&text[from..value_start]);
+        shown.push_str(HIDDEN);
+        from = value_start + value_length(value, in_query);
+    }
+    shown.push_str(&text[from..]);
+    shown
+}
+
+fn value_length(value: &str, in_query: bool) -> usize {
+    if in_query {
+        return value.find('&').unwrap_or(value.len());
+    }
+    let quoted = value.starts_with('\'');
+    let mut escaped = false;
+    for (at, c) in value.char_indices().skip(usize::from(quoted)) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '\'' if quoted => return at + 1,
+            c if c.is_whitespace() && !quoted => return at,
+            _ => {}
+        }
+    }
+    value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_hidden_in_every_notation() {
+        for (address, shown) in [
+            ("postgres://u:pw@h:5432/db", "postgres://u:***@h:5432/db"),
+            ("postgres://u:p@w/d?@h/db", "postgres://u:***@h/db"),
+            (
+                "postgres://u@h/db?sslmode=require",
+                "postgres://u@h/db?sslmode=require",
+            ),
+            (
+                "postgres://u@h/db?password=pw&x=1",
+                "postgres://u@h/db?password=***&x=1",
+            ),
+            ("https://registry:pw@h", "https://registry:***@h"),
+            ("host=h password=pw user=u", "host=h password=*** user=u"),
+            (
+                "host=h PASSWORD = 'p w\\' x' user=u",
+                "host=h PASSWORD = *** user=u",
+            ),
+            ("password=p\\ w&x", "password=***"),
+            ("host=password dbname=d", "host=password dbname=d"),
+            ("u:pw@h/db", "***"),
+            ("", ""),
+        ] {
+            assert_eq!(SecretUrl::new(address).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn debug_and_serialize_hide_what_expose_shows() {
+        let secret = SecretUrl::new("postgres://u:pw@h/db");
+        assert_eq!(format!("{secret:?}"), "SecretUrl(postgres://u:***@h/db)");
+        assert_eq!(
+            serde_json::to_string(&secret).unwrap(),
+            "\"postgres://u:***@h/db\""
+        );
+        assert_eq!(secret.expose(), "postgres://u:pw@h/db");
+    }
+}

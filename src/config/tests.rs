@@ -1,0 +1,377 @@
+use std::io::Write;
+
+use super::rules::{Rule, rule_of};
+use super::*;
+
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+fn owned(pairs: Pairs) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load(text: &str, environment: Pairs, overrides: Pairs) -> Result<Config, ConfigError> {
+    let file = file(text);
+    Config::load(Some(file.path()), owned(environment), &owned(overrides))
+}
+
+fn refused(text: &str, environment: Pairs, overrides: Pairs) -> String {
+    load(text, environment, overrides).unwrap_err().to_string()
+}
+
+/// Keys of the defaults with their values, by dotted name.
+fn default_leaves() -> Vec<(String, toml::Value)> {
+    let table: toml::Table = include_str!("../../config/default.toml").parse().unwrap();
+    let mut leaves = Vec::new();
+    let mut open = vec![(String::new(), table)];
+    while let Some((prefix, table)) = open.pop() {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            match value {
+                toml::Value::Table(inner) => open.push((format!("{key}."), inner)),
+                leaf => leaves.push((key, leaf)),
+            }
+        }
+    }
+    leaves
+}
+
+#[test]
+fn each_layer_beats_the_former() {
+    let text = "[kafka]\ngroup_id = 'file'\nclient_id = 'file'\n[http]\nworkers = 3\n";
+    let environment: Pairs = &[
+        ("STREAMVIEW_KAFKA__GROUP_ID", "variable"),
+        ("STREAMVIEW_HTTP__WORKERS", "4"),
+    ];
+
+    let config = load(text, environment, &[("http.workers", "5")]).unwrap();
+
+    assert_eq!(config.database.read_pool_size, 16);
+    assert_eq!(config.kafka.client_id, "file");
+    assert_eq!(config.kafka.group_id, "variable");
+    assert_eq!(config.http.workers, 5);
+}
+
+#[test]
+fn contract_names_and_defaults_hold() {
+    let defaults = Config::defaults();
+    assert_eq!(defaults.kafka.group_id, "streamview-orders");
+    assert_eq!(defaults.http.bind.to_string(), "127.0.0.1:8080");
+    assert_eq!(defaults.views["orders"].topic, "orders.events");
+    assert_eq!(defaults.views["orders"].dlq_topic, "orders.events.dlq");
+    assert!(defaults.schema_registry.url.is_empty());
+
+    let config = load(
+        "",
+        &[
+            ("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS", "k1:9092,k2:9092"),
+            ("STREAMVIEW_KAFKA__GROUP_ID", "g"),
+            ("STREAMVIEW_KAFKA__SESSION_TIMEOUT_MS", "6000"),
+            ("STREAMVIEW_DATABASE__URL", "postgres://u:pw@h/db"),
+            ("STREAMVIEW_SCHEMA_REGISTRY__URL", "http://r:8081"),
+            ("STREAMVIEW_HTTP__BIND", "[::1]:9"),
+            ("STREAMVIEW_VIEWS__ORDERS__TOPIC", "t"),
+            ("STREAMVIEW_VIEWS__ORDERS__DLQ_TOPIC", "t.dlq"),
+        ],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(config.kafka.bootstrap_servers, "k1:9092,k2:9092");
+    assert_eq!(config.kafka.group_id, "g");
+    assert_eq!(config.kafka.session_timeout_ms, 6000);
+    assert_eq!(config.database.url.expose(), "postgres://u:pw@h/db");
+    assert_eq!(config.schema_registry.url.expose(), "http://r:8081");
+    assert_eq!(config.http.bind.to_string(), "[::1]:9");
+    assert_eq!(config.views["orders"].topic, "t");
+    assert_eq!(config.views["orders"].dlq_topic, "t.dlq");
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_origin_and_the_nearest_key() {
+    for (text, key, nearest) in [
+        ("[kafka]\ngroup = 'g'", "kafka.group", "kafka.group_id"),
+        (
+            "[kafak]\ngroup_id = 'g'",
+            "kafak.group_id",
+            "kafka.group_id",
+        ),
+        (
+            "[views.order]\ntopic = 't'",
+            "views.order.topic",
+            "views.orders.topic",
+        ),
+        ("[htttp]", "htttp", "http.bind"),
+        (
+            "\"kafka.group_id\" = 'g'\n[log]\nlevl = 'info'",
+            "log.levl",
+            "log.level",
+        ),
+    ] {
+        let message = refused(text, &[], &[]);
+        assert!(
+            message.contains(&format!("unknown key {key} (file /")),
+            "{message}"
+        );
+        assert!(message.contains(".toml)"), "{message}");
+        assert!(
+            message.ends_with(&format!("nearest known one is {nearest}")),
+            "{message}"
+        );
+    }
+    assert_eq!(
+        refused("", &[], &[("kafka.groupid", "g")]),
+        "unknown key kafka.groupid (command line), the nearest known one is kafka.group_id"
+    );
+}
+
+#[test]
+fn unknown_variables_are_refused_with_the_nearest_one() {
+    for (name, nearest) in [
+        ("STREAMVIEW_KAFKA_GROUP_ID", "STREAMVIEW_KAFKA__GROUP_ID"),
+        ("STREAMVIEW_KAFKA__GROUPID", "STREAMVIEW_KAFKA__GROUP_ID"),
+        ("STREAMVIEW_kafka__group_id", "STREAMVIEW_KAFKA__GROUP_ID"),
+        ("STREAMVIEW_HTTP__BIND_FILE", "STREAMVIEW_HTTP__BIND"),
+        (
+            "STREAMVIEW_VIEWS__ORDER__TOPIC",
+            "STREAMVIEW_VIEWS__ORDERS__TOPIC",
+        ),
+    ] {
+        assert_eq!(
+            refused("", &[(name, "x")], &[]),
+            format!("unknown environment variable {name}, the nearest known one is {nearest}")
+        );
+    }
+}
+
+#[test]
+fn variables_that_are_no_settings_are_left_alone() {
+    let environment: Pairs = &[
+        ("STREAMVIEW_POSTGRES_BIN", "/usr/bin"),
+        ("STREAMVIEW_TEST_KAFKA", "h:9092"),
+        ("STREAMVIEW_TEST_A__B", "x"),
+        ("STREAMVIEW_CRASH_AT", "before_commit"),
+        ("STREAMVIEW_CONFIG", "x.toml"),
+        ("HOME", "/"),
+    ];
+    load("", environment, &[]).unwrap();
+}
+
+#[test]
+fn secrets_come_from_files_and_only_secrets() {
+    let secret = file("  postgres://u:pw@h/db\n");
+    let path = secret.path().to_str().unwrap();
+
+    let config = load("", &[("STREAMVIEW_DATABASE__URL_FILE", path)], &[]).unwrap();
+    assert_eq!(config.database.url.expose(), "postgres://u:pw@h/db");
+
+    let both: Pairs = &[
+        ("STREAMVIEW_DATABASE__URL_FILE", path),
+        ("STREAMVIEW_DATABASE__URL", "host=h"),
+    ];
+    let twice = refused("", both, &[]);
+    assert_eq!(
+        twice,
+        "STREAMVIEW_DATABASE__URL and STREAMVIEW_DATABASE__URL_FILE are both set, keep one"
+    );
+    let missing = refused("", &[("STREAMVIEW_DATABASE__URL_FILE", "/no/such")], &[]);
+    assert_eq!(
+        missing,
+        "cannot read /no/such (environment variable STREAMVIEW_DATABASE__URL_FILE)"
+    );
+}
+
+#[test]
+fn every_integer_is_accepted_at_its_edges_and_refused_beyond() {
+    for (key, _) in default_leaves() {
+        let Some(Rule::Integer(least, most)) = rule_of(&key) else {
+            continue;
+        };
+        let load = |number: i64| {
+            // Keep rules between two keys out of the way.
+            let mut overrides = owned(&[
+                ("http.default_page_size", "1"),
+                ("http.max_page_size", "10000"),
+                ("projector.max_parked_per_key", "1"),
+                ("projector.max_parked_total", "1000000000"),
+            ]);
+            overrides.push((key.clone(), number.to_string()));
+            Config::load(None, [], &overrides)
+        };
+        for inside in [least, most] {
+            load(inside).unwrap();
+        }
+        for outside in [least - 1, most + 1] {
+            let message = load(outside).unwrap_err().to_string();
+            let expected = format!(
+                "{key} = {outside} (command line) is not allowed, expected a whole number from {least} to {most}"
+            );
+            assert_eq!(message, expected);
+        }
+    }
+}
+
+#[test]
+fn wrong_types_name_key_value_origin_and_what_is_allowed() {
+    let seconds = refused("", &[("STREAMVIEW_KAFKA__SESSION_TIMEOUT_MS", "45s")], &[]);
+    assert_eq!(
+        seconds,
+        "kafka.session_timeout_ms = \"45s\" (environment variable STREAMVIEW_KAFKA__SESSION_TIMEOUT_MS) \
+         is not allowed, expected a whole number from 6000 to 1800000"
+    );
+    let switch = refused("", &[], &[("kafka.topic_ids", "yes")]);
+    assert_eq!(
+        switch,
+        "kafka.topic_ids = \"yes\" (command line) is not allowed, expected true or false"
+    );
+    assert!(refused("[http]\nworkers = '3'", &[], &[]).contains("http.workers = \"3\" (file "));
+    assert!(refused("kafka = 3", &[], &[]).contains("kafka = 3 (file "));
+    assert!(refused("[tax]\ndefault_rate = 0.19", &[], &[]).contains("a plain decimal"));
+}
+
+#[test]
+fn rules_between_two_keys_hold() {
+    assert_eq!(
+        refused("", &[], &[("http.max_page_size", "20")]),
+        "http.default_page_size = 50 (default) is not allowed, expected at most http.max_page_size = 20 (command line)"
+    );
+    assert!(
+        refused("", &[], &[("projector.max_parked_total", "999")])
+            .contains("projector.max_parked_per_key = 1000")
+    );
+    assert!(
+        refused("", &[], &[("views.orders.dlq_topic", "orders.events")])
+            .contains("other than views.orders.topic")
+    );
+}
+
+#[test]
+fn a_broken_file_is_named_with_its_line_and_without_its_content() {
+    let message = refused("[database]\n\nurl = postgres://u:pw@h\n", &[], &[]);
+    assert!(message.contains(".toml, line 3: "), "{message}");
+    assert!(!message.contains("pw"), "{message}");
+    let missing = Config::load(Some(Path::new("/no/such.toml")), [], &[]).unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "cannot read /no/such.toml (command line)"
+    );
+}
+
+#[test]
+fn passwords_appear_in_no_output() {
+    let config = load(
+        "",
+        &[
+            (
+                "STREAMVIEW_DATABASE__URL",
+                "postgres://user:hunter2@host/db",
+            ),
+            (
+                "STREAMVIEW_SCHEMA_REGISTRY__URL",
+                "https://user:hunter2@host",
+            ),
+        ],
+        &[],
+    )
+    .unwrap();
+
+    let shown = config.to_toml_redacted();
+    assert!(
+        shown.contains("url = \"postgres://user:***@host/db\""),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for value in ["mysql://user:hunter2@host", "user:hunter2@host"] {
+        assert!(!refused("", &[("STREAMVIEW_DATABASE__URL", value)], &[]).contains("hunter2"));
+    }
+    assert!(
+        !refused(
+            "[database]\nurl = ['postgres://user:hunter2@host']",
+            &[],
+            &[]
+        )
+        .contains("hunter2")
+    );
+}
+
+#[test]
+fn what_is_shown_loads_again() {
+    let shown = Config::defaults().to_toml_redacted();
+    assert_eq!(load(&shown, &[], &[]).unwrap().to_toml_redacted(), shown);
+}
+
+#[test]
+fn only_loopback_is_bound_without_access_control() {
+    let bound = |bind: &str, anonymous: &str| {
+        let overrides = owned(&[("http.bind", bind), ("http.allow_anonymous", anonymous)]);
+        Config::load(None, [], &overrides)
+            .unwrap()
+            .http
+            .check_exposure()
+    };
+    for loopback in [
+        "127.0.0.1:1",
+        "127.9.9.9:1",
+        "[::1]:1",
+        "[::ffff:127.0.0.1]:1",
+    ] {
+        bound(loopback, "false").unwrap();
+    }
+    for open in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80"] {
+        bound(open, "true").unwrap();
+        let message = bound(open, "false").unwrap_err().to_string();
+        assert!(
+            message.contains(open) && message.contains("127.0.0.1:80"),
+            "{message}"
+        );
+        assert!(message.contains("http.allow_anonymous = true"), "{message}");
+    }
+}
+
+#[test]
+fn every_default_has_one_comment_line_that_states_its_range() {
+    let lines: Vec<&str> = include_str!("../../config/default.toml").lines().collect();
+    let mut section = "";
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        }
+        let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else {
+            continue;
+        };
+        let comment = lines[at - 1];
+        assert!(
+            comment.starts_with("# ") && comment.ends_with('.'),
+            "no comment above {section}.{name}"
+        );
+        assert!(
+            !lines[at - 2].starts_with('#'),
+            "more than one comment line above {section}.{name}"
+        );
+        if let Some(Rule::Integer(least, most)) = rule_of(&format!("{section}.{name}")) {
+            let range = format!("{least} to {most}");
+            assert!(
+                comment.contains(&range),
+                "the comment of {section}.{name} does not say {range}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_default_keeps_its_rule() {
+    for (key, value) in default_leaves() {
+        assert!(
+            rule_of(&key).is_some_and(|rule| rule.accepts(&value)),
+            "{key} = {value}"
+        );
+    }
+}
