@@ -51,6 +51,8 @@ create table held_keys (
     missing_to   bigint,
     parked_count integer     not null,
     parked_bytes bigint      not null,
+    -- sequences ahead that were refused: the key cannot pass them until they are repaired
+    refused      bigint[]    not null default '{}',
     topic        text        not null,
     partition    integer     not null,
     since        timestamptz not null default now(),

@@ -1,7 +1,10 @@
 //! StreamView: turns a Kafka log into Postgres views you can trust and serves them over REST.
 
 pub mod codec;
+pub mod config;
 pub mod domain;
+pub mod failure;
+pub mod platforms;
 pub mod projector;
 pub mod store;
 pub mod telemetry;

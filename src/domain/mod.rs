@@ -3,5 +3,6 @@
 pub mod decimal;
 pub mod decision;
 pub mod record;
+pub mod identity;
 pub mod lag;
 pub mod poison;

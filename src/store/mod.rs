@@ -1,3 +1,13 @@
 //! Postgres: connections, migrations, control tables, and what its error codes mean.
 
+pub mod control;
+pub mod migrate;
 pub mod pool;
+pub mod progress;
+pub mod sqlstate;
+pub mod types;
+
+/// One Postgres connection.
+pub type Connection = tokio_postgres::Client;
+/// What Postgres or the way to it said.
+pub type DbError = tokio_postgres::Error;

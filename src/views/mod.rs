@@ -7,10 +7,9 @@ pub mod orders;
 use std::borrow::Cow;
 use std::future::Future;
 
-use tokio_postgres::Client;
-
 use crate::codec::Head;
 use crate::domain::poison::Poison;
+use crate::store::{Connection, DbError};
 
 /// An event as its view read it.
 #[derive(Debug, Clone)]
@@ -130,7 +129,7 @@ pub enum Written {
 /// A materialised view: a pure fold per key, and the tables that hold its result.
 pub trait View: Send + Sync + Sized + 'static {
     /// A parsed event, borrowing from its record.
-    type Event<'a>: Send;
+    type Event<'a>: Send + std::fmt::Debug;
     /// What is kept per key between events.
     type State: Default + Send + Sync + std::fmt::Debug;
     /// A row of a further table, produced by the fold.
@@ -171,27 +170,27 @@ pub trait View: Send + Sync + Sized + 'static {
     fn state_bytes(state: &Self::State) -> usize;
 
     /// Prepares the statements on a connection whose search path is [`View::schema`].
-    fn prepare(client: &Client) -> impl Future<Output = Result<Self::Statements, tokio_postgres::Error>> + Send;
+    fn prepare(client: &Connection) -> impl Future<Output = Result<Self::Statements, DbError>> + Send;
 
     /// Loads the keys that exist.
     fn load(
         statements: &Self::Statements,
-        client: &Client,
+        client: &Connection,
         keys: &[&str],
-    ) -> impl Future<Output = Result<Vec<Loaded<Self::State>>, tokio_postgres::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Loaded<Self::State>>, DbError>> + Send;
 
     /// Writes a batch inside the caller's transaction. Statements are sent in one go and counted afterwards.
     fn write(
         statements: &Self::Statements,
-        client: &Client,
+        client: &Connection,
         set: &WriteSet<'_, Self>,
-    ) -> impl Future<Output = Result<Written, tokio_postgres::Error>> + Send;
+    ) -> impl Future<Output = Result<Written, DbError>> + Send;
 
     /// Of `event_ids`, those that are the latest of a key, with that key. Asked only after a violation of
     /// [`View::EVENT_ID_CONSTRAINT`].
     fn owners_of(
         statements: &Self::Statements,
-        client: &Client,
+        client: &Connection,
         event_ids: &[&str],
-    ) -> impl Future<Output = Result<Vec<(String, String)>, tokio_postgres::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<(String, String)>, DbError>> + Send;
 }

@@ -4,11 +4,10 @@ pub mod event;
 pub mod project;
 pub mod rows;
 
-use tokio_postgres::Client;
-
 use crate::codec::Head;
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::Poison;
+use crate::store::{Connection, DbError};
 use crate::views::{Loaded, Parsed, View, WriteSet, Written};
 use event::OrderEvent;
 use project::{Line, OrderState, TaxPolicy};
@@ -71,31 +70,31 @@ impl View for Orders {
         [&state.customer_id, &state.status, &state.currency].iter().map(|text| text.as_deref().map_or(0, str::len)).sum()
     }
 
-    async fn prepare(client: &Client) -> Result<rows::Statements, tokio_postgres::Error> {
+    async fn prepare(client: &Connection) -> Result<rows::Statements, DbError> {
         rows::prepare(client).await
     }
 
     async fn load(
         statements: &rows::Statements,
-        client: &Client,
+        client: &Connection,
         keys: &[&str],
-    ) -> Result<Vec<Loaded<OrderState>>, tokio_postgres::Error> {
+    ) -> Result<Vec<Loaded<OrderState>>, DbError> {
         rows::load(statements, client, keys).await
     }
 
     async fn write(
         statements: &rows::Statements,
-        client: &Client,
+        client: &Connection,
         set: &WriteSet<'_, Self>,
-    ) -> Result<Written, tokio_postgres::Error> {
+    ) -> Result<Written, DbError> {
         rows::write(statements, client, set).await
     }
 
     async fn owners_of(
         statements: &rows::Statements,
-        client: &Client,
+        client: &Connection,
         event_ids: &[&str],
-    ) -> Result<Vec<(String, String)>, tokio_postgres::Error> {
+    ) -> Result<Vec<(String, String)>, DbError> {
         rows::owners_of(statements, client, event_ids).await
     }
 }

@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+# Optimised C in librdkafka: .cargo/config.toml is for development and stays out (.dockerignore).
+ENV CFLAGS=-O2
+
+# The dependencies first, against an empty program: this layer is built again only when Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src tests/it benches \
+    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/tidy.rs benches/end_to_end.rs >/dev/null \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin streamview \
+    && rm -rf src tests benches target/release/streamview* target/release/deps/*streamview* \
+       target/release/.fingerprint/streamview-*
+
+COPY . .
+RUN cargo build --release --locked --bin streamview
+
+FROM debian:bookworm-slim
+# zlib for compressed records, certificates for registries and brokers behind TLS.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates zlib1g \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /build/target/release/streamview /usr/local/bin/streamview
+USER 65532:65532
+STOPSIGNAL SIGTERM
+EXPOSE 8080
+ENTRYPOINT ["streamview"]
+CMD ["run"]

@@ -1,0 +1,59 @@
+# Everyday commands. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# rustup's programs, for shells that have not heard of them yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Extra arguments: make test ARGS='orders::' and so on.
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what is missing on this machine (also done by the targets that need it)
+	@scripts/setup --tests
+
+.PHONY: playground
+playground: ## try StreamView: a broker, a Postgres, orders and the API in one process, nothing to install
+	@scripts/setup
+	CFLAGS=-O2 cargo run --release --locked -- playground $(ARGS)
+
+.PHONY: test
+test: ## run all tests against a real Kafka and Postgres
+	@scripts/setup --tests
+	cargo test --locked $(ARGS)
+
+.PHONY: up
+up: ## start Kafka and Postgres in the background for work by hand
+	@scripts/setup --tests
+	@scripts/servers up $(ARGS)
+
+.PHONY: down
+down: ## stop what `make up` started; its data is gone
+	@scripts/servers down
+
+.PHONY: bench
+bench: ## measure throughput end to end
+	@scripts/setup --tests
+	CFLAGS=-O2 cargo bench --locked --bench end_to_end $(ARGS)
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt
+
+.PHONY: lint
+lint: ## formatting and clippy, as ci does
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+.PHONY: ci
+ci: ## everything that must pass before a merge
+	@.ci/run
+
+.PHONY: clean-servers
+clean-servers: ## stop the servers and forget the cached ones (Kafka's jars are fetched again)
+	@scripts/servers down
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/streamview"

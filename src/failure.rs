@@ -1,0 +1,62 @@
+//! The one retry policy: whose fault an error is, whether to try again, and what the operator does next.
+
+use std::time::Duration;
+
+use crate::projector::state::Halt;
+
+/// What went wrong with a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Infrastructure: wait, then try the same batch again.
+    Retry(String),
+    /// A record of the batch: find it, dead-letter it.
+    Record(String),
+    /// An event id of the batch is the latest of another key: find it, dead-letter it.
+    ReusedEventId(String),
+    /// The cached state is not what is stored: load again, try again.
+    Stale,
+    /// Another instance owns these partitions: let them go.
+    Fenced(Vec<i32>),
+    /// Going on would be wrong.
+    Halt(Halt),
+}
+
+impl Failure {
+    /// A halt.
+    pub fn halt(code: &'static str, detail: impl Into<String>, next_step: &'static str) -> Failure {
+        Failure::Halt(Halt { code, detail: detail.into(), next_step })
+    }
+}
+
+/// Exponential backoff with full jitter: 50 ms doubling to 5 s, each wait drawn between half and all of it.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// How long to wait after one more failure.
+    pub fn next_wait(&mut self) -> Duration {
+        let ceiling = 50u64.saturating_mul(1 << self.failures.min(10)).min(5_000);
+        self.failures = self.failures.saturating_add(1);
+        Duration::from_millis(fastrand::u64(ceiling / 2..=ceiling))
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u128> = (0..20).map(|_| backoff.next_wait().as_millis()).collect();
+        assert!((25..=50).contains(&waits[0]), "{waits:?}");
+        assert!(waits[10..].iter().all(|wait| (2_500..=5_000).contains(wait)), "{waits:?}");
+    }
+}

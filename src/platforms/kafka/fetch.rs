@@ -1,0 +1,199 @@
+//! Reads records of assigned partitions in bulk, one queue per partition, without going through the consumer's poll.
+//!
+//! Back-pressure is simply not reading: librdkafka stops fetching when a queue is full, and the consumer itself is
+//! polled by another thread all the while, so no rebalance follows. Never commits, never seeks.
+#![allow(unsafe_code)] // librdkafka's batch API and per-partition queues are not in the safe wrapper
+
+use std::ffi::{CStr, CString, c_void};
+use std::ptr;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch};
+use crate::platforms::kafka::consumer::GroupContext;
+
+/// Most messages taken from one partition at a time, so that partitions take turns.
+const CHUNK: usize = 512;
+
+/// Wakes a reader when one of its queues gets its first message.
+#[derive(Debug, Default)]
+pub struct Wake {
+    ready: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake {
+    /// Wakes the reader.
+    pub fn wake(&self) {
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until woken, at most `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut ready, _) =
+            self.changed.wait_timeout_while(ready, limit, |ready| !*ready).unwrap_or_else(PoisonError::into_inner);
+        *ready = false;
+    }
+}
+
+/// A problem that the broker reported for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchProblem {
+    /// Partition.
+    pub partition: i32,
+    /// Whether our position is not in the log (any more).
+    pub out_of_range: bool,
+    /// What librdkafka says.
+    pub text: String,
+}
+
+/// The queue of one assigned partition. Open it before the partition is assigned and drop it after it is unassigned;
+/// all it reads carries its generation.
+pub struct PartitionQueue {
+    queue: *mut sys::rd_kafka_queue_t,
+    partition: i32,
+    generation: u64,
+    wake: *const Wake,
+    // Keeps the client alive for as long as its queue.
+    _consumer: Arc<BaseConsumer<GroupContext>>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread; `wake` is an Arc turned raw, and Wake is Sync.
+unsafe impl Send for PartitionQueue {}
+// SAFETY: as above; all methods take &self and librdkafka locks inside.
+unsafe impl Sync for PartitionQueue {}
+
+extern "C" fn on_first_message(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the Arc<Wake> that the PartitionQueue holds until it has taken this callback away.
+    unsafe { &*opaque.cast::<Wake>() }.wake();
+}
+
+impl PartitionQueue {
+    /// Splits the partition off the consumer's own queue.
+    pub fn open(
+        consumer: &Arc<BaseConsumer<GroupContext>>,
+        topic: &str,
+        partition: i32,
+        generation: u64,
+        wake: &Arc<Wake>,
+    ) -> Option<PartitionQueue> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client is alive (we hold it) and the topic is a C string.
+        let queue = unsafe {
+            sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition)
+        };
+        if queue.is_null() {
+            return None;
+        }
+        let wake = Arc::into_raw(Arc::clone(wake));
+        // SAFETY: the queue is ours; `wake` lives until the callback is removed in drop.
+        unsafe {
+            sys::rd_kafka_queue_forward(queue, ptr::null_mut());
+            sys::rd_kafka_queue_cb_event_enable(queue, Some(on_first_message), wake.cast_mut().cast());
+        }
+        Some(PartitionQueue { queue, partition, generation, wake, _consumer: Arc::clone(consumer) })
+    }
+
+    /// Copies what is waiting, at most a chunk, into `batch`; problems go to `problems`. Returns how much was read.
+    pub fn read_into(&self, batch: &mut RecordBatch, problems: &mut Vec<FetchProblem>) -> usize {
+        let mut messages: [*mut sys::rd_kafka_message_t; CHUNK] = [ptr::null_mut(); CHUNK];
+        // SAFETY: the array has room for CHUNK pointers; a timeout of 0 only takes what is there.
+        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), CHUNK) };
+        let count = usize::try_from(count).unwrap_or(0);
+        for message in &messages[..count] {
+            // SAFETY: librdkafka gave us `count` valid messages, each destroyed exactly once, after its last use.
+            unsafe {
+                self.take(&**message, batch, problems);
+                sys::rd_kafka_message_destroy(*message);
+            }
+        }
+        count
+    }
+
+    /// # Safety
+    /// `message` must be alive.
+    unsafe fn take(&self, message: &sys::rd_kafka_message_t, batch: &mut RecordBatch, problems: &mut Vec<FetchProblem>) {
+        match message.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+                // SAFETY: alive by contract.
+                let timestamp = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
+                // SAFETY: pointers and lengths of a live message.
+                let (key, payload) = unsafe { (bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
+                let record = Record {
+                    partition: self.partition,
+                    offset: message.offset,
+                    timestamp_ms: (timestamp >= 0).then_some(timestamp),
+                    key,
+                    payload,
+                    headers: Headers::default(),
+                };
+                // SAFETY: alive by contract.
+                batch.push(self.generation, record, |out| unsafe { encode_headers(message, out) });
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => batch.push_end(PartitionEnd {
+                partition: self.partition,
+                generation: self.generation,
+                offset: message.offset,
+            }),
+            error => {
+                let out_of_range = matches!(
+                    error,
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
+                        | RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
+                );
+                // SAFETY: librdkafka's error strings are static C strings; the message's own text is in its payload.
+                let text = unsafe {
+                    let name = CStr::from_ptr(sys::rd_kafka_err2str(error)).to_string_lossy();
+                    let detail = bytes(message.payload, message.len).map(String::from_utf8_lossy);
+                    detail.map_or_else(|| name.to_string(), |detail| format!("{name}: {detail}"))
+                };
+                problems.push(FetchProblem { partition: self.partition, out_of_range, text });
+            }
+        }
+    }
+}
+
+impl Drop for PartitionQueue {
+    fn drop(&mut self) {
+        // SAFETY: taking the callback away happens under the queue's lock, so no call can be running afterwards.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue);
+            drop(Arc::from_raw(self.wake));
+        }
+    }
+}
+
+/// # Safety
+/// `start` must be null or point to `length` bytes that outlive `'a`.
+unsafe fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
+    // SAFETY: by contract.
+    (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) })
+}
+
+/// # Safety
+/// `message` must be alive.
+unsafe fn encode_headers(message: &sys::rd_kafka_message_t, out: &mut Vec<u8>) {
+    let mut headers = ptr::null_mut();
+    // SAFETY: by contract; the headers belong to the message.
+    unsafe {
+        if sys::rd_kafka_message_headers(message, &raw mut headers) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return;
+        }
+        for index in 0.. {
+            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+            let found = sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size);
+            if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return;
+            }
+            Headers::push(out, CStr::from_ptr(name).to_bytes(), bytes(value, size));
+        }
+    }
+}

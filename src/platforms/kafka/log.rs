@@ -1,0 +1,95 @@
+//! Looks at a topic from outside any group: how many partitions, where they begin and end, what stands at an offset.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::config::KafkaSettings;
+use crate::domain::record::{Headers, Record};
+use crate::platforms::kafka::base_config;
+use crate::store::progress::Anchor;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A reader without a group. Its calls block: use it from a blocking thread.
+pub struct LogReader {
+    consumer: BaseConsumer,
+    topic: String,
+}
+
+/// First offset of a partition and one past its last readable one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// First offset still there.
+    pub low: i64,
+    /// Last stable offset: one past what a read-committed reader can read.
+    pub high: i64,
+}
+
+impl LogReader {
+    /// Opens a reader of `topic`.
+    pub fn open(settings: &KafkaSettings, topic: &str) -> Result<LogReader, KafkaError> {
+        let mut config = base_config(settings);
+        config
+            .set("group.id", "streamview-log-reader") // asked for by the client, never joined
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", "1024")
+            .set("fetch.wait.max.ms", "10");
+        Ok(LogReader { consumer: config.create()?, topic: topic.to_owned() })
+    }
+
+    /// The topic's partitions; empty if there is no such topic.
+    pub fn partitions(&self) -> Result<Vec<i32>, KafkaError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
+        let mut partitions: Vec<i32> =
+            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
+    /// Where the partition begins and ends, asked from the broker.
+    pub fn watermarks(&self, partition: i32) -> Result<Watermarks, KafkaError> {
+        let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?;
+        Ok(Watermarks { low, high })
+    }
+
+    /// Reads the record at `offset`, or `None` if it is not there (compacted, a control record, beyond the end).
+    pub fn record_at(&self, partition: i32, offset: i64) -> Result<Option<Anchor>, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        self.consumer.assign(&list)?;
+        let read = self.first_record();
+        self.consumer.unassign()?;
+        Ok(read?.filter(|anchor| anchor.offset == offset))
+    }
+
+    fn first_record(&self) -> Result<Option<Anchor>, KafkaError> {
+        let deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                None => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(error)) => return Err(error),
+                Some(Ok(message)) => {
+                    let timestamp_ms = message.timestamp().to_millis();
+                    let record = Record {
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        timestamp_ms,
+                        key: message.key(),
+                        payload: message.payload(),
+                        headers: Headers::default(),
+                    };
+                    return Ok(Some(Anchor { offset: message.offset(), crc: record.checksum(), timestamp_ms }));
+                }
+            }
+        }
+        Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::OperationTimedOut))
+    }
+}

@@ -1,0 +1,26 @@
+//! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
+//! ([`topic_id`], [`log`]) and publishing ([`producer`]).
+
+pub mod consumer;
+pub mod fetch;
+pub mod log;
+pub mod producer;
+pub mod topic_id;
+
+use rdkafka::ClientConfig;
+
+use crate::config::KafkaSettings;
+
+/// Settings that every client shares.
+fn base_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.bootstrap_servers)
+        .set("client.id", &settings.client_id)
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "2000")
+        // A topic that was just re-created must not look unknown for long.
+        .set("topic.metadata.refresh.interval.ms", "30000");
+    config
+}

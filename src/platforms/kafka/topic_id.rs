@@ -1,0 +1,105 @@
+//! Asks the broker for a topic's id (KIP-516): a topic that was deleted and created again has another one.
+#![allow(unsafe_code)] // DescribeTopics is not in the safe wrapper
+
+use std::ffi::{CStr, CString};
+
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::config::KafkaSettings;
+use crate::platforms::kafka::base_config;
+
+const TIMEOUT_MS: i32 = 5_000;
+
+/// What the broker says of a topic's identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicIdentity {
+    /// Its id, base64 as Kafka's tools show it.
+    Id(String),
+    /// There is no such topic.
+    Missing,
+}
+
+/// A client that asks for topic ids. Its calls block: use it from a blocking thread.
+pub struct TopicIdReader {
+    client: BaseConsumer,
+    topic: CString,
+}
+
+impl TopicIdReader {
+    /// Opens a client for `topic`.
+    pub fn open(settings: &KafkaSettings, topic: &str) -> Result<TopicIdReader, KafkaError> {
+        let topic = CString::new(topic).map_err(|_| KafkaError::ClientCreation("topic name holds a NUL".into()))?;
+        let mut config = base_config(settings);
+        config.set("group.id", "streamview-topic-id"); // asked for by the client, never joined
+        Ok(TopicIdReader { client: config.create()?, topic })
+    }
+
+    /// Asks for the id. `Err` says why there was no answer.
+    pub fn read(&self) -> Result<TopicIdentity, String> {
+        let client = self.client.client().native_ptr();
+        let mut names = [self.topic.as_ptr()];
+        // SAFETY: every object made here is destroyed here, after its last use; pointers into the event are read
+        // before the event is destroyed; the client outlives the call.
+        unsafe {
+            let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+            let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+            let mut error = [0; 256];
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, TIMEOUT_MS, error.as_mut_ptr(), error.len());
+            let queue = sys::rd_kafka_queue_new(client);
+            sys::rd_kafka_DescribeTopics(client, topics, options, queue);
+            let event = sys::rd_kafka_queue_poll(queue, TIMEOUT_MS + 1_000);
+            let answer = if event.is_null() { Err("no answer".to_owned()) } else { read_event(event) };
+            if !event.is_null() {
+                sys::rd_kafka_event_destroy(event);
+            }
+            sys::rd_kafka_queue_destroy(queue);
+            sys::rd_kafka_AdminOptions_destroy(options);
+            sys::rd_kafka_TopicCollection_destroy(topics);
+            answer
+        }
+    }
+}
+
+/// # Safety
+/// `event` must be a live event.
+unsafe fn read_event(event: *mut sys::rd_kafka_event_t) -> Result<TopicIdentity, String> {
+    let text = |text: *const std::ffi::c_char| {
+        if text.is_null() {
+            "unknown error".to_owned()
+        } else {
+            // SAFETY: librdkafka's texts are C strings that live as long as the event.
+            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+        }
+    };
+    // SAFETY: by contract; each pointer is checked before it is followed.
+    unsafe {
+        if sys::rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(sys::rd_kafka_event_error_string(event)));
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return Err("unexpected answer".to_owned());
+        }
+        let mut count = 0;
+        let list = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if list.is_null() || count == 0 {
+            return Err("empty answer".to_owned());
+        }
+        let topic = *list;
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        match if error.is_null() { RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) } {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicIdentity::Missing),
+            _ => return Err(text(sys::rd_kafka_error_string(error))),
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+        if id.is_null() {
+            return Err("the broker shows no topic id".to_owned());
+        }
+        Ok(TopicIdentity::Id(text(sys::rd_kafka_Uuid_base64str(id))))
+    }
+}
+

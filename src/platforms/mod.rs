@@ -1,0 +1,3 @@
+//! Brokers. One folder each; only they name a broker's client library.
+
+pub mod kafka;

@@ -1,0 +1,100 @@
+//! The hot keys of a lane, bounded in bytes. Least recently used keys go first.
+
+use std::collections::BTreeMap;
+
+use lru::LruCache;
+
+use crate::projector::fold::KeyEntry;
+use crate::projector::lane::Owned;
+
+/// Bytes that an entry costs beside what it points to: entry, map slot, list links.
+const OVERHEAD: usize = 128;
+
+struct Cached<S> {
+    entry: KeyEntry<S>,
+    partition: i32,
+    generation: u64,
+    bytes: usize,
+}
+
+/// Entries of keys as last committed by this lane. An entry counts only as long as the partition that it came from
+/// is owned under the same assignment.
+pub struct KeyCache<S> {
+    entries: LruCache<Box<str>, Cached<S>>,
+    bytes: usize,
+    limit: usize,
+    state_bytes: fn(&S) -> usize,
+}
+
+impl<S> KeyCache<S> {
+    /// An empty cache of at most `limit` bytes.
+    pub fn new(limit: usize, state_bytes: fn(&S) -> usize) -> Self {
+        KeyCache { entries: LruCache::unbounded(), bytes: 0, limit, state_bytes }
+    }
+
+    /// Takes the entry out; a batch that fails simply does not put it back.
+    pub fn take(&mut self, key: &str, owned: &BTreeMap<i32, Owned>) -> Option<KeyEntry<S>> {
+        let cached = self.entries.pop(key)?;
+        self.bytes -= cached.bytes;
+        let current = owned.get(&cached.partition).is_some_and(|owned| owned.generation == cached.generation);
+        current.then_some(cached.entry)
+    }
+
+    /// Puts an entry in, as of a commit.
+    pub fn put(&mut self, key: &str, entry: KeyEntry<S>, partition: i32, generation: u64) {
+        let bytes = OVERHEAD
+            + size_of::<Cached<S>>()
+            + key.len()
+            + entry.last_event_id.as_deref().map_or(0, str::len)
+            + entry.event_ids.bytes()
+            + (self.state_bytes)(&entry.state);
+        self.bytes += bytes;
+        if let Some((_, replaced)) = self.entries.push(key.into(), Cached { entry, partition, generation, bytes }) {
+            self.bytes -= replaced.bytes;
+        }
+        while self.bytes > self.limit
+            && let Some((_, oldest)) = self.entries.pop_lru()
+        {
+            self.bytes -= oldest.bytes;
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    /// Estimated bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(generation: u64) -> BTreeMap<i32, Owned> {
+        BTreeMap::from([(0, Owned { generation, owner_epoch: 1, next_offset: 0 })])
+    }
+
+    #[test]
+    fn stays_below_its_limit_and_drops_the_oldest() {
+        let mut cache: KeyCache<()> = KeyCache::new(10_000, |()| 0);
+        for n in 0..1000 {
+            cache.put(&n.to_string(), KeyEntry::default(), 0, 1);
+            assert!(cache.bytes() <= 10_000);
+        }
+        assert!(cache.take("0", &owned(1)).is_none());
+        assert!(cache.take("999", &owned(1)).is_some());
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_assignment_does_not_count() {
+        let mut cache: KeyCache<()> = KeyCache::new(10_000, |()| 0);
+        cache.put("a", KeyEntry::default(), 0, 1);
+        assert!(cache.take("a", &owned(2)).is_none());
+        assert_eq!(cache.bytes(), 0);
+    }
+}

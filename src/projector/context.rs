@@ -1,0 +1,69 @@
+//! What every part of one running view shares.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use tokio::sync::Notify;
+
+use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
+use crate::projector::fold::FoldLimits;
+use crate::projector::guard::LogGuard;
+use crate::projector::state::{ViewState, ViewStatus};
+use crate::store::progress::Source;
+use crate::telemetry::metrics::Metrics;
+
+/// Shared by lanes, coordinator, relay and observer of one view.
+pub struct ViewContext {
+    /// View, build and topic.
+    pub source: Source,
+    /// Dead-letter topic.
+    pub dlq_topic: String,
+    /// This process, as progress rows and logs name it.
+    pub owner: String,
+    /// State for the rest of the process.
+    pub status: Arc<ViewStatus>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Settings.
+    pub kafka: KafkaSettings,
+    /// Settings.
+    pub database: DatabaseSettings,
+    /// Settings.
+    pub settings: ProjectorSettings,
+    /// Watches the log's identity.
+    pub guard: LogGuard,
+    /// Wakes the relay after a commit with dead letters.
+    pub new_dead_letters: Notify,
+    /// Events parked over all partitions, as last counted plus what this process changed since.
+    pub parked_total: AtomicI64,
+}
+
+impl ViewContext {
+    /// Bounds for one fold.
+    pub fn fold_limits(&self) -> FoldLimits {
+        let parked = self.parked_total.load(std::sync::atomic::Ordering::Relaxed);
+        FoldLimits {
+            record: crate::codec::Limits {
+                max_record_bytes: self.settings.max_record_bytes,
+                first_sequence: self.settings.first_sequence,
+            },
+            max_parked_per_key: i32::try_from(self.settings.max_parked_per_key).unwrap_or(i32::MAX),
+            parked_budget: i64::try_from(self.settings.max_parked_total).unwrap_or(i64::MAX) - parked,
+        }
+    }
+
+    /// Enters a waiting state, with one warning per change.
+    pub fn wait_for(&self, state: ViewState, reason: &str) {
+        if self.status.enter(state.clone(), Some(reason.to_owned())) {
+            tracing::warn!(view = self.source.view, state = state.as_str(), reason, "view waits, partitions are kept");
+        }
+    }
+
+    /// Leaves `waiting` (or the start) for running.
+    pub fn resume_from(&self, waiting: &ViewState) {
+        let state = self.status.snapshot().state;
+        if (state == *waiting || state == ViewState::Starting) && self.status.enter(ViewState::Running, None) {
+            tracing::info!(view = self.source.view, from = state.as_str(), "view is running");
+        }
+    }
+}

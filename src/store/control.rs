@@ -1,0 +1,246 @@
+//! Held keys, parked events and dead letters: what a batch reads of them and writes to them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio_postgres::{Row, Statement};
+
+use crate::projector::fold::{DeadLetter, Held, NewParked, StoredParked};
+use crate::store::progress::Source;
+use crate::store::{Connection, DbError};
+use crate::views::Origin;
+
+/// Statements that every view's batches use, prepared on one connection.
+pub struct ControlStatements {
+    /// The fence.
+    pub advance: Statement,
+    load_held: Statement,
+    load_parked: Statement,
+    load_presence: Statement,
+    insert_parked: Statement,
+    delete_parked: Statement,
+    put_held: Statement,
+    delete_held: Statement,
+    insert_dead_letters: Statement,
+}
+
+/// What is parked, by key.
+pub type ParkedByKey = HashMap<String, Vec<StoredParked>>;
+
+/// A held row as a batch leaves it.
+#[derive(Debug)]
+pub struct HeldRow<'a> {
+    /// Key.
+    pub key: &'a str,
+    /// The sequence it waits for.
+    pub missing_from: i64,
+    /// Its state.
+    pub held: &'a Held,
+    /// Partition of its last record.
+    pub partition: i32,
+}
+
+impl ControlStatements {
+    /// Prepares all statements.
+    pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
+        Ok(ControlStatements {
+            advance: client.prepare(include_str!("sql/advance_progress.sql")).await?,
+            load_held: client.prepare(include_str!("sql/load_held.sql")).await?,
+            load_parked: client.prepare(include_str!("sql/load_parked.sql")).await?,
+            load_presence: client.prepare(include_str!("sql/load_parked_presence.sql")).await?,
+            insert_parked: client.prepare(include_str!("sql/insert_parked.sql")).await?,
+            delete_parked: client.prepare(include_str!("sql/delete_parked.sql")).await?,
+            put_held: client.prepare(include_str!("sql/put_held.sql")).await?,
+            delete_held: client.prepare(include_str!("sql/delete_held.sql")).await?,
+            insert_dead_letters: client.prepare(include_str!("sql/insert_dead_letters.sql")).await?,
+        })
+    }
+
+    /// Loads the holds of those `keys` that are held.
+    pub async fn load_held(
+        &self,
+        client: &Connection,
+        source: &Source,
+        keys: &[&str],
+    ) -> Result<HashMap<String, Held>, DbError> {
+        let rows = client.query(&self.load_held, &[&source.view, &source.build, &keys]).await?;
+        rows.iter()
+            .map(|row| {
+                let refused: Vec<i64> = row.try_get(4)?;
+                let held = Held {
+                    parked_count: row.try_get(1)?,
+                    parked_bytes: row.try_get(2)?,
+                    first_parked: row.try_get(3)?,
+                    refused: refused.into_iter().collect::<BTreeSet<i64>>(),
+                };
+                Ok((row.try_get(0)?, held))
+            })
+            .collect()
+    }
+
+    /// Loads the lowest `limit` parked events of each key, whole.
+    pub async fn load_parked(
+        &self,
+        client: &Connection,
+        source: &Source,
+        keys: &[&str],
+        limit: i64,
+    ) -> Result<ParkedByKey, DbError> {
+        let rows = client.query(&self.load_parked, &[&source.view, &source.build, &keys, &limit]).await?;
+        by_key(&rows, |row| Ok(Some((row.try_get(6)?, row.try_get(7)?))))
+    }
+
+    /// Tells which of these (key, sequence) pairs are parked.
+    pub async fn load_presence(
+        &self,
+        client: &Connection,
+        source: &Source,
+        keys: &[&str],
+        sequences: &[i64],
+    ) -> Result<ParkedByKey, DbError> {
+        let rows = client.query(&self.load_presence, &[&source.view, &source.build, &keys, &sequences]).await?;
+        by_key(&rows, |_| Ok(None))
+    }
+
+    /// Stores newly parked events.
+    pub async fn insert_parked(
+        &self,
+        client: &Connection,
+        source: &Source,
+        rows: &[NewParked<'_>],
+    ) -> Result<u64, DbError> {
+        let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
+        let sequences: Vec<i64> = rows.iter().map(|row| row.sequence).collect();
+        let event_ids: Vec<&str> = rows.iter().map(|row| &*row.event_id).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
+        let timestamps: Vec<Option<i64>> = rows.iter().map(|row| row.record.timestamp_ms).collect();
+        let payloads: Vec<&[u8]> = rows.iter().map(|row| row.record.payload.unwrap_or_default()).collect();
+        let headers: Vec<&[u8]> = rows.iter().map(|row| row.record.headers.encoded()).collect();
+        client
+            .execute(
+                &self.insert_parked,
+                &[
+                    &source.view,
+                    &source.build,
+                    &source.topic,
+                    &keys,
+                    &sequences,
+                    &event_ids,
+                    &partitions,
+                    &offsets,
+                    &timestamps,
+                    &payloads,
+                    &headers,
+                ],
+            )
+            .await
+    }
+
+    /// Removes drained events.
+    pub async fn delete_parked(
+        &self,
+        client: &Connection,
+        source: &Source,
+        rows: &[(&str, i64)],
+    ) -> Result<u64, DbError> {
+        let keys: Vec<&str> = rows.iter().map(|row| row.0).collect();
+        let sequences: Vec<i64> = rows.iter().map(|row| row.1).collect();
+        client.execute(&self.delete_parked, &[&source.view, &source.build, &keys, &sequences]).await
+    }
+
+    /// Stores holds. Runs after the dead letters of the same batch: the reason is read from them.
+    pub async fn put_held(&self, client: &Connection, source: &Source, rows: &[HeldRow<'_>]) -> Result<u64, DbError> {
+        let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
+        let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from).collect();
+        let missing_to: Vec<Option<i64>> = rows.iter().map(|row| row.held.first_parked.map(|first| first - 1)).collect();
+        let counts: Vec<i32> = rows.iter().map(|row| row.held.parked_count).collect();
+        let bytes: Vec<i64> = rows.iter().map(|row| row.held.parked_bytes).collect();
+        let refused: Vec<String> = rows.iter().map(|row| array_text(&row.held.refused)).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.partition).collect();
+        client
+            .execute(
+                &self.put_held,
+                &[
+                    &source.view,
+                    &source.build,
+                    &source.topic,
+                    &keys,
+                    &missing_from,
+                    &missing_to,
+                    &counts,
+                    &bytes,
+                    &refused,
+                    &partitions,
+                ],
+            )
+            .await
+    }
+
+    /// Removes the holds of `keys`.
+    pub async fn delete_held(&self, client: &Connection, source: &Source, keys: &[&str]) -> Result<u64, DbError> {
+        client.execute(&self.delete_held, &[&source.view, &source.build, &keys]).await
+    }
+
+    /// Stores dead letters.
+    pub async fn insert_dead_letters(
+        &self,
+        client: &Connection,
+        source: &Source,
+        rows: &[DeadLetter<'_>],
+    ) -> Result<u64, DbError> {
+        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
+        let timestamps: Vec<Option<i64>> = rows.iter().map(|row| row.record.timestamp_ms).collect();
+        let reasons: Vec<&str> = rows.iter().map(|row| row.poison.reason.as_str()).collect();
+        let errors: Vec<&str> = rows.iter().map(|row| row.poison.detail.as_str()).collect();
+        let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key).collect();
+        let sequences: Vec<Option<i64>> = rows.iter().map(|row| row.sequence).collect();
+        let record_keys: Vec<Option<&[u8]>> = rows.iter().map(|row| row.record.key).collect();
+        let payloads: Vec<Option<&[u8]>> = rows.iter().map(|row| row.record.payload).collect();
+        let headers: Vec<&[u8]> = rows.iter().map(|row| row.record.headers.encoded()).collect();
+        client
+            .execute(
+                &self.insert_dead_letters,
+                &[
+                    &source.view,
+                    &source.build,
+                    &source.topic,
+                    &partitions,
+                    &offsets,
+                    &timestamps,
+                    &reasons,
+                    &errors,
+                    &keys,
+                    &sequences,
+                    &record_keys,
+                    &payloads,
+                    &headers,
+                ],
+            )
+            .await
+    }
+}
+
+fn by_key(
+    rows: &[Row],
+    body: impl Fn(&Row) -> Result<Option<(Vec<u8>, Vec<u8>)>, DbError>,
+) -> Result<ParkedByKey, DbError> {
+    let mut parked = ParkedByKey::new();
+    for row in rows {
+        let stored = StoredParked {
+            sequence: row.try_get(1)?,
+            event_id: row.try_get(2)?,
+            origin: Origin { partition: row.try_get(3)?, offset: row.try_get(4)? },
+            timestamp_ms: row.try_get(5)?,
+            body: body(row)?,
+        };
+        parked.entry(row.try_get(0)?).or_default().push(stored);
+    }
+    Ok(parked)
+}
+
+/// `{1,2}`: arrays of arrays cannot be unnested row by row, so each travels as text.
+fn array_text(numbers: &BTreeSet<i64>) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
+}

@@ -1,0 +1,168 @@
+//! Progress rows: who owns a partition, how far it is, and the fence that keeps everybody else out.
+
+use crate::projector::fold::Counters;
+use crate::store::types::Micros;
+use crate::store::{Connection, DbError};
+
+/// The identity of a view's log in the control tables.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// View name.
+    pub view: &'static str,
+    /// Build number.
+    pub build: i32,
+    /// Topic.
+    pub topic: String,
+}
+
+/// The last record that a build has consumed from a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its offset.
+    pub offset: i64,
+    /// CRC-32 of its key and value.
+    pub crc: u32,
+    /// Its timestamp.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// What an owner gets.
+#[derive(Debug, Clone)]
+pub struct Acquired {
+    /// Partition.
+    pub partition: i32,
+    /// Where to go on.
+    pub next_offset: i64,
+    /// Our fencing number.
+    pub owner_epoch: i64,
+    /// The topic id under which the progress was made.
+    pub topic_id: Option<String>,
+    /// What was consumed last.
+    pub anchor: Option<Anchor>,
+}
+
+/// The active build of a view, or `None` if no migration created one.
+pub async fn active_build(client: &Connection, view: &str) -> Result<Option<i32>, DbError> {
+    let row = client.query_opt(include_str!("sql/active_build.sql"), &[&view]).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// Becomes the owner of a partition; `start` is used if there is no progress yet.
+pub async fn acquire(
+    client: &Connection,
+    source: &Source,
+    partition: i32,
+    start: i64,
+    (topic_id, owner): (Option<&str>, &str),
+) -> Result<Acquired, DbError> {
+    let row = client
+        .query_one(
+            include_str!("sql/acquire_partition.sql"),
+            &[&source.view, &source.build, &source.topic, &topic_id, &partition, &start, &owner],
+        )
+        .await?;
+    let anchor_offset: Option<i64> = row.try_get(3)?;
+    let crc: Option<i64> = row.try_get(4)?;
+    let timestamp_ms = row.try_get(5)?;
+    let anchor = anchor_offset.zip(crc).map(|(offset, crc)| Anchor { offset, crc: crc as u32, timestamp_ms });
+    Ok(Acquired {
+        partition,
+        next_offset: row.try_get(0)?,
+        owner_epoch: row.try_get(1)?,
+        topic_id: row.try_get(2)?,
+        anchor,
+    })
+}
+
+/// Offset and epoch of partitions as stored: tells the outcome of a commit whose answer was lost.
+pub async fn read(client: &Connection, source: &Source, partitions: &[i32]) -> Result<Vec<(i32, i64, i64)>, DbError> {
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&source.view, &source.build, &source.topic, &partitions];
+    let rows = client.query(include_str!("sql/read_progress.sql"), &parameters).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+}
+
+/// How one partition moves with a batch.
+#[derive(Debug, Clone)]
+pub struct Advance {
+    /// Partition.
+    pub partition: i32,
+    /// Where it must stand now.
+    pub expected_offset: i64,
+    /// Our fencing number.
+    pub owner_epoch: i64,
+    /// Where it will stand.
+    pub next_offset: i64,
+    /// Last record of the batch.
+    pub anchor: Option<Anchor>,
+    /// What became of its records.
+    pub counters: Counters,
+}
+
+/// The columns of [`Advance`] rows, as Postgres arrays.
+#[derive(Debug, Default)]
+pub struct AdvanceColumns {
+    partition: Vec<i32>,
+    longs: [Vec<i64>; 10],
+    anchors: [Vec<Option<i64>>; 3],
+    record_time: Vec<Option<Micros>>,
+}
+
+impl AdvanceColumns {
+    /// Turns rows into columns.
+    pub fn of(rows: &[Advance]) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            let c = row.counters;
+            columns.partition.push(row.partition);
+            let longs = [row.expected_offset, row.owner_epoch, row.next_offset, c.consumed, c.applied, c.duplicate];
+            let longs = longs.into_iter().chain([c.late, c.conflict, c.parked, c.dead_lettered]);
+            for (column, value) in columns.longs.iter_mut().zip(longs) {
+                column.push(value);
+            }
+            let timestamp_ms = row.anchor.and_then(|anchor| anchor.timestamp_ms);
+            columns.anchors[0].push(row.anchor.map(|anchor| anchor.offset));
+            columns.anchors[1].push(row.anchor.map(|anchor| anchor.crc.into()));
+            columns.anchors[2].push(timestamp_ms);
+            columns.record_time.push(timestamp_ms.and_then(|ms| ms.checked_mul(1000)).map(Micros));
+        }
+        columns
+    }
+
+    /// Runs the prepared `advance_progress.sql`; gives the partitions that moved.
+    pub async fn run(
+        &self,
+        client: &Connection,
+        statement: &tokio_postgres::Statement,
+        source: &Source,
+    ) -> Result<Vec<i32>, DbError> {
+        let [expected, epoch, next, consumed, applied, duplicate, late, conflict, parked, dead] = &self.longs;
+        let [anchor_offset, anchor_crc, anchor_timestamp] = &self.anchors;
+        let rows = client
+            .query(
+                statement,
+                &[
+                    &source.view,
+                    &source.build,
+                    &source.topic,
+                    &self.partition,
+                    expected,
+                    epoch,
+                    next,
+                    anchor_offset,
+                    anchor_crc,
+                    anchor_timestamp,
+                    &self.record_time,
+                    consumed,
+                    applied,
+                    duplicate,
+                    late,
+                    conflict,
+                    parked,
+                    dead,
+                ],
+            )
+            .await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
+    }
+}

@@ -1,0 +1,71 @@
+//! What an error of Postgres means for a batch: whose fault it is, and what to do.
+
+use crate::failure::Failure;
+use crate::store::DbError;
+
+/// Classifies an error of a statement.
+///
+/// | SQLSTATE | meaning | failure |
+/// |---|---|---|
+/// | none (connection lost, refused, timed out) | infrastructure | retry |
+/// | 08, 40, 53, 57, 58, 55P03, 25P03, 25P04, 25006, XX000 | infrastructure | retry |
+/// | 22, 54 | the record cannot be held | record |
+/// | 23505 on `event_id_constraint` | an event id is used twice | record (reused id) |
+/// | other 23505 | another writer was faster | stale |
+/// | other 23 | the record cannot be held | record |
+/// | 42501, 28, 3D, 42, the rest | permissions or schema | halt |
+pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
+    let Some(db) = error.as_db_error() else {
+        let infrastructure = error.is_closed() || error_is_io(&error);
+        return if infrastructure { Failure::Retry(describe(&error)) } else { internal(&error) };
+    };
+    let code = db.code().code();
+    let detail = format!("{} (SQLSTATE {code})", db.message());
+    match code {
+        "55P03" | "25P03" | "25P04" | "25006" | "XX000" => Failure::Retry(detail),
+        "23505" if db.constraint().is_some() && db.constraint() == event_id_constraint => Failure::ReusedEventId(detail),
+        "23505" => Failure::Stale,
+        "42501" => Failure::halt(
+            "permission_denied",
+            detail,
+            "grant the role of database.url the rights of the writer (see docs/operations.md), then restart",
+        ),
+        _ => match code.get(..2) {
+            Some("08" | "40" | "53" | "57" | "58") => Failure::Retry(detail),
+            Some("22" | "23" | "54") => Failure::Record(detail),
+            Some("28" | "3D") => {
+                Failure::halt("database_login_refused", detail, "correct database.url, then restart")
+            }
+            _ => Failure::halt(
+                "schema_mismatch",
+                detail,
+                "run `streamview migrate` with this version of the binary, then restart",
+            ),
+        },
+    }
+}
+
+fn error_is_io(error: &DbError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<std::io::Error>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    // Connection time-outs carry no cause.
+    error.to_string().contains("timed out") || error.to_string().contains("timeout")
+}
+
+fn internal(error: &DbError) -> Failure {
+    Failure::halt("internal_error", describe(error), "this is a bug: report it with the log, then restart")
+}
+
+/// The message with its cause, without addresses or statements.
+pub fn describe(error: &DbError) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
+}
