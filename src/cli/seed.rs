@@ -27,7 +27,7 @@ use crate::seed::{SeedFormat, SeedPlan, Summary, create_topics, publish};
 pub struct SeedArgs {
     /// Orders in all [default: 1000, or without end if --count is given]
     ///
-    /// An order has 6 records on average.
+    /// An order has 5 events on average.
     #[arg(long, value_name = "ORDERS", value_parser = clap::value_parser!(u64).range(1..))]
     pub orders: Option<u64>,
 
@@ -80,7 +80,7 @@ pub struct SeedArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     pub poison: f64,
 
-    /// Start of the random numbers, 0 to 999999999 [default: another one each time, printed]
+    /// Start of the random numbers, 0 to 999999 [default: another one each time, printed]
     ///
     /// Together with --start-time the same seed gives the same bytes. Each seed has its own range of
     /// order numbers, so runs with different seeds do not touch each other's orders, and a run with the
@@ -101,12 +101,12 @@ Examples:
   streamview seed --count 100000 --duplicates 0.05 --late 0.02 --gaps 0.02 --poison 0.001
   STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS=broker:9092 streamview seed --orders 10 --seed 42";
 
-const SEEDS: u64 = 1_000_000_000;
+const SEEDS: u64 = 1_000_000;
 /// Order numbers of one seed.
-const ORDERS_PER_SEED: u64 = 1_000_000_000;
+const ORDERS_PER_SEED: u64 = 100_000_000;
 const DEFAULT_ORDERS: u64 = 1000;
-/// Records of an average order, for an estimate of when the first one was placed.
-const RECORDS_PER_ORDER: u64 = 6;
+/// Events of an average order, for an estimate of when the first one was placed.
+const EVENTS_PER_ORDER: u64 = 5;
 /// Between two events in the shop, where no rate says otherwise.
 const UNPACED_STEP: Duration = Duration::from_millis(250);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -185,7 +185,7 @@ impl SeedArgs {
         let records = self
             .count
             .unwrap_or(u64::MAX)
-            .min(orders.saturating_mul(RECORDS_PER_ORDER));
+            .min(orders.saturating_mul(EVENTS_PER_ORDER));
         let past = time_step.checked_mul(u32::try_from(records).unwrap_or(u32::MAX));
         past.and_then(|past| now.checked_sub(past).ok())
             .unwrap_or(now)
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(plan(&[]).seed, 77);
         assert_eq!(plan(&["--seed", "0"]).start_order, 1);
         assert_eq!(plan(&["--seed", "2"]).start_order, 2 * ORDERS_PER_SEED + 1);
-        assert!(Cli::try_parse_from(["seed", "--seed", "1000000000"]).is_err());
+        assert!(Cli::try_parse_from(["seed", "--seed", "1000000"]).is_err());
     }
 
     #[test]

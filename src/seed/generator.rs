@@ -46,7 +46,7 @@ pub struct SeedPlan {
 /// How payloads are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SeedFormat {
-    /// JSON as in `schemas/json`.
+    /// JSON as in schemas/json
     Json,
 }
 

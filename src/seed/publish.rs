@@ -30,8 +30,10 @@ pub struct Summary {
     pub first_error: Option<String>,
 }
 
-/// How long the broker may take to confirm a record, to answer, to create a topic.
-const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a record may wait for its confirmation.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a broker may take to answer, or to create a topic.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// One burst of a paced run lasts this long.
 const BURST: Duration = Duration::from_millis(10);
 /// Records between two looks at the cancellation token of a run without pace.
@@ -73,7 +75,7 @@ pub async fn publish(
         progress(records.summary().records);
     }
     while producer.in_flight_count() > 0 {
-        // Ends: each record is confirmed or given up within the broker's timeout.
+        // Ends: each record is confirmed or given up within the delivery timeout.
         tokio::time::sleep(BURST).await;
     }
     Ok(producer.context().summary(records.summary()))
@@ -95,7 +97,7 @@ pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::R
     if missing.is_empty() {
         return Ok(());
     }
-    let options = AdminOptions::new().operation_timeout(Some(BROKER_TIMEOUT));
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT));
     let results = admin.create_topics(&missing, &options).await;
     for result in results.with_context(|| format!("cannot create topics at {bootstrap}"))? {
         match result {
@@ -111,7 +113,7 @@ pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::R
 async fn list_topics(bootstrap: String) -> anyhow::Result<Vec<String>> {
     let names = tokio::task::spawn_blocking(move || {
         let admin: AdminClient<DefaultClientContext> = client_config(&bootstrap).create()?;
-        let metadata = admin.inner().fetch_metadata(None, BROKER_TIMEOUT);
+        let metadata = admin.inner().fetch_metadata(None, ANSWER_TIMEOUT);
         let metadata =
             metadata.with_context(|| format!("no Kafka broker answers at {bootstrap}"))?;
         anyhow::Ok(
@@ -137,7 +139,10 @@ fn producer(bootstrap: &str) -> anyhow::Result<ThreadedProducer<Deliveries>> {
     client_config(bootstrap)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
-        .set("message.timeout.ms", BROKER_TIMEOUT.as_millis().to_string())
+        .set(
+            "message.timeout.ms",
+            DELIVERY_TIMEOUT.as_millis().to_string(),
+        )
         // The Java client's choice of partition, so that keys stay where other producers put them.
         .set("partitioner", "murmur2_random")
         .create_with_context(Deliveries::default())
