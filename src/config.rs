@@ -134,7 +134,7 @@ pub struct ProjectorSettings {
     /// Bytes of a record's value at most.
     pub max_record_bytes: usize,
     /// Sequence of a key's first event: 0 or 1.
-    pub first_sequence: u64,
+    pub first_sequence: i64,
     /// Milliseconds to finish the batch at shutdown.
     pub shutdown_timeout_ms: u64,
     /// Milliseconds between two checks of the topic's identity.

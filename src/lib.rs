@@ -2,10 +2,13 @@
 
 pub mod codec;
 pub mod config;
+pub mod crash;
 pub mod domain;
 pub mod failure;
 pub mod platforms;
 pub mod projector;
+pub mod seed;
+pub mod servers;
 pub mod store;
 pub mod telemetry;
 pub mod views;

@@ -22,6 +22,15 @@ impl Default for EventIds {
 }
 
 impl EventIds {
+    /// The set of `event_ids`.
+    pub fn of(event_ids: &[String]) -> Self {
+        let mut set = EventIds::Few(Vec::with_capacity(event_ids.len().min(SMALL)));
+        for event_id in event_ids {
+            set.insert(event_id);
+        }
+        set
+    }
+
     /// Whether `event_id` was inserted.
     pub fn contains(&self, event_id: &str) -> bool {
         let wanted = fingerprint(event_id);

@@ -244,3 +244,16 @@ fn array_text(numbers: &BTreeSet<i64>) -> String {
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     format!("{{{}}}", numbers.join(","))
 }
+
+/// Up to `limit` held keys after `after`, in key order, with their partition.
+pub async fn held_page(
+    client: &Connection,
+    source: &Source,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<(String, i32)>, DbError> {
+    let rows = client
+        .query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit])
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}

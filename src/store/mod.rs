@@ -1,7 +1,9 @@
 //! Postgres: connections, migrations, control tables, and what its error codes mean.
 
 pub mod control;
+pub mod dead_letters;
 pub mod migrate;
+pub mod observation;
 pub mod pool;
 pub mod progress;
 pub mod sqlstate;

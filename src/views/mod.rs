@@ -93,13 +93,13 @@ pub struct ChangedKey<'a, S> {
 
 /// Everything that one batch writes to a view's tables. Keys are sorted and unique.
 #[derive(Debug)]
-pub struct WriteSet<'a, V: View> {
+pub struct WriteSet<'p, 'a, V: View> {
     /// Keys with their final state, one row version each however many events they had.
-    pub changed: Vec<ChangedKey<'a, V::State>>,
+    pub changed: Vec<ChangedKey<'p, V::State>>,
     /// Ledger rows.
-    pub ledger: &'a [LedgerRow<'a>],
+    pub ledger: &'p [LedgerRow<'a>],
     /// Rows of the view's further tables.
-    pub details: &'a [V::Detail<'a>],
+    pub details: &'p [V::Detail<'a>],
 }
 
 /// A key as stored.
@@ -129,7 +129,7 @@ pub enum Written {
 /// A materialised view: a pure fold per key, and the tables that hold its result.
 pub trait View: Send + Sync + Sized + 'static {
     /// A parsed event, borrowing from its record.
-    type Event<'a>: Send + std::fmt::Debug;
+    type Event<'a>: Send + Sync + std::fmt::Debug;
     /// What is kept per key between events.
     type State: Default + Send + Sync + std::fmt::Debug;
     /// A row of a further table, produced by the fold.
@@ -183,7 +183,7 @@ pub trait View: Send + Sync + Sized + 'static {
     fn write(
         statements: &Self::Statements,
         client: &Connection,
-        set: &WriteSet<'_, Self>,
+        set: &WriteSet<'_, '_, Self>,
     ) -> impl Future<Output = Result<Written, DbError>> + Send;
 
     /// Of `event_ids`, those that are the latest of a key, with that key. Asked only after a violation of

@@ -12,6 +12,9 @@ use crate::domain::record::{Headers, Record};
 use crate::platforms::kafka::base_config;
 use crate::store::progress::Anchor;
 
+/// Why the log could not be looked at.
+pub type LogError = KafkaError;
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A reader without a group. Its calls block: use it from a blocking thread.

@@ -85,7 +85,7 @@ impl View for Orders {
     async fn write(
         statements: &rows::Statements,
         client: &Connection,
-        set: &WriteSet<'_, Self>,
+        set: &WriteSet<'_, '_, Self>,
     ) -> Result<Written, DbError> {
         rows::write(statements, client, set).await
     }

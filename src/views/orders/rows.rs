@@ -62,7 +62,7 @@ fn read_order(row: &Row) -> Result<Loaded<OrderState>, Error> {
 }
 
 /// Writes one batch: at most four statements, sent together, whatever the number of events.
-pub async fn write(statements: &Statements, client: &Client, set: &WriteSet<'_, Orders>) -> Result<Written, Error> {
+pub async fn write(statements: &Statements, client: &Client, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
     let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
     let new_columns = OrderColumns::of(&new);
     let known_columns = OrderColumns::of(&known);
@@ -174,7 +174,7 @@ struct ItemColumns<'a> {
 }
 
 impl<'a> ItemColumns<'a> {
-    fn of(rows: &'a [OrderLine<'a>]) -> Self {
+    fn of(rows: &'a [OrderLine<'_>]) -> Self {
         let mut columns = Self::default();
         for OrderLine { order_id, line: Line { line_no, item, net, gross } } in rows {
             columns.order_id.push(order_id);
@@ -219,7 +219,7 @@ struct LedgerColumns<'a> {
 }
 
 impl<'a> LedgerColumns<'a> {
-    fn of(rows: &'a [LedgerRow<'a>]) -> Self {
+    fn of(rows: &'a [LedgerRow<'_>]) -> Self {
         let mut columns = Self::default();
         for row in rows {
             columns.key.push(row.key);

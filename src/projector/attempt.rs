@@ -1,0 +1,279 @@
+//! One attempt at a batch: decode, load, fold, commit, remember. Either all of it happens or none.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::crash;
+use crate::failure::Failure;
+use crate::projector::commit::{Loading, reload};
+use crate::projector::fold::{Counters, Decoded, Fold, KeyEntry, Plan, decode, keys_of};
+use crate::projector::lane::{Job, Lane, Owned};
+use crate::store::progress::{Advance, Anchor};
+use crate::store::sqlstate::classify;
+use crate::views::View;
+
+/// What an attempt leaves to do.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Keys with more to drain.
+    pub unfinished: Vec<(String, i32)>,
+    /// Partitions that stopped before a record: partition, offset, why.
+    pub blocked: Vec<(i32, i64, String)>,
+}
+
+impl<V: View> Lane<V> {
+    /// Tries the job's next part.
+    pub async fn attempt(&mut self, job: &Job<'_>) -> Result<Done, Failure> {
+        self.ensure_session().await?;
+        let view = Arc::clone(&self.view);
+        let parked; // outlives the batch, whose events may be drained from it
+        let batch = self.decode(job);
+        crash::point("batch.decoded");
+
+        let heal: Vec<(&str, i32)> = job
+            .heal
+            .iter()
+            .filter(|(_, partition)| self.owned.contains_key(partition))
+            .map(|(key, partition)| (key.as_str(), *partition))
+            .collect();
+        let mut keys: HashSet<&str> = keys_of(&batch);
+        keys.extend(heal.iter().map(|(key, _)| *key));
+        let mut entries: HashMap<&str, KeyEntry<V::State>> = HashMap::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for key in keys {
+            let cached = self.cache.take(key, &self.owned);
+            // A key to heal is one that somebody else may have moved: it is loaded afresh.
+            match cached.filter(|_| !heal.iter().any(|(other, _)| *other == key)) {
+                Some(entry) => drop(entries.insert(key, entry)),
+                None => missing.push(key),
+            }
+        }
+        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let loading = Loading { context: &self.context, session };
+        reload(&loading, &missing, &mut entries).await?;
+        let to_drain;
+        (to_drain, parked) = loading.parked(&batch, &heal, &entries, job.drain_limit).await?;
+        crash::point("batch.loaded");
+
+        let mut fold = Fold::new(&*view, self.context.fold_limits(), &job.overrules);
+        for (key, entry) in entries {
+            let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
+            fold.add_key(key, entry, rows, to_drain.contains(key));
+        }
+        let last_records = last_records(&batch);
+        for decoded in batch {
+            fold.take(decoded);
+        }
+        for (key, partition) in &heal {
+            fold.heal(key, *partition);
+        }
+        let plan = fold.finish();
+        crash::point("batch.folded");
+
+        let advances = self.advances(job, &plan, &last_records);
+        if advances.is_empty() {
+            return Ok(Done::default());
+        }
+        let started = Instant::now();
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        session.commit(&self.context, &plan, &advances).await?;
+        crash::point("commit.done");
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(self.remember(plan, &advances, seconds))
+    }
+
+    /// Decodes the job's records that are ours and not applied yet.
+    fn decode<'b>(&self, job: &'b Job<'_>) -> Vec<Decoded<'b, V>> {
+        let limits = self.context.fold_limits().record;
+        let part = job.batch.iter().skip(job.start).take(job.end - job.start);
+        part.filter(|(generation, record)| {
+            self.owned
+                .get(&record.partition)
+                .is_some_and(|owned| owned.generation == *generation && record.offset >= owned.next_offset)
+        })
+        .map(|(_, record)| decode(&*self.view, limits, &job.overrules, record))
+        .collect()
+    }
+
+    /// How far each partition moves.
+    fn advances(&self, job: &Job<'_>, plan: &Plan<'_, V>, last: &BTreeMap<i32, Vec<Anchored<'_>>>) -> Vec<Advance> {
+        let mut advances: BTreeMap<i32, Advance> = BTreeMap::new();
+        let start = |partition: i32, owned: &Owned| Advance {
+            partition,
+            expected_offset: owned.next_offset,
+            owner_epoch: owned.owner_epoch,
+            next_offset: owned.next_offset,
+            anchor: None,
+            counters: Counters::default(),
+        };
+        for (partition, owned) in &self.owned {
+            let counters = plan.counters.get(partition).copied().unwrap_or_default();
+            let stop = plan.blocked.get(partition).map_or(i64::MAX, |(offset, _)| *offset);
+            let records = last.get(partition).map(Vec::as_slice).unwrap_or_default();
+            let taken = records.iter().rev().find(|record| record.0.offset < stop);
+            if taken.is_none() && counters == Counters::default() {
+                continue;
+            }
+            let mut advance = start(*partition, owned);
+            advance.counters = counters;
+            if let Some(Anchored(record)) = taken {
+                advance.next_offset = record.offset + 1;
+                advance.anchor = Some(Anchor {
+                    offset: record.offset,
+                    crc: record.checksum(),
+                    timestamp_ms: record.timestamp_ms,
+                });
+            }
+            advances.insert(*partition, advance);
+        }
+        // Past control records and aborted transactions, which only the end of the partition tells of.
+        if job.end == job.batch.len() {
+            for end in job.batch.ends() {
+                let Some(owned) = self.owned.get(&end.partition).filter(|owned| owned.generation == end.generation)
+                else {
+                    continue;
+                };
+                let reached = advances.get(&end.partition).map_or(owned.next_offset, |advance| advance.next_offset);
+                if end.offset > reached && !plan.blocked.contains_key(&end.partition) {
+                    advances.entry(end.partition).or_insert_with(|| start(end.partition, owned)).next_offset = end.offset;
+                }
+            }
+        }
+        advances.into_values().collect()
+    }
+
+    /// After the commit: memory, status, metrics, and the report to the group.
+    fn remember(&mut self, plan: Plan<'_, V>, advances: &[Advance], seconds: f64) -> Done {
+        self.report(&plan, advances, seconds);
+        let mut unfinished = Vec::new();
+        for (key, work) in plan.keys {
+            if work.unfinished {
+                unfinished.push((key.to_owned(), work.partition));
+            }
+            if let Some(owned) = self.owned.get(&work.partition) {
+                let mut entry = work.entry;
+                entry.stored = work.base_sequence.is_some() || work.changed;
+                self.cache.put(key, entry, work.partition, owned.generation);
+            }
+        }
+        let now = Timestamp::now();
+        for advance in advances {
+            if let Some(owned) = self.owned.get_mut(&advance.partition) {
+                owned.next_offset = advance.next_offset;
+            }
+            self.context.status.update_partition(advance.partition, |owned| {
+                owned.next_offset = advance.next_offset;
+                owned.last_commit_at = Some(now);
+            });
+        }
+        self.context.status.committed();
+        self.acknowledge(advances.iter().map(|advance| (advance.partition, advance.next_offset)).collect());
+        let blocked = plan.blocked.into_iter().map(|(partition, (offset, why))| (partition, offset, why)).collect();
+        Done { unfinished, blocked }
+    }
+
+    fn report(&self, plan: &Plan<'_, V>, advances: &[Advance], seconds: f64) {
+        let metrics = &self.context.metrics;
+        let tally = &plan.tally;
+        let sums = advances.iter().fold((0, 0), |sums, advance| {
+            (sums.0 + advance.counters.consumed, sums.1 + advance.counters.parked)
+        });
+        let (consumed, parked) = sums;
+        self.context.parked_total.fetch_add(parked, std::sync::atomic::Ordering::Relaxed);
+        metrics.consumed.with_label_values(&[V::NAME]).inc_by(consumed.try_into().unwrap_or(0));
+        for (event_type, count) in &tally.by_type {
+            metrics.events.with_label_values(&[V::NAME, event_type]).inc_by(*count);
+            if *event_type == "unknown" {
+                metrics.unknown_events.with_label_values(&[V::NAME]).inc_by(*count);
+            }
+        }
+        let counts = [
+            (&metrics.duplicates, "sequence", tally.duplicates_by_sequence),
+            (&metrics.duplicates, "event_id", tally.duplicates_by_event_id),
+            (&metrics.out_of_order, "late", tally.late),
+            (&metrics.out_of_order, "gap", tally.gaps),
+        ];
+        for (counter, reason, count) in counts.into_iter().filter(|(_, _, count)| *count > 0) {
+            counter.with_label_values(&[V::NAME, reason]).inc_by(count);
+        }
+        for (reason, count) in &tally.dead_letters {
+            metrics.dead_letters.with_label_values(&[V::NAME, reason]).inc_by(*count);
+        }
+        metrics.anomalies.with_label_values(&[V::NAME]).inc_by(tally.anomalies);
+        metrics.upserts_duration.with_label_values(&[V::NAME]).observe(seconds);
+        metrics.batch_records.with_label_values(&[V::NAME]).observe(consumed as f64);
+        metrics.cache_bytes.with_label_values(&[V::NAME]).set(self.cache.bytes() as i64);
+        let now_ms = Timestamp::now().as_millisecond();
+        for timestamp_ms in advances.iter().filter_map(|advance| advance.anchor?.timestamp_ms) {
+            let age = (now_ms - timestamp_ms).max(0) as f64 / 1000.0;
+            metrics.event_age.with_label_values(&[V::NAME]).observe(age);
+        }
+        if !plan.dead_letters.is_empty() {
+            self.context.new_dead_letters.notify_one();
+            for letter in &plan.dead_letters {
+                tracing::warn!(
+                    view = V::NAME,
+                    reason = letter.poison.reason.as_str(),
+                    error = letter.poison.detail,
+                    orderId = letter.key,
+                    sequence = letter.sequence,
+                    partition = letter.record.partition,
+                    offset = letter.record.offset,
+                    "record refused"
+                );
+            }
+        }
+    }
+
+    /// Finds the events of the attempt whose id is another key's latest, and overrules them. `false` if there are
+    /// none to be found.
+    pub async fn find_reused(&mut self, job: &mut Job<'_>) -> Result<bool, Failure> {
+        self.ensure_session().await?;
+        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let batch = self.decode(job);
+        let candidates: Vec<_> = batch
+            .iter()
+            .filter_map(|decoded| {
+                let event = decoded.outcome.as_ref().ok()?;
+                Some((event.parsed.event_id.as_ref(), event.key, (decoded.record.partition, decoded.record.offset)))
+            })
+            .collect();
+        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.0).collect();
+        let owners = V::owners_of(&session.statements, &session.client, &ids)
+            .await
+            .map_err(|error| classify(error, None))?;
+        let stored: HashMap<&str, &str> = owners.iter().map(|(id, key)| (id.as_str(), key.as_str())).collect();
+        let mut first_user: HashMap<&str, &str> = HashMap::new();
+        let mut found = Vec::new();
+        for (id, key, position) in &candidates {
+            let owner = stored.get(id).or_else(|| first_user.get(id)).filter(|owner| *owner != key);
+            match owner {
+                Some(owner) => found.push((*position, (*owner).to_owned())),
+                None => drop(first_user.insert(id, key)),
+            }
+        }
+        let before = job.overrules.reused.len();
+        drop(batch);
+        job.overrules.reused.extend(found);
+        Ok(job.overrules.reused.len() > before)
+    }
+}
+
+fn no_session() -> Failure {
+    Failure::Retry("the connection was lost".to_owned())
+}
+
+/// The records of each partition, without their payload's fate: the last one taken becomes the anchor.
+fn last_records<'a, V: View>(batch: &[Decoded<'a, V>]) -> BTreeMap<i32, Vec<Anchored<'a>>> {
+    let mut records: BTreeMap<i32, Vec<Anchored<'a>>> = BTreeMap::new();
+    for decoded in batch {
+        records.entry(decoded.record.partition).or_default().push(Anchored(decoded.record));
+    }
+    records
+}
+
+/// A record that may become the anchor.
+pub struct Anchored<'a>(crate::domain::record::Record<'a>);

@@ -1,0 +1,253 @@
+//! Loads what a batch needs and writes it in one transaction: fence, view rows, ledger, parked events, dead letters.
+//! The only place that writes view rows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::task::Poll;
+
+use futures_util::future::{join, join3, join5};
+
+use crate::crash;
+use crate::failure::Failure;
+use crate::projector::context::ViewContext;
+use crate::projector::event_ids::EventIds;
+use crate::projector::fold::{Decoded, KeyEntry, NewParked, Plan};
+use crate::store::control::{ControlStatements, HeldRow, ParkedByKey};
+use crate::store::progress::{Advance, AdvanceColumns};
+use crate::store::sqlstate::classify;
+use crate::store::{Connection, pool};
+use crate::views::{ChangedKey, View, WriteSet, Written};
+
+/// A writer connection with its prepared statements.
+pub struct Session<V: View> {
+    /// The connection.
+    pub client: Connection,
+    /// The view's statements.
+    pub statements: V::Statements,
+    control: ControlStatements,
+    /// A transaction may be open or its outcome unknown.
+    broken: bool,
+}
+
+impl<V: View> Session<V> {
+    /// Connects and prepares.
+    pub async fn open(context: &ViewContext) -> Result<Self, Failure> {
+        let search_path = format!("{},public", V::schema(context.source.build));
+        let fail = |error| classify(error, V::EVENT_ID_CONSTRAINT);
+        let client = pool::connect_writer(&context.database, &search_path).await.map_err(fail)?;
+        let statements = V::prepare(&client).await.map_err(fail)?;
+        let control = ControlStatements::prepare(&client).await.map_err(fail)?;
+        Ok(Session { client, statements, control, broken: false })
+    }
+
+    /// Whether the connection can take another transaction.
+    pub fn is_usable(&self) -> bool {
+        !self.broken && !self.client.is_closed()
+    }
+
+    /// Commits the plan and the advances, or changes nothing.
+    pub async fn commit(
+        &mut self,
+        context: &ViewContext,
+        plan: &Plan<'_, V>,
+        advances: &[Advance],
+    ) -> Result<(), Failure> {
+        // Asked after the batch was read, in parallel with the writes: nothing of a re-created topic is committed.
+        let (written, confirmed) = join(self.write(context, plan, advances), context.guard.confirm()).await;
+        crash::point("commit.written");
+        if let Err(failure) = written.and_then(|()| confirmed) {
+            self.roll_back().await;
+            return Err(failure);
+        }
+        crash::point("commit.identity_confirmed");
+        // From here on the outcome is unknown until the answer is there.
+        self.broken = true;
+        let mut commit = Box::pin(self.client.batch_execute("commit"));
+        // Polled once, COMMIT is on its way.
+        let sent = std::future::poll_fn(|context| Poll::Ready(commit.as_mut().poll(context))).await;
+        crash::point("commit.sent");
+        let answer = match sent {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => commit.await,
+        };
+        answer.map_err(|error| classify(error, V::EVENT_ID_CONSTRAINT))?;
+        self.broken = false;
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) {
+        self.broken = self.client.is_closed() || self.client.batch_execute("rollback").await.is_err();
+    }
+
+    /// Sends everything of the transaction but its end, in one go, and counts what came back.
+    async fn write(&self, context: &ViewContext, plan: &Plan<'_, V>, advances: &[Advance]) -> Result<(), Failure> {
+        let fail = |error| classify(error, V::EVENT_ID_CONSTRAINT);
+        let columns = AdvanceColumns::of(advances);
+        let set = write_set(plan);
+        let begin = self.client.batch_execute("begin");
+        let fence = columns.run(&self.client, &self.control.advance, &context.source);
+        let rows = V::write(&self.statements, &self.client, &set);
+        let control = self.write_control(context, plan);
+        let (begun, (moved, rows, control)) = join(begin, join3(fence, rows, control)).await;
+        crash::point("commit.begun");
+        begun.map_err(fail)?;
+        let moved: HashSet<i32> = moved.map_err(fail)?.into_iter().collect();
+        let fenced: Vec<i32> =
+            advances.iter().map(|advance| advance.partition).filter(|partition| !moved.contains(partition)).collect();
+        if !fenced.is_empty() {
+            return Err(Failure::Fenced(fenced));
+        }
+        crash::point("commit.fenced");
+        let rows = rows.map_err(fail)?;
+        control?;
+        if rows == Written::Stale { Err(Failure::Stale) } else { Ok(()) }
+    }
+
+    async fn write_control(&self, context: &ViewContext, plan: &Plan<'_, V>) -> Result<(), Failure> {
+        let fail = |error| classify(error, None);
+        let (client, source) = (&self.client, &context.source);
+        let parked: Vec<NewParked<'_>> = plan.new_parked().collect();
+        let (put, released) = held_rows(plan);
+        // Nearly always all of them are empty: then nothing is sent.
+        let results = join5(
+            unless(plan.dead_letters.is_empty(), self.control.insert_dead_letters(client, source, &plan.dead_letters)),
+            unless(parked.is_empty(), self.control.insert_parked(client, source, &parked)),
+            unless(plan.drained.is_empty(), self.control.delete_parked(client, source, &plan.drained)),
+            unless(put.is_empty(), self.control.put_held(client, source, &put)),
+            unless(released.is_empty(), self.control.delete_held(client, source, &released)),
+        )
+        .await;
+        for result in [results.0, results.1, results.3, results.4] {
+            result.map_err(fail)?;
+        }
+        let drained = results.2.map_err(fail)?;
+        // Somebody else drained the same events: our state of the key is old.
+        if drained == plan.drained.len() as u64 { Ok(()) } else { Err(Failure::Stale) }
+    }
+}
+
+async fn unless<E>(skip: bool, work: impl Future<Output = Result<u64, E>>) -> Result<u64, E> {
+    if skip { Ok(0) } else { work.await }
+}
+
+fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>) -> WriteSet<'p, 'a, V> {
+    let changed = plan
+        .keys
+        .iter()
+        .filter(|(_, work)| work.changed)
+        .map(|(key, work)| ChangedKey {
+            key,
+            base_sequence: work.base_sequence,
+            last_sequence: work.entry.last_sequence,
+            last_event_id: work.entry.last_event_id.as_deref().unwrap_or_default(),
+            state: &work.entry.state,
+        })
+        .collect();
+    WriteSet { changed, ledger: &plan.ledger, details: &plan.details }
+}
+
+fn held_rows<'p, V: View>(plan: &'p Plan<'_, V>) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {
+    let (mut put, mut released) = (Vec::new(), Vec::new());
+    for (key, work) in &plan.keys {
+        match &work.entry.held {
+            Some(held) if work.held_changed => put.push(HeldRow {
+                key,
+                missing_from: work.entry.last_sequence + 1,
+                held,
+                partition: work.partition,
+            }),
+            None if work.was_held => released.push(*key),
+            _ => {}
+        }
+    }
+    (put, released)
+}
+
+/// What a load works with.
+pub struct Loading<'c, V: View> {
+    /// The view's context.
+    pub context: &'c ViewContext,
+    /// The connection.
+    pub session: &'c Session<V>,
+}
+
+/// Loads the entries of `missing` keys; keys that are not stored get an empty entry.
+pub async fn reload<'a, V: View>(
+    loading: &Loading<'_, V>,
+    missing: &[&'a str],
+    entries: &mut HashMap<&'a str, KeyEntry<V::State>>,
+) -> Result<(), Failure> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let fail = |error| classify(error, None);
+    let (session, context) = (loading.session, loading.context);
+    let (stored, held) = join(
+        V::load(&session.statements, &session.client, missing),
+        session.control.load_held(&session.client, &context.source, missing),
+    )
+    .await;
+    let mut stored: HashMap<String, _> =
+        stored.map_err(fail)?.into_iter().map(|loaded| (loaded.key.clone(), loaded)).collect();
+    let mut held = held.map_err(fail)?;
+    for key in missing {
+        let mut entry = KeyEntry { last_sequence: context.settings.first_sequence - 1, ..KeyEntry::default() };
+        if let Some(loaded) = stored.remove(*key) {
+            entry.last_sequence = loaded.last_sequence;
+            entry.last_event_id = Some(loaded.last_event_id.into());
+            entry.event_ids = EventIds::of(&loaded.event_ids);
+            entry.state = loaded.state;
+            entry.stored = true;
+        }
+        entry.held = held.remove(*key);
+        entries.insert(key, entry);
+    }
+    Ok(())
+}
+
+impl<V: View> Loading<'_, V> {
+    /// Loads what is parked behind held keys as far as the batch can meet it: whole events for keys whose missing
+    /// event is in the batch or that are to be healed, presence only for the others. Gives the former and the rows.
+    pub async fn parked<'a>(
+        &self,
+        batch: &[Decoded<'a, V>],
+        heal: &[(&'a str, i32)],
+        entries: &HashMap<&'a str, KeyEntry<V::State>>,
+        drain_limit: usize,
+    ) -> Result<(HashSet<&'a str>, ParkedByKey), Failure> {
+        let mut to_drain: HashSet<&str> = HashSet::new();
+        let mut met: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
+            let Some(entry) = entries.get(event.key).filter(|entry| entry.held.is_some()) else { continue };
+            if event.sequence == entry.last_sequence + 1 {
+                to_drain.insert(event.key);
+            } else if event.sequence > entry.last_sequence {
+                met.entry(event.key).or_default().push(event.sequence);
+            }
+        }
+        to_drain.extend(heal.iter().map(|(key, _)| *key));
+        if to_drain.is_empty() && met.is_empty() {
+            return Ok((to_drain, ParkedByKey::new()));
+        }
+        let pairs = || met.iter().flat_map(|(key, numbers)| numbers.iter().map(move |number| (*key, *number)));
+        let (keys, sequences): (Vec<&str>, Vec<i64>) = pairs().unzip();
+        let drained: Vec<&str> = to_drain.iter().copied().collect();
+        let (session, source) = (self.session, &self.context.source);
+        let limit = i64::try_from(drain_limit).unwrap_or(i64::MAX);
+        let (whole, presence) = join(
+            session.control.load_parked(&session.client, source, &drained, limit),
+            session.control.load_presence(&session.client, source, &keys, &sequences),
+        )
+        .await;
+        let fail = |error| classify(error, None);
+        let mut parked = whole.map_err(fail)?;
+        for (key, rows) in presence.map_err(fail)? {
+            let known = parked.entry(key).or_default();
+            for row in rows {
+                if !known.iter().any(|other| other.sequence == row.sequence) {
+                    known.push(row);
+                }
+            }
+        }
+        Ok((to_drain, parked))
+    }
+}

@@ -1,0 +1,437 @@
+//! Answers the group: takes partitions over from their last owner, gives them to lanes, and lets them go.
+//!
+//! It alone decides what is consumed. Lanes report what they had to let go; it tries those again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::crash;
+use crate::domain::identity::{Evidence, Fingerprint, Mismatch, judge};
+use crate::failure::{Backoff, Failure};
+use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupMember};
+use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue};
+use crate::platforms::kafka::log::LogReader;
+use crate::projector::context::ViewContext;
+use crate::projector::guard;
+use crate::projector::lane::{LaneCommand, LaneEvent, Owned};
+use crate::projector::mailbox::LaneReader;
+use crate::projector::state::{Halt, OwnedPartition, ViewState};
+use crate::store::progress::{self, Acquired};
+use crate::store::sqlstate::classify;
+use crate::store::{control, pool};
+
+/// How often partitions that were let go are tried again, and held keys are swept.
+const RETRY: Duration = Duration::from_secs(5);
+/// Held keys looked at per sweep.
+const SWEEP_PAGE: i64 = 500;
+
+/// What the coordinator needs of a lane.
+pub struct LaneHandle {
+    /// To the lane.
+    pub commands: UnboundedSender<LaneCommand>,
+    /// Its reader.
+    pub reader: Arc<LaneReader>,
+}
+
+/// Everything that can happen to a coordinator.
+pub struct Inbox {
+    /// From the group.
+    pub group: UnboundedReceiver<GroupEvent>,
+    /// From the lanes.
+    pub lanes: UnboundedReceiver<LaneEvent>,
+    /// From the readers.
+    pub problems: UnboundedReceiver<FetchProblem>,
+}
+
+type Takeover = Result<Vec<Acquired>, Halt>;
+
+/// The coordinator of one view.
+pub struct Coordinator {
+    /// What all parts share.
+    pub context: Arc<ViewContext>,
+    /// Our membership.
+    pub member: GroupMember,
+    /// Lanes by number; partition p belongs to lane p mod lanes.
+    pub lanes: Vec<LaneHandle>,
+    /// Looks at the log.
+    pub log: Arc<LogReader>,
+    granted: BTreeMap<i32, Grant>,
+    next_generation: u64,
+    sweep_after: String,
+    takeovers: UnboundedSender<(u64, Takeover)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    /// Being taken over, by the takeover of that number.
+    Pending(u64),
+    /// A lane has it, under this generation.
+    Open(u64),
+    /// Let go for now; tried again at the next tick.
+    Waiting,
+}
+
+impl Coordinator {
+    /// A coordinator without partitions, and where its takeovers report.
+    pub fn new(
+        context: Arc<ViewContext>,
+        member: GroupMember,
+        lanes: Vec<LaneHandle>,
+        log: Arc<LogReader>,
+    ) -> (Self, UnboundedReceiver<(u64, Takeover)>) {
+        let (takeovers, results) = unbounded_channel();
+        let coordinator = Coordinator {
+            context,
+            member,
+            lanes,
+            log,
+            granted: BTreeMap::new(),
+            next_generation: 1,
+            sweep_after: String::new(),
+            takeovers,
+        };
+        (coordinator, results)
+    }
+
+    /// Works until `stop`, then lets everything go and leaves the group.
+    pub async fn run(
+        mut self,
+        mut inbox: Inbox,
+        mut takeovers: UnboundedReceiver<(u64, Takeover)>,
+        stop: CancellationToken,
+    ) {
+        let mut retry = tokio::time::interval(RETRY);
+        let mut identity = tokio::time::interval(Duration::from_millis(self.context.settings.identity_check_ms));
+        identity.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(event) = inbox.group.recv() => self.on_group(event).await,
+                Some((number, result)) = takeovers.recv() => self.on_takeover(number, result).await,
+                Some(event) = inbox.lanes.recv() => self.on_lane(event).await,
+                Some(problem) = inbox.problems.recv() => self.on_problem(problem).await,
+                _ = retry.tick() => self.on_tick().await,
+                _ = identity.tick() => self.check_identity().await,
+            }
+        }
+        crash::point("shutdown.begun");
+        let all: Vec<i32> = self.granted.keys().copied().collect();
+        self.release(&all).await;
+        for lane in &self.lanes {
+            lane.reader.stop();
+        }
+        let leaving = tokio::task::spawn_blocking(move || self.member.leave());
+        if leaving.await.is_err() {
+            tracing::error!("leaving the group panicked");
+        }
+    }
+
+    async fn on_group(&mut self, event: GroupEvent) {
+        match event {
+            GroupEvent::Assigned(partitions) => {
+                self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
+                tracing::info!(view = self.context.source.view, ?partitions, "partitions assigned");
+                if self.is_halted() {
+                    self.member.command(Command::Assign(Vec::new()));
+                } else if partitions.is_empty() {
+                    self.member.command(Command::Assign(Vec::new()));
+                    self.context.resume_from(&ViewState::Starting);
+                } else {
+                    self.take_over(partitions);
+                }
+            }
+            GroupEvent::Revoked(partitions) => {
+                self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
+                tracing::info!(view = self.context.source.view, ?partitions, "partitions revoked");
+                self.release(&partitions).await;
+                crash::point("revoke.closed");
+            }
+            GroupEvent::Error(error) => {
+                tracing::debug!(view = self.context.source.view, error, "kafka client");
+            }
+        }
+    }
+
+    /// Starts to take partitions over; the group waits for its answer meanwhile, which it may.
+    fn take_over(&mut self, partitions: Vec<i32>) {
+        let number = self.next_generation;
+        self.next_generation += 1;
+        for partition in &partitions {
+            self.granted.insert(*partition, Grant::Pending(number));
+        }
+        let (context, log, results) = (Arc::clone(&self.context), Arc::clone(&self.log), self.takeovers.clone());
+        tokio::spawn(async move {
+            let result = acquire_all(&context, &log, &partitions).await;
+            if results.send((number, result)).is_err() {
+                tracing::debug!("takeover after the end of the view");
+            }
+        });
+    }
+
+    async fn on_takeover(&mut self, number: u64, result: Takeover) {
+        crash::point("assign.acquired");
+        let acquired = match result {
+            Ok(acquired) => acquired,
+            Err(halt) => return self.halt(halt).await,
+        };
+        let mut positions = Vec::new();
+        for row in acquired {
+            // Revoked or given anew in the meantime: that takeover does not count any more.
+            if self.granted.get(&row.partition) != Some(&Grant::Pending(number)) {
+                continue;
+            }
+            let generation = self.next_generation;
+            self.next_generation += 1;
+            let number = usize::try_from(row.partition).unwrap_or(0) % self.lanes.len();
+            let lane = &self.lanes[number];
+            let topic = &self.context.source.topic;
+            let wake = lane.reader.wake();
+            let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, row.partition, generation, wake)
+            else {
+                tracing::error!(partition = row.partition, "the client has no queue for the partition");
+                self.granted.insert(row.partition, Grant::Waiting);
+                continue;
+            };
+            let owned = Owned { generation, owner_epoch: row.owner_epoch, next_offset: row.next_offset };
+            if lane.commands.send(LaneCommand::Open(row.partition, owned)).is_err() {
+                tracing::debug!("lane has ended");
+            }
+            lane.reader.add(row.partition, queue);
+            self.granted.insert(row.partition, Grant::Open(generation));
+            self.context.status.own(
+                row.partition,
+                OwnedPartition {
+                    next_offset: row.next_offset,
+                    owner_epoch: row.owner_epoch,
+                    lane: number,
+                    paused: None,
+                    last_commit_at: None,
+                },
+            );
+            positions.push((row.partition, row.next_offset));
+        }
+        tracing::info!(view = self.context.source.view, ?positions, "partitions taken over");
+        self.member.command(Command::Assign(positions.clone()));
+        self.member.command(Command::Acknowledge(positions));
+        self.context.resume_from(&ViewState::WaitingForDatabase);
+    }
+
+    /// Lets partitions go: no lane works on them any more, or it is left to the fence after half a session.
+    async fn release(&mut self, partitions: &[i32]) {
+        let mut closing = Vec::new();
+        for partition in partitions {
+            self.granted.remove(partition);
+            self.context.status.disown(*partition);
+            closing.push(self.close(*partition));
+        }
+        let patience = Duration::from_millis(self.context.kafka.session_timeout_ms / 2);
+        let all = futures_util::future::join_all(closing);
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!(view = self.context.source.view, "a batch is still under way; its fence decides");
+        }
+        self.member.command(Command::Unassign(partitions.to_vec()));
+    }
+
+    fn close(&self, partition: i32) -> oneshot::Receiver<()> {
+        let lane = &self.lanes[usize::try_from(partition).unwrap_or(0) % self.lanes.len()];
+        lane.reader.remove(partition);
+        let (done, closed) = oneshot::channel();
+        if lane.commands.send(LaneCommand::Close(partition, done)).is_err() {
+            tracing::debug!("lane has ended");
+        }
+        closed
+    }
+
+    async fn on_lane(&mut self, event: LaneEvent) {
+        match event {
+            LaneEvent::Halted(halt) => self.halt(halt).await,
+            LaneEvent::LetGo { partition, generation, reason } => {
+                if self.granted.get(&partition) != Some(&Grant::Open(generation)) {
+                    return;
+                }
+                self.granted.insert(partition, Grant::Waiting);
+                self.context.status.update_partition(partition, |owned| owned.paused = Some(reason));
+                drop(self.close(partition));
+                self.member.command(Command::Unassign(vec![partition]));
+            }
+        }
+    }
+
+    async fn on_problem(&mut self, problem: FetchProblem) {
+        let FetchProblem { partition, out_of_range, text } = problem;
+        if out_of_range {
+            let detail = match self.watermarks_of(partition).await {
+                Some((low, high)) => format!("partition {partition} now holds offsets {low} to {high}; our position is outside: {text}"),
+                None => format!("partition {partition}: our position is not in the log: {text}"),
+            };
+            let failure = truncated(&detail);
+            // A re-created topic is out of range, too: the more precise name goes first.
+            let failure = self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
+            if let Failure::Halt(halt) = failure {
+                self.halt(halt).await;
+            }
+            return;
+        }
+        tracing::warn!(view = self.context.source.view, partition, error = text, "fetch failed, the client tries again");
+    }
+
+    async fn watermarks_of(&self, partition: i32) -> Option<(i64, i64)> {
+        let log = Arc::clone(&self.log);
+        let marks = tokio::task::spawn_blocking(move || log.watermarks(partition)).await.ok()?.ok()?;
+        Some((marks.low, marks.high))
+    }
+
+    async fn on_tick(&mut self) {
+        if self.is_halted() {
+            return;
+        }
+        let waiting: Vec<i32> =
+            self.granted.iter().filter(|(_, grant)| **grant == Grant::Waiting).map(|(partition, _)| *partition).collect();
+        if !waiting.is_empty() {
+            self.take_over(waiting);
+        }
+        if let Err(failure) = self.sweep().await {
+            tracing::debug!(view = self.context.source.view, ?failure, "held keys were not swept");
+        }
+    }
+
+    /// Offers one page of held keys to their lanes: one of them may be satisfied by now, filled by another process
+    /// (after a change of the partition count, say).
+    async fn sweep(&mut self) -> Result<(), Failure> {
+        let fail = |error| classify(error, None);
+        let client = pool::connect_writer(&self.context.database, "public").await.map_err(fail)?;
+        let page = control::held_page(&client, &self.context.source, &self.sweep_after, SWEEP_PAGE).await.map_err(fail)?;
+        self.sweep_after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
+        let mut by_lane: BTreeMap<usize, Vec<(String, i32)>> = BTreeMap::new();
+        for (key, partition) in page {
+            if matches!(self.granted.get(&partition), Some(Grant::Open(_))) {
+                let lane = usize::try_from(partition).unwrap_or(0) % self.lanes.len();
+                by_lane.entry(lane).or_default().push((key, partition));
+            }
+        }
+        for (lane, keys) in by_lane {
+            if self.lanes[lane].commands.send(LaneCommand::Heal(keys)).is_err() {
+                tracing::debug!("lane has ended");
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_identity(&mut self) {
+        if !self.is_halted()
+            && let Err(Failure::Halt(halt)) = self.context.guard.confirm().await
+        {
+            self.halt(halt).await;
+        }
+    }
+
+    fn is_halted(&self) -> bool {
+        matches!(self.context.status.snapshot().state, ViewState::Halted(_))
+    }
+
+    /// Stops consuming for good. The membership stays, so that the group does not hand our partitions to somebody
+    /// who would halt as well.
+    async fn halt(&mut self, halt: Halt) {
+        if !self.context.status.enter(ViewState::Halted(halt.clone()), Some(halt.detail.clone())) {
+            return;
+        }
+        tracing::error!(
+            view = self.context.source.view,
+            code = halt.code,
+            detail = halt.detail,
+            next_step = halt.next_step,
+            "view halted, nothing more is applied"
+        );
+        let open: BTreeSet<i32> = self.granted.keys().copied().collect();
+        self.release(&open.into_iter().collect::<Vec<_>>()).await;
+    }
+}
+
+/// The halt for a log that lost what we need.
+fn truncated(detail: &str) -> Failure {
+    Failure::halt(
+        "log_truncated",
+        detail,
+        "restore the records, or rebuild the view from what is left; nothing more is applied until then",
+    )
+}
+
+/// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes.
+async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32]) -> Takeover {
+    let mut backoff = Backoff::default();
+    loop {
+        match try_acquire(context, log, partitions).await {
+            Ok(acquired) => return Ok(acquired),
+            Err(Failure::Halt(halt)) => return Err(halt),
+            Err(Failure::Retry(reason)) => context.wait_for(ViewState::WaitingForDatabase, &reason),
+            Err(other) => context.wait_for(ViewState::WaitingForDatabase, &format!("{other:?}")),
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
+async fn try_acquire(
+    context: &ViewContext,
+    log: &Arc<LogReader>,
+    partitions: &[i32],
+) -> Result<Vec<Acquired>, Failure> {
+    let topic_id = context.guard.current().await?;
+    let fail = |error| classify(error, None);
+    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    let mut acquired = Vec::new();
+    for partition in partitions {
+        let marks = {
+            let (log, partition) = (Arc::clone(log), *partition);
+            blocking(move || log.watermarks(partition)).await?
+        };
+        // No progress yet means: from the beginning of the log.
+        let row = progress::acquire(&client, &context.source, *partition, marks.low, (topic_id.as_deref(), &context.owner))
+            .await
+            .map_err(fail)?;
+        let at_anchor = match row.anchor.filter(|anchor| anchor.offset >= marks.low && anchor.offset < marks.high) {
+            None => None,
+            Some(anchor) => {
+                let (log, partition) = (Arc::clone(log), *partition);
+                blocking(move || log.record_at(partition, anchor.offset)).await?
+            }
+        };
+        let print = |anchor: progress::Anchor| Fingerprint {
+            offset: anchor.offset,
+            crc: anchor.crc,
+            timestamp_ms: anchor.timestamp_ms,
+        };
+        let evidence = Evidence {
+            next_offset: row.next_offset,
+            low: marks.low,
+            high: marks.high,
+            known_topic_id: row.topic_id.clone(),
+            topic_id: topic_id.clone(),
+            anchor: row.anchor.map(print),
+            at_anchor: at_anchor.map(print),
+        };
+        judge(*partition, &evidence).map_err(|mismatch| match mismatch {
+            Mismatch::IdentityChanged(detail) => guard::changed(&detail),
+            Mismatch::Truncated(detail) => truncated(&detail),
+        })?;
+        acquired.push(row);
+    }
+    if let Some(topic_id) = topic_id {
+        context.guard.expect(&topic_id);
+    }
+    Ok(acquired)
+}
+
+async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Failure::Retry(format!("Kafka does not answer: {error}"))),
+        Err(panic) => Err(Failure::Retry(format!("a log reader failed: {panic}"))),
+    }
+}

@@ -1,0 +1,363 @@
+//! A lane: applies the records of its partitions, one transaction after the other, on its own connection.
+//!
+//! Here live ownership, retries and what to do about each failure; what a batch means is in [`super::fold`], how it
+//! is written in [`super::commit`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::crash;
+use crate::domain::poison::{Poison, Reason};
+use crate::domain::record::RecordBatch;
+use crate::failure::{Backoff, Failure};
+use crate::platforms::kafka::consumer::Command;
+use crate::projector::cache::KeyCache;
+use crate::projector::commit::Session;
+use crate::projector::context::ViewContext;
+use crate::projector::fold::Overrules;
+use crate::projector::mailbox::Mailbox;
+use crate::projector::state::{Halt, ViewState};
+use crate::store::progress;
+use crate::views::View;
+
+/// A partition that a lane owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owned {
+    /// The assignment: records of another generation are not ours.
+    pub generation: u64,
+    /// Our fencing number.
+    pub owner_epoch: i64,
+    /// First offset not applied yet.
+    pub next_offset: i64,
+}
+
+/// What a lane has to do beside applying records.
+#[derive(Debug)]
+pub enum LaneCommand {
+    /// Apply records of this partition from now on.
+    Open(i32, Owned),
+    /// Let go of this partition; answered when no transaction of it is under way any more.
+    Close(i32, oneshot::Sender<()>),
+    /// Look whether these keys (of these partitions) can be drained.
+    Heal(Vec<(String, i32)>),
+}
+
+/// What a lane reports.
+#[derive(Debug)]
+pub enum LaneEvent {
+    /// The partition was let go: a bound was reached, or its fence was lost. Try again later.
+    LetGo {
+        /// Partition.
+        partition: i32,
+        /// Its assignment.
+        generation: u64,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Going on would be wrong.
+    Halted(Halt),
+}
+
+/// A batch on its way: which part is to be tried, and what Postgres has said of it so far.
+pub struct Job<'a> {
+    /// The records.
+    pub batch: &'a RecordBatch,
+    /// First record not done.
+    pub start: usize,
+    /// One past the last record of the next attempt.
+    pub end: usize,
+    /// Keys to drain, without records.
+    pub heal: Vec<(String, i32)>,
+    /// Most parked events drained per key and attempt.
+    pub drain_limit: usize,
+    /// What overrules the decisions.
+    pub overrules: Overrules,
+}
+
+/// Parked events drained per key in one transaction.
+const DRAIN_LIMIT: usize = 2_000;
+
+/// One lane of a view.
+pub struct Lane<V: View> {
+    /// The view.
+    pub view: Arc<V>,
+    /// What all parts share.
+    pub context: Arc<ViewContext>,
+    /// Partitions owned.
+    pub owned: BTreeMap<i32, Owned>,
+    /// Hot keys.
+    pub cache: KeyCache<V::State>,
+    /// The connection; none after a failure.
+    pub session: Option<Session<V>>,
+    commands: UnboundedReceiver<LaneCommand>,
+    events: UnboundedSender<LaneEvent>,
+    acknowledgements: mpsc::Sender<Command>,
+}
+
+impl<V: View> Lane<V> {
+    /// A lane without partitions.
+    pub fn new(
+        view: Arc<V>,
+        context: Arc<ViewContext>,
+        commands: UnboundedReceiver<LaneCommand>,
+        events: UnboundedSender<LaneEvent>,
+        acknowledgements: mpsc::Sender<Command>,
+    ) -> Self {
+        let cache_bytes = context.settings.cache_bytes / context.settings.lanes.max(1);
+        Lane {
+            view,
+            context,
+            owned: BTreeMap::new(),
+            cache: KeyCache::new(cache_bytes, V::state_bytes),
+            session: None,
+            commands,
+            events,
+            acknowledgements,
+        }
+    }
+
+    /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
+    pub async fn run(mut self, mailbox: Arc<Mailbox>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(command) = self.commands.recv() => {
+                    if let Some(heal) = self.obey(command) {
+                        self.heal(heal, &stop).await;
+                    }
+                }
+                batch = mailbox.take() => {
+                    crash::point("batch.taken");
+                    self.apply(&batch, &stop).await;
+                }
+            }
+        }
+    }
+
+    /// Obeys a command; keys to heal are given back, they need a transaction.
+    fn obey(&mut self, command: LaneCommand) -> Option<Vec<(String, i32)>> {
+        match command {
+            LaneCommand::Open(partition, owned) => {
+                self.owned.insert(partition, owned);
+            }
+            LaneCommand::Close(partition, done) => {
+                self.owned.remove(&partition);
+                if done.send(()).is_err() {
+                    tracing::debug!(partition, "nobody waited for the partition to close");
+                }
+            }
+            LaneCommand::Heal(keys) => return Some(keys),
+        }
+        None
+    }
+
+    async fn apply(&mut self, batch: &RecordBatch, stop: &CancellationToken) {
+        let mut job = Job {
+            batch,
+            start: 0,
+            end: batch.len(),
+            heal: Vec::new(),
+            drain_limit: DRAIN_LIMIT,
+            overrules: Overrules::default(),
+        };
+        self.work_off(&mut job, stop).await;
+    }
+
+    async fn heal(&mut self, keys: Vec<(String, i32)>, stop: &CancellationToken) {
+        let batch = RecordBatch::default();
+        let mut job = Job {
+            batch: &batch,
+            start: 0,
+            end: 0,
+            heal: keys,
+            drain_limit: DRAIN_LIMIT,
+            overrules: Overrules::default(),
+        };
+        self.work_off(&mut job, stop).await;
+    }
+
+    /// Tries until every record of the job is committed, or its partitions are not ours any more.
+    async fn work_off(&mut self, job: &mut Job<'_>, stop: &CancellationToken) {
+        let mut backoff = Backoff::default();
+        loop {
+            if self.owned.is_empty() || stop.is_cancelled() {
+                return;
+            }
+            match self.attempt(job).await {
+                Ok(done) => {
+                    backoff = Backoff::default();
+                    for (partition, offset, reason) in done.blocked {
+                        self.let_go(partition, &format!("{reason}, at offset {offset}"));
+                    }
+                    job.start = job.end;
+                    job.end = job.batch.len();
+                    job.heal = done.unfinished;
+                    job.drain_limit = DRAIN_LIMIT;
+                    if job.start == job.end && job.heal.is_empty() {
+                        self.context.resume_from(&ViewState::WaitingForDatabase);
+                        return;
+                    }
+                }
+                Err(failure) => {
+                    if !self.recover(failure, job, &mut backoff, stop).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Prepares the next attempt after a failure; `false` ends the job.
+    async fn recover(
+        &mut self,
+        failure: Failure,
+        job: &mut Job<'_>,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> bool {
+        match failure {
+            Failure::Retry(reason) => {
+                self.context.wait_for(ViewState::WaitingForDatabase, &reason);
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::Stale => {
+                self.cache.clear();
+                // Two lanes on one key take turns; a constraint that is violated for ever is our bug.
+                if backoff.failures() > 20 {
+                    self.halt(Halt {
+                        code: "internal_error",
+                        detail: "stored rows do not match what was loaded a moment before, again and again".into(),
+                        next_step: "this is a bug: report it with the log, then restart",
+                    });
+                    return false;
+                }
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::Fenced(partitions) => {
+                self.context.metrics.fenced.with_label_values(&[V::NAME]).inc();
+                for partition in partitions {
+                    self.let_go(partition, "another instance owns the partition");
+                }
+                true
+            }
+            Failure::Record(detail) => self.narrow(job, &detail),
+            Failure::ReusedEventId(detail) => match self.find_reused(job).await {
+                Ok(true) => true,
+                Ok(false) => self.narrow(job, &detail),
+                Err(failure) => Box::pin(self.recover(failure, job, backoff, stop)).await,
+            },
+            Failure::Halt(halt) => {
+                self.halt(halt);
+                false
+            }
+        }
+    }
+
+    /// Some record of the attempt cannot be stored: halves the attempt until it is alone, then refuses it.
+    fn narrow(&mut self, job: &mut Job<'_>, detail: &str) -> bool {
+        let records = job.end - job.start;
+        if records > 1 {
+            job.end = job.start + records / 2;
+        } else if job.drain_limit > 1 {
+            // Not the record itself but something that it drains, perhaps: drain less, then one by one.
+            job.drain_limit = if records == 1 { 0 } else { job.drain_limit / 2 };
+        } else if job.drain_limit == 0 || job.heal.is_empty() {
+            if let Some((_, record)) = job.batch.iter().nth(job.start) {
+                let poison = Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"));
+                job.overrules.refused.insert((record.partition, record.offset), poison);
+                job.drain_limit = DRAIN_LIMIT;
+            }
+        } else if job.heal.len() > 1 {
+            // Several keys heal at once: the sweep brings the others back.
+            job.heal.truncate(job.heal.len() / 2);
+        } else {
+            self.halt(Halt {
+                code: "parked_event_unstorable",
+                detail: format!("a parked event of `{}` cannot be stored: {detail}", job.heal[0].0),
+                next_step: "this is a bug: report it with the log; the key stays held, restart to go on without it",
+            });
+            return false;
+        }
+        true
+    }
+
+    /// Waits, but obeys commands: a partition can be taken away while Postgres is.
+    async fn wait(&mut self, duration: Duration, stop: &CancellationToken) {
+        let deadline = tokio::time::sleep(duration);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = &mut deadline => return,
+                Some(command) = self.commands.recv() => {
+                    // Keys to heal come again with the next sweep.
+                    self.obey(command);
+                    if self.owned.is_empty() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self, partition: i32, reason: &str) {
+        if let Some(owned) = self.owned.remove(&partition) {
+            tracing::warn!(view = V::NAME, partition, offset = owned.next_offset, reason, "partition is paused");
+            self.tell(LaneEvent::LetGo { partition, generation: owned.generation, reason: reason.to_owned() });
+        }
+    }
+
+    fn halt(&mut self, halt: Halt) {
+        self.owned.clear();
+        self.tell(LaneEvent::Halted(halt));
+    }
+
+    fn tell(&self, event: LaneEvent) {
+        if self.events.send(event).is_err() {
+            tracing::debug!("lane event after the end of the view");
+        }
+    }
+
+    /// Reports committed progress to the group.
+    pub fn acknowledge(&self, positions: Vec<(i32, i64)>) {
+        crash::point("acknowledge.before");
+        if self.acknowledgements.send(Command::Acknowledge(positions)).is_err() {
+            tracing::debug!("acknowledgement after the end of the consumer");
+        }
+        crash::point("acknowledge.done");
+    }
+
+    /// The session, opened if need be. After a new connection nothing in memory is believed: progress is read again,
+    /// which also tells how a commit ended whose answer was lost.
+    pub async fn ensure_session(&mut self) -> Result<(), Failure> {
+        if self.session.as_ref().is_some_and(Session::is_usable) {
+            return Ok(());
+        }
+        self.session = None;
+        self.cache.clear();
+        let session = Session::open(&self.context).await?;
+        let partitions: Vec<i32> = self.owned.keys().copied().collect();
+        let stored = progress::read(&session.client, &self.context.source, &partitions)
+            .await
+            .map_err(|error| crate::store::sqlstate::classify(error, None))?;
+        self.session = Some(session);
+        let mut fenced: Vec<i32> = Vec::new();
+        for partition in partitions {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            match stored.iter().find(|row| row.0 == partition) {
+                Some((_, next_offset, epoch)) if *epoch == owned.owner_epoch => owned.next_offset = *next_offset,
+                _ => fenced.push(partition),
+            }
+        }
+        if fenced.is_empty() { Ok(()) } else { Err(Failure::Fenced(fenced)) }
+    }
+}

@@ -1,0 +1,157 @@
+//! Watches a view from outside its lanes: lag, gauges, and whether Kafka and Postgres answer. Runs in every process,
+//! also where nothing is projected.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::KafkaSettings;
+use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
+use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
+use crate::projector::state::{StatusSnapshot, ViewState, ViewStatus};
+use crate::store::observation::{self, Counts, Positions};
+use crate::store::progress::Source;
+use crate::telemetry::metrics::{HELD_REASONS, Metrics};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Kafka counts as away after this many silent rounds.
+const PATIENCE: u32 = 2;
+
+/// The observer of one view.
+pub struct Observer {
+    /// View, build and topic.
+    pub source: Source,
+    /// What it observes into.
+    pub status: Arc<ViewStatus>,
+    /// Gauges.
+    pub metrics: Arc<Metrics>,
+    /// Reads Postgres.
+    pub pool: Pool,
+    /// For its log reader.
+    pub kafka: KafkaSettings,
+    /// Told of the number of parked events, if this process projects.
+    pub on_parked: Box<dyn Fn(i64) + Send + Sync>,
+}
+
+impl Observer {
+    /// Observes until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut histories: HashMap<i32, LagHistory> = HashMap::new();
+        let mut log: Option<Arc<LogReader>> = None;
+        let mut silent = 0;
+        let mut tick = tokio::time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            if log.is_none() {
+                log = LogReader::open(&self.kafka, &self.source.topic).ok().map(Arc::new);
+            }
+            let (marks, stored) = tokio::join!(watermarks(log.as_ref()), observation::observe(&self.pool, &self.source));
+            match &marks {
+                Ok(_) => {
+                    silent = 0;
+                    self.leave(&ViewState::WaitingForKafka);
+                }
+                Err(reason) => {
+                    silent += 1;
+                    if silent >= PATIENCE {
+                        self.wait_for(ViewState::WaitingForKafka, reason);
+                    }
+                }
+            }
+            match stored {
+                Ok((positions, counts)) => {
+                    self.show_counts(counts);
+                    if let Ok(marks) = marks {
+                        self.show_lags(&mut histories, &marks, &positions);
+                    }
+                }
+                Err(error) => self.wait_for(ViewState::WaitingForDatabase, &error.to_string()),
+            }
+            self.show_state();
+        }
+    }
+
+    fn wait_for(&self, state: ViewState, reason: &str) {
+        let projecting = self.status.snapshot().state == ViewState::Running;
+        if projecting && self.status.enter(state.clone(), Some(reason.to_owned())) {
+            tracing::warn!(view = self.source.view, state = state.as_str(), reason, "view waits, partitions are kept");
+        }
+    }
+
+    fn leave(&self, state: &ViewState) {
+        if self.status.snapshot().state == *state && self.status.enter(ViewState::Running, None) {
+            tracing::info!(view = self.source.view, from = state.as_str(), "view is running");
+        }
+    }
+
+    fn show_counts(&self, counts: Counts) {
+        self.leave(&ViewState::WaitingForDatabase);
+        let view = self.source.view;
+        for (reason, count) in HELD_REASONS.iter().zip(counts.held) {
+            self.metrics.held_keys.with_label_values(&[view, reason]).set(count);
+        }
+        self.metrics.parked_events.with_label_values(&[view]).set(counts.parked);
+        self.metrics.dead_letters_unpublished.with_label_values(&[view]).set(counts.unpublished);
+        self.metrics.conservation_difference.with_label_values(&[view]).set(counts.difference);
+        (self.on_parked)(counts.parked);
+    }
+
+    fn show_lags(&self, histories: &mut HashMap<i32, LagHistory>, marks: &[(i32, Watermarks)], positions: &Positions) {
+        let now = Timestamp::now();
+        let snapshot = self.status.snapshot();
+        let mut lags: Vec<PartitionLag> = Vec::with_capacity(marks.len());
+        for (partition, marks) in marks {
+            let stored = positions.iter().find(|row| row.0 == *partition);
+            let position = PartitionPosition {
+                partition: *partition,
+                next_offset: stored.map_or(marks.low, |row| row.1),
+                low_watermark: marks.low,
+                high_watermark: marks.high,
+                last_record_timestamp: stored.and_then(|row| row.2),
+            };
+            let lag = histories.entry(*partition).or_default().observe(position, now, obstacle(&snapshot, *partition));
+            let labels = [self.status.group.as_str(), self.source.topic.as_str(), &partition.to_string()];
+            self.metrics.consumer_lag.with_label_values(&labels).set(lag.lag);
+            self.metrics.consumer_lag_seconds.with_label_values(&labels).set(lag.lag_seconds);
+            lags.push(lag);
+        }
+        self.status.observe_lags(now, lags);
+    }
+
+    fn show_state(&self) {
+        let state = self.status.snapshot().state.as_str();
+        for name in ViewState::NAMES {
+            let shown = i64::from(name == state);
+            self.metrics.consumer_state.with_label_values(&[self.source.view, name]).set(shown);
+        }
+    }
+}
+
+/// Why nobody here consumes the partition, as far as this process knows.
+fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
+    match &snapshot.state {
+        ViewState::Halted(halt) => Some(format!("halted: {}: {}", halt.code, halt.detail)),
+        ViewState::WaitingForDatabase => Some("waiting for the database".to_owned()),
+        ViewState::WaitingForKafka => Some("waiting for Kafka".to_owned()),
+        _ => snapshot.partitions.get(&partition)?.paused.as_ref().map(|why| format!("paused: {why}")),
+    }
+}
+
+async fn watermarks(log: Option<&Arc<LogReader>>) -> Result<Vec<(i32, Watermarks)>, String> {
+    let Some(log) = log.cloned() else { return Err("no Kafka client".to_owned()) };
+    let read = move || -> Result<Vec<(i32, Watermarks)>, LogError> {
+        log.partitions()?.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(marks) => marks.map_err(|error| error.to_string()),
+        Err(panic) => Err(panic.to_string()),
+    }
+}

@@ -1,0 +1,201 @@
+//! Starts and stops the parts of one view: membership, lanes with their readers, relay, observer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use deadpool_postgres::Pool;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ViewSettings};
+use crate::failure::Backoff;
+use crate::platforms::kafka::consumer::GroupMember;
+use crate::platforms::kafka::log::LogReader;
+use crate::platforms::kafka::producer::Publisher;
+use crate::projector::context::ViewContext;
+use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle};
+use crate::projector::guard::LogGuard;
+use crate::projector::lane::Lane;
+use crate::projector::mailbox::{LaneReader, Mailbox};
+use crate::projector::observer::Observer;
+use crate::projector::relay;
+use crate::projector::state::{ViewState, ViewStatus};
+use crate::store::progress::Source;
+use crate::telemetry::metrics::Metrics;
+use crate::views::View;
+
+/// What a view is started with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Settings of the process.
+    pub config: Arc<Config>,
+    /// Settings of the view.
+    pub settings: ViewSettings,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// Reads for the observer.
+    pub pool: Pool,
+    /// The view's active build.
+    pub build: i32,
+    /// Consumer group.
+    pub group: String,
+}
+
+/// A started view.
+pub struct RunningView {
+    /// Its state.
+    pub status: Arc<ViewStatus>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl RunningView {
+    /// Stops all parts: the batch under way is finished or abandoned, the outbox flushed, the group left.
+    pub async fn stop(self) {
+        self.status.enter(ViewState::Stopping, None);
+        self.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(view = self.status.view, error = %error, "a part of the view failed");
+            }
+        }
+    }
+}
+
+/// Observes the view without projecting it.
+pub fn start_observing<V: View>(parts: &Parts) -> RunningView {
+    let (source, status, stop) = base::<V>(parts, ViewState::NotProjecting);
+    let tasks = vec![observe(parts, &source, &status, Box::new(|_| {}), &stop)];
+    RunningView { status, stop, tasks }
+}
+
+/// Projects and observes the view.
+pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
+    let (source, status, stop) = base::<V>(parts, ViewState::Starting);
+    let config = &parts.config;
+    let context = Arc::new(ViewContext {
+        source: source.clone(),
+        dlq_topic: parts.settings.dlq_topic.clone(),
+        owner: format!("{}-{}", config.kafka.client_id, std::process::id()),
+        status: Arc::clone(&status),
+        metrics: Arc::clone(&parts.metrics),
+        kafka: config.kafka.clone(),
+        database: config.database.clone(),
+        settings: config.projector.clone(),
+        guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
+        new_dead_letters: Notify::new(),
+        parked_total: AtomicI64::new(0),
+    });
+    let publisher = Publisher::open(&config.kafka).context("cannot open the dead-letter producer")?;
+    let parked = Arc::clone(&context);
+    let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
+    let tasks = vec![
+        observe(parts, &source, &status, on_parked, &stop),
+        tokio::spawn(relay::run(Arc::clone(&context), publisher, stop.clone())),
+        tokio::spawn(project(view, context, parts.group.clone(), stop.clone())),
+    ];
+    Ok(RunningView { status, stop, tasks })
+}
+
+fn base<V: View>(parts: &Parts, state: ViewState) -> (Source, Arc<ViewStatus>, CancellationToken) {
+    let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
+    parts.metrics.prepare_view(V::NAME, V::EVENT_TYPES, &reasons);
+    let source = Source { view: V::NAME, build: parts.build, topic: parts.settings.topic.clone() };
+    let status = ViewStatus::new(V::NAME, parts.build, &source.topic, &parts.group, state);
+    (source, Arc::new(status), CancellationToken::new())
+}
+
+fn observe(
+    parts: &Parts,
+    source: &Source,
+    status: &Arc<ViewStatus>,
+    on_parked: Box<dyn Fn(i64) + Send + Sync>,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let observer = Observer {
+        source: source.clone(),
+        status: Arc::clone(status),
+        metrics: Arc::clone(&parts.metrics),
+        pool: parts.pool.clone(),
+        kafka: parts.config.kafka.clone(),
+        on_parked,
+    };
+    tokio::spawn(observer.run(stop.clone()))
+}
+
+/// Joins the group as soon as the topic is there, and works until `stop`.
+async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, stop: CancellationToken) {
+    let view = Arc::new(view);
+    let joined = tokio::select! {
+        () = stop.cancelled() => return,
+        joined = wait_for_topic(&context) => joined,
+    };
+    let (log, partitions) = joined;
+    let (group_sender, group_events) = unbounded_channel();
+    let topic = &context.source.topic;
+    let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender) {
+        Ok(member) => member,
+        Err(error) => {
+            tracing::error!(view = V::NAME, error = %error, "cannot join the group");
+            return;
+        }
+    };
+    let (lane_sender, lane_events) = unbounded_channel();
+    let (problem_sender, problems) = unbounded_channel();
+    let lanes_stop = CancellationToken::new();
+    let (mut handles, mut tasks, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..context.settings.lanes {
+        let mailbox = Arc::new(Mailbox::new(context.settings.max_batch_events, context.settings.max_batch_bytes));
+        let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
+            Ok(started) => started,
+            Err(error) => {
+                tracing::error!(view = V::NAME, error = %error, "cannot start a reader thread");
+                return;
+            }
+        };
+        let (commands, received) = unbounded_channel();
+        let acknowledge = member.acknowledger();
+        let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone(), acknowledge);
+        tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
+        threads.push(thread);
+        handles.push(LaneHandle { commands, reader });
+    }
+    let (coordinator, takeovers) = Coordinator::new(Arc::clone(&context), member, handles, log);
+    let inbox = Inbox { group: group_events, lanes: lane_events, problems };
+    coordinator.run(inbox, takeovers, stop).await;
+    lanes_stop.cancel();
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(view = V::NAME, error = %error, "a lane failed");
+        }
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!(view = V::NAME, "a reader thread panicked");
+        }
+    }
+}
+
+async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {
+    let mut backoff = Backoff::default();
+    loop {
+        let (settings, topic) = (context.kafka.clone(), context.source.topic.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let log = LogReader::open(&settings, &topic)?;
+            let partitions = log.partitions()?.len();
+            Ok::<_, crate::platforms::kafka::log::LogError>((Arc::new(log), partitions))
+        });
+        let reason = match looked.await {
+            Ok(Ok((log, partitions))) if partitions > 0 => return (log, partitions),
+            Ok(Ok(_)) => format!("topic {} does not exist", context.source.topic),
+            Ok(Err(error)) => format!("Kafka at {} does not answer: {error}", context.kafka.bootstrap_servers),
+            Err(panic) => panic.to_string(),
+        };
+        context.wait_for(ViewState::WaitingForKafka, &reason);
+        tokio::time::sleep(backoff.next_wait().max(Duration::from_millis(200))).await;
+    }
+}

@@ -1,0 +1,59 @@
+//! The outbox of the dead-letter topic.
+
+use jiff::Timestamp;
+
+use crate::store::{Connection, DbError};
+
+/// A dead letter on its way to the DLQ topic.
+#[derive(Debug)]
+pub struct Unpublished {
+    /// Row id.
+    pub id: i64,
+    /// Source topic.
+    pub topic: String,
+    /// Source partition.
+    pub partition: i32,
+    /// Source offset.
+    pub offset: i64,
+    /// Record timestamp.
+    pub timestamp_ms: Option<i64>,
+    /// Stable reason.
+    pub reason: String,
+    /// Sentence.
+    pub error: String,
+    /// Key bytes.
+    pub key: Option<Vec<u8>>,
+    /// Value bytes.
+    pub payload: Option<Vec<u8>>,
+    /// Encoded headers.
+    pub headers: Vec<u8>,
+    /// When it was refused.
+    pub created_at: Timestamp,
+}
+
+/// Locks and gives the oldest unpublished dead letters; call inside a transaction.
+pub async fn claim(client: &Connection, view: &str, limit: i64) -> Result<Vec<Unpublished>, DbError> {
+    let rows = client.query(include_str!("sql/claim_dead_letters.sql"), &[&view, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Unpublished {
+                id: row.try_get(0)?,
+                topic: row.try_get(1)?,
+                partition: row.try_get(2)?,
+                offset: row.try_get(3)?,
+                timestamp_ms: row.try_get(4)?,
+                reason: row.try_get(5)?,
+                error: row.try_get(6)?,
+                key: row.try_get(7)?,
+                payload: row.try_get(8)?,
+                headers: row.try_get(9)?,
+                created_at: row.try_get(10)?,
+            })
+        })
+        .collect()
+}
+
+/// Marks dead letters as published; call in the transaction that claimed them.
+pub async fn mark_published(client: &Connection, ids: &[i64]) -> Result<u64, DbError> {
+    client.execute(include_str!("sql/mark_published.sql"), &[&ids]).await
+}

@@ -1,0 +1,40 @@
+//! What the observer reads for lag and gauges, through the read pool.
+
+use deadpool_postgres::{Pool, PoolError};
+use jiff::Timestamp;
+
+use crate::store::progress::Source;
+
+/// Where each partition of a build stands: partition, next offset, timestamp of the last applied record.
+pub type Positions = Vec<(i32, i64, Option<Timestamp>)>;
+
+/// What the gauges show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Parked events.
+    pub parked: i64,
+    /// Keys held for a gap, a poison record, a reused event id.
+    pub held: [i64; 3],
+    /// Dead letters not published yet.
+    pub unpublished: i64,
+    /// Conservation: consumed minus everything accounted for.
+    pub difference: i64,
+}
+
+/// Reads both in one go.
+pub async fn observe(pool: &Pool, source: &Source) -> Result<(Positions, Counts), PoolError> {
+    let client = pool.get().await?;
+    let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
+    let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;
+    let positions =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect::<Result<_, PoolError>>()?;
+    let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
+    let row = client.query_one(&counts, &[&source.view, &source.build]).await?;
+    let counts = Counts {
+        parked: row.try_get(0)?,
+        held: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?],
+        unpublished: row.try_get(4)?,
+        difference: row.try_get(5)?,
+    };
+    Ok((positions, counts))
+}
