@@ -70,7 +70,8 @@ pub fn openapi() -> OpenApi {
 pub fn with_limits(document: &OpenApi, settings: &HttpSettings) -> Vec<u8> {
     let mut value = serde_json::to_value(document).expect("the document is plain data");
     for operation in operations(&mut value) {
-        for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
             match parameter["name"].as_str() {
                 Some("pageSize") => {
                     parameter["schema"]["maximum"] = json!(settings.max_page_size);

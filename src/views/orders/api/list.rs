@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use utoipa::IntoParams;
+use utoipa::openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type};
 
 use super::super::queries::{Filters, ListQuery, Listing, Position, PositionValue, SortKey, Start};
 use super::model::OrderSummary;
-use crate::api::parameters::{Parameters, encode};
+use crate::api::parameters::{MAX_ID_CHARS, Parameters, encode};
 use crate::api::problem::{self, Problem};
 use crate::config::HttpSettings;
 use crate::domain::page::{Cursor, Direction, offset_of};
@@ -21,7 +22,7 @@ const MAX_STATUSES: usize = 20;
 #[expect(dead_code, reason = "documentation; read by `Request::parse`")]
 pub(super) struct ListParameters {
     /// Only orders of this status. Repeat it for any of several, at most 20.
-    #[param(max_items = 20, required = false)]
+    #[param(schema_with = statuses_schema, required = false)]
     status: Option<Vec<String>>,
     /// Only orders of this customer.
     #[param(rename = "customerId", min_length = 1, max_length = 256, required = false)]
@@ -46,7 +47,13 @@ pub(super) struct ListParameters {
     cursor: Option<String>,
 }
 
-/// The values of `sort`, as documented.
+fn statuses_schema() -> Array {
+    let status = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_ID_CHARS));
+    let description = "Only orders of this status. Repeat it for any of several, at most 20.";
+    ArrayBuilder::new().items(status).max_items(Some(MAX_STATUSES)).description(Some(description)).build()
+}
+
+/// A column, ascending, or descending after a `-`.
 #[derive(utoipa::ToSchema)]
 #[schema(default = "-updatedAt")]
 #[expect(dead_code, reason = "documentation; read by `sort_of`")]
