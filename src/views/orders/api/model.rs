@@ -158,7 +158,7 @@ pub struct OrderPage {
     /// Orders that match the filters.
     #[schema(minimum = 0)]
     pub total: i64,
-    /// False: `total` is exact. True: more than 10,000 match and `total` is the database's estimate.
+    /// False: `total` is exact, as it is up to 10,000. True: more match, and `total` is the database's estimate.
     pub total_is_estimate: bool,
 }
 
