@@ -1,0 +1,183 @@
+//! What every answer has in common: trace id, security headers, the error format, the request metric; and that a panic
+//! is an answer too. Wraps the whole application.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, HttpResponse, web};
+use futures_util::FutureExt;
+
+use super::problem::{self, Problem};
+use super::{Api, UNMATCHED};
+
+const MAX_URI_BYTES: usize = 8192;
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// Marks an answer with an error status that has its own format (the health checks).
+#[derive(Debug, Clone, Copy)]
+pub struct OwnFormat;
+
+/// The trace id of a request, for log lines.
+#[derive(Debug, Clone)]
+pub struct TraceId(pub String);
+
+/// What is known of a request after the application has consumed it.
+struct Asked {
+    started: Instant,
+    method: Method,
+    path: String,
+    route: String,
+    trace_id: String,
+}
+
+/// The middleware.
+pub async fn finish(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let api = request.app_data::<web::Data<Api>>().cloned();
+    let asked = Asked {
+        started: Instant::now(),
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+        route: request.match_pattern().unwrap_or_else(|| UNMATCHED.to_owned()),
+        trace_id: trace_id(request.headers()),
+    };
+    request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
+    let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let outcome = if uri_bytes > MAX_URI_BYTES {
+        let problem = Problem::new(&problem::URI_TOO_LONG, format!("The URI has {uri_bytes} bytes, 8192 are allowed"));
+        Ok(Err(problem.into()))
+    } else {
+        AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await
+    };
+    let (request, response) = match outcome {
+        Ok(Ok(response)) => {
+            let (request, response) = response.into_parts();
+            (Some(request), as_problem(response.map_into_boxed_body(), &asked))
+        }
+        Ok(Err(error)) => (None, render(&error, error.as_response_error().status_code(), &asked)),
+        Err(_) => {
+            // The panic hook has logged the message and the place.
+            tracing::error!(trace_id = asked.trace_id, route = asked.route, "request handler panicked");
+            let problem = Problem::new(&problem::INTERNAL_ERROR, "The request could not be answered");
+            (None, problem.render(&asked.path, &asked.trace_id))
+        }
+    };
+    let response = with_common_headers(response, &asked);
+    if let Some(api) = api {
+        let status = response.status();
+        let labels = [method_label(&asked.method), &asked.route, status.as_str()];
+        api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
+    }
+    match request {
+        Some(request) => Ok(ServiceResponse::new(request, response)),
+        None => Err(InternalError::from_response("already an answer", response).into()),
+    }
+}
+
+/// Gives every error answer the one format, whoever made it.
+fn as_problem(response: HttpResponse, asked: &Asked) -> HttpResponse {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.extensions().contains::<OwnFormat>() {
+        return response;
+    }
+    let mut rendered = match response.error() {
+        Some(error) => render(error, status, asked),
+        None => Problem::of_status(status, status.canonical_reason().unwrap_or("error"))
+            .render(&asked.path, &asked.trace_id),
+    };
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        rendered.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    rendered
+}
+
+fn render(error: &Error, status: StatusCode, asked: &Asked) -> HttpResponse {
+    if let Some(problem) = error.as_error::<Problem>() {
+        return problem.render(&asked.path, &asked.trace_id);
+    }
+    if status.is_server_error() {
+        tracing::error!(error = %error, trace_id = asked.trace_id, route = asked.route, "request failed");
+        let problem = Problem::of_status(status, "The request could not be answered");
+        return problem.render(&asked.path, &asked.trace_id);
+    }
+    Problem::of_status(status, error.to_string()).render(&asked.path, &asked.trace_id)
+}
+
+fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpResponse {
+    let headers = response.headers_mut();
+    let mut default = |name: HeaderName, value: HeaderValue| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, value);
+        }
+    };
+    default(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    default(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    default(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    default(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(trace_id) = HeaderValue::from_str(&asked.trace_id) {
+        default(HeaderName::from_static("x-trace-id"), trace_id);
+    }
+    response
+}
+
+/// The trace id of a W3C `traceparent` (version 00 to fe, not all zero), or a new one.
+fn trace_id(headers: &HeaderMap) -> String {
+    let received = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(trace_id_of);
+    received.map_or_else(|| format!("{:032x}", fastrand::u128(1..)), ToOwned::to_owned)
+}
+
+fn trace_id_of(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (version, trace_id, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let valid = hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
+        && hex(trace_id, 32)
+        && hex(parent, 16)
+        && hex(flags, 2)
+        && trace_id.bytes().any(|byte| byte != b'0')
+        && parent.bytes().any(|byte| byte != b'0');
+    valid.then_some(trace_id)
+}
+
+/// The method as a label: the known ones, so that nobody can make up series.
+fn method_label(method: &Method) -> &str {
+    match method.as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_traceparent_gives_the_trace_id() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(trace_id_of(&format!("00-{id}-b7ad6b7169203331-01")), Some(id));
+        assert_eq!(trace_id_of(&format!("01-{id}-b7ad6b7169203331-01-more")), Some(id));
+        for invalid in [
+            String::new(),
+            format!("ff-{id}-b7ad6b7169203331-01"),
+            format!("00-{id}-b7ad6b7169203331-01-more"),
+            format!("00-{}-b7ad6b7169203331-01", id.to_uppercase()),
+            format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
+            format!("00-{id}-0000000000000000-01"),
+        ] {
+            assert_eq!(trace_id_of(&invalid), None, "{invalid}");
+        }
+    }
+}

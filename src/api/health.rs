@@ -1,0 +1,102 @@
+//! Probes: is the process alive, and can it serve.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::OwnFormat;
+use super::{Api, views_of};
+use crate::projector::state::{StatusSnapshot, ViewState};
+use crate::store::read;
+
+/// How long the database's answer is believed, so that probes cost nothing.
+const DATABASE_CHECK_LIFE: Duration = Duration::from_millis(250);
+const DATABASE_CHECK_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// The state of the process.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok` or `unavailable`.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+    /// What it depends on.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that the process depends on.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Check {
+    /// `database`, `shutdown`, or `view:` and the name of a view.
+    #[schema(example = "database")]
+    pub name: String,
+    /// `ok` or `unavailable`.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+    /// What is going on.
+    pub detail: String,
+}
+
+fn check(name: impl Into<String>, ok: bool, detail: impl Into<String>) -> Check {
+    Check { name: name.into(), status: if ok { "ok" } else { "unavailable" }, detail: detail.into() }
+}
+
+/// Is the process alive?
+///
+/// Answers as long as the process can answer at all. Never asks the database: restarting this process would not heal it.
+#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "It is", body = Health)))]
+pub async fn livez() -> HttpResponse {
+    HttpResponse::Ok().json(Health { status: "ok", checks: Vec::new() })
+}
+
+/// Can this process serve?
+///
+/// Yes, if the database answers and every view here runs (or is meant not to run in this process). A view that is
+/// starting, waits for Kafka or Postgres, or has halted says so with its reason. `/healthz` is the same.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "It can", body = Health),
+    (status = 503, description = "It cannot; `checks` says why", body = Health),
+))]
+pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
+    let mut checks = vec![database(&api).await];
+    for status in views_of(&api.state) {
+        checks.push(view(status.view, &status.snapshot()));
+    }
+    if api.state.shutting_down.load(Ordering::Relaxed) {
+        checks.push(check("shutdown", false, "this process is shutting down"));
+    }
+    if checks.iter().all(|check| check.status == "ok") {
+        return HttpResponse::Ok().json(Health { status: "ok", checks });
+    }
+    let mut response = HttpResponse::ServiceUnavailable().json(Health { status: "unavailable", checks });
+    response.extensions_mut().insert(OwnFormat);
+    response
+}
+
+async fn database(api: &Api) -> Check {
+    if let Some((at, known)) = api.database_check().clone()
+        && at.elapsed() < DATABASE_CHECK_LIFE
+    {
+        return known;
+    }
+    let answer = tokio::time::timeout(DATABASE_CHECK_TIMEOUT, read::ping(&api.state.pool)).await;
+    let fresh = match answer {
+        Ok(Ok(())) => check("database", true, "answers"),
+        Ok(Err(error)) => check("database", false, error.to_string()),
+        Err(_) => check("database", false, "did not answer within 1 s"),
+    };
+    *api.database_check() = Some((Instant::now(), fresh.clone()));
+    fresh
+}
+
+fn view(name: &str, snapshot: &StatusSnapshot) -> Check {
+    let ok = matches!(snapshot.state, ViewState::Running | ViewState::NotProjecting);
+    let detail = match (&snapshot.state, &snapshot.reason) {
+        (ViewState::Halted(halt), _) => format!("halted, {}: {}. {}", halt.code, halt.detail, halt.next_step),
+        (state, Some(reason)) => format!("{}: {reason}", state.as_str()),
+        (state, None) => state.as_str().to_owned(),
+    };
+    check(format!("view:{name}"), ok, detail)
+}

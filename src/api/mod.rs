@@ -1,0 +1,143 @@
+//! The HTTP side: route table, error format, waiting, health, operations, documentation. Knows no view by its content;
+//! each view brings its own routes (`views/*/api.rs`).
+
+pub mod answer;
+pub mod health;
+pub mod openapi;
+pub mod ops;
+pub mod pages;
+pub mod parameters;
+pub mod problem;
+pub mod routes;
+pub mod wait;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use self::health::Check;
+pub use self::openapi::openapi;
+use self::problem::{CODES, Code};
+use self::wait::{WaitResources, Waiters};
+use crate::config::HttpSettings;
+use crate::projector::state::ViewStatus;
+use crate::store::read::ReadPool;
+use crate::telemetry::metrics::Metrics;
+
+/// The route label of requests that no route matches.
+pub const UNMATCHED: &str = "unmatched";
+
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
+
+/// What the API needs of the process.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Reads.
+    pub pool: ReadPool,
+    /// Address and limits.
+    pub settings: HttpSettings,
+    /// The views that run here or are served from here; the first is the default of `/ops/lags`.
+    pub views: Vec<Arc<ViewStatus>>,
+    /// The metric catalogue.
+    pub metrics: Arc<Metrics>,
+    /// Set when the process begins to stop: `/readyz` answers 503 and waits end.
+    pub shutting_down: Arc<AtomicBool>,
+}
+
+/// What the handlers share.
+pub struct Api {
+    /// What the process gave.
+    pub state: ApiState,
+    /// The OpenAPI document with the limits in force.
+    pub openapi: web::Bytes,
+    /// Every problem code.
+    pub problems: Vec<&'static Code>,
+    waiters: HashMap<&'static str, Arc<Waiters>>,
+    database_check: Mutex<Option<(Instant, Check)>>,
+}
+
+impl Api {
+    /// Those who wait for `view`; `None` if the view is not served from here.
+    pub fn waiters(&self, view: &str) -> Option<&Arc<Waiters>> {
+        self.waiters.get(view)
+    }
+
+    fn database_check(&self) -> MutexGuard<'_, Option<(Instant, Check)>> {
+        self.database_check.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn views_of(state: &ApiState) -> &[Arc<ViewStatus>] {
+    &state.views
+}
+
+/// Binds `http.bind` and makes the server, which serves while it is polled. Returns the bound addresses too, so that
+/// port 0 can be used. Must be called within a Tokio runtime that outlives the server.
+///
+/// Signals are the caller's: stop it with [`actix_web::dev::ServerHandle::stop`]. Routes of a view exist only where the
+/// view is in `state.views`.
+pub fn serve(state: ApiState) -> std::io::Result<(Server, Vec<SocketAddr>)> {
+    let settings = state.settings.clone();
+    let views: Vec<_> = routes::view_apis()
+        .into_iter()
+        .filter(|api| state.views.iter().any(|status| status.view == api.view))
+        .collect();
+    let table = routes::table(&views);
+    let api = web::Data::new(shared(state, &views));
+    let workers = match settings.workers {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        workers => workers,
+    };
+    let server = HttpServer::new(move || {
+        let table = table.clone();
+        App::new()
+            .app_data(api.clone())
+            .wrap(from_fn(answer::finish))
+            .configure(move |config| routes::register(config, &table))
+    })
+    .workers(workers)
+    .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(CLIENT_REQUEST_TIMEOUT)
+    .client_disconnect_timeout(CLIENT_DISCONNECT_TIMEOUT)
+    .max_connections(MAX_CONNECTIONS_PER_WORKER)
+    .shutdown_timeout(settings.shutdown_timeout_ms.div_ceil(1000))
+    .disable_signals()
+    .bind(&settings.bind)?;
+    let addresses = server.addrs();
+    Ok((server.run(), addresses))
+}
+
+fn shared(state: ApiState, views: &[routes::ViewApi]) -> Api {
+    let resources = WaitResources {
+        pool: state.pool.clone(),
+        metrics: Arc::clone(&state.metrics),
+        shutting_down: Arc::clone(&state.shutting_down),
+        slots: Arc::new(Semaphore::new(state.settings.max_waiters)),
+        runtime: Handle::current(),
+    };
+    let mut waiters = HashMap::new();
+    for api in views {
+        for status in state.views.iter().filter(|status| status.view == api.view) {
+            waiters.insert(api.view, Waiters::new(Arc::clone(status), api.sequences, resources.clone()));
+        }
+    }
+    let of_views = views.iter().flat_map(|view| view.problems.iter().copied());
+    Api {
+        openapi: openapi::with_limits(&openapi(), &state.settings).into(),
+        problems: CODES.iter().copied().chain(of_views).collect(),
+        state,
+        waiters,
+        database_check: Mutex::new(None),
+    }
+}

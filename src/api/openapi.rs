@@ -1,0 +1,147 @@
+//! The OpenAPI 3.1 document: the engine's part, the views' parts, and what every operation has in common.
+
+use serde_json::{Value, json};
+use utoipa::OpenApi as _;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type};
+
+use super::problem::ProblemBody;
+use super::routes::view_apis;
+use super::{health, ops, pages};
+use crate::config::HttpSettings;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "StreamView",
+        description = "Reads Kafka topics into Postgres views that can be trusted, and serves them.\n\n\
+            **Consistency.** A view never shows half a batch. A client that knows the sequence number of its own event \
+            reads its own write with `minSequence` and `waitMs`.\n\n\
+            **Paging.** Follow the `Link` header: its cursors cost the same on every page and neither skip nor repeat a \
+            row that did not change. Pages by number work down to a limit.\n\n\
+            **Amounts** are strings in plain decimal notation, with every digit. **Times** are RFC 3339 in UTC.\n\n\
+            **Errors** are RFC 9457 problems with a stable `code`, explained at `/problems/{code}`. Unknown query \
+            parameters are refused, not ignored.\n\n\
+            **HEAD** works wherever GET does.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    tags(
+        (name = "operations", description = "For those who run the service: lag, consumers."),
+        (name = "health", description = "Probes and metrics."),
+    ),
+    paths(
+        ops::lags,
+        ops::consumer,
+        health::livez,
+        health::readyz,
+        pages::metrics,
+    ),
+    components(schemas(ProblemBody<'static>)),
+)]
+struct EngineDocument;
+
+/// Paths that are the same as another.
+const ALIASES: [(&str, &str); 2] = [("/lags", "/ops/lags"), ("/healthz", "/readyz")];
+
+/// The document, with the default limits.
+pub fn openapi() -> OpenApi {
+    let mut document = EngineDocument::openapi();
+    for view in view_apis() {
+        document.merge((view.openapi)());
+    }
+    for (alias, original) in ALIASES {
+        let mut item = document.paths.paths[original].clone();
+        if let Some(operation) = &mut item.get {
+            operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_alias"));
+        }
+        document.paths.paths.insert(alias.to_owned(), item);
+    }
+    for item in document.paths.paths.values_mut() {
+        let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            add_common_parts(operation);
+        }
+    }
+    document
+}
+
+/// The document as served: with the limits in force.
+pub fn with_limits(document: &OpenApi, settings: &HttpSettings) -> Vec<u8> {
+    let mut value = serde_json::to_value(document).expect("the document is plain data");
+    for operation in operations(&mut value) {
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
+            match parameter["name"].as_str() {
+                Some("pageSize") => {
+                    parameter["schema"]["maximum"] = json!(settings.max_page_size);
+                    parameter["schema"]["default"] = json!(settings.default_page_size);
+                }
+                Some("waitMs") => parameter["schema"]["maximum"] = json!(settings.max_wait_ms),
+                _ => {}
+            }
+        }
+    }
+    serde_json::to_vec(&value).expect("the document is plain data")
+}
+
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    paths.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation))
+}
+
+/// The problems that any operation may end with, and the header that every answer carries.
+fn add_common_parts(operation: &mut Operation) {
+    let of_health = operation.tags.iter().flatten().any(|tag| tag == "health");
+    let responses = &mut operation.responses.responses;
+    if !of_health {
+        let retry_after = header("Seconds to wait", Type::Integer);
+        let unavailable = problem("The database does not answer, is busy, or gave up on the query");
+        let unavailable = unavailable.header("Retry-After", retry_after).build();
+        responses.entry("503".into()).or_insert(RefOr::T(unavailable));
+    }
+    let defect = problem("A defect of this service").build();
+    responses.entry("500".into()).or_insert(RefOr::T(defect));
+    let other = problem("Any other error, such as a method that the resource does not have").build();
+    responses.entry("default".into()).or_insert(RefOr::T(other));
+    for response in responses.values_mut() {
+        if let RefOr::T(response) = response {
+            let trace_id = header("Trace id of the request: that of its `traceparent`, or a new one", Type::String);
+            response.headers.insert("X-Trace-Id".into(), RefOr::T(trace_id));
+        }
+    }
+}
+
+fn problem(description: &str) -> ResponseBuilder {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content)
+}
+
+fn header(description: &str, of_type: Type) -> Header {
+    let schema = ObjectBuilder::new().schema_type(of_type);
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_in_force_are_in_the_document() {
+        let settings = HttpSettings {
+            bind: String::new(),
+            allow_anonymous: false,
+            workers: 0,
+            default_page_size: 7,
+            max_page_size: 11,
+            max_offset: 0,
+            max_wait_ms: 13,
+            max_waiters: 0,
+            shutdown_timeout_ms: 0,
+        };
+        let text = String::from_utf8(with_limits(&openapi(), &settings)).unwrap();
+        assert!(
+            text.contains(r#""maximum":11"#) && text.contains(r#""default":7"#) && text.contains(r#""maximum":13"#)
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! The one shape of every error: RFC 9457 `application/problem+json` with a stable code and a page that explains it.
+
+use std::fmt;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::store::read::ReadError;
+
+/// One kind of error: a contract with clients, explained at `/problems/<name>`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// The stable name.
+    pub name: &'static str,
+    /// HTTP status that it always has.
+    pub status: StatusCode,
+    /// The same few words every time.
+    pub title: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What the caller does next.
+    pub next_step: &'static str,
+}
+
+macro_rules! codes {
+    ($($constant:ident = $name:literal $status:ident $title:literal $meaning:literal $next_step:literal;)*) => {
+        $(
+            #[doc = $title]
+            pub static $constant: Code = Code {
+                name: $name, status: StatusCode::$status, title: $title, meaning: $meaning, next_step: $next_step,
+            };
+        )*
+        /// Every code of the engine; views have more of their own.
+        pub static CODES: &[&Code] = &[$(&$constant),*];
+    };
+}
+
+codes! {
+    INVALID_PARAMETER = "invalid_parameter" BAD_REQUEST "A parameter is not usable"
+        "A parameter is unknown, repeated, malformed or out of its range."
+        "Each entry of `errors` names one parameter, the value received and what is allowed. Correct them all and repeat.";
+    INVALID_CURSOR = "invalid_cursor" BAD_REQUEST "The cursor does not fit this list"
+        "A cursor belongs to one list: the same filters and the same sort. This one belongs to another, or was changed."
+        "Start again without `cursor`, and follow the `Link` header from there without editing its URLs.";
+    OFFSET_TOO_DEEP = "offset_too_deep" BAD_REQUEST "The page is too deep to count to"
+        "Pages by number get slower the deeper they are, so they end at a depth (`http.max_offset`)."
+        "Follow `Link: rel=\"next\"`: its cursor reaches every page at the same cost. Or narrow the filters.";
+    BAD_REQUEST = "bad_request" BAD_REQUEST "The request cannot be read"
+        "The request is malformed."
+        "See `detail`, correct the request and repeat.";
+    NOT_FOUND = "not_found" NOT_FOUND "There is no such resource"
+        "Nothing is served at this path."
+        "See `/docs` or `/openapi.json` for what there is.";
+    VIEW_NOT_FOUND = "view_not_found" NOT_FOUND "There is no such view"
+        "The view does not exist, or does not run in this process."
+        "`GET /ops/lags` without `view` lists those that do.";
+    METHOD_NOT_ALLOWED = "method_not_allowed" METHOD_NOT_ALLOWED "The resource does not have this method"
+        "The path exists, the method does not."
+        "The `Allow` header lists the methods it has.";
+    SEQUENCE_NOT_REACHED = "sequence_not_reached" PRECONDITION_FAILED "The view has not got that far yet"
+        "The wait for `minSequence` ended first. `currentSequence` says how far the view is (0: not there at all)."
+        "Repeat, perhaps with a longer `waitMs`; `GET /ops/lags` says how far behind the view is, `held` whether it is stuck.";
+    URI_TOO_LONG = "uri_too_long" URI_TOO_LONG "The request's URI is too long"
+        "The path and query are longer than 8192 bytes."
+        "Send fewer or shorter parameters.";
+    TOO_MANY_WAITERS = "too_many_waiters" SERVICE_UNAVAILABLE "Too many requests are waiting"
+        "As many requests as `http.max_waiters` allows already wait for their `minSequence`."
+        "Repeat after `Retry-After` seconds, or ask without `waitMs`.";
+    DATABASE_UNAVAILABLE = "database_unavailable" SERVICE_UNAVAILABLE "The database does not answer"
+        "The service cannot reach its database at the moment. It reconnects by itself."
+        "Repeat after `Retry-After` seconds. Operators: `/readyz` and the log say why.";
+    DATABASE_BUSY = "database_busy" SERVICE_UNAVAILABLE "Every database connection is in use"
+        "More reads are running than `database.read_pool_size` allows, for longer than a read may wait."
+        "Repeat after `Retry-After` seconds with fewer requests at once.";
+    QUERY_TIMEOUT = "query_timeout" SERVICE_UNAVAILABLE "The query took too long"
+        "The database gave up on the query (`database.read_timeout_ms`)."
+        "Narrow the filters, or sort by `updatedAt` or `orderId`, which have an index.";
+    INTERNAL_ERROR = "internal_error" INTERNAL_SERVER_ERROR "Something went wrong here"
+        "A defect of this service, not of the request."
+        "Report `traceId`: the log has the cause under it.";
+    CLIENT_ERROR = "client_error" BAD_REQUEST "The request was refused"
+        "The HTTP layer refused the request; the status of the answer says why."
+        "See the status and `detail`.";
+}
+
+/// One parameter that is not usable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ParameterError {
+    /// Its name.
+    pub parameter: String,
+    /// The value received, cut after 200 characters.
+    pub value: String,
+    /// What is wrong and what is allowed.
+    pub detail: String,
+}
+
+/// An error as sent, RFC 9457.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// A page that explains the code: `/problems/<code>`.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/invalid_parameter")]
+    pub kind: String,
+    /// The same few words for every error of this code.
+    pub title: &'a str,
+    /// HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What happened this time.
+    pub detail: &'a str,
+    /// Path of the request.
+    pub instance: &'a str,
+    /// The stable code.
+    #[schema(example = "invalid_parameter")]
+    pub code: &'a str,
+    /// Each parameter that is not usable.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
+    pub errors: &'a [ParameterError],
+    /// Trace id of the request, as in the log and in the header `X-Trace-Id`.
+    pub trace_id: &'a str,
+    /// More, by code.
+    #[serde(flatten)]
+    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
+    pub more: &'a Map<String, Value>,
+}
+
+/// An error on its way out. The middleware adds where it happened and its trace id.
+#[derive(Debug)]
+pub struct Problem {
+    code: &'static Code,
+    status: StatusCode,
+    detail: String,
+    errors: Vec<ParameterError>,
+    retry_after: Option<u32>,
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem of `code`; `detail` says what happened this time.
+    pub fn new(code: &'static Code, detail: impl Into<String>) -> Self {
+        Problem {
+            code,
+            status: code.status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            more: Map::new(),
+        }
+    }
+
+    /// The problem of an answer that only has a status, from the HTTP layer.
+    pub fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => &NOT_FOUND,
+            StatusCode::METHOD_NOT_ALLOWED => &METHOD_NOT_ALLOWED,
+            StatusCode::URI_TOO_LONG => &URI_TOO_LONG,
+            StatusCode::BAD_REQUEST => &BAD_REQUEST,
+            _ if status.is_client_error() => &CLIENT_ERROR,
+            _ => &INTERNAL_ERROR,
+        };
+        Problem { status, ..Problem::new(code, detail) }
+    }
+
+    /// Several parameters that are not usable.
+    pub fn of_parameters(errors: Vec<ParameterError>) -> Self {
+        let named: Vec<String> =
+            errors.iter().map(|error| format!("`{}`: {}", error.parameter, error.detail)).collect();
+        Problem { errors, ..Problem::new(&INVALID_PARAMETER, named.join("; ")) }
+    }
+
+    /// Names one parameter.
+    pub fn parameter(mut self, parameter: &str, value: &str, detail: &str) -> Self {
+        self.errors.push(ParameterError { parameter: parameter.into(), value: shorten(value), detail: detail.into() });
+        self
+    }
+
+    /// Asks the caller to come back after so many seconds.
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Adds a member.
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        let value = serde_json::to_value(value).expect("members are plain data");
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+
+    /// The stable name of its code.
+    pub fn code(&self) -> &'static str {
+        self.code.name
+    }
+
+    /// The parameters it names.
+    pub fn errors(&self) -> &[ParameterError] {
+        &self.errors
+    }
+
+    /// The answer.
+    pub fn render(&self, instance: &str, trace_id: &str) -> HttpResponse {
+        let body = ProblemBody {
+            kind: format!("/problems/{}", self.code.name),
+            title: self.code.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance,
+            code: self.code.name,
+            errors: &self.errors,
+            trace_id,
+            more: &self.more,
+        };
+        let json = serde_json::to_vec(&body).expect("a problem is plain data");
+        let mut response = HttpResponse::build(self.status);
+        response.content_type("application/problem+json").insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((header::RETRY_AFTER, seconds.to_string()));
+        }
+        response.body(json)
+    }
+}
+
+/// Cuts a received value to what is worth repeating.
+pub fn shorten(value: &str) -> String {
+    value.chars().take(200).collect()
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.code.name, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.render("", "")
+    }
+}
+
+impl From<ReadError> for Problem {
+    /// Says nothing of statements or hosts; the log does, at the level that fits: an absent database is the projector's
+    /// and readiness' news already.
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Unavailable(source) => {
+                tracing::debug!(error = ?source, "read failed, the database does not answer");
+                Problem::new(&DATABASE_UNAVAILABLE, "The database does not answer at the moment").retry_after(1)
+            }
+            ReadError::Busy => {
+                tracing::warn!("read refused, every connection of the pool is in use");
+                Problem::new(&DATABASE_BUSY, "Every database connection is in use").retry_after(1)
+            }
+            ReadError::Timeout(_) => {
+                tracing::warn!("read cancelled by its time limit");
+                Problem::new(&QUERY_TIMEOUT, "The database gave up on this query").retry_after(2)
+            }
+            ReadError::Failed(_) => {
+                tracing::error!(error = %error, "read failed");
+                Problem::new(&INTERNAL_ERROR, "The answer could not be read from the database")
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The route table: every path, its method and who may use it.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::{Method, header};
+use actix_web::{HttpRequest, HttpResponse, Route, web};
+use utoipa::openapi::OpenApi;
+
+use super::problem::{self, Code, Problem};
+use super::wait::Lookup;
+use super::{health, ops, pages};
+
+/// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Anybody who can reach the port: probes, metrics, documentation.
+    Public,
+    /// Whoever may read views.
+    Reader,
+    /// Whoever runs the service.
+    Operator,
+}
+
+/// One line of the table. A GET route answers HEAD too.
+#[derive(Debug, Clone)]
+pub struct RouteSpec {
+    /// Pattern of the path.
+    pub path: &'static str,
+    /// The method.
+    pub method: Method,
+    /// Who may use it.
+    pub policy: Policy,
+    handler: fn() -> Route,
+}
+
+impl RouteSpec {
+    /// A route answered by what `handler` makes: `|| web::route().to(function)`.
+    pub const fn new(method: Method, path: &'static str, policy: Policy, handler: fn() -> Route) -> Self {
+        RouteSpec { path, method, policy, handler }
+    }
+}
+
+/// What a view brings to the API.
+pub struct ViewApi {
+    /// Registry name of the view.
+    pub view: &'static str,
+    /// Its routes.
+    pub routes: Vec<RouteSpec>,
+    /// Its own problem codes.
+    pub problems: Vec<&'static Code>,
+    /// Its part of the OpenAPI document.
+    pub openapi: fn() -> OpenApi,
+    /// How to see how far keys are, for requests that wait.
+    pub sequences: Lookup,
+}
+
+/// The views with an API: one line each.
+pub fn view_apis() -> Vec<ViewApi> {
+    vec![crate::views::orders::api::configure()]
+}
+
+/// The engine's own routes.
+fn engine_routes() -> Vec<RouteSpec> {
+    use Policy::{Operator, Public};
+    let get = |path, policy, handler| RouteSpec::new(Method::GET, path, policy, handler);
+    vec![
+        get("/", Public, || web::route().to(pages::index)),
+        get("/livez", Public, || web::route().to(health::livez)),
+        get("/readyz", Public, || web::route().to(health::readyz)),
+        get("/healthz", Public, || web::route().to(health::readyz)),
+        get("/metrics", Public, || web::route().to(pages::metrics)),
+        get("/openapi.json", Public, || web::route().to(pages::openapi)),
+        get("/docs", Public, || web::route().to(pages::docs_redirect)),
+        get("/docs/{file:.*}", Public, || web::route().to(pages::docs)),
+        get("/problems", Public, || web::route().to(pages::problems)),
+        get("/problems/{code}", Public, || web::route().to(pages::problem)),
+        get("/ops/lags", Operator, || web::route().to(ops::lags)),
+        get("/lags", Operator, || web::route().to(ops::lags)),
+        get("/ops/consumer", Operator, || web::route().to(ops::consumer)),
+    ]
+}
+
+/// The whole table: the engine's routes and those of `views`.
+pub fn table(views: &[ViewApi]) -> Vec<RouteSpec> {
+    engine_routes().into_iter().chain(views.iter().flat_map(|view| view.routes.clone())).collect()
+}
+
+/// Registers `table` with one worker. Any other method of a known path is a 405 that lists the known ones.
+pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec]) {
+    let mut by_path: BTreeMap<&str, Vec<&RouteSpec>> = BTreeMap::new();
+    for route in table {
+        by_path.entry(route.path).or_default().push(route);
+    }
+    for (path, routes) in by_path {
+        let mut resource = web::resource(path);
+        let mut allowed = Vec::new();
+        for route in routes {
+            resource = resource.route((route.handler)().method(route.method.clone()));
+            allowed.push(route.method.to_string());
+            if route.method == Method::GET {
+                resource = resource.route((route.handler)().method(Method::HEAD));
+                allowed.push(Method::HEAD.to_string());
+            }
+        }
+        let allow = allowed.join(", ");
+        config.service(resource.default_service(web::to(move |request| method_not_allowed(request, allow.clone()))));
+    }
+    config.default_service(web::to(not_found));
+}
+
+async fn method_not_allowed(request: HttpRequest, allow: String) -> HttpResponse {
+    let detail = format!("{} is not a method of this resource, it has {allow}", request.method());
+    let problem = Problem::new(&problem::METHOD_NOT_ALLOWED, detail);
+    let mut response = HttpResponse::from_error(problem);
+    if let Ok(allow) = header::HeaderValue::from_str(&allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+async fn not_found() -> Result<HttpResponse, Problem> {
+    Err(Problem::new(&problem::NOT_FOUND, "Nothing is served at this path; see /docs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_listed_once_and_described_in_the_openapi_document() {
+        let table = table(&view_apis());
+        let mut seen = HashSet::new();
+        let document = crate::api::openapi();
+        // Pages for people and the document itself.
+        let undescribed = ["/", "/docs", "/docs/{file:.*}", "/openapi.json", "/problems", "/problems/{code}"];
+        for route in &table {
+            assert!(seen.insert((route.path, route.method.clone())), "{} {} twice", route.method, route.path);
+            let described = document.paths.paths.contains_key(route.path);
+            assert_eq!(described, !undescribed.contains(&route.path), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn problem_codes_are_unique() {
+        let views = view_apis();
+        let codes = problem::CODES.iter().chain(views.iter().flat_map(|view| view.problems.iter()));
+        let mut seen = HashSet::new();
+        for code in codes {
+            assert!(seen.insert(code.name), "{} twice", code.name);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What the API reads of the control tables, and what a failed read means to a caller.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+/// The pool that every read goes through.
+pub type ReadPool = deadpool_postgres::Pool;
+
+/// The longest that one read may take, waiting for a connection included. Statements end sooner by themselves
+/// (`statement_timeout`); this is for a server that no longer answers at all.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a read gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Every connection of the pool was in use for too long.
+    #[error("every read connection was in use for too long")]
+    Busy,
+    /// No connection to Postgres, or it broke.
+    #[error("the database does not answer")]
+    Unavailable(#[source] Option<Box<dyn Error + Send + Sync>>),
+    /// The statement ran into `statement_timeout`.
+    #[error("the statement took too long")]
+    Timeout(#[source] tokio_postgres::Error),
+    /// Anything else: a defect here or a schema that does not fit.
+    #[error("the statement failed: {}", describe(.0))]
+    Failed(#[source] tokio_postgres::Error),
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+impl From<tokio_postgres::Error> for ReadError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(state) = error.code() else {
+            return match error.source() {
+                // No SQLSTATE and no I/O error: a value of an unexpected type, say.
+                Some(source) if !error.is_closed() && !source.is::<std::io::Error>() => ReadError::Failed(error),
+                _ => ReadError::Unavailable(Some(error.into())),
+            };
+        };
+        if *state == SqlState::QUERY_CANCELED {
+            return ReadError::Timeout(error);
+        }
+        match &state.code()[..2] {
+            "08" | "53" | "57" => ReadError::Unavailable(Some(error.into())),
+            _ => ReadError::Failed(error),
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for ReadError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        use deadpool_postgres::{PoolError, TimeoutType};
+        match error {
+            PoolError::Timeout(TimeoutType::Wait) => ReadError::Busy,
+            PoolError::Backend(error) => match ReadError::from(error) {
+                // A connection that cannot be made is never the fault of a statement.
+                ReadError::Failed(error) => ReadError::Unavailable(Some(error.into())),
+                other => other,
+            },
+            other => ReadError::Unavailable(Some(other.into())),
+        }
+    }
+}
+
+/// Runs a read, giving up when the database has gone silent.
+pub async fn within_deadline<T>(read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+    tokio::time::timeout(READ_DEADLINE, read).await.unwrap_or(Err(ReadError::Unavailable(None)))
+}
+
+/// Asks the database for a sign of life.
+pub async fn ping(pool: &ReadPool) -> Result<(), ReadError> {
+    pool.get().await?.simple_query("select 1").await?;
+    Ok(())
+}
+
+/// How far one partition of a build is, with the counters of everything it ever consumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionProgress {
+    /// Source topic.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// First offset not applied yet.
+    pub next_offset: i64,
+    /// The instance that owns it, if it said so.
+    pub owner: Option<String>,
+    /// Fencing number of that owner.
+    pub owner_epoch: i64,
+    /// Records consumed, and what became of them.
+    pub counters: Counters,
+}
+
+/// What became of the records consumed so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records consumed.
+    pub consumed: i64,
+    /// Projected into the view.
+    pub applied: i64,
+    /// Already there.
+    pub duplicate: i64,
+    /// Older than the view.
+    pub late: i64,
+    /// Same sequence, another event.
+    pub conflict: i64,
+    /// Waiting behind a gap.
+    pub parked: i64,
+    /// Refused.
+    pub dead_lettered: i64,
+}
+
+impl Counters {
+    /// Records consumed that nothing accounts for; anything but 0 is a defect.
+    pub fn difference(&self) -> i64 {
+        self.consumed - (self.applied + self.duplicate + self.late + self.conflict + self.parked + self.dead_lettered)
+    }
+
+    /// Adds another partition's counters.
+    pub fn add(&mut self, other: &Counters) {
+        self.consumed += other.consumed;
+        self.applied += other.applied;
+        self.duplicate += other.duplicate;
+        self.late += other.late;
+        self.conflict += other.conflict;
+        self.parked += other.parked;
+        self.dead_lettered += other.dead_lettered;
+    }
+}
+
+/// Progress of every partition of a build, in order.
+pub async fn progress(pool: &ReadPool, view: &str, build: i32) -> Result<Vec<PartitionProgress>, ReadError> {
+    let connection = pool.get().await?;
+    let statement = connection.prepare_cached(include_str!("sql/conservation.sql")).await?;
+    let rows = connection.query(&statement, &[&view, &build]).await?;
+    let progress = rows.iter().map(|row| PartitionProgress {
+        topic: row.get("topic"),
+        partition: row.get("partition"),
+        next_offset: row.get("next_offset"),
+        owner: row.get("owner"),
+        owner_epoch: row.get("owner_epoch"),
+        counters: Counters {
+            consumed: row.get("consumed"),
+            applied: row.get("applied"),
+            duplicate: row.get("duplicate"),
+            late: row.get("late"),
+            conflict: row.get("conflict"),
+            parked: row.get("parked"),
+            dead_lettered: row.get("dead_lettered"),
+        },
+    });
+    Ok(progress.collect())
+}

@@ -1,0 +1,347 @@
+//! The orders API: lists, one order, its history.
+
+mod list;
+pub mod model;
+
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use utoipa::{IntoParams, OpenApi as _};
+
+use self::list::Request;
+use self::model::{Held, Order, OrderEventPage, OrderPage};
+use super::queries::{self, OrderRead};
+use crate::api::Api;
+use crate::api::parameters::{self, Parameters};
+use crate::api::problem::{self, Code, Problem, ProblemBody};
+use crate::api::routes::{Policy, RouteSpec, ViewApi};
+
+const VIEW: &str = "orders";
+/// Clients may keep an answer, but ask each time whether it is still right.
+const REVALIDATE: &str = "private, no-cache";
+
+static ORDER_NOT_FOUND: Code = Code {
+    name: "order_not_found",
+    status: StatusCode::NOT_FOUND,
+    title: "There is no such order",
+    meaning: "The view has no order of this id: it never existed, or its first event has not been applied yet.",
+    next_step: "If you have just written it, ask with `minSequence` and `waitMs`. Otherwise check the id.",
+};
+static ORDER_HELD: Code = Code {
+    name: "order_held",
+    status: StatusCode::NOT_FOUND,
+    title: "The order waits for its first event",
+    meaning: "Later events of the order have arrived, but its first one has not, or could not be read. \
+              Nothing of it is shown until then.",
+    next_step: "`held` says which event is missing. It resolves itself when that event arrives; if it was refused \
+                (`deadLetterId`), an operator has to repair or skip it.",
+};
+
+/// What this view brings to the API.
+pub fn configure() -> ViewApi {
+    let get = |path, handler| RouteSpec::new(Method::GET, path, Policy::Reader, handler);
+    ViewApi {
+        view: VIEW,
+        routes: vec![
+            get("/orders", || web::route().to(list_orders)),
+            get("/orders/{orderId}", || web::route().to(get_order)),
+            get("/orders/{orderId}/events", || web::route().to(list_events)),
+        ],
+        problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD],
+        openapi: Document::openapi,
+        sequences: queries::sequences,
+    }
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    paths(list_orders, get_order, list_events),
+    components(schemas(model::OrderItem)),
+    tags((name = "orders", description = "Orders as of the last applied event: lists, single orders, histories.")),
+)]
+struct Document;
+
+/// List orders
+///
+/// Orders without their lines, filtered and sorted. Ties are broken by the order id, in the same direction.
+///
+/// Follow `Link: rel="next"` and `rel="prev"`: their cursors cost the same on every page and neither skip nor repeat an
+/// order that did not change meanwhile. A page by number (`page`) is for people who type; it works while
+/// `(page - 1) * pageSize` is at most 10,000 (`http.max_offset`), and its `Link` header leads on from there.
+///
+/// `updatedAt` (with any filter) and `orderId` are read from an index. Sorting by a total visits every matching order:
+/// combine it with `customerId`.
+#[utoipa::path(get, path = "/orders", tag = "orders", params(list::ListParameters), responses(
+    (status = 200, description = "One page", body = OrderPage, headers(
+        ("Link" = String, description = "RFC 8288 links `first`, `next` and `prev`, relative to this host; no `next` on the last page"),
+        ("Cache-Control" = String, description = "`private, no-cache`"),
+    )),
+    (status = 400, description = "A parameter or the cursor is not usable: `invalid_parameter`, `invalid_cursor`, `offset_too_deep`",
+        body = ProblemBody<'static>, content_type = "application/problem+json"),
+))]
+async fn list_orders(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let asked = Request::parse(request.query_string(), &api.state.settings)?;
+    let listing = queries::list(&api.state.pool, &asked.query).await?;
+    let link = asked.link(request.path(), &listing);
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, REVALIDATE)).insert_header((header::LINK, link)).json(
+        OrderPage {
+            items: listing.orders,
+            page: asked.page,
+            page_size: asked.query.limit,
+            total: listing.total,
+            total_is_estimate: listing.total_is_estimate,
+        },
+    ))
+}
+
+/// The parameters of one order.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documentation; read by `WriteToSee::parse`")]
+struct OrderParameters {
+    /// Answer only once the order has applied its event of this sequence number: read your own write.
+    #[param(rename = "minSequence", minimum = 1, required = false)]
+    min_sequence: Option<i64>,
+    /// How long to wait for that, in milliseconds; 0 or left out: not at all. Needs `minSequence`.
+    #[param(rename = "waitMs", minimum = 0, maximum = 10_000, required = false)]
+    wait_ms: Option<u64>,
+}
+
+/// The write that a caller wants to see, and how long it would wait for it.
+struct WriteToSee {
+    sequence: i64,
+    wait: Duration,
+}
+
+impl WriteToSee {
+    fn parse(query: &str, max_wait_ms: u64) -> Result<Option<Self>, Problem> {
+        let mut parameters = Parameters::parse(query, &["minSequence", "waitMs"]);
+        let sequence = parameters.number("minSequence", 1..=i64::MAX);
+        let named = query.contains("minSequence=");
+        let wait = parameters.number("waitMs", 0..=max_wait_ms);
+        if let (Some(wait), false) = (wait, named) {
+            parameters.reject("waitMs", &wait.to_string(), "needs `minSequence`: what to wait for");
+        }
+        parameters.finish()?;
+        Ok(sequence.map(|sequence| WriteToSee { sequence, wait: Duration::from_millis(wait.unwrap_or(0)) }))
+    }
+}
+
+/// Get one order
+///
+/// The order with its lines and, if an event is missing, what it waits for: all of one moment, never half a batch.
+///
+/// **Read your own write.** With `minSequence` the answer holds at least that event of the order, also if the order does
+/// not exist yet; with `waitMs` it waits for it. When the wait ends first: 412 with the sequence reached so far.
+///
+/// **Caching.** The `ETag` changes exactly when the order or its held state does. Send it back in `If-None-Match` and
+/// get a 304 without a body while nothing changed.
+#[utoipa::path(get, path = "/orders/{orderId}", tag = "orders",
+    params(
+        ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, example = "order-1"),
+        OrderParameters,
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of answers the client has, or `*`"),
+    ),
+    responses(
+        (status = 200, description = "The order", body = Order, headers(
+            ("ETag" = String, description = "Build and sequence, like `\"1-5\"`; with the held state, if any: `\"1-5-h7.3\"`"),
+            ("Cache-Control" = String, description = "`private, no-cache`"),
+        )),
+        (status = 304, description = "Nothing changed since the answer the client has", headers(
+            ("ETag" = String, description = "The unchanged tag"),
+        )),
+        (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "`order_not_found`, or `order_held` with `held` while its first event is missing",
+            body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 412, description = "`sequence_not_reached`, with `currentSequence` (0: not there at all) and `held` if it is stuck",
+            body = ProblemBody<'static>, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait"))),
+        (status = 503, description = "The database does not answer, is busy or gave up, or too many requests wait",
+            body = ProblemBody<'static>, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait"))),
+    ))]
+async fn get_order(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let order_id = order_id(&request)?;
+    let read = match WriteToSee::parse(request.query_string(), api.state.settings.max_wait_ms)? {
+        None => queries::order(&api.state.pool, &order_id).await?,
+        Some(write) => read_own_write(&api, &order_id, &write).await?,
+    };
+    let (build, order) = match read {
+        Some(OrderRead { build, order: Some(order), .. }) => (build, order),
+        Some(OrderRead { held: Some(held), .. }) => {
+            let detail = format!("The order waits for its event {}; nothing of it can be shown yet", held.missing_from);
+            return Err(Problem::new(&ORDER_HELD, detail).with("held", held));
+        }
+        _ => return Err(not_found()),
+    };
+    let tag = entity_tag(build, order.summary.last_event_sequence, order.held.as_ref());
+    let not_modified = if_none_match(request.headers(), &tag);
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::ETAG, tag)).insert_header((header::CACHE_CONTROL, REVALIDATE));
+    Ok(if not_modified { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.json(order) })
+}
+
+/// Reads until the write shows, or the wait ends: then 412.
+async fn read_own_write(api: &Api, order_id: &str, write: &WriteToSee) -> Result<Option<OrderRead>, Problem> {
+    let waiters =
+        api.waiters(VIEW).ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "The view is not served here"))?;
+    let seen = waiters.seen_commits();
+    let mut read = queries::order(&api.state.pool, order_id).await?;
+    if sequence_of(&read) < write.sequence && !write.wait.is_zero() {
+        waiters.wait(order_id, write.sequence, seen, write.wait).await?;
+        read = queries::order(&api.state.pool, order_id).await?;
+    }
+    let current = sequence_of(&read);
+    if current >= write.sequence {
+        return Ok(read);
+    }
+    let detail = format!("The order is at sequence {current}, not yet at {}", write.sequence);
+    let problem = Problem::new(&problem::SEQUENCE_NOT_REACHED, detail).with("currentSequence", current).retry_after(1);
+    Err(match read.and_then(|read| read.held) {
+        Some(held) => problem.with("held", held),
+        None => problem,
+    })
+}
+
+fn sequence_of(read: &Option<OrderRead>) -> i64 {
+    let order = read.as_ref().and_then(|read| read.order.as_ref());
+    order.map_or(0, |order| order.summary.last_event_sequence)
+}
+
+/// The parameters of a history.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documentation; read by `list_events`")]
+struct EventsParameters {
+    /// Only events after this sequence number; 0: from the first.
+    #[param(rename = "afterSequence", minimum = 0, default = 0, required = false)]
+    after_sequence: Option<i64>,
+    /// Events on a page.
+    #[param(rename = "pageSize", minimum = 1, maximum = 200, default = 50, required = false)]
+    page_size: Option<u32>,
+}
+
+/// Get an order's history
+///
+/// Every event that the order has consumed, by sequence number, with what became of it. Follow `Link: rel="next"`.
+#[utoipa::path(get, path = "/orders/{orderId}/events", tag = "orders",
+    params(
+        ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, example = "order-1"),
+        EventsParameters,
+    ),
+    responses(
+        (status = 200, description = "One page", body = OrderEventPage, headers(
+            ("Link" = String, description = "RFC 8288 links `first` and `next`; no `next` on the last page"),
+            ("Cache-Control" = String, description = "`private, no-cache`"),
+        )),
+        (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "`order_not_found`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+    ))]
+async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let order_id = order_id(&request)?;
+    let settings = &api.state.settings;
+    let mut parameters = Parameters::parse(request.query_string(), &["afterSequence", "pageSize"]);
+    let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(0);
+    let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
+    parameters.finish()?;
+    let limit = page_size.unwrap_or(settings.default_page_size);
+    let read = queries::events(&api.state.pool, &order_id, after, limit).await?.ok_or_else(not_found)?;
+    let path = format!("/orders/{}/events", parameters::encode(&order_id));
+    let mut link = format!("<{path}?pageSize={limit}>; rel=\"first\"");
+    if let (true, Some(last)) = (read.more, read.events.last()) {
+        link.push_str(&format!(", <{path}?pageSize={limit}&afterSequence={}>; rel=\"next\"", last.sequence));
+    }
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, REVALIDATE))
+        .insert_header((header::LINK, link))
+        .json(OrderEventPage { items: read.events, page_size: limit }))
+}
+
+/// The order id of `/orders/{orderId}…`, from the path as sent: decoded once, strictly.
+fn order_id(request: &HttpRequest) -> Result<String, Problem> {
+    let raw = request.uri().path().split('/').nth(2).unwrap_or_default();
+    let fault = |detail: &str| {
+        let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`orderId`: {detail}"));
+        problem.parameter("orderId", raw, detail)
+    };
+    let order_id = parameters::decode(raw).ok_or_else(|| fault("is not percent-encoded UTF-8 without NUL"))?;
+    if parameters::is_id(&order_id) { Ok(order_id) } else { Err(fault("must have 1 to 256 characters")) }
+}
+
+fn not_found() -> Problem {
+    Problem::new(&ORDER_NOT_FOUND, "The view has no order of this id")
+}
+
+/// Strong: equal tags mean equal bodies. The held part follows everything in `held` that can change while the order's
+/// sequence does not.
+fn entity_tag(build: i32, sequence: i64, held: Option<&Held>) -> String {
+    let Some(held) = held else { return format!("\"{build}-{sequence}\"") };
+    let dead_letter = held.dead_letter_id.map_or_else(String::new, |id| format!(".d{id}"));
+    format!("\"{build}-{sequence}-h{}.{}{dead_letter}\"", held.missing_from, held.parked_count)
+}
+
+/// Whether `If-None-Match` names `tag` (weak comparison, RFC 9110 §13.1.2) or is `*`.
+fn if_none_match(headers: &HeaderMap, tag: &str) -> bool {
+    let lists = headers.get_all(header::IF_NONE_MATCH).filter_map(|value| value.to_str().ok());
+    lists
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .any(|candidate| candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn held(parked_count: i32, dead_letter_id: Option<i64>) -> Held {
+        Held {
+            reason: "gap".into(),
+            missing_from: 7,
+            missing_to: None,
+            parked_count,
+            parked_bytes: 0,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            dead_letter_id,
+        }
+    }
+
+    #[test]
+    fn the_tag_follows_sequence_and_held_state() {
+        assert_eq!(entity_tag(1, 5, None), "\"1-5\"");
+        assert_eq!(entity_tag(1, 5, Some(&held(3, None))), "\"1-5-h7.3\"");
+        assert_eq!(entity_tag(1, 5, Some(&held(3, Some(12)))), "\"1-5-h7.3.d12\"");
+    }
+
+    #[test]
+    fn if_none_match_takes_lists_weak_tags_and_a_star() {
+        for (sent, matches) in [
+            ("\"1-5\"", true),
+            ("W/\"1-5\"", true),
+            ("\"1-4\", \"1-5\"", true),
+            ("*", true),
+            ("\"1-4\"", false),
+            ("1-5", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static(sent));
+            assert_eq!(if_none_match(&headers, "\"1-5\""), matches, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_wait_needs_something_to_wait_for() {
+        assert!(WriteToSee::parse("", 1000).unwrap().is_none());
+        let write = WriteToSee::parse("minSequence=3&waitMs=1000", 1000).unwrap().unwrap();
+        assert_eq!((write.sequence, write.wait), (3, Duration::from_secs(1)));
+        for refused in
+            ["waitMs=5", "minSequence=0", "minSequence=3&waitMs=1001", "minSequence=3&wait=5", "minSequence=x"]
+        {
+            assert!(WriteToSee::parse(refused, 1000).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The orders API's answers, as JSON and as OpenAPI schemas. Amounts are strings: JSON numbers would lose digits.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+/// An order without its lines, as lists show it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderSummary {
+    /// The order's key in the log.
+    #[schema(example = "order-1")]
+    pub order_id: String,
+    /// Null until the order's OrderCreated was seen.
+    #[schema(required, example = "customer-7")]
+    pub customer_id: Option<String>,
+    /// The latest status. Null until an event gave one.
+    #[schema(required, example = "Paid")]
+    pub status: Option<String>,
+    /// Currency of every amount. Null until the order's OrderCreated was seen.
+    #[schema(required, example = "EUR")]
+    pub currency: Option<String>,
+    /// Sum of the lines without tax, a plain decimal.
+    #[schema(example = "42.00")]
+    pub total_net: String,
+    /// Sum of the lines with tax, a plain decimal.
+    #[schema(example = "49.98")]
+    pub total_gross: String,
+    /// Number of lines.
+    #[schema(minimum = 0)]
+    pub item_count: i32,
+    /// Sequence number of the last event that this row holds.
+    #[schema(minimum = 1)]
+    pub last_event_sequence: i64,
+    /// Id of that event.
+    pub last_event_id: String,
+    /// Greatest `occurredAt` of the order's events; never the time of writing.
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T12:00:00Z")]
+    pub updated_at: Timestamp,
+    /// Where the tax rates came from: `event`, `config` or `none`.
+    pub tax_basis: String,
+    /// What was odd about the order's events, though they were applied.
+    pub anomalies: Vec<String>,
+}
+
+/// One order with its lines, and with what it waits for if an event is missing.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// The plain fields.
+    #[serde(flatten)]
+    pub summary: OrderSummary,
+    /// The lines, by line number.
+    #[schema(value_type = Vec<OrderItem>)]
+    pub items: Box<RawValue>,
+    /// Null, or why the order does not move on.
+    #[schema(required)]
+    pub held: Option<Held>,
+}
+
+/// One line of an order. Written by the database as JSON; this is its shape.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderItem {
+    /// Position in the order, from 1.
+    #[schema(minimum = 1)]
+    pub line_no: i32,
+    /// Id of the item.
+    pub item_id: String,
+    /// What was ordered.
+    pub sku: String,
+    /// How many, a plain decimal.
+    #[schema(example = "2")]
+    pub qty: String,
+    /// Price of one, a plain decimal.
+    #[schema(example = "10.50")]
+    pub price: String,
+    /// Tax rate, a plain decimal; null where none is known.
+    #[schema(required, example = "0.19")]
+    pub tax_rate: Option<String>,
+    /// Quantity times price, rounded half to even to the currency's minor unit.
+    #[schema(example = "21.00")]
+    pub net_line_total: String,
+    /// The same with tax.
+    #[schema(example = "24.99")]
+    pub gross_line_total: String,
+}
+
+/// Why an order does not move on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// `gap` (an event has not arrived), `poison` (it arrived and could not be read) or `event_id_reused`.
+    #[schema(example = "gap")]
+    pub reason: String,
+    /// The sequence number it waits for.
+    pub missing_from: i64,
+    /// The last missing one before the first parked event; null while nothing is parked.
+    #[schema(required)]
+    pub missing_to: Option<i64>,
+    /// Events parked behind the gap.
+    #[schema(minimum = 0)]
+    pub parked_count: i32,
+    /// Their bytes.
+    #[schema(minimum = 0)]
+    pub parked_bytes: i64,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// The dead letter that holds the missing event, if it arrived and was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_id: Option<i64>,
+}
+
+/// One event of an order's history.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderEvent {
+    /// Sequence number in the order, from 1.
+    #[schema(minimum = 1)]
+    pub sequence: i64,
+    /// Id of the event.
+    pub event_id: String,
+    /// Type of the event.
+    #[serde(rename = "type")]
+    #[schema(example = "OrderStatusChanged")]
+    pub event_type: String,
+    /// When it happened, says the event.
+    #[schema(value_type = String, format = DateTime)]
+    pub occurred_at: Timestamp,
+    /// Partition it was read from.
+    #[schema(minimum = 0)]
+    pub partition: i32,
+    /// Offset in that partition.
+    #[schema(minimum = 0)]
+    pub offset: i64,
+    /// `applied`, `duplicate` (its id was applied before under another number) or `unknown_type`.
+    #[schema(example = "applied")]
+    pub effect: String,
+    /// The event as it was read.
+    #[schema(value_type = serde_json::Value)]
+    pub payload: Box<RawValue>,
+}
+
+/// A page of orders.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderPage {
+    /// The orders, without their lines.
+    pub items: Vec<OrderSummary>,
+    /// The page asked for; null on a page reached by a cursor.
+    #[schema(required, minimum = 1)]
+    pub page: Option<u64>,
+    /// The page size in effect.
+    #[schema(minimum = 1)]
+    pub page_size: u32,
+    /// Orders that match the filters.
+    #[schema(minimum = 0)]
+    pub total: i64,
+    /// False: `total` is exact, as it is up to 10,000. True: more match, and `total` is the database's estimate.
+    pub total_is_estimate: bool,
+}
+
+/// A page of an order's history.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderEventPage {
+    /// The events, by sequence.
+    pub items: Vec<OrderEvent>,
+    /// The page size in effect.
+    #[schema(minimum = 1)]
+    pub page_size: u32,
+}

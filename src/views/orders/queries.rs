@@ -1,0 +1,467 @@
+//! Every read of the orders view. Reads through the public SQL views, so a cutover changes nothing here.
+//!
+//! The list is the one place where SQL is put together: from the fixed fragments below, chosen by the shape of the
+//! query (which filters, which sort, with or without a position); values are always parameters.
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::api::model::{Held, Order, OrderEvent, OrderSummary};
+use crate::domain::page::Direction;
+use crate::store::pool::ReadConnection;
+use crate::store::read::{ReadError, ReadPool, within_deadline};
+
+/// Matching orders are counted exactly up to this many.
+pub const EXACT_TOTAL: i64 = 10_000;
+
+/// Where the planner expects so many, its estimate is the total: no realistic error of it leads below [`EXACT_TOTAL`].
+const CERTAINLY_MANY: i64 = 5 * EXACT_TOTAL;
+
+/// What one look at an order found, in one snapshot.
+#[derive(Debug)]
+pub struct OrderRead {
+    /// The active build.
+    pub build: i32,
+    /// The order, if it has a row.
+    pub order: Option<Order>,
+    /// What it waits for, if it is held; an order may be held before it has a row.
+    pub held: Option<Held>,
+}
+
+/// Which orders a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Any of these; empty: every status, and orders without one.
+    pub statuses: Vec<String>,
+    /// Exactly this customer.
+    pub customer_id: Option<String>,
+    /// Updated at or after.
+    pub from: Option<Timestamp>,
+    /// Updated before.
+    pub to: Option<Timestamp>,
+}
+
+/// What a list is sorted by; ties are broken by the order id, in the same direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortKey {
+    /// `updatedAt`
+    UpdatedAt,
+    /// `orderId`
+    OrderId,
+    /// `totalNet`
+    TotalNet,
+    /// `totalGross`
+    TotalGross,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// After so many rows.
+    Offset(i64),
+    /// Next to a position.
+    At(Direction, Position),
+}
+
+/// The sorted value and the order id of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Position {
+    /// The sorted value.
+    pub value: PositionValue,
+    /// The tie-break.
+    pub order_id: String,
+}
+
+/// The sorted value of a position.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PositionValue {
+    /// Of `updatedAt`.
+    Time(Timestamp),
+    /// Of a total: a plain decimal.
+    Decimal(String),
+    /// Of `orderId`, which is its own tie-break.
+    Key,
+}
+
+/// A page to read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListQuery {
+    /// Which orders.
+    pub filters: Filters,
+    /// In which order.
+    pub sort: SortKey,
+    /// Greatest first.
+    pub descending: bool,
+    /// From where.
+    pub start: Start,
+    /// How many.
+    pub limit: u32,
+}
+
+/// A page as read, in the list's order whatever direction it was read in.
+#[derive(Debug)]
+pub struct Listing {
+    /// The rows.
+    pub orders: Vec<OrderSummary>,
+    /// Whether more rows follow in the direction of reading.
+    pub more: bool,
+    /// Matching orders.
+    pub total: i64,
+    /// Whether `total` is the planner's estimate.
+    pub total_is_estimate: bool,
+}
+
+/// One page of an order's history.
+#[derive(Debug)]
+pub struct EventsRead {
+    /// The events, by sequence.
+    pub events: Vec<OrderEvent>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// Reads one order; `None` if the view has no active build.
+pub async fn order(pool: &ReadPool, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
+    within_deadline(async {
+        let connection = pool.get().await?;
+        let statement = connection.prepare_cached(include_str!("sql/read_order.sql")).await?;
+        let Some(row) = connection.query_opt(&statement, &[&order_id]).await? else { return Ok(None) };
+        let held = held_of(&row)?;
+        let build = row.try_get("build")?;
+        let known: Option<String> = row.try_get("order_id")?;
+        let order = match known {
+            Some(_) => Some(Order { summary: summary_of(&row)?, items: raw_json(&row, "items")?, held: held.clone() }),
+            None => None,
+        };
+        Ok(Some(OrderRead { build, order, held }))
+    })
+    .await
+}
+
+fn held_of(row: &Row) -> Result<Option<Held>, ReadError> {
+    let reason: Option<String> = row.try_get("held_reason")?;
+    let Some(reason) = reason else { return Ok(None) };
+    Ok(Some(Held {
+        reason,
+        missing_from: row.try_get("missing_from")?,
+        missing_to: row.try_get("missing_to")?,
+        parked_count: row.try_get("parked_count")?,
+        parked_bytes: row.try_get("parked_bytes")?,
+        since: row.try_get("since")?,
+        dead_letter_id: row.try_get("dead_letter_id")?,
+    }))
+}
+
+fn summary_of(row: &Row) -> Result<OrderSummary, ReadError> {
+    Ok(OrderSummary {
+        order_id: row.try_get("order_id")?,
+        customer_id: row.try_get("customer_id")?,
+        status: row.try_get("status")?,
+        currency: row.try_get("currency")?,
+        total_net: row.try_get("total_net")?,
+        total_gross: row.try_get("total_gross")?,
+        item_count: row.try_get("item_count")?,
+        last_event_sequence: row.try_get("last_event_sequence")?,
+        last_event_id: row.try_get("last_event_id")?,
+        updated_at: row.try_get("updated_at")?,
+        tax_basis: row.try_get("tax_basis")?,
+        anomalies: row.try_get("anomalies")?,
+    })
+}
+
+fn raw_json(row: &Row, column: &str) -> Result<Box<RawValue>, ReadError> {
+    let text: String = row.try_get(column)?;
+    Ok(RawValue::from_string(text).expect("Postgres prints json and jsonb as JSON"))
+}
+
+/// Reads up to `limit` events of an order after `after`; `None` for an unknown order.
+pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> Result<Option<EventsRead>, ReadError> {
+    within_deadline(async {
+        let connection = pool.get().await?;
+        let statement = connection.prepare_cached(include_str!("sql/read_events.sql")).await?;
+        let rows = connection.query(&statement, &[&order_id, &after, &(i64::from(limit) + 1)]).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let sequence: Option<i64> = row.try_get("sequence")?;
+            let Some(sequence) = sequence else { continue }; // a known order without further events
+            events.push(OrderEvent {
+                sequence,
+                event_id: row.try_get("event_id")?,
+                event_type: row.try_get("event_type")?,
+                occurred_at: row.try_get("occurred_at")?,
+                partition: row.try_get("partition")?,
+                offset: row.try_get("offset")?,
+                effect: row.try_get("effect")?,
+                payload: raw_json(row, "payload")?,
+            });
+        }
+        let more = events.len() > limit as usize;
+        events.truncate(limit as usize);
+        Ok(Some(EventsRead { events, more }))
+    })
+    .await
+}
+
+/// The last sequence of each of `order_ids` that has a row: one query for everybody who waits.
+pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>> {
+    Box::pin(within_deadline(async move {
+        let connection = pool.get().await?;
+        let statement = connection.prepare_cached(include_str!("sql/read_sequences.sql")).await?;
+        let rows = connection.query(&statement, &[&order_ids]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }))
+}
+
+/// Reads one page of orders and counts all that match.
+pub async fn list(pool: &ReadPool, query: &ListQuery) -> Result<Listing, ReadError> {
+    within_deadline(async {
+        let connection = pool.get().await?;
+        let page = Sql::page(query);
+        // Both are sent before the first answer is awaited.
+        let (rows, planned) = tokio::try_join!(run(&connection, &page), estimate(&connection, &query.filters))?;
+        let mut orders = rows.iter().map(summary_of).collect::<Result<Vec<_>, _>>()?;
+        let more = orders.len() > query.limit as usize;
+        orders.truncate(query.limit as usize);
+        if matches!(query.start, Start::At(Direction::Before, _)) {
+            orders.reverse();
+        }
+        let (total, total_is_estimate) = total(&connection, &query.filters, planned).await?;
+        Ok(Listing { orders, more, total, total_is_estimate })
+    })
+    .await
+}
+
+async fn run(connection: &ReadConnection, sql: &Sql<'_>) -> Result<Vec<Row>, ReadError> {
+    let statement = connection.prepare_cached(&sql.text).await?;
+    let parameters: Vec<&(dyn ToSql + Sync)> = sql.parameters.iter().map(Parameter::as_sql).collect();
+    Ok(connection.query(&statement, &parameters).await?)
+}
+
+/// Counts the matching orders, and whether that is an estimate. Counting ten thousand index entries costs more than the
+/// page itself, so it is left out where the planner is sure of far more.
+async fn total(connection: &ReadConnection, filters: &Filters, planned: i64) -> Result<(i64, bool), ReadError> {
+    if planned >= CERTAINLY_MANY {
+        return Ok((planned, true));
+    }
+    let rows = run(connection, &Sql::count(filters)).await?;
+    let counted: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+    if counted <= EXACT_TOTAL { Ok((counted, false)) } else { Ok((counted.max(planned), true)) }
+}
+
+/// The planner's idea of how many orders match.
+async fn estimate(connection: &ReadConnection, filters: &Filters) -> Result<i64, ReadError> {
+    let rows = run(connection, &Sql::estimate(filters)).await?;
+    let plan: serde_json::Value = rows.first().map_or(Ok(serde_json::Value::Null), |row| row.try_get(0))?;
+    Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).map_or(0, |rows| rows as i64))
+}
+
+/// A statement of the list with its parameters. At most 4 sorts x 2 directions x 16 sets of filters x 3 kinds of
+/// start, so the statement cache of a connection is bounded.
+struct Sql<'a> {
+    text: String,
+    parameters: Vec<Parameter<'a>>,
+}
+
+enum Parameter<'a> {
+    Text(&'a str),
+    Texts(&'a [String]),
+    Time(&'a Timestamp),
+    Number(i64),
+}
+
+impl Parameter<'_> {
+    fn as_sql(&self) -> &(dyn ToSql + Sync) {
+        match self {
+            Parameter::Text(value) => value,
+            Parameter::Texts(value) => value,
+            Parameter::Time(value) => *value,
+            Parameter::Number(value) => value,
+        }
+    }
+}
+
+const COLUMNS: &str = "order_id, customer_id, status, currency, total_net::text as total_net, \
+     total_gross::text as total_gross, item_count, last_event_sequence, last_event_id, updated_at, tax_basis, anomalies";
+const STATUSES_OF_THE_VIEW: &str = include_str!("sql/read_statuses.sql");
+
+impl<'a> Sql<'a> {
+    fn new() -> Self {
+        Sql { text: String::new(), parameters: Vec::new() }
+    }
+
+    fn bind(&mut self, parameter: Parameter<'a>) -> String {
+        self.parameters.push(parameter);
+        let cast = match self.parameters.last() {
+            Some(Parameter::Number(_)) => "::bigint", // sums of two parameters have no type of their own
+            _ => "",
+        };
+        format!("${}{cast}", self.parameters.len())
+    }
+
+    fn page(query: &'a ListQuery) -> Self {
+        // By time and for everybody, the index (status, updated_at desc, order_id desc) gives each status in order.
+        if query.sort == SortKey::UpdatedAt && query.filters.customer_id.is_none() {
+            Self::page_by_status(query)
+        } else {
+            Self::plain_page(query)
+        }
+    }
+
+    /// Takes the first rows of each status from the index alone, merges them, and only then visits the table. It costs
+    /// (statuses x page size) index entries wherever the page is.
+    fn page_by_status(query: &'a ListQuery) -> Self {
+        let mut sql = Sql::new();
+        let statuses = sql.statuses(&query.filters);
+        let updated = sql.updated_between(&query.filters);
+        let (direction, position) = sql.direction_and_position(query);
+        let limit = sql.bind(Parameter::Number(i64::from(query.limit) + 1));
+        let offset = sql.bind(Parameter::Number(match query.start {
+            Start::Offset(offset) => offset,
+            Start::At(..) => 0,
+        }));
+        // Postgres does not see that `status is null` fixes the index's first column, unless it is sorted by too.
+        let by_status = if direction == "desc" { "asc" } else { "desc" };
+        let without_status = if query.filters.statuses.is_empty() {
+            format!(
+                "union all (select updated_at, order_id from orders_view where status is null{updated}{position} \
+                 order by status {by_status}, updated_at {direction}, order_id {direction} limit {limit} + {offset})"
+            )
+        } else {
+            String::new()
+        };
+        // `offset 0` keeps the last step what it is: one look by primary key for each row of the page.
+        sql.text = format!(
+            "{statuses}, page as (select * from (\
+             (select found.* from statuses cross join lateral (select updated_at, order_id from orders_view \
+             where status = statuses.status{updated}{position} \
+             order by updated_at {direction}, order_id {direction} limit {limit} + {offset}) found) \
+             {without_status}) merged order by updated_at {direction}, order_id {direction} limit {limit} offset {offset}) \
+             select full_row.* from page cross join lateral (select {COLUMNS} from orders_view o \
+             where o.order_id = page.order_id offset 0) full_row \
+             order by page.updated_at {direction}, page.order_id {direction}"
+        );
+        sql
+    }
+
+    /// By primary key, of one customer, or (for totals) a top-n over whatever the filters leave.
+    fn plain_page(query: &'a ListQuery) -> Self {
+        let mut sql = Sql::new();
+        let filters = sql.filters(&query.filters);
+        let (direction, position) = sql.direction_and_position(query);
+        let limit = sql.bind(Parameter::Number(i64::from(query.limit) + 1));
+        let offset = match query.start {
+            Start::Offset(offset) => format!(" offset {}", sql.bind(Parameter::Number(offset))),
+            Start::At(..) => String::new(),
+        };
+        let sort = match query.sort {
+            SortKey::UpdatedAt => format!("o.updated_at {direction}, "),
+            SortKey::TotalNet => format!("o.total_net {direction}, "),
+            SortKey::TotalGross => format!("o.total_gross {direction}, "),
+            SortKey::OrderId => String::new(),
+        };
+        sql.text = format!(
+            "select {COLUMNS} from orders_view o where true{filters}{position} \
+             order by {sort}o.order_id {direction} limit {limit}{offset}"
+        );
+        sql
+    }
+
+    /// Counts matching orders, and stops one past the exact range.
+    fn count(filters: &'a Filters) -> Self {
+        let mut sql = Sql::new();
+        if filters.customer_id.is_some() {
+            let conditions = sql.filters(filters);
+            let most = sql.bind(Parameter::Number(EXACT_TOTAL + 1));
+            sql.text =
+                format!("select count(*) from (select from orders_view where true{conditions} limit {most}) bounded");
+            return sql;
+        }
+        let statuses = sql.statuses(filters);
+        let updated = sql.updated_between(filters);
+        let most = sql.bind(Parameter::Number(EXACT_TOTAL + 1));
+        let without_status = if filters.statuses.is_empty() {
+            format!("union all (select 1 from orders_view where status is null{updated} limit {most})")
+        } else {
+            String::new()
+        };
+        sql.text = format!(
+            "{statuses} select count(*) from (\
+             (select 1 from statuses cross join lateral (select from orders_view \
+             where status = statuses.status{updated} limit {most}) found) {without_status} limit {most}) bounded"
+        );
+        sql
+    }
+
+    fn estimate(filters: &'a Filters) -> Self {
+        let mut sql = Sql::new();
+        let conditions = sql.filters(filters);
+        sql.text = format!("explain (format json) select from orders_view where true{conditions}");
+        sql
+    }
+
+    /// `with … statuses(status)`: the asked ones, or all there are.
+    fn statuses(&mut self, filters: &'a Filters) -> String {
+        if filters.statuses.is_empty() {
+            return STATUSES_OF_THE_VIEW.to_owned();
+        }
+        let asked = self.bind(Parameter::Texts(&filters.statuses));
+        format!("with statuses as (select unnest({asked}::text[]) as status)")
+    }
+
+    fn filters(&mut self, filters: &'a Filters) -> String {
+        let mut conditions = String::new();
+        if !filters.statuses.is_empty() {
+            let statuses = self.bind(Parameter::Texts(&filters.statuses));
+            conditions.push_str(&format!(" and status = any({statuses})"));
+        }
+        if let Some(customer_id) = &filters.customer_id {
+            let customer_id = self.bind(Parameter::Text(customer_id));
+            conditions.push_str(&format!(" and customer_id = {customer_id}"));
+        }
+        conditions + &self.updated_between(filters)
+    }
+
+    fn updated_between(&mut self, filters: &'a Filters) -> String {
+        let mut conditions = String::new();
+        if let Some(from) = &filters.from {
+            let from = self.bind(Parameter::Time(from));
+            conditions.push_str(&format!(" and updated_at >= {from}"));
+        }
+        if let Some(to) = &filters.to {
+            let to = self.bind(Parameter::Time(to));
+            conditions.push_str(&format!(" and updated_at < {to}"));
+        }
+        conditions
+    }
+
+    /// The direction to read in, and the condition that starts it at the position.
+    fn direction_and_position(&mut self, query: &'a ListQuery) -> (&'static str, String) {
+        let backwards = matches!(query.start, Start::At(Direction::Before, _));
+        let descending = query.descending != backwards;
+        let (direction, comparison) = if descending { ("desc", "<") } else { ("asc", ">") };
+        let Start::At(_, position) = &query.start else { return (direction, String::new()) };
+        let value = match &position.value {
+            PositionValue::Time(time) => Some(self.bind(Parameter::Time(time))),
+            PositionValue::Decimal(text) => Some(format!("{}::text::numeric", self.bind(Parameter::Text(text)))),
+            PositionValue::Key => None,
+        };
+        let order_id = self.bind(Parameter::Text(&position.order_id));
+        let column = match query.sort {
+            SortKey::UpdatedAt => "updated_at",
+            SortKey::TotalNet => "total_net",
+            SortKey::TotalGross => "total_gross",
+            SortKey::OrderId => "",
+        };
+        let condition = match value {
+            Some(value) => format!(" and ({column}, order_id) {comparison} ({value}, {order_id})"),
+            None => format!(" and order_id {comparison} {order_id}"),
+        };
+        (direction, condition)
+    }
+}
