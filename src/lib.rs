@@ -1,5 +1,8 @@
 //! StreamView: turns a Kafka log into Postgres views you can trust and serves them over REST.
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod crash;

@@ -1,1 +1,5 @@
-fn main(){}
+//! The `streamview` binary.
+
+fn main() {
+    std::process::exit(streamview::cli::main());
+}

@@ -54,9 +54,9 @@ pub struct ViewApi {
     pub sequences: Lookup,
 }
 
-/// The views with an API: one line each.
+/// The APIs of all registered views.
 pub fn view_apis() -> Vec<ViewApi> {
-    vec![crate::views::orders::api::configure()]
+    crate::views::registry::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
 }
 
 /// The engine's own routes.

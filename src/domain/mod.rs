@@ -5,4 +5,5 @@ pub mod decision;
 pub mod record;
 pub mod identity;
 pub mod lag;
+pub mod page;
 pub mod poison;

@@ -6,6 +6,7 @@ pub mod migrate;
 pub mod observation;
 pub mod pool;
 pub mod progress;
+pub mod read;
 pub mod sqlstate;
 pub mod types;
 

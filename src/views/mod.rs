@@ -1,8 +1,9 @@
 //! What a view is to the engine: how it reads an event, folds it, loads and writes its rows.
 //!
-//! A view is one folder under `views/` and one line in [`all`]. The projector knows nothing of any view.
+//! A view is one folder under `views/` and one line in [`registry::all`]. The projector knows nothing of any view.
 
 pub mod orders;
+pub mod registry;
 
 use std::borrow::Cow;
 use std::future::Future;

@@ -4,6 +4,7 @@
 pub mod consumer;
 pub mod fetch;
 pub mod log;
+pub mod playground;
 pub mod producer;
 pub mod topic_id;
 

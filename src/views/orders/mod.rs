@@ -1,7 +1,9 @@
 //! The orders view: `orders_view`, `order_items_view` and the ledger of every order, from `orders.events`.
 
+pub mod api;
 pub mod event;
 pub mod project;
+pub mod queries;
 pub mod rows;
 
 use crate::codec::Head;

@@ -1,0 +1,161 @@
+//! The command line: one file per sub-command that has more to it than one call.
+
+pub mod playground;
+pub mod seed;
+pub mod servers;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::app::{self, Only};
+use crate::config::Config;
+use crate::store::migrate;
+use crate::telemetry;
+
+/// Kafka topics as Postgres views you can trust, served over REST
+///
+/// StreamView consumes topics such as orders.events, applies each event exactly once in effect to tables in
+/// Postgres, and serves them over HTTP. Start with `streamview playground`: it brings its own broker and database.
+#[derive(Debug, Parser)]
+#[command(name = "streamview", version, max_term_width = 110, after_long_help = AFTER_HELP)]
+pub struct Cli {
+    /// Settings file (TOML); `streamview config show` prints every key
+    #[arg(long, global = true, value_name = "FILE", env = "STREAMVIEW_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Override one setting, such as --set http.bind=127.0.0.1:9000; beats file and environment
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    overrides: Vec<(String, String)>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings: defaults < --config file < environment < --set. The environment variable of kafka.group_id is
+STREAMVIEW_KAFKA__GROUP_ID: section and key in capitals, joined by two underscores.
+
+Exit codes:
+  0    done, or stopped by the first SIGTERM or Ctrl-C
+  1    failed; the message says what to do
+  2    wrong arguments or settings
+  130  a second Ctrl-C while stopping    143  a second SIGTERM";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service: projector and API
+    ///
+    /// Consumes the configured topics, keeps the views and serves them until SIGTERM, then finishes or abandons the
+    /// batch under way, publishes pending dead letters, leaves the consumer group, drains HTTP and exits 0 within
+    /// projector.shutdown_timeout_ms. The schema must be in place: run `streamview migrate` first.
+    ///
+    /// Without access control the process refuses to bind anything but a loopback address, unless
+    /// http.allow_anonymous = true says that this is meant.
+    Serve {
+        /// Run one half only: scale readers and projectors apart
+        #[arg(long, value_enum, default_value = "both")]
+        only: Only,
+    },
+    /// Bring the database to the version this binary needs
+    ///
+    /// Migrations only go forward and are safe to run twice and from several processes at once.
+    Migrate,
+    /// Try everything with nothing installed but Postgres' binaries
+    Playground(playground::PlaygroundArgs),
+    Seed(seed::SeedArgs),
+    /// Check or show the settings in force
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Print the OpenAPI document
+    Openapi,
+    #[command(hide = true)]
+    Servers(servers::ServersArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigAction {
+    /// Say whether the settings are usable; exit code 2 and the reason if not
+    Check,
+    /// Print every setting in force as TOML, passwords hidden
+    Show,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as http.bind=127.0.0.1:9000".to_owned()),
+    }
+}
+
+/// Exit code for unusable settings.
+const UNUSABLE: i32 = 2;
+
+/// Parses the arguments and runs the sub-command; gives the exit code.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    let config = match Config::load(cli.config.as_deref(), Config::environment(), &cli.overrides) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return UNUSABLE;
+        }
+    };
+    match run(cli.command, config) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<crate::config::ConfigError>() { UNUSABLE } else { 1 }
+        }
+    }
+}
+
+fn run(command: Command, config: Config) -> Result<()> {
+    match command {
+        Command::Config { action: ConfigAction::Check } => {
+            config.http.check_exposure()?;
+            println!("settings are usable");
+            return Ok(());
+        }
+        Command::Config { action: ConfigAction::Show } => {
+            print!("{}", config.to_toml_redacted());
+            return Ok(());
+        }
+        Command::Openapi => {
+            println!("{}", crate::api::openapi().to_pretty_json()?);
+            return Ok(());
+        }
+        Command::Servers(arguments) => return servers::run(&arguments),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let config = Arc::new(config);
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve { only } => {
+                telemetry::init_logs(&config.log)?;
+                let stop = app::stop_on_signals()?;
+                let views = app::configured_views(&config)?;
+                app::serve(Arc::clone(&config), views, only, stop, None).await
+            }
+            Command::Migrate => {
+                let applied = migrate::migrate(&config.database).await?;
+                match applied.as_slice() {
+                    [] => println!("the database is up to date"),
+                    applied => println!("applied: {}", applied.join(", ")),
+                }
+                Ok(())
+            }
+            Command::Playground(arguments) => playground::run(arguments, &config).await,
+            Command::Seed(arguments) => seed::run(arguments, &config).await,
+            Command::Config { .. } | Command::Openapi | Command::Servers(_) => Ok(()),
+        }
+    });
+    // A blocking call to a dead broker must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}

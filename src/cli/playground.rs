@@ -1,0 +1,164 @@
+//! `streamview playground`: the whole service on its own broker and database, seeded and alive.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{self, Only};
+use crate::config::{Config, SecretUrl};
+use crate::platforms::kafka::playground::PlaygroundBroker;
+use crate::seed::{self, SeedPlan};
+use crate::servers::{Postgres, PostgresOptions};
+use crate::store::migrate;
+use crate::telemetry;
+
+const PARTITIONS: i32 = 6;
+const LIVE_EVENTS_PER_SECOND: f64 = 5.0;
+
+/// Try everything: a broker and a database of its own, seeded orders and a live trickle
+///
+/// Starts librdkafka's in-process Kafka cluster and a throw-away PostgreSQL (its binaries must be installed), creates
+/// the schema, publishes orders and serves them on http.bind. Everything is gone at Ctrl-C. The broker is a try-out:
+/// it keeps about 5 MiB per partition in memory and knows no transactions. For anything else use
+/// --kafka and --database.
+#[derive(Debug, Args)]
+pub struct PlaygroundArgs {
+    /// Use this Kafka instead of the in-process one (host:port,...)
+    #[arg(long, value_name = "SERVERS")]
+    kafka: Option<String>,
+    /// Use this Postgres instead of a throw-away one; its schema is migrated
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Orders published at the start
+    #[arg(long, default_value_t = 500, value_name = "ORDERS")]
+    orders: u64,
+    /// Stop after the start and the first orders: a smoke test
+    #[arg(long, hide = true)]
+    once: bool,
+}
+
+/// Runs the playground until Ctrl-C.
+pub async fn run(arguments: PlaygroundArgs, config: &Config) -> Result<()> {
+    let mut config = config.clone();
+    if config.log.level == "info" {
+        "warn".clone_into(&mut config.log.level);
+    }
+    telemetry::init_logs(&config.log)?;
+    let stop = app::stop_on_signals()?;
+
+    let mut postgres = None;
+    if let Some(url) = arguments.database {
+        config.database.url = SecretUrl::new(url);
+    } else {
+        progress("starting Postgres");
+        let server = tokio::task::spawn_blocking(|| Postgres::start(PostgresOptions::default())).await??;
+        config.database.url = SecretUrl::new(server.url("postgres"));
+        postgres = Some(server);
+    }
+    progress("creating the tables");
+    migrate::migrate(&config.database).await?;
+
+    let view = config.views.get("orders").context("views.orders is not configured")?.clone();
+    let topics = [(view.topic.as_str(), PARTITIONS), (view.dlq_topic.as_str(), 1)];
+    let mut broker = None;
+    if let Some(servers) = arguments.kafka {
+        config.kafka.bootstrap_servers = servers;
+        seed::create_topics(&config.kafka.bootstrap_servers, &topics).await?;
+    } else {
+        progress("starting an in-process Kafka");
+        let started = PlaygroundBroker::start(&topics)?;
+        config.kafka.bootstrap_servers = started.bootstrap_servers().to_owned();
+        config.kafka.topic_ids = false;
+        config.kafka.fetch_wait_max_ms = config.kafka.fetch_wait_max_ms.min(10);
+        broker = Some(started);
+    }
+
+    progress("starting StreamView");
+    let config = Arc::new(config);
+    let (ready, addresses) = oneshot::channel();
+    let views = app::configured_views(&config)?;
+    let mut service = tokio::spawn(app::serve(Arc::clone(&config), views, Only::Both, stop.clone(), Some(ready)));
+    let addresses = tokio::select! {
+        addresses = addresses => addresses.ok(),
+        ended = &mut service => { ended??; None }
+    };
+    let Some(address) = addresses.and_then(|addresses| addresses.first().copied()) else { return Ok(()) };
+
+    progress(&format!("publishing {} orders", arguments.orders));
+    let plan = first_orders(arguments.orders);
+    let servers = &config.kafka.bootstrap_servers;
+    let sample = plan.generate().find_map(|record| record.key).and_then(|key| String::from_utf8(key).ok());
+    let published = seed::publish(servers, &view.topic, &plan, None, stop.clone(), |_| {}).await?;
+    if !stop.is_cancelled() {
+        println!("{}", welcome(address, &config, published.delivered, sample.as_deref().unwrap_or("ord-1")));
+    }
+    if arguments.once {
+        stop.cancel();
+    }
+    let trickle = trickle(&config, &view.topic, arguments.orders, &stop).await;
+    stop.cancel();
+    service.await??;
+    drop(broker);
+    if let Some(mut postgres) = postgres {
+        tokio::task::spawn_blocking(move || postgres.stop()).await??;
+    }
+    trickle
+}
+
+/// A past day of orders, with a little of everything that can go wrong.
+fn first_orders(orders: u64) -> SeedPlan {
+    SeedPlan {
+        duplicates: 0.02,
+        late: 0.01,
+        gaps: 0.02,
+        poison: 0.002,
+        start_time: Timestamp::now() - jiff::SignedDuration::from_hours(24),
+        ..SeedPlan::orderly(orders, 42)
+    }
+}
+
+async fn trickle(config: &Config, topic: &str, after: u64, stop: &CancellationToken) -> Result<()> {
+    let plan = SeedPlan {
+        orders: u64::MAX / 2,
+        start_order: after + 1,
+        start_time: Timestamp::now(),
+        time_step: Duration::from_secs_f64(1.0 / LIVE_EVENTS_PER_SECOND),
+        duplicates: 0.02,
+        gaps: 0.02,
+        ..SeedPlan::orderly(0, 43)
+    };
+    let rate = Some(LIVE_EVENTS_PER_SECOND);
+    seed::publish(&config.kafka.bootstrap_servers, topic, &plan, rate, stop.clone(), |_| {}).await?;
+    Ok(())
+}
+
+fn progress(step: &str) {
+    eprintln!("  {step} ...");
+}
+
+fn welcome(address: SocketAddr, config: &Config, records: u64, sample: &str) -> String {
+    format!(
+        "
+StreamView is running; {records} events are in, {LIVE_EVENTS_PER_SECOND} more arrive each second.
+
+  API and docs  http://{address}/docs
+  Metrics       http://{address}/metrics
+  Postgres      psql {}
+  Kafka         {}
+
+Try:
+  curl 'http://{address}/orders?status=Shipped&pageSize=3'
+  curl -i http://{address}/orders/{sample}
+  curl http://{address}/ops/lags
+
+Everything is in memory or throw-away and gone at Ctrl-C.",
+        config.database.url.expose(),
+        config.kafka.bootstrap_servers
+    )
+}

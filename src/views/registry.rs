@@ -1,0 +1,52 @@
+//! The registered views.
+
+use anyhow::Result;
+
+use crate::api::routes::ViewApi;
+use crate::config::Config;
+use crate::domain::decimal::Decimal;
+use crate::projector::runtime::{self, Parts, RunningView};
+use crate::views::View;
+use crate::views::orders::Orders;
+
+/// A view as the process knows it.
+#[derive(Clone, Copy)]
+pub struct Registration {
+    /// Its name: `views.<name>` in the configuration.
+    pub name: &'static str,
+    /// Projects and observes it.
+    pub start: fn(&Parts) -> Result<RunningView>,
+    /// Observes it only.
+    pub observe: fn(&Parts) -> RunningView,
+    /// Its REST API, if it has one.
+    pub api: Option<fn() -> ViewApi>,
+}
+
+/// A view that can be made from the configuration.
+pub trait FromConfig: View {
+    /// Makes the view.
+    fn from_config(config: &Config) -> Result<Self>;
+}
+
+impl FromConfig for Orders {
+    fn from_config(config: &Config) -> Result<Self> {
+        Ok(Orders::new(Decimal::parse(&config.tax.default_rate)?))
+    }
+}
+
+impl Registration {
+    /// The line for view `V`.
+    pub const fn of<V: FromConfig>(api: Option<fn() -> ViewApi>) -> Self {
+        Registration {
+            name: V::NAME,
+            start: |parts| runtime::start(V::from_config(&parts.config)?, parts),
+            observe: runtime::start_observing::<V>,
+            api,
+        }
+    }
+}
+
+/// All views, one line each. The first is the default of the operator's endpoints.
+pub fn all() -> Vec<Registration> {
+    vec![Registration::of::<Orders>(Some(crate::views::orders::api::configure))]
+}
