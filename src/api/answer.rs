@@ -162,6 +162,9 @@ fn method_label(method: &Method) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, test as server};
+
     use super::*;
 
     #[test]
@@ -179,5 +182,50 @@ mod tests {
         ] {
             assert_eq!(trace_id_of(&invalid), None, "{invalid}");
         }
+    }
+
+    async fn call(path: &str, method: Method) -> HttpResponse {
+        let table = crate::api::routes::table(&[]);
+        let app = App::new()
+            .wrap(from_fn(finish))
+            .configure(|config| crate::api::routes::register(config, &table))
+            .route("/panics", web::get().to(|| async { panic!("on purpose") as HttpResponse }))
+            .route("/teapot", web::get().to(|| async { HttpResponse::ImATeapot().body("plain text") }));
+        let app = server::init_service(app).await;
+        let request = server::TestRequest::with_uri(path).method(method).to_request();
+        match server::try_call_service(&app, request).await {
+            Ok(response) => response.into_parts().1.map_into_boxed_body(),
+            Err(error) => error.error_response(),
+        }
+    }
+
+    #[actix_web::test]
+    async fn every_error_is_a_problem_with_a_trace_id_and_security_headers() {
+        let long = format!("/{}", "a".repeat(MAX_URI_BYTES));
+        for (path, method, status, code) in [
+            ("/nope", Method::GET, 404, "not_found"),
+            ("/livez", Method::POST, 405, "method_not_allowed"),
+            ("/panics", Method::GET, 500, "internal_error"),
+            ("/teapot", Method::GET, 418, "client_error"),
+            (long.as_str(), Method::GET, 414, "uri_too_long"),
+        ] {
+            let response = call(path, method).await;
+            assert_eq!(response.status().as_u16(), status, "{path}");
+            let headers = response.headers().clone();
+            assert_eq!(headers.get("content-type").unwrap(), "application/problem+json", "{path}");
+            for name in ["x-content-type-options", "content-security-policy", "referrer-policy", "cache-control"] {
+                assert!(headers.contains_key(name), "{path} has no {name}");
+            }
+            assert_eq!(headers.contains_key("allow"), status == 405, "{path}");
+            let body = actix_web::body::to_bytes(response.into_body()).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!((&body["code"], &body["status"]), (&code.into(), &status.into()));
+            assert_eq!(body["traceId"].as_str().unwrap(), headers.get("x-trace-id").unwrap());
+        }
+    }
+
+    #[actix_web::test]
+    async fn head_is_answered_where_get_is() {
+        assert_eq!(call("/livez", Method::HEAD).await.status(), StatusCode::OK);
     }
 }

@@ -49,7 +49,8 @@ pub(super) struct ListParameters {
 
 fn statuses_schema() -> Array {
     let status = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_ID_CHARS));
-    let description = "Only orders of this status. Repeat it for any of several, at most 20.";
+    let description = "Only orders of this status. Repeat it for any of several, at most 20. \
+         Orders whose status is not known yet show only in lists without this filter.";
     ArrayBuilder::new().items(status).max_items(Some(MAX_STATUSES)).description(Some(description)).build()
 }
 
