@@ -13,7 +13,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
-use crate::store::{DbError, migrate, pool, progress, read};
+use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 use crate::views::registry::Registration;
 
@@ -72,13 +72,14 @@ pub async fn serve(
     }
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
-        pool: read::ReadPool::new(pool),
+        pool: pool,
         settings: config.http.clone(),
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
         metrics,
         shutting_down: Arc::clone(&shutting_down),
     };
-    let (server, addresses) = api::serve(state).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
+    let (server, addresses) =
+        api::serve(state).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     for address in &addresses {
         tracing::info!(%address, "serving http");
     }
@@ -97,7 +98,10 @@ pub async fn serve(
     let drained = tokio::time::timeout(deadline, futures_util::future::join(handle.stop(true), views)).await;
     http.abort();
     if drained.is_err() {
-        bail!("not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated", deadline.as_millis());
+        bail!(
+            "not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated",
+            deadline.as_millis()
+        );
     }
     tracing::info!("stopped");
     Ok(())
@@ -113,7 +117,8 @@ async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<i32>> 
                 if backoff.failures() == 0 {
                     tracing::warn!(error = crate::store::sqlstate::describe(&error), "waiting for Postgres");
                 }
-                if error.as_db_error().is_some_and(|db| !matches!(db.code().code().get(..2), Some("57" | "53" | "08"))) {
+                if error.as_db_error().is_some_and(|db| !matches!(db.code().code().get(..2), Some("57" | "53" | "08")))
+                {
                     return Err(error).context("Postgres refuses us; check database.url");
                 }
                 tokio::time::sleep(backoff.next_wait()).await;
@@ -134,7 +139,9 @@ async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<i32
     for (registration, _) in views {
         match progress::active_build(&client, registration.name).await? {
             Some(build) => builds.push(build),
-            None => return Ok(Err(anyhow::anyhow!("view {} has no build; run `streamview migrate`", registration.name))),
+            None => {
+                return Ok(Err(anyhow::anyhow!("view {} has no build; run `streamview migrate`", registration.name)));
+            }
         }
     }
     Ok(Ok(builds))

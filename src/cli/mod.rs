@@ -132,7 +132,8 @@ fn run(command: Command, config: Config) -> Result<()> {
         Command::Servers(arguments) => return servers::run(&arguments),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let config = Arc::new(config);
     let result = runtime.block_on(async {
         match command {

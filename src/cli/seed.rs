@@ -116,34 +116,20 @@ pub async fn run(args: SeedArgs, config: &Config) -> anyhow::Result<()> {
     let bootstrap = &config.kafka.bootstrap_servers;
     let topic = match &args.topic {
         Some(topic) => topic,
-        None => {
-            &config
-                .views
-                .get("orders")
-                .context("the configuration has no view named orders")?
-                .topic
-        }
+        None => &config.views.get("orders").context("the configuration has no view named orders")?.topic,
     };
     let plan = args.plan(Timestamp::now(), || fastrand::u64(..SEEDS));
     create_topics(bootstrap, &[(topic, args.partitions)]).await?;
-    eprintln!(
-        "publishing to {topic} at {bootstrap}, seed {}, from order-{}",
-        plan.seed, plan.start_order
-    );
+    eprintln!("publishing to {topic} at {bootstrap}, seed {}, from order-{}", plan.seed, plan.start_order);
 
     let cancel = CancellationToken::new();
     let mut report = Report::start();
-    let publishing = publish(bootstrap, topic, &plan, args.rate, cancel.clone(), |sent| {
-        report.update(sent)
-    });
+    let publishing = publish(bootstrap, topic, &plan, args.rate, cancel.clone(), |sent| report.update(sent));
     let summary = until_interrupted(publishing, &cancel).await?;
     println!("{}", describe(&summary));
     if summary.failed > 0 {
         let reason = summary.first_error.as_deref().unwrap_or("no reason given");
-        anyhow::bail!(
-            "the broker did not confirm {} records, first because: {reason}",
-            summary.failed
-        );
+        anyhow::bail!("the broker did not confirm {} records, first because: {reason}", summary.failed);
     }
     Ok(())
 }
@@ -169,9 +155,7 @@ impl SeedArgs {
             poison: self.poison,
             seed,
             start_order: seed * ORDERS_PER_SEED + 1,
-            start_time: self
-                .start_time
-                .unwrap_or_else(|| self.default_start(now, orders, time_step)),
+            start_time: self.start_time.unwrap_or_else(|| self.default_start(now, orders, time_step)),
             time_step,
             format: self.format,
         }
@@ -182,13 +166,9 @@ impl SeedArgs {
         if self.rate.is_some() || self.endless {
             return now;
         }
-        let records = self
-            .count
-            .unwrap_or(u64::MAX)
-            .min(orders.saturating_mul(EVENTS_PER_ORDER));
+        let records = self.count.unwrap_or(u64::MAX).min(orders.saturating_mul(EVENTS_PER_ORDER));
         let past = time_step.checked_mul(u32::try_from(records).unwrap_or(u32::MAX));
-        past.and_then(|past| now.checked_sub(past).ok())
-            .unwrap_or(now)
+        past.and_then(|past| now.checked_sub(past).ok()).unwrap_or(now)
     }
 }
 
@@ -215,10 +195,7 @@ struct Report {
 impl Report {
     fn start() -> Report {
         let now = Instant::now();
-        Report {
-            start: now,
-            last: now,
-        }
+        Report { start: now, last: now }
     }
 
     fn update(&mut self, sent: u64) {
@@ -227,19 +204,12 @@ impl Report {
         }
         self.last = Instant::now();
         let seconds = self.start.elapsed().as_secs_f64();
-        eprintln!(
-            "{sent} records sent in {seconds:.0} s, {:.0} per second",
-            sent as f64 / seconds
-        );
+        eprintln!("{sent} records sent in {seconds:.0} s, {:.0} per second", sent as f64 / seconds);
     }
 }
 
 fn describe(summary: &Summary) -> String {
-    let Summary {
-        generated,
-        delivered,
-        ..
-    } = summary;
+    let Summary { generated, delivered, .. } = summary;
     format!(
         "{delivered} of {} records confirmed, {} orders: {} events to apply ({} behind a gap that heals), \
          {} parked behind poison, {} duplicates, {} late, {} poison",
@@ -316,10 +286,7 @@ mod tests {
         let unpaced = plan(&["--count", "4000"]);
         assert_eq!(unpaced.start_time + unpaced.time_step * 4000, now());
         let paced = plan(&["--count", "4000", "--rate", "10"]);
-        assert_eq!(
-            (paced.start_time, paced.time_step),
-            (now(), Duration::from_millis(100))
-        );
+        assert_eq!((paced.start_time, paced.time_step), (now(), Duration::from_millis(100)));
         let fixed = plan(&["--start-time", "2020-01-01T00:00:00Z"]);
         assert_eq!(fixed.start_time.to_string(), "2020-01-01T00:00:00Z");
     }
@@ -327,17 +294,8 @@ mod tests {
     #[test]
     fn shares_and_rates_are_checked() {
         assert_eq!(plan(&["--gaps", "1", "--poison", "0.5"]).gaps, 1.0);
-        for bad in [
-            ["--gaps", "1.1"],
-            ["--late", "-0.1"],
-            ["--poison", "NaN"],
-            ["--rate", "0"],
-            ["--rate", "inf"],
-        ] {
-            assert!(
-                Cli::try_parse_from([&["seed"], &bad[..]].concat()).is_err(),
-                "{bad:?}"
-            );
+        for bad in [["--gaps", "1.1"], ["--late", "-0.1"], ["--poison", "NaN"], ["--rate", "0"], ["--rate", "inf"]] {
+            assert!(Cli::try_parse_from([&["seed"], &bad[..]].concat()).is_err(), "{bad:?}");
         }
     }
 }

@@ -20,8 +20,11 @@ pub struct ServersArgs {
 
 /// Runs the servers in the foreground.
 pub fn run(arguments: &ServersArgs) -> Result<()> {
-    let mut postgres =
-        Postgres::start(PostgresOptions { durable: true, port: arguments.postgres_port, ..PostgresOptions::default() })?;
+    let mut postgres = Postgres::start(PostgresOptions {
+        durable: true,
+        port: arguments.postgres_port,
+        ..PostgresOptions::default()
+    })?;
     let mut kafka = KafkaServer::start(KafkaOptions { port: arguments.kafka_port, ..KafkaOptions::default() })?;
     println!("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS={}", kafka.bootstrap());
     println!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres"));

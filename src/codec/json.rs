@@ -95,7 +95,10 @@ fn check_escapes(payload: &[u8]) -> Result<(), Poison> {
             (0, _) => return Err(Poison::new(Reason::Unrepresentable, "a text holds a NUL character (\\u0000)")),
             (0xd800..=0xdbff, Some(0xdc00..=0xdfff)) => index += 12,
             (0xd800..=0xdfff, _) => {
-                return Err(Poison::new(Reason::Unrepresentable, format!("a text holds the lone surrogate \\u{code:04x}")));
+                return Err(Poison::new(
+                    Reason::Unrepresentable,
+                    format!("a text holds the lone surrogate \\u{code:04x}"),
+                ));
             }
             _ => index += 6,
         }

@@ -96,7 +96,9 @@ fn read_sequence(record: &Record<'_>, first: i64) -> Result<i64, Poison> {
         Some(sequence) if sequence >= first => Ok(sequence),
         _ => {
             let shown = String::from_utf8_lossy(text);
-            let detail = format!("header x-sequence is `{shown}`; expected a decimal number from {first} without sign or leading zeros");
+            let detail = format!(
+                "header x-sequence is `{shown}`; expected a decimal number from {first} without sign or leading zeros"
+            );
             Err(Poison::new(Reason::InvalidSequence, detail))
         }
     }

@@ -47,9 +47,7 @@ pub(super) struct Layers(BTreeMap<String, Setting>);
 
 impl Layers {
     pub(super) fn defaults() -> Layers {
-        let table: Table = DEFAULTS
-            .parse()
-            .expect("config/default.toml is TOML, tests load it");
+        let table: Table = DEFAULTS.parse().expect("config/default.toml is TOML, tests load it");
         let settings = flatten("", table).into_iter().map(|(key, value)| {
             let origin = Origin::Default;
             (key, Setting { value, origin })
@@ -60,13 +58,11 @@ impl Layers {
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let origin = Origin::File(path.to_owned());
         let text = read(path, &Origin::Flag)?;
-        let table: Table = text
-            .parse()
-            .map_err(|err: toml::de::Error| ConfigError::Syntax {
-                file: path.display().to_string(),
-                line: line_of(&text, err.span().map_or(0, |span| span.start)),
-                message: err.message().to_owned(),
-            })?;
+        let table: Table = text.parse().map_err(|err: toml::de::Error| ConfigError::Syntax {
+            file: path.display().to_string(),
+            line: line_of(&text, err.span().map_or(0, |span| span.start)),
+            message: err.message().to_owned(),
+        })?;
         for (key, value) in flatten("", table) {
             self.set(&key, value, origin.clone())?;
         }
@@ -94,19 +90,14 @@ impl Layers {
                 return Err(self.unknown_variable(name));
             };
             if !seen.insert(key.clone()) {
-                return Err(ConfigError::SetTwice {
-                    variable: variable_of(&key),
-                });
+                return Err(ConfigError::SetTwice { variable: variable_of(&key) });
             }
             self.set_text(&key, &text, origin)?;
         }
         Ok(())
     }
 
-    pub(super) fn add_overrides(
-        &mut self,
-        overrides: &[(String, String)],
-    ) -> Result<(), ConfigError> {
+    pub(super) fn add_overrides(&mut self, overrides: &[(String, String)]) -> Result<(), ConfigError> {
         for (key, text) in overrides {
             self.set_text(key, text, Origin::Flag)?;
         }
@@ -117,11 +108,7 @@ impl Layers {
     pub(super) fn check_pairs(&self) -> Result<(), ConfigError> {
         self.check_at_most("http.default_page_size", "http.max_page_size")?;
         self.check_at_most("projector.max_parked_per_key", "projector.max_parked_total")?;
-        for key in self
-            .0
-            .keys()
-            .filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic"))
-        {
+        for key in self.0.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
             if self.0[key].value == self.0[&topic].value {
@@ -136,8 +123,7 @@ impl Layers {
         for (key, setting) in self.0 {
             insert(&mut tree, &key, setting.value);
         }
-        tree.try_into()
-            .expect("every value passed its rule, and a test deserializes the defaults")
+        tree.try_into().expect("every value passed its rule, and a test deserializes the defaults")
     }
 
     fn check_at_most(&self, key: &str, limit: &str) -> Result<(), ConfigError> {
@@ -145,20 +131,13 @@ impl Layers {
         if self.0[key].value.as_integer() <= most.value.as_integer() {
             return Ok(());
         }
-        Err(self.not_allowed(
-            key,
-            format!("at most {limit} = {} ({})", most.value, most.origin),
-        ))
+        Err(self.not_allowed(key, format!("at most {limit} = {} ({})", most.value, most.origin)))
     }
 
     fn set_text(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
         // Text that does not parse stays text, which the rule then refuses by name.
         let parsed = rule_of(key).and_then(|rule| rule.parse(text));
-        self.set(
-            key,
-            parsed.unwrap_or_else(|| Value::String(text.to_owned())),
-            origin,
-        )
+        self.set(key, parsed.unwrap_or_else(|| Value::String(text.to_owned())), origin)
     }
 
     fn set(&mut self, key: &str, value: Value, origin: Origin) -> Result<(), ConfigError> {
@@ -188,27 +167,16 @@ impl Layers {
             };
         }
         let nearest = nearest(key, self.0.keys().cloned());
-        ConfigError::UnknownKey {
-            key: key.to_owned(),
-            origin,
-            nearest,
-        }
+        ConfigError::UnknownKey { key: key.to_owned(), origin, nearest }
     }
 
     fn is_section(&self, key: &str) -> bool {
-        self.0.keys().any(|known| {
-            known
-                .strip_prefix(key)
-                .is_some_and(|rest| rest.starts_with('.'))
-        })
+        self.0.keys().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
     }
 
     fn unknown_variable(&self, name: String) -> ConfigError {
         let nearest = nearest(&name, self.0.keys().map(|key| variable_of(key)));
-        ConfigError::UnknownVariable {
-            variable: name,
-            nearest,
-        }
+        ConfigError::UnknownVariable { variable: name, nearest }
     }
 
     fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
@@ -218,12 +186,7 @@ impl Layers {
             other if is_secret(key) => other.type_str().to_owned(),
             value => value.to_string(),
         };
-        ConfigError::NotAllowed {
-            key: key.to_owned(),
-            value,
-            origin: origin.clone(),
-            allowed,
-        }
+        ConfigError::NotAllowed { key: key.to_owned(), value, origin: origin.clone(), allowed }
     }
 }
 
@@ -234,10 +197,7 @@ fn is_no_setting(rest: &str) -> bool {
 
 /// The key in a variable's name; only the exact notation counts, so one key has one variable.
 fn key_of_variable(name: &str) -> Option<String> {
-    let key = name
-        .strip_prefix(PREFIX)?
-        .replace("__", ".")
-        .to_ascii_lowercase();
+    let key = name.strip_prefix(PREFIX)?.replace("__", ".").to_ascii_lowercase();
     (variable_of(&key) == name).then_some(key)
 }
 
@@ -263,22 +223,14 @@ fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())]
-        .iter()
-        .filter(|&&b| b == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..at.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
 }
 
 /// Leaves by dotted key. An empty section stays visible as a leaf, so that an unknown one is refused.
 fn flatten(prefix: &str, table: Table) -> Vec<(String, Value)> {
     let mut leaves = Vec::new();
     for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name
-        } else {
-            format!("{prefix}.{name}")
-        };
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
             Value::Table(inner) if !inner.is_empty() => leaves.extend(flatten(&key, inner)),
             leaf => leaves.push((key, leaf)),
@@ -293,16 +245,8 @@ fn insert(tree: &mut Table, key: &str, value: Value) {
             tree.insert(key.to_owned(), value);
         }
         Some((section, rest)) => {
-            let inner = tree
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
-            insert(
-                inner
-                    .as_table_mut()
-                    .expect("no key is both section and value"),
-                rest,
-                value,
-            );
+            let inner = tree.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            insert(inner.as_table_mut().expect("no key is both section and value"), rest, value);
         }
     }
 }

@@ -24,44 +24,31 @@ const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
 
 const NAME: Rule = Rule::Text("text that is not blank", |text| !text.trim().is_empty());
-const TOPIC: Rule = Rule::Text(
-    "1 to 249 letters, digits, dots, underscores or dashes",
-    is_kafka_name,
-);
+const TOPIC: Rule = Rule::Text("1 to 249 letters, digits, dots, underscores or dashes", is_kafka_name);
 
 /// The rule of a dotted key; `None` for a key that does not exist.
 pub(super) fn rule_of(key: &str) -> Option<Rule> {
     use Rule::{Integer, Switch, Text};
     Some(match key {
-        "kafka.bootstrap_servers" => {
-            Text("host:port, several separated by commas", is_address_list)
-        }
+        "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
         "kafka.group_id" | "kafka.client_id" => NAME,
-        "kafka.instance_id" => Text(
-            "nothing, or 1 to 249 letters, digits, dots, underscores or dashes",
-            |text| text.is_empty() || is_kafka_name(text),
-        ),
+        "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
+            text.is_empty() || is_kafka_name(text)
+        }),
         "kafka.session_timeout_ms" => Integer(6 * SECOND, 30 * MINUTE),
         "kafka.fetch_wait_max_ms" => Integer(0, 30 * SECOND),
         "kafka.queue_bytes" => Integer(MIB, GIB),
         "kafka.topic_ids" => Switch,
-        "database.url" => Text(
-            "postgres://user:password@host:port/database, or key=value text",
-            is_postgres,
-        ),
+        "database.url" => Text("postgres://user:password@host:port/database, or key=value text", is_postgres),
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
         "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
-        "schema_registry.url" => Text(
-            "nothing, or a URL that starts with http:// or https://",
-            is_registry,
-        ),
-        "http.bind" => Text(
-            "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080",
-            |text| text.parse::<SocketAddr>().is_ok(),
-        ),
+        "schema_registry.url" => Text("nothing, or a URL that starts with http:// or https://", is_registry),
+        "http.bind" => Text("an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080", |text| {
+            text.parse::<SocketAddr>().is_ok()
+        }),
         "http.allow_anonymous" => Switch,
         "http.workers" => Integer(0, 1024),
         "http.default_page_size" | "http.max_page_size" => Integer(1, 10_000),
@@ -78,10 +65,9 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "projector.max_record_bytes" => Integer(1, 100 * MIB),
         "projector.first_sequence" => Integer(0, 1),
         "projector.identity_check_ms" => Integer(10, 60 * MINUTE),
-        "tax.default_rate" => Text(
-            "a plain decimal such as 0.19, at most 18 digits before and 12 after the point",
-            is_plain_decimal,
-        ),
+        "tax.default_rate" => {
+            Text("a plain decimal such as 0.19, at most 18 digits before and 12 after the point", is_plain_decimal)
+        }
         "log.format" => Text("text or json", |text| matches!(text, "text" | "json")),
         "log.level" => Text(
             "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
@@ -159,9 +145,7 @@ fn is_registry(text: &str) -> bool {
 }
 
 fn is_plain_decimal(text: &str) -> bool {
-    let digits = |part: &str, most| {
-        (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
-    };
+    let digits = |part: &str, most| (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
     match text.split_once('.') {
         Some((whole, fraction)) => digits(whole, 18) && digits(fraction, 12),
         None => digits(text, 18),
@@ -172,10 +156,8 @@ fn is_plain_decimal(text: &str) -> bool {
 /// a directive without `=` must be a level here.
 fn is_log_filter(text: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let misspelt = |directive: &str| {
-        !directive.contains('=')
-            && !levels.contains(&directive.trim().to_ascii_lowercase().as_str())
-    };
+    let misspelt =
+        |directive: &str| !directive.contains('=') && !levels.contains(&directive.trim().to_ascii_lowercase().as_str());
     !text.split(',').any(misspelt) && EnvFilter::builder().parse(text).is_ok()
 }
 
@@ -208,14 +190,8 @@ mod tests {
             ("views.orders.dlq_topic", "a.b_c-D", ".."),
         ] {
             let rule = rule_of(key).unwrap();
-            assert!(
-                rule.accepts(&Value::String(good.to_owned())),
-                "{key} = {good}"
-            );
-            assert!(
-                !rule.accepts(&Value::String(bad.to_owned())),
-                "{key} = {bad}"
-            );
+            assert!(rule.accepts(&Value::String(good.to_owned())), "{key} = {good}");
+            assert!(!rule.accepts(&Value::String(bad.to_owned())), "{key} = {bad}");
         }
     }
 }

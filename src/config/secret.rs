@@ -54,11 +54,7 @@ fn redact(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else {
         // A misspelt URL may still hold a password.
         let unknown_notation = !address.is_empty() && !address.contains('=');
-        return if unknown_notation {
-            HIDDEN.to_owned()
-        } else {
-            redact_assignments(address, false)
-        };
+        return if unknown_notation { HIDDEN.to_owned() } else { redact_assignments(address, false) };
     };
     let hidden = match rest.rsplit_once('@') {
         Some((credentials, host)) => match credentials.split_once(':') {
@@ -121,20 +117,11 @@ mod tests {
         for (address, shown) in [
             ("postgres://u:pw@h:5432/db", "postgres://u:***@h:5432/db"),
             ("postgres://u:p@w/d?@h/db", "postgres://u:***@h/db"),
-            (
-                "postgres://u@h/db?sslmode=require",
-                "postgres://u@h/db?sslmode=require",
-            ),
-            (
-                "postgres://u@h/db?password=pw&x=1",
-                "postgres://u@h/db?password=***&x=1",
-            ),
+            ("postgres://u@h/db?sslmode=require", "postgres://u@h/db?sslmode=require"),
+            ("postgres://u@h/db?password=pw&x=1", "postgres://u@h/db?password=***&x=1"),
             ("https://registry:pw@h", "https://registry:***@h"),
             ("host=h password=pw user=u", "host=h password=*** user=u"),
-            (
-                "host=h PASSWORD = 'p w\\' x' user=u",
-                "host=h PASSWORD = *** user=u",
-            ),
+            ("host=h PASSWORD = 'p w\\' x' user=u", "host=h PASSWORD = *** user=u"),
             ("password=p\\ w&x", "password=***"),
             ("host=password dbname=d", "host=password dbname=d"),
             ("u:pw@h/db", "***"),
@@ -148,10 +135,7 @@ mod tests {
     fn debug_and_serialize_hide_what_expose_shows() {
         let secret = SecretUrl::new("postgres://u:pw@h/db");
         assert_eq!(format!("{secret:?}"), "SecretUrl(postgres://u:***@h/db)");
-        assert_eq!(
-            serde_json::to_string(&secret).unwrap(),
-            "\"postgres://u:***@h/db\""
-        );
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"postgres://u:***@h/db\"");
         assert_eq!(secret.expose(), "postgres://u:pw@h/db");
     }
 }

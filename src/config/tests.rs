@@ -6,10 +6,7 @@ use super::*;
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 fn owned(pairs: Pairs) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -47,10 +44,7 @@ fn default_leaves() -> Vec<(String, toml::Value)> {
 #[test]
 fn each_layer_beats_the_former() {
     let text = "[kafka]\ngroup_id = 'file'\nclient_id = 'file'\n[http]\nworkers = 3\n";
-    let environment: Pairs = &[
-        ("STREAMVIEW_KAFKA__GROUP_ID", "variable"),
-        ("STREAMVIEW_HTTP__WORKERS", "4"),
-    ];
+    let environment: Pairs = &[("STREAMVIEW_KAFKA__GROUP_ID", "variable"), ("STREAMVIEW_HTTP__WORKERS", "4")];
 
     let config = load(text, environment, &[("http.workers", "5")]).unwrap();
 
@@ -98,33 +92,15 @@ fn contract_names_and_defaults_hold() {
 fn unknown_keys_are_refused_with_their_origin_and_the_nearest_key() {
     for (text, key, nearest) in [
         ("[kafka]\ngroup = 'g'", "kafka.group", "kafka.group_id"),
-        (
-            "[kafak]\ngroup_id = 'g'",
-            "kafak.group_id",
-            "kafka.group_id",
-        ),
-        (
-            "[views.order]\ntopic = 't'",
-            "views.order.topic",
-            "views.orders.topic",
-        ),
+        ("[kafak]\ngroup_id = 'g'", "kafak.group_id", "kafka.group_id"),
+        ("[views.order]\ntopic = 't'", "views.order.topic", "views.orders.topic"),
         ("[htttp]", "htttp", "http.bind"),
-        (
-            "\"kafka.group_id\" = 'g'\n[log]\nlevl = 'info'",
-            "log.levl",
-            "log.level",
-        ),
+        ("\"kafka.group_id\" = 'g'\n[log]\nlevl = 'info'", "log.levl", "log.level"),
     ] {
         let message = refused(text, &[], &[]);
-        assert!(
-            message.contains(&format!("unknown key {key} (file /")),
-            "{message}"
-        );
+        assert!(message.contains(&format!("unknown key {key} (file /")), "{message}");
         assert!(message.contains(".toml)"), "{message}");
-        assert!(
-            message.ends_with(&format!("nearest known one is {nearest}")),
-            "{message}"
-        );
+        assert!(message.ends_with(&format!("nearest known one is {nearest}")), "{message}");
     }
     assert_eq!(
         refused("", &[], &[("kafka.groupid", "g")]),
@@ -139,10 +115,7 @@ fn unknown_variables_are_refused_with_the_nearest_one() {
         ("STREAMVIEW_KAFKA__GROUPID", "STREAMVIEW_KAFKA__GROUP_ID"),
         ("STREAMVIEW_kafka__group_id", "STREAMVIEW_KAFKA__GROUP_ID"),
         ("STREAMVIEW_HTTP__BIND_FILE", "STREAMVIEW_HTTP__BIND"),
-        (
-            "STREAMVIEW_VIEWS__ORDER__TOPIC",
-            "STREAMVIEW_VIEWS__ORDERS__TOPIC",
-        ),
+        ("STREAMVIEW_VIEWS__ORDER__TOPIC", "STREAMVIEW_VIEWS__ORDERS__TOPIC"),
     ] {
         assert_eq!(
             refused("", &[(name, "x")], &[]),
@@ -172,20 +145,11 @@ fn secrets_come_from_files_and_only_secrets() {
     let config = load("", &[("STREAMVIEW_DATABASE__URL_FILE", path)], &[]).unwrap();
     assert_eq!(config.database.url.expose(), "postgres://u:pw@h/db");
 
-    let both: Pairs = &[
-        ("STREAMVIEW_DATABASE__URL_FILE", path),
-        ("STREAMVIEW_DATABASE__URL", "host=h"),
-    ];
+    let both: Pairs = &[("STREAMVIEW_DATABASE__URL_FILE", path), ("STREAMVIEW_DATABASE__URL", "host=h")];
     let twice = refused("", both, &[]);
-    assert_eq!(
-        twice,
-        "STREAMVIEW_DATABASE__URL and STREAMVIEW_DATABASE__URL_FILE are both set, keep one"
-    );
+    assert_eq!(twice, "STREAMVIEW_DATABASE__URL and STREAMVIEW_DATABASE__URL_FILE are both set, keep one");
     let missing = refused("", &[("STREAMVIEW_DATABASE__URL_FILE", "/no/such")], &[]);
-    assert_eq!(
-        missing,
-        "cannot read /no/such (environment variable STREAMVIEW_DATABASE__URL_FILE)"
-    );
+    assert_eq!(missing, "cannot read /no/such (environment variable STREAMVIEW_DATABASE__URL_FILE)");
 }
 
 #[test]
@@ -227,10 +191,7 @@ fn wrong_types_name_key_value_origin_and_what_is_allowed() {
          is not allowed, expected a whole number from 6000 to 1800000"
     );
     let switch = refused("", &[], &[("kafka.topic_ids", "yes")]);
-    assert_eq!(
-        switch,
-        "kafka.topic_ids = \"yes\" (command line) is not allowed, expected true or false"
-    );
+    assert_eq!(switch, "kafka.topic_ids = \"yes\" (command line) is not allowed, expected true or false");
     assert!(refused("[http]\nworkers = '3'", &[], &[]).contains("http.workers = \"3\" (file "));
     assert!(refused("kafka = 3", &[], &[]).contains("kafka = 3 (file "));
     assert!(refused("[tax]\ndefault_rate = 0.19", &[], &[]).contains("a plain decimal"));
@@ -242,14 +203,8 @@ fn rules_between_two_keys_hold() {
         refused("", &[], &[("http.max_page_size", "20")]),
         "http.default_page_size = 50 (default) is not allowed, expected at most http.max_page_size = 20 (command line)"
     );
-    assert!(
-        refused("", &[], &[("projector.max_parked_total", "999")])
-            .contains("projector.max_parked_per_key = 1000")
-    );
-    assert!(
-        refused("", &[], &[("views.orders.dlq_topic", "orders.events")])
-            .contains("other than views.orders.topic")
-    );
+    assert!(refused("", &[], &[("projector.max_parked_total", "999")]).contains("projector.max_parked_per_key = 1000"));
+    assert!(refused("", &[], &[("views.orders.dlq_topic", "orders.events")]).contains("other than views.orders.topic"));
 }
 
 #[test]
@@ -258,10 +213,7 @@ fn a_broken_file_is_named_with_its_line_and_without_its_content() {
     assert!(message.contains(".toml, line 3: "), "{message}");
     assert!(!message.contains("pw"), "{message}");
     let missing = Config::load(Some(Path::new("/no/such.toml")), [], &[]).unwrap_err();
-    assert_eq!(
-        missing.to_string(),
-        "cannot read /no/such.toml (command line)"
-    );
+    assert_eq!(missing.to_string(), "cannot read /no/such.toml (command line)");
 }
 
 #[test]
@@ -269,37 +221,21 @@ fn passwords_appear_in_no_output() {
     let config = load(
         "",
         &[
-            (
-                "STREAMVIEW_DATABASE__URL",
-                "postgres://user:hunter2@host/db",
-            ),
-            (
-                "STREAMVIEW_SCHEMA_REGISTRY__URL",
-                "https://user:hunter2@host",
-            ),
+            ("STREAMVIEW_DATABASE__URL", "postgres://user:hunter2@host/db"),
+            ("STREAMVIEW_SCHEMA_REGISTRY__URL", "https://user:hunter2@host"),
         ],
         &[],
     )
     .unwrap();
 
     let shown = config.to_toml_redacted();
-    assert!(
-        shown.contains("url = \"postgres://user:***@host/db\""),
-        "{shown}"
-    );
+    assert!(shown.contains("url = \"postgres://user:***@host/db\""), "{shown}");
     assert!(!shown.contains("hunter2"));
     assert!(!format!("{config:?}").contains("hunter2"));
     for value in ["mysql://user:hunter2@host", "user:hunter2@host"] {
         assert!(!refused("", &[("STREAMVIEW_DATABASE__URL", value)], &[]).contains("hunter2"));
     }
-    assert!(
-        !refused(
-            "[database]\nurl = ['postgres://user:hunter2@host']",
-            &[],
-            &[]
-        )
-        .contains("hunter2")
-    );
+    assert!(!refused("[database]\nurl = ['postgres://user:hunter2@host']", &[], &[]).contains("hunter2"));
 }
 
 #[test]
@@ -312,26 +248,15 @@ fn what_is_shown_loads_again() {
 fn only_loopback_is_bound_without_access_control() {
     let bound = |bind: &str, anonymous: &str| {
         let overrides = owned(&[("http.bind", bind), ("http.allow_anonymous", anonymous)]);
-        Config::load(None, [], &overrides)
-            .unwrap()
-            .http
-            .check_exposure()
+        Config::load(None, [], &overrides).unwrap().http.check_exposure()
     };
-    for loopback in [
-        "127.0.0.1:1",
-        "127.9.9.9:1",
-        "[::1]:1",
-        "[::ffff:127.0.0.1]:1",
-    ] {
+    for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         bound(loopback, "false").unwrap();
     }
     for open in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80"] {
         bound(open, "true").unwrap();
         let message = bound(open, "false").unwrap_err().to_string();
-        assert!(
-            message.contains(open) && message.contains("127.0.0.1:80"),
-            "{message}"
-        );
+        assert!(message.contains(open) && message.contains("127.0.0.1:80"), "{message}");
         assert!(message.contains("http.allow_anonymous = true"), "{message}");
     }
 }
@@ -348,20 +273,11 @@ fn every_default_has_one_comment_line_that_states_its_range() {
             continue;
         };
         let comment = lines[at - 1];
-        assert!(
-            comment.starts_with("# ") && comment.ends_with('.'),
-            "no comment above {section}.{name}"
-        );
-        assert!(
-            !lines[at - 2].starts_with('#'),
-            "more than one comment line above {section}.{name}"
-        );
+        assert!(comment.starts_with("# ") && comment.ends_with('.'), "no comment above {section}.{name}");
+        assert!(!lines[at - 2].starts_with('#'), "more than one comment line above {section}.{name}");
         if let Some(Rule::Integer(least, most)) = rule_of(&format!("{section}.{name}")) {
             let range = format!("{least} to {most}");
-            assert!(
-                comment.contains(&range),
-                "the comment of {section}.{name} does not say {range}"
-            );
+            assert!(comment.contains(&range), "the comment of {section}.{name} does not say {range}");
         }
     }
 }
@@ -369,9 +285,6 @@ fn every_default_has_one_comment_line_that_states_its_range() {
 #[test]
 fn every_default_keeps_its_rule() {
     for (key, value) in default_leaves() {
-        assert!(
-            rule_of(&key).is_some_and(|rule| rule.accepts(&value)),
-            "{key} = {value}"
-        );
+        assert!(rule_of(&key).is_some_and(|rule| rule.accepts(&value)), "{key} = {value}");
     }
 }

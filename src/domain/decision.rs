@@ -59,7 +59,10 @@ mod tests {
     fn every_row_of_the_truth_table() {
         let known = Known { last_sequence: 7, last_event_id: Some("e7"), event_id_in_ledger: false };
         assert_eq!(decide(known, 8, "e8"), Decision::Apply);
-        assert_eq!(decide(Known { event_id_in_ledger: true, ..known }, 8, "e3"), Decision::Duplicate { by_event_id: true });
+        assert_eq!(
+            decide(Known { event_id_in_ledger: true, ..known }, 8, "e3"),
+            Decision::Duplicate { by_event_id: true }
+        );
         assert_eq!(decide(known, 7, "e7"), Decision::Duplicate { by_event_id: false });
         assert_eq!(decide(known, 7, "other"), Decision::Conflict);
         assert_eq!(decide(known, 6, "e6"), Decision::Late);

@@ -2,8 +2,8 @@
 
 pub mod decimal;
 pub mod decision;
-pub mod record;
 pub mod identity;
 pub mod lag;
 pub mod page;
 pub mod poison;
+pub mod record;

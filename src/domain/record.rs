@@ -205,7 +205,10 @@ mod tests {
         }
         for (index, (generation, read)) in batch.iter().enumerate() {
             let expected = record(index as i64);
-            assert_eq!((generation, read.offset, read.key, read.payload), (index as u64, expected.offset, expected.key, expected.payload));
+            assert_eq!(
+                (generation, read.offset, read.key, read.payload),
+                (index as u64, expected.offset, expected.key, expected.payload)
+            );
             assert_eq!(read.headers.only("x-sequence"), Ok(Some(b"12".as_slice())));
             assert_eq!(read.headers.iter().last(), Some(("empty", None)));
         }

@@ -121,11 +121,8 @@ impl<V: View> Lane<V> {
             advance.counters = counters;
             if let Some(Anchored(record)) = taken {
                 advance.next_offset = record.offset + 1;
-                advance.anchor = Some(Anchor {
-                    offset: record.offset,
-                    crc: record.checksum(),
-                    timestamp_ms: record.timestamp_ms,
-                });
+                advance.anchor =
+                    Some(Anchor { offset: record.offset, crc: record.checksum(), timestamp_ms: record.timestamp_ms });
             }
             advances.insert(*partition, advance);
         }
@@ -138,7 +135,8 @@ impl<V: View> Lane<V> {
                 };
                 let reached = advances.get(&end.partition).map_or(owned.next_offset, |advance| advance.next_offset);
                 if end.offset > reached && !plan.blocked.contains_key(&end.partition) {
-                    advances.entry(end.partition).or_insert_with(|| start(end.partition, owned)).next_offset = end.offset;
+                    advances.entry(end.partition).or_insert_with(|| start(end.partition, owned)).next_offset =
+                        end.offset;
                 }
             }
         }
@@ -178,9 +176,9 @@ impl<V: View> Lane<V> {
     fn report(&self, plan: &Plan<'_, V>, advances: &[Advance], seconds: f64) {
         let metrics = &self.context.metrics;
         let tally = &plan.tally;
-        let sums = advances.iter().fold((0, 0), |sums, advance| {
-            (sums.0 + advance.counters.consumed, sums.1 + advance.counters.parked)
-        });
+        let sums = advances
+            .iter()
+            .fold((0, 0), |sums, advance| (sums.0 + advance.counters.consumed, sums.1 + advance.counters.parked));
         let (consumed, parked) = sums;
         self.context.parked_total.fetch_add(parked, std::sync::atomic::Ordering::Relaxed);
         metrics.consumed.with_label_values(&[V::NAME]).inc_by(consumed.try_into().unwrap_or(0));
@@ -242,9 +240,8 @@ impl<V: View> Lane<V> {
             })
             .collect();
         let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.0).collect();
-        let owners = V::owners_of(&session.statements, &session.client, &ids)
-            .await
-            .map_err(|error| classify(error, None))?;
+        let owners =
+            V::owners_of(&session.statements, &session.client, &ids).await.map_err(|error| classify(error, None))?;
         let stored: HashMap<&str, &str> = owners.iter().map(|(id, key)| (id.as_str(), key.as_str())).collect();
         let mut first_user: HashMap<&str, &str> = HashMap::new();
         let mut found = Vec::new();

@@ -149,12 +149,9 @@ fn held_rows<'p, V: View>(plan: &'p Plan<'_, V>) -> (Vec<HeldRow<'p>>, Vec<&'p s
     let (mut put, mut released) = (Vec::new(), Vec::new());
     for (key, work) in &plan.keys {
         match &work.entry.held {
-            Some(held) if work.held_changed => put.push(HeldRow {
-                key,
-                missing_from: work.entry.last_sequence + 1,
-                held,
-                partition: work.partition,
-            }),
+            Some(held) if work.held_changed => {
+                put.push(HeldRow { key, missing_from: work.entry.last_sequence + 1, held, partition: work.partition })
+            }
             None if work.was_held => released.push(*key),
             _ => {}
         }

@@ -267,18 +267,26 @@ impl Coordinator {
         let FetchProblem { partition, out_of_range, text } = problem;
         if out_of_range {
             let detail = match self.watermarks_of(partition).await {
-                Some((low, high)) => format!("partition {partition} now holds offsets {low} to {high}; our position is outside: {text}"),
+                Some((low, high)) => {
+                    format!("partition {partition} now holds offsets {low} to {high}; our position is outside: {text}")
+                }
                 None => format!("partition {partition}: our position is not in the log: {text}"),
             };
             let failure = truncated(&detail);
             // A re-created topic is out of range, too: the more precise name goes first.
-            let failure = self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
+            let failure =
+                self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
             if let Failure::Halt(halt) = failure {
                 self.halt(halt).await;
             }
             return;
         }
-        tracing::warn!(view = self.context.source.view, partition, error = text, "fetch failed, the client tries again");
+        tracing::warn!(
+            view = self.context.source.view,
+            partition,
+            error = text,
+            "fetch failed, the client tries again"
+        );
     }
 
     async fn watermarks_of(&self, partition: i32) -> Option<(i64, i64)> {
@@ -291,8 +299,12 @@ impl Coordinator {
         if self.is_halted() {
             return;
         }
-        let waiting: Vec<i32> =
-            self.granted.iter().filter(|(_, grant)| **grant == Grant::Waiting).map(|(partition, _)| *partition).collect();
+        let waiting: Vec<i32> = self
+            .granted
+            .iter()
+            .filter(|(_, grant)| **grant == Grant::Waiting)
+            .map(|(partition, _)| *partition)
+            .collect();
         if !waiting.is_empty() {
             self.take_over(waiting);
         }
@@ -306,7 +318,8 @@ impl Coordinator {
     async fn sweep(&mut self) -> Result<(), Failure> {
         let fail = |error| classify(error, None);
         let client = pool::connect_writer(&self.context.database, "public").await.map_err(fail)?;
-        let page = control::held_page(&client, &self.context.source, &self.sweep_after, SWEEP_PAGE).await.map_err(fail)?;
+        let page =
+            control::held_page(&client, &self.context.source, &self.sweep_after, SWEEP_PAGE).await.map_err(fail)?;
         self.sweep_after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
         let mut by_lane: BTreeMap<usize, Vec<(String, i32)>> = BTreeMap::new();
         for (key, partition) in page {
@@ -391,9 +404,10 @@ async fn try_acquire(
             blocking(move || log.watermarks(partition)).await?
         };
         // No progress yet means: from the beginning of the log.
-        let row = progress::acquire(&client, &context.source, *partition, marks.low, (topic_id.as_deref(), &context.owner))
-            .await
-            .map_err(fail)?;
+        let row =
+            progress::acquire(&client, &context.source, *partition, marks.low, (topic_id.as_deref(), &context.owner))
+                .await
+                .map_err(fail)?;
         let at_anchor = match row.anchor.filter(|anchor| anchor.offset >= marks.low && anchor.offset < marks.high) {
             None => None,
             Some(anchor) => {

@@ -234,12 +234,7 @@ pub struct FoldLimits {
 }
 
 /// Decodes one record.
-pub fn decode<'a, V: View>(
-    view: &V,
-    limits: Limits,
-    overrules: &Overrules,
-    record: Record<'a>,
-) -> Decoded<'a, V> {
+pub fn decode<'a, V: View>(view: &V, limits: Limits, overrules: &Overrules, record: Record<'a>) -> Decoded<'a, V> {
     Decoded { record, outcome: decode_event(view, limits, overrules, record) }
 }
 
@@ -288,13 +283,7 @@ impl<'a, V: View> Fold<'a, V> {
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
     /// `to_drain`, else the presence of those that the batch may meet.
-    pub fn add_key(
-        &mut self,
-        key: &'a str,
-        mut entry: KeyEntry<V::State>,
-        parked: &'a [StoredParked],
-        to_drain: bool,
-    ) {
+    pub fn add_key(&mut self, key: &'a str, mut entry: KeyEntry<V::State>, parked: &'a [StoredParked], to_drain: bool) {
         let base_sequence = entry.stored.then_some(entry.last_sequence);
         let was_held = entry.held.is_some();
         if to_drain && let Some(held) = entry.held.as_mut() {

@@ -72,15 +72,11 @@ impl LaneReader {
         mailbox: Arc<Mailbox>,
         problems: UnboundedSender<FetchProblem>,
     ) -> std::io::Result<(Arc<LaneReader>, std::thread::JoinHandle<()>)> {
-        let reader = Arc::new(LaneReader {
-            queues: Mutex::default(),
-            wake: Arc::default(),
-            stopped: AtomicBool::new(false),
-        });
+        let reader =
+            Arc::new(LaneReader { queues: Mutex::default(), wake: Arc::default(), stopped: AtomicBool::new(false) });
         let running = Arc::clone(&reader);
-        let thread = std::thread::Builder::new()
-            .name(format!("read-{lane}"))
-            .spawn(move || running.run(&mailbox, &problems))?;
+        let thread =
+            std::thread::Builder::new().name(format!("read-{lane}")).spawn(move || running.run(&mailbox, &problems))?;
         Ok((reader, thread))
     }
 

@@ -53,7 +53,8 @@ impl Observer {
             if log.is_none() {
                 log = LogReader::open(&self.kafka, &self.source.topic).ok().map(Arc::new);
             }
-            let (marks, stored) = tokio::join!(watermarks(log.as_ref()), observation::observe(&self.pool, &self.source));
+            let (marks, stored) =
+                tokio::join!(watermarks(log.as_ref()), observation::observe(&self.pool, &self.source));
             match &marks {
                 Ok(_) => {
                     silent = 0;

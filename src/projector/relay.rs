@@ -97,7 +97,15 @@ async fn publish(context: &ViewContext, publisher: &Publisher, letter: &Unpublis
             // The record is larger than the DLQ topic takes: its place and checksum go there, its bytes stay here.
             let payload = letter.payload.as_deref().unwrap_or_default();
             outgoing.payload = None;
-            outgoing.headers.push(text("x-dlq-payload", &format!("omitted; {} bytes, crc32 {:08x}; see dead_letters.id {}", payload.len(), crc32fast::hash(payload), letter.id)));
+            outgoing.headers.push(text(
+                "x-dlq-payload",
+                &format!(
+                    "omitted; {} bytes, crc32 {:08x}; see dead_letters.id {}",
+                    payload.len(),
+                    crc32fast::hash(payload),
+                    letter.id
+                ),
+            ));
             publisher.publish(&context.dlq_topic, &outgoing).await
         }
         other => other,

@@ -94,27 +94,15 @@ impl Shares {
     fn draw_copies(&mut self, fates: &mut [Fate], rng: &mut Rng) {
         for index in 0..fates.len() {
             let (before, after) = fates.split_at(index + 1);
-            let reached = before
-                .iter()
-                .map(|fate| fate.sent_at)
-                .max()
-                .unwrap_or_default();
+            let reached = before.iter().map(|fate| fate.sent_at).max().unwrap_or_default();
             let passed = after.first().map(|fate| fate.sent_at.max(reached));
-            let next = after
-                .iter()
-                .map(|fate| fate.sent_at)
-                .min()
-                .unwrap_or(u64::MAX);
+            let next = after.iter().map(|fate| fate.sent_at).min().unwrap_or(u64::MAX);
             if self.duplicates.hits(rng, next > reached + 1) {
                 let room = (next - reached - 1).min(*APART.end());
-                fates[index]
-                    .copies
-                    .push((reached + rng.u64(1..=room), Kind::Duplicate));
+                fates[index].copies.push((reached + rng.u64(1..=room), Kind::Duplicate));
             }
             if self.late.hits(rng, passed.is_some()) {
-                fates[index]
-                    .copies
-                    .push((passed.unwrap_or_default() + rng.u64(APART), Kind::Late));
+                fates[index].copies.push((passed.unwrap_or_default() + rng.u64(APART), Kind::Late));
             }
         }
     }
@@ -122,12 +110,7 @@ impl Shares {
 
 /// Every event sent when it happens.
 pub(super) fn orderly(ticks: &[u64]) -> Vec<Fate> {
-    let fate = |&sent_at| Fate {
-        kind: Kind::Applied,
-        flaw: None,
-        sent_at,
-        copies: Vec::new(),
-    };
+    let fate = |&sent_at| Fate { kind: Kind::Applied, flaw: None, sent_at, copies: Vec::new() };
     ticks.iter().map(fate).collect()
 }
 

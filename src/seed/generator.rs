@@ -215,22 +215,9 @@ impl Generator {
         }
         let records = count_records(&fates);
         for (index, (happening, fate)) in life.into_iter().zip(fates).enumerate() {
-            let Fate {
-                kind,
-                flaw,
-                sent_at,
-                copies,
-            } = fate;
+            let Fate { kind, flaw, sent_at, copies } = fate;
             let delayed_to = (sent_at != ticks[index]).then_some(sent_at);
-            let planned = Planned {
-                order,
-                index,
-                happening,
-                kind,
-                flaw,
-                delayed_to,
-                copies,
-            };
+            let planned = Planned { order, index, happening, kind, flaw, delayed_to, copies };
             self.schedule(ticks[index], Step::Happen(Box::new(planned)));
         }
         records
@@ -254,14 +241,7 @@ impl Generator {
 
     /// Writes the event down at the present time and schedules its copies.
     fn happen(&mut self, planned: Planned) -> SeedRecord {
-        let Planned {
-            order,
-            index,
-            happening,
-            flaw,
-            copies,
-            ..
-        } = planned;
+        let Planned { order, index, happening, flaw, copies, .. } = planned;
         let order_id = format!("order-{order}");
         let sequence = index + 1;
         self.summary.orders += u64::from(index == 0);
@@ -274,10 +254,7 @@ impl Generator {
             ("traceparent".to_owned(), self.traceparent().into_bytes()),
         ];
         if flaw != Some(Flaw::NoSequence) {
-            headers.insert(
-                0,
-                ("x-sequence".to_owned(), sequence.to_string().into_bytes()),
-            );
+            headers.insert(0, ("x-sequence".to_owned(), sequence.to_string().into_bytes()));
         }
         if self.rng.bool() {
             headers.push(("x-event-type".to_owned(), happening.event_type().into()));
@@ -286,11 +263,7 @@ impl Generator {
             flaw.spoil(&mut payload);
         }
         let key = (flaw != Some(Flaw::NoKey)).then(|| order_id.into_bytes());
-        let record = SeedRecord {
-            key,
-            payload,
-            headers,
-        };
+        let record = SeedRecord { key, payload, headers };
         for (tick, kind) in copies {
             self.schedule(tick, Step::Send(record.clone(), kind));
         }

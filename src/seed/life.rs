@@ -36,12 +36,7 @@ pub(super) struct Item {
 const CUSTOMERS: f64 = 500.0;
 
 /// Code, price of 100 euro cents in minor units, digits of the minor unit.
-const CURRENCIES: [(&str, u64, usize); 4] = [
-    ("EUR", 100, 2),
-    ("USD", 108, 2),
-    ("JPY", 163, 0),
-    ("PLN", 426, 2),
-];
+const CURRENCIES: [(&str, u64, usize); 4] = [("EUR", 100, 2), ("USD", 108, 2), ("JPY", 163, 0), ("PLN", 426, 2)];
 
 /// Article and price in euro cents. What ends in `-KG` is sold by weight.
 const CATALOGUE: [(&str, u64); 40] = [
@@ -96,14 +91,8 @@ pub(super) fn live(rng: &mut Rng) -> Vec<Happening> {
     let customer = (rng.f64().powi(3) * CUSTOMERS) as u32 + 1;
     let currency = CURRENCIES[[0, 0, 0, 0, 0, 1, 1, 2, 3, 3][rng.usize(..10)]];
     let placed = rng.usize(1..=4);
-    let items = (1..=placed)
-        .map(|number| item(number, currency, rng))
-        .collect();
-    let mut life = vec![Happening::Created {
-        customer,
-        currency: currency.0,
-        items,
-    }];
+    let items = (1..=placed).map(|number| item(number, currency, rng)).collect();
+    let mut life = vec![Happening::Created { customer, currency: currency.0, items }];
 
     let added = if rng.f64() < 0.3 { rng.usize(1..=2) } else { 0 };
     for number in placed + 1..=placed + added {
@@ -124,19 +113,9 @@ pub(super) fn live(rng: &mut Rng) -> Vec<Happening> {
 
 fn item(number: usize, (_, rate, digits): (&str, u64, usize), rng: &mut Rng) -> Item {
     let (sku, cents) = CATALOGUE[rng.usize(..CATALOGUE.len())];
-    let qty = if sku.ends_with("-KG") {
-        decimal(rng.u64(1..=8) * 125, 3)
-    } else {
-        rng.u64(1..=5).to_string()
-    };
+    let qty = if sku.ends_with("-KG") { decimal(rng.u64(1..=8) * 125, 3) } else { rng.u64(1..=5).to_string() };
     let tax_rate = TAX_RATES[rng.usize(..TAX_RATES.len())];
-    Item {
-        number,
-        sku,
-        qty,
-        price: decimal(cents * rate / 100, digits),
-        tax_rate,
-    }
+    Item { number, sku, qty, price: decimal(cents * rate / 100, digits), tax_rate }
 }
 
 /// `1250` with two digits is `12.50`.

@@ -65,52 +65,24 @@ impl Happening {
 }
 
 /// The event as JSON.
-pub(super) fn to_json(
-    order_id: &str,
-    sequence: usize,
-    occurred_at: Timestamp,
-    happening: &Happening,
-) -> Vec<u8> {
-    let head = Head {
-        event_id: format!("{order_id}-event-{sequence}"),
-        occurred_at,
-        order_id,
-    };
+pub(super) fn to_json(order_id: &str, sequence: usize, occurred_at: Timestamp, happening: &Happening) -> Vec<u8> {
+    let head = Head { event_id: format!("{order_id}-event-{sequence}"), occurred_at, order_id };
     let event = match happening {
-        Happening::Created {
-            customer,
-            currency,
-            items,
-        } => Event::Created {
+        Happening::Created { customer, currency, items } => Event::Created {
             head,
             customer_id: format!("customer-{customer}"),
             currency,
             items: items.iter().map(line).collect(),
         },
-        Happening::ItemAdded(item) => Event::ItemAdded {
-            head,
-            line: line(item),
-        },
+        Happening::ItemAdded(item) => Event::ItemAdded { head, line: line(item) },
         Happening::StatusChanged(status) => Event::StatusChanged { head, status },
     };
     serde_json::to_vec(&event).expect("text and numbers are always JSON")
 }
 
 fn line(item: &Item) -> Line<'_> {
-    let Item {
-        number,
-        sku,
-        qty,
-        price,
-        tax_rate,
-    } = item;
-    Line {
-        item_id: format!("item-{number}"),
-        sku,
-        qty,
-        price,
-        tax_rate: *tax_rate,
-    }
+    let Item { number, sku, qty, price, tax_rate } = item;
+    Line { item_id: format!("item-{number}"), sku, qty, price, tax_rate: *tax_rate }
 }
 
 /// How a record is broken.
@@ -130,13 +102,7 @@ pub(super) enum Flaw {
 
 impl Flaw {
     pub(super) fn any(rng: &mut Rng) -> Flaw {
-        let flaws = [
-            Flaw::BadBytes,
-            Flaw::NoSequence,
-            Flaw::WrongType,
-            Flaw::MissingField,
-            Flaw::NoKey,
-        ];
+        let flaws = [Flaw::BadBytes, Flaw::NoSequence, Flaw::WrongType, Flaw::MissingField, Flaw::NoKey];
         flaws[rng.usize(..flaws.len())]
     }
 
@@ -147,14 +113,9 @@ impl Flaw {
                 payload.truncate(payload.len() / 2);
                 payload.extend([0xff, 0xfe, 0x00]);
             }
-            Flaw::WrongType => edit(payload, |event| {
-                event["occurredAt"] = json!({ "when": "yesterday" })
-            }),
+            Flaw::WrongType => edit(payload, |event| event["occurredAt"] = json!({ "when": "yesterday" })),
             Flaw::MissingField => edit(payload, |event| {
-                event
-                    .as_object_mut()
-                    .expect("events are objects")
-                    .remove("eventId");
+                event.as_object_mut().expect("events are objects").remove("eventId");
             }),
             Flaw::NoSequence | Flaw::NoKey => {}
         }

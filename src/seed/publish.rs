@@ -84,9 +84,8 @@ pub async fn publish(
 /// Creates the topics that do not exist yet, each with this many partitions and the broker's default
 /// replication. Existing topics are left as they are.
 pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> = client_config(bootstrap)
-        .create()
-        .context("the Kafka admin client cannot start")?;
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(bootstrap).create().context("the Kafka admin client cannot start")?;
     // Asking first spares brokers that create topics only by other means, such as in-process ones.
     let existing = list_topics(bootstrap.to_owned()).await?;
     let missing: Vec<NewTopic> = topics
@@ -114,24 +113,15 @@ async fn list_topics(bootstrap: String) -> anyhow::Result<Vec<String>> {
     let names = tokio::task::spawn_blocking(move || {
         let admin: AdminClient<DefaultClientContext> = client_config(&bootstrap).create()?;
         let metadata = admin.inner().fetch_metadata(None, ANSWER_TIMEOUT);
-        let metadata =
-            metadata.with_context(|| format!("no Kafka broker answers at {bootstrap}"))?;
-        anyhow::Ok(
-            metadata
-                .topics()
-                .iter()
-                .map(|topic| topic.name().to_owned())
-                .collect(),
-        )
+        let metadata = metadata.with_context(|| format!("no Kafka broker answers at {bootstrap}"))?;
+        anyhow::Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     });
     names.await.context("listing topics was interrupted")?
 }
 
 fn client_config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", bootstrap)
-        .set("client.id", "streamview-seed");
+    config.set("bootstrap.servers", bootstrap).set("client.id", "streamview-seed");
     config
 }
 
@@ -139,10 +129,7 @@ fn producer(bootstrap: &str) -> anyhow::Result<ThreadedProducer<Deliveries>> {
     client_config(bootstrap)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
-        .set(
-            "message.timeout.ms",
-            DELIVERY_TIMEOUT.as_millis().to_string(),
-        )
+        .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
         // The Java client's choice of partition, so that keys stay where other producers put them.
         .set("partitioner", "murmur2_random")
         .create_with_context(Deliveries::default())
@@ -150,22 +137,13 @@ fn producer(bootstrap: &str) -> anyhow::Result<ThreadedProducer<Deliveries>> {
 }
 
 /// Hands a record to the producer; waits while its queue is full.
-async fn send(
-    producer: &ThreadedProducer<Deliveries>,
-    topic: &str,
-    record: &SeedRecord,
-) -> anyhow::Result<()> {
+async fn send(producer: &ThreadedProducer<Deliveries>, topic: &str, record: &SeedRecord) -> anyhow::Result<()> {
     loop {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for (key, value) in &record.headers {
-            headers = headers.insert(Header {
-                key,
-                value: Some(value),
-            });
+            headers = headers.insert(Header { key, value: Some(value) });
         }
-        let mut message = BaseRecord::<[u8], [u8]>::to(topic)
-            .payload(&record.payload)
-            .headers(headers);
+        let mut message = BaseRecord::<[u8], [u8]>::to(topic).payload(&record.payload).headers(headers);
         if let Some(key) = &record.key {
             message = message.key(key);
         }
@@ -199,20 +177,14 @@ impl ProducerContext for Deliveries {
             return;
         };
         self.failed.fetch_add(1, Ordering::Relaxed);
-        let mut first = self
-            .first_error
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut first = self.first_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         first.get_or_insert_with(|| err.to_string());
     }
 }
 
 impl Deliveries {
     fn summary(&self, generated: SeedSummary) -> Summary {
-        let first_error = self
-            .first_error
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let first_error = self.first_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         Summary {
             generated,
             delivered: self.delivered.load(Ordering::Relaxed),
@@ -225,11 +197,7 @@ impl Deliveries {
 /// Says how many records are due. Behind schedule it catches up, so the rate holds on average.
 enum Pace {
     Unlimited,
-    PerSecond {
-        rate: f64,
-        start: Instant,
-        ticks: tokio::time::Interval,
-    },
+    PerSecond { rate: f64, start: Instant, ticks: tokio::time::Interval },
 }
 
 impl Pace {
@@ -239,11 +207,7 @@ impl Pace {
         };
         let mut ticks = tokio::time::interval(BURST);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Pace::PerSecond {
-            rate,
-            start: Instant::now(),
-            ticks,
-        }
+        Pace::PerSecond { rate, start: Instant::now(), ticks }
     }
 
     async fn next_burst(&mut self, sent: u64) -> u64 {
@@ -278,23 +242,13 @@ mod tests {
         let bootstrap = cluster.bootstrap_servers();
         create_topics(&bootstrap, &[("orders", 3)]).await.unwrap();
 
-        let plan = SeedPlan {
-            poison: 0.1,
-            ..SeedPlan::orderly(200, 1)
-        };
+        let plan = SeedPlan { poison: 0.1, ..SeedPlan::orderly(200, 1) };
         let mut told = 0;
         let cancel = CancellationToken::new();
-        let summary = publish(&bootstrap, "orders", &plan, None, cancel, |sent| {
-            told = sent
-        })
-        .await
-        .unwrap();
+        let summary = publish(&bootstrap, "orders", &plan, None, cancel, |sent| told = sent).await.unwrap();
 
         assert_eq!(summary.generated.records, plan.generate().count() as u64);
-        assert_eq!(
-            (summary.delivered, summary.failed),
-            (summary.generated.records, 0)
-        );
+        assert_eq!((summary.delivered, summary.failed), (summary.generated.records, 0));
         assert_eq!(told, summary.delivered);
     }
 
@@ -312,9 +266,7 @@ mod tests {
 
         let plan = SeedPlan::orderly(u64::MAX, 1);
         let bootstrap = cluster.bootstrap_servers();
-        let summary = publish(&bootstrap, "orders", &plan, Some(500.0), cancel, progress)
-            .await
-            .unwrap();
+        let summary = publish(&bootstrap, "orders", &plan, Some(500.0), cancel, progress).await.unwrap();
 
         assert!((20..200).contains(&summary.delivered), "{summary:?}");
         assert_eq!(summary.delivered, summary.generated.records);

@@ -25,12 +25,8 @@ pub fn cache_folder() -> Result<PathBuf> {
         _ => bail!("no place for cached servers: set XDG_CACHE_HOME or HOME"),
     };
     let folder = base.join("streamview");
-    fs::create_dir_all(&folder).with_context(|| {
-        format!(
-            "creating {}; set XDG_CACHE_HOME to a writable folder",
-            folder.display()
-        )
-    })?;
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("creating {}; set XDG_CACHE_HOME to a writable folder", folder.display()))?;
     Ok(folder)
 }
 
@@ -64,8 +60,7 @@ fn lock_exclusively(path: &Path) -> Result<File> {
         .write(true)
         .open(path)
         .with_context(|| format!("opening the lock {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("locking {}", path.display()))?;
+    file.lock().with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
 }
 
@@ -107,10 +102,7 @@ impl RunFolder {
     /// A new empty folder in it, `<name>-<number>`, for one server.
     pub fn server_folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.path.join(format!("{name}-{:08x}", fastrand::u32(..)));
-        fs::DirBuilder::new()
-            .mode(0o711)
-            .create(&folder)
-            .with_context(|| format!("creating {}", folder.display()))?;
+        fs::DirBuilder::new().mode(0o711).create(&folder).with_context(|| format!("creating {}", folder.display()))?;
         Ok(folder)
     }
 }

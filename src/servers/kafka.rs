@@ -44,13 +44,7 @@ pub struct KafkaOptions {
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        KafkaOptions {
-            port: None,
-            data_dir: None,
-            heap_mb: 512,
-            optimise: false,
-            settings: Vec::new(),
-        }
+        KafkaOptions { port: None, data_dir: None, heap_mb: 512, optimise: false, settings: Vec::new() }
     }
 }
 
@@ -74,19 +68,10 @@ impl KafkaServer {
         let formatted = kafka.data_dir().join("meta.properties").exists();
         if !formatted {
             fs::create_dir_all(kafka.data_dir()).context("creating Kafka's data directory")?;
-            copy_tree(
-                &kafka.installation.prepared.join("formatted"),
-                &kafka.data_dir(),
-                None,
-            )?;
+            copy_tree(&kafka.installation.prepared.join("formatted"), &kafka.data_dir(), None)?;
             // The template's identity must not be shared: clients may compare cluster ids.
-            let identity = format!(
-                "version=1\nnode.id=1\ncluster.id={}\ndirectory.id={}\n",
-                new_id(),
-                new_id()
-            );
-            fs::write(kafka.data_dir().join("meta.properties"), identity)
-                .context("writing meta.properties")?;
+            let identity = format!("version=1\nnode.id=1\ncluster.id={}\ndirectory.id={}\n", new_id(), new_id());
+            fs::write(kafka.data_dir().join("meta.properties"), identity).context("writing meta.properties")?;
         }
         kafka.launch(&[])?;
         Ok(kafka)
@@ -132,10 +117,7 @@ impl KafkaServer {
 
     fn new(installation: Installation, options: KafkaOptions) -> Result<KafkaServer> {
         let (folder, throw_away) = match &options.data_dir {
-            Some(kept) => (
-                std::path::absolute(kept).context("resolving the data directory")?,
-                None,
-            ),
+            Some(kept) => (std::path::absolute(kept).context("resolving the data directory")?, None),
             None => {
                 let run = RunFolder::current()?;
                 (run.server_folder("kafka")?, Some(run))
@@ -144,21 +126,9 @@ impl KafkaServer {
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         let port = options.port.map_or_else(free_port, Ok)?;
         let controller_port = free_port()?;
-        let kafka = KafkaServer {
-            server: None,
-            installation,
-            options,
-            port,
-            controller_port,
-            folder,
-            throw_away,
-        };
+        let kafka = KafkaServer { server: None, installation, options, port, controller_port, folder, throw_away };
         fs::write(kafka.folder.join("log4j2.properties"), LOGGING).context("writing log4j2.properties")?;
-        let properties: String = kafka
-            .properties()
-            .iter()
-            .map(|(name, value)| format!("{name}={value}\n"))
-            .collect();
+        let properties: String = kafka.properties().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(kafka.folder.join("server.properties"), properties).context("writing server.properties")?;
         Ok(kafka)
     }
@@ -189,10 +159,7 @@ impl KafkaServer {
         if self.was_killed() {
             // The default of 9 s is what a restart would wait; kept for servers that were never killed,
             // because a busy machine can miss heartbeats for a second.
-            for short in [
-                "broker.session.timeout.ms=1500",
-                "broker.heartbeat.interval.ms=300",
-            ] {
+            for short in ["broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=300"] {
                 command.args(["--override", short]);
             }
         }
@@ -219,20 +186,11 @@ impl KafkaServer {
         let ours = [
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            (
-                "controller.quorum.voters",
-                format!("1@127.0.0.1:{controller_port}"),
-            ),
-            (
-                "listeners",
-                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"),
-            ),
+            ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
+            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}")),
             ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
             ("controller.listener.names", "CONTROLLER".to_owned()),
-            (
-                "listener.security.protocol.map",
-                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
-            ),
+            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
             ("log.dirs", self.data_dir().display().to_string()),
             ("auto.create.topics.enable", "false".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
@@ -253,16 +211,8 @@ impl KafkaServer {
 impl Drop for KafkaServer {
     fn drop(&mut self) {
         // A kept folder is closed in order, which spares the next start its recovery.
-        let ended = if self.throw_away.is_some() {
-            self.kill_hard()
-        } else {
-            self.stop()
-        };
-        let removed = if self.throw_away.is_some() {
-            remove_tree(&self.folder)
-        } else {
-            Ok(())
-        };
+        let ended = if self.throw_away.is_some() { self.kill_hard() } else { self.stop() };
+        let removed = if self.throw_away.is_some() { remove_tree(&self.folder) } else { Ok(()) };
         for error in [ended, removed].into_iter().filter_map(Result::err) {
             eprintln!("Kafka on port {}: {error:#}", self.port);
         }
@@ -300,50 +250,30 @@ impl Installation {
         let prepared = servers.join(format!("kafka-{KAFKA_VERSION}-java-{java_version}"));
         build_once(&prepared, |unfinished| {
             eprintln!("preparing Apache Kafka {KAFKA_VERSION} for Java {java_version} (10 s, once)");
-            let first = Installation {
-                java: java.clone(),
-                class_path: class_path.clone(),
-                prepared: unfinished.into(),
-            };
+            let first =
+                Installation { java: java.clone(), class_path: class_path.clone(), prepared: unfinished.into() };
             first.fill_prepared()
         })?;
-        Ok(Installation {
-            java,
-            class_path,
-            prepared,
-        })
+        Ok(Installation { java, class_path, prepared })
     }
 
     fn fill_prepared(self) -> Result<()> {
         let prepared = self.prepared.clone();
         let mut kafka = KafkaServer::new(self, KafkaOptions::default())?;
         let mut command = kafka.installation.java_command(&kafka.folder);
-        command.args([
-            "kafka.tools.StorageTool",
-            "format",
-            "-c",
-            "server.properties",
-            "-t",
-            &new_id(),
-        ]);
+        command.args(["kafka.tools.StorageTool", "format", "-c", "server.properties", "-t", &new_id()]);
         let mut format = ChildServer::start(kafka.server_command("formatting for Kafka", command))?;
         format.wait_until_done(START_PATIENCE)?;
         fs::create_dir(prepared.join("formatted")).context("creating the formatted template")?;
         copy_tree(&kafka.data_dir(), &prepared.join("formatted"), None)?;
-        kafka.launch(&[format!(
-            "-XX:ArchiveClassesAtExit={}",
-            prepared.join("classes.jsa").display()
-        )])?;
+        kafka.launch(&[format!("-XX:ArchiveClassesAtExit={}", prepared.join("classes.jsa").display())])?;
         kafka.stop()
     }
 
     fn java_command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.java);
         command.current_dir(folder).arg("-XX:+UseSerialGC");
-        command
-            .arg("-Dlog4j2.configurationFile=log4j2.properties")
-            .arg("-cp")
-            .arg(&self.class_path);
+        command.arg("-Dlog4j2.configurationFile=log4j2.properties").arg("-cp").arg(&self.class_path);
         command
     }
 }
@@ -353,9 +283,7 @@ fn find_java() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let candidates = match home {
         Some(home) => vec![PathBuf::from(home).join("bin/java")],
-        None => env::split_paths(&path)
-            .map(|folder| folder.join("java"))
-            .collect(),
+        None => env::split_paths(&path).map(|folder| folder.join("java")).collect(),
     };
     match candidates.iter().find(|program| program.is_file()) {
         Some(java) => Ok(java.clone()),
@@ -374,12 +302,7 @@ fn check_java(java: &Path) -> Result<String> {
         .with_context(|| format!("running {}", java.display()))?;
     let text = String::from_utf8_lossy(&output.stderr);
     let version = java_version(&text).with_context(|| format!("{} -version said: {text}", java.display()))?;
-    let major: u32 = version
-        .split(['.', '-', '+'])
-        .next()
-        .unwrap_or_default()
-        .parse()
-        .unwrap_or(0);
+    let major: u32 = version.split(['.', '-', '+']).next().unwrap_or_default().parse().unwrap_or(0);
     if major < OLDEST_JAVA {
         bail!(
             "{} is Java {version}, and Kafka {KAFKA_VERSION} needs {OLDEST_JAVA} or newer: install \
@@ -400,10 +323,7 @@ fn java_version(text: &str) -> Option<&str> {
 /// only one order.
 fn class_path(lib: &Path) -> Result<String> {
     let entries = fs::read_dir(lib).with_context(|| format!("reading {}", lib.display()))?;
-    let mut jars: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.path().display().to_string())
-        .collect();
+    let mut jars: Vec<String> = entries.flatten().map(|entry| entry.path().display().to_string()).collect();
     jars.sort();
     Ok(jars.join(":"))
 }
@@ -413,12 +333,7 @@ fn fetch_jars(folder: &Path) -> Result<()> {
     eprintln!("fetching Apache Kafka {KAFKA_VERSION} (54 MB, once)");
     fs::write(folder.join("pom.xml"), pom()).context("writing pom.xml")?;
     let mut command = Command::new("mvn");
-    command.args([
-        "--batch-mode",
-        "--quiet",
-        "dependency:copy-dependencies",
-        "-DoutputDirectory=lib",
-    ]);
+    command.args(["--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib"]);
     command.current_dir(folder);
     let maven = ChildServer::start(ServerCommand {
         name: "Maven".to_owned(),
@@ -428,8 +343,7 @@ fn fetch_jars(folder: &Path) -> Result<()> {
         orphan_signal: Signal::Terminate,
         account: None,
     });
-    let mut maven =
-        maven.context("Kafka's jars come from Maven: run `scripts/setup --tests`, or install `maven`")?;
+    let mut maven = maven.context("Kafka's jars come from Maven: run `scripts/setup --tests`, or install `maven`")?;
     maven.wait_until_done(FETCH_PATIENCE)
 }
 
@@ -457,11 +371,7 @@ fn new_id() -> String {
     let first = LETTERS[fastrand::usize(..52)];
     let middle = iter::repeat_with(|| LETTERS[fastrand::usize(..64)]).take(20);
     let last = b"AQgw"[fastrand::usize(..4)]; // 128 bits leave two for the last letter
-    iter::once(first)
-        .chain(middle)
-        .chain(iter::once(last))
-        .map(char::from)
-        .collect()
+    iter::once(first).chain(middle).chain(iter::once(last)).map(char::from).collect()
 }
 
 /// True when the broker lists itself and has its coordinators for groups and for transactions.
@@ -492,13 +402,7 @@ fn request(stream: &mut TcpStream, api_key: i16, version: i16, body: &[u8]) -> i
     const CORRELATION: [u8; 4] = [0, 0, 0, 7];
     const NO_CLIENT_ID: [u8; 2] = [0xff, 0xff];
     let size = i32::try_from(10 + body.len()).map_err(io::Error::other)?;
-    let header = [
-        &size.to_be_bytes()[..],
-        &api_key.to_be_bytes(),
-        &version.to_be_bytes(),
-        &CORRELATION,
-        &NO_CLIENT_ID,
-    ];
+    let header = [&size.to_be_bytes()[..], &api_key.to_be_bytes(), &version.to_be_bytes(), &CORRELATION, &NO_CLIENT_ID];
     stream.write_all(&[&header.concat()[..], body].concat())?;
     let mut size = [0; 4];
     stream.read_exact(&mut size)?;

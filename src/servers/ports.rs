@@ -24,11 +24,7 @@ pub fn free_port() -> Result<u16> {
             return Ok(port);
         }
     }
-    bail!(
-        "no free port between {} and {} on 127.0.0.1",
-        PORTS.start,
-        PORTS.end
-    )
+    bail!("no free port between {} and {} on 127.0.0.1", PORTS.start, PORTS.end)
 }
 
 #[cfg(test)]

@@ -16,9 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use super::folders::{RunFolder, build_once, cache_folder, copy_tree, give_to, remove_tree};
 use super::ports::free_port;
-use super::process::{
-    Account, ChildServer, ServerCommand, Signal, is_gone, process_state, send_signal, wait_until,
-};
+use super::process::{Account, ChildServer, ServerCommand, Signal, is_gone, process_state, send_signal, wait_until};
 
 const OLDEST_MAJOR: u32 = 15;
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -73,16 +71,7 @@ impl Postgres {
         prepare_data(&data_dir, &template, &binaries, account.as_ref())?;
         let log_file = data_dir.with_added_extension("log");
         let port = options.port.map_or_else(free_port, Ok)?;
-        let mut postgres = Postgres {
-            server: None,
-            binaries,
-            account,
-            options,
-            port,
-            data_dir,
-            log_file,
-            throw_away,
-        };
+        let mut postgres = Postgres { server: None, binaries, account, options, port, data_dir, log_file, throw_away };
         postgres.launch()?;
         Ok(postgres)
     }
@@ -154,9 +143,7 @@ impl Postgres {
         // Its process id may belong to somebody else by now, which PostgreSQL would take for a live
         // server. Ours is known to be gone.
         match fs::remove_file(self.data_dir.join("postmaster.pid")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("removing postmaster.pid")
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("removing postmaster.pid"),
             _ => self.launch(),
         }
     }
@@ -205,9 +192,7 @@ impl Postgres {
             ("log_timezone", "UTC"),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        ours.into_iter()
-            .chain(self.options.settings.iter().cloned())
-            .collect()
+        ours.into_iter().chain(self.options.settings.iter().cloned()).collect()
     }
 }
 
@@ -219,10 +204,7 @@ impl Drop for Postgres {
             (Some(mut server), Some(_)) => server.stop_with(Signal::Quit, STOP_PATIENCE),
             (Some(mut server), None) => server.stop(STOP_PATIENCE),
         };
-        let removed = self
-            .throw_away
-            .as_ref()
-            .map_or(Ok(()), |(folder, _)| remove_tree(folder));
+        let removed = self.throw_away.as_ref().map_or(Ok(()), |(folder, _)| remove_tree(folder));
         for error in [ended, removed].into_iter().filter_map(Result::err) {
             eprintln!("PostgreSQL on port {}: {error:#}", self.port);
         }
@@ -241,10 +223,7 @@ impl Binaries {
             None => candidate_folders(),
         };
         let Some(folder) = candidates.iter().find(|folder| holds_a_server(folder)) else {
-            let looked_in: Vec<String> = candidates
-                .iter()
-                .map(|folder| folder.display().to_string())
-                .collect();
+            let looked_in: Vec<String> = candidates.iter().map(|folder| folder.display().to_string()).collect();
             bail!(
                 "no PostgreSQL binaries found: looked for `initdb` and `postgres` in {}; install the package \
                  `postgresql` or set STREAMVIEW_POSTGRES_BIN to the folder that holds them",
@@ -252,9 +231,7 @@ impl Binaries {
             );
         };
         let version = version_of(folder)?;
-        let major: u32 = major_of(&version)
-            .parse()
-            .with_context(|| format!("odd PostgreSQL version {version}"))?;
+        let major: u32 = major_of(&version).parse().with_context(|| format!("odd PostgreSQL version {version}"))?;
         if major < OLDEST_MAJOR {
             bail!(
                 "PostgreSQL {version} in {} is too old: install {OLDEST_MAJOR} or newer, or set \
@@ -262,10 +239,7 @@ impl Binaries {
                 folder.display()
             );
         }
-        Ok(Binaries {
-            folder: folder.clone(),
-            version,
-        })
+        Ok(Binaries { folder: folder.clone(), version })
     }
 }
 
@@ -307,9 +281,7 @@ fn versioned_folders(parent: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> 
 }
 
 fn holds_a_server(folder: &Path) -> bool {
-    ["initdb", "postgres"]
-        .iter()
-        .all(|program| folder.join(program).is_file())
+    ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
 fn version_of(folder: &Path) -> Result<String> {
@@ -322,16 +294,12 @@ fn version_of(folder: &Path) -> Result<String> {
     // postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.split_whitespace().nth(2);
-    Ok(version
-        .with_context(|| format!("{} --version said: {text}", program.display()))?
-        .to_owned())
+    Ok(version.with_context(|| format!("{} --version said: {text}", program.display()))?.to_owned())
 }
 
 /// `15` of `15.13`, `18` of `18beta1`.
 fn major_of(version: &str) -> &str {
-    let end = version
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(version.len());
+    let end = version.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(version.len());
     &version[..end]
 }
 
@@ -354,18 +322,8 @@ fn template(binaries: &Binaries, account: Option<&Account>) -> Result<PathBuf> {
 
 fn run_initdb(binaries: &Binaries, data: &Path, log_file: &Path, account: Option<&Account>) -> Result<()> {
     let mut command = Command::new(binaries.folder.join("initdb"));
-    command.args([
-        "-U",
-        "postgres",
-        "--auth=trust",
-        "--locale=C",
-        "--encoding=UTF8",
-        "--no-sync",
-        "-D",
-    ]);
-    command
-        .arg(data)
-        .current_dir(data.parent().context("a data directory has a parent")?);
+    command.args(["-U", "postgres", "--auth=trust", "--locale=C", "--encoding=UTF8", "--no-sync", "-D"]);
+    command.arg(data).current_dir(data.parent().context("a data directory has a parent")?);
     let mut initdb = ChildServer::start(ServerCommand {
         name: "initdb".to_owned(),
         command,
@@ -381,10 +339,7 @@ fn prepare_data(data: &Path, template: &Path, binaries: &Binaries, account: Opti
     let version_file = data.join("PG_VERSION");
     if !version_file.exists() {
         if data.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!(
-                "{} holds other files: name an empty folder for PostgreSQL's data",
-                data.display()
-            );
+            bail!("{} holds other files: name an empty folder for PostgreSQL's data", data.display());
         }
         let parent = data.parent().context("a data directory has a parent")?;
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
@@ -453,19 +408,12 @@ mod tests {
             fs::create_dir(parent.path().join(name)).expect("folder");
         }
         let folders = versioned_folders(parent.path(), "", "bin");
-        assert_eq!(
-            folders,
-            ["16/bin", "15/bin", "9/bin"].map(|folder| parent.path().join(folder))
-        );
+        assert_eq!(folders, ["16/bin", "15/bin", "9/bin"].map(|folder| parent.path().join(folder)));
     }
 
     #[test]
     fn a_killed_server_comes_back_on_the_same_port() {
-        let mut postgres = Postgres::start(PostgresOptions {
-            durable: true,
-            ..Default::default()
-        })
-        .expect("starts");
+        let mut postgres = Postgres::start(PostgresOptions { durable: true, ..Default::default() }).expect("starts");
         let folder = postgres.data_dir().to_owned();
         let port = postgres.port();
         assert!(accepts_connections(port));

@@ -82,9 +82,7 @@ impl Account {
                 return Ok(Some(account));
             }
         }
-        bail!(
-            "running as root, and neither the user postgres nor nobody exists: add one, or run as another user"
-        )
+        bail!("running as root, and neither the user postgres nor nobody exists: add one, or run as another user")
     }
 }
 
@@ -93,11 +91,7 @@ fn find_account(passwd: &str, name: &str) -> Option<Account> {
     let mut ids = line.split(':').skip(2);
     let uid = ids.next()?.parse().ok()?;
     let gid = ids.next()?.parse().ok()?;
-    Some(Account {
-        name: name.to_owned(),
-        uid,
-        gid,
-    })
+    Some(Account { name: name.to_owned(), uid, gid })
 }
 
 /// The user id that this process acts with.
@@ -119,14 +113,7 @@ pub struct ChildServer {
 impl ChildServer {
     /// Starts the process; it is not yet ready, see [`ChildServer::wait_until_ready`].
     pub fn start(server: ServerCommand) -> Result<ChildServer> {
-        let ServerCommand {
-            name,
-            mut command,
-            log_file,
-            stop_signal,
-            orphan_signal,
-            account,
-        } = server;
+        let ServerCommand { name, mut command, log_file, stop_signal, orphan_signal, account } = server;
         let log = open_log(&log_file)?;
         let log_for_errors = log.try_clone().context("duplicating the log's handle")?;
         command.stdin(Stdio::null()).stdout(log).stderr(log_for_errors);
@@ -174,17 +161,13 @@ impl ChildServer {
 
     /// `None` while the process runs.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .with_context(|| format!("asking for the state of {}", self.name))
+        self.child.try_wait().with_context(|| format!("asking for the state of {}", self.name))
     }
 
     /// For a program that ends by itself: waits for it and fails unless it succeeds, with the end of its log.
     pub fn wait_until_done(&mut self, patience: Duration) -> Result<()> {
         let what = format!("{} to end", self.name);
-        let ended = wait_until(Instant::now() + patience, &what, || {
-            Ok(self.exit_status()?.is_some())
-        });
+        let ended = wait_until(Instant::now() + patience, &what, || Ok(self.exit_status()?.is_some()));
         let outcome = match (ended, self.exit_status()?) {
             (Ok(()), Some(status)) if status.success() => return Ok(()),
             (Ok(()), Some(status)) => anyhow!("{} failed: {status}", self.name),
@@ -196,12 +179,8 @@ impl ChildServer {
 
     /// `SIGKILL`, then waits for the end. Fine on a process that is already gone.
     pub fn kill_hard(&mut self) -> Result<()> {
-        self.child
-            .kill()
-            .with_context(|| format!("killing {}", self.name))?;
-        self.child
-            .wait()
-            .with_context(|| format!("waiting for the end of {}", self.name))?;
+        self.child.kill().with_context(|| format!("killing {}", self.name))?;
+        self.child.wait().with_context(|| format!("waiting for the end of {}", self.name))?;
         Ok(())
     }
 
@@ -217,9 +196,7 @@ impl ChildServer {
         }
         send_signal(self.child.id(), signal).with_context(|| format!("stopping {}", self.name))?;
         let what = format!("{} to stop", self.name);
-        let stopped = wait_until(Instant::now() + grace, &what, || {
-            Ok(self.exit_status()?.is_some())
-        });
+        let stopped = wait_until(Instant::now() + grace, &what, || Ok(self.exit_status()?.is_some()));
         if stopped.is_err() {
             self.kill_hard()?;
         }
@@ -249,10 +226,7 @@ pub fn wait_until(deadline: Instant, what: &str, mut probe: impl FnMut() -> Resu
     let mut pause = Duration::from_millis(2);
     while !probe()? {
         if Instant::now() >= deadline {
-            bail!(
-                "gave up waiting for {what} after {:.1} s",
-                started.elapsed().as_secs_f64()
-            );
+            bail!("gave up waiting for {what} after {:.1} s", started.elapsed().as_secs_f64());
         }
         thread::park_timeout(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -322,11 +296,7 @@ fn spawn_on_servers_thread(command: Command, orphan_signal: Signal) -> Result<Ch
     let requests = SERVERS_THREAD.get_or_init(start_servers_thread);
     let (answer, child) = channel();
     requests
-        .send(SpawnRequest {
-            command,
-            orphan_signal,
-            answer,
-        })
+        .send(SpawnRequest { command, orphan_signal, answer })
         .map_err(|_| anyhow!("the thread `servers` is gone"))?;
     Ok(child.recv().context("the thread `servers` is gone")??)
 }
@@ -336,12 +306,7 @@ fn start_servers_thread() -> Sender<SpawnRequest> {
     thread::Builder::new()
         .name("servers".to_owned())
         .spawn(move || {
-            for SpawnRequest {
-                command,
-                orphan_signal,
-                answer,
-            } in requests
-            {
+            for SpawnRequest { command, orphan_signal, answer } in requests {
                 if answer.send(spawn_tied(command, orphan_signal)).is_err() {
                     eprintln!("nobody waits for the server that was just started");
                 }
@@ -411,30 +376,21 @@ mod tests {
     fn a_server_outlives_the_thread_that_asked_for_it_and_dies_when_dropped() {
         let directory = tempfile::tempdir().expect("temp dir");
         let command = sleeper(directory.path(), "exec sleep 60");
-        let mut server = thread::spawn(move || ChildServer::start(command))
-            .join()
-            .expect("no panic")
-            .expect("starts");
+        let mut server = thread::spawn(move || ChildServer::start(command)).join().expect("no panic").expect("starts");
         assert_eq!(server.exit_status().expect("a state"), None);
 
         let pid = server.pid();
         drop(server);
 
-        assert!(
-            send_signal(pid, Signal::Terminate).is_err(),
-            "the process is gone"
-        );
+        assert!(send_signal(pid, Signal::Terminate).is_err(), "the process is gone");
     }
 
     #[test]
     fn an_early_exit_shows_the_end_of_the_log() {
         let directory = tempfile::tempdir().expect("temp dir");
-        let mut server =
-            ChildServer::start(sleeper(directory.path(), "seq 1 50; exit 3")).expect("the shell starts");
+        let mut server = ChildServer::start(sleeper(directory.path(), "seq 1 50; exit 3")).expect("the shell starts");
 
-        let error = server
-            .wait_until_ready(Duration::from_secs(10), || false)
-            .expect_err("it exits");
+        let error = server.wait_until_ready(Duration::from_secs(10), || false).expect_err("it exits");
 
         let message = format!("{error:#}");
         assert!(message.contains("31\n32\n"), "{message}");
@@ -448,9 +404,7 @@ mod tests {
         let script = "trap '' TERM; echo ready; while :; do sleep 1; done";
         let mut server = ChildServer::start(sleeper(directory.path(), script)).expect("the shell starts");
         let log = directory.path().join("log");
-        server
-            .wait_until_ready(Duration::from_secs(10), || log_tail(&log).contains("ready"))
-            .expect("ready");
+        server.wait_until_ready(Duration::from_secs(10), || log_tail(&log).contains("ready")).expect("ready");
 
         server.stop(Duration::from_millis(50)).expect("stops");
 
@@ -465,10 +419,8 @@ mod tests {
 
         drop(watchdog.stdin.take());
 
-        wait_until(Instant::now() + Duration::from_secs(10), "the kill", || {
-            Ok(server.exit_status()?.is_some())
-        })
-        .expect("killed");
+        wait_until(Instant::now() + Duration::from_secs(10), "the kill", || Ok(server.exit_status()?.is_some()))
+            .expect("killed");
         watchdog.wait().expect("the watchdog ends");
     }
 
@@ -497,10 +449,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         let pid_file = directory.path().join("pid");
         wait_until(deadline, "the grandchild", || Ok(pid_file.exists())).expect("it starts");
-        let pid = fs::read_to_string(pid_file)
-            .expect("read")
-            .parse()
-            .expect("a number");
+        let pid = fs::read_to_string(pid_file).expect("read").parse().expect("a number");
         assert!(!is_gone(pid));
 
         parent.kill().expect("killed");
@@ -511,13 +460,8 @@ mod tests {
 
     #[test]
     fn accounts_are_read_from_passwd_lines() {
-        let passwd =
-            "root:x:0:0:root:/root:/bin/bash\npostgres:x:104:107:,,,:/var/lib/postgresql:/bin/bash\n";
-        let expected = Account {
-            name: "postgres".to_owned(),
-            uid: 104,
-            gid: 107,
-        };
+        let passwd = "root:x:0:0:root:/root:/bin/bash\npostgres:x:104:107:,,,:/var/lib/postgresql:/bin/bash\n";
+        let expected = Account { name: "postgres".to_owned(), uid: 104, gid: 107 };
         assert_eq!(find_account(passwd, "postgres"), Some(expected));
         assert_eq!(find_account(passwd, "post"), None);
     }

@@ -152,7 +152,8 @@ impl ControlStatements {
     pub async fn put_held(&self, client: &Connection, source: &Source, rows: &[HeldRow<'_>]) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
         let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from).collect();
-        let missing_to: Vec<Option<i64>> = rows.iter().map(|row| row.held.first_parked.map(|first| first - 1)).collect();
+        let missing_to: Vec<Option<i64>> =
+            rows.iter().map(|row| row.held.first_parked.map(|first| first - 1)).collect();
         let counts: Vec<i32> = rows.iter().map(|row| row.held.parked_count).collect();
         let bytes: Vec<i64> = rows.iter().map(|row| row.held.parked_bytes).collect();
         let refused: Vec<String> = rows.iter().map(|row| array_text(&row.held.refused)).collect();
@@ -252,8 +253,6 @@ pub async fn held_page(
     after: &str,
     limit: i64,
 ) -> Result<Vec<(String, i32)>, DbError> {
-    let rows = client
-        .query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit])
-        .await?;
+    let rows = client.query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -31,7 +31,9 @@ pub async fn check(client: &Connection) -> Result<()> {
     let found: Option<i32> = client.query_one("select max(version) from refinery_schema_history", &[]).await?.get(0);
     let found = i64::from(found.unwrap_or(0));
     if found != i64::from(wanted) {
-        bail!("the database is at migration {found}, this binary needs {wanted}; run `streamview migrate` with the same version");
+        bail!(
+            "the database is at migration {found}, this binary needs {wanted}; run `streamview migrate` with the same version"
+        );
     }
     Ok(())
 }

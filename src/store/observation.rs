@@ -26,8 +26,10 @@ pub async fn observe(pool: &Pool, source: &Source) -> Result<(Positions, Counts)
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
     let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;
-    let positions =
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect::<Result<_, PoolError>>()?;
+    let positions = rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .collect::<Result<_, PoolError>>()?;
     let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
     let row = client.query_one(&counts, &[&source.view, &source.build]).await?;
     let counts = Counts {

@@ -48,7 +48,10 @@ pub async fn connect_writer(settings: &DatabaseSettings, search_path: &str) -> R
     Ok(client)
 }
 
-fn base_config(settings: &DatabaseSettings, application: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+fn base_config(
+    settings: &DatabaseSettings,
+    application: &str,
+) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::from_str(settings.url.expose())?;
     config
         .application_name(application)

@@ -23,7 +23,9 @@ pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
     let detail = format!("{} (SQLSTATE {code})", db.message());
     match code {
         "55P03" | "25P03" | "25P04" | "25006" | "XX000" => Failure::Retry(detail),
-        "23505" if db.constraint().is_some() && db.constraint() == event_id_constraint => Failure::ReusedEventId(detail),
+        "23505" if db.constraint().is_some() && db.constraint() == event_id_constraint => {
+            Failure::ReusedEventId(detail)
+        }
         "23505" => Failure::Stale,
         "42501" => Failure::halt(
             "permission_denied",
@@ -33,9 +35,7 @@ pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
         _ => match code.get(..2) {
             Some("08" | "40" | "53" | "57" | "58") => Failure::Retry(detail),
             Some("22" | "23" | "54") => Failure::Record(detail),
-            Some("28" | "3D") => {
-                Failure::halt("database_login_refused", detail, "correct database.url, then restart")
-            }
+            Some("28" | "3D") => Failure::halt("database_login_refused", detail, "correct database.url, then restart"),
             _ => Failure::halt(
                 "schema_mismatch",
                 detail,

@@ -62,7 +62,8 @@ impl<'a> FromSql<'a> for Decimal {
         let too_large = || BoxedError::from("NUMERIC needs more than 38 digits");
         let mut mantissa = 0i128;
         for group in groups {
-            mantissa = mantissa.checked_mul(10_000).and_then(|m| m.checked_add((*group).into())).ok_or_else(too_large)?;
+            mantissa =
+                mantissa.checked_mul(10_000).and_then(|m| m.checked_add((*group).into())).ok_or_else(too_large)?;
         }
         // The groups read as an integer end at this many digits after the point (negative: before it).
         let end = 4 * (i32::from(*count) - 1 - i32::from(*weight as i16));

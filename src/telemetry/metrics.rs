@@ -3,8 +3,8 @@
 //! Counters are added once per batch. Labels never hold ids; every known series exists at 0 from the start.
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 const HTTP_BUCKETS: &[f64] =
@@ -114,7 +114,11 @@ impl Metrics {
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
-            fenced: counter("streamview_fenced_total", "Batches refused because the partition has a new owner.", &["view"]),
+            fenced: counter(
+                "streamview_fenced_total",
+                "Batches refused because the partition has a new owner.",
+                &["view"],
+            ),
             rebalances: counter("streamview_rebalances_total", "Assignments and revocations received.", &["view"]),
             upserts_duration: histogram(
                 "streamview_upserts_duration_seconds",
@@ -144,7 +148,11 @@ impl Metrics {
                 "Age of the oldest record that the view does not hold yet.",
                 &["group", "topic", "partition"],
             ),
-            consumer_state: gauge("streamview_consumer_state", "1 for the projector's current state.", &["view", "state"]),
+            consumer_state: gauge(
+                "streamview_consumer_state",
+                "1 for the projector's current state.",
+                &["view", "state"],
+            ),
             held_keys: gauge("streamview_held_keys", "Keys that wait for a missing event.", &["view", "reason"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
             dead_letters_unpublished: gauge(
@@ -164,10 +172,7 @@ impl Metrics {
                 &["method", "route", "status"],
                 HTTP_BUCKETS,
             ),
-            waiters: register(
-                &registry,
-                IntGauge::new("streamview_waiters", "Requests waiting for their own write."),
-            ),
+            waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for their own write.")),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time,
             registry,

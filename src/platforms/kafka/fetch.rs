@@ -85,9 +85,8 @@ impl PartitionQueue {
     ) -> Option<PartitionQueue> {
         let topic = CString::new(topic).ok()?;
         // SAFETY: the client is alive (we hold it) and the topic is a C string.
-        let queue = unsafe {
-            sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition)
-        };
+        let queue =
+            unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition) };
         if queue.is_null() {
             return None;
         }
@@ -118,14 +117,20 @@ impl PartitionQueue {
 
     /// # Safety
     /// `message` must be alive.
-    unsafe fn take(&self, message: &sys::rd_kafka_message_t, batch: &mut RecordBatch, problems: &mut Vec<FetchProblem>) {
+    unsafe fn take(
+        &self,
+        message: &sys::rd_kafka_message_t,
+        batch: &mut RecordBatch,
+        problems: &mut Vec<FetchProblem>,
+    ) {
         match message.err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                 let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
                 // SAFETY: alive by contract.
                 let timestamp = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
                 // SAFETY: pointers and lengths of a live message.
-                let (key, payload) = unsafe { (bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
+                let (key, payload) =
+                    unsafe { (bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
                 let record = Record {
                     partition: self.partition,
                     offset: message.offset,

@@ -63,7 +63,9 @@ impl Publisher {
         outgoing.payload = record.payload;
         match self.producer.send(outgoing, Duration::from_secs(5)).await {
             Ok(_) => Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => Err(PublishError::TooLarge),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                Err(PublishError::TooLarge)
+            }
             Err((error, _)) => Err(PublishError::Kafka(error)),
         }
     }

@@ -45,7 +45,8 @@ impl TopicIdReader {
         // before the event is destroyed; the client outlives the call.
         unsafe {
             let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-            let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+            let options =
+                sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
             let mut error = [0; 256];
             sys::rd_kafka_AdminOptions_set_request_timeout(options, TIMEOUT_MS, error.as_mut_ptr(), error.len());
             let queue = sys::rd_kafka_queue_new(client);
@@ -90,7 +91,8 @@ unsafe fn read_event(event: *mut sys::rd_kafka_event_t) -> Result<TopicIdentity,
         }
         let topic = *list;
         let error = sys::rd_kafka_TopicDescription_error(topic);
-        match if error.is_null() { RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) } {
+        match if error.is_null() { RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) }
+        {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicIdentity::Missing),
             _ => return Err(text(sys::rd_kafka_error_string(error))),
@@ -102,4 +104,3 @@ unsafe fn read_event(event: *mut sys::rd_kafka_event_t) -> Result<TopicIdentity,
         Ok(TopicIdentity::Id(text(sys::rd_kafka_Uuid_base64str(id))))
     }
 }
-

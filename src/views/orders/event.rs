@@ -172,7 +172,8 @@ fn items<'a>(raw: Option<&'a RawValue>) -> Result<Vec<Item<'a>>, Poison> {
     }
     let mut items = Vec::with_capacity(list.len());
     for (index, entry) in list.into_iter().enumerate() {
-        let in_items = |poison: Poison| Poison::new(Reason::SchemaViolation, format!("items[{index}]: {}", poison.detail));
+        let in_items =
+            |poison: Poison| Poison::new(Reason::SchemaViolation, format!("items[{index}]: {}", poison.detail));
         let fields = object(entry.get(), "the item").map_err(in_items)?;
         items.push(item(&fields).map_err(in_items)?);
     }

@@ -69,7 +69,10 @@ impl View for Orders {
     }
 
     fn state_bytes(state: &OrderState) -> usize {
-        [&state.customer_id, &state.status, &state.currency].iter().map(|text| text.as_deref().map_or(0, str::len)).sum()
+        [&state.customer_id, &state.status, &state.currency]
+            .iter()
+            .map(|text| text.as_deref().map_or(0, str::len))
+            .sum()
     }
 
     async fn prepare(client: &Connection) -> Result<rows::Statements, DbError> {

@@ -212,9 +212,8 @@ fn add_items<'a>(
             None if policy.default_rate.is_zero() => (Decimal::ZERO, TaxBasis::None),
             None => (policy.default_rate, TaxBasis::Config),
         };
-        let totals = line_totals(&item, rate, digits).and_then(|(net, gross)| {
-            Ok((net, gross, net_sum.checked_add(net)?, gross_sum.checked_add(gross)?))
-        });
+        let totals = line_totals(&item, rate, digits)
+            .and_then(|(net, gross)| Ok((net, gross, net_sum.checked_add(net)?, gross_sum.checked_add(gross)?)));
         let (net, gross, nets, grosses) = match totals {
             Ok(totals) => totals,
             Err(Overflow) => {
@@ -263,7 +262,13 @@ mod tests {
 
     fn item(qty: &str, price: &str, rate: Option<&str>) -> Item<'static> {
         let decimal = |text| Decimal::parse(text).unwrap();
-        Item { item_id: "i".into(), sku: "s".into(), qty: decimal(qty), price: decimal(price), tax_rate: rate.map(decimal) }
+        Item {
+            item_id: "i".into(),
+            sku: "s".into(),
+            qty: decimal(qty),
+            price: decimal(price),
+            tax_rate: rate.map(decimal),
+        }
     }
 
     fn created(currency: &'static str, items: Vec<Item<'static>>) -> OrderEvent<'static> {
@@ -285,7 +290,10 @@ mod tests {
             OrderEvent::ItemAdded(item("2", "1.005", Some("0.07"))),
         ]);
         let shown: Vec<_> = lines.iter().map(|l| (l.line_no, l.net.to_string(), l.gross.to_string())).collect();
-        assert_eq!(shown, [(1, "1.00".into(), "1.00".into()), (2, "10.00".into(), "11.90".into()), (3, "2.01".into(), "2.15".into())]);
+        assert_eq!(
+            shown,
+            [(1, "1.00".into(), "1.00".into()), (2, "10.00".into(), "11.90".into()), (3, "2.01".into(), "2.15".into())]
+        );
         assert_eq!((order.total_net.to_string(), order.total_gross.to_string()), ("13.01".into(), "15.05".into()));
         assert_eq!((order.item_count, order.tax_basis), (3, TaxBasis::Event));
         let (yen, _) = fold(vec![created("JPY", vec![item("1", "99.5", None)])]);
@@ -301,7 +309,8 @@ mod tests {
             created("EUR", vec![item("7", "7", None)]),
             OrderEvent::StatusChanged { status: "Paid".into() },
         ]);
-        let expected = ["missing_created", "repeated_created", "negative_amount", "zero_quantity", "unexpected_transition"];
+        let expected =
+            ["missing_created", "repeated_created", "negative_amount", "zero_quantity", "unexpected_transition"];
         assert_eq!(order.anomalies.names(), expected);
         assert_eq!(Anomalies::from_names(expected), order.anomalies);
         assert_eq!((order.total_net.to_string(), order.item_count), ("-5.00".into(), 2));
@@ -312,7 +321,8 @@ mod tests {
         let (mut order, mut lines) = fold(vec![created("EUR", vec![item("1", "1", None)])]);
         let before = (order.clone(), lines.clone());
         let huge = "999999999999999999";
-        for bad in [created("USD", vec![]), OrderEvent::ItemAdded(item(huge, "999999999999999999.999999999999", None))] {
+        for bad in [created("USD", vec![]), OrderEvent::ItemAdded(item(huge, "999999999999999999.999999999999", None))]
+        {
             project(POLICY, &mut order, bad, 9, &mut lines).unwrap_err();
             assert_eq!((&order, &lines), (&before.0, &before.1));
         }
