@@ -1,1 +1,4 @@
+//! Integration tests against a real Apache Kafka and a real PostgreSQL: one binary, one promise per test.
 
+mod projection;
+mod support;

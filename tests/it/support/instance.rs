@@ -1,0 +1,143 @@
+//! The real binary as a child process, watched over HTTP and by its log.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+use streamview::servers::free_port;
+
+use crate::support::{PATIENCE, until};
+
+/// A running `streamview`. Killed hard when dropped.
+pub struct Instance {
+    child: Mutex<Child>,
+    pub address: String,
+    pub http: Client,
+    log: PathBuf,
+}
+
+impl Instance {
+    /// Starts the binary with these arguments and settings, on a port of its own.
+    pub fn launch(arguments: &[&str], environment: Vec<(String, String)>) -> Instance {
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let (file, log) = tempfile::NamedTempFile::with_suffix(".log").unwrap().keep().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_streamview"))
+            .args(arguments)
+            .envs(environment)
+            .env("STREAMVIEW_HTTP__BIND", &address)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Instance { child: Mutex::new(child), address, http: Client::new(), log }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A GET; the process must answer.
+    pub async fn get(&self, path: &str) -> Response {
+        self.http.get(self.url(path)).send().await.unwrap()
+    }
+
+    /// A GET that must succeed, as JSON.
+    pub async fn json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        assert!(status.is_success(), "GET {path}: {status}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// An order that has reached `sequence`, waiting for it as a frontend would.
+    pub async fn order_at(&self, order_id: &str, sequence: i64) -> Value {
+        let path = format!("/orders/{order_id}?minSequence={sequence}&waitMs=5000");
+        until(&format!("{order_id} reaches sequence {sequence}"), PATIENCE, || async {
+            let response = self.http.get(self.url(&path)).send().await.ok()?;
+            if response.status() == StatusCode::OK { response.json().await.ok() } else { None }
+        })
+        .await
+    }
+
+    /// The sum of all series of a metric whose labels contain `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.get("/metrics").await.text().await.unwrap();
+        let is_ours = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
+        let series = text.lines().filter(is_ours).filter(|line| labels.iter().all(|label| line.contains(label)));
+        series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        self.http.get(self.url("/readyz")).send().await.is_ok_and(|response| response.status() == StatusCode::OK)
+    }
+
+    pub async fn until_ready(&self) {
+        until(&format!("the instance is ready; its log: {}", self.log.display()), PATIENCE, || async {
+            assert!(self.exit_status().is_none(), "the instance has ended: {}", self.log_text());
+            self.is_ready().await.then_some(())
+        })
+        .await;
+    }
+
+    /// State of the orders view, such as `running` or `halted`, and the halt's code.
+    pub async fn state(&self) -> (String, String) {
+        let body = self.json("/ops/consumer").await;
+        let view = &body["views"][0];
+        (view["state"].as_str().unwrap().to_owned(), view["halt"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
+    }
+
+    /// Waits for the end of the process.
+    pub async fn until_ended(&self) -> ExitStatus {
+        until("the instance ends", PATIENCE, || async { self.exit_status() }).await
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill_hard(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Sends a signal by name, such as `TERM`, `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Whether it was killed by SIGKILL (and did not fail by itself).
+    pub fn was_killed(status: ExitStatus) -> bool {
+        status.signal() == Some(9)
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap();
+        if child.try_wait().is_ok_and(|status| status.is_none()) {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of the instance: {}", self.log.display());
+        } else {
+            std::fs::remove_file(&self.log).ok();
+        }
+    }
+}

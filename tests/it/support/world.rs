@@ -1,0 +1,228 @@
+//! One test's world: a topic with its DLQ topic, a database, a consumer group.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio_postgres::{Client, NoTls, Row};
+
+use crate::support::instance::Instance;
+use crate::support::servers::{self, execute, with_database};
+use crate::support::{PATIENCE, until};
+
+/// A record to publish. Without a partition the key decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TestRecord {
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub partition: Option<i32>,
+}
+
+/// A topic, a database and a group of their own.
+pub struct World {
+    pub kafka: String,
+    pub database: String,
+    pub topic: String,
+    pub dlq_topic: String,
+    pub group: String,
+    pub sql: Client,
+    producer: FutureProducer,
+}
+
+impl World {
+    /// A world on the shared servers.
+    pub async fn new(partitions: i32) -> World {
+        let servers = servers::shared();
+        World::on(&servers.kafka, &servers.database, partitions, &[]).await
+    }
+
+    /// A world on given servers, with topic settings.
+    pub async fn on(kafka: &str, maintenance: &str, partitions: i32, settings: &[(&str, &str)]) -> World {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        execute(maintenance, &format!("create database {name} template {}", servers::TEMPLATE)).await;
+        let database = with_database(maintenance, &name);
+        let (sql, connection) = tokio_postgres::connect(&database, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let producer = client(kafka)
+            .set("linger.ms", "2")
+            .set("message.max.bytes", "20000000")
+            .set("enable.idempotence", "true")
+            .create()
+            .unwrap();
+        let world = World {
+            kafka: kafka.to_owned(),
+            database,
+            topic: format!("{name}.events"),
+            dlq_topic: format!("{name}.events.dlq"),
+            group: format!("{name}.group"),
+            sql,
+            producer,
+        };
+        world.create_topic(&world.topic, partitions, settings).await;
+        world.create_topic(&world.dlq_topic, 1, &[("max.message.bytes", "20000000")]).await;
+        world
+    }
+
+    pub async fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        // A topic that was just deleted is still there for a moment.
+        until("the topic is created", PATIENCE, || async {
+            admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].is_ok().then_some(())
+        })
+        .await;
+    }
+
+    pub async fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
+        admin.delete_topics(&[name], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// Deletes the records of a partition below `offset`.
+    pub async fn truncate(&self, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).unwrap();
+        admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    }
+
+    /// The settings that point an instance at this world.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        [
+            ("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS", self.kafka.as_str()),
+            ("STREAMVIEW_KAFKA__GROUP_ID", &self.group),
+            // The broker's lowest: a crashed instance is replaced within that time.
+            ("STREAMVIEW_KAFKA__SESSION_TIMEOUT_MS", "6000"),
+            ("STREAMVIEW_DATABASE__URL", &self.database),
+            ("STREAMVIEW_VIEWS__ORDERS__TOPIC", &self.topic),
+            ("STREAMVIEW_VIEWS__ORDERS__DLQ_TOPIC", &self.dlq_topic),
+            ("STREAMVIEW_LOG__LEVEL", "info,streamview=debug"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// Starts an instance and waits until it is ready.
+    pub async fn start(&self) -> Instance {
+        self.start_with(&[]).await
+    }
+
+    /// Starts an instance with further settings and waits until it is ready.
+    pub async fn start_with(&self, settings: &[(&str, &str)]) -> Instance {
+        let instance = self.launch(settings);
+        instance.until_ready().await;
+        instance
+    }
+
+    /// Starts an instance and does not wait.
+    pub fn launch(&self, settings: &[(&str, &str)]) -> Instance {
+        let mut environment = self.environment();
+        environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        Instance::launch(&["serve"], environment)
+    }
+
+    /// Publishes records in order and waits until the broker has them.
+    pub async fn publish(&self, records: impl IntoIterator<Item = TestRecord>) {
+        let mut deliveries = Vec::new();
+        for record in records {
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in &record.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let mut outgoing = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+            outgoing.key = record.key.as_deref();
+            outgoing.payload = record.payload.as_deref();
+            outgoing.partition = record.partition;
+            let delivery = loop {
+                match self.producer.send_result(outgoing) {
+                    Ok(delivery) => break delivery,
+                    Err((_, returned)) => {
+                        outgoing = returned; // the queue is full
+                        tokio::task::yield_now().await;
+                    }
+                }
+            };
+            deliveries.push(delivery);
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap().map_err(|(error, _)| error).unwrap();
+        }
+    }
+
+    /// Everything on the DLQ topic now, oldest first.
+    pub fn dead_letters_on_topic(&self) -> Vec<OwnedMessage> {
+        let consumer: BaseConsumer = client(&self.kafka)
+            .set("group.id", "unused")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.dlq_topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut messages = Vec::new();
+        while let Some(Ok(message)) = consumer.poll(Duration::from_secs(10)) {
+            messages.push(message.detach());
+        }
+        messages
+    }
+
+    /// One row.
+    pub async fn row(&self, query: &str) -> Row {
+        self.sql.query_one(query, &[]).await.unwrap()
+    }
+
+    /// One number.
+    pub async fn number(&self, query: &str) -> i64 {
+        self.row(&format!("select ({query})::bigint")).await.get(0)
+    }
+
+    /// Records consumed and committed so far.
+    pub async fn consumed(&self) -> i64 {
+        self.number("select coalesce(sum(consumed), 0) from projection_progress").await
+    }
+
+    /// Waits until that many records have been consumed.
+    pub async fn until_consumed(&self, records: i64) {
+        until(&format!("{records} records are consumed"), PATIENCE * 2, || async {
+            (self.consumed().await >= records).then_some(())
+        })
+        .await;
+    }
+
+    /// Consumed minus everything accounted for, and its parts: consumed, applied, duplicate, late, conflict, parked,
+    /// dead-lettered.
+    pub async fn conservation(&self) -> [i64; 7] {
+        let row = self
+            .row(
+                "select sum(consumed)::bigint, sum(applied)::bigint, sum(duplicate)::bigint, sum(late)::bigint, \
+                 sum(conflict)::bigint, sum(parked)::bigint, sum(dead_lettered)::bigint from projection_progress",
+            )
+            .await;
+        std::array::from_fn(|index| row.get(index))
+    }
+}
+
+/// The value of a text header.
+pub fn header(message: &OwnedMessage, name: &str) -> Option<String> {
+    let headers = message.headers()?;
+    let found = headers.iter().find(|header| header.key == name)?;
+    Some(String::from_utf8_lossy(found.value.unwrap_or_default()).into_owned())
+}
+
+fn client(kafka: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka).set("partitioner", "murmur2_random");
+    config
+}
