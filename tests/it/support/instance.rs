@@ -91,6 +91,15 @@ impl Instance {
         (view["state"].as_str().unwrap().to_owned(), view["halt"]["code"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Waits until it sleeps by SIGSTOP.
+    pub async fn until_stopped(&self) {
+        until("the instance sleeps", PATIENCE, || async {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
+        })
+        .await;
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.lock().unwrap().id()
     }
