@@ -2,6 +2,7 @@
 
 // What happens when parts die.
 mod crash;
+mod ownership;
 
 mod projection;
 mod support;
