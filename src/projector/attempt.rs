@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::crash;
 use crate::failure::Failure;
 use crate::projector::commit::{Loading, reload};
-use crate::projector::fold::{Counters, Decoded, Fold, KeyEntry, Plan, decode, keys_of};
+use crate::projector::fold::{Counters, Decoded, Fold, KeyEntry, ParkedLoad, Plan, decode, keys_of};
 use crate::projector::lane::{Job, Lane, Owned};
 use crate::store::progress::{Advance, Anchor};
 use crate::store::sqlstate::classify;
@@ -61,7 +61,12 @@ impl<V: View> Lane<V> {
         let mut fold = Fold::new(&*view, self.context.fold_limits(), &job.overrules);
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
-            fold.add_key(key, entry, rows, to_drain.contains(key));
+            let loaded = match to_drain.contains(key) {
+                false => ParkedLoad::Presence,
+                true if rows.len() < job.drain_limit => ParkedLoad::All,
+                true => ParkedLoad::Lowest,
+            };
+            fold.add_key(key, entry, rows, loaded);
         }
         let last_records = last_records(&batch);
         for decoded in batch {

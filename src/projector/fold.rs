@@ -222,6 +222,17 @@ impl Overrules {
     }
 }
 
+/// What was loaded of the events parked behind a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParkedLoad {
+    /// Only which of the batch's own sequences are parked.
+    Presence,
+    /// The lowest ones whole; there may be more.
+    Lowest,
+    /// All of them, whole.
+    All,
+}
+
 /// Bounds of the fold.
 #[derive(Debug, Clone, Copy)]
 pub struct FoldLimits {
@@ -283,11 +294,24 @@ impl<'a, V: View> Fold<'a, V> {
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
     /// `to_drain`, else the presence of those that the batch may meet.
-    pub fn add_key(&mut self, key: &'a str, mut entry: KeyEntry<V::State>, parked: &'a [StoredParked], to_drain: bool) {
+    pub fn add_key(
+        &mut self,
+        key: &'a str,
+        mut entry: KeyEntry<V::State>,
+        parked: &'a [StoredParked],
+        loaded: ParkedLoad,
+    ) {
         let base_sequence = entry.stored.then_some(entry.last_sequence);
         let was_held = entry.held.is_some();
-        if to_drain && let Some(held) = entry.held.as_mut() {
+        let mut held_changed = false;
+        if let Some(held) = entry.held.as_mut().filter(|_| loaded != ParkedLoad::Presence) {
             held.first_parked = parked.iter().map(|row| row.sequence).min();
+            if loaded == ParkedLoad::All {
+                // A lane that did not know of the other's parked events may have stored its own count.
+                let count = i32::try_from(parked.len()).unwrap_or(i32::MAX);
+                held_changed = held.parked_count != count;
+                held.parked_count = count;
+            }
         }
         let parked: BTreeMap<i64, Parked<'a>> = parked
             .iter()
@@ -307,7 +331,7 @@ impl<'a, V: View> Fold<'a, V> {
             entry,
             base_sequence,
             changed: false,
-            held_changed: false,
+            held_changed,
             was_held,
             unfinished: false,
             parked,
@@ -371,6 +395,21 @@ impl<'a, V: View> Fold<'a, V> {
         work.partition = record.partition;
         match work.decide(sequence, &event.parsed.event_id) {
             Decision::Gap => self.park(event, record),
+            decision => {
+                let outcome = self.pass_or_consume(event, record, decision);
+                if matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true })
+                    && outcome != Outcome::DeadLettered
+                {
+                    self.drain(key, record.partition);
+                }
+                outcome
+            }
+        }
+    }
+
+    /// The event is not ahead of a gap: it is consumed if it is next, else it changes nothing.
+    fn pass_or_consume(&mut self, event: Event<'a, V>, record: Record<'a>, decision: Decision) -> Outcome {
+        match decision {
             Decision::Late => {
                 self.plan.tally.late += 1;
                 Outcome::Late
@@ -380,17 +419,11 @@ impl<'a, V: View> Fold<'a, V> {
                 Outcome::Duplicate
             }
             Decision::Conflict => {
-                let last = work.entry.last_event_id.as_deref().unwrap_or_default().to_owned();
+                let last = self.work(event.key).entry.last_event_id.as_deref().unwrap_or_default().to_owned();
                 self.conflict(&event, record, &last);
                 Outcome::Conflict
             }
-            next @ (Decision::Apply | Decision::Duplicate { .. }) => {
-                let outcome = self.consume(event, record, next);
-                if outcome != Outcome::DeadLettered {
-                    self.drain(key, record.partition);
-                }
-                outcome
-            }
+            Decision::Apply | Decision::Duplicate { .. } | Decision::Gap => self.consume(event, record, decision),
         }
     }
 
@@ -480,23 +513,27 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Consumes parked events as long as the next one is there. They count on `partition`, whose batch this is.
+    ///
+    /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
     fn drain(&mut self, key: &'a str, partition: i32) {
         loop {
             let work = self.work(key);
             let next = work.entry.last_sequence + 1;
-            let Some(parked) = work.parked.get(&next) else { return };
+            let Some((&sequence, parked)) = work.parked.first_key_value().filter(|first| *first.0 <= next) else {
+                return;
+            };
             let Some(record) = parked.record else { return };
             let stored = parked.stored;
-            work.parked.remove(&next);
-            work.unpark(next, record.size() as i64);
+            work.parked.remove(&sequence);
+            work.unpark(sequence, record.size() as i64);
             if stored {
-                self.plan.drained.push((key, next));
+                self.plan.drained.push((key, sequence));
             }
             let outcome = self.take_parked(record);
             let counters = self.plan.counters.entry(partition).or_default();
             counters.parked -= 1;
             *outcome.counter(counters) += 1;
-            if !matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
+            if outcome == Outcome::DeadLettered {
                 return;
             }
         }
@@ -506,7 +543,7 @@ impl<'a, V: View> Fold<'a, V> {
         match decode(self.view, self.limits.record, self.overrules, record).outcome {
             Ok(event) => {
                 let decision = self.work(event.key).decide(event.sequence, &event.parsed.event_id);
-                self.consume(event, record, decision)
+                self.pass_or_consume(event, record, decision)
             }
             Err(refused) => {
                 self.refuse(record, refused);
@@ -588,7 +625,7 @@ impl<S> Work<'_, S> {
             let before = held.refused.len();
             held.refused.retain(|sequence| *sequence > last);
             self.held_changed |= held.refused.len() != before || self.changed;
-            unfinished = held.first_parked == Some(last + 1);
+            unfinished = held.first_parked.is_some_and(|first| first <= last + 1);
         }
         self.unfinished = unfinished;
         self.forget_empty_hold();

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use crate::support::instance::Instance;
 use crate::support::load::Load;
-use crate::support::orders::{TestEvent, life, oracle, stored};
+use crate::support::orders::{TestEvent, created, item_added, life, oracle, status_changed, stored};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
@@ -167,4 +167,60 @@ async fn a_rebalance_at_the_end_of_the_log_skips_no_record() {
     world.until_consumed(160).await;
     assert_eq!(stored(&world).await, oracle(lives.iter().flatten()));
     drop(instance);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_on_another_partition_does_not_hold_its_order() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let events = [created("o-1"), item_added("o-1", 2), status_changed("o-1", 3, "Paid")];
+    let on = |partition: i32, event: &TestEvent| {
+        let mut record = event.record();
+        record.partition = Some(partition);
+        record
+    };
+    // The lane of partition 1 gets to know the order at sequence 1; it then moves on partition 0.
+    world.publish([on(0, &events[0])]).await;
+    instance.order_at("o-1", 1).await;
+    world.publish([on(1, &events[0])]).await;
+    world.until_consumed(2).await;
+    world.publish([on(0, &events[1]), on(0, &events[2])]).await;
+    instance.order_at("o-1", 3).await;
+
+    world.publish([on(1, &events[2])]).await;
+    world.until_consumed(5).await;
+
+    until("the copy is recognised", PATIENCE, || async { (world.conservation().await[5] == 0).then_some(()) }).await;
+    assert_eq!(instance.json("/orders/o-1").await["held"], serde_json::Value::Null);
+    assert_eq!(world.number("select count(*) from parked_events").await, 0);
+    assert_eq!(stored(&world).await, oracle(&events));
+    let [consumed, applied, duplicate, late, rest @ ..] = world.conservation().await;
+    assert_eq!((consumed, applied, duplicate + late, rest), (5, 3, 2, [0; 3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_parked_from_two_partitions_all_drain() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let events = life("o-1", 4);
+    let on = |partition: i32, event: &TestEvent| {
+        let mut record = event.record();
+        record.partition = Some(partition);
+        record
+    };
+    // Both lanes know the order at sequence 1; neither knows what the other parks.
+    world.publish([on(0, &events[0])]).await;
+    instance.order_at("o-1", 1).await;
+    world.publish([on(1, &events[0])]).await;
+    world.until_consumed(2).await;
+    world.publish([on(1, &events[2])]).await;
+    world.until_consumed(3).await;
+    world.publish([on(0, &events[3])]).await;
+    world.until_consumed(4).await;
+
+    world.publish([on(0, &events[1])]).await;
+    instance.order_at("o-1", 4).await;
+
+    assert_eq!(instance.json("/orders/o-1").await["held"], serde_json::Value::Null);
+    assert_eq!(world.conservation().await, [5, 4, 1, 0, 0, 0, 0]);
 }
