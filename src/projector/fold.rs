@@ -54,6 +54,8 @@ pub struct StoredParked {
     pub origin: Origin,
     /// Record timestamp.
     pub timestamp_ms: Option<i64>,
+    /// Bytes of key and value.
+    pub bytes: i64,
     /// Value and encoded headers; `None` when only its presence was asked for.
     pub body: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -139,6 +141,8 @@ pub struct Work<'a, S> {
     /// More is parked than was loaded: drain again after this batch.
     pub unfinished: bool,
     parked: BTreeMap<i64, Parked<'a>>,
+    /// Up to here all that is parked was loaded whole; `None` if that is everything.
+    horizon: Option<i64>,
     /// Where the key's last record came from.
     pub partition: i32,
 }
@@ -148,6 +152,7 @@ struct Parked<'a> {
     event_id: Cow<'a, str>,
     record: Option<Record<'a>>,
     stored: bool,
+    bytes: i64,
 }
 
 /// Everything that one batch changes.
@@ -286,8 +291,15 @@ impl<'a, V: View> Fold<'a, V> {
     pub fn add_key(&mut self, key: &'a str, mut entry: KeyEntry<V::State>, parked: &'a [StoredParked], to_drain: bool) {
         let base_sequence = entry.stored.then_some(entry.last_sequence);
         let was_held = entry.held.is_some();
+        let (mut held_changed, mut horizon) = (false, None);
         if to_drain && let Some(held) = entry.held.as_mut() {
-            held.first_parked = parked.iter().map(|row| row.sequence).min();
+            // A drain that was cut short left only a lower bound.
+            let lowest = parked.iter().map(|row| row.sequence).min();
+            held_changed = std::mem::replace(&mut held.first_parked, lowest) != lowest;
+            if (parked.len() as i64) < i64::from(held.parked_count) {
+                horizon =
+                    Some(parked.iter().filter(|row| row.body.is_some()).map(|row| row.sequence).max().unwrap_or(0));
+            }
         }
         let parked: BTreeMap<i64, Parked<'a>> = parked
             .iter()
@@ -300,17 +312,21 @@ impl<'a, V: View> Fold<'a, V> {
                     payload: Some(payload),
                     headers: Headers::from_encoded(headers),
                 });
-                (row.sequence, Parked { event_id: Cow::Borrowed(&*row.event_id), record, stored: true })
+                (
+                    row.sequence,
+                    Parked { event_id: Cow::Borrowed(&*row.event_id), record, stored: true, bytes: row.bytes },
+                )
             })
             .collect();
         let work = Work {
             entry,
             base_sequence,
             changed: false,
-            held_changed: false,
+            held_changed,
             was_held,
             unfinished: false,
             parked,
+            horizon,
             partition: 0,
         };
         self.plan.keys.insert(key, work);
@@ -369,22 +385,35 @@ impl<'a, V: View> Fold<'a, V> {
         }
         let work = self.work(key);
         work.partition = record.partition;
-        match work.decide(sequence, &event.parsed.event_id) {
-            Decision::Gap => self.park(event, record),
-            Decision::Late => {
+        if work.parked.contains_key(&(work.entry.last_sequence + 1)) {
+            self.drain(key, record.partition);
+        }
+        let work = self.work(key);
+        let decision = work.decide(sequence, &event.parsed.event_id);
+        let is_next = matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true });
+        let taken_by = match work.parked.get(&sequence) {
+            Some(parked) if is_next => Some(parked.event_id.clone().into_owned()),
+            _ if decision == Decision::Conflict => work.entry.last_event_id.as_deref().map(str::to_owned),
+            _ => None,
+        };
+        match (decision, taken_by) {
+            (Decision::Gap, _) => self.park(event, record),
+            (Decision::Late, _) => {
                 self.plan.tally.late += 1;
                 Outcome::Late
             }
-            Decision::Duplicate { by_event_id: false } => {
+            (Decision::Duplicate { by_event_id: false }, _) => {
                 self.plan.tally.duplicates_by_sequence += 1;
                 Outcome::Duplicate
             }
-            Decision::Conflict => {
-                let last = work.entry.last_event_id.as_deref().unwrap_or_default().to_owned();
-                self.conflict(&event, record, &last);
+            (_, Some(parked)) if is_next && parked == event.parsed.event_id => {
+                self.consume_twin(event, record, decision)
+            }
+            (_, Some(taken_by)) => {
+                self.conflict(&event, record, &taken_by);
                 Outcome::Conflict
             }
-            next @ (Decision::Apply | Decision::Duplicate { .. }) => {
+            (next, None) => {
                 let outcome = self.consume(event, record, next);
                 if outcome != Outcome::DeadLettered {
                     self.drain(key, record.partition);
@@ -392,6 +421,20 @@ impl<'a, V: View> Fold<'a, V> {
                 outcome
             }
         }
+    }
+
+    /// The event is next, and a copy of it is parked that was not loaded whole (a drain was cut short): this one
+    /// takes the copy's place, and counts as the duplicate that it is.
+    fn consume_twin(&mut self, event: Event<'a, V>, record: Record<'a>, decision: Decision) -> Outcome {
+        let (key, sequence) = (event.key, event.sequence);
+        self.unpark(key, sequence, record.partition);
+        let outcome = self.consume(event, record, decision);
+        *outcome.counter(self.plan.counters.entry(record.partition).or_default()) += 1;
+        self.plan.tally.duplicates_by_sequence += 1;
+        if outcome != Outcome::DeadLettered {
+            self.drain(key, record.partition);
+        }
+        Outcome::Duplicate
     }
 
     /// The event is next in sequence: project it, or advance over it.
@@ -474,7 +517,9 @@ impl<'a, V: View> Fold<'a, V> {
         held.parked_bytes += record.size() as i64;
         held.first_parked = Some(held.first_parked.map_or(sequence, |first| first.min(sequence)));
         work.held_changed = true;
-        work.parked.insert(sequence, Parked { event_id: event.parsed.event_id, record: Some(record), stored: false });
+        let bytes = record.size() as i64;
+        let parked = Parked { event_id: event.parsed.event_id, record: Some(record), stored: false, bytes };
+        work.parked.insert(sequence, parked);
         self.plan.tally.gaps += 1;
         Outcome::Parked
     }
@@ -484,22 +529,25 @@ impl<'a, V: View> Fold<'a, V> {
         loop {
             let work = self.work(key);
             let next = work.entry.last_sequence + 1;
-            let Some(parked) = work.parked.get(&next) else { return };
-            let Some(record) = parked.record else { return };
-            let stored = parked.stored;
-            work.parked.remove(&next);
-            work.unpark(next, record.size() as i64);
-            if stored {
-                self.plan.drained.push((key, next));
-            }
+            let Some(record) = work.parked.get(&next).and_then(|parked| parked.record) else { return };
+            self.unpark(key, next, partition);
             let outcome = self.take_parked(record);
-            let counters = self.plan.counters.entry(partition).or_default();
-            counters.parked -= 1;
-            *outcome.counter(counters) += 1;
+            *outcome.counter(self.plan.counters.entry(partition).or_default()) += 1;
             if !matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
                 return;
             }
         }
+    }
+
+    /// Takes one event out of the parked ones.
+    fn unpark(&mut self, key: &'a str, sequence: i64, partition: i32) {
+        let work = self.work(key);
+        let Some(parked) = work.parked.remove(&sequence) else { return };
+        work.count_out(sequence, parked.bytes);
+        if parked.stored {
+            self.plan.drained.push((key, sequence));
+        }
+        self.plan.counters.entry(partition).or_default().parked -= 1;
     }
 
     fn take_parked(&mut self, record: Record<'a>) -> Outcome {
@@ -564,8 +612,10 @@ impl<S> Work<'_, S> {
         decide(known, sequence, event_id)
     }
 
-    fn unpark(&mut self, sequence: i64, bytes: i64) {
-        let next = self.parked.keys().next().copied();
+    fn count_out(&mut self, sequence: i64, bytes: i64) {
+        // Beyond the horizon anything may be parked: the next number is the safe guess.
+        let next =
+            self.parked.keys().next().copied().filter(|next| self.horizon.is_none_or(|horizon| *next <= horizon));
         if let Some(held) = self.entry.held.as_mut() {
             held.parked_count -= 1;
             held.parked_bytes -= bytes;
@@ -588,6 +638,8 @@ impl<S> Work<'_, S> {
             let before = held.refused.len();
             held.refused.retain(|sequence| *sequence > last);
             self.held_changed |= held.refused.len() != before || self.changed;
+            // A lower bound that was passed: what is parked lies further on, perhaps right here.
+            held.first_parked = held.first_parked.map(|first| first.max(last + 1));
             unfinished = held.first_parked == Some(last + 1);
         }
         self.unfinished = unfinished;
@@ -630,3 +682,6 @@ pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
