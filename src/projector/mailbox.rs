@@ -46,8 +46,12 @@ impl Mailbox {
         !full(&mut next)
     }
 
-    fn fill(&self, read: impl FnOnce(&mut RecordBatch) -> usize) -> usize {
-        let count = read(&mut self.next.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Lets `read` add as many records as the next batch may still take.
+    fn fill(&self, read: impl FnOnce(&mut RecordBatch, usize) -> usize) -> usize {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.max_events.saturating_sub(next.len());
+        let count = read(&mut next, room);
+        drop(next);
         if count > 0 {
             self.filled.notify_one();
         }
@@ -108,14 +112,18 @@ impl LaneReader {
 
     fn run(&self, mailbox: &Mailbox, problems: &UnboundedSender<FetchProblem>) {
         let mut found = Vec::new();
+        let mut first: usize = 0;
         while !self.stopped.load(Ordering::Acquire) {
             if !mailbox.wait_for_room(IDLE) {
                 continue;
             }
-            let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // Each partition comes first in its turn: the first one may fill the whole batch.
+            first = (first + 1) % queues.len().max(1);
+            queues.rotate_left(first);
             let mut read = 0;
             for (_, queue) in &queues {
-                read += mailbox.fill(|batch| queue.read_into(batch, &mut found));
+                read += mailbox.fill(|batch, room| queue.read_into(batch, room, &mut found));
             }
             drop(queues);
             for problem in found.drain(..) {
@@ -127,5 +135,31 @@ impl LaneReader {
                 self.wake.wait(IDLE);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::{Headers, Record};
+
+    #[test]
+    fn a_batch_never_holds_more_than_its_bound() {
+        let (key, payload, headers) = (None, None, Headers::default());
+        let record = Record { partition: 0, offset: 0, timestamp_ms: None, key, payload, headers };
+        let mailbox = Mailbox::new(3, 1_000);
+        let mut rooms = Vec::new();
+        for _ in 0..5 {
+            mailbox.fill(|batch, room| {
+                rooms.push(room);
+                let taken = room.min(2);
+                for _ in 0..taken {
+                    batch.push(1, record, |_| {});
+                }
+                taken
+            });
+        }
+        assert_eq!(rooms, [3, 1, 0, 0, 0]);
+        assert!(!mailbox.wait_for_room(Duration::ZERO));
     }
 }

@@ -1,4 +1,7 @@
 //! Integration tests against a real Apache Kafka and a real PostgreSQL: one binary, one promise per test.
 
+// What happens when parts die.
+mod crash;
+
 mod projection;
 mod support;

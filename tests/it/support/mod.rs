@@ -1,7 +1,8 @@
 //! What the integration tests stand on: real servers started once per run ([`servers`]), one topic and one database
-//! per test ([`world`]), the real binary as a child process ([`instance`]), events and their in-order fold ([`orders`]).
+//! per test ([`world`]), the real binary as a child process ([`instance`]), a disorderly load ([`load`]), events and their in-order fold ([`orders`]).
 
 pub mod instance;
+pub mod load;
 pub mod orders;
 pub mod servers;
 pub mod world;

@@ -1,0 +1,104 @@
+//! `kill -9`, wherever it hurts: nothing is lost, nothing is applied twice.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use streamview::crash::POINTS;
+
+use crate::support::instance::Instance;
+use crate::support::load::Load;
+use crate::support::world::World;
+use crate::support::{PATIENCE, until};
+
+/// A restart takes its partitions back at once, and a batch is small enough to leave something for the next one.
+const SETTINGS: [(&str, &str); 2] =
+    [("STREAMVIEW_KAFKA__INSTANCE_ID", "a"), ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "20")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_point_of_the_commit_path_loses_and_repeats_nothing() {
+    let crashes = POINTS.iter().map(|point| async move {
+        // The first time that a point is reached is often a special case: the third is in the middle of the load.
+        let time = match *point {
+            "assign.acquired" | "revoke.closed" | "shutdown.begun" => 1,
+            point if point.starts_with("relay.") => 1,
+            _ => 3,
+        };
+        crash_at(point, time).await;
+    });
+    stream::iter(crashes).buffer_unordered(3).collect::<Vec<()>>().await;
+}
+
+async fn crash_at(point: &str, time: u32) {
+    let world = World::new(3).await;
+    let load = Load::new("o", 60, 7);
+    let records = load.records();
+    let (before, meanwhile) = records.split_at(records.len() / 2);
+    world.publish(before.to_vec()).await;
+    let crash = format!("{point}:{time}");
+
+    let crashing = world.launch(&[&SETTINGS[..], &[("STREAMVIEW_CRASH_AT", &crash)]].concat());
+    let companion = provoke(point, &world, &crashing).await;
+    let (status, ()) = tokio::join!(crashing.until_ended(), world.publish(meanwhile.to_vec()));
+    assert!(Instance::was_killed(status), "{crash}: {status}: {}", crashing.log_text());
+
+    let consumed = world.consumed().await;
+    println!("killed at {crash}, {consumed} of {} records consumed", load.len());
+    assert!(consumed < load.len() || point == "revoke.closed", "{crash} is in the middle of the load");
+
+    let restarted = world.start_with(&SETTINGS).await;
+    load.assert_settled(&world).await;
+    drop((restarted, companion));
+}
+
+/// Two points are reached only when something happens from outside.
+async fn provoke(point: &str, world: &World, crashing: &Instance) -> Option<Instance> {
+    match point {
+        "revoke.closed" => {
+            crashing.until_ready().await;
+            Some(world.launch(&[("STREAMVIEW_KAFKA__INSTANCE_ID", "b")]))
+        }
+        "shutdown.begun" => {
+            crashing.until_ready().await;
+            crashing.signal("TERM");
+            None
+        }
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_at_random_moments_lose_and_repeat_nothing() {
+    const KILLS: usize = 50;
+    let seed = std::env::var("STREAMVIEW_TEST_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
+    println!("STREAMVIEW_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = World::new(4).await;
+    let load = Load::new("o", 1_000, seed);
+    let records = load.records();
+    let mut chunks = records.chunks(records.len().div_ceil(KILLS));
+
+    for _ in 0..KILLS {
+        let before = world.takeovers().await;
+        let instance = world.launch(&SETTINGS);
+        // One in five dies on its way to the first record.
+        if random.u8(0..5) > 0 {
+            until("partitions are taken over", PATIENCE, || async {
+                assert!(instance.exit_status().is_none(), "{}", instance.log_text());
+                (world.takeovers().await > before).then_some(())
+            })
+            .await;
+        }
+        let moment = Instant::now() + Duration::from_millis(random.u64(0..250));
+        let kill = async {
+            until("the random moment", PATIENCE, || async { (Instant::now() >= moment).then_some(()) }).await;
+            instance.kill_hard();
+        };
+        tokio::join!(kill, world.publish(chunks.next().unwrap_or_default().to_vec()));
+    }
+    let consumed = world.consumed().await;
+    println!("{consumed} of {} records consumed under fire", load.len());
+    assert!(consumed > 0 && consumed < load.len());
+
+    let _survivor = world.start_with(&SETTINGS).await;
+    load.assert_settled(&world).await;
+}
