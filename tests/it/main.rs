@@ -1,4 +1,5 @@
 //! Integration tests against a real Apache Kafka and a real PostgreSQL: one binary, one promise per test.
 
 mod projection;
+mod schema_contract;
 mod support;
