@@ -11,8 +11,13 @@ pub enum Failure {
     Retry(String),
     /// A record of the batch: find it, dead-letter it.
     Record(String),
-    /// An event id of the batch is the latest of another key: find it, dead-letter it.
-    ReusedEventId(String),
+    /// An event id of the batch is the latest of another key: find out whose, dead-letter the event.
+    ReusedEventId {
+        /// What Postgres says.
+        detail: String,
+        /// The ids that the batch wrote.
+        event_ids: Vec<String>,
+    },
     /// The cached state is not what is stored: load again, try again.
     Stale,
     /// Another instance owns these partitions: let them go.

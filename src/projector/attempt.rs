@@ -79,7 +79,7 @@ impl<V: View> Lane<V> {
         }
         let started = Instant::now();
         let session = self.session.as_mut().ok_or_else(no_session)?;
-        session.commit(&self.context, &plan, &advances).await?;
+        session.commit(&self.context, &plan, &advances).await.map_err(|failure| with_event_ids(failure, &plan))?;
         crash::point("commit.done");
         let seconds = started.elapsed().as_secs_f64();
         Ok(self.remember(plan, &advances, seconds))
@@ -226,36 +226,27 @@ impl<V: View> Lane<V> {
         }
     }
 
-    /// Finds the events of the attempt whose id is another key's latest, and overrules them. `false` if there are
-    /// none to be found.
-    pub async fn find_reused(&mut self, job: &mut Job<'_>) -> Result<bool, Failure> {
+    /// Asks whose latest events these are; `false` if that tells nothing new.
+    pub async fn find_owners(&mut self, event_ids: &[String], job: &mut Job<'_>) -> Result<bool, Failure> {
         self.ensure_session().await?;
         let session = self.session.as_ref().ok_or_else(no_session)?;
-        let batch = self.decode(job);
-        let candidates: Vec<_> = batch
-            .iter()
-            .filter_map(|decoded| {
-                let event = decoded.outcome.as_ref().ok()?;
-                Some((event.parsed.event_id.as_ref(), event.key, (decoded.record.partition, decoded.record.offset)))
-            })
-            .collect();
-        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.0).collect();
+        let ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
         let owners =
             V::owners_of(&session.statements, &session.client, &ids).await.map_err(|error| classify(error, None))?;
-        let stored: HashMap<&str, &str> = owners.iter().map(|(id, key)| (id.as_str(), key.as_str())).collect();
-        let mut first_user: HashMap<&str, &str> = HashMap::new();
-        let mut found = Vec::new();
-        for (id, key, position) in &candidates {
-            let owner = stored.get(id).or_else(|| first_user.get(id)).filter(|owner| *owner != key);
-            match owner {
-                Some(owner) => found.push((*position, (*owner).to_owned())),
-                None => drop(first_user.insert(id, key)),
-            }
+        let before = job.overrules.owners.len();
+        job.overrules.owners.extend(owners);
+        Ok(job.overrules.owners.len() > before)
+    }
+}
+
+/// Adds what the plan wrote to the refusal of an event id.
+fn with_event_ids<V: View>(failure: Failure, plan: &Plan<'_, V>) -> Failure {
+    match failure {
+        Failure::ReusedEventId { detail, .. } => {
+            let event_ids = plan.ledger.iter().map(|row| row.event_id.as_ref().to_owned()).collect();
+            Failure::ReusedEventId { detail, event_ids }
         }
-        let before = job.overrules.reused.len();
-        drop(batch);
-        job.overrules.reused.extend(found);
-        Ok(job.overrules.reused.len() > before)
+        other => other,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::codec::{self, Head, Limits, Refused, json};
 use crate::domain::decision::{Decision, Known, decide};
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
-use crate::projector::event_ids::EventIds;
+use crate::projector::event_ids::{EventIds, Fingerprint, LatestIds};
 use crate::views::{Effect, LedgerRow, Origin, Parsed, View};
 
 /// What is known of a key between batches.
@@ -211,20 +211,13 @@ pub struct Event<'a, V: View> {
     pub payload: &'a str,
 }
 
-/// Verdicts that Postgres gave on an earlier attempt, by position: they overrule the rules.
+/// What Postgres said of an earlier attempt: it overrules the rules.
 #[derive(Debug, Default)]
 pub struct Overrules {
-    /// Records that Postgres cannot hold.
+    /// Records that Postgres cannot hold, by position.
     pub refused: HashMap<(i32, i64), Poison>,
-    /// Events whose id is the latest of another key.
-    pub reused: HashMap<(i32, i64), String>,
-}
-
-impl Overrules {
-    /// Whether nothing is overruled.
-    pub fn is_empty(&self) -> bool {
-        self.refused.is_empty() && self.reused.is_empty()
-    }
+    /// Event ids that are the latest of a key, with that key. Asked for only after the view's constraint was violated.
+    pub owners: HashMap<String, String>,
 }
 
 /// Bounds of the fold.
@@ -267,6 +260,7 @@ pub struct Fold<'a, V: View> {
     view: &'a V,
     limits: FoldLimits,
     overrules: &'a Overrules,
+    latest_ids: LatestIds<'a>,
     plan: Plan<'a, V>,
 }
 
@@ -283,7 +277,7 @@ impl<'a, V: View> Fold<'a, V> {
             tally: Tally::default(),
             blocked: BTreeMap::new(),
         };
-        Fold { view, limits, overrules, plan }
+        Fold { view, limits, overrules, latest_ids: LatestIds::default(), plan }
     }
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
@@ -294,12 +288,15 @@ impl<'a, V: View> Fold<'a, V> {
         let (mut held_changed, mut horizon) = (false, None);
         if to_drain && let Some(held) = entry.held.as_mut() {
             // A drain that was cut short left only a lower bound.
-            let lowest = parked.iter().map(|row| row.sequence).min();
+            let lowest = parked.iter().map(|row| row.sequence).min().or(held.first_parked);
             held_changed = std::mem::replace(&mut held.first_parked, lowest) != lowest;
             if (parked.len() as i64) < i64::from(held.parked_count) {
                 horizon =
                     Some(parked.iter().filter(|row| row.body.is_some()).map(|row| row.sequence).max().unwrap_or(0));
             }
+        }
+        if let Some(latest) = entry.last_event_id.as_deref() {
+            self.latest_ids.move_on(key, None, Fingerprint::of(latest));
         }
         let parked: BTreeMap<i64, Parked<'a>> = parked
             .iter()
@@ -376,20 +373,14 @@ impl<'a, V: View> Fold<'a, V> {
 
     fn take_event(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
         let (key, sequence) = (event.key, event.sequence);
-        if !self.overrules.reused.is_empty()
-            && let Some(owner) = self.overrules.reused.get(&(record.partition, record.offset))
-        {
-            let detail = format!("event id `{}` is the latest of `{owner}`", event.parsed.event_id);
-            self.dead_letter(record, Poison::new(Reason::EventIdReused, detail), Some((key, sequence)));
-            return Outcome::Conflict;
-        }
         let work = self.work(key);
         work.partition = record.partition;
         if work.parked.contains_key(&(work.entry.last_sequence + 1)) {
             self.drain(key, record.partition);
         }
+        let id = Fingerprint::of(&event.parsed.event_id);
         let work = self.work(key);
-        let decision = work.decide(sequence, &event.parsed.event_id);
+        let decision = work.decide(sequence, &event.parsed.event_id, id);
         let is_next = matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true });
         let taken_by = match work.parked.get(&sequence) {
             Some(parked) if is_next => Some(parked.event_id.clone().into_owned()),
@@ -407,15 +398,15 @@ impl<'a, V: View> Fold<'a, V> {
                 Outcome::Duplicate
             }
             (_, Some(parked)) if is_next && parked == event.parsed.event_id => {
-                self.consume_twin(event, record, decision)
+                self.consume_twin(event, id, record, decision)
             }
             (_, Some(taken_by)) => {
                 self.conflict(&event, record, &taken_by);
                 Outcome::Conflict
             }
             (next, None) => {
-                let outcome = self.consume(event, record, next);
-                if outcome != Outcome::DeadLettered {
+                let outcome = self.consume(event, id, record, next);
+                if matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
                     self.drain(key, record.partition);
                 }
                 outcome
@@ -425,21 +416,32 @@ impl<'a, V: View> Fold<'a, V> {
 
     /// The event is next, and a copy of it is parked that was not loaded whole (a drain was cut short): this one
     /// takes the copy's place, and counts as the duplicate that it is.
-    fn consume_twin(&mut self, event: Event<'a, V>, record: Record<'a>, decision: Decision) -> Outcome {
+    fn consume_twin(
+        &mut self,
+        event: Event<'a, V>,
+        id: Fingerprint,
+        record: Record<'a>,
+        decision: Decision,
+    ) -> Outcome {
         let (key, sequence) = (event.key, event.sequence);
         self.unpark(key, sequence, record.partition);
-        let outcome = self.consume(event, record, decision);
+        let outcome = self.consume(event, id, record, decision);
         *outcome.counter(self.plan.counters.entry(record.partition).or_default()) += 1;
         self.plan.tally.duplicates_by_sequence += 1;
-        if outcome != Outcome::DeadLettered {
+        if matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
             self.drain(key, record.partition);
         }
         Outcome::Duplicate
     }
 
     /// The event is next in sequence: project it, or advance over it.
-    fn consume(&mut self, event: Event<'a, V>, record: Record<'a>, decision: Decision) -> Outcome {
+    fn consume(&mut self, event: Event<'a, V>, id: Fingerprint, record: Record<'a>, decision: Decision) -> Outcome {
         let Event { key, sequence, parsed, payload } = event;
+        if let Some(owner) = self.other_owner(key, &parsed.event_id, id) {
+            let detail = format!("event id `{}` is the latest of `{owner}`", parsed.event_id);
+            self.dead_letter(record, Poison::new(Reason::EventIdReused, detail), Some((key, sequence)));
+            return Outcome::Conflict;
+        }
         let view = self.view;
         let plan = &mut self.plan;
         let work = plan.keys.get_mut(key).expect("every key of the batch is added before the fold");
@@ -468,9 +470,10 @@ impl<'a, V: View> Fold<'a, V> {
                 (Effect::Duplicate, Outcome::Duplicate)
             }
         };
+        self.latest_ids.move_on(key, work.entry.last_event_id.as_deref(), id);
         work.entry.last_sequence = sequence;
         work.entry.last_event_id = Some((&*parsed.event_id).into());
-        work.entry.event_ids.insert(&parsed.event_id);
+        work.entry.event_ids.insert(id);
         work.changed = true;
         plan.ledger.push(LedgerRow {
             key,
@@ -483,6 +486,17 @@ impl<'a, V: View> Fold<'a, V> {
             payload,
         });
         outcome
+    }
+
+    /// The other key whose latest event has this id. Keys of the batch are known as of now; of keys outside it Postgres
+    /// tells when the batch ends with an id twice (an id that the batch only passes through is not looked for there).
+    fn other_owner(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
+        if V::EVENT_ID_CONSTRAINT.is_none() {
+            return None;
+        }
+        let outside =
+            || self.overrules.owners.get(event_id).filter(|owner| !self.plan.keys.contains_key(owner.as_str()));
+        self.latest_ids.owner(id).or_else(|| outside().map(String::as_str)).filter(|owner| *owner != key)
     }
 
     fn park(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
@@ -553,8 +567,9 @@ impl<'a, V: View> Fold<'a, V> {
     fn take_parked(&mut self, record: Record<'a>) -> Outcome {
         match decode(self.view, self.limits.record, self.overrules, record).outcome {
             Ok(event) => {
-                let decision = self.work(event.key).decide(event.sequence, &event.parsed.event_id);
-                self.consume(event, record, decision)
+                let id = Fingerprint::of(&event.parsed.event_id);
+                let decision = self.work(event.key).decide(event.sequence, &event.parsed.event_id, id);
+                self.consume(event, id, record, decision)
             }
             Err(refused) => {
                 self.refuse(record, refused);
@@ -603,11 +618,11 @@ impl<'a, V: View> Fold<'a, V> {
 }
 
 impl<S> Work<'_, S> {
-    fn decide(&self, sequence: i64, event_id: &str) -> Decision {
+    fn decide(&self, sequence: i64, event_id: &str, id: Fingerprint) -> Decision {
         let known = Known {
             last_sequence: self.entry.last_sequence,
             last_event_id: self.entry.last_event_id.as_deref(),
-            event_id_in_ledger: sequence == self.entry.last_sequence + 1 && self.entry.event_ids.contains(event_id),
+            event_id_in_ledger: sequence == self.entry.last_sequence + 1 && self.entry.event_ids.contains(id),
         };
         decide(known, sequence, event_id)
     }

@@ -249,7 +249,7 @@ impl<V: View> Lane<V> {
                 true
             }
             Failure::Record(detail) => self.narrow(job, &detail),
-            Failure::ReusedEventId(detail) => match self.find_reused(job).await {
+            Failure::ReusedEventId { detail, event_ids } => match self.find_owners(&event_ids, job).await {
                 Ok(true) => true,
                 Ok(false) => self.narrow(job, &detail),
                 Err(failure) => Box::pin(self.recover(failure, job, backoff, stop)).await,

@@ -24,7 +24,7 @@ pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
     match code {
         "55P03" | "25P03" | "25P04" | "25006" | "XX000" => Failure::Retry(detail),
         "23505" if db.constraint().is_some() && db.constraint() == event_id_constraint => {
-            Failure::ReusedEventId(detail)
+            Failure::ReusedEventId { detail, event_ids: Vec::new() }
         }
         "23505" => Failure::Stale,
         "42501" => Failure::halt(

@@ -4,4 +4,5 @@
 mod crash;
 
 mod projection;
+mod schema_contract;
 mod support;
