@@ -43,10 +43,13 @@ pub struct Backlog {
 }
 
 /// Runs it once in an empty database and checks the result. Leaves the service running.
-pub async fn run(fleet: &Fleet, database: &str, orders: u64) -> Result<(Backlog, Service)> {
+pub async fn run(fleet: &Fleet, database: &str, orders: u64, sql: Option<&str>) -> Result<(Backlog, Service)> {
     fleet.create_database(database).await?;
     let client = fleet.connect(database).await?;
     let expected = expected(orders);
+    if let Some(sql) = sql {
+        client.batch_execute(sql).await.context("the SQL before the backlog")?;
+    }
     client.batch_execute("checkpoint").await?;
     let (load, wal_before) = (load_average()?, wal_position(&client).await?);
     let before = fleet.watched(None)?.cpu()?;

@@ -46,6 +46,9 @@ struct Arguments {
     /// Further Postgres setting, NAME=VALUE
     #[arg(long = "postgres", value_parser = name_and_value)]
     postgres: Vec<(String, String)>,
+    /// SQL to run in each empty database before its backlog: drop an index to see what it costs
+    #[arg(long)]
+    sql: Option<String>,
     /// Write the figures as JSON too
     #[arg(long)]
     json: Option<PathBuf>,
@@ -80,6 +83,7 @@ async fn main() -> Result<()> {
     let mut report = Report::default();
     describe(&mut report, &fleet, &arguments)?;
     preload(&fleet, orders).await?;
+    fleet.warm_up().await?;
 
     let mut database = String::new();
     let mut running = None;
@@ -90,7 +94,7 @@ async fn main() -> Result<()> {
             admin.batch_execute(&format!("drop database {database} with (force)")).await?;
         }
         database = format!("bench_{number}");
-        let (backlog, service) = backlog::run(&fleet, &database, orders).await?;
+        let (backlog, service) = backlog::run(&fleet, &database, orders, arguments.sql.as_deref()).await?;
         eprintln!("backlog {number}: {:.0} events/s", backlog.events_per_s);
         let ceilings = if runs(Phase::Ceilings) { Some(ceilings::copy(&fleet, &database).await?) } else { None };
         report.backlogs.push((backlog, ceilings));
@@ -150,6 +154,9 @@ fn describe(report: &mut Report, fleet: &Fleet, arguments: &Arguments) -> Result
     let ours = fleet::POSTGRES_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     for (name, value) in ours.iter().chain(&arguments.postgres) {
         add(&format!("Postgres {name}"), value.clone());
+    }
+    if let Some(sql) = &arguments.sql {
+        add("SQL before the backlog", sql.clone());
     }
     for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("STREAMVIEW_")) {
         add(&name, value);
