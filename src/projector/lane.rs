@@ -19,7 +19,7 @@ use crate::platforms::kafka::consumer::Command;
 use crate::projector::cache::KeyCache;
 use crate::projector::commit::Session;
 use crate::projector::context::ViewContext;
-use crate::projector::fold::Overrules;
+use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
 use crate::projector::state::{Halt, ViewState};
 use crate::store::progress;

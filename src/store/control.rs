@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Row, Statement};
 
-use crate::projector::fold::{DeadLetter, Held, NewParked, StoredParked};
+use crate::projector::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::Source;
 use crate::store::{Connection, DbError};
 use crate::views::Origin;

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::decimal::Decimal;
+use crate::projector::decode::keys_of;
+use crate::projector::event_ids::EventIds;
+use crate::projector::plan::Held;
 use crate::views::orders::Orders;
 use crate::views::orders::project::OrderState;
 
