@@ -46,8 +46,12 @@ impl Mailbox {
         !full(&mut next)
     }
 
-    fn fill(&self, read: impl FnOnce(&mut RecordBatch) -> usize) -> usize {
-        let count = read(&mut self.next.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Lets `read` add as many records as there is room for.
+    fn fill(&self, read: impl FnOnce(&mut RecordBatch, usize) -> usize) -> usize {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.max_events.saturating_sub(next.len());
+        let count = if room > 0 { read(&mut next, room) } else { 0 };
+        drop(next);
         if count > 0 {
             self.filled.notify_one();
         }
@@ -108,14 +112,17 @@ impl LaneReader {
 
     fn run(&self, mailbox: &Mailbox, problems: &UnboundedSender<FetchProblem>) {
         let mut found = Vec::new();
+        let mut turn = 0;
         while !self.stopped.load(Ordering::Acquire) {
             if !mailbox.wait_for_room(IDLE) {
                 continue;
             }
             let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut read = 0;
-            for (_, queue) in &queues {
-                read += mailbox.fill(|batch| queue.read_into(batch, &mut found));
+            // Another queue goes first each time: a long backlog must not leave the others without room.
+            turn += 1;
+            for (_, queue) in queues.iter().cycle().skip(turn % queues.len().max(1)).take(queues.len()) {
+                read += mailbox.fill(|batch, room| queue.read_into(batch, room, &mut found));
             }
             drop(queues);
             for problem in found.drain(..) {

@@ -99,11 +99,13 @@ impl PartitionQueue {
         Some(PartitionQueue { queue, partition, generation, wake, _consumer: Arc::clone(consumer) })
     }
 
-    /// Copies what is waiting, at most a chunk, into `batch`; problems go to `problems`. Returns how much was read.
-    pub fn read_into(&self, batch: &mut RecordBatch, problems: &mut Vec<FetchProblem>) -> usize {
+    /// Copies what is waiting into `batch`, at most `most` and a chunk; problems go to `problems`. Returns how much was
+    /// read.
+    pub fn read_into(&self, batch: &mut RecordBatch, most: usize, problems: &mut Vec<FetchProblem>) -> usize {
         let mut messages: [*mut sys::rd_kafka_message_t; CHUNK] = [ptr::null_mut(); CHUNK];
         // SAFETY: the array has room for CHUNK pointers; a timeout of 0 only takes what is there.
-        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), CHUNK) };
+        let count =
+            unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), most.min(CHUNK)) };
         let count = usize::try_from(count).unwrap_or(0);
         for message in &messages[..count] {
             // SAFETY: librdkafka gave us `count` valid messages, each destroyed exactly once, after its last use.
