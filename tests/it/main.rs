@@ -3,6 +3,8 @@
 // What happens when parts die.
 mod crash;
 
+mod conformance;
+mod counter;
 mod projection;
 mod schema_contract;
 mod support;

@@ -531,7 +531,8 @@ async fn replay(number: u64, histories: Vec<History>) {
     assert_eq!(world.number("select count(*) from parked_events").await, expected[5]);
     assert_eq!(world.number("select coalesce(sum(parked_count), 0) from held_keys").await, expected[5]);
     let batches = instance.metric("streamview_batch_records_count", &[]).await;
-    let within = if batch == "7" { instance.metric("streamview_batch_records_bucket", &["le=\"10\""]).await } else { batches };
+    let within =
+        if batch == "7" { instance.metric("streamview_batch_records_bucket", &["le=\"10\""]).await } else { batches };
     assert_eq!(within, batches, "batches of at most 7 records");
     instance.until_metric("streamview_parked_events", &[], expected[5] as f64).await;
     assert_eq!(instance.metric("streamview_conservation_difference", &[]).await, 0.0);
