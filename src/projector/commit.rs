@@ -55,7 +55,7 @@ impl<V: View> Session<V> {
         // Asked after the batch was read, in parallel with the writes: nothing of a re-created topic is committed.
         let (written, confirmed) = join(self.write(context, plan, advances), context.guard.confirm()).await;
         crash::point("commit.written");
-        if let Err(failure) = written.and_then(|()| confirmed) {
+        if let Err(failure) = written.and(confirmed) {
             self.roll_back().await;
             return Err(failure);
         }

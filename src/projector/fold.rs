@@ -262,9 +262,7 @@ impl<'a, V: View> Fold<'a, V> {
     /// The other key whose latest event has this id. Keys of the batch are known as of now; of keys outside it Postgres
     /// tells when the batch ends with an id twice (an id that the batch only passes through is not looked for there).
     fn other_owner(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
-        if V::EVENT_ID_CONSTRAINT.is_none() {
-            return None;
-        }
+        V::EVENT_ID_CONSTRAINT?;
         let outside =
             || self.overrules.owners.get(event_id).filter(|owner| !self.plan.keys.contains_key(owner.as_str()));
         self.latest_ids.owner(id).or_else(|| outside().map(String::as_str)).filter(|owner| *owner != key)

@@ -1,4 +1,5 @@
 //! Integration tests against a real Apache Kafka and a real PostgreSQL: one binary, one promise per test.
+#![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
 
 // What happens when parts die.
 mod crash;

@@ -44,7 +44,7 @@ impl View for Counter {
         Ok(Parsed { event_id: event_id.into(), event_type: event_type.into(), occurred_at: 0, event })
     }
 
-    fn project<'a>(&self, _: &'a str, state: &mut i64, (): (), _: i64, _: &mut Vec<()>) -> Result<u64, Poison> {
+    fn project(&self, _: &str, state: &mut i64, (): (), _: i64, _: &mut Vec<()>) -> Result<u64, Poison> {
         *state += 1;
         Ok(0)
     }
