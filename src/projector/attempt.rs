@@ -250,7 +250,8 @@ fn with_event_ids<V: View>(failure: Failure, plan: &Plan<'_, V>) -> Failure {
     }
 }
 
-fn no_session() -> Failure {
+/// A session is needed and there is none.
+pub fn no_session() -> Failure {
     Failure::Retry("the connection was lost".to_owned())
 }
 

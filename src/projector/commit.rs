@@ -15,7 +15,7 @@ use crate::store::control::{ControlStatements, HeldRow, ParkedByKey};
 use crate::store::progress::{Advance, AdvanceColumns};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, pool};
-use crate::views::{ChangedKey, View, WriteSet, Written};
+use crate::views::{ChangedKey, Origin, View, WriteSet, Written};
 
 /// A writer connection with its prepared statements.
 pub struct Session<V: View> {
@@ -72,6 +72,13 @@ impl<V: View> Session<V> {
         answer.map_err(|error| classify(error, V::EVENT_ID_CONSTRAINT))?;
         self.broken = false;
         Ok(())
+    }
+
+    /// Where the lowest parked event of `key` was read.
+    pub async fn lowest_parked(&self, context: &ViewContext, key: &str) -> Result<Option<Origin>, Failure> {
+        let rows = self.control.load_parked(&self.client, &context.source, &[key], 1).await;
+        let rows = rows.map_err(|error| classify(error, None))?;
+        Ok(rows.get(key).and_then(|rows| rows.first()).map(|row| row.origin))
     }
 
     async fn roll_back(&mut self) {
