@@ -2,5 +2,6 @@
 
 mod poison;
 mod projection;
+mod rest;
 mod schema_contract;
 mod support;
