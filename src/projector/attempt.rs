@@ -150,13 +150,14 @@ impl<V: View> Lane<V> {
         self.report(&plan, advances, seconds);
         let mut unfinished = Vec::new();
         for (key, work) in plan.keys {
+            let Some(partition) = work.partition else { continue };
             if work.unfinished {
-                unfinished.push((key.to_owned(), work.partition));
+                unfinished.push((key.to_owned(), partition));
             }
-            if let Some(owned) = self.owned.get(&work.partition) {
+            if let Some(owned) = self.owned.get(&partition) {
                 let mut entry = work.entry;
                 entry.stored = work.base_sequence.is_some() || work.changed;
-                self.cache.put(key, entry, work.partition, owned.generation);
+                self.cache.put(key, entry, partition, owned.generation);
             }
         }
         let now = Timestamp::now();
@@ -252,7 +253,8 @@ fn with_event_ids<V: View>(failure: Failure, plan: &Plan<'_, V>) -> Failure {
     }
 }
 
-fn no_session() -> Failure {
+/// A session is needed and there is none.
+pub fn no_session() -> Failure {
     Failure::Retry("the connection was lost".to_owned())
 }
 

@@ -95,7 +95,7 @@ impl<'a, V: View> Fold<'a, V> {
             unfinished: false,
             parked,
             horizon,
-            partition: 0,
+            partition: None,
         };
         self.plan.keys.insert(key, work);
     }
@@ -125,7 +125,7 @@ impl<'a, V: View> Fold<'a, V> {
     /// Drains a key that is satisfied already (after a bounded drain, or when another process filled the gap).
     pub fn heal(&mut self, key: &'a str, partition: i32) {
         if let Some(work) = self.plan.keys.get_mut(key) {
-            work.partition = partition;
+            work.partition = Some(partition);
         }
         self.drain(key, partition);
     }
@@ -145,7 +145,7 @@ impl<'a, V: View> Fold<'a, V> {
     fn take_event(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
         let (key, sequence) = (event.key, event.sequence);
         let work = self.work(key);
-        work.partition = record.partition;
+        work.partition = Some(record.partition);
         if work.parked.contains_key(&(work.entry.last_sequence + 1)) {
             self.drain(key, record.partition);
         }
@@ -374,7 +374,7 @@ impl<'a, V: View> Fold<'a, V> {
         *self.plan.tally.dead_letters.entry(poison.reason.as_str()).or_default() += 1;
         if let Some((key, sequence)) = place {
             let work = self.work(key);
-            work.partition = record.partition;
+            work.partition = Some(record.partition);
             // A parked event may hold that very number: then it is the good copy, and nothing is missing there.
             if sequence > work.entry.last_sequence && !work.parked.contains_key(&sequence) {
                 work.entry.held.get_or_insert_default().refused.insert(sequence);

@@ -141,8 +141,8 @@ pub struct Work<'a, S> {
     pub parked: BTreeMap<i64, Parked<'a>>,
     /// Up to here all that is parked was loaded whole; `None` if that is everything.
     pub horizon: Option<i64>,
-    /// Where the key's last record came from.
-    pub partition: i32,
+    /// Where the key's last record came from; `None` if the batch stopped before it.
+    pub partition: Option<i32>,
 }
 
 #[derive(Debug)]

@@ -6,6 +6,8 @@ mod crash;
 
 mod conformance;
 mod counter;
+mod poison;
 mod projection;
+mod rest;
 mod schema_contract;
 mod support;
