@@ -14,7 +14,8 @@ create table orders_1.orders (
     customer_id         text        collate "C",
     tax_basis           text        not null,
     last_event_id       text        collate "C" not null,
-    dedup_event_id      text        collate "C" not null constraint orders_dedup_event_id unique,
+    -- Checked at the end of each statement, not row by row: one order may take over an id that another leaves.
+    dedup_event_id      text        collate "C" not null constraint orders_dedup_event_id unique deferrable,
     anomalies           text[]      not null
 );
 create index orders_by_status on orders_1.orders (status, updated_at desc, order_id desc);

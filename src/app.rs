@@ -72,7 +72,7 @@ pub async fn serve(
     }
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
-        pool: pool,
+        pool,
         settings: config.http.clone(),
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
         metrics,

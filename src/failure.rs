@@ -7,12 +7,21 @@ use crate::projector::state::Halt;
 /// What went wrong with a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Infrastructure: wait, then try the same batch again.
+    /// Postgres does not take the batch now: wait, then try it again.
     Retry(String),
+    /// Kafka does not answer: wait, then try again.
+    KafkaAway(String),
+    /// Postgres gave up on the batch for its size or time: try less of it.
+    TooMuch(String),
     /// A record of the batch: find it, dead-letter it.
     Record(String),
-    /// An event id of the batch is the latest of another key: find it, dead-letter it.
-    ReusedEventId(String),
+    /// An event id of the batch is the latest of another key: find out whose, dead-letter the event.
+    ReusedEventId {
+        /// What Postgres says.
+        detail: String,
+        /// The ids that the batch wrote.
+        event_ids: Vec<String>,
+    },
     /// The cached state is not what is stored: load again, try again.
     Stale,
     /// Another instance owns these partitions: let them go.

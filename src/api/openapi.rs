@@ -129,15 +129,10 @@ mod tests {
     #[test]
     fn limits_in_force_are_in_the_document() {
         let settings = HttpSettings {
-            bind: String::new(),
-            allow_anonymous: false,
-            workers: 0,
             default_page_size: 7,
             max_page_size: 11,
-            max_offset: 0,
             max_wait_ms: 13,
-            max_waiters: 0,
-            shutdown_timeout_ms: 0,
+            ..crate::config::Config::defaults().http
         };
         let text = String::from_utf8(with_limits(&openapi(), &settings)).unwrap();
         assert!(

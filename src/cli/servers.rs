@@ -29,7 +29,10 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
     println!("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS={}", kafka.bootstrap());
     println!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok::<(), anyhow::Error>(crate::app::stop_on_signals()?.cancelled().await) })?;
+    runtime.block_on(async {
+        crate::app::stop_on_signals()?.cancelled().await;
+        anyhow::Ok(())
+    })?;
     kafka.stop()?;
     postgres.stop()
 }

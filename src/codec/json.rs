@@ -166,7 +166,7 @@ fn has_rfc3339_shape(text: &[u8]) -> bool {
     let shape = b"dddd-dd-ddTdd:dd:dd";
     let fits = date_time.iter().zip(shape).all(|(byte, kind)| match kind {
         b'd' => byte.is_ascii_digit(),
-        b'T' => matches!(byte, b'T' | b't' | b' '),
+        b'T' => matches!(byte, b'T' | b't'),
         other => byte == other,
     });
     let rest = match rest.strip_prefix(b".") {
@@ -181,7 +181,9 @@ fn has_rfc3339_shape(text: &[u8]) -> bool {
     };
     let zone = match rest {
         [b'Z' | b'z'] => true,
-        [b'+' | b'-', a, b, b':', c, d] => [a, b, c, d].iter().all(|byte| byte.is_ascii_digit()),
+        [b'+' | b'-', hours @ .., b':', b'0'..=b'5', minute] => {
+            minute.is_ascii_digit() && matches!(hours, [b'0' | b'1', b'0'..=b'9'] | [b'2', b'0'..=b'3'])
+        }
         _ => false,
     };
     fits && zone
@@ -229,6 +231,9 @@ mod tests {
         assert_eq!(read("1970-01-01T01:00:00.0000019+01:00"), Some(1));
         for bad in ["1970-01-01T00:00:01", "1970-01-01", "1970-02-30T00:00:00Z", "1", "", "1970-01-01T00:00:00.Z"] {
             assert_eq!(read(bad), None, "{bad}");
+        }
+        for loose in ["1970-01-01 00:00:00Z", "1970-01-01T00:00:00+24:00", "1970-01-01T00:00:00+12:60"] {
+            assert_eq!(read(loose), None, "{loose}: not RFC 3339, though the parser would take it");
         }
     }
 }

@@ -61,7 +61,7 @@ pub fn head<'a>(record: &Record<'a>, limits: Limits) -> Result<(Head<'a>, &'a [u
         return Err(refuse(Poison::new(Reason::RecordTooLarge, detail), Some(sequence)));
     }
     let version = read_version(record).map_err(|poison| refuse(poison, Some(sequence)))?;
-    let event_type = read_text(record, "x-event-type", Reason::TypeMismatch).map_err(|p| refuse(p, Some(sequence)))?;
+    let event_type = read_event_type(record).map_err(|poison| refuse(poison, Some(sequence)))?;
     let Some(payload) = record.payload else {
         return Err(refuse(Poison::new(Reason::NullPayload, "the record has no value"), Some(sequence)));
     };
@@ -121,6 +121,21 @@ fn read_version(record: &Record<'_>) -> Result<u32, Poison> {
             let detail = format!("header x-event-version is `{text}`; expected a number from 1");
             Err(Poison::new(Reason::UnsupportedVersion, detail))
         }
+    }
+}
+
+/// The header has the same bounds as the field `type`.
+fn read_event_type<'a>(record: &Record<'a>) -> Result<Option<&'a str>, Poison> {
+    let event_type = read_text(record, "x-event-type", Reason::TypeMismatch)?;
+    match event_type {
+        Some(text) if text.contains('\0') => {
+            Err(Poison::new(Reason::Unrepresentable, "header x-event-type holds a NUL character"))
+        }
+        Some(text) if text.chars().nth(json::MAX_TEXT_CHARS).is_some() => Err(Poison::new(
+            Reason::SchemaViolation,
+            format!("header x-event-type has more than {} characters", json::MAX_TEXT_CHARS),
+        )),
+        other => Ok(other),
     }
 }
 

@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use crate::crash;
 use crate::failure::Failure;
 use crate::projector::commit::{Loading, reload};
-use crate::projector::fold::{Counters, Decoded, Fold, KeyEntry, ParkedLoad, Plan, decode, keys_of};
+use crate::projector::decode::{Decoded, decode, keys_of};
+use crate::projector::fold::{Fold, ParkedLoad};
 use crate::projector::lane::{Job, Lane, Owned};
+use crate::projector::plan::{Counters, KeyEntry, Plan};
 use crate::store::progress::{Advance, Anchor};
 use crate::store::sqlstate::classify;
 use crate::views::View;
@@ -61,11 +63,7 @@ impl<V: View> Lane<V> {
         let mut fold = Fold::new(&*view, self.context.fold_limits(), &job.overrules);
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
-            let loaded = match to_drain.contains(key) {
-                false => ParkedLoad::Presence,
-                true if rows.len() < job.drain_limit => ParkedLoad::All,
-                true => ParkedLoad::Lowest,
-            };
+            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), job.drain_limit);
             fold.add_key(key, entry, rows, loaded);
         }
         let last_records = last_records(&batch);
@@ -84,7 +82,7 @@ impl<V: View> Lane<V> {
         }
         let started = Instant::now();
         let session = self.session.as_mut().ok_or_else(no_session)?;
-        session.commit(&self.context, &plan, &advances).await?;
+        session.commit(&self.context, &plan, &advances).await.map_err(|failure| with_event_ids(failure, &plan))?;
         crash::point("commit.done");
         let seconds = started.elapsed().as_secs_f64();
         Ok(self.remember(plan, &advances, seconds))
@@ -153,13 +151,14 @@ impl<V: View> Lane<V> {
         self.report(&plan, advances, seconds);
         let mut unfinished = Vec::new();
         for (key, work) in plan.keys {
+            let Some(partition) = work.partition else { continue };
             if work.unfinished {
-                unfinished.push((key.to_owned(), work.partition));
+                unfinished.push((key.to_owned(), partition));
             }
-            if let Some(owned) = self.owned.get(&work.partition) {
+            if let Some(owned) = self.owned.get(&partition) {
                 let mut entry = work.entry;
                 entry.stored = work.base_sequence.is_some() || work.changed;
-                self.cache.put(key, entry, work.partition, owned.generation);
+                self.cache.put(key, entry, partition, owned.generation);
             }
         }
         let now = Timestamp::now();
@@ -231,40 +230,32 @@ impl<V: View> Lane<V> {
         }
     }
 
-    /// Finds the events of the attempt whose id is another key's latest, and overrules them. `false` if there are
-    /// none to be found.
-    pub async fn find_reused(&mut self, job: &mut Job<'_>) -> Result<bool, Failure> {
+    /// Asks whose latest events these are; `false` if that tells nothing new.
+    pub async fn find_owners(&mut self, event_ids: &[String], job: &mut Job<'_>) -> Result<bool, Failure> {
         self.ensure_session().await?;
         let session = self.session.as_ref().ok_or_else(no_session)?;
-        let batch = self.decode(job);
-        let candidates: Vec<_> = batch
-            .iter()
-            .filter_map(|decoded| {
-                let event = decoded.outcome.as_ref().ok()?;
-                Some((event.parsed.event_id.as_ref(), event.key, (decoded.record.partition, decoded.record.offset)))
-            })
-            .collect();
-        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.0).collect();
+        let ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
         let owners =
             V::owners_of(&session.statements, &session.client, &ids).await.map_err(|error| classify(error, None))?;
-        let stored: HashMap<&str, &str> = owners.iter().map(|(id, key)| (id.as_str(), key.as_str())).collect();
-        let mut first_user: HashMap<&str, &str> = HashMap::new();
-        let mut found = Vec::new();
-        for (id, key, position) in &candidates {
-            let owner = stored.get(id).or_else(|| first_user.get(id)).filter(|owner| *owner != key);
-            match owner {
-                Some(owner) => found.push((*position, (*owner).to_owned())),
-                None => drop(first_user.insert(id, key)),
-            }
-        }
-        let before = job.overrules.reused.len();
-        drop(batch);
-        job.overrules.reused.extend(found);
-        Ok(job.overrules.reused.len() > before)
+        let before = job.overrules.owners.len();
+        job.overrules.owners.extend(owners);
+        Ok(job.overrules.owners.len() > before)
     }
 }
 
-fn no_session() -> Failure {
+/// Adds what the plan wrote to the refusal of an event id.
+fn with_event_ids<V: View>(failure: Failure, plan: &Plan<'_, V>) -> Failure {
+    match failure {
+        Failure::ReusedEventId { detail, .. } => {
+            let event_ids = plan.ledger.iter().map(|row| row.event_id.as_ref().to_owned()).collect();
+            Failure::ReusedEventId { detail, event_ids }
+        }
+        other => other,
+    }
+}
+
+/// A session is needed and there is none.
+pub fn no_session() -> Failure {
     Failure::Retry("the connection was lost".to_owned())
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use lru::LruCache;
 
-use crate::projector::fold::KeyEntry;
 use crate::projector::lane::Owned;
+use crate::projector::plan::KeyEntry;
 
 /// Bytes that an entry costs beside what it points to: entry, map slot, list links.
 const OVERHEAD: usize = 128;

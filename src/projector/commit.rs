@@ -9,13 +9,14 @@ use futures_util::future::{join, join3, join5};
 use crate::crash;
 use crate::failure::Failure;
 use crate::projector::context::ViewContext;
+use crate::projector::decode::Decoded;
 use crate::projector::event_ids::EventIds;
-use crate::projector::fold::{Decoded, KeyEntry, NewParked, Plan};
+use crate::projector::plan::{KeyEntry, NewParked, Plan};
 use crate::store::control::{ControlStatements, HeldRow, ParkedByKey};
 use crate::store::progress::{Advance, AdvanceColumns};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, pool};
-use crate::views::{ChangedKey, View, WriteSet, Written};
+use crate::views::{ChangedKey, Origin, View, WriteSet, Written};
 
 /// A writer connection with its prepared statements.
 pub struct Session<V: View> {
@@ -54,7 +55,7 @@ impl<V: View> Session<V> {
         // Asked after the batch was read, in parallel with the writes: nothing of a re-created topic is committed.
         let (written, confirmed) = join(self.write(context, plan, advances), context.guard.confirm()).await;
         crash::point("commit.written");
-        if let Err(failure) = written.and_then(|()| confirmed) {
+        if let Err(failure) = written.and(confirmed) {
             self.roll_back().await;
             return Err(failure);
         }
@@ -72,6 +73,13 @@ impl<V: View> Session<V> {
         answer.map_err(|error| classify(error, V::EVENT_ID_CONSTRAINT))?;
         self.broken = false;
         Ok(())
+    }
+
+    /// Where the lowest parked event of `key` was read.
+    pub async fn lowest_parked(&self, context: &ViewContext, key: &str) -> Result<Option<Origin>, Failure> {
+        let rows = self.control.load_parked(&self.client, &context.source, &[key], 1).await;
+        let rows = rows.map_err(|error| classify(error, None))?;
+        Ok(rows.get(key).and_then(|rows| rows.first()).map(|row| row.origin))
     }
 
     async fn roll_back(&mut self) {
@@ -148,11 +156,11 @@ fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>) -> WriteSet<'p, 'a, V> {
 fn held_rows<'p, V: View>(plan: &'p Plan<'_, V>) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {
     let (mut put, mut released) = (Vec::new(), Vec::new());
     for (key, work) in &plan.keys {
-        match &work.entry.held {
-            Some(held) if work.held_changed => {
-                put.push(HeldRow { key, missing_from: work.entry.last_sequence + 1, held, partition: work.partition })
+        match (&work.entry.held, work.partition) {
+            (Some(held), Some(partition)) if work.held_changed => {
+                put.push(HeldRow { key, missing_from: work.entry.last_sequence + 1, held, partition });
             }
-            None if work.was_held => released.push(*key),
+            (None, _) if work.was_held => released.push(*key),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 //! It alone decides what is consumed. Lanes report what they had to let go; it tries those again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -48,6 +48,8 @@ pub struct Inbox {
     pub problems: UnboundedReceiver<FetchProblem>,
 }
 
+/// Partitions that the group gave us and has not taken back.
+type Wanted = Arc<Mutex<BTreeSet<i32>>>;
 type Takeover = Result<Vec<Acquired>, Halt>;
 
 /// The coordinator of one view.
@@ -61,6 +63,7 @@ pub struct Coordinator {
     /// Looks at the log.
     pub log: Arc<LogReader>,
     granted: BTreeMap<i32, Grant>,
+    wanted: Wanted,
     next_generation: u64,
     sweep_after: String,
     takeovers: UnboundedSender<(u64, Takeover)>,
@@ -91,6 +94,7 @@ impl Coordinator {
             lanes,
             log,
             granted: BTreeMap::new(),
+            wanted: Wanted::default(),
             next_generation: 1,
             sweep_after: String::new(),
             takeovers,
@@ -165,9 +169,11 @@ impl Coordinator {
         for partition in &partitions {
             self.granted.insert(*partition, Grant::Pending(number));
         }
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).extend(&partitions);
         let (context, log, results) = (Arc::clone(&self.context), Arc::clone(&self.log), self.takeovers.clone());
+        let wanted = Arc::clone(&self.wanted);
         tokio::spawn(async move {
-            let result = acquire_all(&context, &log, &partitions).await;
+            let result = acquire_all(&context, &log, &partitions, &wanted).await;
             if results.send((number, result)).is_err() {
                 tracing::debug!("takeover after the end of the view");
             }
@@ -220,6 +226,7 @@ impl Coordinator {
         self.member.command(Command::Assign(positions.clone()));
         self.member.command(Command::Acknowledge(positions));
         self.context.resume_from(&ViewState::WaitingForDatabase);
+        self.context.resume_from(&ViewState::WaitingForKafka);
     }
 
     /// Lets partitions go: no lane works on them any more, or it is left to the fence after half a session.
@@ -227,10 +234,12 @@ impl Coordinator {
         let mut closing = Vec::new();
         for partition in partitions {
             self.granted.remove(partition);
+            self.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
             self.context.status.disown(*partition);
             closing.push(self.close(*partition));
         }
-        let patience = Duration::from_millis(self.context.kafka.session_timeout_ms / 2);
+        let (session, shutdown) = (self.context.kafka.session_timeout_ms, self.context.settings.shutdown_timeout_ms);
+        let patience = Duration::from_millis(session.min(shutdown) / 2);
         let all = futures_util::future::join_all(closing);
         if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!(view = self.context.source.view, "a batch is still under way; its fence decides");
@@ -375,13 +384,15 @@ fn truncated(detail: &str) -> Failure {
     )
 }
 
-/// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes.
-async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32]) -> Takeover {
+/// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes, or as long as they are `wanted`:
+/// a late takeover would fence the next owner.
+async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32], wanted: &Wanted) -> Takeover {
     let mut backoff = Backoff::default();
     loop {
-        match try_acquire(context, log, partitions).await {
+        match try_acquire(context, log, partitions, wanted).await {
             Ok(acquired) => return Ok(acquired),
             Err(Failure::Halt(halt)) => return Err(halt),
+            Err(Failure::KafkaAway(reason)) => context.wait_for(ViewState::WaitingForKafka, &reason),
             Err(Failure::Retry(reason)) => context.wait_for(ViewState::WaitingForDatabase, &reason),
             Err(other) => context.wait_for(ViewState::WaitingForDatabase, &format!("{other:?}")),
         }
@@ -393,12 +404,16 @@ async fn try_acquire(
     context: &ViewContext,
     log: &Arc<LogReader>,
     partitions: &[i32],
+    wanted: &Wanted,
 ) -> Result<Vec<Acquired>, Failure> {
     let topic_id = context.guard.current().await?;
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
     let mut acquired = Vec::new();
     for partition in partitions {
+        if !wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(partition) {
+            continue;
+        }
         let marks = {
             let (log, partition) = (Arc::clone(log), *partition);
             blocking(move || log.watermarks(partition)).await?
@@ -445,7 +460,7 @@ async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| Failure::Retry(format!("Kafka does not answer: {error}"))),
+        Ok(result) => result.map_err(|error| Failure::KafkaAway(format!("Kafka does not answer: {error}"))),
         Err(panic) => Err(Failure::Retry(format!("a log reader failed: {panic}"))),
     }
 }

@@ -1,18 +1,35 @@
-//! The event ids of one key, as 128-bit fingerprints. Pure.
+//! Event ids as 128-bit fingerprints: all of one key, and the latest of many. Pure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// An event id as 128 bits. Two different ids share them with a probability of about n² / 2¹²⁹.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(u128);
+
+impl Fingerprint {
+    /// The fingerprint of `event_id`; the same within one process only.
+    pub fn of(event_id: &str) -> Self {
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            salt.hash(&mut hasher);
+            event_id.hash(&mut hasher);
+            u128::from(hasher.finish())
+        };
+        Fingerprint(half(1) << 64 | half(2))
+    }
+}
 
 /// Up to this many ids are searched one by one.
 const SMALL: usize = 32;
 
-/// A set of event ids. Two different ids share a fingerprint with a probability of about n² / 2¹²⁹.
+/// A set of event ids.
 #[derive(Debug)]
 pub enum EventIds {
     /// Few ids.
-    Few(Vec<u128>),
+    Few(Vec<Fingerprint>),
     /// Many ids.
-    Many(HashSet<u128>),
+    Many(HashSet<Fingerprint>),
 }
 
 impl Default for EventIds {
@@ -26,27 +43,25 @@ impl EventIds {
     pub fn of(event_ids: &[String]) -> Self {
         let mut set = EventIds::Few(Vec::with_capacity(event_ids.len().min(SMALL)));
         for event_id in event_ids {
-            set.insert(event_id);
+            set.insert(Fingerprint::of(event_id));
         }
         set
     }
 
-    /// Whether `event_id` was inserted.
-    pub fn contains(&self, event_id: &str) -> bool {
-        let wanted = fingerprint(event_id);
+    /// Whether `id` was inserted.
+    pub fn contains(&self, id: Fingerprint) -> bool {
         match self {
-            EventIds::Few(ids) => ids.contains(&wanted),
-            EventIds::Many(ids) => ids.contains(&wanted),
+            EventIds::Few(ids) => ids.contains(&id),
+            EventIds::Many(ids) => ids.contains(&id),
         }
     }
 
-    /// Adds `event_id`.
-    pub fn insert(&mut self, event_id: &str) {
-        let id = fingerprint(event_id);
+    /// Adds `id`.
+    pub fn insert(&mut self, id: Fingerprint) {
         match self {
             EventIds::Few(ids) if ids.len() < SMALL => ids.push(id),
             EventIds::Few(ids) => {
-                let mut many: HashSet<u128> = ids.drain(..).collect();
+                let mut many: HashSet<Fingerprint> = ids.drain(..).collect();
                 many.insert(id);
                 *self = EventIds::Many(many);
             }
@@ -59,20 +74,32 @@ impl EventIds {
     /// Bytes of heap, roughly.
     pub fn bytes(&self) -> usize {
         match self {
-            EventIds::Few(ids) => ids.capacity() * size_of::<u128>(),
-            EventIds::Many(ids) => ids.capacity() * (size_of::<u128>() + 1),
+            EventIds::Few(ids) => ids.capacity() * size_of::<Fingerprint>(),
+            EventIds::Many(ids) => ids.capacity() * (size_of::<Fingerprint>() + 1),
         }
     }
 }
 
-fn fingerprint(event_id: &str) -> u128 {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        salt.hash(&mut hasher);
-        event_id.hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(1) << 64 | half(2)
+/// Whose latest event has which id, among the keys of one batch, as the fold goes on.
+#[derive(Debug, Default)]
+pub struct LatestIds<'a> {
+    owners: HashMap<Fingerprint, &'a str>,
+}
+
+impl<'a> LatestIds<'a> {
+    /// The key whose latest event has this id.
+    pub fn owner(&self, id: Fingerprint) -> Option<&'a str> {
+        self.owners.get(&id).copied()
+    }
+
+    /// `key` moves on to `id`; the id that it had is free again.
+    pub fn move_on(&mut self, key: &'a str, previous: Option<&str>, id: Fingerprint) {
+        let previous = previous.map(Fingerprint::of);
+        if let Some(previous) = previous.filter(|previous| self.owner(*previous) == Some(key)) {
+            self.owners.remove(&previous);
+        }
+        self.owners.insert(id, key);
+    }
 }
 
 #[cfg(test)]
@@ -83,9 +110,23 @@ mod tests {
     fn remembers_few_and_many() {
         let mut ids = EventIds::default();
         for n in 0..100 {
-            assert!(!ids.contains(&n.to_string()));
-            ids.insert(&n.to_string());
-            assert!(ids.contains(&n.to_string()) && ids.contains("0"));
+            let id = |n: i32| Fingerprint::of(&n.to_string());
+            assert!(!ids.contains(id(n)));
+            ids.insert(id(n));
+            assert!(ids.contains(id(n)) && ids.contains(id(0)));
         }
+    }
+
+    #[test]
+    fn an_id_has_one_owner_and_is_free_when_that_moves_on() {
+        let id = Fingerprint::of;
+        let mut latest = LatestIds::default();
+        latest.move_on("a", None, id("x"));
+        assert_eq!(latest.owner(id("x")), Some("a"));
+        latest.move_on("a", Some("x"), id("y"));
+        latest.move_on("b", None, id("x"));
+        // Its previous id is somebody else's by now: that one keeps it.
+        latest.move_on("a", Some("x"), id("z"));
+        assert_eq!((latest.owner(id("x")), latest.owner(id("z"))), (Some("b"), Some("a")));
     }
 }

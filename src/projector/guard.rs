@@ -79,7 +79,7 @@ fn answer(reader: &TopicIdReader, askers: &Receiver<Asker>) {
         let answer = match reader.read() {
             Ok(TopicIdentity::Id(id)) => Ok(Some(id)),
             Ok(TopicIdentity::Missing) => Err(changed("the topic does not exist any more")),
-            Err(error) => Err(Failure::Retry(format!("Kafka does not tell the topic's id: {error}"))),
+            Err(error) => Err(Failure::KafkaAway(format!("Kafka does not tell the topic's id: {error}"))),
         };
         for asker in waiting {
             if asker.send(answer.clone()).is_err() {

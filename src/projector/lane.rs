@@ -16,10 +16,11 @@ use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::RecordBatch;
 use crate::failure::{Backoff, Failure};
 use crate::platforms::kafka::consumer::Command;
+use crate::projector::attempt::no_session;
 use crate::projector::cache::KeyCache;
 use crate::projector::commit::Session;
 use crate::projector::context::ViewContext;
-use crate::projector::fold::Overrules;
+use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
 use crate::projector::state::{Halt, ViewState};
 use crate::store::progress;
@@ -82,6 +83,10 @@ pub struct Job<'a> {
 /// Parked events drained per key in one transaction.
 const DRAIN_LIMIT: usize = 2_000;
 
+fn unstorable(detail: &str) -> Poison {
+    Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"))
+}
+
 /// One lane of a view.
 pub struct Lane<V: View> {
     /// The view.
@@ -134,7 +139,13 @@ impl<V: View> Lane<V> {
                 }
                 batch = mailbox.take() => {
                     crash::point("batch.taken");
-                    self.apply(&batch, &stop).await;
+                    // Stopped only after the coordinator's patience is over: then the transaction is abandoned with
+                    // its connection.
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = self.apply(&batch, &stop) => {}
+                    }
                 }
             }
         }
@@ -201,6 +212,7 @@ impl<V: View> Lane<V> {
                     job.drain_limit = DRAIN_LIMIT;
                     if job.start == job.end && job.heal.is_empty() {
                         self.context.resume_from(&ViewState::WaitingForDatabase);
+                        self.context.resume_from(&ViewState::WaitingForKafka);
                         return;
                     }
                 }
@@ -227,6 +239,18 @@ impl<V: View> Lane<V> {
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
+            Failure::KafkaAway(reason) => {
+                self.context.wait_for(ViewState::WaitingForKafka, &reason);
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::TooMuch(reason) => {
+                self.context.wait_for(ViewState::WaitingForDatabase, &reason);
+                job.end = job.start + (job.end - job.start).div_ceil(2);
+                job.drain_limit = job.drain_limit.div_ceil(2);
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
             Failure::Stale => {
                 self.cache.clear();
                 // Two lanes on one key take turns; a constraint that is violated for ever is our bug.
@@ -248,10 +272,10 @@ impl<V: View> Lane<V> {
                 }
                 true
             }
-            Failure::Record(detail) => self.narrow(job, &detail),
-            Failure::ReusedEventId(detail) => match self.find_reused(job).await {
+            Failure::Record(detail) => self.narrow_or_wait(job, &detail, backoff, stop).await,
+            Failure::ReusedEventId { detail, event_ids } => match self.find_owners(&event_ids, job).await {
                 Ok(true) => true,
-                Ok(false) => self.narrow(job, &detail),
+                Ok(false) => self.narrow_or_wait(job, &detail, backoff, stop).await,
                 Err(failure) => Box::pin(self.recover(failure, job, backoff, stop)).await,
             },
             Failure::Halt(halt) => {
@@ -261,32 +285,45 @@ impl<V: View> Lane<V> {
         }
     }
 
-    /// Some record of the attempt cannot be stored: halves the attempt until it is alone, then refuses it.
-    fn narrow(&mut self, job: &mut Job<'_>, detail: &str) -> bool {
+    async fn narrow_or_wait(
+        &mut self,
+        job: &mut Job<'_>,
+        detail: &str,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> bool {
+        match self.narrow(job, detail).await {
+            Ok(()) => true,
+            Err(failure) => Box::pin(self.recover(failure, job, backoff, stop)).await,
+        }
+    }
+
+    /// Some event of the attempt cannot be stored: halves the attempt until it is alone, then refuses it.
+    async fn narrow(&mut self, job: &mut Job<'_>, detail: &str) -> Result<(), Failure> {
         let records = job.end - job.start;
         if records > 1 {
             job.end = job.start + records / 2;
         } else if job.drain_limit > 1 {
             // Not the record itself but something that it drains, perhaps: drain less, then one by one.
             job.drain_limit = if records == 1 { 0 } else { job.drain_limit / 2 };
-        } else if job.drain_limit == 0 || job.heal.is_empty() {
+        } else if records == 1 {
             if let Some((_, record)) = job.batch.iter().nth(job.start) {
-                let poison = Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"));
-                job.overrules.refused.insert((record.partition, record.offset), poison);
+                job.overrules.refused.insert((record.partition, record.offset), unstorable(detail));
                 job.drain_limit = DRAIN_LIMIT;
             }
         } else if job.heal.len() > 1 {
             // Several keys heal at once: the sweep brings the others back.
             job.heal.truncate(job.heal.len() / 2);
-        } else {
-            self.halt(Halt {
-                code: "parked_event_unstorable",
-                detail: format!("a parked event of `{}` cannot be stored: {detail}", job.heal[0].0),
-                next_step: "this is a bug: report it with the log; the key stays held, restart to go on without it",
-            });
-            return false;
+        } else if let Some((key, _)) = job.heal.first() {
+            // One key, one parked event: the lowest, whose turn it is.
+            self.ensure_session().await?;
+            let session = self.session.as_ref().ok_or_else(no_session)?;
+            if let Some(origin) = session.lowest_parked(&self.context, key).await? {
+                job.overrules.refused.insert((origin.partition, origin.offset), unstorable(detail));
+            }
+            job.drain_limit = DRAIN_LIMIT;
         }
-        true
+        Ok(())
     }
 
     /// Waits, but obeys commands: a partition can be taken away while Postgres is.

@@ -355,6 +355,25 @@ fn start_watchdog(pid: u32, orphan_signal: Signal) -> io::Result<Child> {
         .spawn()
 }
 
+/// Dies at once by SIGKILL: no unwinding, no flushing, no destructors.
+pub fn kill_self() -> ! {
+    // SAFETY: kill and getpid have no preconditions; SIGKILL does not return to us.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGKILL);
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Sleeps by SIGSTOP, all threads at once, until somebody sends SIGCONT.
+pub fn stop_self() {
+    // SAFETY: kill and getpid have no preconditions.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGSTOP);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,24 +483,5 @@ mod tests {
         let expected = Account { name: "postgres".to_owned(), uid: 104, gid: 107 };
         assert_eq!(find_account(passwd, "postgres"), Some(expected));
         assert_eq!(find_account(passwd, "post"), None);
-    }
-}
-
-/// Dies at once by SIGKILL: no unwinding, no flushing, no destructors.
-pub fn kill_self() -> ! {
-    // SAFETY: kill and getpid have no preconditions; SIGKILL does not return to us.
-    unsafe {
-        libc::kill(libc::getpid(), libc::SIGKILL);
-    }
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Sleeps by SIGSTOP, all threads at once, until somebody sends SIGCONT.
-pub fn stop_self() {
-    // SAFETY: kill and getpid have no preconditions.
-    unsafe {
-        libc::kill(libc::getpid(), libc::SIGSTOP);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Row, Statement};
 
-use crate::projector::fold::{DeadLetter, Held, NewParked, StoredParked};
+use crate::projector::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::Source;
 use crate::store::{Connection, DbError};
 use crate::views::Origin;
@@ -86,7 +86,7 @@ impl ControlStatements {
         limit: i64,
     ) -> Result<ParkedByKey, DbError> {
         let rows = client.query(&self.load_parked, &[&source.view, &source.build, &keys, &limit]).await?;
-        by_key(&rows, |row| Ok(Some((row.try_get(6)?, row.try_get(7)?))))
+        by_key(&rows, |row| Ok(Some((row.try_get(7)?, row.try_get(8)?))))
     }
 
     /// Tells which of these (key, sequence) pairs are parked.
@@ -233,6 +233,7 @@ fn by_key(
             event_id: row.try_get(2)?,
             origin: Origin { partition: row.try_get(3)?, offset: row.try_get(4)? },
             timestamp_ms: row.try_get(5)?,
+            bytes: row.try_get(6)?,
             body: body(row)?,
         };
         parked.entry(row.try_get(0)?).or_default().push(stored);

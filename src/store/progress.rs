@@ -1,6 +1,6 @@
 //! Progress rows: who owns a partition, how far it is, and the fence that keeps everybody else out.
 
-use crate::projector::fold::Counters;
+use crate::projector::plan::Counters;
 use crate::store::types::Micros;
 use crate::store::{Connection, DbError};
 

@@ -9,6 +9,7 @@ use crate::store::DbError;
 /// |---|---|---|
 /// | none (connection lost, refused, timed out) | infrastructure | retry |
 /// | 08, 40, 53, 57, 58, 55P03, 25P03, 25P04, 25006, XX000 | infrastructure | retry |
+/// | 57014 (statement timeout) | too much at once | smaller batch |
 /// | 22, 54 | the record cannot be held | record |
 /// | 23505 on `event_id_constraint` | an event id is used twice | record (reused id) |
 /// | other 23505 | another writer was faster | stale |
@@ -22,9 +23,10 @@ pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
     let code = db.code().code();
     let detail = format!("{} (SQLSTATE {code})", db.message());
     match code {
+        "57014" => Failure::TooMuch(detail),
         "55P03" | "25P03" | "25P04" | "25006" | "XX000" => Failure::Retry(detail),
         "23505" if db.constraint().is_some() && db.constraint() == event_id_constraint => {
-            Failure::ReusedEventId(detail)
+            Failure::ReusedEventId { detail, event_ids: Vec::new() }
         }
         "23505" => Failure::Stale,
         "42501" => Failure::halt(

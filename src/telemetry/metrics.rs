@@ -10,6 +10,7 @@ use prometheus::{
 const HTTP_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const COMMIT_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BATCH_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1000.0, 2500.0, 5000.0, 10000.0];
 const AGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 3600.0];
 
 /// All metrics of the process.
@@ -93,76 +94,54 @@ impl Metrics {
         };
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let start_time = register(
-            &registry,
-            Gauge::new("streamview_process_start_time_seconds", "Unix time at which this process started."),
-        );
-        start_time.set(jiff::Timestamp::now().as_millisecond() as f64 / 1000.0);
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
             unknown_events: counter(
                 "streamview_unknown_events_total",
-                "Events of a type the view does not know, applied as a no-op.",
+                "Events of unknown type, applied as a no-op.",
                 &["view"],
             ),
             duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
             out_of_order: counter(
                 "streamview_out_of_order_total",
-                "Events older than the view (late) or ahead of a gap (gap).",
+                "Events late or ahead of a gap.",
                 &["view", "reason"],
             ),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
-            fenced: counter(
-                "streamview_fenced_total",
-                "Batches refused because the partition has a new owner.",
-                &["view"],
-            ),
-            rebalances: counter("streamview_rebalances_total", "Assignments and revocations received.", &["view"]),
+            fenced: counter("streamview_fenced_total", "Batches of a lost partition.", &["view"]),
+            rebalances: counter("streamview_rebalances_total", "Assignments and revocations.", &["view"]),
             upserts_duration: histogram(
                 "streamview_upserts_duration_seconds",
-                "Time of one batch in Postgres, first statement to commit.",
+                "Time of a batch in Postgres.",
                 &["view"],
                 COMMIT_BUCKETS,
             ),
-            batch_records: histogram(
-                "streamview_batch_records",
-                "Records in one batch.",
-                &["view"],
-                &[1.0, 10.0, 100.0, 1000.0, 2500.0, 5000.0, 10000.0],
-            ),
+            batch_records: histogram("streamview_batch_records", "Records in one batch.", &["view"], BATCH_BUCKETS),
             event_age: histogram(
                 "streamview_event_age_seconds",
-                "From the record's timestamp to visible in the view, newest record of each batch and partition.",
+                "From record timestamp to visible, newest record of a batch.",
                 &["view"],
                 AGE_BUCKETS,
             ),
-            consumer_lag: gauge(
-                "kafka_consumer_lag",
-                "Records in the log that the view does not hold yet.",
-                &["group", "topic", "partition"],
-            ),
+            consumer_lag: gauge("kafka_consumer_lag", "Records not applied yet.", &["group", "topic", "partition"]),
             consumer_lag_seconds: float_gauge(
                 "kafka_consumer_lag_seconds",
-                "Age of the oldest record that the view does not hold yet.",
+                "Age of the oldest record not applied.",
                 &["group", "topic", "partition"],
             ),
-            consumer_state: gauge(
-                "streamview_consumer_state",
-                "1 for the projector's current state.",
-                &["view", "state"],
-            ),
-            held_keys: gauge("streamview_held_keys", "Keys that wait for a missing event.", &["view", "reason"]),
+            consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
+            held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
             dead_letters_unpublished: gauge(
                 "streamview_dead_letters_unpublished",
-                "Dead letters not on the dead-letter topic yet.",
+                "Dead letters not published yet.",
                 &["view"],
             ),
             conservation_difference: gauge(
                 "streamview_conservation_difference",
-                "consumed - (applied + duplicate + late + conflict + parked + dead-lettered); not 0 is a bug.",
+                "Records unaccounted for; not 0 is a bug.",
                 &["view"],
             ),
             cache_bytes: gauge("streamview_cache_bytes", "Estimated bytes of cached keys.", &["view"]),
@@ -172,9 +151,9 @@ impl Metrics {
                 &["method", "route", "status"],
                 HTTP_BUCKETS,
             ),
-            waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for their own write.")),
+            waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
-            start_time,
+            start_time: start_time(&registry),
             registry,
         }
     }
@@ -224,6 +203,12 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn start_time(registry: &Registry) -> Gauge {
+    let gauge = register(registry, Gauge::new("streamview_process_start_time_seconds", "Unix time of the start."));
+    gauge.set(jiff::Timestamp::now().as_millisecond() as f64 / 1000.0);
+    gauge
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {

@@ -1,8 +1,14 @@
 //! Integration tests against a real Apache Kafka and a real PostgreSQL: one binary, one promise per test.
+#![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
 
 // What happens when parts die.
 mod crash;
 mod ownership;
 
+mod conformance;
+mod counter;
+mod poison;
 mod projection;
+mod rest;
+mod schema_contract;
 mod support;

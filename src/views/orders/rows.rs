@@ -75,11 +75,12 @@ pub async fn write(statements: &Statements, client: &Client, set: &WriteSet<'_, 
     let new_parameters = new_columns.parameters();
     let (item_parameters, ledger_parameters) = (items.parameters(), ledger.parameters());
     let mut sent = Vec::with_capacity(4);
-    if !new.is_empty() {
-        sent.push((&statements.insert_orders, &new_parameters, Some(new.len())));
-    }
+    // Updates first: an event id that a known order has moved on from may be a new order's.
     if !known.is_empty() {
         sent.push((&statements.update_orders, &known_parameters, Some(known.len())));
+    }
+    if !new.is_empty() {
+        sent.push((&statements.insert_orders, &new_parameters, Some(new.len())));
     }
     if !set.details.is_empty() {
         sent.push((&statements.insert_items, &item_parameters, None));

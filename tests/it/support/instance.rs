@@ -72,6 +72,21 @@ impl Instance {
         series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
     }
 
+    /// Waits until the sum of these series is `value`.
+    pub async fn until_metric(&self, name: &str, labels: &[&str], value: f64) {
+        until(&format!("{name}{labels:?} is {value}"), PATIENCE, || async {
+            (self.metric(name, labels).await == value).then_some(())
+        })
+        .await;
+    }
+
+    /// An answer that must have `status`, as JSON.
+    pub async fn refusal(&self, path: &str, status: u16) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status().as_u16(), status, "GET {path}");
+        response.json().await.unwrap()
+    }
+
     pub async fn is_ready(&self) -> bool {
         self.http.get(self.url("/readyz")).send().await.is_ok_and(|response| response.status() == StatusCode::OK)
     }
@@ -111,6 +126,13 @@ impl Instance {
     /// Waits for the end of the process.
     pub async fn until_ended(&self) -> ExitStatus {
         until("the instance ends", PATIENCE, || async { self.exit_status() }).await
+    }
+
+    /// SIGTERM, and waits for the orderly end.
+    pub async fn stop(&self) {
+        self.signal("TERM");
+        let status = self.until_ended().await;
+        assert!(status.success(), "{status}: {}", self.log_text());
     }
 
     /// SIGKILL, and waits for the end.

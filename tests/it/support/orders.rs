@@ -41,6 +41,11 @@ impl TestEvent {
         self.body["eventId"].as_str().unwrap()
     }
 
+    /// The record on a partition of our choice.
+    pub fn record_on(&self, partition: i32) -> TestRecord {
+        TestRecord { partition: Some(partition), ..self.record() }
+    }
+
     pub fn record(&self) -> TestRecord {
         TestRecord {
             key: Some(self.order_id.clone().into_bytes()),

@@ -131,9 +131,14 @@ impl World {
 
     /// Starts an instance and does not wait.
     pub fn launch(&self, settings: &[(&str, &str)]) -> Instance {
+        self.launch_command(&["serve"], settings)
+    }
+
+    /// Starts an instance with another command line and does not wait.
+    pub fn launch_command(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Instance {
         let mut environment = self.environment();
         environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        Instance::launch(&["serve"], environment)
+        Instance::launch(arguments, environment)
     }
 
     /// Publishes records in order and waits until the broker has them.

@@ -228,17 +228,7 @@ mod tests {
     use super::*;
 
     fn settings() -> HttpSettings {
-        HttpSettings {
-            bind: String::new(),
-            allow_anonymous: false,
-            workers: 1,
-            default_page_size: 50,
-            max_page_size: 200,
-            max_offset: 10_000,
-            max_wait_ms: 10_000,
-            max_waiters: 10,
-            shutdown_timeout_ms: 1000,
-        }
+        HttpSettings { max_wait_ms: 10_000, max_waiters: 10, ..crate::config::Config::defaults().http }
     }
 
     fn parse(query: &str) -> Result<Request, Problem> {

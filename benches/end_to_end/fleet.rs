@@ -1,0 +1,193 @@
+//! The servers of a run, and the service as a process of its own.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use streamview::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
+use tokio_postgres::{Client, NoTls};
+
+use crate::processes::Watched;
+
+/// The topic of the preloaded events; live phases have their own.
+pub const BACKLOG_TOPIC: &str = "bench.orders.backlog";
+/// Partitions of every topic.
+pub const PARTITIONS: i32 = 6;
+
+/// Server settings beyond the defaults of a durable server (fsync, synchronous_commit and full_page_writes on).
+pub const POSTGRES_SETTINGS: [(&str, &str); 4] =
+    [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "15min"), ("wal_compression", "off")];
+
+/// Kafka and Postgres, gone with the run.
+pub struct Fleet {
+    /// The broker.
+    pub kafka: KafkaServer,
+    /// The database server.
+    pub postgres: Postgres,
+}
+
+impl Fleet {
+    /// Starts both; `settings` are further Postgres settings.
+    pub fn start(settings: &[(String, String)]) -> Result<Fleet> {
+        let kafka = KafkaServer::start(KafkaOptions { optimise: true, heap_mb: 1024, ..KafkaOptions::default() })?;
+        let ours = POSTGRES_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = ours.into_iter().chain(settings.iter().cloned()).collect();
+        let postgres = Postgres::start(PostgresOptions { durable: true, settings, ..PostgresOptions::default() })?;
+        Ok(Fleet { kafka, postgres })
+    }
+
+    /// Makes the server look like one that has run for a while: its WAL files are recycled ones and its shared buffers
+    /// have been touched. Otherwise the first run pays for both (about 3 us of CPU per event) and the ceilings do not.
+    pub async fn warm_up(&self) -> Result<()> {
+        let client = self.connect("postgres").await?;
+        let script = "create table warm_up (number bigint, filling text);
+                      insert into warm_up select number, repeat('x', 500) from generate_series(1, 2200000) number;
+                      drop table warm_up";
+        for statement in script.split(';').chain(["checkpoint"]) {
+            client.batch_execute(statement).await.context("warming up Postgres")?;
+        }
+        Ok(())
+    }
+
+    /// A connection to `database`.
+    pub async fn connect(&self, database: &str) -> Result<Client> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.postgres.url(database), NoTls).await.context("connecting to Postgres")?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                eprintln!("connection to Postgres: {error}");
+            }
+        });
+        Ok(client)
+    }
+
+    /// An empty database with the service's tables.
+    pub async fn create_database(&self, name: &str) -> Result<()> {
+        let admin = self.connect("postgres").await?;
+        admin.batch_execute(&format!("create database {name}")).await.context("creating a database")?;
+        let status = service_command(&self.settings(name, "unused", "unused", 0)).arg("migrate").status()?;
+        if !status.success() {
+            bail!("streamview migrate failed: {status}");
+        }
+        Ok(())
+    }
+
+    /// Starts `streamview serve`; ready when HTTP answers (it may still be joining its group).
+    pub fn serve(&self, database: &str, topic: &str, group: &str) -> Result<Service> {
+        let port = free_port()?;
+        let log_file = std::env::temp_dir().join(format!("streamview-bench-{}.log", std::process::id()));
+        let log = fs::File::create(&log_file).context("creating the service's log")?;
+        let started = Instant::now();
+        let child = service_command(&self.settings(database, topic, group, port))
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting streamview serve")?;
+        Ok(Service { child, port, started, log_file })
+    }
+
+    /// The processes of the run.
+    pub fn watched(&self, client: Option<u32>) -> Result<Watched> {
+        Ok(Watched {
+            client,
+            postgres: self.postgres.pid().context("Postgres is not running")?,
+            kafka: self.kafka.pid().context("Kafka is not running")?,
+        })
+    }
+
+    /// pgbench of the server that runs, if it came with one.
+    pub fn pgbench(&self) -> Option<PathBuf> {
+        let program = fs::read_link(format!("/proc/{}/exe", self.postgres.pid()?)).ok()?;
+        Some(program.parent()?.join("pgbench")).filter(|pgbench| pgbench.is_file())
+    }
+
+    fn settings(&self, database: &str, topic: &str, group: &str, port: u16) -> Vec<(&'static str, String)> {
+        vec![
+            ("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS", self.kafka.bootstrap()),
+            ("STREAMVIEW_KAFKA__GROUP_ID", group.to_owned()),
+            ("STREAMVIEW_DATABASE__URL", self.postgres.url(database)),
+            ("STREAMVIEW_HTTP__BIND", format!("127.0.0.1:{port}")),
+            ("STREAMVIEW_VIEWS__ORDERS__TOPIC", topic.to_owned()),
+            ("STREAMVIEW_VIEWS__ORDERS__DLQ_TOPIC", format!("{topic}.dlq")),
+        ]
+    }
+}
+
+/// Other settings are inherited: `STREAMVIEW_PROJECTOR__LANES=3 make bench` compares.
+fn service_command(settings: &[(&'static str, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
+    command.envs(settings.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// The service under test. Dropping it kills it.
+pub struct Service {
+    child: Child,
+    /// Its HTTP port.
+    pub port: u16,
+    /// When it was launched.
+    pub started: Instant,
+    log_file: PathBuf,
+}
+
+impl Service {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Fails with the end of its log if it has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        bail!("streamview serve ended: {status}\n{}", self.log_tail())
+    }
+
+    /// The last lines it logged.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(&self.log_file).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Waits until HTTP answers.
+    pub fn wait_for_http(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            self.check_alive()?;
+            if Instant::now() > deadline {
+                bail!("streamview does not listen on port {}\n{}", self.port, self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the orderly end.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = self.pid().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().context("sending SIGTERM")?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("streamview serve stopped with {status}\n{}", self.log_tail());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
+        {
+            eprintln!("cannot stop the service: {error}");
+        }
+        if let Err(error) = fs::remove_file(&self.log_file) {
+            eprintln!("leaving {}: {error}", self.log_file.display());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Live: events come at a fixed rate, whatever the service does; how soon does a reader see them?
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::fleet::{Fleet, Service};
+use crate::http::Connection;
+use crate::latency::Latency;
+use crate::processes::{forget_peak, load_average, memory_mb};
+use crate::publish::Publisher;
+use crate::workload::Events;
+
+/// Reads a second that look for their event.
+const SAMPLES_PER_S: u64 = 200;
+
+/// One rate.
+#[derive(Debug, Clone, Serialize)]
+pub struct Live {
+    /// Events a second, meant.
+    pub rate: u64,
+    /// Events a second, sent.
+    pub sent_per_s: f64,
+    /// Seconds.
+    pub seconds: f64,
+    /// From the producer's send to the end of the answer of `GET /orders/{id}?minSequence=..`.
+    pub visible: Latency,
+    /// CPU of the service in percent of one core, the sampling reads included.
+    pub client_cpu_percent: f64,
+    /// CPU of Postgres in percent of one core.
+    pub postgres_cpu_percent: f64,
+    /// Highest resident memory of the service.
+    pub peak_rss_mb: f64,
+    /// Cores that processes outside this benchmark used meanwhile.
+    pub others_cores: f64,
+    /// Load average before.
+    pub load_average: f64,
+}
+
+/// Publishes `rate` events a second for `seconds` and measures a sample of them.
+pub async fn run(
+    fleet: &Fleet,
+    service: &Service,
+    (publisher, events): (&mut Publisher, &mut Events),
+    rate: u64,
+    seconds: f64,
+) -> Result<Live> {
+    let watched = fleet.watched(Some(service.pid()))?;
+    forget_peak(service.pid())?;
+    let (load_average, before, started) = (load_average()?, watched.cpu()?, Instant::now());
+    let (samples, mut received) = unbounded_channel();
+    let idle = Arc::new(Mutex::new(Vec::<Connection>::new()));
+    let port = service.port;
+    let reading = tokio::spawn(async move {
+        let mut reads = Vec::new();
+        while let Some((target, sent)) = received.recv().await {
+            reads.push(tokio::spawn(read(Arc::clone(&idle), port, target, sent)));
+        }
+        let mut latencies = Vec::with_capacity(reads.len());
+        for read in reads {
+            latencies.push(read.await??);
+        }
+        anyhow::Ok(latencies)
+    });
+    let published = tokio::task::block_in_place(|| {
+        let every = (rate / SAMPLES_PER_S).max(1);
+        publisher.pace(events, (rate, seconds), every, |event, sent| {
+            let target = format!("/orders/{}?minSequence={}&waitMs=5000", event.order_id(), event.sequence);
+            samples.send((target, sent)).context("the reader has ended")
+        })
+    });
+    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), watched.cpu()?.since(before));
+    drop(samples);
+    let sent = published?;
+    publisher.flush()?;
+    let latencies = reading.await.context("the reader panicked")??;
+    Ok(Live {
+        rate,
+        sent_per_s: sent as f64 / elapsed,
+        seconds: elapsed,
+        visible: Latency::of(latencies),
+        client_cpu_percent: cpu.client / elapsed * 100.0,
+        postgres_cpu_percent: cpu.postgres / elapsed * 100.0,
+        peak_rss_mb: memory_mb(service.pid())?.1,
+        others_cores: cpu.others() / elapsed,
+        load_average,
+    })
+}
+
+async fn read(idle: Arc<Mutex<Vec<Connection>>>, port: u16, target: String, sent: Instant) -> Result<Duration> {
+    let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => Connection::open(port).await?,
+    };
+    let answer = connection.get(&target).await?;
+    let latency = sent.elapsed();
+    if answer.status != 200 {
+        bail!("GET {target} answered {}", answer.status);
+    }
+    idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    Ok(latency)
+}
+
+/// The service with nothing to do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Idle {
+    /// CPU in percent of one core.
+    pub cpu_percent: f64,
+    /// Resident memory at the end.
+    pub rss_mb: f64,
+    /// Seconds watched.
+    pub seconds: f64,
+}
+
+/// Watches the idle service.
+pub async fn idle(fleet: &Fleet, service: &Service, seconds: f64) -> Result<Idle> {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let watched = fleet.watched(Some(service.pid()))?;
+    let (before, started) = (watched.cpu()?, Instant::now());
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), watched.cpu()?.since(before));
+    Ok(Idle { cpu_percent: cpu.client / elapsed * 100.0, rss_mb: memory_mb(service.pid())?.0, seconds: elapsed })
+}

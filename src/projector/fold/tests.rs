@@ -1,0 +1,361 @@
+//! The projection converges: whatever arrives in whatever order, split into whatever batches, with crashes in between,
+//! the stored state is the in-order fold of the first good event of each number.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::decimal::Decimal;
+use crate::projector::decode::keys_of;
+use crate::projector::event_ids::EventIds;
+use crate::projector::plan::Held;
+use crate::views::orders::Orders;
+use crate::views::orders::project::OrderState;
+
+const LIMITS: FoldLimits = FoldLimits {
+    record: Limits { max_record_bytes: 10_000, first_sequence: 1 },
+    max_parked_per_key: 1_000,
+    parked_budget: 1_000_000,
+};
+const ORDERS: usize = 3;
+const LAST: i64 = 6;
+
+/// What a delivery carries under its order and sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// The event that belongs there.
+    Good,
+    /// Another event with the same number.
+    Rival,
+    /// The event that belongs to the number before, under this number.
+    Renumbered,
+    /// An event of a type nobody knows.
+    Unknown,
+    /// Not an event.
+    Broken,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Delivery {
+    order: usize,
+    sequence: i64,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+struct Sent {
+    key: String,
+    payload: String,
+    headers: Vec<u8>,
+    delivery: Delivery,
+}
+
+fn event_id(delivery: Delivery) -> String {
+    let Delivery { order, sequence, content } = delivery;
+    match content {
+        Content::Rival => format!("rival-{order}-{sequence}"),
+        Content::Unknown => format!("unknown-{order}-{sequence}"),
+        Content::Renumbered => format!("good-{order}-{}", sequence - 1),
+        _ => format!("good-{order}-{sequence}"),
+    }
+}
+
+fn send(delivery: Delivery) -> Sent {
+    let Delivery { order, sequence, content } = delivery;
+    let key = format!("o-{order}");
+    let common = format!(
+        r#""eventId":"{}","occurredAt":"2026-01-01T00:00:{sequence:02}Z","orderId":"{key}""#,
+        event_id(delivery)
+    );
+    let payload = match content {
+        Content::Broken => "{".to_owned(),
+        Content::Unknown => format!(r#"{{"type":"OrderWrapped",{common}}}"#),
+        _ if sequence == 1 => format!(
+            r#"{{"type":"OrderCreated",{common},"customerId":"c","currency":"EUR","items":[{{"itemId":"a","sku":"s","qty":1,"price":"1.11"}}]}}"#
+        ),
+        _ if sequence % 2 == 0 => {
+            format!(
+                r#"{{"type":"OrderItemAdded",{common},"itemId":"i{sequence}","sku":"s","qty":{sequence},"price":0.105}}"#
+            )
+        }
+        _ => format!(r#"{{"type":"OrderStatusChanged",{common},"status":"s{sequence}"}}"#),
+    };
+    let mut headers = Vec::new();
+    Headers::push(&mut headers, b"x-sequence", Some(sequence.to_string().as_bytes()));
+    Sent { key, payload, headers, delivery }
+}
+
+impl Sent {
+    fn record(&self, offset: i64) -> Record<'_> {
+        Record {
+            partition: self.delivery.order as i32 % 2,
+            offset,
+            timestamp_ms: None,
+            key: Some(self.key.as_bytes()),
+            payload: Some(self.payload.as_bytes()),
+            headers: Headers::from_encoded(&self.headers),
+        }
+    }
+}
+
+/// What survives a crash.
+#[derive(Debug, Default, Clone)]
+struct Stored {
+    keys: HashMap<String, StoredKey>,
+    ledger: Vec<(String, i64, String, &'static str)>,
+    lines: Vec<(String, i32, String)>,
+    dead_letters: HashSet<(i32, i64)>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default, Clone)]
+struct StoredKey {
+    last_sequence: i64,
+    last_event_id: Option<Box<str>>,
+    event_ids: Vec<String>,
+    stored: bool,
+    state: OrderState,
+    held: Option<Held>,
+    parked: BTreeMap<i64, (String, Origin, Vec<u8>, Vec<u8>)>,
+}
+
+impl Stored {
+    fn entry(&self, key: &str) -> KeyEntry<OrderState> {
+        let Some(stored) = self.keys.get(key) else { return KeyEntry::default() };
+        KeyEntry {
+            last_sequence: stored.last_sequence,
+            last_event_id: stored.last_event_id.clone(),
+            event_ids: EventIds::of(&stored.event_ids),
+            stored: stored.stored,
+            state: stored.state.clone(),
+            held: stored.held.clone(),
+        }
+    }
+
+    /// As `Loading::parked` does: the lowest `whole` events with their bodies, of the rest only those `met`.
+    fn parked(&self, key: &str, whole: usize, met: &HashSet<i64>) -> Vec<StoredParked> {
+        let rows = self.keys.get(key).map(|stored| &stored.parked);
+        rows.into_iter()
+            .flatten()
+            .enumerate()
+            .filter(|(index, (sequence, _))| *index < whole || met.contains(sequence))
+            .map(|(index, (sequence, (event_id, origin, payload, headers)))| StoredParked {
+                sequence: *sequence,
+                event_id: event_id.clone(),
+                origin: *origin,
+                timestamp_ms: None,
+                bytes: (key.len() + payload.len()) as i64,
+                body: (index < whole).then(|| (payload.clone(), headers.clone())),
+            })
+            .collect()
+    }
+
+    /// One attempt, as `attempt.rs` makes it; `commit` false is a crash before the commit. Gives keys left to heal.
+    fn attempt(&mut self, batch: &[(i64, &Sent)], heal: &[String], drain_limit: usize, commit: bool) -> Vec<String> {
+        let view = Orders::new(Decimal::ZERO);
+        let overrules = Overrules::default();
+        let decoded: Vec<Decoded<'_, Orders>> =
+            batch.iter().map(|(offset, sent)| decode(&view, LIMITS.record, &overrules, sent.record(*offset))).collect();
+        let mut keys = keys_of(&decoded);
+        keys.extend(heal.iter().map(String::as_str));
+        let to_drain: HashSet<&str> = decoded
+            .iter()
+            .filter_map(|decoded| decoded.outcome.as_ref().ok())
+            .filter(|event| event.sequence == self.entry(event.key).last_sequence + 1)
+            .map(|event| event.key)
+            .chain(heal.iter().map(String::as_str))
+            .collect();
+        let met = |key: &str| -> HashSet<i64> {
+            let events = decoded.iter().filter_map(|decoded| decoded.outcome.as_ref().ok());
+            events.filter(|event| event.key == key).map(|event| event.sequence).collect()
+        };
+        let whole = |key: &str| if to_drain.contains(key) { drain_limit } else { 0 };
+        let parked: HashMap<&str, Vec<StoredParked>> =
+            keys.iter().map(|key| (*key, self.parked(key, whole(key), &met(key)))).collect();
+        let mut fold = Fold::new(&view, LIMITS, &overrules);
+        for key in keys {
+            let rows = &parked[key];
+            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
+            fold.add_key(key, self.entry(key), rows, loaded);
+        }
+        for record in decoded {
+            fold.take(record);
+        }
+        for key in heal {
+            fold.heal(key, 0);
+        }
+        let plan = fold.finish();
+        if commit { self.store(plan) } else { heal.to_vec() }
+    }
+
+    fn store(&mut self, plan: Plan<'_, Orders>) -> Vec<String> {
+        for (key, sequence) in &plan.drained {
+            self.keys.get_mut(*key).unwrap().parked.remove(sequence).unwrap();
+        }
+        let fresh: Vec<_> = plan
+            .new_parked()
+            .map(|row| {
+                let origin = Origin { partition: row.record.partition, offset: row.record.offset };
+                let payload = row.record.payload.unwrap().to_vec();
+                let stored = (row.event_id.to_string(), origin, payload, row.record.headers.encoded().to_vec());
+                (row.key.to_owned(), row.sequence, stored)
+            })
+            .collect();
+        for row in &plan.ledger {
+            self.ledger.push((row.key.to_owned(), row.sequence, row.event_id.to_string(), row.effect.as_str()));
+            self.keys.entry(row.key.to_owned()).or_default().event_ids.push(row.event_id.to_string());
+        }
+        for row in &plan.details {
+            self.lines.push((row.order_id.to_owned(), row.line.line_no, row.line.gross.to_string()));
+        }
+        for letter in &plan.dead_letters {
+            assert!(self.dead_letters.insert((letter.record.partition, letter.record.offset)), "refused twice");
+        }
+        for counters in plan.counters.values() {
+            add(&mut self.counters, counters);
+        }
+        let mut unfinished = Vec::new();
+        for (key, work) in plan.keys {
+            assert_eq!(work.base_sequence, self.keys.get(key).filter(|k| k.stored).map(|k| k.last_sequence));
+            if work.unfinished {
+                unfinished.push(key.to_owned());
+            }
+            let stored = self.keys.entry(key.to_owned()).or_default();
+            stored.stored = work.base_sequence.is_some() || work.changed;
+            stored.last_sequence = work.entry.last_sequence;
+            stored.last_event_id = work.entry.last_event_id;
+            stored.state = work.entry.state;
+            assert!(work.held_changed || stored.held == work.entry.held || work.was_held != work.entry.held.is_some());
+            stored.held = work.entry.held;
+        }
+        for (key, sequence, row) in fresh {
+            assert!(self.keys.get_mut(&key).unwrap().parked.insert(sequence, row).is_none(), "parked twice");
+        }
+        unfinished
+    }
+}
+
+fn add(sum: &mut Counters, more: &Counters) {
+    sum.consumed += more.consumed;
+    sum.applied += more.applied;
+    sum.duplicate += more.duplicate;
+    sum.late += more.late;
+    sum.conflict += more.conflict;
+    sum.parked += more.parked;
+    sum.dead_lettered += more.dead_lettered;
+}
+
+/// The first good event of each number, folded in order as far as the numbers go.
+fn oracle(history: &[Sent], order: usize) -> (Vec<(i64, String, &'static str)>, OrderState) {
+    let mut first: BTreeMap<i64, &Sent> = BTreeMap::new();
+    for sent in history.iter().filter(|sent| sent.delivery.order == order) {
+        if sent.delivery.content != Content::Broken {
+            first.entry(sent.delivery.sequence).or_insert(sent);
+        }
+    }
+    let view = Orders::new(Decimal::ZERO);
+    let (mut ledger, mut state, mut seen) = (Vec::new(), OrderState::default(), HashSet::new());
+    for (expected, (sequence, sent)) in (1..).zip(&first) {
+        if expected != *sequence {
+            break;
+        }
+        let record = sent.record(0);
+        let event = decode(&view, LIMITS.record, &Overrules::default(), record).outcome.unwrap();
+        let id = event_id(sent.delivery);
+        let effect = match event.parsed.event {
+            _ if !seen.insert(id.clone()) => Effect::Duplicate,
+            None => Effect::UnknownType,
+            Some(known) => {
+                view.project(event.key, &mut state, known, event.parsed.occurred_at, &mut Vec::new()).unwrap();
+                Effect::Applied
+            }
+        };
+        if effect != Effect::Applied {
+            view.skip(&mut state, event.parsed.occurred_at);
+        }
+        ledger.push((*sequence, id, effect.as_str()));
+    }
+    (ledger, state)
+}
+
+fn deliveries() -> impl Strategy<Value = Vec<Delivery>> {
+    let content = prop_oneof![
+        12 => Just(Content::Good),
+        1 => Just(Content::Rival),
+        1 => Just(Content::Renumbered),
+        1 => Just(Content::Unknown),
+        1 => Just(Content::Broken),
+    ];
+    let delivery =
+        (0..ORDERS, 1..=LAST, content).prop_map(|(order, sequence, content)| Delivery { order, sequence, content });
+    let everything: Vec<Delivery> = (0..ORDERS)
+        .flat_map(|order| (1..=LAST).map(move |sequence| Delivery { order, sequence, content: Content::Good }))
+        .collect();
+    // Any interleaving with repetitions and omissions; often followed by all that was omitted, in any order.
+    (prop::collection::vec(delivery, 0..18), any::<bool>(), Just(everything).prop_shuffle()).prop_map(
+        |(mut history, complete, rest)| {
+            history.extend(rest.into_iter().take(if complete { usize::MAX } else { 4 }));
+            history
+        },
+    )
+}
+
+/// Size of the next batch, drain limit, and how many crashes come before its commit.
+fn batches() -> impl Strategy<Value = Vec<(usize, usize, usize)>> {
+    prop::collection::vec((1usize..9, 1usize..4, 0usize..2), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn any_history_converges_to_the_in_order_fold(history in deliveries(), batches in batches()) {
+        let history: Vec<Sent> = history.into_iter().map(send).collect();
+        let mut stored = Stored::default();
+        let mut plans = batches.iter().copied().cycle();
+        let numbered: Vec<(i64, &Sent)> = (0i64..).zip(&history).collect();
+        let mut rest = numbered.as_slice();
+        while !rest.is_empty() {
+            let (size, drain_limit, crashes) = plans.next().unwrap();
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            for _ in 0..crashes {
+                stored.attempt(batch, &[], drain_limit, false);
+            }
+            let mut heal = stored.attempt(batch, &[], drain_limit, true);
+            let mut rounds = 0;
+            while !heal.is_empty() {
+                rounds += 1;
+                prop_assert!(rounds < 50, "draining does not end");
+                heal = stored.attempt(&[], &heal, drain_limit, true);
+            }
+            rest = later;
+        }
+
+        for order in 0..ORDERS {
+            let key = format!("o-{order}");
+            let (ledger, state) = oracle(&history, order);
+            let mine: Vec<_> = stored.ledger.iter().filter(|row| row.0 == key).map(|row| (row.1, row.2.clone(), row.3)).collect();
+            prop_assert_eq!(&mine, &ledger);
+            if let Some(kept) = stored.keys.get(&key) {
+                prop_assert_eq!(&kept.state, &state);
+                prop_assert_eq!(kept.last_sequence, ledger.len() as i64);
+                let lines = stored.lines.iter().filter(|line| line.0 == key).count();
+                prop_assert_eq!(kept.state.item_count as usize, lines);
+                let held = kept.held.clone().unwrap_or_default();
+                prop_assert_eq!(held.parked_count as usize, kept.parked.len());
+                let bytes: usize = kept.parked.values().map(|row| key.len() + row.2.len()).sum();
+                prop_assert_eq!(held.parked_bytes as usize, bytes);
+                prop_assert_eq!(held.first_parked, kept.parked.keys().next().copied());
+                prop_assert!(held.refused.iter().all(|sequence| *sequence > kept.last_sequence));
+                prop_assert_eq!(kept.held.is_some(), held.parked_count > 0 || !held.refused.is_empty());
+            }
+        }
+        let Counters { consumed, applied, duplicate, late, conflict, parked, dead_lettered } = stored.counters;
+        prop_assert_eq!(consumed, history.len() as i64);
+        prop_assert_eq!(consumed, applied + duplicate + late + conflict + parked + dead_lettered);
+        let parked_rows: usize = stored.keys.values().map(|key| key.parked.len()).sum();
+        prop_assert_eq!(parked as usize, parked_rows);
+        prop_assert_eq!(stored.dead_letters.len() as i64, conflict + dead_lettered);
+    }
+}

@@ -1,0 +1,150 @@
+//! What every view gets from the engine, whatever it shows: run for each registered view and for one that the engine
+//! has never seen.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+use streamview::app::{self, Only};
+use streamview::config::{Config, ViewSettings};
+use streamview::views::registry::{self, Registration};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::counter;
+use crate::support::orders::life;
+use crate::support::world::{TestRecord, World};
+use crate::support::{PATIENCE, until};
+
+/// A view under test: its registry line, its events, and how its rows read.
+struct Subject {
+    registration: Registration,
+    migration: &'static str,
+    /// Events 1, 2, 3 … of a key.
+    events: fn(&str, i64) -> Vec<TestRecord>,
+    /// Key, sequence and a digest of the row, as text.
+    rows: &'static str,
+}
+
+fn subjects() -> Vec<Subject> {
+    let mut subjects: Vec<Subject> =
+        registry::all().into_iter().map(|registration| subject_of(&registration)).collect();
+    subjects.push(Subject {
+        registration: counter::registration(),
+        migration: counter::MIGRATION,
+        events: counted,
+        rows: "select key, last_sequence, count::text from counter_1.counts",
+    });
+    subjects
+}
+
+/// A newly registered view needs its events here, or this fails.
+fn subject_of(registration: &Registration) -> Subject {
+    match registration.name {
+        "orders" => Subject {
+            registration: *registration,
+            migration: "",
+            events: |key, count| life(key, count).iter().map(|event| event.record()).collect(),
+            rows: "select order_id, last_event_sequence, item_count || ' ' || total_gross from orders_view",
+        },
+        other => panic!("the conformance suite has no events for view {other}"),
+    }
+}
+
+fn counted(key: &str, count: i64) -> Vec<TestRecord> {
+    (1..=count)
+        .map(|sequence| TestRecord {
+            key: Some(key.as_bytes().to_vec()),
+            payload: Some(format!("\"{key}-{sequence}\"").into_bytes()),
+            headers: vec![("x-sequence".to_owned(), sequence.to_string().into_bytes())],
+            partition: None,
+        })
+        .collect()
+}
+
+/// The service in this process, with one view.
+struct Service {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    async fn start(world: &World, registration: Registration) -> Service {
+        let mut environment = world.environment();
+        environment.push(("STREAMVIEW_HTTP__BIND".to_owned(), "127.0.0.1:0".to_owned()));
+        let config = Arc::new(Config::load(None, environment, &[]).unwrap());
+        let settings = ViewSettings { topic: world.topic.clone(), dlq_topic: world.dlq_topic.clone() };
+        let stop = CancellationToken::new();
+        let (ready, addresses) = oneshot::channel();
+        let task =
+            tokio::spawn(app::serve(config, vec![(registration, settings)], Only::Both, stop.clone(), Some(ready)));
+        let address = addresses.await.unwrap()[0];
+        Service { address, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().json().await.unwrap()
+    }
+}
+
+async fn rows(world: &World, subject: &Subject) -> BTreeMap<String, (i64, String)> {
+    let rows = world.sql.query(subject.rows, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+}
+
+/// In-order events give the reference; the same events doubled, reordered, with poison and a restart give the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_view_converges_and_accounts_for_every_record() {
+    for subject in subjects() {
+        let keys: Vec<String> = (0..5).map(|n| format!("key-{n}")).collect();
+        let orderly = World::new(2).await;
+        orderly.sql.batch_execute(subject.migration).await.unwrap();
+        let service = Service::start(&orderly, subject.registration).await;
+        orderly.publish(keys.iter().flat_map(|key| (subject.events)(key, 4))).await;
+        orderly.until_consumed(20).await;
+        service.stop().await;
+        let expected = rows(&orderly, &subject).await;
+        assert_eq!(expected.len(), 5);
+        assert!(expected.values().all(|(sequence, _)| *sequence == 4), "{expected:?}");
+
+        let messy = World::new(2).await;
+        messy.sql.batch_execute(subject.migration).await.unwrap();
+        let service = Service::start(&messy, subject.registration).await;
+        let poison = TestRecord {
+            key: Some(b"broken".to_vec()),
+            payload: Some(b"{".to_vec()),
+            headers: vec![("x-sequence".to_owned(), b"1".to_vec())],
+            partition: None,
+        };
+        let mut first: Vec<TestRecord> = keys.iter().flat_map(|key| (subject.events)(key, 4)).collect();
+        first.reverse();
+        messy.publish(first.iter().cloned().chain([poison])).await;
+        messy.until_consumed(21).await;
+        service.stop().await;
+        let service = Service::start(&messy, subject.registration).await;
+        messy.publish(first).await;
+        messy.until_consumed(41).await;
+
+        assert_eq!(rows(&messy, &subject).await, expected);
+        let [consumed, applied, duplicate, late, conflict, parked, dead] = messy.conservation().await;
+        assert_eq!((consumed, applied, conflict, parked, dead), (41, 20, 0, 0, 1));
+        assert_eq!(duplicate + late, 20);
+
+        let name = subject.registration.name;
+        let lags = until("the lag is observed as 0", PATIENCE, || async {
+            let lags = service.json(&format!("/ops/lags?view={name}")).await;
+            (lags["totalLag"] == 0).then_some(lags)
+        })
+        .await;
+        assert_eq!((&lags["view"], lags["partitions"].as_array().unwrap().len()), (&Value::from(name), 2));
+        service.stop().await;
+    }
+}

@@ -1,0 +1,839 @@
+//! What REST promises: pages that neither skip nor repeat, reads of one's own write, caching, and one error format.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::instance::Instance;
+use crate::support::orders::{TestEvent, created, item_added, life, status_changed};
+use crate::support::world::World;
+use crate::support::{PATIENCE, until};
+
+/// Status and body of a GET.
+async fn answer(instance: &Instance, path: &str) -> (u16, Value) {
+    let response = instance.get(path).await;
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+fn header(response: &Response, name: &str) -> String {
+    let value = response.headers().get(name).map(|value| value.to_str().unwrap());
+    value.unwrap_or_default().to_owned()
+}
+
+/// The target of a relation in a `Link` header.
+fn link(response: &Response, relation: &str) -> Option<String> {
+    let links = header(response, "link");
+    let found = links.split(", ").find(|part| part.ends_with(&format!("; rel=\"{relation}\"")))?;
+    Some(found.strip_prefix('<')?.split_once('>')?.0.to_owned())
+}
+
+fn ids(page: &Value) -> Vec<String> {
+    page["items"].as_array().unwrap().iter().map(|order| order["orderId"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The pages from `path` on, following `relation`, with the path of the last one.
+async fn walk(instance: &Instance, path: &str, relation: &str) -> (Vec<Vec<String>>, String) {
+    let (mut pages, mut next) = (Vec::new(), path.to_owned());
+    loop {
+        let response = instance.get(&next).await;
+        assert_eq!(response.status(), StatusCode::OK, "{next}");
+        let following = link(&response, relation);
+        pages.push(ids(&response.json().await.unwrap()));
+        match following {
+            Some(following) => next = following,
+            None => return (pages, next),
+        }
+    }
+}
+
+/// Orders of several customers, statuses and amounts, with equal times and totals among them.
+fn assortment(orders: i64) -> Vec<TestEvent> {
+    let mut events = Vec::new();
+    for n in 0..orders {
+        let order = format!("o-{n:03}");
+        let items =
+            json!([{ "itemId": "i", "sku": "s", "qty": 1, "price": format!("{}.5", n % 13 - 3), "taxRate": "0.1" }]);
+        let time = |n: i64| json!(format!("2026-01-{:02}T00:00:00.{:06}Z", n % 9 + 1, n % 2));
+        if n % 10 == 9 {
+            events.push(item_added(&order, 1).with("occurredAt", time(n))); // neither status nor customer nor currency
+            continue;
+        }
+        let create = created(&order).with("items", items).with("customerId", format!("c {}&é", n % 4).into());
+        events.push(create.with("occurredAt", time(n)));
+        if n % 3 > 0 {
+            let status = ["Paid", "Shipped & gone"][n as usize % 2];
+            events.push(status_changed(&order, 2, status).with("occurredAt", time(n)));
+        }
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sort_and_filter_gives_what_plain_sql_gives_on_pages_forward_and_backward() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let events = assortment(100);
+    world.publish(events.iter().map(TestEvent::record)).await;
+    world.until_consumed(events.len() as i64).await;
+    let sorts = [
+        ("updatedAt", "updated_at"),
+        ("orderId", "order_id"),
+        ("totalNet", "total_net"),
+        ("totalGross", "total_gross"),
+    ];
+    let filters = [
+        ("", "true"),
+        ("status=Paid", "status = 'Paid'"),
+        ("status=Paid&status=Created", "status in ('Paid', 'Created')"),
+        ("status=Shipped%20%26%20gone", "status = 'Shipped & gone'"),
+        ("status=Unheard", "false"),
+        ("customerId=c+1%26%C3%A9", "customer_id = 'c 1&é'"),
+        ("from=2026-01-03T00:00:00.000001Z", "updated_at >= '2026-01-03T00:00:00.000001Z'"),
+        ("to=2026-01-03T00:00:00.000001Z", "updated_at < '2026-01-03T00:00:00.000001Z'"),
+        (
+            "from=2026-01-02T01:00:00%2B01:00&to=2026-01-08T00:00:00Z",
+            "updated_at >= '2026-01-02Z' and updated_at < '2026-01-08Z'",
+        ),
+        (
+            "status=Paid&customerId=c%201%26%C3%A9&from=2026-01-02T00:00:00Z",
+            "status = 'Paid' and customer_id = 'c 1&é' and updated_at >= '2026-01-02Z'",
+        ),
+    ];
+    for (sort, column) in sorts {
+        for (minus, direction) in [("", "asc"), ("-", "desc")] {
+            for (filter, condition) in filters {
+                let query = format!(
+                    "select order_id from orders_view where {condition} order by {column} {direction}, order_id {direction}"
+                );
+                let rows = world.sql.query(&query, &[]).await.unwrap();
+                let expected: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                let list = format!("/orders?{filter}&sort={minus}{sort}");
+
+                let (pages, last) = walk(&instance, &format!("{list}&pageSize=17"), "next").await;
+                assert_eq!(pages.concat(), expected, "{list}");
+                assert!(pages.iter().rev().skip(1).all(|page| page.len() == 17), "{list}");
+                let (back, first) = walk(&instance, &last, "prev").await;
+                let back: Vec<String> = back.into_iter().rev().flatten().collect();
+                assert_eq!(back, expected, "{list}, backward from {last}");
+                let numbered = instance.json(&format!("{list}&pageSize=17&page=2")).await;
+                assert_eq!(
+                    ids(&numbered),
+                    expected.iter().skip(17).take(17).cloned().collect::<Vec<_>>(),
+                    "{list}, page 2"
+                );
+                assert_eq!((&numbered["total"], &numbered["totalIsEstimate"]), (&expected.len().into(), &false.into()));
+                assert_eq!((&numbered["page"], &numbered["pageSize"]), (&2.into(), &17.into()));
+                if first != last {
+                    assert_eq!(
+                        instance.json(&first).await["page"],
+                        Value::Null,
+                        "a page reached by a cursor has no number"
+                    );
+                }
+            }
+        }
+    }
+    // Without parameters: the latest first.
+    assert_eq!(instance.json("/orders").await, instance.json("/orders?sort=-updatedAt&page=1&pageSize=50").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyset_walk_sees_each_unchanged_order_once_while_others_change() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    // Moving orders lie between the still ones in every sort; the first and the last are still.
+    let orders: Vec<String> =
+        (0..=120).map(|n| format!("o-{n:03}-{}", if n % 2 == 0 { "still" } else { "moving" })).collect();
+    let price = |n: usize| match n {
+        0 => -1_000_000,
+        120 => 1_000_000,
+        _ => n as i64,
+    };
+    let seeded = orders.iter().enumerate().map(|(n, order)| {
+        let items = json!([{ "itemId": "i", "sku": "s", "qty": 1, "price": price(n) }]);
+        created(order)
+            .with("items", items)
+            .with("occurredAt", format!("2026-01-01T00:{:02}:{:02}Z", n / 60, n % 60).into())
+    });
+    world.publish(seeded.map(|event| event.record())).await;
+    world.until_consumed(121).await;
+    let is_still = |order: &String| order.ends_with("still");
+    let still: BTreeSet<&String> = orders.iter().filter(|order| is_still(order)).collect();
+    let walking = AtomicBool::new(true);
+    let writes = async {
+        let moving: Vec<&String> = orders.iter().filter(|order| !is_still(order)).collect();
+        for sequence in 2.. {
+            let changes = moving.iter().enumerate().map(|(n, order)| {
+                // Up and down in time order and totals alike.
+                let event = item_added(order, sequence).with("price", ((sequence + n as i64) % 7 * 40 - 120).into());
+                event.with("occurredAt", format!("2026-01-01T00:01:{:02}Z", (sequence + n as i64) % 60).into())
+            });
+            world.publish(changes.map(|event| event.record())).await;
+            if !walking.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    };
+    let walks = async {
+        for sort in ["updatedAt", "-updatedAt", "orderId", "-orderId", "totalNet", "-totalGross"] {
+            let before = world.consumed().await;
+            let (pages, last) = walk(&instance, &format!("/orders?sort={sort}&pageSize=7"), "next").await;
+            let (back, _) = walk(&instance, &last, "prev").await;
+            let forward: Vec<String> = pages.concat().into_iter().filter(is_still).collect();
+            assert_eq!(forward.len(), still.len(), "{sort}: one was skipped or repeated");
+            assert_eq!(forward.iter().collect::<BTreeSet<_>>(), still, "{sort}");
+            // The page that was the last one may have got successors since: from wherever it ends, all before it.
+            let backward: Vec<String> = back.into_iter().rev().flatten().filter(is_still).collect();
+            assert!(backward.len() > 50, "{sort}: {backward:?}");
+            assert_eq!(backward, forward[..backward.len()], "{sort}, backward");
+            assert!(world.consumed().await > before, "{sort}: nothing was written during the walk");
+        }
+        walking.store(false, Ordering::Relaxed);
+    };
+    tokio::join!(writes, walks);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_size_page_and_depth_work_up_to_their_limits_and_not_beyond() {
+    let world = World::new(1).await;
+    let settings = [
+        ("STREAMVIEW_HTTP__MAX_OFFSET", "40"),
+        ("STREAMVIEW_HTTP__MAX_PAGE_SIZE", "20"),
+        ("STREAMVIEW_HTTP__DEFAULT_PAGE_SIZE", "10"),
+    ];
+    let instance = world.start_with(&settings).await;
+    let orders: Vec<TestEvent> = (0..60).map(|n| created(&format!("o-{n:02}"))).collect();
+    world.publish(orders.iter().map(TestEvent::record)).await;
+    world.until_consumed(60).await;
+
+    for (query, first, length) in [
+        ("", "o-00", 10),
+        ("&pageSize=20", "o-00", 20),
+        ("&pageSize=1&page=41", "o-40", 1),
+        ("&page=5", "o-40", 10),
+        ("&pageSize=20&page=3", "o-40", 20),
+    ] {
+        let page = ids(&instance.json(&format!("/orders?sort=orderId{query}")).await);
+        assert_eq!((page[0].as_str(), page.len()), (first, length), "{query}");
+    }
+    for (query, code, parameter, allowed) in [
+        ("pageSize=21", "invalid_parameter", "pageSize", "from 1 to 20"),
+        ("pageSize=0", "invalid_parameter", "pageSize", "from 1 to 20"),
+        ("page=0", "invalid_parameter", "page", "from 1 to"),
+        ("page=6", "offset_too_deep", "page", "from 1 to 5"),
+        ("pageSize=1&page=42", "offset_too_deep", "page", "from 1 to 41"),
+        ("page=18446744073709551615", "offset_too_deep", "page", "from 1 to 5"),
+        ("page=18446744073709551616", "invalid_parameter", "page", "whole number"),
+    ] {
+        let problem = instance.refusal(&format!("/orders?{query}"), 400).await;
+        assert_eq!(
+            (&problem["code"], &problem["errors"][0]["parameter"]),
+            (&code.into(), &parameter.into()),
+            "{query}"
+        );
+        assert!(problem["errors"][0]["detail"].as_str().unwrap().contains(allowed), "{query}: {problem}");
+    }
+    // A page past the end is empty; from the deepest page the link leads on.
+    let (pages, _) = walk(&instance, "/orders?sort=orderId&page=5", "next").await;
+    assert_eq!(pages.concat().len(), 20);
+    let history = instance.json("/orders/o-00/events?pageSize=20").await;
+    assert_eq!(history["pageSize"], 20);
+    assert_eq!(instance.refusal("/orders/o-00/events?pageSize=21", 400).await["code"], "invalid_parameter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_tag_spares_the_body_until_the_order_or_its_hold_changes() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let events = life("o-1", 5);
+    world.publish(events[..2].iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 2).await;
+    let ask = async |tags: &str| {
+        let request = instance.http.get(instance.url("/orders/o-1")).header("if-none-match", tags);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), header(&response, "etag"), response.text().await.unwrap())
+    };
+    let response = instance.get("/orders/o-1").await;
+    assert_eq!(header(&response, "cache-control"), "private, no-cache");
+    let tag = header(&response, "etag");
+    assert_eq!(tag, "\"1-2\"");
+
+    for matching in [&tag, &format!("W/{tag}"), &format!("\"other\", W/{tag} , \"more\""), "*"] {
+        assert_eq!(ask(matching).await, (304, tag.clone(), String::new()), "{matching}");
+    }
+    for other in ["\"1-3\"", "1-2", "\"\"", "\"*\""] {
+        assert_eq!(ask(other).await.0, 200, "{other}");
+    }
+    // Held, one more parked, released: each is another answer, with another tag.
+    let mut tags = HashSet::from([tag]);
+    for (event, consumed) in [(&events[4], 3), (&events[3], 4), (&events[2], 5)] {
+        world.publish([event.record()]).await;
+        world.until_consumed(consumed).await;
+        let previous: Vec<String> = tags.iter().cloned().collect();
+        let (status, tag, body) = ask(&previous.join(", ")).await;
+        assert_eq!(status, 200, "{body}");
+        assert!(tags.insert(tag));
+    }
+    let missing = instance.http.get(instance.url("/orders/o-2")).header("if-none-match", "*").send().await.unwrap();
+    assert_eq!(missing.status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_reads_its_own_write_or_is_told_how_far_the_order_is() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_HTTP__MAX_WAIT_MS", "3000")]).await;
+    let events = life("o-1", 3);
+    world.publish([events[0].record()]).await;
+    world.until_consumed(1).await;
+    assert_eq!(instance.json("/orders/o-1?minSequence=1").await["lastEventSequence"], 1);
+
+    // The wait begins before the write, also for an order that is not there yet.
+    let waits = ["/orders/o-1?minSequence=2&waitMs=3000", "/orders/o-9?minSequence=1&waitMs=3000"];
+    let asked = futures_util::future::join_all(waits.map(|path| instance.get(path)));
+    let written = async {
+        instance.until_metric("streamview_waiters", &[], 2.0).await;
+        world.publish([events[1].record(), created("o-9").record()]).await;
+    };
+    let (answers, ()) = tokio::join!(asked, written);
+    for response in answers {
+        assert_eq!(response.status(), 200);
+    }
+    instance.until_metric("streamview_waiters", &[], 0.0).await;
+
+    world.publish([item_added("o-1", 5).record()]).await;
+    world.until_consumed(4).await;
+    for (path, current, held) in [
+        ("/orders/o-1?minSequence=3", 2, true),
+        ("/orders/o-1?minSequence=3&waitMs=0", 2, true),
+        ("/orders/o-1?minSequence=3&waitMs=50", 2, true),
+        ("/orders/o-9?minSequence=9223372036854775807", 1, false),
+        ("/orders/nobody?minSequence=1&waitMs=1", 0, false),
+    ] {
+        let response = instance.get(path).await;
+        assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (412, "1"), "{path}");
+        let problem: Value = response.json().await.unwrap();
+        assert_eq!(
+            (&problem["code"], &problem["currentSequence"]),
+            (&"sequence_not_reached".into(), &current.into()),
+            "{path}"
+        );
+        assert_eq!(problem["held"].is_object(), held, "{path}");
+    }
+    for (query, parameter) in [
+        ("minSequence=1&waitMs=3001", "waitMs"),
+        ("minSequence=1&waitMs=-1", "waitMs"),
+        ("waitMs=5", "waitMs"),
+        ("minSequence=0", "minSequence"),
+        ("minSequence=9223372036854775808", "minSequence"),
+    ] {
+        let problem = instance.refusal(&format!("/orders/o-1?{query}"), 400).await;
+        assert_eq!(problem["errors"][0]["parameter"], parameter, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_waits_than_allowed_are_answered_at_once() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_HTTP__MAX_WAITERS", "2")]).await;
+    let path = "/orders/o-1?minSequence=1&waitMs=5000";
+    let waits = futures_util::future::join(instance.get(path), instance.get(path));
+    let third = async {
+        instance.until_metric("streamview_waiters", &[], 2.0).await;
+        let response = instance.get(path).await;
+        assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "1"));
+        assert_eq!(response.json::<Value>().await.unwrap()["code"], "too_many_waiters");
+        // Who does not wait is not refused.
+        assert_eq!(instance.get("/orders/o-1?minSequence=1").await.status(), 412);
+        world.publish([created("o-1").record()]).await;
+    };
+    let ((first, second), ()) = tokio::join!(waits, third);
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(instance.get(path).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_process_serves_and_awaits_what_a_projector_process_writes() {
+    let world = World::new(2).await;
+    let api = world.launch_command(&["serve", "--only", "api"], &[]);
+    let projector = world.launch_command(&["serve", "--only", "projector"], &[]);
+    api.until_ready().await;
+    projector.until_ready().await;
+    assert_eq!(api.state().await.0, "not_projecting");
+
+    let asked = api.get("/orders/o-1?minSequence=2&waitMs=5000");
+    let written = async {
+        api.until_metric("streamview_waiters", &[], 1.0).await;
+        world.publish(life("o-1", 2).iter().map(TestEvent::record)).await;
+    };
+    let (response, ()) = tokio::join!(asked, written);
+
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.json::<Value>().await.unwrap()["lastEventSequence"], 2);
+    assert_eq!(api.json("/orders").await["total"], 1);
+    let lag = until("the lag is observed there too", PATIENCE, || async {
+        let lags = api.json("/ops/lags").await;
+        (lags["partitions"].as_array().unwrap().len() == 2 && lags["totalLag"] == 0).then_some(lags)
+    })
+    .await;
+    assert_eq!(lag["state"], "not_projecting");
+    assert_eq!(api.json("/ops/consumer").await["views"][0]["partitions"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_is_paged_by_sequence_and_tells_what_became_of_each_event() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let order = "a/b c?é"; // an id that has to be encoded in every link
+    let events = life(order, 9);
+    world.publish(events.iter().map(TestEvent::record)).await;
+    world.until_consumed(9).await;
+    let path = "/orders/a%2Fb%20c%3F%C3%A9";
+    assert_eq!(instance.json(path).await["orderId"], order);
+
+    let (mut next, mut seen) = (format!("{path}/events?pageSize=4"), Vec::new());
+    loop {
+        let response = instance.get(&next).await;
+        let following = link(&response, "next");
+        assert_eq!(link(&response, "first").unwrap(), format!("{path}/events?pageSize=4"));
+        let page: Value = response.json().await.unwrap();
+        seen.extend(page["items"].as_array().unwrap().clone());
+        let Some(following) = following else { break };
+        next = following;
+    }
+
+    assert_eq!(seen.len(), 9);
+    for (shown, event) in seen.iter().zip(&events) {
+        assert_eq!((&shown["sequence"], &shown["eventId"]), (&event.sequence.into(), &event.body["eventId"]));
+        assert_eq!((&shown["type"], &shown["effect"]), (&event.body["type"], &"applied".into()));
+        assert_eq!((&shown["payload"], &shown["offset"]), (&event.body, &(event.sequence - 1).into()));
+    }
+    assert_eq!(instance.json(&format!("{path}/events?afterSequence=9")).await["items"], json!([]));
+    assert_eq!(instance.json(&format!("{path}/events")).await["pageSize"], 50);
+    assert_eq!(instance.refusal("/orders/nobody/events", 404).await["code"], "order_not_found");
+    for bad in ["afterSequence=-1", "afterSequence=x", "pageSize=0", "page=1", "afterSequence=1&afterSequence=2"] {
+        assert_eq!(instance.refusal(&format!("{path}/events?{bad}"), 400).await["code"], "invalid_parameter", "{bad}");
+    }
+}
+
+/// Asserts the one error format, and that its `type` is a page that is served; gives the body.
+async fn assert_problem(instance: &Instance, response: Response, status: u16, what: &str) -> Value {
+    assert_eq!(response.status().as_u16(), status, "{what}");
+    assert_eq!(header(&response, "content-type"), "application/problem+json", "{what}");
+    assert_security_headers(&response, what);
+    let trace_id = header(&response, "x-trace-id");
+    let path = response.url().path().to_owned();
+    let problem: Value = response.json().await.unwrap();
+    assert_eq!(
+        (&problem["status"], &problem["traceId"], &problem["instance"]),
+        (&status.into(), &trace_id.into(), &path.into()),
+        "{what}"
+    );
+    for member in ["title", "detail", "code"] {
+        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{what}: {problem}");
+    }
+    let page = instance.get(problem["type"].as_str().unwrap()).await;
+    assert_eq!(
+        (page.status().as_u16(), header(&page, "content-type").as_str()),
+        (200, "text/html; charset=utf-8"),
+        "{what}"
+    );
+    assert!(page.text().await.unwrap().contains(problem["title"].as_str().unwrap()), "{what}");
+    problem
+}
+
+fn assert_security_headers(response: &Response, what: &str) {
+    for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")] {
+        assert_eq!(header(response, name), value, "{what}");
+    }
+    let policy = header(response, "content-security-policy");
+    assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{what}: {policy}");
+    assert!(!header(response, "cache-control").is_empty(), "{what}");
+    assert_eq!(header(response, "x-trace-id").len(), 32, "{what}");
+    assert_eq!(header(response, "server"), "", "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parameter_that_is_not_usable_is_named_with_its_value_and_what_is_allowed() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    for (path, parameter, value, allowed) in [
+        ("/orders?statuss=Paid", "statuss", "Paid", "did you mean `status`? Allowed: status, customerId"),
+        ("/orders?Status=Paid", "Status", "Paid", "did you mean `status`?"),
+        ("/orders?q=1", "q", "1", "Allowed: status, customerId, from, to, sort, page, pageSize, cursor"),
+        ("/orders?status=", "status", "", "1 to 256 characters"),
+        ("/orders?status=%00", "status", "%00", "percent-encoded UTF-8 without NUL"),
+        ("/orders?status=%ff", "status", "%ff", "percent-encoded UTF-8 without NUL"),
+        ("/orders?status=%4", "status", "%4", "percent-encoded UTF-8 without NUL"),
+        ("/orders?customerId=a&customerId=b", "customerId", "b", "more than once"),
+        ("/orders?sort=price", "sort", "price", "updatedAt, -updatedAt, orderId"),
+        ("/orders?sort=", "sort", "", "updatedAt, -updatedAt, orderId"),
+        ("/orders?sort=orderId&sort=orderId", "sort", "orderId", "more than once"),
+        ("/orders?page=two", "page", "two", "whole number from 1"),
+        ("/orders?page=1.0", "page", "1.0", "whole number from 1"),
+        ("/orders?page=%2B1", "page", "+1", "whole number from 1"),
+        ("/orders?pageSize=201", "pageSize", "201", "from 1 to 200"),
+        ("/orders?from=2026-01-01", "from", "2026-01-01", "RFC 3339"),
+        ("/orders?from=2026-01-01T00:00:00%2B01:00x", "from", "2026-01-01T00:00:00+01:00x", "RFC 3339"),
+        ("/orders?to=2026-01-01T00:00:00+01:00", "to", "2026-01-01T00:00:00 01:00", "write its `+` as `%2B`"),
+        ("/orders?to=-009999-01-01T00:00:00Z", "to", "-009999-01-01T00:00:00Z", "RFC 3339"),
+        ("/orders?cursor=abc", "cursor", "abc", "a cursor from the `Link` header"),
+        ("/orders?cursor=", "cursor", "", "a cursor from the `Link` header"),
+        ("/orders?cursor=abc&page=1", "page", "1", "cannot be combined with `cursor`"),
+        ("/orders/o-1?minSequence=abc", "minSequence", "abc", "whole number from 1"),
+        ("/orders/o-1?minSequence=1&minSequence=1", "minSequence", "1", "more than once"),
+        ("/orders/o-1?min=1", "min", "1", "Allowed: minSequence, waitMs"),
+        ("/orders/%ff", "orderId", "%ff", "percent-encoded UTF-8 without NUL"),
+        ("/orders/a%00b", "orderId", "a%00b", "percent-encoded UTF-8 without NUL"),
+        ("/orders/%zz", "orderId", "%zz", "percent-encoded UTF-8 without NUL"),
+        ("/orders/%e2%82/events", "orderId", "%e2%82", "percent-encoded UTF-8 without NUL"),
+        ("/ops/lags?view=", "view", "", "1 to 256 characters"),
+        ("/ops/lags?topic=x", "topic", "x", "Allowed: view"),
+        ("/lags?view=orders&view=orders", "view", "orders", "more than once"),
+        ("/ops/consumer?views=orders", "views", "orders", "did you mean `view`?"),
+    ] {
+        let problem = assert_problem(&instance, instance.get(path).await, 400, path).await;
+        let error = &problem["errors"][0];
+        assert_eq!((&error["parameter"], &error["value"]), (&parameter.into(), &value.into()), "{path}");
+        assert!(error["detail"].as_str().unwrap().contains(allowed), "{path}: {error}");
+    }
+    let longest = format!("/orders/{}", "%F0%9F%98%80".repeat(256));
+    assert_eq!(instance.refusal(&longest, 404).await["code"], "order_not_found");
+    let problem = instance.refusal(&format!("{longest}x"), 400).await;
+    assert_eq!(problem["errors"][0]["parameter"], "orderId");
+    assert_eq!(problem["errors"][0]["value"].as_str().unwrap().len(), 200, "long values are cut");
+    let statuses = |count: usize| (0..count).map(|n| format!("status=s{n}")).collect::<Vec<_>>().join("&");
+    assert_eq!(instance.get(&format!("/orders?{}", statuses(20))).await.status(), 200);
+    assert!(
+        instance.refusal(&format!("/orders?{}", statuses(21)), 400).await["errors"][0]["detail"]
+            .as_str()
+            .unwrap()
+            .contains("at most 20")
+    );
+    let several = instance.refusal("/orders?page=0&sort=x&nonsense=1", 400).await;
+    assert_eq!(several["errors"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_error_is_a_problem_and_every_answer_has_the_security_headers() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    for (path, status, code) in [
+        ("/nothing", 404, "not_found"),
+        ("/orders/", 404, "not_found"),
+        ("/orders/a/b", 404, "not_found"),
+        ("/orders/a/events/", 404, "not_found"),
+        ("/%2e%2e/etc/passwd", 404, "not_found"),
+        ("//", 404, "not_found"),
+        ("/orders/a", 404, "order_not_found"),
+        ("/problems/nothing", 404, "not_found"),
+        ("/docs/nothing.js", 404, "not_found"),
+        ("/docs/../livez.html", 404, "not_found"),
+        ("/ops/lags?view=nothing", 404, "view_not_found"),
+        ("/ops/consumer?view=nothing", 404, "view_not_found"),
+    ] {
+        let problem = assert_problem(&instance, instance.get(path).await, status, path).await;
+        assert_eq!(problem["code"], code, "{path}");
+    }
+    let long = format!("/orders?status={}", "x".repeat(8192));
+    assert_problem(&instance, instance.get(&long).await, 414, "a long URI").await;
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::TRACE] {
+        for path in ["/orders", "/orders/o-1", "/livez", "/metrics", "/", "/openapi.json"] {
+            let request = instance.http.request(method.clone(), instance.url(path)).body("{\"unread\":");
+            let response = request.send().await.unwrap();
+            assert_eq!(header(&response, "allow"), "GET, HEAD", "{method} {path}");
+            let problem = assert_problem(&instance, response, 405, path).await;
+            assert_eq!(problem["code"], "method_not_allowed");
+        }
+    }
+    world.publish([created("o-1").record()]).await;
+    instance.order_at("o-1", 1).await;
+    let fine = [
+        "/",
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/metrics",
+        "/openapi.json",
+        "/docs/",
+        "/problems",
+        "/problems/not_found",
+        "/orders",
+        "/orders/o-1",
+        "/orders/o-1/events",
+        "/ops/lags",
+        "/lags",
+        "/ops/consumer",
+    ];
+    for path in fine {
+        let response = instance.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        assert_security_headers(&response, path);
+        let (content_type, etag) = (header(&response, "content-type"), header(&response, "etag"));
+        let length = response.bytes().await.unwrap().len();
+        let head = instance.http.head(instance.url(path)).send().await.unwrap();
+        assert_eq!(
+            (head.status(), header(&head, "content-type"), header(&head, "etag")),
+            (StatusCode::OK, content_type, etag),
+            "HEAD {path}"
+        );
+        if !matches!(path, "/metrics" | "/ops/lags" | "/lags" | "/ops/consumer") {
+            assert_eq!(header(&head, "content-length"), length.to_string(), "HEAD {path}");
+        }
+        assert_eq!(head.bytes().await.unwrap().len(), 0, "HEAD {path}");
+    }
+    let traced = instance.http.get(instance.url("/nothing"));
+    let traced =
+        traced.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").send().await.unwrap();
+    assert_eq!(header(&traced, "x-trace-id"), "0af7651916cd43dd8448eb211c80319c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_and_health_tell_each_partition_and_each_dependency() {
+    let world = World::new(3).await;
+    let instance = world.start().await;
+    world.publish((0..9).map(|n| created(&format!("o-{n}")).record_on(n % 3))).await;
+    let lags = until("the lag is observed", PATIENCE, || async {
+        let lags = instance.json("/ops/lags").await;
+        let marks = lags["partitions"].as_array().unwrap().iter().filter(|lag| lag["nextOffset"] == 3);
+        (marks.count() == 3).then_some(lags)
+    })
+    .await;
+
+    assert_eq!((&lags["view"], &lags["state"], &lags["totalLag"]), (&"orders".into(), &"running".into(), &0.into()));
+    for (partition, lag) in lags["partitions"].as_array().unwrap().iter().enumerate() {
+        let expected = json!({
+            "topic": world.topic, "partition": partition, "nextOffset": 3, "highWatermark": 3, "lag": 0,
+            "lagSeconds": 0.0, "verdict": "ok", "reason": null,
+        });
+        assert_eq!(lag, &expected);
+        let labels = [
+            format!("group=\"{}\"", world.group),
+            format!("topic=\"{}\"", world.topic),
+            format!("partition=\"{partition}\""),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        assert_eq!(series(&instance, "kafka_consumer_lag", &labels).await, 1);
+        assert_eq!(instance.metric("kafka_consumer_lag", &labels).await, 0.0);
+    }
+    let shape = |lags: Value| lags.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(shape(instance.json("/lags?view=orders").await), shape(lags));
+    assert_eq!(instance.json("/livez").await, json!({ "status": "ok", "checks": [] }));
+    for path in ["/readyz", "/healthz"] {
+        let health = instance.json(path).await;
+        let checks: Vec<(&str, &str)> = health["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|check| (check["name"].as_str().unwrap(), check["status"].as_str().unwrap()))
+            .collect();
+        assert_eq!(checks, [("database", "ok"), ("view:orders", "ok")], "{path}");
+    }
+    let consumer = instance.json("/ops/consumer").await["views"][0].clone();
+    assert_eq!(
+        (&consumer["group"], &consumer["topic"], &consumer["build"]),
+        (&world.group.as_str().into(), &world.topic.as_str().into(), &1.into())
+    );
+    assert_eq!(
+        (&consumer["conservation"]["consumed"], &consumer["conservation"]["balanced"]),
+        (&9.into(), &true.into())
+    );
+    assert_eq!(consumer["partitions"].as_array().unwrap().len(), 3);
+}
+
+/// How many series of a metric have these labels.
+async fn series(instance: &Instance, name: &str, labels: &[&str]) -> usize {
+    let text = instance.get("/metrics").await.text().await.unwrap();
+    let matching = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    matching.filter(|line| labels.iter().all(|label| line.contains(label))).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_promised_metric_is_there_at_zero_from_the_start_in_valid_exposition() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+
+    let response = instance.get("/metrics").await;
+    assert_eq!(header(&response, "content-type"), "text/plain; version=0.0.4");
+    let text = response.text().await.unwrap();
+    let exposition = Exposition::parse(&text).unwrap();
+
+    for (name, labels) in [
+        (
+            "streamview_events_total",
+            &["type=OrderCreated", "type=OrderItemAdded", "type=OrderStatusChanged", "type=unknown"][..],
+        ),
+        ("streamview_duplicates_total", &["reason=sequence", "reason=event_id"]),
+        ("streamview_out_of_order_total", &["reason=late", "reason=gap"]),
+        ("streamview_unknown_events_total", &["view=orders"]),
+        (
+            "streamview_dead_letters_total",
+            &["reason=invalid_json", "reason=null_key", "reason=event_id_reused", "reason=sequence_conflict"],
+        ),
+        ("streamview_held_keys", &["reason=gap", "reason=poison", "reason=event_id_reused"]),
+        ("streamview_parked_events", &["view=orders"]),
+        ("streamview_dead_letters_unpublished", &["view=orders"]),
+        ("streamview_conservation_difference", &["view=orders"]),
+        ("streamview_anomalies_total", &["view=orders"]),
+        ("streamview_records_consumed_total", &["view=orders"]),
+        ("streamview_fenced_total", &["view=orders"]),
+        ("streamview_upserts_duration_seconds_count", &["view=orders"]),
+        ("streamview_event_age_seconds_count", &["view=orders"]),
+        ("streamview_batch_records_count", &["view=orders"]),
+        ("streamview_consumer_state", &["state=halted", "state=waiting_for_kafka", "state=waiting_for_database"]),
+        ("streamview_waiters", &[""]),
+    ] {
+        for label in labels {
+            assert_eq!(exposition.value(name, label), Some(0.0), "{name}{{{label}}}");
+        }
+    }
+    assert_eq!(exposition.value("streamview_consumer_state", "state=running"), Some(1.0));
+    assert_eq!(exposition.value("streamview_build_info", &format!("version={}", env!("CARGO_PKG_VERSION"))), Some(1.0));
+    for name in [
+        "http_requests_duration_seconds_count",
+        "streamview_db_pool_connections",
+        "streamview_process_start_time_seconds",
+    ] {
+        assert!(exposition.value(name, "").is_some(), "{name}");
+    }
+    // After traffic it is still valid, and labels hold no ids.
+    world.publish(life("o-1", 4).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 4).await;
+    for path in ["/orders", "/orders/o-1", "/orders/o-2", "/no-such-page", "/orders/o-1/events"] {
+        instance.get(path).await;
+    }
+    let text = instance.get("/metrics").await.text().await.unwrap();
+    let exposition = Exposition::parse(&text).unwrap();
+    assert_eq!(exposition.value("streamview_events_total", "type=OrderCreated"), Some(1.0));
+    assert!(exposition.value("http_requests_duration_seconds_count", "route=/orders/{orderId}").unwrap() >= 1.0);
+    assert_eq!(exposition.value("http_requests_duration_seconds_count", "route=unmatched"), Some(1.0));
+    assert!(!text.contains("o-1") && !text.contains("no-such-page"));
+}
+
+/// A page of Prometheus' text format, read strictly.
+struct Exposition {
+    /// Value by name and `label=value` pairs.
+    samples: BTreeMap<(String, Vec<String>), f64>,
+}
+
+impl Exposition {
+    /// Sum of the series of `name` that have `label` (`name=value`; empty: any).
+    fn value(&self, name: &str, label: &str) -> Option<f64> {
+        let matching = self.samples.iter().filter(|((other, labels), _)| {
+            other == name && (label.is_empty() || labels.iter().any(|pair| pair == label))
+        });
+        matching.map(|(_, value)| *value).reduce(|sum, value| sum + value)
+    }
+
+    fn parse(text: &str) -> Result<Exposition, String> {
+        let (mut types, mut helped): (BTreeMap<&str, &str>, BTreeSet<&str>) = Default::default();
+        let mut samples = BTreeMap::new();
+        let (mut family, mut finished) = ("", BTreeSet::new());
+        if !text.ends_with('\n') {
+            return Err("the last line is not ended".into());
+        }
+        for line in text.lines() {
+            let fault = |what: &str| Err(format!("{what}: {line}"));
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let Some((name, words)) = help.split_once(' ') else { return fault("no help") };
+                if words.trim().is_empty() || !helped.insert(name) {
+                    return fault("empty or repeated help");
+                }
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let Some((name, kind)) = kind.split_once(' ') else { return fault("no type") };
+                if !matches!(kind, "counter" | "gauge" | "histogram")
+                    || types.insert(name, kind).is_some()
+                    || !helped.contains(name)
+                {
+                    return fault("unknown or repeated type, or no help before it");
+                }
+                if kind == "counter" && !name.ends_with("_total") {
+                    return fault("a counter is not called _total");
+                }
+                finished.insert(std::mem::replace(&mut family, name));
+            } else {
+                let Some((series, value)) = line.rsplit_once(' ') else { return fault("no value") };
+                let Ok(value) = value.parse::<f64>() else { return fault("not a number") };
+                let (name, labels) = match series.split_once('{') {
+                    Some((name, labels)) => (name, labels_of(labels.strip_suffix('}').ok_or("no closing brace")?)?),
+                    None => (series, Vec::new()),
+                };
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+                let of_family = name == family || (types.get(family) == Some(&"histogram") && base == Some(family));
+                if !of_family || finished.contains(family) {
+                    return fault("not of the family above it");
+                }
+                if samples.insert((name.to_owned(), labels), value).is_some() {
+                    return fault("series twice");
+                }
+            }
+        }
+        let exposition = Exposition { samples };
+        exposition.check_histograms(&types)?;
+        Ok(exposition)
+    }
+
+    fn check_histograms(&self, types: &BTreeMap<&str, &str>) -> Result<(), String> {
+        for (family, _) in types.iter().filter(|(_, kind)| **kind == "histogram") {
+            let counts = self.samples.iter().filter(|((name, _), _)| *name == format!("{family}_count"));
+            for ((_, labels), count) in counts {
+                let mut buckets: Vec<(f64, f64)> = Vec::new();
+                for ((name, other), value) in &self.samples {
+                    let rest: Vec<&String> = other.iter().filter(|pair| !pair.starts_with("le=")).collect();
+                    if *name == format!("{family}_bucket") && rest == labels.iter().collect::<Vec<_>>() {
+                        let bound =
+                            other.iter().find_map(|pair| pair.strip_prefix("le=")).ok_or("bucket without le")?;
+                        buckets.push((bound.parse().map_err(|_| format!("bound {bound}"))?, *value));
+                    }
+                }
+                buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+                let grows = buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1);
+                let whole = buckets.last().is_some_and(|(bound, value)| bound.is_infinite() && value == count);
+                let summed = self.samples.contains_key(&(format!("{family}_sum"), labels.clone()));
+                if !grows || !whole || !summed {
+                    return Err(format!("histogram {family}{labels:?} is not cumulative or not complete"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `a="1",b="2"` as `a=1`, `b=2`, sorted.
+fn labels_of(text: &str) -> Result<Vec<String>, String> {
+    let mut labels = Vec::new();
+    for pair in text.split("\",") {
+        let (name, value) = pair.split_once("=\"").ok_or_else(|| format!("label {pair}"))?;
+        let value = value.strip_suffix('"').unwrap_or(value);
+        let fine = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !fine || value.contains(['"', '\n']) {
+            return Err(format!("label {pair}"));
+        }
+        labels.push(format!("{name}={value}"));
+    }
+    labels.sort();
+    Ok(labels)
+}
+
+#[test]
+fn the_exposition_parser_refuses_what_prometheus_would() {
+    let fine = "# HELP a_total A.\n# TYPE a_total counter\na_total{b=\"c\"} 1\n";
+    assert_eq!(Exposition::parse(fine).unwrap().value("a_total", "b=c"), Some(1.0));
+    for (from, to) in [
+        ("} 1\n", "} one\n"),
+        ("} 1\n", "} 1"),
+        ("# HELP a_total A.\n", ""),
+        ("counter", "thing"),
+        ("a_total", "a"),
+        ("a_total{b=\"c\"} 1\n", "a_total{b=\"c\"} 1\na_total{b=\"c\"} 1\n"),
+        ("a_total{", "other_total{"),
+        ("{b=\"c\"", "{b=c"),
+    ] {
+        assert!(Exposition::parse(&fine.replace(from, to)).is_err(), "{from} -> {to}");
+    }
+    let histogram = |buckets: &str| format!("# HELP h H.\n# TYPE h histogram\n{buckets}h_sum 1\nh_count 2\n");
+    assert!(Exposition::parse(&histogram("h_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\n")).is_ok());
+    assert!(Exposition::parse(&histogram("h_bucket{le=\"1\"} 3\nh_bucket{le=\"+Inf\"} 2\n")).is_err());
+    assert!(Exposition::parse(&histogram("h_bucket{le=\"1\"} 1\n")).is_err());
+}
