@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -113,6 +114,17 @@ impl Instance {
             stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
         })
         .await;
+    }
+
+    /// Waits until the view has halted with this code.
+    pub async fn until_halted(&self, code: &str) {
+        until(&format!("the view halts with {code}"), Duration::from_secs(15), || async {
+            let ready = self.http.get(self.url("/readyz")).send().await.ok()?.text().await.ok()?;
+            ready.contains(&format!("halted, {code}")).then_some(())
+        })
+        .await;
+        assert_eq!(self.state().await, ("halted".to_owned(), code.to_owned()));
+        assert!(!self.is_ready().await);
     }
 
     pub fn pid(&self) -> u32 {

@@ -93,12 +93,23 @@ impl World {
         self.producer = producer(&self.kafka);
     }
 
+    /// Deletes the topic and creates it again, empty.
+    pub async fn recreate_topic(&mut self, partitions: i32) {
+        self.delete_topic(&self.topic).await;
+        self.create_topic(&self.topic, partitions, &[]).await;
+        // A producer that has never seen the old one.
+        self.producer = producer(&self.kafka);
+    }
+
     /// Deletes the records of a partition below `offset`.
     pub async fn truncate(&self, partition: i32, offset: i64) {
         let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).unwrap();
-        admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        let deleted = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        for partition in deleted.elements() {
+            partition.error().unwrap();
+        }
     }
 
     /// The settings that point an instance at this world.
