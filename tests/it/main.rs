@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod crash;
 mod log_identity;
+mod outage;
 mod ownership;
 mod shutdown;
 
