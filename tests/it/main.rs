@@ -10,4 +10,5 @@ mod poison;
 mod projection;
 mod rest;
 mod schema_contract;
+mod sql;
 mod support;
