@@ -1,7 +1,8 @@
-//! Named points at which a test can kill the process. Compiled to nothing in release builds.
+//! Named points at which a test can kill or stop the process. Compiled to nothing in release builds.
 //!
 //! `STREAMVIEW_CRASH_AT=commit.sent:3` sends SIGKILL to ourselves the third time `commit.sent` is reached: a real
-//! crash, without unwinding, flushing or destructors.
+//! crash, without unwinding, flushing or destructors. `STREAMVIEW_STOP_AT` sends SIGSTOP instead: a process that
+//! sleeps until somebody sends SIGCONT, as one does on a frozen machine.
 
 /// Every point, in the order of a record's way.
 pub const POINTS: [&str; 18] = [
@@ -25,25 +26,41 @@ pub const POINTS: [&str; 18] = [
     "shutdown.begun",
 ];
 
-/// Dies here if this point was asked for.
+/// Dies or stops here if this was asked for.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
     use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("STREAMVIEW_CRASH_AT").ok()?;
-        let (point, count) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((point.to_owned(), count.parse().ok()?))
-    });
-    static REACHED: AtomicU64 = AtomicU64::new(0);
+    static CRASH: LazyLock<Option<Trigger>> = LazyLock::new(|| Trigger::read("STREAMVIEW_CRASH_AT"));
+    static STOP: LazyLock<Option<Trigger>> = LazyLock::new(|| Trigger::read("STREAMVIEW_STOP_AT"));
 
     debug_assert!(POINTS.contains(&name), "crash point {name} is not listed");
-    if let Some((wanted, count)) = WANTED.as_ref()
-        && wanted == name
-        && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count
-    {
+    if CRASH.as_ref().is_some_and(|crash| crash.fires(name)) {
         crate::servers::process::kill_self();
+    }
+    if STOP.as_ref().is_some_and(|stop| stop.fires(name)) {
+        crate::servers::process::stop_self();
+    }
+}
+
+/// A point, and how often it is passed until something happens there.
+#[cfg(debug_assertions)]
+struct Trigger {
+    point: String,
+    count: u64,
+    reached: std::sync::atomic::AtomicU64,
+}
+
+#[cfg(debug_assertions)]
+impl Trigger {
+    fn read(variable: &str) -> Option<Trigger> {
+        let text = std::env::var(variable).ok()?;
+        let (point, count) = text.split_once(':').unwrap_or((&text, "1"));
+        Some(Trigger { point: point.to_owned(), count: count.parse().ok()?, reached: Default::default() })
+    }
+
+    fn fires(&self, name: &str) -> bool {
+        self.point == name && self.reached.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == self.count
     }
 }
 

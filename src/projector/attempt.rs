@@ -10,7 +10,7 @@ use crate::crash;
 use crate::failure::Failure;
 use crate::projector::commit::{Loading, reload};
 use crate::projector::decode::{Decoded, decode, keys_of};
-use crate::projector::fold::Fold;
+use crate::projector::fold::{Fold, ParkedLoad};
 use crate::projector::lane::{Job, Lane, Owned};
 use crate::projector::plan::{Counters, KeyEntry, Plan};
 use crate::store::progress::{Advance, Anchor};
@@ -63,7 +63,8 @@ impl<V: View> Lane<V> {
         let mut fold = Fold::new(&*view, self.context.fold_limits(), &job.overrules);
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
-            fold.add_key(key, entry, rows, to_drain.contains(key));
+            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), job.drain_limit);
+            fold.add_key(key, entry, rows, loaded);
         }
         let last_records = last_records(&batch);
         for decoded in batch {

@@ -15,6 +15,28 @@ use crate::projector::event_ids::{Fingerprint, LatestIds};
 use crate::projector::plan::{Counters, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
 use crate::views::{Effect, LedgerRow, Origin, View};
 
+/// What was loaded of the events parked behind a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParkedLoad {
+    /// Only which of the batch's own sequences are parked.
+    Presence,
+    /// The lowest ones whole; there may be more.
+    Lowest,
+    /// All of them, whole.
+    All,
+}
+
+impl ParkedLoad {
+    /// What `rows` loaded with this `limit` are.
+    pub fn of(to_drain: bool, rows: usize, limit: usize) -> ParkedLoad {
+        match to_drain {
+            false => ParkedLoad::Presence,
+            true if rows < limit => ParkedLoad::All,
+            true => ParkedLoad::Lowest,
+        }
+    }
+}
+
 /// Bounds of the fold.
 #[derive(Debug, Clone, Copy)]
 pub struct FoldLimits {
@@ -53,18 +75,31 @@ impl<'a, V: View> Fold<'a, V> {
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
     /// `to_drain`, else the presence of those that the batch may meet.
-    pub fn add_key(&mut self, key: &'a str, mut entry: KeyEntry<V::State>, parked: &'a [StoredParked], to_drain: bool) {
+    pub fn add_key(
+        &mut self,
+        key: &'a str,
+        mut entry: KeyEntry<V::State>,
+        parked: &'a [StoredParked],
+        loaded: ParkedLoad,
+    ) {
         let base_sequence = entry.stored.then_some(entry.last_sequence);
         let was_held = entry.held.is_some();
         let (mut held_changed, mut horizon) = (false, None);
-        if to_drain && let Some(held) = entry.held.as_mut() {
-            // A drain that was cut short left only a lower bound.
-            let lowest = parked.iter().map(|row| row.sequence).min().or(held.first_parked);
-            held_changed = std::mem::replace(&mut held.first_parked, lowest) != lowest;
-            if (parked.len() as i64) < i64::from(held.parked_count) {
-                horizon =
-                    Some(parked.iter().filter(|row| row.body.is_some()).map(|row| row.sequence).max().unwrap_or(0));
+        if let Some(held) = entry.held.as_mut().filter(|_| loaded != ParkedLoad::Presence) {
+            let before = (held.first_parked, held.parked_count);
+            let lowest = parked.iter().map(|row| row.sequence).min();
+            if loaded == ParkedLoad::All {
+                // A lane that did not know what another one parked may have stored its own counts.
+                held.first_parked = lowest;
+                held.parked_count = i32::try_from(parked.len()).unwrap_or(i32::MAX);
+                held.parked_bytes = parked.iter().map(|row| row.bytes).sum();
+            } else {
+                // A drain that was cut short left only a lower bound.
+                held.first_parked = lowest.or(held.first_parked);
+                let whole = parked.iter().filter(|row| row.body.is_some());
+                horizon = Some(whole.map(|row| row.sequence).max().unwrap_or(0));
             }
+            held_changed = before != (held.first_parked, held.parked_count);
         }
         if let Some(latest) = entry.last_event_id.as_deref() {
             self.latest_ids.move_on(key, None, Fingerprint::of(latest));
@@ -146,7 +181,8 @@ impl<'a, V: View> Fold<'a, V> {
         let (key, sequence) = (event.key, event.sequence);
         let work = self.work(key);
         work.partition = Some(record.partition);
-        if work.parked.contains_key(&(work.entry.last_sequence + 1)) {
+        let next = work.entry.last_sequence + 1;
+        if work.parked.first_key_value().is_some_and(|(first, _)| *first <= next) {
             self.drain(key, record.partition);
         }
         let id = Fingerprint::of(&event.parsed.event_id);
@@ -308,15 +344,21 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Consumes parked events as long as the next one is there. They count on `partition`, whose batch this is.
+    ///
+    /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
     fn drain(&mut self, key: &'a str, partition: i32) {
         loop {
             let work = self.work(key);
             let next = work.entry.last_sequence + 1;
-            let Some(record) = work.parked.get(&next).and_then(|parked| parked.record) else { return };
-            self.unpark(key, next, partition);
+            let first = work.parked.first_key_value().filter(|(sequence, _)| **sequence <= next);
+            let Some((sequence, record)) = first.and_then(|(sequence, parked)| Some((*sequence, parked.record?)))
+            else {
+                return;
+            };
+            self.unpark(key, sequence, partition);
             let outcome = self.take_parked(record);
             *outcome.counter(self.plan.counters.entry(partition).or_default()) += 1;
-            if !matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
+            if sequence == next && !matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
                 return;
             }
         }
@@ -337,8 +379,23 @@ impl<'a, V: View> Fold<'a, V> {
         match decode(self.view, self.limits.record, self.overrules, record).outcome {
             Ok(event) => {
                 let id = Fingerprint::of(&event.parsed.event_id);
-                let decision = self.work(event.key).decide(event.sequence, &event.parsed.event_id, id);
-                self.consume(event, id, record, decision)
+                let work = self.work(event.key);
+                match work.decide(event.sequence, &event.parsed.event_id, id) {
+                    Decision::Late => {
+                        self.plan.tally.late += 1;
+                        Outcome::Late
+                    }
+                    Decision::Duplicate { by_event_id: false } => {
+                        self.plan.tally.duplicates_by_sequence += 1;
+                        Outcome::Duplicate
+                    }
+                    Decision::Conflict => {
+                        let taken_by = work.entry.last_event_id.as_deref().unwrap_or_default().to_owned();
+                        self.conflict(&event, record, &taken_by);
+                        Outcome::Conflict
+                    }
+                    next => self.consume(event, id, record, next),
+                }
             }
             Err(refused) => {
                 self.refuse(record, refused);

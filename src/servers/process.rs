@@ -366,6 +366,14 @@ pub fn kill_self() -> ! {
     }
 }
 
+/// Sleeps by SIGSTOP, all threads at once, until somebody sends SIGCONT.
+pub fn stop_self() {
+    // SAFETY: kill and getpid have no preconditions.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGSTOP);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,9 @@
 
 // What happens when parts die.
 mod crash;
+mod log_identity;
+mod ownership;
+mod shutdown;
 
 mod conformance;
 mod counter;

@@ -2,7 +2,7 @@
 //!
 //! Back-pressure is simply not reading: librdkafka stops fetching when a queue is full, and the consumer itself is
 //! polled by another thread all the while, so no rebalance follows. Never commits, never seeks.
-#![allow(unsafe_code)] // librdkafka's batch API and per-partition queues are not in the safe wrapper
+#![allow(unsafe_code)] // librdkafka's per-partition queues are not in the safe wrapper
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
@@ -101,20 +101,24 @@ impl PartitionQueue {
 
     /// Copies what is waiting, at most `room` records and at most a chunk, into `batch`; problems go to `problems`.
     /// Returns how much was read.
+    ///
+    /// One message at a time: librdkafka's batch call (2.2 to 2.12, its issue 4844) counts the end of a partition as
+    /// a record, and the next rebalance resumes fetching after the record that follows: it is never read.
     pub fn read_into(&self, batch: &mut RecordBatch, room: usize, problems: &mut Vec<FetchProblem>) -> usize {
-        let mut messages: [*mut sys::rd_kafka_message_t; CHUNK] = [ptr::null_mut(); CHUNK];
         let most = room.min(CHUNK);
-        // SAFETY: the array has room for CHUNK pointers; a timeout of 0 only takes what is there.
-        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), most) };
-        let count = usize::try_from(count).unwrap_or(0);
-        for message in &messages[..count] {
-            // SAFETY: librdkafka gave us `count` valid messages, each destroyed exactly once, after its last use.
+        for count in 0..most {
+            // SAFETY: the queue is ours; a timeout of 0 only takes what is there.
+            let message = unsafe { sys::rd_kafka_consume_queue(self.queue, 0) };
+            if message.is_null() {
+                return count;
+            }
+            // SAFETY: librdkafka gave us a valid message, destroyed exactly once, after its last use.
             unsafe {
-                self.take(&**message, batch, problems);
-                sys::rd_kafka_message_destroy(*message);
+                self.take(&*message, batch, problems);
+                sys::rd_kafka_message_destroy(message);
             }
         }
-        count
+        most
     }
 
     /// # Safety

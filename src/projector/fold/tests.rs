@@ -175,7 +175,9 @@ impl Stored {
             keys.iter().map(|key| (*key, self.parked(key, whole(key), &met(key)))).collect();
         let mut fold = Fold::new(&view, LIMITS, &overrules);
         for key in keys {
-            fold.add_key(key, self.entry(key), &parked[key], to_drain.contains(key));
+            let rows = &parked[key];
+            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
+            fold.add_key(key, self.entry(key), rows, loaded);
         }
         for record in decoded {
             fold.take(record);

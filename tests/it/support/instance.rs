@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -104,6 +105,26 @@ impl Instance {
         let body = self.json("/ops/consumer").await;
         let view = &body["views"][0];
         (view["state"].as_str().unwrap().to_owned(), view["halt"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until it sleeps by SIGSTOP.
+    pub async fn until_stopped(&self) {
+        until("the instance sleeps", PATIENCE, || async {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the view has halted with this code.
+    pub async fn until_halted(&self, code: &str) {
+        until(&format!("the view halts with {code}"), Duration::from_secs(15), || async {
+            let ready = self.http.get(self.url("/readyz")).send().await.ok()?.text().await.ok()?;
+            ready.contains(&format!("halted, {code}")).then_some(())
+        })
+        .await;
+        assert_eq!(self.state().await, ("halted".to_owned(), code.to_owned()));
+        assert!(!self.is_ready().await);
     }
 
     pub fn pid(&self) -> u32 {

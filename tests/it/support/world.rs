@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
@@ -51,12 +51,7 @@ impl World {
         let database = with_database(maintenance, &name);
         let (sql, connection) = tokio_postgres::connect(&database, NoTls).await.unwrap();
         tokio::spawn(connection);
-        let producer = client(kafka)
-            .set("linger.ms", "2")
-            .set("message.max.bytes", "20000000")
-            .set("enable.idempotence", "true")
-            .create()
-            .unwrap();
+        let producer = producer(kafka);
         let world = World {
             kafka: kafka.to_owned(),
             database,
@@ -89,12 +84,32 @@ impl World {
         admin.delete_topics(&[name], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     }
 
+    /// Grows the topic to `partitions`; records published from now on are spread over all of them.
+    pub async fn grow_topic(&mut self, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
+        let growth = NewPartitions::new(&self.topic, partitions);
+        admin.create_partitions([&growth], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        // A producer that knows of the new partitions from the start.
+        self.producer = producer(&self.kafka);
+    }
+
+    /// Deletes the topic and creates it again, empty.
+    pub async fn recreate_topic(&mut self, partitions: i32) {
+        self.delete_topic(&self.topic).await;
+        self.create_topic(&self.topic, partitions, &[]).await;
+        // A producer that has never seen the old one.
+        self.producer = producer(&self.kafka);
+    }
+
     /// Deletes the records of a partition below `offset`.
     pub async fn truncate(&self, partition: i32, offset: i64) {
         let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).unwrap();
-        admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        let deleted = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        for partition in deleted.elements() {
+            partition.error().unwrap();
+        }
     }
 
     /// The settings that point an instance at this world.
@@ -200,7 +215,7 @@ impl World {
 
     /// Waits until that many records have been consumed.
     pub async fn until_consumed(&self, records: i64) {
-        until(&format!("{records} records are consumed"), PATIENCE * 2, || async {
+        until(&format!("{records} records are consumed"), PATIENCE, || async {
             (self.consumed().await >= records).then_some(())
         })
         .await;
@@ -224,6 +239,15 @@ pub fn header(message: &OwnedMessage, name: &str) -> Option<String> {
     let headers = message.headers()?;
     let found = headers.iter().find(|header| header.key == name)?;
     Some(String::from_utf8_lossy(found.value.unwrap_or_default()).into_owned())
+}
+
+fn producer(kafka: &str) -> FutureProducer {
+    client(kafka)
+        .set("linger.ms", "2")
+        .set("message.max.bytes", "20000000")
+        .set("enable.idempotence", "true")
+        .create()
+        .unwrap()
 }
 
 fn client(kafka: &str) -> ClientConfig {

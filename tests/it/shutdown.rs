@@ -1,0 +1,106 @@
+//! How a process ends: on request, in time, and with a sentence when it cannot begin.
+
+use std::time::{Duration, Instant};
+
+use crate::support::instance::Instance;
+use crate::support::load::Load;
+use crate::support::servers::{self, execute, with_database};
+use crate::support::world::World;
+use crate::support::{PATIENCE, until};
+
+/// `projector.shutdown_timeout_ms`
+const DEADLINE: Duration = Duration::from_secs(20);
+const SMALL_BATCHES: (&str, &str) = ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "10");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_exits_0_in_time_and_a_restart_goes_on() {
+    let world = World::new(3).await;
+    let load = Load::new("o", 1_000, 3);
+    let instance = world.start_with(&[SMALL_BATCHES]).await;
+    let stop = async {
+        world.until_consumed(200).await;
+        let begun = Instant::now();
+        instance.signal("TERM");
+        (instance.until_ended().await, begun.elapsed())
+    };
+    let ((status, took), ()) = tokio::join!(stop, world.publish(load.records()));
+
+    assert_eq!(status.code(), Some(0), "{}", instance.log_text());
+    assert!(took < DEADLINE, "{took:?}");
+    let consumed = world.consumed().await;
+    assert!(consumed < load.len(), "it was told to stop in the middle of its load: {consumed}");
+    let _restarted = world.start().await;
+    load.assert_settled(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_gets_its_answer_before_the_exit() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let request = instance.http.get(instance.url("/orders/o-1?minSequence=1&waitMs=5000")).send();
+    let stop = async {
+        until("the request waits", PATIENCE, || async {
+            (instance.metric("streamview_waiters", &[]).await == 1.0).then_some(())
+        })
+        .await;
+        instance.signal("TERM");
+    };
+
+    let (answer, ()) = tokio::join!(request, stop);
+
+    let answer = answer.unwrap();
+    let status = answer.status().as_u16();
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    assert!([404, 412, 503].contains(&status), "{status}");
+    assert_eq!(problem["status"], status, "a whole answer: {problem}");
+    assert_eq!(instance.until_ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_orderly_is_replaced_at_once_not_after_its_session() {
+    const LONG_SESSION: (&str, &str) = ("STREAMVIEW_KAFKA__SESSION_TIMEOUT_MS", "40000");
+    let world = World::new(4).await;
+    let leaving = world.start_with(&[LONG_SESSION]).await;
+    let staying = world.start_with(&[LONG_SESSION]).await;
+    let query = format!("select count(*) from projection_progress where owner like '%-{}'", staying.pid());
+    until("both have partitions", PATIENCE, || async { (world.number(&query).await == 2).then_some(()) }).await;
+
+    leaving.signal("TERM");
+    assert_eq!(leaving.until_ended().await.code(), Some(0));
+
+    until("the other one has all", Duration::from_secs(10), || async {
+        (world.number(&query).await == 4).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_others_can_reach_is_refused_with_exit_code_2() {
+    let world = World::new(1).await;
+    let instance = Instance::launch(&["--set", "http.bind=0.0.0.0:18080", "serve"], world.environment());
+
+    assert_eq!(instance.until_ended().await.code(), Some(2));
+
+    let sentence = "http.bind = 0.0.0.0:18080 would let other machines read everything, since no access control is \
+                    configured: bind a loopback address such as 127.0.0.1:18080, or set http.allow_anonymous = true";
+    assert!(instance.log_text().contains(sentence), "{}", instance.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_the_schema_is_refused_with_the_command_that_helps() {
+    let maintenance = &servers::shared().database;
+    let name = format!("empty_{}", std::process::id());
+    execute(maintenance, &format!("create database {name}")).await;
+    let url = with_database(maintenance, &name);
+    let world = World::new(1).await;
+    let serve = || world.launch(&[("STREAMVIEW_DATABASE__URL", &url)]);
+
+    let refused = serve();
+    assert_eq!(refused.until_ended().await.code(), Some(1));
+    assert!(refused.log_text().contains("run `streamview migrate` first"), "{}", refused.log_text());
+
+    // And it does help.
+    let environment = vec![("STREAMVIEW_DATABASE__URL".to_owned(), url.clone())];
+    assert_eq!(Instance::launch(&["migrate"], environment).until_ended().await.code(), Some(0));
+    serve().until_ready().await;
+}
