@@ -7,8 +7,9 @@ ENV CFLAGS=-O2
 
 # The dependencies first, against an empty program: this layer is built again only when Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches \
-    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/tidy.rs benches/end_to_end.rs >/dev/null \
+COPY containers containers
+RUN mkdir -p src tests/it benches/end_to_end \
+    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/tidy.rs benches/end_to_end.rs benches/end_to_end/main.rs >/dev/null \
     && touch src/lib.rs \
     && cargo build --release --locked --bin streamview \
     && rm -rf src tests benches target/release/streamview* target/release/deps/*streamview* \

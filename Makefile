@@ -24,7 +24,7 @@ playground: ## try StreamView: a broker, a Postgres, orders and the API in one p
 .PHONY: test
 test: ## run all tests against a real Kafka and Postgres
 	@scripts/setup --tests
-	cargo test --locked $(ARGS)
+	@scripts/test $(ARGS)
 
 .PHONY: up
 up: ## start Kafka and Postgres in the background for work by hand

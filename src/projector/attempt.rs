@@ -8,11 +8,11 @@ use jiff::Timestamp;
 
 use crate::crash;
 use crate::failure::Failure;
-use crate::projector::commit::{Loading, reload};
+use crate::projector::commit::{LoadedParked, Loading, reload};
 use crate::projector::decode::{Decoded, decode, keys_of};
 use crate::projector::fold::{Fold, ParkedLoad};
 use crate::projector::lane::{Job, Lane, Owned};
-use crate::projector::plan::{Counters, KeyEntry, Plan};
+use crate::projector::plan::{Counters, KeyEntry, Plan, Work};
 use crate::store::progress::{Advance, Anchor};
 use crate::store::sqlstate::classify;
 use crate::views::View;
@@ -42,13 +42,14 @@ impl<V: View> Lane<V> {
             .map(|(key, partition)| (key.as_str(), *partition))
             .collect();
         let mut keys: HashSet<&str> = keys_of(&batch);
-        keys.extend(heal.iter().map(|(key, _)| *key));
+        let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
+        keys.extend(&to_heal);
         let mut entries: HashMap<&str, KeyEntry<V::State>> = HashMap::with_capacity(keys.len());
         let mut missing = Vec::new();
         for key in keys {
             let cached = self.cache.take(key, &self.owned);
             // A key to heal is one that somebody else may have moved: it is loaded afresh.
-            match cached.filter(|_| !heal.iter().any(|(other, _)| *other == key)) {
+            match cached.filter(|_| !to_heal.contains(key)) {
                 Some(entry) => drop(entries.insert(key, entry)),
                 None => missing.push(key),
             }
@@ -56,14 +57,15 @@ impl<V: View> Lane<V> {
         let session = self.session.as_ref().ok_or_else(no_session)?;
         let loading = Loading { context: &self.context, session };
         reload(&loading, &missing, &mut entries).await?;
-        let to_drain;
-        (to_drain, parked) = loading.parked(&batch, &heal, &entries, job.drain_limit).await?;
+        let LoadedParked { to_drain, drain_limit, rows } =
+            loading.parked(&batch, &heal, &entries, job.drain_limit).await?;
+        parked = rows;
         crash::point("batch.loaded");
 
         let mut fold = Fold::new(&*view, self.context.fold_limits(), &job.overrules);
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
-            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), job.drain_limit);
+            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
             fold.add_key(key, entry, rows, loaded);
         }
         let last_records = last_records(&batch);
@@ -112,12 +114,16 @@ impl<V: View> Lane<V> {
             anchor: None,
             counters: Counters::default(),
         };
+        // A key can be released without a record: what it waited for was consumed elsewhere.
+        let has_new_hold = |work: &&Work<'_, V::State>| work.held_changed || work.was_held != work.entry.held.is_some();
+        let released: HashSet<i32> =
+            plan.keys.values().filter(has_new_hold).filter_map(|work| work.partition).collect();
         for (partition, owned) in &self.owned {
             let counters = plan.counters.get(partition).copied().unwrap_or_default();
             let stop = plan.blocked.get(partition).map_or(i64::MAX, |(offset, _)| *offset);
             let records = last.get(partition).map(Vec::as_slice).unwrap_or_default();
             let taken = records.iter().rev().find(|record| record.0.offset < stop);
-            if taken.is_none() && counters == Counters::default() {
+            if taken.is_none() && counters == Counters::default() && !released.contains(partition) {
                 continue;
             }
             let mut advance = start(*partition, owned);

@@ -211,14 +211,14 @@ pub async fn reload<'a, V: View>(
 
 impl<V: View> Loading<'_, V> {
     /// Loads what is parked behind held keys as far as the batch can meet it: whole events for keys whose missing
-    /// event is in the batch or that are to be healed, presence only for the others. Gives the former and the rows.
+    /// event is in the batch or that need healing, presence only for the others.
     pub async fn parked<'a>(
         &self,
         batch: &[Decoded<'a, V>],
         heal: &[(&'a str, i32)],
         entries: &HashMap<&'a str, KeyEntry<V::State>>,
         drain_limit: usize,
-    ) -> Result<(HashSet<&'a str>, ParkedByKey), Failure> {
+    ) -> Result<LoadedParked<'a>, Failure> {
         let mut to_drain: HashSet<&str> = HashSet::new();
         let mut met: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
@@ -229,10 +229,11 @@ impl<V: View> Loading<'_, V> {
                 met.entry(event.key).or_default().push(event.sequence);
             }
         }
-        to_drain.extend(heal.iter().map(|(key, _)| *key));
+        to_drain.extend(self.in_need(heal, entries).await?);
         if to_drain.is_empty() && met.is_empty() {
-            return Ok((to_drain, ParkedByKey::new()));
+            return Ok(LoadedParked { to_drain, drain_limit, rows: ParkedByKey::new() });
         }
+        let drain_limit = drain_limit.min(self.drain_limit(to_drain.iter().filter_map(|key| entries.get(key))));
         let pairs = || met.iter().flat_map(|(key, numbers)| numbers.iter().map(move |number| (*key, *number)));
         let (keys, sequences): (Vec<&str>, Vec<i64>) = pairs().unzip();
         let drained: Vec<&str> = to_drain.iter().copied().collect();
@@ -253,6 +254,59 @@ impl<V: View> Loading<'_, V> {
                 }
             }
         }
-        Ok((to_drain, parked))
+        Ok(LoadedParked { to_drain, drain_limit, rows: parked })
+    }
+
+    /// Of the keys to heal those where something is parked that is not ahead any more, or counted wrongly: another
+    /// process consumed what was missing, or did not know of what we had parked.
+    async fn in_need<'a>(
+        &self,
+        heal: &[(&'a str, i32)],
+        entries: &HashMap<&'a str, KeyEntry<V::State>>,
+    ) -> Result<Vec<&'a str>, Failure> {
+        let keys: Vec<&'a str> = heal.iter().map(|(key, _)| *key).collect();
+        if keys.is_empty() {
+            return Ok(keys);
+        }
+        let (session, source) = (self.session, &self.context.source);
+        let parked = session.control.summarize_parked(&session.client, source, &keys).await;
+        let parked = parked.map_err(|error| classify(error, None))?;
+        let is_in_need = |key: &&str| {
+            let Some(entry) = entries.get(*key) else { return false };
+            let counted = entry.held.as_ref().map_or(0, |held| i64::from(held.parked_count));
+            match parked.get(*key) {
+                Some((lowest, count)) => *lowest <= entry.last_sequence + 1 || *count != counted,
+                None => counted != 0,
+            }
+        };
+        Ok(keys.into_iter().filter(is_in_need).collect())
+    }
+
+    /// How many events per key may be loaded so that all of them fit into a few batches' memory.
+    fn drain_limit<'e>(&self, entries: impl Iterator<Item = &'e KeyEntry<V::State>>) -> usize
+    where
+        V::State: 'e,
+    {
+        let (mut keys, mut events, mut bytes) = (0usize, 0usize, 0usize);
+        for held in entries.filter_map(|entry| entry.held.as_ref()) {
+            keys += 1;
+            events += usize::try_from(held.parked_count).unwrap_or(0);
+            bytes += usize::try_from(held.parked_bytes).unwrap_or(0);
+        }
+        let budget = DRAIN_BATCHES * self.context.settings.max_batch_bytes;
+        if bytes <= budget { usize::MAX } else { (budget / (bytes / events.max(1)).max(1) / keys).max(1) }
     }
 }
+
+/// What was loaded of the parked events.
+pub struct LoadedParked<'a> {
+    /// Keys whose lowest events were loaded whole.
+    pub to_drain: HashSet<&'a str>,
+    /// Most events loaded per key.
+    pub drain_limit: usize,
+    /// The rows.
+    pub rows: ParkedByKey,
+}
+
+/// Parked events that one attempt loads may take as much memory as this many batches.
+const DRAIN_BATCHES: usize = 4;

@@ -16,6 +16,7 @@ pub struct ControlStatements {
     load_held: Statement,
     load_parked: Statement,
     load_presence: Statement,
+    summarize_parked: Statement,
     insert_parked: Statement,
     delete_parked: Statement,
     put_held: Statement,
@@ -47,6 +48,7 @@ impl ControlStatements {
             load_held: client.prepare(include_str!("sql/load_held.sql")).await?,
             load_parked: client.prepare(include_str!("sql/load_parked.sql")).await?,
             load_presence: client.prepare(include_str!("sql/load_parked_presence.sql")).await?,
+            summarize_parked: client.prepare(include_str!("sql/summarize_parked.sql")).await?,
             insert_parked: client.prepare(include_str!("sql/insert_parked.sql")).await?,
             delete_parked: client.prepare(include_str!("sql/delete_parked.sql")).await?,
             put_held: client.prepare(include_str!("sql/put_held.sql")).await?,
@@ -99,6 +101,17 @@ impl ControlStatements {
     ) -> Result<ParkedByKey, DbError> {
         let rows = client.query(&self.load_presence, &[&source.view, &source.build, &keys, &sequences]).await?;
         by_key(&rows, |_| Ok(None))
+    }
+
+    /// Lowest sequence and number of what is parked behind each key that has anything parked.
+    pub async fn summarize_parked(
+        &self,
+        client: &Connection,
+        source: &Source,
+        keys: &[&str],
+    ) -> Result<HashMap<String, (i64, i64)>, DbError> {
+        let rows = client.query(&self.summarize_parked, &[&source.view, &source.build, &keys]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
     }
 
     /// Stores newly parked events.

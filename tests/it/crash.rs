@@ -100,7 +100,7 @@ async fn fifty_kills_at_random_moments_lose_and_repeat_nothing() {
     }
     let consumed = world.consumed().await;
     println!("{consumed} of {} records consumed under fire", load.len());
-    assert!(consumed > 0 && consumed < load.len());
+    assert!(consumed > 0, "no instance lived long enough to commit anything");
 
     let _survivor = world.start_with(&SETTINGS).await;
     load.assert_settled(&world).await;

@@ -14,4 +14,5 @@ mod poison;
 mod projection;
 mod rest;
 mod schema_contract;
+mod sql;
 mod support;
