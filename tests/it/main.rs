@@ -5,6 +5,7 @@
 mod crash;
 
 mod conformance;
+mod contract;
 mod counter;
 mod poison;
 mod projection;
