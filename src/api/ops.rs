@@ -22,7 +22,7 @@ pub struct ViewLag {
     /// State of its projector in this process.
     #[schema(example = "running")]
     pub state: &'static str,
-    /// Records not applied yet, all partitions. Null until observed, and always in a process that only serves reads.
+    /// Records not applied yet, all partitions. Null until observed.
     #[schema(required, minimum = 0)]
     pub total_lag: Option<i64>,
     /// When the lag was observed.

@@ -23,7 +23,7 @@ use crate::projector::lane::Lane;
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
-use crate::projector::state::{ViewState, ViewStatus};
+use crate::projector::state::{Halt, ViewState, ViewStatus};
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
@@ -151,8 +151,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
     let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender) {
         Ok(member) => member,
         Err(error) => {
-            tracing::error!(view = V::NAME, error = %error, "cannot join the group");
-            return;
+            return give_up(&context, &format!("cannot join the group: {error}"));
         }
     };
     let (lane_sender, lane_events) = unbounded_channel();
@@ -164,8 +163,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
             Ok(started) => started,
             Err(error) => {
-                tracing::error!(view = V::NAME, error = %error, "cannot start a reader thread");
-                return;
+                return give_up(&context, &format!("cannot start a reader thread: {error}"));
             }
         };
         let (commands, received) = unbounded_channel();
@@ -189,6 +187,14 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
             tracing::error!(view = V::NAME, "a reader thread panicked");
         }
     }
+}
+
+/// The view cannot start in this process, and says so.
+fn give_up(context: &ViewContext, detail: &str) {
+    tracing::error!(view = context.source.view, detail, "view halted before it started");
+    let next_step = "correct the kafka settings or the limits of the process, then restart";
+    let halt = Halt { code: "cannot_start", detail: detail.to_owned(), next_step };
+    context.status.enter(ViewState::Halted(halt), Some(detail.to_owned()));
 }
 
 async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {

@@ -36,7 +36,7 @@ static ORDER_HELD: Code = Code {
     meaning: "Later events of the order have arrived, but its first one has not, or could not be read. \
               Nothing of it is shown until then.",
     next_step: "`held` says which event is missing. It resolves itself when that event arrives; if it was refused \
-                (`deadLetterId`), an operator has to repair or skip it.",
+                (`deadLetterId`), its producer has to send it again, corrected.",
 };
 
 /// What this view brings to the API.
