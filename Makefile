@@ -26,6 +26,11 @@ test: ## run all tests against a real Kafka and Postgres
 	@scripts/setup --tests
 	@scripts/test $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## let a hostile client loose on a live API for two minutes (schemathesis)
+	@scripts/setup --tests
+	@scripts/fuzz-api $(ARGS)
+
 .PHONY: up
 up: ## start Kafka and Postgres in the background for work by hand
 	@scripts/setup --tests

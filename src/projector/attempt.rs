@@ -31,6 +31,7 @@ impl<V: View> Lane<V> {
     pub async fn attempt(&mut self, job: &Job<'_>) -> Result<Done, Failure> {
         self.ensure_session().await?;
         let view = Arc::clone(&self.view);
+        #[allow(clippy::needless_late_init)]
         let parked; // outlives the batch, whose events may be drained from it
         let batch = self.decode(job);
         crash::point("batch.decoded");

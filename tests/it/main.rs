@@ -9,6 +9,7 @@ mod ownership;
 mod shutdown;
 
 mod conformance;
+mod contract;
 mod counter;
 mod poison;
 mod projection;
