@@ -182,6 +182,10 @@ async fn a_missing_dlq_topic_stops_nothing_and_gets_each_letter_once_when_it_app
         (waiting == letters.len() as f64).then_some(())
     })
     .await;
+    until("the relay has failed once", PATIENCE, || async {
+        instance.log_text().contains("dead letters wait in their table").then_some(())
+    })
+    .await;
     assert!(instance.is_ready().await);
 
     world.create_topic(&world.dlq_topic, 1, &[]).await;
