@@ -77,12 +77,12 @@ impl<V: View> Lane<V> {
             fold.heal(key, *partition);
         }
         let plan = fold.finish();
-        crash::point("batch.folded");
 
         let advances = self.advances(job, &plan, &last_records);
         if advances.is_empty() {
             return Ok(Done::default());
         }
+        crash::point("batch.folded");
         let started = Instant::now();
         let session = self.session.as_mut().ok_or_else(no_session)?;
         session.commit(&self.context, &plan, &advances).await.map_err(|failure| with_event_ids(failure, &plan))?;
