@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
@@ -52,6 +53,16 @@ pub struct Inbox {
 type Wanted = Arc<Mutex<BTreeSet<i32>>>;
 type Takeover = Result<Vec<Acquired>, Halt>;
 
+/// What it takes to join the group anew.
+pub struct Rejoin {
+    /// The group.
+    pub group: String,
+    /// Partitions of the topic.
+    pub partitions: usize,
+    /// Where the group's events go.
+    pub events: UnboundedSender<GroupEvent>,
+}
+
 /// The coordinator of one view.
 pub struct Coordinator {
     /// What all parts share.
@@ -64,6 +75,11 @@ pub struct Coordinator {
     pub log: Arc<LogReader>,
     granted: BTreeMap<i32, Grant>,
     wanted: Wanted,
+    rejoin: Rejoin,
+    /// Since when the group has said nothing after it took our partitions.
+    left_alone_since: Option<Instant>,
+    /// The identity check under way: it may take as long as Kafka is away, and nothing waits for it.
+    checking: Option<JoinHandle<Result<(), Failure>>>,
     next_generation: u64,
     sweep_after: String,
     takeovers: UnboundedSender<(u64, Takeover)>,
@@ -86,6 +102,7 @@ impl Coordinator {
         member: GroupMember,
         lanes: Vec<LaneHandle>,
         log: Arc<LogReader>,
+        rejoin: Rejoin,
     ) -> (Self, UnboundedReceiver<(u64, Takeover)>) {
         let (takeovers, results) = unbounded_channel();
         let coordinator = Coordinator {
@@ -95,6 +112,9 @@ impl Coordinator {
             log,
             granted: BTreeMap::new(),
             wanted: Wanted::default(),
+            rejoin,
+            left_alone_since: None,
+            checking: None,
             next_generation: 1,
             sweep_after: String::new(),
             takeovers,
@@ -140,6 +160,7 @@ impl Coordinator {
     async fn on_group(&mut self, event: GroupEvent) {
         match event {
             GroupEvent::Assigned(partitions) => {
+                self.left_alone_since = None;
                 self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
                 tracing::info!(view = self.context.source.view, ?partitions, "partitions assigned");
                 if self.is_halted() {
@@ -155,6 +176,7 @@ impl Coordinator {
                 self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
                 tracing::info!(view = self.context.source.view, ?partitions, "partitions revoked");
                 self.release(&partitions).await;
+                self.left_alone_since = self.granted.is_empty().then(Instant::now);
                 crash::point("revoke.closed");
             }
             GroupEvent::Error(error) => {
@@ -206,7 +228,9 @@ impl Coordinator {
                 continue;
             };
             let owned = Owned { generation, owner_epoch: row.owner_epoch, next_offset: row.next_offset };
-            if lane.commands.send(LaneCommand::Open(row.partition, owned)).is_err() {
+            let acknowledgements = self.member.acknowledger();
+            let open = LaneCommand::Open { partition: row.partition, owned, acknowledgements };
+            if lane.commands.send(open).is_err() {
                 tracing::debug!("lane has ended");
             }
             lane.reader.add(row.partition, queue);
@@ -309,6 +333,7 @@ impl Coordinator {
         if self.is_halted() {
             return;
         }
+        self.rejoin_if_left_alone();
         let waiting: Vec<i32> = self
             .granted
             .iter()
@@ -347,10 +372,35 @@ impl Coordinator {
     }
 
     async fn check_identity(&mut self) {
-        if !self.is_halted()
-            && let Err(Failure::Halt(halt)) = self.context.guard.confirm().await
+        if let Some(check) = self.checking.take_if(|check| check.is_finished())
+            && let Ok(Err(Failure::Halt(halt))) = check.await
         {
-            self.halt(halt).await;
+            return self.halt(halt).await;
+        }
+        if self.checking.is_none() && !self.is_halted() {
+            let context = Arc::clone(&self.context);
+            self.checking = Some(tokio::spawn(async move { context.guard.confirm().await }));
+        }
+    }
+
+    /// Joins anew when the group took our partitions and then said nothing for two sessions: after some outages the
+    /// client never rejoins by itself.
+    fn rejoin_if_left_alone(&mut self) {
+        let patience = Duration::from_millis(2 * self.context.kafka.session_timeout_ms);
+        if !self.left_alone_since.is_some_and(|since| since.elapsed() > patience) {
+            return;
+        }
+        let Rejoin { group, partitions, events } = &self.rejoin;
+        let (kafka, topic) = (&self.context.kafka, &self.context.source.topic);
+        match GroupMember::join(kafka, group, topic, *partitions, events.clone()) {
+            Ok(member) => {
+                tracing::warn!(view = self.context.source.view, group, "the group is silent, joined anew");
+                let old = std::mem::replace(&mut self.member, member);
+                // Leaving may take as long as the client likes.
+                std::thread::spawn(move || old.leave());
+                self.left_alone_since = None;
+            }
+            Err(error) => tracing::warn!(view = self.context.source.view, error = %error, "cannot join anew"),
         }
     }
 

@@ -41,7 +41,14 @@ pub struct Owned {
 #[derive(Debug)]
 pub enum LaneCommand {
     /// Apply records of this partition from now on.
-    Open(i32, Owned),
+    Open {
+        /// Partition.
+        partition: i32,
+        /// The assignment.
+        owned: Owned,
+        /// Where its progress is reported.
+        acknowledgements: mpsc::Sender<Command>,
+    },
     /// Let go of this partition; answered when no transaction of it is under way any more.
     Close(i32, oneshot::Sender<()>),
     /// Look whether these keys (of these partitions) can be drained.
@@ -101,7 +108,7 @@ pub struct Lane<V: View> {
     pub session: Option<Session<V>>,
     commands: UnboundedReceiver<LaneCommand>,
     events: UnboundedSender<LaneEvent>,
-    acknowledgements: mpsc::Sender<Command>,
+    acknowledgements: Option<mpsc::Sender<Command>>,
 }
 
 impl<V: View> Lane<V> {
@@ -111,7 +118,6 @@ impl<V: View> Lane<V> {
         context: Arc<ViewContext>,
         commands: UnboundedReceiver<LaneCommand>,
         events: UnboundedSender<LaneEvent>,
-        acknowledgements: mpsc::Sender<Command>,
     ) -> Self {
         let cache_bytes = context.settings.cache_bytes / context.settings.lanes.max(1);
         Lane {
@@ -122,7 +128,7 @@ impl<V: View> Lane<V> {
             session: None,
             commands,
             events,
-            acknowledgements,
+            acknowledgements: None,
         }
     }
 
@@ -154,8 +160,9 @@ impl<V: View> Lane<V> {
     /// Obeys a command; keys to heal are given back, they need a transaction.
     fn obey(&mut self, command: LaneCommand) -> Option<Vec<(String, i32)>> {
         match command {
-            LaneCommand::Open(partition, owned) => {
+            LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
+                self.acknowledgements = Some(acknowledgements);
             }
             LaneCommand::Close(partition, done) => {
                 self.owned.remove(&partition);
@@ -367,7 +374,8 @@ impl<V: View> Lane<V> {
     /// Reports committed progress to the group.
     pub fn acknowledge(&self, positions: Vec<(i32, i64)>) {
         crash::point("acknowledge.before");
-        if self.acknowledgements.send(Command::Acknowledge(positions)).is_err() {
+        let Some(group) = &self.acknowledgements else { return };
+        if group.send(Command::Acknowledge(positions)).is_err() {
             tracing::debug!("acknowledgement after the end of the consumer");
         }
         crash::point("acknowledge.done");

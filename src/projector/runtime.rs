@@ -17,7 +17,7 @@ use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
 use crate::platforms::kafka::producer::Publisher;
 use crate::projector::context::ViewContext;
-use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle};
+use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
 use crate::projector::lane::Lane;
 use crate::projector::mailbox::{LaneReader, Mailbox};
@@ -148,7 +148,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
     let (log, partitions) = joined;
     let (group_sender, group_events) = unbounded_channel();
     let topic = &context.source.topic;
-    let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender) {
+    let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender.clone()) {
         Ok(member) => member,
         Err(error) => {
             return give_up(&context, &format!("cannot join the group: {error}"));
@@ -167,13 +167,18 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
             }
         };
         let (commands, received) = unbounded_channel();
-        let acknowledge = member.acknowledger();
-        let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone(), acknowledge);
+        let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone());
         tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
         threads.push(thread);
         handles.push(LaneHandle { commands, reader });
     }
-    let (coordinator, takeovers) = Coordinator::new(Arc::clone(&context), member, handles, log);
+    let (coordinator, takeovers) = Coordinator::new(
+        Arc::clone(&context),
+        member,
+        handles,
+        log,
+        Rejoin { group, partitions, events: group_sender },
+    );
     let inbox = Inbox { group: group_events, lanes: lane_events, problems };
     coordinator.run(inbox, takeovers, stop).await;
     lanes_stop.cancel();

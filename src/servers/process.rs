@@ -368,9 +368,10 @@ pub fn kill_self() -> ! {
 
 /// Sleeps by SIGSTOP, all threads at once, until somebody sends SIGCONT.
 pub fn stop_self() {
-    // SAFETY: kill and getpid have no preconditions.
+    // SAFETY: raise has no preconditions. It addresses this thread, which therefore goes no further; a signal to the
+    // process would let it run on until another thread has taken it.
     unsafe {
-        libc::kill(libc::getpid(), libc::SIGSTOP);
+        libc::raise(libc::SIGSTOP);
     }
 }
 
