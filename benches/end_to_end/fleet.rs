@@ -18,8 +18,13 @@ pub const BACKLOG_TOPIC: &str = "bench.orders.backlog";
 pub const PARTITIONS: i32 = 6;
 
 /// Server settings beyond the defaults of a durable server (fsync, synchronous_commit and full_page_writes on).
-pub const POSTGRES_SETTINGS: [(&str, &str); 4] =
-    [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "15min"), ("wal_compression", "off")];
+pub const POSTGRES_SETTINGS: [(&str, &str); 5] = [
+    ("shared_buffers", "1GB"),
+    ("max_wal_size", "8GB"),
+    ("min_wal_size", "4GB"), // keeps recycled WAL files from run to run
+    ("checkpoint_timeout", "15min"),
+    ("wal_compression", "off"),
+];
 
 /// Kafka and Postgres, gone with the run.
 pub struct Fleet {
@@ -68,7 +73,10 @@ impl Fleet {
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let admin = self.connect("postgres").await?;
         admin.batch_execute(&format!("create database {name}")).await.context("creating a database")?;
-        let status = service_command(&self.settings(name, "unused", "unused", 0)).arg("migrate").status()?;
+        let status = service_command(&self.settings(name, "unused", "unused", 0))
+            .arg("migrate")
+            .stdout(Stdio::null())
+            .status()?;
         if !status.success() {
             bail!("streamview migrate failed: {status}");
         }

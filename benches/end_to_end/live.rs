@@ -16,6 +16,8 @@ use crate::workload::Events;
 
 /// Reads a second that look for their event.
 const SAMPLES_PER_S: u64 = 200;
+/// Longest wait of such a read.
+const WAIT_MS: u64 = 5000;
 
 /// One rate.
 #[derive(Debug, Clone, Serialize)]
@@ -28,10 +30,16 @@ pub struct Live {
     pub seconds: f64,
     /// From the producer's send to the end of the answer of `GET /orders/{id}?minSequence=..`.
     pub visible: Latency,
+    /// Reads that did not see their event within [`WAIT_MS`]; they count with that time.
+    pub unseen: usize,
     /// CPU of the service in percent of one core, the sampling reads included.
     pub client_cpu_percent: f64,
     /// CPU of Postgres in percent of one core.
     pub postgres_cpu_percent: f64,
+    /// CPU of the broker in percent of one core.
+    pub kafka_cpu_percent: f64,
+    /// CPU of this benchmark, producer and readers, in percent of one core.
+    pub bench_cpu_percent: f64,
     /// Highest resident memory of the service.
     pub peak_rss_mb: f64,
     /// Cores that processes outside this benchmark used meanwhile.
@@ -68,7 +76,7 @@ pub async fn run(
     let published = tokio::task::block_in_place(|| {
         let every = (rate / SAMPLES_PER_S).max(1);
         publisher.pace(events, (rate, seconds), every, |event, sent| {
-            let target = format!("/orders/{}?minSequence={}&waitMs=5000", event.order_id(), event.sequence);
+            let target = format!("/orders/{}?minSequence={}&waitMs={WAIT_MS}", event.order_id(), event.sequence);
             samples.send((target, sent)).context("the reader has ended")
         })
     });
@@ -76,31 +84,37 @@ pub async fn run(
     drop(samples);
     let sent = published?;
     publisher.flush()?;
-    let latencies = reading.await.context("the reader panicked")??;
+    let seen = reading.await.context("the reader panicked")??;
+    let latencies = seen.iter().map(|seen| seen.unwrap_or(Duration::from_millis(WAIT_MS))).collect();
     Ok(Live {
         rate,
         sent_per_s: sent as f64 / elapsed,
         seconds: elapsed,
         visible: Latency::of(latencies),
+        unseen: seen.iter().filter(|seen| seen.is_none()).count(),
         client_cpu_percent: cpu.client / elapsed * 100.0,
         postgres_cpu_percent: cpu.postgres / elapsed * 100.0,
+        kafka_cpu_percent: cpu.kafka / elapsed * 100.0,
+        bench_cpu_percent: cpu.bench / elapsed * 100.0,
         peak_rss_mb: memory_mb(service.pid())?.1,
         others_cores: cpu.others() / elapsed,
         load_average,
     })
 }
 
-async fn read(idle: Arc<Mutex<Vec<Connection>>>, port: u16, target: String, sent: Instant) -> Result<Duration> {
+/// How long it took until the event was seen; `None` if it was not.
+async fn read(idle: Arc<Mutex<Vec<Connection>>>, port: u16, target: String, sent: Instant) -> Result<Option<Duration>> {
     let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let mut connection = match kept {
         Some(connection) => connection,
         None => Connection::open(port).await?,
     };
     let answer = connection.get(&target).await?;
-    let latency = sent.elapsed();
-    if answer.status != 200 {
-        bail!("GET {target} answered {}", answer.status);
-    }
+    let latency = match answer.status {
+        200 => Some(sent.elapsed()),
+        412 => None,
+        status => bail!("GET {target} answered {status}"),
+    };
     idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     Ok(latency)
 }

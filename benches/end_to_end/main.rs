@@ -37,6 +37,9 @@ struct Arguments {
     /// Seconds of each live rate
     #[arg(long, default_value_t = 15)]
     live_seconds: u64,
+    /// Milliseconds the live producer waits for a batch to fill; part of the measured latency
+    #[arg(long, default_value_t = 1)]
+    linger_ms: u32,
     /// Seconds of each read phase
     #[arg(long, default_value_t = 5)]
     read_seconds: u64,
@@ -102,11 +105,14 @@ async fn main() -> Result<()> {
     }
     let mut service = running.context("no backlog run")?;
     service.wait_for_http()?;
+    // What the backlog and the ceilings left to clean up is not part of the phases below.
+    fleet.connect(&database).await?.batch_execute("vacuum (analyze)").await?;
+    fleet.connect(&database).await?.batch_execute("checkpoint").await?;
     if runs(Phase::Idle) {
         report.idle = Some(live::idle(&fleet, &service, 5.0).await?);
     }
     if runs(Phase::Live) {
-        let mut publisher = Publisher::open(&fleet.kafka.bootstrap(), BACKLOG_TOPIC, 0)?;
+        let mut publisher = Publisher::open(&fleet.kafka.bootstrap(), BACKLOG_TOPIC, arguments.linger_ms)?;
         let mut events = workload::events(orders, u64::MAX / 8);
         let seconds = arguments.live_seconds as f64;
         for (rate, seconds, measured) in [(1_000, 3.0, false), (1_000, seconds, true), (10_000, seconds, true)] {

@@ -40,14 +40,17 @@ impl Report {
         if !self.live.is_empty() {
             println!("\n# live: from produce to visible over REST");
             println!(
-                "{:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>8} {:>7} {:>6}",
+                "{:>9} {:>8} {:>7} {:>8} {:>8} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7} {:>6}",
                 "events/s",
                 "samples",
+                "unseen",
                 "p50 ms",
                 "p99 ms",
                 "max ms",
                 "client %",
                 "Postgres%",
+                "broker %",
+                "bench %",
                 "RSS MB",
                 "others",
                 "load"
@@ -55,14 +58,17 @@ impl Report {
         }
         for live in &self.live {
             println!(
-                "{:>9} {:>8} {:>8.1} {:>8.1} {:>8.1} {:>9.1} {:>9.1} {:>8.0} {:>7.2} {:>6.2}",
+                "{:>9} {:>8} {:>7} {:>8.1} {:>8.1} {:>8.1} {:>9.1} {:>9.1} {:>8.1} {:>8.1} {:>8.0} {:>7.2} {:>6.2}",
                 live.sent_per_s.round(),
                 live.visible.samples,
+                live.unseen,
                 live.visible.p50_ms,
                 live.visible.p99_ms,
                 live.visible.max_ms,
                 live.client_cpu_percent,
                 live.postgres_cpu_percent,
+                live.kafka_cpu_percent,
+                live.bench_cpu_percent,
                 live.peak_rss_mb,
                 live.others_cores,
                 live.load_average
