@@ -19,12 +19,17 @@ setup: ## install what is missing on this machine (also done by the targets that
 .PHONY: playground
 playground: ## try StreamView: a broker, a Postgres, orders and the API in one process, nothing to install
 	@scripts/setup
-	CFLAGS=-O2 cargo run --release --locked -- playground $(ARGS)
+	@cargo run --locked -- playground $(ARGS)
 
 .PHONY: test
 test: ## run all tests against a real Kafka and Postgres
 	@scripts/setup --tests
 	@scripts/test $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## let a hostile client loose on a live API for two minutes (schemathesis)
+	@scripts/setup --tests
+	@scripts/fuzz-api $(ARGS)
 
 .PHONY: up
 up: ## start Kafka and Postgres in the background for work by hand

@@ -74,6 +74,7 @@ pub async fn serve(
     let state = ApiState {
         pool,
         settings: config.http.clone(),
+        serve_reads: only != Only::Projector,
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
         metrics,
         shutting_down: Arc::clone(&shutting_down),

@@ -47,6 +47,8 @@ pub struct ApiState {
     pub pool: ReadPool,
     /// Address and limits.
     pub settings: HttpSettings,
+    /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
+    pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.
     pub views: Vec<Arc<ViewStatus>>,
     /// The metric catalogue.
@@ -86,12 +88,12 @@ fn views_of(state: &ApiState) -> &[Arc<ViewStatus>] {
 /// port 0 can be used. Must be called within a Tokio runtime that outlives the server.
 ///
 /// Signals are the caller's: stop it with [`actix_web::dev::ServerHandle::stop`]. Routes of a view exist only where the
-/// view is in `state.views`.
+/// view is in `state.views` and reads are served.
 pub fn serve(state: ApiState) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     let settings = state.settings.clone();
     let views: Vec<_> = routes::view_apis()
         .into_iter()
-        .filter(|api| state.views.iter().any(|status| status.view == api.view))
+        .filter(|api| state.serve_reads && state.views.iter().any(|status| status.view == api.view))
         .collect();
     let table = routes::table(&views);
     let api = web::Data::new(shared(state, &views));

@@ -22,7 +22,7 @@ pub struct ViewLag {
     /// State of its projector in this process.
     #[schema(example = "running")]
     pub state: &'static str,
-    /// Records not applied yet, all partitions. Null until observed, and always in a process that only serves reads.
+    /// Records not applied yet, all partitions. Null until observed.
     #[schema(required, minimum = 0)]
     pub total_lag: Option<i64>,
     /// When the lag was observed.
@@ -77,7 +77,7 @@ pub struct Lags {
 ///
 /// As last observed by this process, with a verdict per partition and, where it is known, the reason. `/lags` is the same.
 #[utoipa::path(get, path = "/ops/lags", tag = "operations",
-    params(("view" = Option<String>, Query, description = "Only this view.", max_length = 256, min_length = 1)),
+    params(("view" = Option<String>, Query, description = "Only this view.", max_length = 256, min_length = 1, pattern = "^[^\\x00]+$")),
     responses(
         (status = 200, description = "The lag", body = Lags),
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -264,7 +264,7 @@ impl From<Counters> for Conservation {
 /// State and owned partitions as this process knows them, progress and counters as the database does. Answers without
 /// the database too: then `progress` and `conservation` are null.
 #[utoipa::path(get, path = "/ops/consumer", tag = "operations",
-    params(("view" = Option<String>, Query, description = "Only this view.", max_length = 256, min_length = 1)),
+    params(("view" = Option<String>, Query, description = "Only this view.", max_length = 256, min_length = 1, pattern = "^[^\\x00]+$")),
     responses(
         (status = 200, description = "The consumers", body = Consumers),
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),

@@ -153,7 +153,7 @@ StreamView is running; {records} events are in, {LIVE_EVENTS_PER_SECOND} more ar
   Kafka         {}
 
 Try:
-  curl 'http://{address}/orders?status=Shipped&pageSize=3'
+  curl 'http://{address}/orders?status=Delivered&pageSize=3'
   curl -i http://{address}/orders/{sample}
   curl http://{address}/ops/lags
 

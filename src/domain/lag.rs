@@ -64,6 +64,7 @@ pub struct PartitionLag {
 /// What is remembered of one partition between observations.
 #[derive(Debug, Clone, Default)]
 pub struct LagHistory {
+    first_seen_at: Option<Timestamp>,
     caught_up_at: Option<Timestamp>,
     recent: std::collections::VecDeque<(i64, i64)>, // (next_offset, lag), oldest first
 }
@@ -102,7 +103,10 @@ impl LagHistory {
             () if full && growing => Verdict::Warn,
             () => Verdict::Ok,
         };
-        let behind_since = if lag == 0 { None } else { self.caught_up_at.max(position.last_record_timestamp) };
+        let first_seen_at = *self.first_seen_at.get_or_insert(now);
+        let last_known = self.caught_up_at.max(position.last_record_timestamp);
+        // A view that has applied nothing yet is as old as our knowledge of it.
+        let behind_since = if lag == 0 { None } else { last_known.or(Some(first_seen_at)) };
         let lag_seconds = behind_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
         PartitionLag { position, lag, lag_seconds, verdict, reason: if lag > 0 { obstacle } else { None } }
     }
@@ -126,6 +130,13 @@ mod tests {
         assert_eq!(history.observe(position(5, 5), at(100), None).lag_seconds, 0.0);
         let behind = history.observe(position(5, 8), at(103), None);
         assert_eq!((behind.lag, behind.lag_seconds, behind.verdict), (3, 3.0, Verdict::Ok));
+    }
+
+    #[test]
+    fn a_backlog_never_touched_ages_from_when_it_was_first_seen() {
+        let mut history = LagHistory::default();
+        assert_eq!(history.observe(position(0, 8), at(100), None).lag_seconds, 0.0);
+        assert_eq!(history.observe(position(0, 8), at(107), None).lag_seconds, 7.0);
     }
 
     #[test]

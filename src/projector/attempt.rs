@@ -31,6 +31,7 @@ impl<V: View> Lane<V> {
     pub async fn attempt(&mut self, job: &Job<'_>) -> Result<Done, Failure> {
         self.ensure_session().await?;
         let view = Arc::clone(&self.view);
+        #[allow(clippy::needless_late_init)]
         let parked; // outlives the batch, whose events may be drained from it
         let batch = self.decode(job);
         crash::point("batch.decoded");
@@ -94,10 +95,16 @@ impl<V: View> Lane<V> {
     fn decode<'b>(&self, job: &'b Job<'_>) -> Vec<Decoded<'b, V>> {
         let limits = self.context.fold_limits().record;
         let part = job.batch.iter().skip(job.start).take(job.end - job.start);
+        // A client that fetches anew may bring a record twice: offsets only grow.
+        let mut expected: BTreeMap<i32, i64> = BTreeMap::new();
         part.filter(|(generation, record)| {
-            self.owned
-                .get(&record.partition)
-                .is_some_and(|owned| owned.generation == *generation && record.offset >= owned.next_offset)
+            let Some(owned) = self.owned.get(&record.partition).filter(|owned| owned.generation == *generation) else {
+                return false;
+            };
+            let next = expected.entry(record.partition).or_insert(owned.next_offset);
+            let is_new = record.offset >= *next;
+            *next = (*next).max(record.offset + 1);
+            is_new
         })
         .map(|(_, record)| decode(&*self.view, limits, &job.overrules, record))
         .collect()

@@ -110,6 +110,7 @@ impl Coordinator {
         stop: CancellationToken,
     ) {
         let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut identity = tokio::time::interval(Duration::from_millis(self.context.settings.identity_check_ms));
         identity.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -37,6 +37,9 @@ impl ParkedLoad {
     }
 }
 
+/// Most refused numbers remembered per key, the lowest ones: those beyond show as a gap when their turn comes.
+const MAX_REFUSED: usize = 1_000;
+
 /// Bounds of the fold.
 #[derive(Debug, Clone, Copy)]
 pub struct FoldLimits {
@@ -434,8 +437,13 @@ impl<'a, V: View> Fold<'a, V> {
             work.partition = Some(record.partition);
             // A parked event may hold that very number: then it is the good copy, and nothing is missing there.
             if sequence > work.entry.last_sequence && !work.parked.contains_key(&sequence) {
-                work.entry.held.get_or_insert_default().refused.insert(sequence);
-                work.held_changed = true;
+                let refused = &mut work.entry.held.get_or_insert_default().refused;
+                if refused.len() < MAX_REFUSED || Some(&sequence) < refused.last() {
+                    work.held_changed |= refused.insert(sequence);
+                }
+                if refused.len() > MAX_REFUSED {
+                    refused.pop_last();
+                }
             }
         }
         let (key, sequence) = (place.map(|place| place.0), place.map(|place| place.1));

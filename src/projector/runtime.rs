@@ -23,7 +23,7 @@ use crate::projector::lane::Lane;
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
-use crate::projector::state::{ViewState, ViewStatus};
+use crate::projector::state::{Halt, ViewState, ViewStatus};
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
@@ -49,6 +49,12 @@ pub struct Parts {
 pub struct RunningView {
     /// Its state.
     pub status: Arc<ViewStatus>,
+    /// What projects, and what publishes and observes: stopped in this order.
+    stages: [Stage; 2],
+}
+
+#[derive(Default)]
+struct Stage {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -57,10 +63,12 @@ impl RunningView {
     /// Stops all parts: the batch under way is finished or abandoned, the outbox flushed, the group left.
     pub async fn stop(self) {
         self.status.enter(ViewState::Stopping, None);
-        self.stop.cancel();
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(view = self.status.view, error = %error, "a part of the view failed");
+        for stage in self.stages {
+            stage.stop.cancel();
+            for task in stage.tasks {
+                if let Err(error) = task.await {
+                    tracing::error!(view = self.status.view, error = %error, "a part of the view failed");
+                }
             }
         }
     }
@@ -70,7 +78,7 @@ impl RunningView {
 pub fn start_observing<V: View>(parts: &Parts) -> RunningView {
     let (source, status, stop) = base::<V>(parts, ViewState::NotProjecting);
     let tasks = vec![observe(parts, &source, &status, Box::new(|_| {}), &stop)];
-    RunningView { status, stop, tasks }
+    RunningView { status, stages: [Stage::default(), Stage { stop, tasks }] }
 }
 
 /// Projects and observes the view.
@@ -93,12 +101,15 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
     let publisher = Publisher::open(&config.kafka).context("cannot open the dead-letter producer")?;
     let parked = Arc::clone(&context);
     let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
+    let projecting = CancellationToken::new();
+    let projector = tokio::spawn(project(view, Arc::clone(&context), parts.group.clone(), projecting.clone()));
+    // Dead letters of the last batches are published, too.
     let tasks = vec![
         observe(parts, &source, &status, on_parked, &stop),
-        tokio::spawn(relay::run(Arc::clone(&context), publisher, stop.clone())),
-        tokio::spawn(project(view, context, parts.group.clone(), stop.clone())),
+        tokio::spawn(relay::run(context, publisher, stop.clone())),
     ];
-    Ok(RunningView { status, stop, tasks })
+    let stages = [Stage { stop: projecting, tasks: vec![projector] }, Stage { stop, tasks }];
+    Ok(RunningView { status, stages })
 }
 
 fn base<V: View>(parts: &Parts, state: ViewState) -> (Source, Arc<ViewStatus>, CancellationToken) {
@@ -140,8 +151,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
     let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender) {
         Ok(member) => member,
         Err(error) => {
-            tracing::error!(view = V::NAME, error = %error, "cannot join the group");
-            return;
+            return give_up(&context, &format!("cannot join the group: {error}"));
         }
     };
     let (lane_sender, lane_events) = unbounded_channel();
@@ -153,8 +163,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
             Ok(started) => started,
             Err(error) => {
-                tracing::error!(view = V::NAME, error = %error, "cannot start a reader thread");
-                return;
+                return give_up(&context, &format!("cannot start a reader thread: {error}"));
             }
         };
         let (commands, received) = unbounded_channel();
@@ -178,6 +187,14 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
             tracing::error!(view = V::NAME, "a reader thread panicked");
         }
     }
+}
+
+/// The view cannot start in this process, and says so.
+fn give_up(context: &ViewContext, detail: &str) {
+    tracing::error!(view = context.source.view, detail, "view halted before it started");
+    let next_step = "correct the kafka settings or the limits of the process, then restart";
+    let halt = Halt { code: "cannot_start", detail: detail.to_owned(), next_step };
+    context.status.enter(ViewState::Halted(halt), Some(detail.to_owned()));
 }
 
 async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {

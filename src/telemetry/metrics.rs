@@ -224,13 +224,13 @@ mod tests {
     #[test]
     fn every_series_of_a_view_exists_at_zero() {
         let metrics = Metrics::new();
-        metrics.prepare_view("orders", &["OrderCreated"], &["not_json"]);
+        metrics.prepare_view("orders", &["OrderCreated"], &["invalid_json"]);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for series in [
             r#"streamview_events_total{type="OrderCreated",view="orders"} 0"#,
             r#"streamview_duplicates_total{reason="event_id",view="orders"} 0"#,
             r#"streamview_out_of_order_total{reason="gap",view="orders"} 0"#,
-            r#"streamview_dead_letters_total{reason="not_json",view="orders"} 0"#,
+            r#"streamview_dead_letters_total{reason="invalid_json",view="orders"} 0"#,
         ] {
             assert!(text.contains(series), "{series} is missing from\n{text}");
         }

@@ -35,8 +35,11 @@ async fn crash_at(point: &str, time: u32) {
     let (before, meanwhile) = records.split_at(records.len() / 2);
     world.publish(before.to_vec()).await;
     let crash = format!("{point}:{time}");
+    // A static member that dies between giving a partition up and joining again comes back to what it kept, and the
+    // group gives the rest to nobody until the next change of membership: Kafka's, not ours.
+    let settings = if point == "revoke.closed" { &SETTINGS[1..] } else { &SETTINGS[..] };
 
-    let crashing = world.launch(&[&SETTINGS[..], &[("STREAMVIEW_CRASH_AT", &crash)]].concat());
+    let crashing = world.launch(&[settings, &[("STREAMVIEW_CRASH_AT", &crash)]].concat());
     let companion = provoke(point, &world, &crashing).await;
     let (status, ()) = tokio::join!(crashing.until_ended(), world.publish(meanwhile.to_vec()));
     assert!(Instance::was_killed(status), "{crash}: {status}: {}", crashing.log_text());
@@ -45,7 +48,7 @@ async fn crash_at(point: &str, time: u32) {
     println!("killed at {crash}, {consumed} of {} records consumed", load.len());
     assert!(consumed < load.len() || point == "revoke.closed", "{crash} is in the middle of the load");
 
-    let restarted = world.start_with(&SETTINGS).await;
+    let restarted = world.start_with(settings).await;
     load.assert_settled(&world).await;
     drop((restarted, companion));
 }
@@ -55,7 +58,7 @@ async fn provoke(point: &str, world: &World, crashing: &Instance) -> Option<Inst
     match point {
         "revoke.closed" => {
             crashing.until_ready().await;
-            Some(world.launch(&[("STREAMVIEW_KAFKA__INSTANCE_ID", "b")]))
+            Some(world.launch(&[]))
         }
         "shutdown.begun" => {
             crashing.until_ready().await;

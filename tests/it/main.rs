@@ -4,10 +4,12 @@
 // What happens when parts die.
 mod crash;
 mod log_identity;
+mod outage;
 mod ownership;
 mod shutdown;
 
 mod conformance;
+mod contract;
 mod counter;
 mod poison;
 mod projection;

@@ -23,7 +23,9 @@ async fn sleep_and_wake(point: &str, lock_patience: &str) {
     let load = Load::new("o", 60, 11);
     let records = load.records();
     let third = records.len() / 3;
-    let settings = [SMALL_BATCHES, ("STREAMVIEW_DATABASE__WRITE_TIMEOUT_MS", lock_patience)];
+    // One lane: the sleeping batch alone meets the fence, no neighbour whose connection was cut meanwhile.
+    let one_lane = ("STREAMVIEW_PROJECTOR__LANES", "1");
+    let settings = [SMALL_BATCHES, one_lane, ("STREAMVIEW_DATABASE__WRITE_TIMEOUT_MS", lock_patience)];
     world.publish(records[..third].to_vec()).await;
     let stop = ("STREAMVIEW_STOP_AT", format!("{point}:3"));
     let zombie = world.launch(&[&settings[..], &[(stop.0, &stop.1)]].concat());

@@ -510,7 +510,7 @@ async fn replay(number: u64, histories: Vec<History>) {
     let turns = (0..longest).flat_map(|turn| histories.iter().filter_map(move |history| history.delivered.get(turn)));
     let delivered: Vec<&TestEvent> = turns.collect();
     let (early, live) = delivered.split_at(delivered.len() / 2);
-    let batch = ["7", "1", "64", "10000"][number as usize % 4];
+    let batch = ["7", "3", "64", "10000"][number as usize % 4];
     // A cache too small for all orders: some are read back from Postgres.
     let settings = [("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", batch), ("STREAMVIEW_PROJECTOR__CACHE_BYTES", "20000")];
     world.publish(early.iter().map(|event| event.record())).await;

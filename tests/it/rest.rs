@@ -11,12 +11,6 @@ use crate::support::orders::{TestEvent, created, item_added, life, status_change
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
-/// Status and body of a GET.
-async fn answer(instance: &Instance, path: &str) -> (u16, Value) {
-    let response = instance.get(path).await;
-    (response.status().as_u16(), response.json().await.unwrap())
-}
-
 fn header(response: &Response, name: &str) -> String {
     let value = response.headers().get(name).map(|value| value.to_str().unwrap());
     value.unwrap_or_default().to_owned()

@@ -163,6 +163,9 @@ fn any_value_for(field: &'static str) -> BoxedStrategy<Value> {
     match field {
         "occurredAt" => any_time().boxed(),
         "qty" | "price" | "taxRate" => any_decimal().boxed(),
+        "currency" => {
+            prop_oneof!["[A-Za-z]{3}", "[A-Z]{2,4}", "[a-z0-9]{3}", "[A-ZÄ€]{3}"].prop_map(Value::from).boxed()
+        }
         "type" => prop::sample::select(vec!["OrderCreated", "OrderItemAdded", "OrderStatusChanged", "Other", ""])
             .prop_map(Value::from)
             .boxed(),

@@ -112,6 +112,8 @@ impl GroupMember {
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
             .set("fetch.error.backoff.ms", "100")
+            // Partitions that are added to the topic are noticed within that time.
+            .set("topic.metadata.refresh.interval.ms", "5000")
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())
             .set("queued.min.messages", "100000");
         if !settings.instance_id.is_empty() {

@@ -6,6 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
@@ -74,11 +75,13 @@ impl LogReader {
 
     fn first_record(&self) -> Result<Option<Anchor>, KafkaError> {
         let deadline = Instant::now() + TIMEOUT;
+        let mut reason = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
         while Instant::now() < deadline {
             match self.consumer.poll(Duration::from_millis(100)) {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
-                Some(Err(error)) => return Err(error),
+                // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
+                Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
                     let timestamp_ms = message.timestamp().to_millis();
                     let record = Record {
@@ -93,6 +96,6 @@ impl LogReader {
                 }
             }
         }
-        Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::OperationTimedOut))
+        Err(reason)
     }
 }

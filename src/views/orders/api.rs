@@ -36,7 +36,7 @@ static ORDER_HELD: Code = Code {
     meaning: "Later events of the order have arrived, but its first one has not, or could not be read. \
               Nothing of it is shown until then.",
     next_step: "`held` says which event is missing. It resolves itself when that event arrives; if it was refused \
-                (`deadLetterId`), an operator has to repair or skip it.",
+                (`deadLetterId`), its producer has to send it again, corrected.",
 };
 
 /// What this view brings to the API.
@@ -140,7 +140,7 @@ impl WriteToSee {
 /// get a 304 without a body while nothing changed.
 #[utoipa::path(get, path = "/orders/{orderId}", tag = "orders",
     params(
-        ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, example = "order-1"),
+        ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "order-1"),
         OrderParameters,
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of answers the client has, or `*`"),
     ),
@@ -228,7 +228,7 @@ struct EventsParameters {
 /// Every event that the order has consumed, by sequence number, with what became of it. Follow `Link: rel="next"`.
 #[utoipa::path(get, path = "/orders/{orderId}/events", tag = "orders",
     params(
-        ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, example = "order-1"),
+        ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "order-1"),
         EventsParameters,
     ),
     responses(

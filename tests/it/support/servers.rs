@@ -52,6 +52,21 @@ fn start() -> Servers {
     Servers { kafka, database, _kafka: kafka_server, _postgres: postgres }
 }
 
+/// A Postgres for one test that kills it: durable, with the template.
+pub fn own_postgres() -> Postgres {
+    let start = || {
+        let server = Postgres::start(PostgresOptions { durable: true, ..PostgresOptions::default() }).unwrap();
+        migrate_template(&server.url("postgres"));
+        server
+    };
+    std::thread::scope(|scope| scope.spawn(start).join().unwrap())
+}
+
+/// A Kafka for one test that kills it.
+pub fn own_kafka() -> KafkaServer {
+    KafkaServer::start(KafkaOptions::default()).unwrap()
+}
+
 fn migrate_template(maintenance: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

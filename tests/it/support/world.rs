@@ -49,8 +49,7 @@ impl World {
         let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         execute(maintenance, &format!("create database {name} template {}", servers::TEMPLATE)).await;
         let database = with_database(maintenance, &name);
-        let (sql, connection) = tokio_postgres::connect(&database, NoTls).await.unwrap();
-        tokio::spawn(connection);
+        let sql = connect(&database).await;
         let producer = producer(kafka);
         let world = World {
             kafka: kafka.to_owned(),
@@ -198,6 +197,11 @@ impl World {
         messages
     }
 
+    /// Connects to the database again, after it was away.
+    pub async fn reconnect(&mut self) {
+        self.sql = connect(&self.database).await;
+    }
+
     /// One row.
     pub async fn row(&self, query: &str) -> Row {
         self.sql.query_one(query, &[]).await.unwrap()
@@ -239,6 +243,13 @@ pub fn header(message: &OwnedMessage, name: &str) -> Option<String> {
     let headers = message.headers()?;
     let found = headers.iter().find(|header| header.key == name)?;
     Some(String::from_utf8_lossy(found.value.unwrap_or_default()).into_owned())
+}
+
+/// A connection; its driver ends with it.
+pub async fn connect(database: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 fn producer(kafka: &str) -> FutureProducer {

@@ -25,7 +25,7 @@ pub(super) struct ListParameters {
     #[param(schema_with = statuses_schema, required = false)]
     status: Option<Vec<String>>,
     /// Only orders of this customer.
-    #[param(rename = "customerId", min_length = 1, max_length = 256, required = false)]
+    #[param(rename = "customerId", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", required = false)]
     customer_id: Option<String>,
     /// Only orders updated at or after this time. RFC 3339 with its offset; write a `+` as `%2B`.
     #[param(value_type = Option<String>, format = DateTime, required = false, example = "2026-01-01T00:00:00Z")]
@@ -48,7 +48,11 @@ pub(super) struct ListParameters {
 }
 
 fn statuses_schema() -> Array {
-    let status = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_ID_CHARS));
+    let status = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MAX_ID_CHARS))
+        .pattern(Some("^[^\\x00]+$"));
     let description = "Only orders of this status. Repeat it for any of several, at most 20. \
          Orders whose status is not known yet show only in lists without this filter.";
     ArrayBuilder::new().items(status).max_items(Some(MAX_STATUSES)).description(Some(description)).build()

@@ -1,0 +1,213 @@
+//! Postgres, Kafka, a lock, a right or a topic is away: the view waits, says so, and goes on by itself.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::instance::Instance;
+use crate::support::load::{Load, letters_in_table, letters_on_topic};
+use crate::support::orders::{TestEvent, life, oracle, stored};
+use crate::support::servers;
+use crate::support::world::{World, connect};
+use crate::support::{PATIENCE, until};
+
+const SMALL_BATCHES: (&str, &str) = ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "20");
+
+/// Waits until `/readyz` is 503 and names the state of the view; gives the reason.
+async fn until_waiting(instance: &Instance, state: &str) -> String {
+    until(&format!("/readyz says {state}"), PATIENCE, || async {
+        let response = instance.get("/readyz").await;
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        let check = body["checks"].as_array().unwrap().iter().find(|check| check["name"] == "view:orders").unwrap();
+        let detail = check["detail"].as_str().unwrap();
+        assert!(!detail.contains("halted"), "{detail}");
+        (status == 503 && detail.starts_with(&format!("{state}: "))).then(|| detail.to_owned())
+    })
+    .await
+}
+
+async fn until_some_consumed(world: &World, before: i64) {
+    until("some of the load is consumed", PATIENCE, || async { (world.consumed().await > before + 50).then_some(()) })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_killed_three_times_under_load_costs_nothing_but_time() {
+    let mut postgres = servers::own_postgres();
+    let mut world = World::on(&servers::shared().kafka, &postgres.url("postgres"), 3, &[]).await;
+    let load = Load::new("o", 900, 21);
+    let records = load.records();
+    let instance = world.start_with(&[SMALL_BATCHES]).await;
+    let rebalances = instance.metric("streamview_rebalances_total", &[]).await;
+
+    for part in records.chunks(records.len().div_ceil(3)) {
+        let before = world.consumed().await;
+        let middle = async {
+            until_some_consumed(&world, before).await;
+            postgres.kill_hard().unwrap();
+        };
+        tokio::join!(middle, world.publish(part.to_vec()));
+        until_waiting(&instance, "waiting_for_database").await;
+        postgres.restart().unwrap();
+        world.reconnect().await;
+        assert!(world.consumed().await < load.len(), "it was killed in the middle of the load");
+        instance.until_ready().await;
+    }
+
+    load.assert_settled(&world).await;
+    assert_eq!(instance.metric("streamview_rebalances_total", &[]).await, rebalances, "partitions were kept");
+    assert_eq!(instance.state().await.0, "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_twice_under_load_costs_nothing_but_time() {
+    let mut kafka = servers::own_kafka();
+    let world = World::on(&kafka.bootstrap(), &servers::shared().database, 3, &[]).await;
+    let load = Load::new("o", 900, 22);
+    let records = load.records();
+    let instance = world.start_with(&[SMALL_BATCHES]).await;
+    let rebalances = instance.metric("streamview_rebalances_total", &[]).await;
+
+    for part in records.chunks(records.len().div_ceil(2)) {
+        let before = world.consumed().await;
+        let outage = async {
+            until_some_consumed(&world, before).await;
+            kafka.kill_hard().unwrap();
+            assert!(world.consumed().await < load.len(), "it was killed in the middle of the load");
+            until_waiting(&instance, "waiting_for_kafka").await;
+            kafka.restart().unwrap();
+            instance.until_ready().await;
+        };
+        tokio::join!(outage, world.publish(part.to_vec()));
+    }
+
+    load.assert_settled(&world).await;
+    let rebalances = instance.metric("streamview_rebalances_total", &[]).await - rebalances;
+    println!("{rebalances} rebalances");
+    assert!(rebalances <= 4.0, "at most one loss and one return per outage, not {rebalances}");
+    assert_eq!(instance.state().await.0, "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_row_delays_its_batch_and_dead_letters_nothing() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let events = life("o-1", 3);
+    world.publish([events[0].record()]).await;
+    instance.order_at("o-1", 1).await;
+    let other_session = connect(&world.database).await;
+    other_session.batch_execute("begin; select * from orders_1.orders for update").await.unwrap();
+
+    world.publish(events[1..].iter().map(TestEvent::record)).await;
+    let reason = until_waiting(&instance, "waiting_for_database").await;
+    assert!(reason.contains("55P03"), "{reason}");
+    other_session.batch_execute("rollback").await.unwrap();
+
+    instance.order_at("o-1", 3).await;
+    instance.until_ready().await;
+    assert_eq!(stored(&world).await, oracle(&events));
+    assert_eq!(world.conservation().await, [3, 3, 0, 0, 0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_the_database_is_waited_for_and_dead_letters_nothing() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let events = life("o-1", 5);
+    // Serialization failure, deadlock, disk full, shutdown, read-only after a failover.
+    for (event, code) in events.iter().zip(["40001", "40P01", "53100", "57P01", "25006"]) {
+        let fault = format!(
+            "create function orders_1.fail() returns trigger language plpgsql as
+               $$ begin raise exception 'a fault' using errcode = '{code}'; end $$;
+             create trigger fault before insert on orders_1.order_events execute function orders_1.fail()"
+        );
+        world.sql.batch_execute(&fault).await.unwrap();
+        world.publish([event.record()]).await;
+        let reason = until_waiting(&instance, "waiting_for_database").await;
+        assert!(reason.contains(code), "{reason}");
+
+        world.sql.batch_execute("drop function orders_1.fail cascade").await.unwrap();
+        instance.order_at("o-1", event.sequence).await;
+        instance.until_ready().await;
+    }
+    assert_eq!(stored(&world).await, oracle(&events));
+    assert_eq!(world.conservation().await, [5, 5, 0, 0, 0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_taken_away_halts_the_view_with_the_next_step() {
+    let world = World::new(1).await;
+    let role = format!("writer_{}", world.group.replace('.', "_"));
+    let rights = format!(
+        "create role {role} login;
+         grant usage on schema orders_1 to {role};
+         grant select, insert, update, delete on all tables in schema public, orders_1 to {role}"
+    );
+    world.sql.batch_execute(&rights).await.unwrap();
+    let url = world.database.replacen("postgres://postgres", &format!("postgres://{role}"), 1);
+    let settings = [("STREAMVIEW_DATABASE__URL", url.as_str())];
+    let instance = world.start_with(&settings).await;
+    let events = life("o-1", 2);
+    world.publish([events[0].record()]).await;
+    instance.order_at("o-1", 1).await;
+
+    world.sql.batch_execute(&format!("revoke insert on orders_1.order_events from {role}")).await.unwrap();
+    world.publish([events[1].record()]).await;
+
+    instance.until_halted("permission_denied").await;
+    let halt = &instance.json("/ops/consumer").await["views"][0]["halt"];
+    assert!(halt["detail"].as_str().unwrap().contains("order_events"), "{halt}");
+    assert!(halt["nextStep"].as_str().unwrap().contains("grant"), "{halt}");
+    assert_eq!(world.conservation().await, [1, 1, 0, 0, 0, 0, 0]);
+    // The next step helps.
+    world.sql.batch_execute(&format!("grant insert on orders_1.order_events to {role}")).await.unwrap();
+    drop(instance);
+    world.start_with(&settings).await.order_at("o-1", 2).await;
+    assert_eq!(world.conservation().await, [2, 2, 0, 0, 0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_dlq_topic_stops_nothing_and_gets_each_letter_once_when_it_appears() {
+    let world = World::new(2).await;
+    world.delete_topic(&world.dlq_topic).await;
+    let load = Load::new("o", 100, 23);
+    let instance = world.start().await;
+    world.publish(load.records()).await;
+    world.until_consumed(load.len()).await;
+    let letters = letters_in_table(&world).await;
+    assert!(letters.len() > 10);
+    until("the letters that wait are counted", PATIENCE, || async {
+        let waiting = instance.metric("streamview_dead_letters_unpublished", &[]).await;
+        (waiting == letters.len() as f64).then_some(())
+    })
+    .await;
+    until("the relay has failed once", PATIENCE, || async {
+        instance.log_text().contains("dead letters wait in their table").then_some(())
+    })
+    .await;
+    assert!(instance.is_ready().await);
+
+    world.create_topic(&world.dlq_topic, 1, &[]).await;
+
+    load.assert_settled(&world).await;
+    assert_eq!(letters_on_topic(&world), letters, "each letter once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_while_postgres_is_away_exits_0_in_time() {
+    let mut postgres = servers::own_postgres();
+    let world = World::on(&servers::shared().kafka, &postgres.url("postgres"), 1, &[]).await;
+    let instance = world.start().await;
+    world.publish(life("o-1", 3).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 3).await;
+    postgres.kill_hard().unwrap();
+    world.publish(life("o-2", 3).iter().map(TestEvent::record)).await;
+    until_waiting(&instance, "waiting_for_database").await;
+
+    let begun = Instant::now();
+    instance.signal("TERM");
+
+    assert_eq!(instance.until_ended().await.code(), Some(0), "{}", instance.log_text());
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
