@@ -387,7 +387,7 @@ impl Coordinator {
     /// client never rejoins by itself.
     fn rejoin_if_left_alone(&mut self) {
         let patience = Duration::from_millis(2 * self.context.kafka.session_timeout_ms);
-        if !self.left_alone_since.is_some_and(|since| since.elapsed() > patience) {
+        if self.left_alone_since.is_none_or(|since| since.elapsed() <= patience) {
             return;
         }
         let Rejoin { group, partitions, events } = &self.rejoin;
