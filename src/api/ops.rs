@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::parameters::Parameters;
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, views_of};
+use crate::projector::plan::Counters;
 use crate::projector::state::{Halt, StatusSnapshot, ViewState, ViewStatus};
-use crate::store::read::{self, Counters, PartitionProgress, ReadError};
+use crate::store::read::{self, PartitionProgress, ReadError};
 
 /// How far behind a view is.
 #[derive(Debug, Clone, Serialize, ToSchema)]

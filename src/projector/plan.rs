@@ -103,6 +103,24 @@ pub struct Counters {
     pub dead_lettered: i64,
 }
 
+impl Counters {
+    /// Records consumed that nothing accounts for; anything but 0 is a defect.
+    pub fn difference(&self) -> i64 {
+        self.consumed - (self.applied + self.duplicate + self.late + self.conflict + self.parked + self.dead_lettered)
+    }
+
+    /// Adds another partition's counters.
+    pub fn add(&mut self, other: &Counters) {
+        self.consumed += other.consumed;
+        self.applied += other.applied;
+        self.duplicate += other.duplicate;
+        self.late += other.late;
+        self.conflict += other.conflict;
+        self.parked += other.parked;
+        self.dead_lettered += other.dead_lettered;
+    }
+}
+
 /// Counts for metrics, over the whole batch.
 #[derive(Debug, Default)]
 pub struct Tally {

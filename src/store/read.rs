@@ -1,5 +1,7 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
+use crate::projector::plan::Counters;
+
 use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
@@ -94,43 +96,6 @@ pub struct PartitionProgress {
     pub owner_epoch: i64,
     /// Records consumed, and what became of them.
     pub counters: Counters,
-}
-
-/// What became of the records consumed so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Records consumed.
-    pub consumed: i64,
-    /// Projected into the view.
-    pub applied: i64,
-    /// Already there.
-    pub duplicate: i64,
-    /// Older than the view.
-    pub late: i64,
-    /// Same sequence, another event.
-    pub conflict: i64,
-    /// Waiting behind a gap.
-    pub parked: i64,
-    /// Refused.
-    pub dead_lettered: i64,
-}
-
-impl Counters {
-    /// Records consumed that nothing accounts for; anything but 0 is a defect.
-    pub fn difference(&self) -> i64 {
-        self.consumed - (self.applied + self.duplicate + self.late + self.conflict + self.parked + self.dead_lettered)
-    }
-
-    /// Adds another partition's counters.
-    pub fn add(&mut self, other: &Counters) {
-        self.consumed += other.consumed;
-        self.applied += other.applied;
-        self.duplicate += other.duplicate;
-        self.late += other.late;
-        self.conflict += other.conflict;
-        self.parked += other.parked;
-        self.dead_lettered += other.dead_lettered;
-    }
 }
 
 /// Progress of every partition of a build, in order.

@@ -213,7 +213,7 @@ impl Stored {
             assert!(self.dead_letters.insert((letter.record.partition, letter.record.offset)), "refused twice");
         }
         for counters in plan.counters.values() {
-            add(&mut self.counters, counters);
+            self.counters.add(counters);
         }
         let mut unfinished = Vec::new();
         for (key, work) in plan.keys {
@@ -234,16 +234,6 @@ impl Stored {
         }
         unfinished
     }
-}
-
-fn add(sum: &mut Counters, more: &Counters) {
-    sum.consumed += more.consumed;
-    sum.applied += more.applied;
-    sum.duplicate += more.duplicate;
-    sum.late += more.late;
-    sum.conflict += more.conflict;
-    sum.parked += more.parked;
-    sum.dead_lettered += more.dead_lettered;
 }
 
 /// The first good event of each number, folded in order as far as the numbers go.
