@@ -46,6 +46,8 @@ pub struct Metrics {
     pub consumer_lag_seconds: GaugeVec,
     /// `streamview_consumer_state{view,state}`: 1 for the current state.
     pub consumer_state: IntGaugeVec,
+    /// `streamview_partitions_paused{view,reason}`: owned partitions that nothing is read from.
+    pub partitions_paused: IntGaugeVec,
     /// `streamview_held_keys{view,reason}`.
     pub held_keys: IntGaugeVec,
     /// `streamview_parked_events{view}`.
@@ -132,6 +134,11 @@ impl Metrics {
                 &["group", "topic", "partition"],
             ),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
+            partitions_paused: gauge(
+                "streamview_partitions_paused",
+                "Owned partitions that nothing is read from.",
+                &["view", "reason"],
+            ),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
             dead_letters_unpublished: gauge(
@@ -174,6 +181,9 @@ impl Metrics {
         }
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);
+        }
+        for code in crate::projector::state::Pause::CODES {
+            self.partitions_paused.with_label_values(&[view, code]);
         }
         for state in crate::projector::state::ViewState::NAMES {
             self.consumer_state.with_label_values(&[view, state]);
