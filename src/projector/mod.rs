@@ -1,8 +1,8 @@
 //! The running loop: from records to one transaction per batch.
 //!
-//! [`coordinator`] owns the group membership and gives partitions to [`lane`]s; a lane takes batches from its
-//! [`mailbox`], and each [`attempt`] decodes, [`fold`]s (pure) and [`commit`]s. [`guard`] watches the log's identity,
-//! [`relay`] publishes dead letters, [`observer`] measures lag.
+//! [`coordinator`] owns the group membership, has partitions taken over ([`takeover`]) and gives them to [`lane`]s; a
+//! lane takes batches from its [`mailbox`], and each [`attempt`] decodes, [`fold`]s (pure) and [`commit`]s. [`guard`]
+//! watches the log's identity, [`relay`] publishes dead letters, [`observer`] measures lag.
 
 pub mod attempt;
 pub mod cache;
@@ -21,3 +21,4 @@ pub mod plan;
 pub mod relay;
 pub mod runtime;
 pub mod state;
+pub mod takeover;
