@@ -222,7 +222,12 @@ impl Coordinator {
                 self.granted.insert(row.partition, Grant::Waiting);
                 continue;
             };
-            let owned = Owned { generation, owner_epoch: row.owner_epoch, next_offset: row.next_offset };
+            let owned = Owned {
+                generation,
+                owner_epoch: row.owner_epoch,
+                next_offset: row.next_offset,
+                decisions: row.decisions,
+            };
             let acknowledgements = self.member.acknowledger();
             let open = LaneCommand::Open { partition: row.partition, owned, acknowledgements };
             if lane.commands.send(open).is_err() {

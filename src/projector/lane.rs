@@ -35,6 +35,8 @@ pub struct Owned {
     pub owner_epoch: i64,
     /// First offset not applied yet.
     pub next_offset: i64,
+    /// How often something had been decided when our keys were loaded.
+    pub decisions: i64,
 }
 
 /// What a lane has to do beside applying records.
@@ -162,6 +164,7 @@ impl<V: View> Lane<V> {
         match command {
             LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
+                self.session.iter_mut().for_each(Session::forget_decisions);
                 self.acknowledgements = Some(acknowledgements);
             }
             LaneCommand::Close(partition, done) => {
@@ -277,6 +280,14 @@ impl<V: View> Lane<V> {
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
+            Failure::Decided(numbers) => {
+                self.cache.clear();
+                self.session.iter_mut().for_each(Session::forget_decisions);
+                for (partition, decisions) in numbers {
+                    self.owned.entry(partition).and_modify(|owned| owned.decisions = decisions);
+                }
+                true
+            }
             Failure::Fenced(partitions) => {
                 self.context.metrics.fenced.with_label_values(&[V::NAME]).inc();
                 for partition in partitions {
@@ -327,10 +338,21 @@ impl<V: View> Lane<V> {
             // Several keys heal at once: the sweep brings the others back.
             job.heal.truncate(job.heal.len() / 2);
         } else if let Some((key, _)) = job.heal.first() {
-            // One key, one parked event: the lowest, whose turn it is.
+            // One key: what was decided for it, or the lowest parked event, whose turn it is then.
             self.ensure_session().await?;
             let session = self.session.as_ref().ok_or_else(no_session)?;
-            if let Some(origin) = session.lowest_parked(&self.context, key).await? {
+            let decided = session.next_substitute(&self.context, key).await?;
+            let decided =
+                decided.filter(|origin| !job.overrules.refused.contains_key(&(origin.partition, origin.offset)));
+            let bad = match decided {
+                Some(_) if job.drain_limit > 0 => {
+                    job.drain_limit = 0;
+                    return Ok(());
+                }
+                Some(origin) => Some(origin),
+                None => session.lowest_parked(&self.context, key).await?,
+            };
+            if let Some(origin) = bad {
                 job.overrules.refused.insert((origin.partition, origin.offset), unstorable(detail));
             }
             job.drain_limit = DRAIN_LIMIT;
@@ -402,8 +424,11 @@ impl<V: View> Lane<V> {
         let mut fenced: Vec<i32> = Vec::new();
         for partition in partitions {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
-            match stored.iter().find(|row| row.0 == partition) {
-                Some((_, next_offset, epoch)) if *epoch == owned.owner_epoch => owned.next_offset = *next_offset,
+            match stored.iter().find(|row| row.partition == partition) {
+                Some(row) if row.owner_epoch == owned.owner_epoch => {
+                    owned.next_offset = row.next_offset;
+                    owned.decisions = row.decisions;
+                }
                 _ => fenced.push(partition),
             }
         }

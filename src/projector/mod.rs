@@ -9,6 +9,7 @@ pub mod cache;
 pub mod commit;
 pub mod context;
 pub mod coordinator;
+pub mod decisions;
 pub mod decode;
 pub mod event_ids;
 pub mod fold;

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
+    /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
+    pub decisions_taken: IntCounterVec,
     /// `streamview_records_consumed_total{view}`.
     pub consumed: IntCounterVec,
     /// `streamview_fenced_total{view}`: batches refused because another instance owns the partition.
@@ -74,6 +76,8 @@ pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
 /// Reasons of `streamview_held_keys`.
 pub const HELD_REASONS: [&str; 3] = ["gap", "poison", "event_id_reused"];
+/// Actions of `streamview_decisions_taken_total`.
+pub const DECISION_ACTIONS: [&str; 3] = ["skip", "replace", "redrive"];
 
 impl Metrics {
     /// Registers the whole catalogue.
@@ -111,6 +115,11 @@ impl Metrics {
             ),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
+            decisions_taken: counter(
+                "streamview_decisions_taken_total",
+                "Decisions of operators that took effect.",
+                &["view", "action"],
+            ),
             consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
             fenced: counter("streamview_fenced_total", "Batches of a lost partition.", &["view"]),
             rebalances: counter("streamview_rebalances_total", "Assignments and revocations.", &["view"]),
@@ -184,6 +193,9 @@ impl Metrics {
         }
         for code in crate::projector::state::Pause::CODES {
             self.partitions_paused.with_label_values(&[view, code]);
+        }
+        for action in DECISION_ACTIONS {
+            self.decisions_taken.with_label_values(&[view, action]);
         }
         for state in crate::projector::state::ViewState::NAMES {
             self.consumer_state.with_label_values(&[view, state]);
