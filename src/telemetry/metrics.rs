@@ -98,21 +98,14 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, labels))
         };
+        let (by_view, by_reason) = (&["view"][..], &["view", "reason"][..]);
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
-            unknown_events: counter(
-                "streamview_unknown_events_total",
-                "Events of unknown type, applied as a no-op.",
-                &["view"],
-            ),
+            unknown_events: counter("streamview_unknown_events_total", "Events of unknown type.", by_view),
             duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
-            out_of_order: counter(
-                "streamview_out_of_order_total",
-                "Events late or ahead of a gap.",
-                &["view", "reason"],
-            ),
+            out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             decisions_taken: counter(
@@ -143,18 +136,10 @@ impl Metrics {
                 &["group", "topic", "partition"],
             ),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
-            partitions_paused: gauge(
-                "streamview_partitions_paused",
-                "Owned partitions that nothing is read from.",
-                &["view", "reason"],
-            ),
+            partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
-            dead_letters_unpublished: gauge(
-                "streamview_dead_letters_unpublished",
-                "Dead letters not published yet.",
-                &["view"],
-            ),
+            dead_letters_unpublished: gauge("streamview_dead_letters_unpublished", "Letters to publish.", by_view),
             conservation_difference: gauge(
                 "streamview_conservation_difference",
                 "Records unaccounted for; not 0 is a bug.",
