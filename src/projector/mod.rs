@@ -7,6 +7,7 @@
 pub mod attempt;
 pub mod cache;
 pub mod commit;
+pub mod compaction;
 pub mod context;
 pub mod coordinator;
 pub mod decisions;

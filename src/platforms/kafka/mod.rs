@@ -1,5 +1,5 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
-//! ([`topic_id`], [`log`]) and publishing ([`producer`]).
+//! ([`topic_id`], [`log`], [`topic_settings`]) and publishing ([`producer`]).
 
 pub mod consumer;
 pub mod fetch;
@@ -7,6 +7,7 @@ pub mod log;
 pub mod playground;
 pub mod producer;
 pub mod topic_id;
+pub mod topic_settings;
 
 use rdkafka::ClientConfig;
 
