@@ -12,6 +12,7 @@ pub mod context;
 pub mod coordinator;
 pub mod decisions;
 pub mod decode;
+pub mod dlq_headers;
 pub mod event_ids;
 pub mod fold;
 pub mod guard;

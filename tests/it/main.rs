@@ -12,6 +12,7 @@ mod unreadable;
 mod conformance;
 mod contract;
 mod counter;
+mod dlq;
 mod poison;
 mod projection;
 mod rest;

@@ -1,6 +1,7 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
-//! ([`topic_id`], [`log`], [`topic_settings`]) and publishing ([`producer`]).
+//! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), and a whole topic read once ([`bounded`]).
 
+pub mod bounded;
 pub mod consumer;
 pub mod fetch;
 pub mod log;
