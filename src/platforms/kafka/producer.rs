@@ -18,7 +18,7 @@ pub struct Publisher {
 }
 
 /// A record to publish.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outgoing<'a> {
     /// Key.
     pub key: Option<&'a [u8]>,
