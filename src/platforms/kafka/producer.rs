@@ -45,7 +45,9 @@ impl Publisher {
         let mut config = base_config(settings);
         config
             .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
+            .set("linger.ms", "0")
+            // The topic's limit is one for batches: a record that fits is not refused for its neighbours.
+            .set("batch.num.messages", "1")
             .set("message.max.bytes", MAX_MESSAGE_BYTES)
             .set("message.timeout.ms", "10000")
             .set("partitioner", "murmur2_random");
