@@ -21,7 +21,7 @@ const PAGE: i64 = 100;
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Publishes until `stop`; a last round is made then.
-pub async fn run(context: Arc<ViewContext>, publisher: Publisher, stop: CancellationToken) {
+pub async fn run(context: Arc<ViewContext>, mut publisher: Publisher, stop: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut client: Option<Connection> = None;
     loop {
@@ -37,6 +37,11 @@ pub async fn run(context: Arc<ViewContext>, publisher: Publisher, stop: Cancella
             }
             Err(error) => {
                 client = None;
+                if publisher.is_dead()
+                    && let Ok(other) = Publisher::open(&context.kafka)
+                {
+                    publisher = other;
+                }
                 context.status.dead_letters_wait(Some(error.to_string()));
                 if backoff.failures() == 0 {
                     let topic = &context.dlq_topic;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::config::KafkaSettings;
 use crate::platforms::kafka::base_config;
@@ -52,6 +52,11 @@ impl Publisher {
             .set("message.timeout.ms", "10000")
             .set("partitioner", "murmur2_random");
         Ok(Publisher { producer: config.create()? })
+    }
+
+    /// Whether the client has given up for good (a right to write idempotently was taken away, say): open another one.
+    pub fn is_dead(&self) -> bool {
+        self.producer.client().fatal_error().is_some()
     }
 
     /// Publishes one record and waits until the broker has it.
