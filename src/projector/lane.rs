@@ -39,6 +39,9 @@ pub struct Owned {
     pub decisions: i64,
 }
 
+/// Keys with their partitions, and who waits for their healing.
+pub type Healing = (Vec<(String, i32)>, oneshot::Sender<()>);
+
 /// What a lane has to do beside applying records.
 #[derive(Debug)]
 pub enum LaneCommand {
@@ -53,8 +56,8 @@ pub enum LaneCommand {
     },
     /// Let go of this partition; answered when no transaction of it is under way any more.
     Close(i32, oneshot::Sender<()>),
-    /// Look whether these keys (of these partitions) can be drained.
-    Heal(Vec<(String, i32)>),
+    /// Look whether these keys (of these partitions) can be drained; dropped or answered when that is over.
+    Heal(Healing),
 }
 
 /// What a lane reports.
@@ -141,8 +144,9 @@ impl<V: View> Lane<V> {
                 biased;
                 () = stop.cancelled() => return,
                 Some(command) = self.commands.recv() => {
-                    if let Some(heal) = self.obey(command) {
+                    if let Some((heal, done)) = self.obey(command) {
                         self.heal(heal, &stop).await;
+                        drop(done);
                     }
                 }
                 batch = mailbox.take() => {
@@ -160,7 +164,7 @@ impl<V: View> Lane<V> {
     }
 
     /// Obeys a command; keys to heal are given back, they need a transaction.
-    fn obey(&mut self, command: LaneCommand) -> Option<Vec<(String, i32)>> {
+    fn obey(&mut self, command: LaneCommand) -> Option<Healing> {
         match command {
             LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
@@ -173,7 +177,7 @@ impl<V: View> Lane<V> {
                     tracing::debug!(partition, "nobody waited for the partition to close");
                 }
             }
-            LaneCommand::Heal(keys) => return Some(keys),
+            LaneCommand::Heal(healing) => return Some(healing),
         }
         None
     }
@@ -366,7 +370,7 @@ impl<V: View> Lane<V> {
                 () = &mut deadline => return,
                 Some(command) = self.commands.recv() => {
                     // Keys to heal come again with the next sweep.
-                    self.obey(command);
+                    drop(self.obey(command));
                     if self.owned.is_empty() {
                         return;
                     }

@@ -99,6 +99,7 @@ impl Observer {
         for (reason, count) in HELD_REASONS.iter().zip(counts.held) {
             self.metrics.held_keys.with_label_values(&[view, reason]).set(count);
         }
+        self.metrics.proven_gaps.with_label_values(&[view]).set(counts.proven);
         self.metrics.parked_events.with_label_values(&[view]).set(counts.parked);
         self.metrics.dead_letters_unpublished.with_label_values(&[view]).set(counts.unpublished);
         self.metrics.conservation_difference.with_label_values(&[view]).set(counts.difference);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::lag::PartitionLag;
 
@@ -101,6 +101,8 @@ pub struct ViewStatus {
     pub group: String,
     snapshot: Mutex<StatusSnapshot>,
     commits: watch::Sender<u64>,
+    /// Notified when something was decided through this process.
+    pub decided: Notify,
 }
 
 impl ViewStatus {
@@ -115,6 +117,7 @@ impl ViewStatus {
             group: group.to_owned(),
             snapshot: Mutex::new(snapshot),
             commits: watch::Sender::new(0),
+            decided: Notify::new(),
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub consumer_state: IntGaugeVec,
     /// `streamview_held_keys{view,reason}`.
     pub held_keys: IntGaugeVec,
+    /// `streamview_proven_gaps{view}`: held keys whose missing event is not in the log.
+    pub proven_gaps: IntGaugeVec,
     /// `streamview_parked_events{view}`.
     pub parked_events: IntGaugeVec,
     /// `streamview_dead_letters_unpublished{view}`.
@@ -73,7 +75,7 @@ pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 /// Reasons of `streamview_out_of_order_total`.
 pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
 /// Reasons of `streamview_held_keys`.
-pub const HELD_REASONS: [&str; 3] = ["gap", "poison", "event_id_reused"];
+pub const HELD_REASONS: [&str; 4] = ["gap", "poison", "event_id_reused", "conflict"];
 /// Actions of `streamview_decisions_taken_total`.
 pub const DECISION_ACTIONS: [&str; 3] = ["skip", "replace", "redrive"];
 
@@ -142,6 +144,7 @@ impl Metrics {
             ),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
+            proven_gaps: gauge("streamview_proven_gaps", "Held keys whose event is not in the log.", &["view"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
             dead_letters_unpublished: gauge(
                 "streamview_dead_letters_unpublished",
@@ -193,9 +196,13 @@ impl Metrics {
         for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {
             counter.with_label_values(&[view]);
         }
-        for gauge in
-            [&self.parked_events, &self.dead_letters_unpublished, &self.conservation_difference, &self.cache_bytes]
-        {
+        for gauge in [
+            &self.parked_events,
+            &self.proven_gaps,
+            &self.dead_letters_unpublished,
+            &self.conservation_difference,
+            &self.cache_bytes,
+        ] {
             gauge.with_label_values(&[view]);
         }
         for histogram in [&self.upserts_duration, &self.batch_records, &self.event_age] {
