@@ -56,6 +56,10 @@ impl<V: View> Lane<V> {
             }
         }
         let session = self.session.as_mut().ok_or_else(no_session)?;
+        if !heal.is_empty() {
+            // Perhaps because something was decided just now.
+            session.forget_decisions();
+        }
         session.look_for_decisions(V::NAME).await?;
         let loading = Loading { context: &self.context, session };
         decisions = reload(&loading, &missing, &mut entries).await?;

@@ -11,6 +11,7 @@ mod shutdown;
 mod conformance;
 mod contract;
 mod counter;
+mod decisions;
 mod poison;
 mod projection;
 mod rest;
