@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Respon
 
 use super::problem::ProblemBody;
 use super::routes::view_apis;
-use super::{health, ops, pages};
+use super::{health, ops, pages, skip_to};
 use crate::config::HttpSettings;
 
 #[derive(utoipa::OpenApi)]
@@ -33,6 +33,7 @@ use crate::config::HttpSettings;
     paths(
         ops::lags,
         ops::consumer,
+        skip_to::post,
         health::livez,
         health::readyz,
         pages::metrics,

@@ -54,6 +54,27 @@ codes! {
     NOT_FOUND = "not_found" NOT_FOUND "There is no such resource"
         "Nothing is served at this path."
         "See `/docs` or `/openapi.json` for what there is.";
+    PARTITION_NOT_FOUND = "partition_not_found" NOT_FOUND "There is no such partition"
+        "The view's topic does not have this partition, or the view has not come to it yet."
+        "`GET /ops/lags` lists the partitions.";
+    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "Nothing is wrong with the partition"
+        "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`), never while it can go on."
+        "See `GET /ops/lags`. A single refused event is repaired where its order is held, not here.";
+    OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"
+        "`from` is not the partition's position any more: somebody has skipped already, or the projector went on."
+        "Read `nextOffset` anew, look whether anything still has to be skipped, and repeat with it.";
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" CONFLICT "The idempotency key was used for something else"
+        "A request with this `Idempotency-Key` has been carried out, and it was another one."
+        "Use a new key for a new decision.";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body has to be JSON"
+        "Requests that change something take `Content-Type: application/json` only."
+        "Send the header, and JSON.";
+    BODY_TOO_LARGE = "body_too_large" PAYLOAD_TOO_LARGE "The body is too large"
+        "The body is longer than this resource reads."
+        "Send a shorter one.";
+    LOG_UNAVAILABLE = "log_unavailable" SERVICE_UNAVAILABLE "Kafka has not answered yet"
+        "What is asked needs the ends of the partitions, and this process has not seen them yet."
+        "Repeat after `Retry-After` seconds. Operators: `/readyz` says what Kafka does.";
     VIEW_NOT_FOUND = "view_not_found" NOT_FOUND "There is no such view"
         "The view does not exist, or does not run in this process."
         "`GET /ops/lags` without `view` lists those that do.";

@@ -8,7 +8,7 @@ use utoipa::openapi::OpenApi;
 
 use super::problem::{self, Code, Problem};
 use super::wait::Lookup;
-use super::{health, ops, pages};
+use super::{health, ops, pages, skip_to};
 
 /// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,9 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/lags", Operator, || web::route().to(ops::lags)),
         get("/lags", Operator, || web::route().to(ops::lags)),
         get("/ops/consumer", Operator, || web::route().to(ops::consumer)),
+        RouteSpec::new(Method::POST, "/ops/partitions/{partition}/skip-to", Operator, || {
+            web::route().to(skip_to::post)
+        }),
     ]
 }
 

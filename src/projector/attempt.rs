@@ -100,6 +100,10 @@ impl<V: View> Lane<V> {
     /// Decodes the job's records that are ours and not applied yet.
     fn decode<'b>(&self, job: &'b Job<'_>) -> Vec<Decoded<'b, V>> {
         let limits = self.context.fold_limits().record;
+        let skipped = self.context.skipped();
+        let is_skipped = |partition: i32, offset: i64| {
+            skipped.get(&partition).is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..*to).contains(&offset)))
+        };
         let part = job.batch.iter().skip(job.start).take(job.end - job.start);
         // A client that fetches anew may bring a record twice: offsets only grow.
         let mut expected: BTreeMap<i32, i64> = BTreeMap::new();
@@ -110,7 +114,7 @@ impl<V: View> Lane<V> {
             let next = expected.entry(record.partition).or_insert(owned.next_offset);
             let is_new = record.offset >= *next;
             *next = (*next).max(record.offset + 1);
-            is_new
+            is_new && !is_skipped(record.partition, record.offset)
         })
         .map(|(_, record)| decode(&*self.view, limits, &job.overrules, record))
         .collect()
@@ -190,6 +194,7 @@ impl<V: View> Lane<V> {
             }
             self.context.status.update_partition(advance.partition, |owned| {
                 owned.next_offset = advance.next_offset;
+                owned.paused = None;
                 owned.last_commit_at = Some(now);
             });
         }

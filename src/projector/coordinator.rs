@@ -19,8 +19,8 @@ use crate::platforms::kafka::log::LogReader;
 use crate::projector::context::ViewContext;
 use crate::projector::lane::{LaneCommand, LaneEvent, Owned};
 use crate::projector::mailbox::LaneReader;
-use crate::projector::state::{Halt, OwnedPartition, ViewState};
-use crate::projector::takeover::{Takeover, Wanted, acquire_all, truncated};
+use crate::projector::state::{Halt, OwnedPartition, Pause, ViewState};
+use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all, truncated};
 
 /// How often partitions that were let go are tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -209,8 +209,9 @@ impl Coordinator {
             let lane = &self.lanes[number];
             let topic = &self.context.source.topic;
             let wake = lane.reader.wake();
-            let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, row.partition, generation, wake)
-            else {
+            let reading = (row.partition, generation);
+            let largest = self.context.kafka.max_fetch_bytes;
+            let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, reading, largest, wake) else {
                 tracing::error!(partition = row.partition, "the client has no queue for the partition");
                 self.granted.insert(row.partition, Grant::Waiting);
                 continue;
@@ -278,16 +279,35 @@ impl Coordinator {
     async fn on_lane(&mut self, event: LaneEvent) {
         match event {
             LaneEvent::Halted(halt) => self.halt(halt).await,
-            LaneEvent::LetGo { partition, generation, reason } => {
+            LaneEvent::LetGo { partition, generation, pause } => {
                 if self.granted.get(&partition) != Some(&Grant::Open(generation)) {
                     return;
                 }
                 self.granted.insert(partition, Grant::Waiting);
-                self.context.status.update_partition(partition, |owned| owned.paused = Some(reason));
                 drop(self.close(partition));
                 self.member.command(Command::Unassign(vec![partition]));
+                self.pause(partition, pause);
             }
         }
+    }
+
+    fn pause(&self, partition: i32, pause: Pause) {
+        let Some(owned) = self.context.status.snapshot().partitions.remove(&partition) else { return };
+        if let Some(offset) = pause.unreadable_at {
+            let (context, detail, owner) =
+                (Arc::clone(&self.context), pause.detail.clone(), (partition, owned.owner_epoch));
+            tokio::spawn(async move {
+                if let Err(failure) = takeover::at_unreadable(&context, owner, (offset, &detail)).await {
+                    tracing::debug!(view = context.source.view, ?failure, "said again when it is tried again");
+                }
+            });
+        }
+        // Tried every few seconds, told once.
+        if owned.paused.as_ref() != Some(&pause) {
+            let (view, offset) = (self.context.source.view, owned.next_offset);
+            tracing::warn!(view, partition, offset, code = pause.code, reason = pause.detail, "partition is paused");
+        }
+        self.context.status.update_partition(partition, |owned| owned.paused = Some(pause));
     }
 
     async fn on_problem(&mut self, problem: FetchProblem) {
@@ -300,6 +320,13 @@ impl Coordinator {
                 None => format!("partition {partition}: our position is not in the log: {text}"),
             };
             let failure = truncated(&detail);
+            let owned = self.context.status.snapshot().partitions.remove(&partition);
+            if let Some(owned) = owned
+                && let Err(error) =
+                    takeover::note_truncated(&self.context, (partition, owned.owner_epoch), &failure).await
+            {
+                tracing::debug!(view = self.context.source.view, ?error, "the hole is found again after a restart");
+            }
             // A re-created topic is out of range, too: the more precise name goes first.
             let failure =
                 self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
@@ -324,7 +351,7 @@ impl Coordinator {
 
     async fn on_tick(&mut self) {
         if self.is_halted() {
-            return;
+            return self.come_back_after_skip_to().await;
         }
         self.rejoin_if_left_alone();
         let waiting: Vec<i32> = self
@@ -357,12 +384,31 @@ impl Coordinator {
         if self.left_alone_since.is_none_or(|since| since.elapsed() <= patience) {
             return;
         }
+        self.join_anew("the group is silent, joined anew");
+    }
+
+    /// A view that halted before a hole works again once an operator has skipped the hole.
+    async fn come_back_after_skip_to(&mut self) {
+        let code = match self.context.status.snapshot().state {
+            ViewState::Halted(halt) => halt.code,
+            _ => return,
+        };
+        if code == TRUNCATED
+            && takeover::is_truncation_over(&self.context).await == Ok(true)
+            && self.context.status.end_halt(TRUNCATED)
+        {
+            self.join_anew("an operator has skipped what is lost, joined anew");
+        }
+    }
+
+    fn join_anew(&mut self, why: &str) {
         let Rejoin { group, partitions, events } = &self.rejoin;
         let (kafka, topic) = (&self.context.kafka, &self.context.source.topic);
         match GroupMember::join(kafka, group, topic, *partitions, events.clone()) {
             Ok(member) => {
-                tracing::warn!(view = self.context.source.view, group, "the group is silent, joined anew");
+                tracing::warn!(view = self.context.source.view, group, "{why}");
                 let old = std::mem::replace(&mut self.member, member);
+                old.hush();
                 // Leaving may take as long as the client likes.
                 std::thread::spawn(move || old.leave());
                 self.left_alone_since = None;

@@ -22,7 +22,7 @@ use crate::projector::commit::Session;
 use crate::projector::context::ViewContext;
 use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
-use crate::projector::state::{Halt, ViewState};
+use crate::projector::state::{Halt, Pause, ViewState};
 use crate::store::progress;
 use crate::views::View;
 
@@ -63,14 +63,14 @@ pub enum LaneCommand {
 /// What a lane reports.
 #[derive(Debug)]
 pub enum LaneEvent {
-    /// The partition was let go: a bound was reached, or its fence was lost. Try again later.
+    /// The partition was let go: a bound or an unreadable batch was reached, or its fence was lost. Try again later.
     LetGo {
         /// Partition.
         partition: i32,
         /// Its assignment.
         generation: u64,
-        /// Why, for people.
-        reason: String,
+        /// Why.
+        pause: Pause,
     },
     /// Going on would be wrong.
     Halted(Halt),
@@ -192,6 +192,11 @@ impl<V: View> Lane<V> {
             overrules: Overrules::default(),
         };
         self.work_off(&mut job, stop).await;
+        for broken in batch.unreadable() {
+            if self.owned.get(&broken.partition).is_some_and(|owned| owned.generation == broken.generation) {
+                self.let_go(broken.partition, Pause::unreadable(broken.partition, broken.offset, &broken.text));
+            }
+        }
     }
 
     async fn heal(&mut self, keys: Vec<(String, i32)>, stop: &CancellationToken) {
@@ -218,7 +223,7 @@ impl<V: View> Lane<V> {
                 Ok(done) => {
                     backoff = Backoff::default();
                     for (partition, offset, reason) in done.blocked {
-                        self.let_go(partition, &format!("{reason}, at offset {offset}"));
+                        self.let_go(partition, Pause::park_bound(&reason, offset));
                     }
                     job.start = job.end;
                     job.end = job.batch.len();
@@ -290,7 +295,7 @@ impl<V: View> Lane<V> {
             Failure::Fenced(partitions) => {
                 self.context.metrics.fenced.with_label_values(&[V::NAME]).inc();
                 for partition in partitions {
-                    self.let_go(partition, "another instance owns the partition");
+                    self.let_go(partition, Pause::not_owner());
                 }
                 true
             }
@@ -379,10 +384,9 @@ impl<V: View> Lane<V> {
         }
     }
 
-    fn let_go(&mut self, partition: i32, reason: &str) {
+    fn let_go(&mut self, partition: i32, pause: Pause) {
         if let Some(owned) = self.owned.remove(&partition) {
-            tracing::warn!(view = V::NAME, partition, offset = owned.next_offset, reason, "partition is paused");
-            self.tell(LaneEvent::LetGo { partition, generation: owned.generation, reason: reason.to_owned() });
+            self.tell(LaneEvent::LetGo { partition, generation: owned.generation, pause });
         }
     }
 

@@ -98,6 +98,7 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
+        skipped: std::sync::Mutex::default(),
     });
     let publisher = Publisher::open(&config.kafka).context("cannot open the dead-letter producer")?;
     let parked = Arc::clone(&context);

@@ -5,8 +5,9 @@ use jiff::Timestamp;
 
 use crate::store::progress::Source;
 
-/// Where each partition of a build stands: partition, next offset, timestamp of the last applied record.
-pub type Positions = Vec<(i32, i64, Option<Timestamp>)>;
+/// Where each partition of a build stands: partition, next offset, timestamp of the last applied record, and why it
+/// cannot go on without an operator, if so.
+pub type Positions = Vec<(i32, i64, Option<Timestamp>, Option<String>)>;
 
 /// What the gauges show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub async fn observe(pool: &Pool, source: &Source) -> Result<(Positions, Counts)
     let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;
     let positions = rows
         .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)))
         .collect::<Result<_, PoolError>>()?;
     let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
     let row = client.query_one(&counts, &[&source.view, &source.build]).await?;

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub consumer_lag_seconds: GaugeVec,
     /// `streamview_consumer_state{view,state}`: 1 for the current state.
     pub consumer_state: IntGaugeVec,
+    /// `streamview_partitions_paused{view,reason}`: owned partitions that nothing is read from.
+    pub partitions_paused: IntGaugeVec,
     /// `streamview_held_keys{view,reason}`.
     pub held_keys: IntGaugeVec,
     /// `streamview_proven_gaps{view}`: held keys whose missing event is not in the log.
@@ -98,21 +100,14 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, labels))
         };
+        let (by_view, by_reason) = (&["view"][..], &["view", "reason"][..]);
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
-            unknown_events: counter(
-                "streamview_unknown_events_total",
-                "Events of unknown type, applied as a no-op.",
-                &["view"],
-            ),
+            unknown_events: counter("streamview_unknown_events_total", "Events of unknown type.", by_view),
             duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
-            out_of_order: counter(
-                "streamview_out_of_order_total",
-                "Events late or ahead of a gap.",
-                &["view", "reason"],
-            ),
+            out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             decisions_taken: counter(
@@ -143,14 +138,11 @@ impl Metrics {
                 &["group", "topic", "partition"],
             ),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
+            partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
             proven_gaps: gauge("streamview_proven_gaps", "Held keys whose event is not in the log.", &["view"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
-            dead_letters_unpublished: gauge(
-                "streamview_dead_letters_unpublished",
-                "Dead letters not published yet.",
-                &["view"],
-            ),
+            dead_letters_unpublished: gauge("streamview_dead_letters_unpublished", "Letters to publish.", by_view),
             conservation_difference: gauge(
                 "streamview_conservation_difference",
                 "Records unaccounted for; not 0 is a bug.",
@@ -186,6 +178,9 @@ impl Metrics {
         }
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);
+        }
+        for code in crate::projector::state::Pause::CODES {
+            self.partitions_paused.with_label_values(&[view, code]);
         }
         for action in DECISION_ACTIONS {
             self.decisions_taken.with_label_values(&[view, action]);

@@ -7,6 +7,7 @@ mod log_identity;
 mod outage;
 mod ownership;
 mod shutdown;
+mod unreadable;
 
 mod conformance;
 mod contract;
