@@ -109,6 +109,8 @@ pub struct Lane<V: View> {
     commands: UnboundedReceiver<LaneCommand>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
+    /// The last attempt failed for want of a schema.
+    waits_for_registry: bool,
 }
 
 impl<V: View> Lane<V> {
@@ -129,6 +131,7 @@ impl<V: View> Lane<V> {
             commands,
             events,
             acknowledgements: None,
+            waits_for_registry: false,
         }
     }
 
@@ -210,6 +213,7 @@ impl<V: View> Lane<V> {
             match self.attempt(job).await {
                 Ok(done) => {
                     backoff = Backoff::default();
+                    self.leave_registry();
                     for (partition, offset, reason) in done.blocked {
                         self.let_go(partition, &format!("{reason}, at offset {offset}"));
                     }
@@ -251,6 +255,16 @@ impl<V: View> Lane<V> {
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
+            Failure::RegistryAway(reason) => {
+                self.waits_for_registry = true;
+                self.context.wait_for(ViewState::WaitingForRegistry, &reason);
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::FirstOnly(records) => {
+                job.end = job.start + records;
+                true
+            }
             Failure::TooMuch(reason) => {
                 self.context.wait_for(ViewState::WaitingForDatabase, &reason);
                 job.end = job.start + (job.end - job.start).div_ceil(2);
@@ -289,6 +303,13 @@ impl<V: View> Lane<V> {
                 self.halt(halt);
                 false
             }
+        }
+    }
+
+    /// Another lane that has its schemas must not say that all is well: only who has waited does.
+    fn leave_registry(&mut self) {
+        if std::mem::take(&mut self.waits_for_registry) {
+            self.context.resume_from(&ViewState::WaitingForRegistry);
         }
     }
 

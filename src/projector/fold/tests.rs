@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::schemas::Schemas;
 use crate::domain::decimal::Decimal;
-use crate::projector::decode::keys_of;
+use crate::projector::decode::{Overrules, keys_of};
 use crate::projector::event_ids::EventIds;
 use crate::projector::plan::Held;
 use crate::views::orders::Orders;
@@ -154,9 +155,10 @@ impl Stored {
     /// One attempt, as `attempt.rs` makes it; `commit` false is a crash before the commit. Gives keys left to heal.
     fn attempt(&mut self, batch: &[(i64, &Sent)], heal: &[String], drain_limit: usize, commit: bool) -> Vec<String> {
         let view = Orders::new(Decimal::ZERO);
-        let overrules = Overrules::default();
+        let (overrules, schemas) = (Overrules::default(), Schemas::default());
+        let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
         let decoded: Vec<Decoded<'_, Orders>> =
-            batch.iter().map(|(offset, sent)| decode(&view, LIMITS.record, &overrules, sent.record(*offset))).collect();
+            batch.iter().map(|(offset, sent)| decoder.decode(sent.record(*offset))).collect();
         let mut keys = keys_of(&decoded);
         keys.extend(heal.iter().map(String::as_str));
         let to_drain: HashSet<&str> = decoded
@@ -173,7 +175,7 @@ impl Stored {
         let whole = |key: &str| if to_drain.contains(key) { drain_limit } else { 0 };
         let parked: HashMap<&str, Vec<StoredParked>> =
             keys.iter().map(|key| (*key, self.parked(key, whole(key), &met(key)))).collect();
-        let mut fold = Fold::new(&view, LIMITS, &overrules);
+        let mut fold = Fold::new(decoder, LIMITS);
         for key in keys {
             let rows = &parked[key];
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
@@ -251,7 +253,13 @@ fn oracle(history: &[Sent], order: usize) -> (Vec<(i64, String, &'static str)>, 
             break;
         }
         let record = sent.record(0);
-        let event = decode(&view, LIMITS.record, &Overrules::default(), record).outcome.unwrap();
+        let decoder = Decoder {
+            view: &view,
+            limits: LIMITS.record,
+            overrules: &Overrules::default(),
+            schemas: &Schemas::default(),
+        };
+        let event = decoder.decode(record).outcome.unwrap();
         let id = event_id(sent.delivery);
         let effect = match event.parsed.event {
             _ if !seen.insert(id.clone()) => Effect::Duplicate,
