@@ -41,9 +41,6 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
     config.http.check_exposure()?;
-    if !config.schema_registry.url.is_empty() {
-        tracing::warn!("schema_registry.url is set, but this version reads JSON events only");
-    }
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
     let builds = tokio::select! {
