@@ -5,7 +5,8 @@ use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reqwest::{Certificate, Client, Method, StatusCode, redirect};
+pub use reqwest::Method;
+use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -195,7 +196,7 @@ impl RegistryClient {
 }
 
 /// Letters that may stand in a path as they are; a subject may hold any other.
-fn escape(subject: &str) -> String {
+pub fn escape(subject: &str) -> String {
     use std::fmt::Write;
     subject.bytes().fold(String::new(), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'~') {
