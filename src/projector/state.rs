@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::lag::PartitionLag;
 
@@ -99,6 +99,8 @@ pub struct ViewStatus {
     pub topic: String,
     /// Kafka consumer group.
     pub group: String,
+    /// Notified when this process has made a decision about the view.
+    pub decided: Notify,
     snapshot: Mutex<StatusSnapshot>,
     commits: watch::Sender<u64>,
 }
@@ -113,6 +115,7 @@ impl ViewStatus {
             build,
             topic: topic.to_owned(),
             group: group.to_owned(),
+            decided: Notify::new(),
             snapshot: Mutex::new(snapshot),
             commits: watch::Sender::new(0),
         }

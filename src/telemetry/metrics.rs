@@ -7,6 +7,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::repair::model::Action;
+
 const HTTP_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const COMMIT_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -26,6 +28,8 @@ pub struct Metrics {
     pub out_of_order: IntCounterVec,
     /// `streamview_dead_letters_total{view,reason}`.
     pub dead_letters: IntCounterVec,
+    /// `streamview_decisions_total{view,action}`: operators' decisions made through this process.
+    pub decisions: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
     /// `streamview_records_consumed_total{view}`.
@@ -108,6 +112,7 @@ impl Metrics {
                 &["view", "reason"],
             ),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
+            decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
             fenced: counter("streamview_fenced_total", "Batches of a lost partition.", &["view"]),
@@ -171,6 +176,9 @@ impl Metrics {
         }
         for reason in poison_reasons {
             self.dead_letters.with_label_values(&[view, reason]);
+        }
+        for action in Action::ALL {
+            self.decisions.with_label_values(&[view, action.as_str()]);
         }
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);

@@ -13,6 +13,7 @@ mod contract;
 mod counter;
 mod poison;
 mod projection;
+mod repair;
 mod rest;
 mod schema_contract;
 mod sql;
