@@ -77,6 +77,7 @@ pub async fn serve(
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
         pool,
+        database: config.database.clone(),
         settings: config.http.clone(),
         serve_reads: only != Only::Projector,
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),

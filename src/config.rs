@@ -61,8 +61,12 @@ pub struct KafkaSettings {
     pub fetch_wait_max_ms: u64,
     /// Bytes fetched ahead, over all partitions.
     pub queue_bytes: usize,
+    /// Bytes of one answer of a broker at most: no batch and no record may be larger.
+    pub max_fetch_bytes: usize,
     /// Compare the topic's id with the broker's before each commit.
     pub topic_ids: bool,
+    /// Read a topic although the broker compacts it.
+    pub allow_compacted: bool,
 }
 
 /// `[database]`

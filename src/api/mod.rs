@@ -10,6 +10,7 @@ pub mod pages;
 pub mod parameters;
 pub mod problem;
 pub mod routes;
+pub mod skip_to;
 pub mod wait;
 
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ use self::health::Check;
 pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
 use self::wait::{WaitResources, Waiters};
-use crate::config::HttpSettings;
+use crate::config::{DatabaseSettings, HttpSettings};
 use crate::projector::state::ViewStatus;
 use crate::repair::Desk;
 use crate::store::read::ReadPool;
@@ -47,6 +48,8 @@ const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 pub struct ApiState {
     /// Reads.
     pub pool: ReadPool,
+    /// For the few requests that write.
+    pub database: DatabaseSettings,
     /// Address and limits.
     pub settings: HttpSettings,
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.

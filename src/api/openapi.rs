@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Respon
 
 use super::problem::ProblemBody;
 use super::routes::view_apis;
-use super::{health, ops, pages};
+use super::{health, ops, pages, skip_to};
 use crate::config::HttpSettings;
 
 #[derive(utoipa::OpenApi)]
@@ -45,6 +45,7 @@ use crate::config::HttpSettings;
         ops::letters::skip_by_filter,
         ops::letters::redrive_by_filter,
         ops::decisions::list,
+        skip_to::post,
         health::livez,
         health::readyz,
         pages::metrics,
@@ -69,8 +70,9 @@ pub fn openapi() -> OpenApi {
         }
         document.paths.paths.insert(alias.to_owned(), item);
     }
-    for item in document.paths.paths.values_mut() {
-        if let Some(operation) = &mut item.post {
+    for (path, item) in &mut document.paths.paths {
+        let decides = ["/ops/held/", "/ops/dead-letters/"].iter().any(|start| path.starts_with(start));
+        if let Some(operation) = item.post.as_mut().filter(|_| decides) {
             add_parts_of_decisions(operation);
         }
         let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];

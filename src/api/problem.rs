@@ -55,6 +55,18 @@ codes! {
     NOT_FOUND = "not_found" NOT_FOUND "There is no such resource"
         "Nothing is served at this path."
         "See `/docs` or `/openapi.json` for what there is.";
+    PARTITION_NOT_FOUND = "partition_not_found" NOT_FOUND "There is no such partition"
+        "The view's topic does not have this partition, or the view has not come to it yet."
+        "`GET /ops/lags` lists the partitions.";
+    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "Nothing is wrong with the partition"
+        "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`), never while it can go on."
+        "See `GET /ops/lags`. A single refused event is repaired where its order is held, not here.";
+    OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"
+        "`from` is not the partition's position any more: somebody has skipped already, or the projector went on."
+        "Read `nextOffset` anew, look whether anything still has to be skipped, and repeat with it.";
+    LOG_UNAVAILABLE = "log_unavailable" SERVICE_UNAVAILABLE "Kafka has not answered yet"
+        "What is asked needs the ends of the partitions, and this process has not seen them yet."
+        "Repeat after `Retry-After` seconds. Operators: `/readyz` says what Kafka does.";
     VIEW_NOT_FOUND = "view_not_found" NOT_FOUND "There is no such view"
         "The view does not exist, or does not run in this process."
         "`GET /ops/lags` without `view` lists those that do.";
@@ -71,10 +83,10 @@ codes! {
         "`Content-Type` is missing or not `application/json`. Forms of other web sites cannot send that, which is the point."
         "Send `Content-Type: application/json`.";
     BODY_TOO_LARGE = "body_too_large" PAYLOAD_TOO_LARGE "The body is too long"
-        "The body is longer than a record may be, with room for its JSON spelling."
-        "`detail` has the limit. Records are bounded by `projector.max_record_bytes`.";
+        "The body is longer than this resource reads; where it holds a record, that is what `projector.max_record_bytes` allows."
+        "`detail` has the limit. Send a shorter one.";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for something else"
-        "Within the last 7 days the same key came with another path, body or query. Nothing was done."
+        "The same key came before with another path, body or query. Nothing was done this time."
         "Use a new key for each thing that is to be done, and the same key only to repeat a call.";
     HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
         "The key waits for no event: it never was held, or it goes on by now."

@@ -8,7 +8,7 @@ use utoipa::openapi::OpenApi;
 
 use super::problem::{self, Code, Problem};
 use super::wait::Lookup;
-use super::{health, ops, pages};
+use super::{health, ops, pages, skip_to};
 
 /// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,7 @@ fn engine_routes() -> Vec<RouteSpec> {
         post("/ops/dead-letters/{id}/replace", || web::route().to(ops::letters::replace)),
         post("/ops/dead-letters/{id}/redrive", || web::route().to(ops::letters::redrive)),
         get("/ops/decisions", Operator, || web::route().to(ops::decisions::list)),
+        post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]
 }
 

@@ -32,7 +32,7 @@ impl<V: View> Lane<V> {
         self.ensure_session().await?;
         let view = Arc::clone(&self.view);
         #[allow(clippy::needless_late_init)]
-        let parked; // outlives the batch, whose events may be drained from it
+        let (parked, decisions); // outlive the batch, whose events may be drained from them
         let batch = self.decode(job);
         crash::point("batch.decoded");
 
@@ -55,11 +55,16 @@ impl<V: View> Lane<V> {
                 None => missing.push(key),
             }
         }
-        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        if !heal.is_empty() {
+            // Perhaps because something was decided just now.
+            session.forget_decisions();
+        }
+        session.look_for_decisions(V::NAME).await?;
         let loading = Loading { context: &self.context, session };
-        reload(&loading, &missing, &mut entries).await?;
+        decisions = reload(&loading, &missing, &mut entries).await?;
         let LoadedParked { to_drain, drain_limit, rows } =
-            loading.parked(&batch, &heal, &entries, job.drain_limit).await?;
+            loading.parked(&batch, &heal, &entries, &decisions, job.drain_limit).await?;
         parked = rows;
         crash::point("batch.loaded");
 
@@ -67,7 +72,8 @@ impl<V: View> Lane<V> {
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
-            fold.add_key(key, entry, rows, loaded);
+            let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
+            fold.add_key(key, entry, (rows, loaded), decided);
         }
         let last_records = last_records(&batch);
         for decoded in batch {
@@ -94,6 +100,10 @@ impl<V: View> Lane<V> {
     /// Decodes the job's records that are ours and not applied yet.
     fn decode<'b>(&self, job: &'b Job<'_>) -> Vec<Decoded<'b, V>> {
         let limits = self.context.fold_limits().record;
+        let skipped = self.context.skipped();
+        let is_skipped = |partition: i32, offset: i64| {
+            skipped.get(&partition).is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..*to).contains(&offset)))
+        };
         let part = job.batch.iter().skip(job.start).take(job.end - job.start);
         // A client that fetches anew may bring a record twice: offsets only grow.
         let mut expected: BTreeMap<i32, i64> = BTreeMap::new();
@@ -104,7 +114,7 @@ impl<V: View> Lane<V> {
             let next = expected.entry(record.partition).or_insert(owned.next_offset);
             let is_new = record.offset >= *next;
             *next = (*next).max(record.offset + 1);
-            is_new
+            is_new && !is_skipped(record.partition, record.offset)
         })
         .map(|(_, record)| decode(&*self.view, limits, &job.overrules, record))
         .collect()
@@ -120,11 +130,13 @@ impl<V: View> Lane<V> {
             next_offset: owned.next_offset,
             anchor: None,
             counters: Counters::default(),
+            decisions: owned.decisions,
         };
-        // A key can be released without a record: what it waited for was consumed elsewhere.
-        let has_new_hold = |work: &&Work<'_, V::State>| work.held_changed || work.was_held != work.entry.held.is_some();
-        let released: HashSet<i32> =
-            plan.keys.values().filter(has_new_hold).filter_map(|work| work.partition).collect();
+        // A key can move without a record: what it waited for was consumed elsewhere, or decided.
+        let is_written = |work: &&Work<'_, V::State>| {
+            work.held_changed || work.decided || work.was_held != work.entry.held.is_some()
+        };
+        let released: HashSet<i32> = plan.keys.values().filter(is_written).filter_map(|work| work.partition).collect();
         for (partition, owned) in &self.owned {
             let counters = plan.counters.get(partition).copied().unwrap_or_default();
             let stop = plan.blocked.get(partition).map_or(i64::MAX, |(offset, _)| *offset);
@@ -168,7 +180,8 @@ impl<V: View> Lane<V> {
             if work.unfinished {
                 unfinished.push((key.to_owned(), partition));
             }
-            if let Some(owned) = self.owned.get(&partition) {
+            // Keys with decisions ahead are loaded with them each time.
+            if let Some(owned) = self.owned.get(&partition).filter(|_| work.decisions.is_empty()) {
                 let mut entry = work.entry;
                 entry.stored = work.base_sequence.is_some() || work.changed;
                 self.cache.put(key, entry, partition, owned.generation);
@@ -181,6 +194,7 @@ impl<V: View> Lane<V> {
             }
             self.context.status.update_partition(advance.partition, |owned| {
                 owned.next_offset = advance.next_offset;
+                owned.paused = None;
                 owned.last_commit_at = Some(now);
             });
         }
@@ -216,6 +230,14 @@ impl<V: View> Lane<V> {
         }
         for (reason, count) in &tally.dead_letters {
             metrics.dead_letters.with_label_values(&[V::NAME, reason]).inc_by(*count);
+        }
+        for (action, count) in &tally.decisions {
+            metrics.decisions_taken.with_label_values(&[V::NAME, action]).inc_by(*count);
+        }
+        for settled in &plan.settled {
+            if let Some(reason) = &settled.refused {
+                tracing::warn!(view = V::NAME, decision = settled.id, reason, "decision cannot be folded with");
+            }
         }
         metrics.anomalies.with_label_values(&[V::NAME]).inc_by(tally.anomalies);
         metrics.upserts_duration.with_label_values(&[V::NAME]).observe(seconds);

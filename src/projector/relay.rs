@@ -31,11 +31,13 @@ pub async fn run(context: Arc<ViewContext>, publisher: Publisher, stop: Cancella
                 if backoff.failures() > 0 {
                     tracing::info!(view = context.source.view, topic = context.dlq_topic, "dead letters flow again");
                 }
+                context.status.dead_letters_wait(None);
                 backoff = Backoff::default();
                 IDLE
             }
             Err(error) => {
                 client = None;
+                context.status.dead_letters_wait(Some(error.to_string()));
                 if backoff.failures() == 0 {
                     let topic = &context.dlq_topic;
                     tracing::warn!(view = context.source.view, topic, error = %error, "dead letters wait in their table");

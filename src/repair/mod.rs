@@ -13,6 +13,7 @@ mod records;
 pub mod request;
 pub mod rules;
 pub mod show;
+pub mod skip_to;
 
 use std::sync::Arc;
 

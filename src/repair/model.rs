@@ -38,7 +38,7 @@ impl Action {
 }
 
 /// Reasons of held keys.
-pub const HELD_REASONS: [&str; 3] = crate::telemetry::metrics::HELD_REASONS;
+pub const HELD_REASONS: [&str; 4] = crate::telemetry::metrics::HELD_REASONS;
 
 /// States of a dead letter.
 pub const LETTER_STATUSES: [&str; 6] = ["open", "deciding", "skipped", "replaced", "redriven", "refused"];
@@ -53,7 +53,7 @@ pub struct HeldKey {
     /// The key: an order's id.
     #[schema(example = "order-275")]
     pub key: String,
-    /// `gap` (an event has not arrived), `poison` (it arrived and could not be read) or `event_id_reused`.
+    /// `gap` (an event has not arrived), `poison` (it arrived and could not be read), `event_id_reused` or `conflict`.
     #[schema(example = "gap")]
     pub reason: String,
     /// The sequence number it waits for.

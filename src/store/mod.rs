@@ -1,5 +1,6 @@
 //! Postgres: connections, migrations, control tables, and what its error codes mean.
 
+pub mod blocked;
 pub mod control;
 pub mod dead_letters;
 pub mod migrate;

@@ -43,6 +43,10 @@ pub enum Effect {
     Duplicate,
     /// Unknown type: only the sequence advanced.
     UnknownType,
+    /// Projected from what an operator put in the place of a refused record.
+    Replaced,
+    /// An operator skipped it, or a run of numbers that ends here.
+    Skipped,
 }
 
 impl Effect {
@@ -52,6 +56,8 @@ impl Effect {
             Effect::Applied => "applied",
             Effect::Duplicate => "duplicate",
             Effect::UnknownType => "unknown_type",
+            Effect::Replaced => "replaced",
+            Effect::Skipped => "skipped",
         }
     }
 }
@@ -74,7 +80,7 @@ pub struct LedgerRow<'a> {
     /// What it did.
     pub effect: Effect,
     /// The payload as consumed: valid JSON.
-    pub payload: &'a str,
+    pub payload: Cow<'a, str>,
 }
 
 /// The final state of a key that a batch changed.

@@ -7,10 +7,12 @@ mod log_identity;
 mod outage;
 mod ownership;
 mod shutdown;
+mod unreadable;
 
 mod conformance;
 mod contract;
 mod counter;
+mod decisions;
 mod poison;
 mod projection;
 mod repair;

@@ -102,6 +102,8 @@ pub(super) enum HeldReason {
     Poison,
     /// It carries the id of another key's latest event.
     EventIdReused,
+    /// Its number is taken by another event.
+    Conflict,
 }
 
 /// Which dead letters. Left out: any; but without `status` open ones only.

@@ -29,6 +29,15 @@ pub(super) fn desk<'a>(api: &'a Api, parameters: &mut Parameters) -> Result<&'a 
     })
 }
 
+/// Refuses whatever changes something where strangers can reach it and nobody logs in.
+pub fn check_operations_allowed(api: &Api) -> Result<(), Problem> {
+    if api.state.settings.allows_operations() {
+        return Ok(());
+    }
+    let detail = "http.bind is not a loopback address, and http.allow_anonymous_operations is false";
+    Err(Problem::new(&problem::OPERATIONS_NOT_ALLOWED, detail))
+}
+
 /// A call that decides, as far as every such call is read.
 pub(super) struct Call<'a> {
     desk: &'a Desk,
@@ -47,10 +56,7 @@ impl<'a> Call<'a> {
         payload: web::Payload,
         bulk: bool,
     ) -> Result<Self, Problem> {
-        if !api.state.settings.allows_operations() {
-            let detail = "http.bind is not a loopback address, and http.allow_anonymous_operations is false";
-            return Err(Problem::new(&problem::OPERATIONS_NOT_ALLOWED, detail));
-        }
+        check_operations_allowed(api)?;
         let allowed: &[&str] = if bulk { &["view", "dry_run"] } else { &["view"] };
         let mut parameters = Parameters::parse(request.query_string(), allowed);
         let desk = desk(api, &mut parameters);

@@ -22,8 +22,8 @@ pub(super) struct HeldParameters {
     /// Of this view; the first one if left out.
     #[param(min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", required = false)]
     view: Option<String>,
-    /// Held for this reason: `gap`, `poison` or `event_id_reused`. Repeat it for any of several.
-    #[param(max_items = 3, required = false)]
+    /// Held for this reason: `gap`, `poison`, `event_id_reused` or `conflict`. Repeat it for any of several.
+    #[param(max_items = 4, required = false)]
     reason: Option<Vec<String>>,
     /// Exactly this key.
     #[param(min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", required = false)]

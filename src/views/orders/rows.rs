@@ -231,7 +231,7 @@ impl<'a> LedgerColumns<'a> {
             columns.partition.push(row.origin.partition);
             columns.offset.push(row.origin.offset);
             columns.effect.push(row.effect.as_str());
-            columns.payload.push(row.payload);
+            columns.payload.push(&row.payload);
         }
         columns
     }
