@@ -127,6 +127,8 @@ pub struct HttpSettings {
     pub bind: SocketAddr,
     /// Everybody who reaches a non-loopback address may read.
     pub allow_anonymous: bool,
+    /// Everybody who reaches a non-loopback address may make decisions.
+    pub allow_anonymous_operations: bool,
     /// Worker threads; 0 = one per core.
     pub workers: usize,
     /// Items on a page when the caller does not say.
@@ -256,6 +258,11 @@ impl HttpSettings {
             return Ok(());
         }
         Err(ConfigError::Exposed { bind: self.bind })
+    }
+
+    /// Whether callers may make decisions: on loopback, or if `allow_anonymous_operations` says that it is meant.
+    pub fn allows_operations(&self) -> bool {
+        self.bind.ip().to_canonical().is_loopback() || self.allow_anonymous_operations
     }
 }
 

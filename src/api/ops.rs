@@ -1,4 +1,13 @@
-//! For operators: how far behind each view is, and how its consumer is doing.
+//! For operators: how far behind each view is, and how its consumer is doing; below, what is held and what was refused.
+
+mod bodies;
+mod calls;
+pub mod decisions;
+pub mod held;
+pub mod letters;
+mod paging;
+
+pub use self::calls::check_operations_allowed;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;

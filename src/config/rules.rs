@@ -57,7 +57,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.bind" => Text("an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080", |text| {
             text.parse::<SocketAddr>().is_ok()
         }),
-        "http.allow_anonymous" => Switch,
+        "http.allow_anonymous" | "http.allow_anonymous_operations" => Switch,
         "http.workers" => Integer(0, 1024),
         "http.default_page_size" | "http.max_page_size" => Integer(1, 10_000),
         "http.max_offset" => Integer(0, 10_000_000),

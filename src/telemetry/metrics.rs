@@ -28,6 +28,8 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     /// `streamview_registry_requests_total{view,result}`: schemas asked for, and what came back.
     pub registry_requests: IntCounterVec,
+    /// `streamview_decisions_total{view,action}`: operators' decisions made through this process.
+    pub decisions: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
     /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
@@ -82,7 +84,7 @@ pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
 /// Reasons of `streamview_held_keys`.
 pub const HELD_REASONS: [&str; 4] = ["gap", "poison", "event_id_reused", "conflict"];
-/// Actions of `streamview_decisions_taken_total`.
+/// Actions of `streamview_decisions_total` and `streamview_decisions_taken_total`.
 pub const DECISION_ACTIONS: [&str; 3] = ["skip", "replace", "redrive"];
 
 impl Metrics {
@@ -114,6 +116,7 @@ impl Metrics {
             out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
+            decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             decisions_taken: counter(
                 "streamview_decisions_taken_total",
@@ -191,6 +194,7 @@ impl Metrics {
             self.partitions_paused.with_label_values(&[view, code]);
         }
         for action in DECISION_ACTIONS {
+            self.decisions.with_label_values(&[view, action]);
             self.decisions_taken.with_label_values(&[view, action]);
         }
         for state in crate::projector::state::ViewState::NAMES {

@@ -15,6 +15,7 @@ mod counter;
 mod decisions;
 mod poison;
 mod projection;
+mod repair;
 mod rest;
 mod schema_contract;
 mod sql;
