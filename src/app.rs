@@ -13,6 +13,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
+use crate::repair::Desk;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 use crate::views::registry::Registration;
@@ -41,11 +42,11 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
     config.http.check_exposure()?;
-    if !config.schema_registry.url.is_empty() {
-        tracing::warn!("schema_registry.url is set, but this version reads JSON events only");
-    }
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
+    let writers = pool::WriterPool::new(&config.database);
+    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, pool.clone(), writers.clone()));
+    let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
@@ -77,6 +78,7 @@ pub async fn serve(
         settings: config.http.clone(),
         serve_reads: only != Only::Projector,
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
+        desks,
         metrics,
         shutting_down: Arc::clone(&shutting_down),
     };

@@ -2,6 +2,7 @@
 //! each view brings its own routes (`views/*/api.rs`).
 
 pub mod answer;
+pub mod body;
 pub mod health;
 pub mod openapi;
 pub mod ops;
@@ -30,6 +31,7 @@ use self::problem::{CODES, Code};
 use self::wait::{WaitResources, Waiters};
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::projector::state::ViewStatus;
+use crate::repair::Desk;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 
@@ -54,6 +56,8 @@ pub struct ApiState {
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.
     pub views: Vec<Arc<ViewStatus>>,
+    /// The repair desks of these views.
+    pub desks: Vec<Desk>,
     /// The metric catalogue.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop: `/readyz` answers 503 and waits end.

@@ -1,4 +1,13 @@
-//! For operators: how far behind each view is, and how its consumer is doing.
+//! For operators: how far behind each view is, and how its consumer is doing; below, what is held and what was refused.
+
+mod bodies;
+mod calls;
+pub mod decisions;
+pub mod held;
+pub mod letters;
+mod paging;
+
+pub use self::calls::check_operations_allowed;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
@@ -147,7 +156,8 @@ pub struct Consumers {
 pub struct Consumer {
     /// Name of the view.
     pub view: &'static str,
-    /// `starting`, `running`, `waiting_for_database`, `waiting_for_kafka`, `halted`, `stopping` or `not_projecting`.
+    /// `starting`, `running`, `waiting_for_database`, `waiting_for_kafka`,
+    /// `waiting_for_registry`, `halted`, `stopping` or `not_projecting`.
     #[schema(example = "running")]
     pub state: &'static str,
     /// What is going on, for people.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::repair::{DeskError, Obstacle};
 use crate::store::read::ReadError;
 
 /// One kind of error: a contract with clients, explained at `/problems/<name>`.
@@ -63,15 +64,6 @@ codes! {
     OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"
         "`from` is not the partition's position any more: somebody has skipped already, or the projector went on."
         "Read `nextOffset` anew, look whether anything still has to be skipped, and repeat with it.";
-    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" CONFLICT "The idempotency key was used for something else"
-        "A request with this `Idempotency-Key` has been carried out, and it was another one."
-        "Use a new key for a new decision.";
-    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body has to be JSON"
-        "Requests that change something take `Content-Type: application/json` only."
-        "Send the header, and JSON.";
-    BODY_TOO_LARGE = "body_too_large" PAYLOAD_TOO_LARGE "The body is too large"
-        "The body is longer than this resource reads."
-        "Send a shorter one.";
     LOG_UNAVAILABLE = "log_unavailable" SERVICE_UNAVAILABLE "Kafka has not answered yet"
         "What is asked needs the ends of the partitions, and this process has not seen them yet."
         "Repeat after `Retry-After` seconds. Operators: `/readyz` says what Kafka does.";
@@ -81,6 +73,45 @@ codes! {
     METHOD_NOT_ALLOWED = "method_not_allowed" METHOD_NOT_ALLOWED "The resource does not have this method"
         "The path exists, the method does not."
         "The `Allow` header lists the methods it has.";
+    INVALID_BODY = "invalid_body" BAD_REQUEST "The body is not usable"
+        "The body is not a JSON object, or a field of it is unknown, missing, malformed or out of its range."
+        "Each entry of `errors` names one field, the value received and what is allowed. Correct them all and repeat.";
+    OPERATIONS_NOT_ALLOWED = "operations_not_allowed" FORBIDDEN "Decisions are not allowed on this address"
+        "The service listens where other machines reach it, and has no access control yet. So it shows, but changes nothing."
+        "Call an instance that listens on loopback, use the command line, or set `http.allow_anonymous_operations = true` if everybody who reaches the port may decide.";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body has to be JSON"
+        "`Content-Type` is missing or not `application/json`. Forms of other web sites cannot send that, which is the point."
+        "Send `Content-Type: application/json`.";
+    BODY_TOO_LARGE = "body_too_large" PAYLOAD_TOO_LARGE "The body is too long"
+        "The body is longer than this resource reads; where it holds a record, that is what `projector.max_record_bytes` allows."
+        "`detail` has the limit. Send a shorter one.";
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for something else"
+        "The same key came before with another path, body or query. Nothing was done this time."
+        "Use a new key for each thing that is to be done, and the same key only to repeat a call.";
+    HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
+        "The key waits for no event: it never was held, or it goes on by now."
+        "`GET /ops/held` lists those that wait.";
+    DEAD_LETTER_NOT_FOUND = "dead_letter_not_found" NOT_FOUND "There is no such dead letter"
+        "The view has no dead letter of this id."
+        "`GET /ops/dead-letters?status=all` lists them.";
+    ALREADY_DECIDED = "already_decided" CONFLICT "There is a decision about it already"
+        "Somebody decided about the same letter or number before. A decision is not changed afterwards."
+        "`decisionId` names it; `GET /ops/decisions` shows who decided what and why.";
+    ALREADY_CONSUMED = "already_consumed" CONFLICT "The number is consumed already"
+        "The key has gone past that number: its event arrived, or was skipped or replaced. What is consumed cannot be unmade."
+        "Nothing has to be done about the number. A dead letter of it can still be skipped, which closes it.";
+    NUMBER_IS_PARKED = "number_is_parked" CONFLICT "The event with that number is there"
+        "An event with that number is parked and will be applied as soon as those before it are there or skipped."
+        "Decide about the missing numbers only: `GET /ops/held/{key}` says which.";
+    OUT_OF_REACH = "out_of_reach" CONFLICT "The key may not come to that number"
+        "Only numbers that are known to be missing can be decided about: the next one, those before the first parked event, and those that were refused. Others may still arrive."
+        "`waitsFor` is the number that the key waits for. Decide about that one first.";
+    COUNT_CHANGED = "count_changed" CONFLICT "Another number matches than was expected"
+        "Since the dry run, keys or letters were added or released. Nothing was changed."
+        "Repeat with `dry_run=true`, look at the sample, and send its `matched` as `expect`.";
+    CONTRACT_VIOLATED = "contract_violated" UNPROCESSABLE_ENTITY "The record is no event of the contract"
+        "The projector would refuse this record again. `reason` is the reason it would give, `violation` names the field, the value and what is expected."
+        "Correct the payload or headers and send them with `replace`. For a redrive: mend the schema or the code first.";
     SEQUENCE_NOT_REACHED = "sequence_not_reached" PRECONDITION_FAILED "The view has not got that far yet"
         "The wait for `minSequence` ended first. `currentSequence` says how far the view is (0: not there at all)."
         "Repeat, perhaps with a longer `waitMs`; `GET /ops/lags` says how far behind the view is, `held` whether it is stuck.";
@@ -93,6 +124,9 @@ codes! {
     DATABASE_UNAVAILABLE = "database_unavailable" SERVICE_UNAVAILABLE "The database does not answer"
         "The service cannot reach its database at the moment. It reconnects by itself."
         "Repeat after `Retry-After` seconds. Operators: `/readyz` and the log say why.";
+    SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
+        "The record is framed with a schema that is not known here yet, and the registry cannot be asked at the moment."
+        "Repeat after `Retry-After` seconds. Operators: mend the registry, or the settings under `schema_registry`.";
     DATABASE_BUSY = "database_busy" SERVICE_UNAVAILABLE "Every database connection is in use"
         "More reads are running than `database.read_pool_size` allows, for longer than a read may wait."
         "Repeat after `Retry-After` seconds with fewer requests at once.";
@@ -195,6 +229,11 @@ impl Problem {
         Problem { errors, ..Problem::new(&INVALID_PARAMETER, named.join("; ")) }
     }
 
+    /// Several fields of a body that are not usable.
+    pub fn of_fields(errors: Vec<ParameterError>) -> Self {
+        Problem { code: &INVALID_BODY, ..Problem::of_parameters(errors) }
+    }
+
     /// Names one parameter.
     pub fn parameter(mut self, parameter: &str, value: &str, detail: &str) -> Self {
         self.errors.push(ParameterError { parameter: parameter.into(), value: shorten(value), detail: detail.into() });
@@ -265,6 +304,29 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         self.render("", "")
+    }
+}
+
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        let refusal = match error {
+            DeskError::Database(error) => return error.into(),
+            DeskError::Registry(away) => return Problem::new(&SCHEMA_REGISTRY_UNAVAILABLE, away.to_string()),
+            DeskError::Refused(refusal) => *refusal,
+        };
+        let code = match refusal.obstacle {
+            Obstacle::AlreadyDecided => &ALREADY_DECIDED,
+            Obstacle::AlreadyConsumed => &ALREADY_CONSUMED,
+            Obstacle::NumberIsParked => &NUMBER_IS_PARKED,
+            Obstacle::OutOfReach => &OUT_OF_REACH,
+            Obstacle::CountChanged => &COUNT_CHANGED,
+            Obstacle::ContractViolated => &CONTRACT_VIOLATED,
+            Obstacle::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
+            Obstacle::NotHeld => &HELD_KEY_NOT_FOUND,
+            Obstacle::NoSuchLetter => &DEAD_LETTER_NOT_FOUND,
+            Obstacle::Unfit => &INVALID_BODY,
+        };
+        Problem { more: refusal.more, ..Problem::new(code, refusal.detail) }
     }
 }
 

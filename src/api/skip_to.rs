@@ -85,6 +85,7 @@ const CONSEQUENCES: &str = "The records at these offsets are never applied, by t
     responses(
         (status = 200, description = "Skipped", body = SkipToAnswer),
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "`operations_not_allowed`: the service is reachable by others and has no access control", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "No such view or partition", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 409, description = "Not now: see `code`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -103,6 +104,7 @@ pub async fn post(
             "is not a partition number",
         )
     })?;
+    super::ops::check_operations_allowed(&api)?;
     let asked = read_body(&request, body).await?;
     let status = view_of(&api, asked.view.as_deref())?;
     check(&asked, status, partition)?;

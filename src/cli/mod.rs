@@ -1,6 +1,7 @@
 //! The command line: one file per sub-command that has more to it than one call.
 
 pub mod playground;
+pub mod schemas;
 pub mod seed;
 pub mod servers;
 
@@ -66,6 +67,7 @@ enum Command {
     /// Try everything with nothing installed but Postgres' binaries
     Playground(playground::PlaygroundArgs),
     Seed(seed::SeedArgs),
+    Schemas(schemas::SchemasArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -152,6 +154,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 Ok(())
             }
             Command::Playground(arguments) => playground::run(arguments, &config).await,
+            Command::Schemas(arguments) => schemas::run(arguments, &config).await,
             Command::Seed(arguments) => seed::run(arguments, &config).await,
             Command::Config { .. } | Command::Openapi | Command::Servers(_) => Ok(()),
         }

@@ -11,6 +11,7 @@ use crate::projector::compaction::CompactionCheck;
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
+use crate::registry::SchemaSource;
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 
@@ -39,6 +40,8 @@ pub struct ViewContext {
     pub guard: LogGuard,
     /// Whether the broker compacts the topic.
     pub compaction: CompactionCheck,
+    /// Schemas of framed records.
+    pub schemas: SchemaSource,
     /// Wakes the relay after a commit with dead letters.
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.

@@ -21,13 +21,9 @@ use crate::projector::lane::{LaneCommand, LaneEvent, Owned};
 use crate::projector::mailbox::LaneReader;
 use crate::projector::state::{Halt, OwnedPartition, Pause, ViewState};
 use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all, truncated};
-use crate::store::sqlstate::classify;
-use crate::store::{control, pool};
 
-/// How often partitions that were let go are tried again, and held keys are swept.
+/// How often partitions that were let go are tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Held keys looked at per sweep.
-const SWEEP_PAGE: i64 = 500;
 
 /// What the coordinator needs of a lane.
 pub struct LaneHandle {
@@ -75,7 +71,6 @@ pub struct Coordinator {
     /// The identity check under way: it may take as long as Kafka is away, and nothing waits for it.
     checking: Option<JoinHandle<Result<(), Failure>>>,
     next_generation: u64,
-    sweep_after: String,
     takeovers: UnboundedSender<(u64, Takeover)>,
 }
 
@@ -110,7 +105,6 @@ impl Coordinator {
             left_alone_since: None,
             checking: None,
             next_generation: 1,
-            sweep_after: String::new(),
             takeovers,
         };
         (coordinator, results)
@@ -369,32 +363,6 @@ impl Coordinator {
         if !waiting.is_empty() {
             self.take_over(waiting);
         }
-        if let Err(failure) = self.sweep().await {
-            tracing::debug!(view = self.context.source.view, ?failure, "held keys were not swept");
-        }
-    }
-
-    /// Offers one page of held keys to their lanes: one of them may be satisfied by now, filled by another process
-    /// (after a change of the partition count, say).
-    async fn sweep(&mut self) -> Result<(), Failure> {
-        let fail = |error| classify(error, None);
-        let client = pool::connect_writer(&self.context.database, "public").await.map_err(fail)?;
-        let page =
-            control::held_page(&client, &self.context.source, &self.sweep_after, SWEEP_PAGE).await.map_err(fail)?;
-        self.sweep_after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
-        let mut by_lane: BTreeMap<usize, Vec<(String, i32)>> = BTreeMap::new();
-        for (key, partition) in page {
-            if matches!(self.granted.get(&partition), Some(Grant::Open(_))) {
-                let lane = usize::try_from(partition).unwrap_or(0) % self.lanes.len();
-                by_lane.entry(lane).or_default().push((key, partition));
-            }
-        }
-        for (lane, keys) in by_lane {
-            if self.lanes[lane].commands.send(LaneCommand::Heal(keys)).is_err() {
-                tracing::debug!("lane has ended");
-            }
-        }
-        Ok(())
     }
 
     async fn check_identity(&mut self) {

@@ -39,6 +39,9 @@ pub struct Owned {
     pub decisions: i64,
 }
 
+/// Keys with their partitions, and who waits for their healing.
+pub type Healing = (Vec<(String, i32)>, oneshot::Sender<()>);
+
 /// What a lane has to do beside applying records.
 #[derive(Debug)]
 pub enum LaneCommand {
@@ -53,8 +56,8 @@ pub enum LaneCommand {
     },
     /// Let go of this partition; answered when no transaction of it is under way any more.
     Close(i32, oneshot::Sender<()>),
-    /// Look whether these keys (of these partitions) can be drained.
-    Heal(Vec<(String, i32)>),
+    /// Look whether these keys (of these partitions) can be drained; dropped or answered when that is over.
+    Heal(Healing),
 }
 
 /// What a lane reports.
@@ -111,6 +114,8 @@ pub struct Lane<V: View> {
     commands: UnboundedReceiver<LaneCommand>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
+    /// The last attempt failed for want of a schema.
+    waits_for_registry: bool,
 }
 
 impl<V: View> Lane<V> {
@@ -131,6 +136,7 @@ impl<V: View> Lane<V> {
             commands,
             events,
             acknowledgements: None,
+            waits_for_registry: false,
         }
     }
 
@@ -141,8 +147,9 @@ impl<V: View> Lane<V> {
                 biased;
                 () = stop.cancelled() => return,
                 Some(command) = self.commands.recv() => {
-                    if let Some(heal) = self.obey(command) {
+                    if let Some((heal, done)) = self.obey(command) {
                         self.heal(heal, &stop).await;
+                        drop(done);
                     }
                 }
                 batch = mailbox.take() => {
@@ -160,7 +167,7 @@ impl<V: View> Lane<V> {
     }
 
     /// Obeys a command; keys to heal are given back, they need a transaction.
-    fn obey(&mut self, command: LaneCommand) -> Option<Vec<(String, i32)>> {
+    fn obey(&mut self, command: LaneCommand) -> Option<Healing> {
         match command {
             LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
@@ -173,7 +180,7 @@ impl<V: View> Lane<V> {
                     tracing::debug!(partition, "nobody waited for the partition to close");
                 }
             }
-            LaneCommand::Heal(keys) => return Some(keys),
+            LaneCommand::Heal(healing) => return Some(healing),
         }
         None
     }
@@ -218,6 +225,7 @@ impl<V: View> Lane<V> {
             match self.attempt(job).await {
                 Ok(done) => {
                     backoff = Backoff::default();
+                    self.leave_registry();
                     for (partition, offset, reason) in done.blocked {
                         self.let_go(partition, Pause::park_bound(&reason, offset));
                     }
@@ -257,6 +265,16 @@ impl<V: View> Lane<V> {
             Failure::KafkaAway(reason) => {
                 self.context.wait_for(ViewState::WaitingForKafka, &reason);
                 self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::RegistryAway(reason) => {
+                self.waits_for_registry = true;
+                self.context.wait_for(ViewState::WaitingForRegistry, &reason);
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::FirstOnly(records) => {
+                job.end = job.start + records;
                 true
             }
             Failure::TooMuch(reason) => {
@@ -305,6 +323,13 @@ impl<V: View> Lane<V> {
                 self.halt(halt);
                 false
             }
+        }
+    }
+
+    /// Another lane that has its schemas must not say that all is well: only who has waited does.
+    fn leave_registry(&mut self) {
+        if std::mem::take(&mut self.waits_for_registry) {
+            self.context.resume_from(&ViewState::WaitingForRegistry);
         }
     }
 
@@ -371,7 +396,7 @@ impl<V: View> Lane<V> {
                 () = &mut deadline => return,
                 Some(command) = self.commands.recv() => {
                     // Keys to heal come again with the next sweep.
-                    self.obey(command);
+                    drop(self.obey(command));
                     if self.owned.is_empty() {
                         return;
                     }

@@ -2,7 +2,7 @@
 //!
 //! [`coordinator`] owns the group membership, has partitions taken over ([`takeover`]) and gives them to [`lane`]s; a
 //! lane takes batches from its [`mailbox`], and each [`attempt`] decodes, [`fold`]s (pure) and [`commit`]s. [`guard`]
-//! watches the log's identity, [`relay`] publishes dead letters, [`observer`] measures lag.
+//! watches the log's identity, [`keeper`] looks after held keys, [`relay`] publishes dead letters, [`observer`] measures lag.
 
 pub mod attempt;
 pub mod cache;
@@ -16,6 +16,7 @@ pub mod dlq_headers;
 pub mod event_ids;
 pub mod fold;
 pub mod guard;
+pub mod keeper;
 pub mod lane;
 pub mod mailbox;
 pub mod observer;

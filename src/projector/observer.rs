@@ -99,6 +99,7 @@ impl Observer {
         for (reason, count) in HELD_REASONS.iter().zip(counts.held) {
             self.metrics.held_keys.with_label_values(&[view, reason]).set(count);
         }
+        self.metrics.proven_gaps.with_label_values(&[view]).set(counts.proven);
         self.metrics.parked_events.with_label_values(&[view]).set(counts.parked);
         self.metrics.dead_letters_unpublished.with_label_values(&[view]).set(counts.unpublished);
         self.metrics.conservation_difference.with_label_values(&[view]).set(counts.difference);
@@ -154,6 +155,7 @@ fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
         ViewState::Halted(halt) => Some(format!("halted: {}: {}", halt.code, halt.detail)),
         ViewState::WaitingForDatabase => Some("waiting for the database".to_owned()),
         ViewState::WaitingForKafka => Some("waiting for Kafka".to_owned()),
+        ViewState::WaitingForRegistry => Some("waiting for the schema registry".to_owned()),
         _ => snapshot.partitions.get(&partition)?.paused.as_ref().map(|pause| format!("paused: {}", pause.detail)),
     }
 }

@@ -20,11 +20,13 @@ use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
+use crate::projector::keeper::Keeper;
 use crate::projector::lane::Lane;
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
 use crate::projector::state::{Halt, ViewState, ViewStatus};
+use crate::registry::SchemaSource;
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
@@ -97,6 +99,7 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         settings: config.projector.clone(),
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
         compaction: CompactionCheck::default(),
+        schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
         skipped: std::sync::Mutex::default(),
@@ -160,7 +163,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
     let (lane_sender, lane_events) = unbounded_channel();
     let (problem_sender, problems) = unbounded_channel();
     let lanes_stop = CancellationToken::new();
-    let (mut handles, mut tasks, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut handles, mut tasks, mut threads, mut to_lanes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..context.settings.lanes {
         let mailbox = Arc::new(Mailbox::new(context.settings.max_batch_events, context.settings.max_batch_bytes));
         let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
@@ -173,6 +176,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone());
         tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
         threads.push(thread);
+        to_lanes.push(commands.clone());
         handles.push(LaneHandle { commands, reader });
     }
     let (coordinator, takeovers) = Coordinator::new(
@@ -182,6 +186,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         log,
         Rejoin { group, partitions, events: group_sender },
     );
+    tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
     let inbox = Inbox { group: group_events, lanes: lane_events, problems };
     coordinator.run(inbox, takeovers, stop).await;
     lanes_stop.cancel();

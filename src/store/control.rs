@@ -333,6 +333,15 @@ pub async fn held_page(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
+/// Notes the `ends` of all partitions (index = partition) for new gaps, and marks those as proven whose ends, as noted
+/// before, have all been consumed. Gives the keys proven now with the number each waits for.
+pub async fn prove_gaps(client: &Connection, source: &Source, ends: &[i64]) -> Result<Vec<(String, i64)>, DbError> {
+    let statement = include_str!("sql/prove_gaps.sql");
+    let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
+    client.execute(include_str!("sql/watch_gaps.sql"), &[&source.view, &source.build, &ends]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
 /// Whether anything was ever decided about an event of the view.
 pub async fn any_decisions(client: &Connection, view: &str) -> Result<bool, DbError> {
     client.query_one(include_str!("sql/any_decisions.sql"), &[&view]).await?.try_get(0)

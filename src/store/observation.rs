@@ -14,8 +14,10 @@ pub type Positions = Vec<(i32, i64, Option<Timestamp>, Option<String>)>;
 pub struct Counts {
     /// Parked events.
     pub parked: i64,
-    /// Keys held for a gap, a poison record, a reused event id.
-    pub held: [i64; 3],
+    /// Keys held for a gap, a poison record, a reused event id, a conflict.
+    pub held: [i64; 4],
+    /// Held keys whose missing event is known not to be in the log.
+    pub proven: i64,
     /// Dead letters not published yet.
     pub unpublished: i64,
     /// Conservation: consumed minus everything accounted for.
@@ -35,9 +37,10 @@ pub async fn observe(pool: &Pool, source: &Source) -> Result<(Positions, Counts)
     let row = client.query_one(&counts, &[&source.view, &source.build]).await?;
     let counts = Counts {
         parked: row.try_get(0)?,
-        held: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?],
-        unpublished: row.try_get(4)?,
-        difference: row.try_get(5)?,
+        held: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?],
+        proven: row.try_get(5)?,
+        unpublished: row.try_get(6)?,
+        difference: row.try_get(7)?,
     };
     Ok((positions, counts))
 }

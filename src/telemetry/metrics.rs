@@ -26,6 +26,10 @@ pub struct Metrics {
     pub out_of_order: IntCounterVec,
     /// `streamview_dead_letters_total{view,reason}`.
     pub dead_letters: IntCounterVec,
+    /// `streamview_registry_requests_total{view,result}`: schemas asked for, and what came back.
+    pub registry_requests: IntCounterVec,
+    /// `streamview_decisions_total{view,action}`: operators' decisions made through this process.
+    pub decisions: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
     /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
@@ -52,6 +56,8 @@ pub struct Metrics {
     pub partitions_paused: IntGaugeVec,
     /// `streamview_held_keys{view,reason}`.
     pub held_keys: IntGaugeVec,
+    /// `streamview_proven_gaps{view}`: held keys whose missing event is not in the log.
+    pub proven_gaps: IntGaugeVec,
     /// `streamview_parked_events{view}`.
     pub parked_events: IntGaugeVec,
     /// `streamview_dead_letters_unpublished{view}`.
@@ -70,13 +76,15 @@ pub struct Metrics {
     pub start_time: Gauge,
 }
 
+/// What can become of a question to the schema registry.
+const REGISTRY_RESULTS: [&str; 7] = ["ok", "unreachable", "denied", "failing", "foreign", "not_found", "rejected"];
 /// Reasons of `streamview_duplicates_total`.
 pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 /// Reasons of `streamview_out_of_order_total`.
 pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
 /// Reasons of `streamview_held_keys`.
-pub const HELD_REASONS: [&str; 3] = ["gap", "poison", "event_id_reused"];
-/// Actions of `streamview_decisions_taken_total`.
+pub const HELD_REASONS: [&str; 4] = ["gap", "poison", "event_id_reused", "conflict"];
+/// Actions of `streamview_decisions_total` and `streamview_decisions_taken_total`.
 pub const DECISION_ACTIONS: [&str; 3] = ["skip", "replace", "redrive"];
 
 impl Metrics {
@@ -107,6 +115,8 @@ impl Metrics {
             duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
             out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
+            registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
+            decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             decisions_taken: counter(
                 "streamview_decisions_taken_total",
@@ -138,6 +148,7 @@ impl Metrics {
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
             partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
+            proven_gaps: gauge("streamview_proven_gaps", "Held keys whose event is not in the log.", &["view"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
             dead_letters_unpublished: gauge("streamview_dead_letters_unpublished", "Letters to publish.", by_view),
             conservation_difference: gauge(
@@ -173,6 +184,9 @@ impl Metrics {
         for reason in poison_reasons {
             self.dead_letters.with_label_values(&[view, reason]);
         }
+        for result in REGISTRY_RESULTS {
+            self.registry_requests.with_label_values(&[view, result]);
+        }
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);
         }
@@ -180,6 +194,7 @@ impl Metrics {
             self.partitions_paused.with_label_values(&[view, code]);
         }
         for action in DECISION_ACTIONS {
+            self.decisions.with_label_values(&[view, action]);
             self.decisions_taken.with_label_values(&[view, action]);
         }
         for state in crate::projector::state::ViewState::NAMES {
@@ -188,9 +203,13 @@ impl Metrics {
         for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {
             counter.with_label_values(&[view]);
         }
-        for gauge in
-            [&self.parked_events, &self.dead_letters_unpublished, &self.conservation_difference, &self.cache_bytes]
-        {
+        for gauge in [
+            &self.parked_events,
+            &self.proven_gaps,
+            &self.dead_letters_unpublished,
+            &self.conservation_difference,
+            &self.cache_bytes,
+        ] {
             gauge.with_label_values(&[view]);
         }
         for histogram in [&self.upserts_duration, &self.batch_records, &self.event_age] {

@@ -192,7 +192,7 @@ async fn skip_both(world: &World, instance: &Instance) {
         let again: Value = skip_to(instance, partition, body(2, 3)).await.json().await.unwrap();
         assert_eq!(again, answer);
     }
-    refused(skip_to(instance, 1, body(3, 4)).await, 409, "idempotency_key_reused").await;
+    refused(skip_to(instance, 1, body(3, 4)).await, 422, "idempotency_key_reused").await;
     let audit = world.row("select count(*), min(reason), min(actor) from skipped_ranges").await;
     assert_eq!((audit.get(0), audit.get(1), audit.get(2)), (2_i64, "the disk is broken", "eve"));
 }
