@@ -132,6 +132,35 @@ async fn unreadable_batches_stop_their_partitions_by_name_until_an_operator_skip
     drop(instance);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_too_large_to_receive_stops_its_partition_by_name_and_the_others_go_on() {
+    let servers = servers::shared();
+    let world = World::on(&servers.kafka, &servers.database, 2, &[("max.message.bytes", "8000000")]).await;
+    let huge = created("huge").with("note", "x".repeat(5_000_000).into());
+    let (before, after, beside) = (created("before"), created("after"), life("beside", 3));
+    for event in [&before, &huge, &after] {
+        world.publish([event.record_on(0)]).await;
+    }
+    world.publish([beside[0].record_on(1)]).await;
+    let limit = [("STREAMVIEW_KAFKA__MAX_FETCH_BYTES", "4000000")];
+    let instance = world.start_with(&limit).await;
+
+    let detail = until_paused(&instance, 0, "unreadable_batch").await;
+
+    assert!(detail.contains("partition 0, the batch at offset 1") && detail.contains("max_fetch_bytes"), "{detail}");
+    until_told_everywhere(&instance, &[0]).await;
+    world.publish(beside[1..].iter().map(|event| event.record_on(1))).await;
+    instance.order_at("beside", 3).await;
+    assert_eq!(world.consumed().await, 4);
+    // What it says helps: with a larger limit the record is a dead letter like any other.
+    instance.stop().await;
+    let instance = world.start().await;
+    instance.order_at("after", 1).await;
+    assert_eq!(world.conservation().await, [6, 5, 0, 0, 0, 0, 1]);
+    let expected = oracle([&before, &after].into_iter().chain(&beside));
+    assert_eq!(stored(&world).await, expected);
+}
+
 /// Empties the view, as the runbook says.
 async fn start_over(world: &World) {
     let start_over = "truncate orders_1.orders, orders_1.order_items, orders_1.order_events;
