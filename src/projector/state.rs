@@ -122,7 +122,8 @@ impl Pause {
     /// The batch at `offset` cannot be read.
     pub fn unreadable(partition: i32, offset: i64, text: &str) -> Pause {
         let detail = format!(
-            "unreadable_batch: partition {partition}, the batch at offset {offset} cannot be read: {text}. Repair the log              (another replica may have it whole), or give it up with POST /ops/partitions/{partition}/skip-to"
+            "unreadable_batch: partition {partition}, the batch at offset {offset} cannot be read: {text}. Repair the log \
+             (another replica may have it whole), or give it up with POST /ops/partitions/{partition}/skip-to"
         );
         Pause { code: Pause::UNREADABLE, detail, unreadable_at: Some(offset), too_large: false }
     }
