@@ -42,13 +42,10 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
     config.http.check_exposure()?;
-    if !config.schema_registry.url.is_empty() {
-        tracing::warn!("schema_registry.url is set, but this version reads JSON events only");
-    }
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
-    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, pool.clone(), writers.clone()));
+    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, &metrics, (pool.clone(), writers.clone())));
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),

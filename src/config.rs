@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use secret::SecretUrl;
+pub use secret::{Secret, SecretUrl};
 
 use layers::Layers;
 
@@ -93,6 +93,30 @@ pub struct DatabaseSettings {
 pub struct SchemaRegistrySettings {
     /// Base URL; empty = no registry.
     pub url: SecretUrl,
+    /// Name for basic authentication; empty = none.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+    /// Bearer token; empty = none.
+    pub bearer_token: Secret,
+    /// PEM file with the only authorities that are trusted; empty = the platform's.
+    pub ca_file: String,
+    /// Milliseconds for a whole answer.
+    pub timeout_ms: u64,
+    /// Milliseconds for which an unknown schema id may still turn up.
+    pub not_found_grace_ms: u64,
+    /// What follows then.
+    pub not_found: NotFoundPolicy,
+}
+
+/// What a record is whose schema a healthy registry does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotFoundPolicy {
+    /// A reason to stop.
+    Halt,
+    /// A dead letter.
+    DeadLetter,
 }
 
 /// `[http]`

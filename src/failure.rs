@@ -11,6 +11,10 @@ pub enum Failure {
     Retry(String),
     /// Kafka does not answer: wait, then try again.
     KafkaAway(String),
+    /// The schema registry does not answer as it should: wait, then try again.
+    RegistryAway(String),
+    /// The first so many records of the attempt can go; what stands behind them cannot yet.
+    FirstOnly(usize),
     /// Postgres gave up on the batch for its size or time: try less of it.
     TooMuch(String),
     /// A record of the batch: find it, dead-letter it.

@@ -10,6 +10,7 @@ pub mod domain;
 pub mod failure;
 pub mod platforms;
 pub mod projector;
+pub mod registry;
 pub mod repair;
 pub mod seed;
 pub mod servers;

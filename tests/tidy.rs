@@ -113,6 +113,12 @@ fn each_library_stays_in_its_room() {
     assert_none(&mentions(&drivers, &allowed), "only store/ and views/*/{rows,queries} name the Postgres driver");
     let web = ["src/api/", "src/views/*/api"];
     assert_none(&mentions(&["actix_web"], &web), "only api/ and views/*/api name the web framework");
+    let registry = ["reqwest", "schema_registry_converter", "rustls::"];
+    assert_none(
+        &mentions(&registry, &["src/registry/"]),
+        "only registry/ names the HTTP client and the registry's crate",
+    );
+    assert_none(&mentions(&["apache_avro"], &["src/codec/avro/"]), "only codec/avro/ names the Avro crate");
 }
 
 #[test]

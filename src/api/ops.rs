@@ -156,7 +156,8 @@ pub struct Consumers {
 pub struct Consumer {
     /// Name of the view.
     pub view: &'static str,
-    /// `starting`, `running`, `waiting_for_database`, `waiting_for_kafka`, `halted`, `stopping` or `not_projecting`.
+    /// `starting`, `running`, `waiting_for_database`, `waiting_for_kafka`,
+    /// `waiting_for_registry`, `halted`, `stopping` or `not_projecting`.
     #[schema(example = "running")]
     pub state: &'static str,
     /// What is going on, for people.

@@ -88,6 +88,9 @@ codes! {
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for something else"
         "The same key came before with another path, body or query. Nothing was done this time."
         "Use a new key for each thing that is to be done, and the same key only to repeat a call.";
+    SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
+        "The record names a schema that only the registry knows, so it cannot be checked now. Nothing was changed."
+        "Repeat after `Retry-After` seconds; `detail` says what the registry answered.";
     HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
         "The key waits for no event: it never was held, or it goes on by now."
         "`GET /ops/held` lists those that wait.";
@@ -320,9 +323,11 @@ impl From<DeskError> for Problem {
             Obstacle::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
             Obstacle::NotHeld => &HELD_KEY_NOT_FOUND,
             Obstacle::NoSuchLetter => &DEAD_LETTER_NOT_FOUND,
+            Obstacle::RegistryAway => &SCHEMA_REGISTRY_UNAVAILABLE,
             Obstacle::Unfit => &INVALID_BODY,
         };
-        Problem { more: refusal.more, ..Problem::new(code, refusal.detail) }
+        let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
+        Problem { more: refusal.more, retry_after, ..Problem::new(code, refusal.detail) }
     }
 }
 

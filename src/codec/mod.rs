@@ -1,8 +1,12 @@
 //! From record bytes to an envelope: the headers every event carries, whatever its payload format.
 //!
-//! Payload formats live beside this file, told apart by content. Today there is JSON ([`json`]).
+//! Payload formats live beside this file, told apart by content: plain JSON ([`json`]), and behind Confluent's five
+//! bytes ([`frame`]) Avro ([`avro`]) or JSON again. What a frame's id means stands in [`schemas`].
 
+pub mod avro;
+pub mod fields;
 pub mod json;
+pub mod schemas;
 
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::Record;
@@ -41,6 +45,21 @@ pub struct Limits {
     pub max_record_bytes: usize,
     /// Smallest sequence number.
     pub first_sequence: i64,
+}
+
+/// A payload in Confluent's wire format: the byte 0, the schema's id (u32, big endian), the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Number of the schema in its registry.
+    pub schema_id: u32,
+    /// What that schema describes.
+    pub body: &'a [u8],
+}
+
+/// The frame around a payload; `None` for plain JSON, which cannot begin with a zero byte.
+pub fn frame(payload: &[u8]) -> Option<Frame<'_>> {
+    let (id, body) = payload.strip_prefix(&[0])?.split_first_chunk::<4>()?;
+    Some(Frame { schema_id: u32::from_be_bytes(*id), body })
 }
 
 /// Reads key and headers, and checks the record's size. The payload is not looked at.
@@ -131,9 +150,9 @@ fn read_event_type<'a>(record: &Record<'a>) -> Result<Option<&'a str>, Poison> {
         Some(text) if text.contains('\0') => {
             Err(Poison::new(Reason::Unrepresentable, "header x-event-type holds a NUL character"))
         }
-        Some(text) if text.chars().nth(json::MAX_TEXT_CHARS).is_some() => Err(Poison::new(
+        Some(text) if text.chars().nth(fields::MAX_TEXT_CHARS).is_some() => Err(Poison::new(
             Reason::SchemaViolation,
-            format!("header x-event-type has more than {} characters", json::MAX_TEXT_CHARS),
+            format!("header x-event-type has more than {} characters", fields::MAX_TEXT_CHARS),
         )),
         other => Ok(other),
     }

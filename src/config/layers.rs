@@ -108,6 +108,10 @@ impl Layers {
     pub(super) fn check_pairs(&self) -> Result<(), ConfigError> {
         self.check_at_most("http.default_page_size", "http.max_page_size")?;
         self.check_at_most("projector.max_parked_per_key", "projector.max_parked_total")?;
+        if !self.is_empty("schema_registry.bearer_token") && !self.is_empty("schema_registry.username") {
+            let allowed = "nothing where schema_registry.bearer_token is set".to_owned();
+            return Err(self.not_allowed("schema_registry.username", allowed));
+        }
         for key in self.0.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
@@ -124,6 +128,10 @@ impl Layers {
             insert(&mut tree, &key, setting.value);
         }
         tree.try_into().expect("every value passed its rule, and a test deserializes the defaults")
+    }
+
+    fn is_empty(&self, key: &str) -> bool {
+        self.0[key].value.as_str().is_some_and(str::is_empty)
     }
 
     fn check_at_most(&self, key: &str, limit: &str) -> Result<(), ConfigError> {
@@ -182,7 +190,7 @@ impl Layers {
     fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
         let Setting { value, origin } = &self.0[key];
         let value = match value {
-            Value::String(text) if is_secret(key) => SecretUrl::new(text).to_string(),
+            Value::String(text) if is_secret(key) && key.ends_with(".url") => SecretUrl::new(text).to_string(),
             other if is_secret(key) => other.type_str().to_owned(),
             value => value.to_string(),
         };

@@ -47,6 +47,13 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
         "schema_registry.url" => Text("nothing, or a URL that starts with http:// or https://", is_registry),
+        "schema_registry.username"
+        | "schema_registry.password"
+        | "schema_registry.bearer_token"
+        | "schema_registry.ca_file" => Text("text", |_| true),
+        "schema_registry.timeout_ms" => Integer(10, MINUTE),
+        "schema_registry.not_found_grace_ms" => Integer(0, 60 * MINUTE),
+        "schema_registry.not_found" => Text("halt or dead_letter", |text| matches!(text, "halt" | "dead_letter")),
         "http.bind" => Text("an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080", |text| {
             text.parse::<SocketAddr>().is_ok()
         }),
@@ -85,7 +92,7 @@ fn rule_of_view(key: &str) -> Option<Rule> {
 
 /// Keys whose value may carry a password: shown redacted, and readable from a file (`..._FILE`).
 pub(super) fn is_secret(key: &str) -> bool {
-    matches!(key, "database.url" | "schema_registry.url")
+    matches!(key, "database.url" | "schema_registry.url" | "schema_registry.password" | "schema_registry.bearer_token")
 }
 
 impl Rule {

@@ -26,7 +26,13 @@ pub enum Reason {
     TypeMismatch,
     /// The value is not UTF-8 JSON text holding one object.
     InvalidJson,
-    /// JSON nested deeper than 64 levels.
+    /// The framed body does not hold what its schema says.
+    InvalidAvro,
+    /// The record's schema is neither Avro nor JSON Schema, or describes no event.
+    UnsupportedSchema,
+    /// The registry does not know the record's schema, and `schema_registry.not_found` says to go on.
+    SchemaNotFound,
+    /// Nested deeper than 64 levels.
     NestingTooDeep,
     /// The JSON does not satisfy the schema of its event type.
     SchemaViolation,
@@ -44,7 +50,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 20] = [
         Reason::NullKey,
         Reason::InvalidKey,
         Reason::NullPayload,
@@ -55,6 +61,9 @@ impl Reason {
         Reason::MissingType,
         Reason::TypeMismatch,
         Reason::InvalidJson,
+        Reason::InvalidAvro,
+        Reason::UnsupportedSchema,
+        Reason::SchemaNotFound,
         Reason::NestingTooDeep,
         Reason::SchemaViolation,
         Reason::KeyMismatch,
@@ -77,6 +86,9 @@ impl Reason {
             Reason::MissingType => "missing_type",
             Reason::TypeMismatch => "type_mismatch",
             Reason::InvalidJson => "invalid_json",
+            Reason::InvalidAvro => "invalid_avro",
+            Reason::UnsupportedSchema => "unsupported_schema",
+            Reason::SchemaNotFound => "schema_not_found",
             Reason::NestingTooDeep => "nesting_too_deep",
             Reason::SchemaViolation => "schema_violation",
             Reason::KeyMismatch => "key_mismatch",

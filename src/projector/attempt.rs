@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use crate::codec::schemas::Schemas;
+use crate::codec::{self, Frame};
 use crate::crash;
+use crate::domain::record::Record;
 use crate::failure::Failure;
 use crate::projector::commit::{LoadedParked, Loading, reload};
-use crate::projector::decode::{Decoded, decode, keys_of};
+use crate::projector::decode::{Decoded, Decoder, keys_of};
 use crate::projector::fold::{Fold, ParkedLoad};
 use crate::projector::lane::{Job, Lane, Owned};
 use crate::projector::plan::{Counters, KeyEntry, Plan, Work};
@@ -31,9 +34,12 @@ impl<V: View> Lane<V> {
     pub async fn attempt(&mut self, job: &Job<'_>) -> Result<Done, Failure> {
         self.ensure_session().await?;
         let view = Arc::clone(&self.view);
+        let schemas = self.schemas_of(job).await?;
         #[allow(clippy::needless_late_init)]
-        let (parked, decisions); // outlive the batch, whose events may be drained from them
-        let batch = self.decode(job);
+        let (parked, decisions, known_schemas); // outlive the batch, whose events may be drained from them
+        let limits = self.context.fold_limits();
+        let decoder = Decoder { view: &*view, limits: limits.record, overrules: &job.overrules, schemas: &schemas };
+        let batch: Vec<Decoded<'_, V>> = self.ours(job).map(|(_, record)| decoder.decode(record)).collect();
         crash::point("batch.decoded");
 
         let heal: Vec<(&str, i32)> = job
@@ -66,9 +72,10 @@ impl<V: View> Lane<V> {
         let LoadedParked { to_drain, drain_limit, rows } =
             loading.parked(&batch, &heal, &entries, &decisions, job.drain_limit).await?;
         parked = rows;
+        known_schemas = self.context.schemas.with_stored(&schemas, &parked, &decisions).await?;
         crash::point("batch.loaded");
 
-        let mut fold = Fold::new(&*view, self.context.fold_limits(), &job.overrules);
+        let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
@@ -97,27 +104,44 @@ impl<V: View> Lane<V> {
         Ok(self.remember(plan, &advances, seconds))
     }
 
-    /// Decodes the job's records that are ours and not applied yet.
-    fn decode<'b>(&self, job: &'b Job<'_>) -> Vec<Decoded<'b, V>> {
-        let limits = self.context.fold_limits().record;
+    /// The job's records that are ours, not applied yet and not given up, with their place in the attempt.
+    fn ours<'b>(&self, job: &'b Job<'_>) -> impl Iterator<Item = (usize, Record<'b>)> {
         let skipped = self.context.skipped();
-        let is_skipped = |partition: i32, offset: i64| {
+        let is_skipped = move |partition: i32, offset: i64| {
             skipped.get(&partition).is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..*to).contains(&offset)))
         };
-        let part = job.batch.iter().skip(job.start).take(job.end - job.start);
+        let part = job.batch.iter().skip(job.start).take(job.end - job.start).enumerate();
         // A client that fetches anew may bring a record twice: offsets only grow.
         let mut expected: BTreeMap<i32, i64> = BTreeMap::new();
-        part.filter(|(generation, record)| {
-            let Some(owned) = self.owned.get(&record.partition).filter(|owned| owned.generation == *generation) else {
-                return false;
-            };
+        part.filter_map(move |(index, (generation, record))| {
+            let owned = self.owned.get(&record.partition).filter(|owned| owned.generation == generation)?;
             let next = expected.entry(record.partition).or_insert(owned.next_offset);
             let is_new = record.offset >= *next;
             *next = (*next).max(record.offset + 1);
-            is_new && !is_skipped(record.partition, record.offset)
+            (is_new && !is_skipped(record.partition, record.offset)).then_some((index, record))
         })
-        .map(|(_, record)| decode(&*self.view, limits, &job.overrules, record))
-        .collect()
+    }
+
+    /// The schemas that the framed records of an attempt were written with. Nothing is asked where none is framed.
+    async fn schemas_of(&self, job: &Job<'_>) -> Result<Schemas, Failure> {
+        let mut schemas = Schemas::default();
+        let is_framed = |(_, record): (u64, Record<'_>)| record.payload.and_then(codec::frame).is_some();
+        if !job.batch.iter().skip(job.start).take(job.end - job.start).any(is_framed) {
+            return Ok(schemas);
+        }
+        for (index, record) in self.ours(job) {
+            let Some(Frame { schema_id, .. }) = record.payload.and_then(codec::frame) else { continue };
+            if schemas.get(schema_id).is_some() {
+                continue;
+            }
+            match self.context.schemas.find(schema_id, record.partition, record.offset).await {
+                Ok(schema) => schemas.insert(schema_id, schema),
+                // What stands before it needs nothing of it.
+                Err(_) if index > 0 => return Err(Failure::FirstOnly(index)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(schemas)
     }
 
     /// How far each partition moves.

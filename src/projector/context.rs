@@ -10,6 +10,7 @@ use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
+use crate::registry::SchemaSource;
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 
@@ -36,6 +37,8 @@ pub struct ViewContext {
     pub settings: ProjectorSettings,
     /// Watches the log's identity.
     pub guard: LogGuard,
+    /// Schemas of framed records.
+    pub schemas: SchemaSource,
     /// Wakes the relay after a commit with dead letters.
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.

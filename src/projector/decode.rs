@@ -1,7 +1,9 @@
 //! From records to events, or to what speaks against them. Pure.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::{self, Head, Limits, Refused, json};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
@@ -25,8 +27,8 @@ pub struct Event<'a, V: View> {
     pub sequence: i64,
     /// As the view read it.
     pub parsed: Parsed<'a, V::Event<'a>>,
-    /// Payload text.
-    pub payload: &'a str,
+    /// Payload as JSON text.
+    pub payload: Cow<'a, str>,
 }
 
 /// What Postgres said of an earlier attempt: it overrules the rules.
@@ -38,28 +40,69 @@ pub struct Overrules {
     pub owners: HashMap<String, String>,
 }
 
-/// Decodes one record.
-pub fn decode<'a, V: View>(view: &V, limits: Limits, overrules: &Overrules, record: Record<'a>) -> Decoded<'a, V> {
-    Decoded { record, outcome: decode_event(view, limits, overrules, record) }
+/// How records are read.
+#[derive(Debug)]
+pub struct Decoder<'a, V: View> {
+    /// The view.
+    pub view: &'a V,
+    /// Bounds of one record.
+    pub limits: Limits,
+    /// What overrules the rules.
+    pub overrules: &'a Overrules,
+    /// The schemas of all framed records that it will meet.
+    pub schemas: &'a Schemas,
 }
 
-fn decode_event<'a, V: View>(
-    view: &V,
-    limits: Limits,
-    overrules: &Overrules,
-    record: Record<'a>,
-) -> Result<Event<'a, V>, Refused<'a>> {
-    let (head, payload) = codec::head(&record, limits)?;
-    let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
-    if !overrules.refused.is_empty()
-        && let Some(poison) = overrules.refused.get(&(record.partition, record.offset))
-    {
-        return Err(refuse(poison.clone()));
+impl<V: View> Clone for Decoder<'_, V> {
+    fn clone(&self) -> Self {
+        *self
     }
-    let Head { key, sequence, .. } = head;
-    let payload = json::check_storable(payload).map_err(refuse)?;
-    let parsed = view.parse(&head, payload).map_err(refuse)?;
-    Ok(Event { key, sequence, parsed, payload })
+}
+
+impl<V: View> Copy for Decoder<'_, V> {}
+
+/// A payload as its view read it, and its JSON text.
+type Read<'a, V> = (Parsed<'a, <V as View>::Event<'a>>, Cow<'a, str>);
+
+impl<'a, V: View> Decoder<'a, V> {
+    /// Decodes one record.
+    pub fn decode(self, record: Record<'a>) -> Decoded<'a, V> {
+        Decoded { record, outcome: self.event(record) }
+    }
+
+    fn event(self, record: Record<'a>) -> Result<Event<'a, V>, Refused<'a>> {
+        let (head, payload) = codec::head(&record, self.limits)?;
+        let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
+        if !self.overrules.refused.is_empty()
+            && let Some(poison) = self.overrules.refused.get(&(record.partition, record.offset))
+        {
+            return Err(refuse(poison.clone()));
+        }
+        let Head { key, sequence, .. } = head;
+        let (parsed, payload) = match codec::frame(payload) {
+            None => self.json(&head, payload),
+            Some(frame) => self.framed(&head, frame),
+        }
+        .map_err(refuse)?;
+        Ok(Event { key, sequence, parsed, payload })
+    }
+
+    fn json(self, head: &Head<'a>, payload: &'a [u8]) -> Result<Read<'a, V>, Poison> {
+        let text = json::check_storable(payload)?;
+        Ok((self.view.parse(head, text)?, Cow::Borrowed(text)))
+    }
+
+    fn framed(self, head: &Head<'a>, frame: codec::Frame<'a>) -> Result<Read<'a, V>, Poison> {
+        match self.schemas.get(frame.schema_id).expect("schemas of framed records are looked up before decoding") {
+            WriterSchema::Json => self.json(head, frame.body),
+            WriterSchema::Avro(program) => {
+                let mut event = program.read(frame.body)?;
+                let text = std::mem::take(&mut event.json);
+                Ok((self.view.parse_avro(head, event)?, Cow::Owned(text)))
+            }
+            WriterSchema::Refused(poison) => Err(poison.clone()),
+        }
+    }
 }
 
 /// The keys that a batch touches.

@@ -11,7 +11,7 @@ use crate::domain::decision::Decision;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
 use crate::projector::decisions::StoredDecision;
-use crate::projector::decode::{Decoded, Event, Overrules, decode};
+use crate::projector::decode::{Decoded, Decoder, Event};
 use crate::projector::event_ids::{Fingerprint, LatestIds};
 use crate::projector::plan::{Counters, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
 use crate::views::{Effect, LedgerRow, Origin, View};
@@ -54,16 +54,15 @@ pub struct FoldLimits {
 
 /// The fold in progress.
 pub struct Fold<'a, V: View> {
-    view: &'a V,
+    decoder: Decoder<'a, V>,
     limits: FoldLimits,
-    overrules: &'a Overrules,
     latest_ids: LatestIds<'a>,
     plan: Plan<'a, V>,
 }
 
 impl<'a, V: View> Fold<'a, V> {
     /// Starts with the entries of every key that the batch touches.
-    pub fn new(view: &'a V, limits: FoldLimits, overrules: &'a Overrules) -> Self {
+    pub fn new(decoder: Decoder<'a, V>, limits: FoldLimits) -> Self {
         let plan = Plan {
             keys: BTreeMap::new(),
             ledger: Vec::new(),
@@ -75,7 +74,7 @@ impl<'a, V: View> Fold<'a, V> {
             blocked: BTreeMap::new(),
             settled: Vec::new(),
         };
-        Fold { view, limits, overrules, latest_ids: LatestIds::default(), plan }
+        Fold { decoder, limits, latest_ids: LatestIds::default(), plan }
     }
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
@@ -281,7 +280,7 @@ impl<'a, V: View> Fold<'a, V> {
             let detail = format!("event id `{}` is the latest of `{owner}`", parsed.event_id);
             return Err(Poison::new(Reason::EventIdReused, detail));
         }
-        let view = self.view;
+        let view = self.decoder.view;
         let plan = &mut self.plan;
         let work = plan.keys.get_mut(key).expect("every key of the batch is added before the fold");
         let state = &mut work.entry.state;
@@ -316,7 +315,7 @@ impl<'a, V: View> Fold<'a, V> {
             occurred_at: parsed.occurred_at,
             origin: Origin { partition: record.partition, offset: record.offset },
             effect,
-            payload: Cow::Borrowed(payload),
+            payload,
         });
         Ok(outcome)
     }
@@ -325,8 +324,8 @@ impl<'a, V: View> Fold<'a, V> {
     /// tells when the batch ends with an id twice (an id that the batch only passes through is not looked for there).
     fn other_owner(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
         V::EVENT_ID_CONSTRAINT?;
-        let outside =
-            || self.overrules.owners.get(event_id).filter(|owner| !self.plan.keys.contains_key(owner.as_str()));
+        let owners = &self.decoder.overrules.owners;
+        let outside = || owners.get(event_id).filter(|owner| !self.plan.keys.contains_key(owner.as_str()));
         self.latest_ids.owner(id).or_else(|| outside().map(String::as_str)).filter(|owner| *owner != key)
     }
 
@@ -407,7 +406,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     fn take_parked(&mut self, record: Record<'a>) -> Outcome {
-        match decode(self.view, self.limits.record, self.overrules, record).outcome {
+        match self.decoder.decode(record).outcome {
             Ok(event) => {
                 let id = Fingerprint::of(&event.parsed.event_id);
                 let work = self.work(event.key);

@@ -114,6 +114,8 @@ pub struct Lane<V: View> {
     commands: UnboundedReceiver<LaneCommand>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
+    /// The last attempt failed for want of a schema.
+    waits_for_registry: bool,
 }
 
 impl<V: View> Lane<V> {
@@ -134,6 +136,7 @@ impl<V: View> Lane<V> {
             commands,
             events,
             acknowledgements: None,
+            waits_for_registry: false,
         }
     }
 
@@ -222,6 +225,7 @@ impl<V: View> Lane<V> {
             match self.attempt(job).await {
                 Ok(done) => {
                     backoff = Backoff::default();
+                    self.leave_registry();
                     for (partition, offset, reason) in done.blocked {
                         self.let_go(partition, Pause::park_bound(&reason, offset));
                     }
@@ -261,6 +265,16 @@ impl<V: View> Lane<V> {
             Failure::KafkaAway(reason) => {
                 self.context.wait_for(ViewState::WaitingForKafka, &reason);
                 self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::RegistryAway(reason) => {
+                self.waits_for_registry = true;
+                self.context.wait_for(ViewState::WaitingForRegistry, &reason);
+                self.wait(backoff.next_wait(), stop).await;
+                true
+            }
+            Failure::FirstOnly(records) => {
+                job.end = job.start + records;
                 true
             }
             Failure::TooMuch(reason) => {
@@ -309,6 +323,13 @@ impl<V: View> Lane<V> {
                 self.halt(halt);
                 false
             }
+        }
+    }
+
+    /// Another lane that has its schemas must not say that all is well: only who has waited does.
+    fn leave_registry(&mut self) {
+        if std::mem::take(&mut self.waits_for_registry) {
+            self.context.resume_from(&ViewState::WaitingForRegistry);
         }
     }
 

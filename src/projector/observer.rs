@@ -155,6 +155,7 @@ fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
         ViewState::Halted(halt) => Some(format!("halted: {}: {}", halt.code, halt.detail)),
         ViewState::WaitingForDatabase => Some("waiting for the database".to_owned()),
         ViewState::WaitingForKafka => Some("waiting for Kafka".to_owned()),
+        ViewState::WaitingForRegistry => Some("waiting for the schema registry".to_owned()),
         _ => snapshot.partitions.get(&partition)?.paused.as_ref().map(|pause| format!("paused: {}", pause.detail)),
     }
 }

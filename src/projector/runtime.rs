@@ -25,6 +25,7 @@ use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
 use crate::projector::state::{Halt, ViewState, ViewStatus};
+use crate::registry::SchemaSource;
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
@@ -96,6 +97,7 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         database: config.database.clone(),
         settings: config.projector.clone(),
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
+        schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
         skipped: std::sync::Mutex::default(),

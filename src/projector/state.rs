@@ -20,6 +20,8 @@ pub enum ViewState {
     WaitingForDatabase,
     /// Kafka does not answer.
     WaitingForKafka,
+    /// The schema registry does not answer; records whose schemas are known go on.
+    WaitingForRegistry,
     /// Stopped for good until an operator acts: what is wrong and the next step.
     Halted(Halt),
     /// Draining after SIGTERM.
@@ -47,6 +49,7 @@ impl ViewState {
             ViewState::Running => "running",
             ViewState::WaitingForDatabase => "waiting_for_database",
             ViewState::WaitingForKafka => "waiting_for_kafka",
+            ViewState::WaitingForRegistry => "waiting_for_registry",
             ViewState::Halted(_) => "halted",
             ViewState::Stopping => "stopping",
             ViewState::NotProjecting => "not_projecting",
@@ -54,8 +57,16 @@ impl ViewState {
     }
 
     /// Every word `as_str` can give, so that each metric series exists from the start.
-    pub const NAMES: [&'static str; 7] =
-        ["starting", "running", "waiting_for_database", "waiting_for_kafka", "halted", "stopping", "not_projecting"];
+    pub const NAMES: [&'static str; 8] = [
+        "starting",
+        "running",
+        "waiting_for_database",
+        "waiting_for_kafka",
+        "waiting_for_registry",
+        "halted",
+        "stopping",
+        "not_projecting",
+    ];
 }
 
 /// One partition that this process owns.

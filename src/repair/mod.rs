@@ -5,6 +5,7 @@
 //! batch that was folded before it is folded again.
 
 mod bulk;
+pub mod check;
 pub mod decide;
 mod facts;
 pub mod import;
@@ -22,45 +23,15 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::codec::Limits;
 use crate::config::Config;
-use crate::domain::poison::Poison;
-use crate::domain::record::Record;
-use crate::projector::decode::{Overrules, decode};
+use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
 use crate::store::read::{ReadError, ReadPool};
-use crate::views::View;
+use crate::telemetry::metrics::Metrics;
 use crate::views::registry::Registration;
-
-/// What a record says when it is read as the projector reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
-    /// Its key.
-    pub key: String,
-    /// Its number.
-    pub sequence: i64,
-    /// Type of its event.
-    pub event_type: String,
-    /// When it happened, microseconds since the epoch.
-    pub occurred_at: i64,
-}
-
-/// Reads a record as a view's projector would, and folds nothing.
-pub type Check = Arc<dyn Fn(Record<'_>) -> Result<Checked, Poison> + Send + Sync>;
 
 /// Reads the last sequence of each key that a view holds; keys without a row are left out.
 pub type Lookup = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
-
-/// Checks a record against the contract: the one place where the repair desk decodes.
-pub fn validate<V: View>(view: &V, limits: Limits, record: Record<'_>) -> Result<Checked, Poison> {
-    let event = decode(view, limits, &Overrules::default(), record).outcome.map_err(|refused| refused.poison)?;
-    Ok(Checked {
-        key: event.key.to_owned(),
-        sequence: event.sequence,
-        event_type: event.parsed.event_type.clone().into_owned(),
-        occurred_at: event.parsed.occurred_at,
-    })
-}
 
 /// The desk of one view.
 #[derive(Clone)]
@@ -73,20 +44,25 @@ pub struct Desk {
     pub max_record_bytes: usize,
     pool: ReadPool,
     writers: WriterPool,
-    check: Check,
+    checker: Arc<Checker>,
     lookup: Option<Lookup>,
 }
 
 impl Desk {
     /// The desk of a registered view.
-    pub fn new(view: &Registration, config: &Config, pool: ReadPool, writers: WriterPool) -> Result<Self> {
+    pub fn new(
+        view: &Registration,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        (pool, writers): (ReadPool, WriterPool),
+    ) -> Result<Self> {
         Ok(Desk {
             view: view.name,
             first_sequence: config.projector.first_sequence,
             max_record_bytes: config.projector.max_record_bytes,
             pool,
             writers,
-            check: (view.check)(config)?,
+            checker: Arc::new((view.checker)(config, metrics)?),
             lookup: view.api.map(|api| api().sequences),
         })
     }
@@ -113,6 +89,8 @@ pub enum Obstacle {
     NotHeld,
     /// There is no such letter.
     NoSuchLetter,
+    /// The schema registry does not answer, so a framed record cannot be read.
+    RegistryAway,
     /// A part of the request does not fit the letter or key.
     Unfit,
 }
@@ -130,6 +108,7 @@ impl Obstacle {
             Obstacle::IdempotencyKeyReused => "idempotency_key_reused",
             Obstacle::NotHeld => "held_key_not_found",
             Obstacle::NoSuchLetter => "dead_letter_not_found",
+            Obstacle::RegistryAway => "schema_registry_unavailable",
             Obstacle::Unfit => "invalid_body",
         }
     }

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -84,8 +85,9 @@ impl Desk {
         let decisions = repair_read::decisions_of_key(&client, self.view, key, SHOWN).await?;
         let facts = self.facts(&client, &[key]).await?.remove(key).unwrap_or_default();
         let next = steps_of_held(&read.held, &facts, &dead_letters);
+        let parked = parked.into_iter().map(|parked| self.parked_event(key, parked));
         Ok(HeldDetail {
-            parked: parked.into_iter().map(|parked| self.parked_event(key, parked)).collect(),
+            parked: join_all(parked).await,
             links: Links { held: None, ..self.links_of(key) },
             refused: read.refused,
             held: read.held,
@@ -95,7 +97,7 @@ impl Desk {
         })
     }
 
-    fn parked_event(&self, key: &str, read: ParkedRead) -> ParkedEvent {
+    async fn parked_event(&self, key: &str, read: ParkedRead) -> ParkedEvent {
         let ParkedRead { sequence, event_id, topic, partition, offset, timestamp_ms, parked_at, .. } = read;
         let whole = read.payload.len() as i64 == read.payload_bytes;
         let record = Record {
@@ -106,18 +108,19 @@ impl Desk {
             payload: Some(&read.payload),
             headers: Headers::from_encoded(&read.headers),
         };
-        let event = if whole { (self.check)(record).ok() } else { None };
+        let event = if whole { self.checker.look(record).await } else { None };
         let shown = &read.payload[..read.payload.len().min(PREVIEW_BYTES)];
+        let json = event.as_ref().and_then(|event| event.json.as_deref());
         ParkedEvent {
             sequence,
             event_id,
             event_type: event.as_ref().map(|event| event.event_type.clone()),
-            occurred_at: event.and_then(|event| Timestamp::from_microsecond(event.occurred_at).ok()),
+            occurred_at: event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at).ok()),
             topic,
             partition,
             offset,
             parked_at,
-            payload: Payload::of(shown, read.payload_bytes, false),
+            payload: Payload::of(shown, read.payload_bytes, false).decoded(json),
         }
     }
 
@@ -143,10 +146,20 @@ impl Desk {
         let mut links = letter.key.as_deref().map_or_else(Links::default, |key| self.links_of(key));
         links.position = Some(format!("{}/{}/{}", letter.topic, letter.partition, letter.offset));
         let payload_bytes = letter.payload_bytes.unwrap_or(0);
+        let record = Record {
+            partition: letter.partition,
+            offset: letter.offset,
+            timestamp_ms: None,
+            key: read.record_key.as_deref(),
+            payload: read.payload.as_deref().filter(|payload| payload.len() as i64 == payload_bytes),
+            headers: Headers::from_encoded(&read.headers),
+        };
+        let event = self.checker.look(record).await;
+        let json = event.as_ref().and_then(|event| event.json.as_deref());
         Ok(LetterDetail {
             headers: Headers::from_encoded(&read.headers).iter().map(header).collect(),
             record_key: read.record_key.map(|key| Payload::of(&key, key.len() as i64, false)),
-            payload: read.payload.map(|payload| Payload::of(&payload, payload_bytes, true)),
+            payload: read.payload.map(|payload| Payload::of(&payload, payload_bytes, true).decoded(json)),
             published_at: read.published_at,
             letter,
             decision,

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     /// `streamview_decisions_total{view,action}`: operators' decisions made through this process.
     pub decisions: IntCounterVec,
+    /// `streamview_registry_requests_total{view,result}`: schemas asked for, and what came back.
+    pub registry_requests: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
     /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
@@ -74,6 +76,8 @@ pub struct Metrics {
     pub start_time: Gauge,
 }
 
+/// What can become of a question to the schema registry.
+const REGISTRY_RESULTS: [&str; 7] = ["ok", "unreachable", "denied", "failing", "foreign", "not_found", "rejected"];
 /// Reasons of `streamview_duplicates_total`.
 pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 /// Reasons of `streamview_out_of_order_total`.
@@ -112,6 +116,7 @@ impl Metrics {
             out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
             decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
+            registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             decisions_taken: counter(
                 "streamview_decisions_taken_total",
@@ -178,6 +183,9 @@ impl Metrics {
         }
         for reason in poison_reasons {
             self.dead_letters.with_label_values(&[view, reason]);
+        }
+        for result in REGISTRY_RESULTS {
+            self.registry_requests.with_label_values(&[view, result]);
         }
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);

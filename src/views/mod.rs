@@ -8,8 +8,8 @@ pub mod registry;
 use std::borrow::Cow;
 use std::future::Future;
 
-use crate::codec::Head;
-use crate::domain::poison::Poison;
+use crate::codec::{Head, avro};
+use crate::domain::poison::{Poison, Reason};
 use crate::store::{Connection, DbError};
 
 /// An event as its view read it.
@@ -79,7 +79,7 @@ pub struct LedgerRow<'a> {
     pub origin: Origin,
     /// What it did.
     pub effect: Effect,
-    /// The payload as consumed: valid JSON.
+    /// The payload as JSON: as consumed, or for Avro as [`avro::Event::json`] writes it.
     pub payload: Cow<'a, str>,
 }
 
@@ -151,13 +151,22 @@ pub trait View: Send + Sync + Sized + 'static {
     /// Constraint whose violation means that an event id is the latest of another key, if the view has one.
     const EVENT_ID_CONSTRAINT: Option<&'static str>;
 
+    /// What the view wants of Avro records; by default nothing, and Avro is refused.
+    const AVRO: avro::Shape = avro::Shape::NONE;
+
     /// The schema that holds the tables of `build`.
     fn schema(build: i32) -> String {
         format!("{}_{build}", Self::NAME)
     }
 
-    /// Reads the payload. Pure.
+    /// Reads a JSON payload. Pure.
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Self::Event<'a>>, Poison>;
+
+    /// Reads an Avro event, of which the engine has taken the fields named in [`View::AVRO`]. Pure.
+    fn parse_avro<'a>(&self, head: &Head<'a>, event: avro::Event<'a>) -> Result<Parsed<'a, Self::Event<'a>>, Poison> {
+        let _ = (head, event);
+        Err(Poison::new(Reason::UnsupportedSchema, format!("view {} reads no Avro", Self::NAME)))
+    }
 
     /// Folds one event into its key. Pure; on `Err` the state is as before. Returns how many oddities it flagged.
     fn project<'a>(

@@ -82,6 +82,7 @@ impl Service {
         let task =
             tokio::spawn(app::serve(config, vec![(registration, settings)], Only::Both, stop.clone(), Some(ready)));
         let address = addresses.await.unwrap()[0];
+        streamview::registry::client::install_tls();
         Service { address, stop, task }
     }
 

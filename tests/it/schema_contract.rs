@@ -358,5 +358,5 @@ fn only_the_reader_knows_the_key_and_the_headers() {
     assert_eq!(reason(&head), None);
     assert_eq!(reason(&Head { key: "o-2", ..head }), Some(Reason::KeyMismatch));
     assert_eq!(reason(&Head { event_type: Some("OrderCreated"), ..head }), Some(Reason::TypeMismatch));
-    assert_eq!(reason(&Head { version: 2, ..head }), Some(Reason::UnsupportedVersion));
+    assert_eq!(reason(&Head { version: 3, ..head }), Some(Reason::UnsupportedVersion));
 }

@@ -6,7 +6,6 @@ use super::{Fold, Outcome, refused_as};
 use crate::domain::decision::Decision;
 use crate::domain::poison::{Poison, Reason};
 use crate::projector::decisions::{Settled, StoredDecision, Substitute, Verdict};
-use crate::projector::decode::decode;
 use crate::projector::event_ids::Fingerprint;
 use crate::views::{Effect, LedgerRow, Origin, View};
 
@@ -43,7 +42,7 @@ impl<'a, V: View> Fold<'a, V> {
         // No event has this id: one that comes later with that number is told as a conflict.
         let event_id = format!("skipped:{key}:{to}");
         let id = Fingerprint::of(&event_id);
-        let view = self.view;
+        let view = self.decoder.view;
         let work = self.work(key);
         if work.entry.last_event_id.is_none() {
             // Nothing has happened yet, and the clock of the decision is not the order's: the beginning of time.
@@ -72,8 +71,7 @@ impl<'a, V: View> Fold<'a, V> {
     /// Consumes the record that the operator put there.
     fn substitute(&mut self, key: &'a str, next: i64, substitute: &'a Substitute) -> Result<Outcome, Poison> {
         let record = substitute.record(key);
-        let event =
-            decode(self.view, self.limits.record, self.overrules, record).outcome.map_err(|refused| refused.poison)?;
+        let event = self.decoder.decode(record).outcome.map_err(|refused| refused.poison)?;
         if (event.key, event.sequence) != (key, next) {
             let detail = format!("it is event {} of `{}`, not {next} of `{key}`", event.sequence, event.key);
             return Err(Poison::new(Reason::InvalidSequence, detail));

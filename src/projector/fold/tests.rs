@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::schemas::Schemas;
 use crate::domain::decimal::Decimal;
 use crate::projector::decisions::{Substitute, Verdict};
-use crate::projector::decode::keys_of;
+use crate::projector::decode::{Overrules, keys_of};
 use crate::projector::event_ids::EventIds;
 use crate::projector::plan::Held;
 use crate::views::orders::Orders;
@@ -195,9 +196,10 @@ impl Stored {
     /// One attempt, as `attempt.rs` makes it; `commit` false is a crash before the commit. Gives keys left to heal.
     fn attempt(&mut self, batch: &[(i64, &Sent)], heal: &[String], drain_limit: usize, commit: bool) -> Vec<String> {
         let view = Orders::new(Decimal::ZERO);
-        let overrules = Overrules::default();
+        let (overrules, schemas) = (Overrules::default(), Schemas::default());
+        let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
         let decoded: Vec<Decoded<'_, Orders>> =
-            batch.iter().map(|(offset, sent)| decode(&view, LIMITS.record, &overrules, sent.record(*offset))).collect();
+            batch.iter().map(|(offset, sent)| decoder.decode(sent.record(*offset))).collect();
         let mut keys = keys_of(&decoded);
         keys.extend(heal.iter().map(String::as_str));
         let to_drain: HashSet<&str> = decoded
@@ -216,7 +218,7 @@ impl Stored {
         let parked: HashMap<&str, Vec<StoredParked>> =
             keys.iter().map(|key| (*key, self.parked(key, whole(key), &met(key)))).collect();
         let decisions = self.decisions.clone();
-        let mut fold = Fold::new(&view, LIMITS, &overrules);
+        let mut fold = Fold::new(decoder, LIMITS);
         for key in keys {
             let rows = &parked[key];
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
@@ -344,7 +346,13 @@ fn oracle(
                 None => break,
             },
         };
-        let event = decode(&view, LIMITS.record, &Overrules::default(), sent.record(0)).outcome.unwrap();
+        let decoder = Decoder {
+            view: &view,
+            limits: LIMITS.record,
+            overrules: &Overrules::default(),
+            schemas: &Schemas::default(),
+        };
+        let event = decoder.decode(sent.record(0)).outcome.unwrap();
         let effect = match event.parsed.event {
             _ if !seen.insert(id.clone()) => Effect::Duplicate,
             None => Effect::UnknownType,

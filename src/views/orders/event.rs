@@ -1,21 +1,52 @@
-//! The order events and how they are read from JSON. Pure.
+//! The order events and how they are read, from JSON or from Avro, in every version. Pure.
 //!
-//! This is the compiled form of `schemas/json/*.schema.json`: same fields, same bounds, unknown fields allowed.
+//! This is the compiled form of `schemas/json/*.schema.json` and `schemas/avro/*.avsc`: same fields, same bounds, unknown
+//! fields allowed. What changed between versions stands in [`super::versions`].
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::codec::{Head, json};
+use crate::codec::Head;
+use crate::codec::avro;
+use crate::codec::fields::{self, Field, FieldSet, Typed};
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
 use crate::views::Parsed;
+use crate::views::orders::versions::Version;
 
 /// Most items in one `OrderCreated`.
 pub const MAX_ITEMS: usize = 10_000;
-/// Newest `x-event-version` understood.
-const NEWEST_VERSION: u32 = 1;
+/// Names of all fields, as producers write them; Avro programs know a field by its place here.
+const NAMES: [&str; 14] = [
+    "type",
+    "eventId",
+    "occurredAt",
+    "orderId",
+    "customerId",
+    "currency",
+    "items",
+    "status",
+    "itemId",
+    "sku",
+    "qty",
+    "price",
+    "taxRate",
+    "taxPercent",
+];
+
+/// What this view wants of Avro records.
+pub const AVRO: avro::Shape = avro::Shape {
+    fields: &NAMES,
+    schemas: &[
+        include_str!("../../../schemas/avro/order_created.v2.avsc"),
+        include_str!("../../../schemas/avro/order_created.avsc"),
+        include_str!("../../../schemas/avro/order_item_added.v2.avsc"),
+        include_str!("../../../schemas/avro/order_item_added.avsc"),
+        include_str!("../../../schemas/avro/order_status_changed.avsc"),
+    ],
+};
 
 /// A line of an order as the event states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,70 +86,134 @@ pub enum OrderEvent<'a> {
 
 /// Every field any of the events has, unread. `null` stays apart from a missing field.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Fields<'a> {
-    #[serde(borrow, default, deserialize_with = "present", rename = "type")]
-    event_type: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    event_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    occurred_at: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    order_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    customer_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    currency: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    items: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    item_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    sku: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    qty: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    price: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    tax_rate: Option<&'a RawValue>,
+#[serde(rename_all = "camelCase", bound = "F: Deserialize<'de>")]
+pub struct Fields<F> {
+    #[serde(default = "nothing", deserialize_with = "present", rename = "type")]
+    pub(super) event_type: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) event_id: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) occurred_at: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) order_id: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) customer_id: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) currency: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) items: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) status: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) item_id: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) sku: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) qty: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) price: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) tax_rate: Option<F>,
+    #[serde(default = "nothing", deserialize_with = "present")]
+    pub(super) tax_percent: Option<F>,
 }
 
-fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+fn nothing<F>() -> Option<F> {
+    None
 }
 
-/// Reads an order event.
+fn present<'de, F: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<F>, D::Error> {
+    F::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Fields<Typed<'a>> {
+    fn of(set: FieldSet<'a>) -> Self {
+        let mut values = [const { None }; NAMES.len()];
+        for (slot, value) in set {
+            values[usize::from(slot)] = Some(value);
+        }
+        let [
+            event_type,
+            event_id,
+            occurred_at,
+            order_id,
+            customer_id,
+            currency,
+            items,
+            status,
+            item_id,
+            sku,
+            qty,
+            price,
+            tax_rate,
+            tax_percent,
+        ] = values;
+        Fields {
+            event_type,
+            event_id,
+            occurred_at,
+            order_id,
+            customer_id,
+            currency,
+            items,
+            status,
+            item_id,
+            sku,
+            qty,
+            price,
+            tax_rate,
+            tax_percent,
+        }
+    }
+}
+
+/// Reads an order event from JSON.
 ///
 /// An unknown type is not an error: it needs only `eventId` and `occurredAt`, so that its sequence number can be
 /// consumed.
 pub fn parse<'a>(head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
     let fields = object(payload, "the value")?;
-    let event_type = event_type(head, &fields)?;
-    if head.version > NEWEST_VERSION {
-        let detail = format!("x-event-version is {}; this build knows versions up to {NEWEST_VERSION}", head.version);
-        return Err(Poison::new(Reason::UnsupportedVersion, detail));
-    }
-    let event_id = json::name("eventId", fields.event_id)?;
-    let occurred_at = json::timestamp("occurredAt", fields.occurred_at)?;
+    let event_type = event_type(head, &fields, None)?;
+    read(head, fields, event_type, |entry: &RawValue| object(entry.get(), "the item"))
+}
+
+/// Reads an order event from Avro; the same rules.
+pub fn parse_avro<'a>(head: &Head<'a>, event: avro::Event<'a>) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
+    let fields = Fields::of(event.fields);
+    let event_type = event_type(head, &fields, Some((event.record, event.is_ours)))?;
+    read(head, fields, event_type, |entry| Ok(Fields::of(entry)))
+}
+
+fn read<'a, F: Field<'a>>(
+    head: &Head<'a>,
+    fields: Fields<F>,
+    event_type: Cow<'a, str>,
+    open: impl Fn(F::Entry) -> Result<Fields<F>, Poison>,
+) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
+    let version = Version::of(head.version)?;
+    let event_id = fields::name("eventId", fields.event_id.as_ref())?;
+    let occurred_at = fields::timestamp("occurredAt", fields.occurred_at.as_ref())?;
+    let is_known = matches!(&*event_type, "OrderCreated" | "OrderItemAdded" | "OrderStatusChanged");
+    let order_id = fields.order_id.as_ref();
     let event = match &*event_type {
         "OrderCreated" => Some(OrderEvent::Created {
-            customer_id: json::name("customerId", fields.customer_id)?,
-            currency: currency(fields.currency)?,
-            items: items(fields.items)?,
+            customer_id: fields::name("customerId", fields.customer_id.as_ref())?,
+            currency: currency(fields.currency.as_ref())?,
+            items: items(version, fields.items, open)?,
         }),
-        "OrderItemAdded" => Some(OrderEvent::ItemAdded(item(&fields)?)),
-        "OrderStatusChanged" => Some(OrderEvent::StatusChanged { status: json::name("status", fields.status)? }),
+        "OrderItemAdded" => Some(OrderEvent::ItemAdded(item(version, &fields)?)),
+        "OrderStatusChanged" => {
+            Some(OrderEvent::StatusChanged { status: fields::name("status", fields.status.as_ref())? })
+        }
         _ => None,
     };
-    if event.is_some() {
-        check_order_id(head, fields.order_id)?;
+    if is_known {
+        check_order_id(head, order_id)?;
     }
     Ok(Parsed { event_id, event_type, occurred_at, event })
 }
 
-fn object<'a>(text: &'a str, what: &str) -> Result<Fields<'a>, Poison> {
+fn object<'a>(text: &'a str, what: &str) -> Result<Fields<&'a RawValue>, Poison> {
     if !text.trim_ascii_start().starts_with('{') {
         let shown: String = text.chars().take(40).collect();
         return Err(Poison::new(Reason::InvalidJson, format!("{what} is not a JSON object: {shown}")));
@@ -127,26 +222,42 @@ fn object<'a>(text: &'a str, what: &str) -> Result<Fields<'a>, Poison> {
         .map_err(|error| Poison::new(Reason::InvalidJson, format!("{what} is not valid JSON: {error}")))
 }
 
-fn event_type<'a>(head: &Head<'a>, fields: &Fields<'a>) -> Result<Cow<'a, str>, Poison> {
-    let in_payload = match fields.event_type {
-        Some(_) => Some(json::name("type", fields.event_type)?),
+/// The type that field, header and record name agree on. The name of an Avro record counts against the others only
+/// if it is one of ours: an envelope may be called anything.
+fn event_type<'a, F: Field<'a>>(
+    head: &Head<'a>,
+    fields: &Fields<F>,
+    record: Option<(&'a str, bool)>,
+) -> Result<Cow<'a, str>, Poison> {
+    let in_payload = match &fields.event_type {
+        Some(field) if record.is_some() && field.is_null() => None,
+        Some(_) => Some(fields::name("type", fields.event_type.as_ref())?),
         None => None,
     };
-    match (in_payload, head.event_type) {
-        (None, None | Some("")) => {
-            Err(Poison::new(Reason::MissingType, "neither field type nor header x-event-type is there"))
-        }
-        (None, Some(header)) => Ok(Cow::Borrowed(header)),
+    let in_header = head.event_type.filter(|text| !text.is_empty());
+    let stated = match (in_payload, in_header) {
         (Some(field), Some(header)) if field != header => {
-            let detail = format!("field type is `{field}` but header x-event-type is `{header}`");
-            Err(Poison::new(Reason::TypeMismatch, detail))
+            return Err(mismatch(&format!("field type is `{field}`"), "header x-event-type", header));
         }
-        (Some(field), _) => Ok(field),
+        (Some(field), _) => Some(field),
+        (None, header) => header.map(Cow::Borrowed),
+    };
+    match (stated, record) {
+        (Some(stated), Some((name, true))) if stated != name => {
+            Err(mismatch(&format!("the event says `{stated}`"), "its Avro record", name))
+        }
+        (Some(stated), _) => Ok(stated),
+        (None, Some((name, _))) => Ok(Cow::Borrowed(name)),
+        (None, None) => Err(Poison::new(Reason::MissingType, "neither field type nor header x-event-type is there")),
     }
 }
 
-fn check_order_id(head: &Head<'_>, raw: Option<&RawValue>) -> Result<(), Poison> {
-    let order_id = json::name("orderId", raw)?;
+fn mismatch(one: &str, other: &str, name: &str) -> Poison {
+    Poison::new(Reason::TypeMismatch, format!("{one} but {other} is `{name}`"))
+}
+
+fn check_order_id<'a, F: Field<'a>>(head: &Head<'_>, field: Option<&F>) -> Result<(), Poison> {
+    let order_id = fields::name("orderId", field)?;
     if order_id == head.key {
         return Ok(());
     }
@@ -154,43 +265,44 @@ fn check_order_id(head: &Head<'_>, raw: Option<&RawValue>) -> Result<(), Poison>
     Err(Poison::new(Reason::KeyMismatch, detail))
 }
 
-fn currency<'a>(raw: Option<&'a RawValue>) -> Result<Cow<'a, str>, Poison> {
-    let text = json::text("currency", raw)?;
+fn currency<'a, F: Field<'a>>(field: Option<&F>) -> Result<Cow<'a, str>, Poison> {
+    let text = fields::text("currency", field)?;
     if text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Ok(text);
     }
-    Err(json::violation("currency", raw, "three upper-case letters (ISO 4217)"))
+    Err(fields::violation("currency", field, "three upper-case letters (ISO 4217)"))
 }
 
-fn items<'a>(raw: Option<&'a RawValue>) -> Result<Vec<Item<'a>>, Poison> {
-    let expected = "an array of at most 10000 items";
-    let Some(value) = raw else { return Err(json::violation("items", raw, expected)) };
-    let list: Vec<&RawValue> =
-        serde_json::from_str(value.get()).map_err(|_| json::violation("items", raw, expected))?;
-    if list.len() > MAX_ITEMS {
-        return Err(json::violation("items", raw, expected));
-    }
+fn items<'a, F: Field<'a>>(
+    version: Version,
+    field: Option<F>,
+    open: impl Fn(F::Entry) -> Result<Fields<F>, Poison>,
+) -> Result<Vec<Item<'a>>, Poison> {
+    let refused = |shown: Option<String>| {
+        let shown = shown.unwrap_or_else(|| "missing".to_owned());
+        let detail = format!("field items is {shown}; expected an array of at most {MAX_ITEMS} items");
+        Poison::new(Reason::SchemaViolation, detail)
+    };
+    let Some(field) = field else { return Err(refused(None)) };
+    let shown = field.shown();
+    let Some(list) = field.entries().filter(|list| list.len() <= MAX_ITEMS) else { return Err(refused(Some(shown))) };
     let mut items = Vec::with_capacity(list.len());
     for (index, entry) in list.into_iter().enumerate() {
         let in_items =
             |poison: Poison| Poison::new(Reason::SchemaViolation, format!("items[{index}]: {}", poison.detail));
-        let fields = object(entry.get(), "the item").map_err(in_items)?;
-        items.push(item(&fields).map_err(in_items)?);
+        let fields = open(entry).map_err(in_items)?;
+        items.push(item(version, &fields).map_err(in_items)?);
     }
     Ok(items)
 }
 
-fn item<'a>(fields: &Fields<'a>) -> Result<Item<'a>, Poison> {
-    let tax_rate = match fields.tax_rate {
-        Some(raw) if raw.get() != "null" => Some(json::decimal("taxRate", fields.tax_rate)?),
-        _ => None,
-    };
+fn item<'a, F: Field<'a>>(version: Version, fields: &Fields<F>) -> Result<Item<'a>, Poison> {
     Ok(Item {
-        item_id: json::name("itemId", fields.item_id)?,
-        sku: json::name("sku", fields.sku)?,
-        qty: json::decimal("qty", fields.qty)?,
-        price: json::decimal("price", fields.price)?,
-        tax_rate,
+        item_id: fields::name("itemId", fields.item_id.as_ref())?,
+        sku: fields::name("sku", fields.sku.as_ref())?,
+        qty: fields::decimal("qty", fields.qty.as_ref())?,
+        price: fields::decimal("price", fields.price.as_ref())?,
+        tax_rate: version.tax_rate(fields)?,
     })
 }
 
@@ -251,6 +363,6 @@ mod tests {
             assert_eq!(refusal(HEAD, &CREATED.replacen(from, to, 1)), Reason::SchemaViolation, "{from} -> {to}");
         }
         assert_eq!(refusal(Head { key: "o-2", ..HEAD }, CREATED), Reason::KeyMismatch);
-        assert_eq!(refusal(Head { version: 2, ..HEAD }, CREATED), Reason::UnsupportedVersion);
+        assert_eq!(refusal(Head { version: 3, ..HEAD }, CREATED), Reason::UnsupportedVersion);
     }
 }

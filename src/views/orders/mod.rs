@@ -5,8 +5,9 @@ pub mod event;
 pub mod project;
 pub mod queries;
 pub mod rows;
+pub mod versions;
 
-use crate::codec::Head;
+use crate::codec::{Head, avro};
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::Poison;
 use crate::store::{Connection, DbError};
@@ -45,9 +46,14 @@ impl View for Orders {
     const NAME: &'static str = "orders";
     const EVENT_TYPES: &'static [&'static str] = &["OrderCreated", "OrderItemAdded", "OrderStatusChanged"];
     const EVENT_ID_CONSTRAINT: Option<&'static str> = Some("orders_dedup_event_id");
+    const AVRO: avro::Shape = event::AVRO;
 
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
         event::parse(head, payload)
+    }
+
+    fn parse_avro<'a>(&self, head: &Head<'a>, event: avro::Event<'a>) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
+        event::parse_avro(head, event)
     }
 
     fn project<'a>(

@@ -34,6 +34,7 @@ impl Instance {
             .stderr(file)
             .spawn()
             .unwrap();
+        streamview::registry::client::install_tls();
         Instance { child: Mutex::new(child), address, http: Client::new(), log }
     }
 

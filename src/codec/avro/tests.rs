@@ -1,0 +1,208 @@
+//! Bodies written by `apache_avro` are read as what they say, and hostile ones are refused within bounds.
+
+use apache_avro::types::Value;
+use apache_avro::writer::datum::GenericDatumWriter;
+use apache_avro::{Decimal as AvroDecimal, Schema};
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::fields::{Field, Typed};
+use crate::domain::poison::Reason;
+
+const SHAPE: Shape = Shape {
+    fields: &["id", "amount", "at", "note", "rows", "size"],
+    schemas: &[r#"{"type":"record","name":"Made","namespace":"ours","aliases":["Created"],"fields":[
+        {"name":"id","type":"string"},
+        {"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":20,"scale":2},"aliases":["sum"]},
+        {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}},
+        {"name":"note","type":["null","string"],"default":null},
+        {"name":"size","type":"long","default":7},
+        {"name":"rows","type":{"type":"array","items":{"type":"record","name":"Row","fields":[
+            {"name":"id","type":"string"},{"name":"size","type":"long","default":3}]}},"default":[]}]}"#],
+};
+
+fn compile(schema: &str) -> Program {
+    Program::compile(&Reader::new(SHAPE), schema, &[]).unwrap()
+}
+
+fn encode(schema: &str, value: Value) -> Vec<u8> {
+    let schema = Schema::parse_str(schema).unwrap();
+    GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap()
+}
+
+fn record(fields: Vec<(&str, Value)>) -> Value {
+    Value::Record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn field<'e, 'a>(event: &'e Event<'a>, name: &str) -> Option<&'e Typed<'a>> {
+    let slot = SHAPE.fields.iter().position(|field| *field == name).unwrap() as u8;
+    event.fields.iter().find(|(known, _)| *known == slot).map(|(_, value)| value)
+}
+
+/// The one field of a record, as typed and as JSON.
+fn one(field_type: &str, value: Value) -> Result<(String, String), Reason> {
+    let schema = format!(r#"{{"type":"record","name":"Other","fields":[{{"name":"amount","type":{field_type}}}]}}"#);
+    let program = compile(&schema);
+    let body = encode(&schema, record(vec![("amount", value)]));
+    let event = program.read(&body).map_err(|poison| poison.reason)?;
+    Ok((field(&event, "amount").unwrap().shown(), event.json.replacen(r#"{"amount":"#, "", 1).replacen('}', "", 1)))
+}
+
+fn decimal(bytes: &[u8]) -> Value {
+    Value::Decimal(AvroDecimal::from(bytes))
+}
+
+#[test]
+fn a_record_of_another_writer_is_resolved_by_alias_and_default() {
+    let schema = r#"{"type":"record","name":"Created","fields":[
+        {"name":"extra","type":{"type":"map","values":"int"}},
+        {"name":"sum","type":{"type":"fixed","name":"Sum","size":4,"logicalType":"decimal","precision":9,"scale":3}},
+        {"name":"id","type":"string"},
+        {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}},
+        {"name":"rows","type":["null",{"type":"array","items":{"type":"record","name":"Row","fields":[
+            {"name":"id","type":"string"},{"name":"more","type":"boolean"}]}}]}]}"#;
+    let row = |id: &str| record(vec![("id", Value::String(id.into())), ("more", Value::Boolean(true))]);
+    let value = record(vec![
+        ("extra", Value::Map([("a".to_owned(), Value::Int(-1))].into())),
+        ("sum", decimal(&[0xff, 0xff, 0xfb, 0x2e])),
+        ("id", Value::String("x\"1".into())),
+        ("at", Value::TimestampMillis(1_500)),
+        ("rows", Value::Union(1, Box::new(Value::Array(vec![row("r1"), row("r2")])))),
+    ]);
+    let (program, body) = (compile(schema), encode(schema, value));
+    let event = program.read(&body).unwrap();
+    assert_eq!((event.record, event.is_ours), ("Made", true));
+    assert_eq!(field(&event, "id"), Some(&Typed::Text("x\"1")));
+    assert_eq!(field(&event, "amount").unwrap().decimal().unwrap().to_string(), "-1.234");
+    assert_eq!(field(&event, "at").unwrap().micros(), Some(1_500_000));
+    assert_eq!((field(&event, "note"), field(&event, "size")), (Some(&Typed::Null), Some(&Typed::Integer(7))));
+    let Some(Typed::Rows(rows)) = field(&event, "rows") else { panic!("no rows") };
+    assert_eq!(rows[1], vec![(5, Typed::Integer(3)), (0, Typed::Text("r2"))]);
+    assert_eq!(
+        event.json,
+        r#"{"extra":{"a":-1},"sum":"-1.234","id":"x\"1","at":"1970-01-01T00:00:01.5Z","rows":[{"id":"r1","more":true},{"id":"r2","more":true}]}"#
+    );
+}
+
+#[test]
+fn each_kind_of_value_has_its_field_and_its_json() {
+    let typed = |field_type: &str, value| one(field_type, value).unwrap();
+    let pair = |shown: &str, json: &str| (shown.to_owned(), json.to_owned());
+    let bytes = |scale| format!(r#"{{"type":"bytes","logicalType":"decimal","precision":60,"scale":{scale}}}"#);
+    assert_eq!(typed("\"int\"", Value::Int(-7)), pair("-7", "-7"));
+    assert_eq!(typed("\"long\"", Value::Long(i64::MIN)), pair("-9223372036854775808", "-9223372036854775808"));
+    assert_eq!(typed(&bytes(0), decimal(&[5])), pair("5", "\"5\""));
+    assert_eq!(typed(&bytes(3), decimal(&[0xff])), pair("-0.001", "\"-0.001\""));
+    // 10^20 at a scale of 20 is 1; its zeros count in the history only.
+    let one_at_20 = 100_000_000_000_000_000_000i128.to_be_bytes();
+    assert_eq!(typed(&bytes(20), decimal(&one_at_20)), pair("1.000000000000", "\"1.00000000000000000000\""));
+    let huge = [&[0x80][..], &[0; 19]].concat(); // -2^159
+    assert_eq!(
+        typed(&bytes(1), decimal(&huge)),
+        pair("a decimal of more digits", "\"-73075081866545145910184241635814150982796627148.8\"")
+    );
+    assert_eq!(typed("\"double\"", Value::Double(0.1)), pair("a double, which is not exact", "0.1"));
+    assert_eq!(typed("\"float\"", Value::Float(0.1)).1, "0.1");
+    assert_eq!(typed("\"double\"", Value::Double(f64::NAN)).1, "\"NaN\"");
+    assert_eq!(typed("\"bytes\"", Value::Bytes(vec![0, 255])).1, "\"AP8=\"");
+    assert_eq!(typed(r#"{"type":"int","logicalType":"date"}"#, Value::Date(-1)).1, "\"1969-12-31\"");
+    assert_eq!(
+        typed(r#"{"type":"enum","name":"E","symbols":["A","B"]}"#, Value::Enum(1, "B".into())),
+        pair("\"B\"", "\"B\"")
+    );
+    assert_eq!(typed(r#"{"type":"array","items":"null"}"#, Value::Array(vec![Value::Null; 2])).1, "[null,null]");
+    let nanos = r#"{"type":"long","logicalType":"timestamp-nanos"}"#;
+    assert_eq!(typed(nanos, Value::TimestampNanos(1_999)).1, "\"1970-01-01T00:00:00.000001999Z\"");
+    assert_eq!(one("\"string\"", Value::String("a\0b".into())), Err(Reason::Unrepresentable));
+}
+
+#[test]
+fn one_topic_may_carry_a_union_of_records() {
+    let schema = r#"[{"type":"record","name":"A","fields":[{"name":"id","type":"string"}]},
+        {"type":"record","name":"Made","fields":[{"name":"size","type":"int"}]}]"#;
+    let program = compile(schema);
+    let event = program.read(&[2, 84]).unwrap();
+    assert_eq!((event.record, event.json.as_str()), ("Made", r#"{"size":42}"#));
+    assert_eq!(program.read(&[4, 84]).unwrap_err().reason, Reason::InvalidAvro);
+}
+
+#[test]
+fn schemas_without_records_and_with_open_ends_are_unsupported() {
+    let refused = |schema: &str| Program::compile(&Reader::new(SHAPE), schema, &[]).is_err();
+    assert!(refused("\"string\""));
+    assert!(refused(r#"["null",{"type":"record","name":"A","fields":[]}]"#));
+    assert!(refused(r#"{"type":"record","name":"A","fields":[{"name":"b","type":"Missing"}]}"#));
+    assert!(refused("{"));
+    let reference = r#"{"type":"record","name":"Missing","fields":[{"name":"c","type":"int"}]}"#.to_owned();
+    let schema = r#"{"type":"record","name":"A","fields":[{"name":"b","type":"Missing"}]}"#;
+    assert!(Program::compile(&Reader::new(SHAPE), schema, &[reference]).is_ok());
+}
+
+const RECURSIVE: &str = r#"{"type":"record","name":"Made","fields":[{"name":"note","type":["null","Made"]},
+    {"name":"rows","type":{"type":"array","items":{"type":"record","name":"Row","fields":[]}}},
+    {"name":"id","type":{"type":"map","values":"string"}}]}"#;
+
+#[test]
+fn lies_about_lengths_and_depths_are_refused_within_bounds() {
+    let program = compile(RECURSIVE);
+    let reason = |body: &[u8]| program.read(body).unwrap_err().reason;
+    assert_eq!(program.read(&[0, 0, 0]).unwrap().json, r#"{"note":null,"rows":[],"id":{}}"#);
+    assert_eq!(reason(&[2; 100]), Reason::NestingTooDeep);
+    // A list of 2^62 rows that take no bytes.
+    let long = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
+    assert_eq!(reason(&[&[0][..], &long].concat()), Reason::Unrepresentable);
+    // The same as a negative count, with a size in bytes.
+    let negative = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    assert_eq!(reason(&[&[0][..], &negative, &[0]].concat()), Reason::Unrepresentable);
+    assert_eq!(reason(&[0xff; 12]), Reason::InvalidAvro); // a number of more than 64 bits
+    assert_eq!(reason(&[&[0, 0, 2][..], &long].concat()), Reason::InvalidAvro); // a key longer than the body
+    assert_eq!(reason(&[0, 0, 2, 1]), Reason::InvalidAvro); // a key of length -1
+    assert_eq!(reason(&[0, 0]), Reason::InvalidAvro);
+    assert_eq!(reason(&[0, 0, 0, 0]), Reason::InvalidAvro);
+}
+
+/// The magnitude's digits, one multiplication by 256 after the other.
+fn by_hand(bytes: &[u8]) -> String {
+    let is_negative = bytes[0] >= 0x80;
+    let mut digits: Vec<u32> = vec![0]; // least significant first
+    let mut shift_in = |factor: u32, add: u32| {
+        let mut carry = add;
+        for digit in &mut digits {
+            let value = *digit * factor + carry;
+            (*digit, carry) = (value % 10, value / 10);
+        }
+        while carry > 0 {
+            digits.push(carry % 10);
+            carry /= 10;
+        }
+    };
+    for byte in bytes {
+        shift_in(256, u32::from(if is_negative { !*byte } else { *byte }));
+    }
+    shift_in(1, u32::from(is_negative)); // two's complement
+    let text: String = digits.iter().rev().map(u32::to_string).collect();
+    text.trim_start_matches('0').to_owned()
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic_nor_grow_beyond_the_bound(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for schema in [RECURSIVE, SHAPE.schemas[0]] {
+            if let Ok(event) = compile(schema).read(&body) {
+                prop_assert!(event.json.len() <= 64 * 1024 + 33 * body.len() + 200);
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&event.json).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn long_decimals_are_written_digit_for_digit(bytes in proptest::collection::vec(any::<u8>(), 1..40), scale in 0usize..30) {
+        let field_type = format!(r#"{{"type":"bytes","logicalType":"decimal","precision":95,"scale":{scale}}}"#);
+        let (_, json) = one(&field_type, decimal(&bytes)).unwrap();
+        let digits = json.trim_matches('"').replace('.', "");
+        let expected = by_hand(&bytes);
+        let shown = digits.trim_start_matches('-').trim_start_matches('0');
+        prop_assert_eq!(shown, expected);
+        prop_assert_eq!(digits.starts_with('-'), bytes[0] >= 0x80);
+    }
+}

@@ -1,0 +1,34 @@
+//! What the ids of framed records mean, as known when a batch is read. Filled by the registry's client; plain data here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::codec::avro::Program;
+use crate::domain::poison::Poison;
+
+/// A schema that a record was written with.
+#[derive(Debug, Clone)]
+pub enum WriterSchema {
+    /// JSON Schema: the body is JSON text.
+    Json,
+    /// Avro, compiled for the view.
+    Avro(Arc<Program>),
+    /// Nothing that an event could be read with, and why.
+    Refused(Poison),
+}
+
+/// The schemas that the framed records of a batch name.
+#[derive(Debug, Clone, Default)]
+pub struct Schemas(HashMap<u32, WriterSchema>);
+
+impl Schemas {
+    /// Adds a schema.
+    pub fn insert(&mut self, id: u32, schema: WriterSchema) {
+        self.0.insert(id, schema);
+    }
+
+    /// The schema with that id, if it was looked up.
+    pub fn get(&self, id: u32) -> Option<&WriterSchema> {
+        self.0.get(&id)
+    }
+}

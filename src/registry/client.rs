@@ -1,0 +1,233 @@
+//! Asks a registry with Confluent's REST interface and says whose fault a bad answer is. No retries, no cache.
+
+use std::fs;
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::{Certificate, Client, Method, StatusCode, redirect};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::config::SchemaRegistrySettings;
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// Most schemas that one refers to, directly or not.
+const MAX_REFERENCES: usize = 64;
+
+/// What came instead of what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No connection, or no whole answer in time.
+    #[error("the schema registry at {0} does not answer: {1}")]
+    Unreachable(String, String),
+    /// 401 or 403: our credentials are wrong, and may be right after a change over there.
+    #[error("the schema registry refuses us ({0}); check schema_registry.username, password or bearer_token")]
+    Denied(u16),
+    /// 429, any 5xx, or another status that says nothing of what was asked for.
+    #[error("the schema registry answers {0}: {1}")]
+    Failing(u16, String),
+    /// Not what a registry says: a proxy's page, for example.
+    #[error("what answers at {0} does not speak as a schema registry: {1}")]
+    Foreign(String, String),
+    /// A healthy registry's explicit no, with its error code (40401, 40402, 40403).
+    #[error("the schema registry says {0}: {1}")]
+    NotFound(u32, String),
+    /// A healthy registry does not take what was sent (409, 422), with its error code.
+    #[error("{1} (error {0})")]
+    Rejected(u32, String),
+}
+
+impl Fault {
+    /// The short name in the metric.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Fault::Unreachable(..) => "unreachable",
+            Fault::Denied(_) => "denied",
+            Fault::Failing(..) => "failing",
+            Fault::Foreign(..) => "foreign",
+            Fault::NotFound(..) => "not_found",
+            Fault::Rejected(..) => "rejected",
+        }
+    }
+}
+
+/// A schema as the registry has it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registered {
+    /// `AVRO`, `JSON` or `PROTOBUF`.
+    #[serde(default = "avro")]
+    pub schema_type: String,
+    /// Its text.
+    pub schema: String,
+    /// What it refers to.
+    #[serde(default)]
+    references: Vec<Reference>,
+}
+
+fn avro() -> String {
+    "AVRO".to_owned()
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Reference {
+    subject: String,
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error_code: u32,
+    #[serde(default)]
+    message: String,
+}
+
+/// A client of one registry.
+#[derive(Debug, Clone)]
+pub struct RegistryClient {
+    http: Client,
+    base: String,
+    /// The base without credentials, for people.
+    shown: String,
+    settings: SchemaRegistrySettings,
+}
+
+impl RegistryClient {
+    /// A client; nothing is asked yet. An error is one of the settings'.
+    pub fn new(settings: &SchemaRegistrySettings) -> Result<Self> {
+        Ok(RegistryClient {
+            http: builder(settings)?.build().context("cannot set up the client of the schema registry")?,
+            base: settings.url.expose().trim_end_matches('/').to_owned(),
+            shown: settings.url.to_string(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// The schema with that id.
+    pub async fn schema(&self, id: u32) -> Result<Registered, Fault> {
+        self.get(&format!("/schemas/ids/{id}")).await
+    }
+
+    /// The texts of everything that `schema` refers to, what is referred to first.
+    pub async fn references(&self, schema: &Registered) -> Result<Vec<String>, Fault> {
+        let mut wanted = schema.references.clone();
+        let mut known: Vec<(String, u32)> = Vec::new();
+        let mut texts = Vec::new();
+        while let Some(Reference { subject, version }) = wanted.pop() {
+            if known.contains(&(subject.clone(), version)) {
+                continue;
+            }
+            if known.len() == MAX_REFERENCES {
+                let detail = format!("a schema refers to more than {MAX_REFERENCES} others");
+                return Err(Fault::Foreign(self.shown.clone(), detail));
+            }
+            let found: Registered = self.get(&format!("/subjects/{}/versions/{version}", escape(&subject))).await?;
+            known.push((subject, version));
+            wanted.extend(found.references);
+            texts.push(found.schema);
+        }
+        texts.reverse();
+        Ok(texts)
+    }
+
+    /// `GET path`, its answer as JSON.
+    pub async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, Fault> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Any request, its answer as JSON.
+    pub async fn send<T: for<'de> Deserialize<'de>>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Fault> {
+        let (status, answer) = self.exchange(method, path, body).await?;
+        let refusal: Option<Refusal> = serde_json::from_slice(&answer).ok();
+        match (status.as_u16(), refusal) {
+            (200..=299, _) => serde_json::from_slice(&answer)
+                .map_err(|error| Fault::Foreign(self.shown.clone(), format!("{status}, but {error}"))),
+            (401 | 403, _) => Err(Fault::Denied(status.as_u16())),
+            // Only its own words count: a 404 may as well be a proxy's, or of a wrong path.
+            (404, Some(Refusal { error_code: code @ 40401..=40403, message })) => Err(Fault::NotFound(code, message)),
+            (409 | 422, Some(Refusal { error_code, message })) => Err(Fault::Rejected(error_code, message)),
+            (code @ (429 | 500..), refusal) => {
+                Err(Fault::Failing(code, refusal.map_or_else(|| status.to_string(), |refusal| refusal.message)))
+            }
+            _ => Err(Fault::Foreign(self.shown.clone(), status.to_string())),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Vec<u8>), Fault> {
+        let away = |error: reqwest::Error| {
+            // Without the URL, which may hold a password; with the innermost cause, which says what happened.
+            let error = error.without_url();
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            Fault::Unreachable(self.shown.clone(), cause.to_string())
+        };
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        request = request.header("accept", "application/vnd.schemaregistry.v1+json, application/json");
+        let settings = &self.settings;
+        if !settings.bearer_token.is_empty() {
+            request = request.bearer_auth(settings.bearer_token.expose());
+        } else if !settings.username.is_empty() {
+            request = request.basic_auth(&settings.username, Some(settings.password.expose()));
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/vnd.schemaregistry.v1+json").body(body.to_string());
+        }
+        let mut response = request.send().await.map_err(away)?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(away)? {
+            answer.extend_from_slice(&chunk);
+            if answer.len() > MAX_ANSWER {
+                let detail = format!("an answer of more than {MAX_ANSWER} bytes");
+                return Err(Fault::Foreign(self.shown.clone(), detail));
+            }
+        }
+        Ok((response.status(), answer))
+    }
+}
+
+/// Letters that may stand in a path as they are; a subject may hold any other.
+fn escape(subject: &str) -> String {
+    use std::fmt::Write;
+    subject.bytes().fold(String::new(), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            write!(path, "%{byte:02X}").expect("a String takes everything");
+        }
+        path
+    })
+}
+
+fn builder(settings: &SchemaRegistrySettings) -> Result<reqwest::ClientBuilder> {
+    install_tls();
+    let timeout = Duration::from_millis(settings.timeout_ms);
+    // A redirect could take credentials elsewhere; a registry sends none.
+    let builder = Client::builder().timeout(timeout).redirect(redirect::Policy::none());
+    if settings.ca_file.is_empty() {
+        return Ok(builder);
+    }
+    let file = &settings.ca_file;
+    let pem = fs::read(file).with_context(|| format!("cannot read schema_registry.ca_file = {file}"))?;
+    let certificates = Certificate::from_pem_bundle(&pem)
+        .with_context(|| format!("schema_registry.ca_file = {file} holds no PEM certificates"))?;
+    Ok(builder.tls_certs_only(certificates))
+}
+
+/// Chooses the cryptography of TLS for this process. Needed before any HTTP client is made; later calls do nothing.
+pub fn install_tls() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("somebody else chose the cryptography of TLS before");
+        }
+    });
+}

@@ -1,0 +1,156 @@
+//! The schemas of framed records, for one view: cached when the registry has given them, compiled once.
+//!
+//! Only good answers are kept, and for as long as there is room: an id never changes its meaning. Whatever else the
+//! registry says is asked again with the next attempt.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use lru::LruCache;
+
+use crate::codec;
+use crate::codec::avro::{Program, Reader, Shape};
+use crate::codec::schemas::{Schemas, WriterSchema};
+use crate::config::{NotFoundPolicy, SchemaRegistrySettings};
+use crate::domain::poison::{Poison, Reason};
+use crate::failure::Failure;
+use crate::projector::decisions::Verdict;
+use crate::registry::client::{Fault, RegistryClient};
+use crate::store::control::{DecisionsByKey, ParkedByKey};
+use crate::telemetry::metrics::Metrics;
+
+/// Most compiled schemas in memory.
+const MAX_SCHEMAS: NonZeroUsize = NonZeroUsize::new(1_000).expect("is not 0");
+/// Most ids remembered as not found; beyond that their time of grace begins again.
+const MAX_MISSING: NonZeroUsize = NonZeroUsize::new(1_000).expect("is not 0");
+
+/// Finds the schemas of framed records.
+pub struct SchemaSource {
+    view: &'static str,
+    /// None: no registry is configured.
+    client: Option<RegistryClient>,
+    reader: Reader,
+    grace: Duration,
+    policy: NotFoundPolicy,
+    metrics: Arc<Metrics>,
+    memory: Mutex<Memory>,
+}
+
+struct Memory {
+    found: LruCache<u32, WriterSchema>,
+    /// Since when a healthy registry has said that it does not know the id.
+    missing: LruCache<u32, Instant>,
+}
+
+impl SchemaSource {
+    /// For a view that wants `shape`. An error is one of the settings'.
+    pub fn new(
+        view: &'static str,
+        shape: Shape,
+        settings: &SchemaRegistrySettings,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
+        let client = if settings.url.is_empty() { None } else { Some(RegistryClient::new(settings)?) };
+        Ok(SchemaSource {
+            view,
+            client,
+            reader: Reader::new(shape),
+            grace: Duration::from_millis(settings.not_found_grace_ms),
+            policy: settings.not_found,
+            metrics,
+            memory: Mutex::new(Memory { found: LruCache::new(MAX_SCHEMAS), missing: LruCache::new(MAX_MISSING) }),
+        })
+    }
+
+    /// What the id of a record at that position means.
+    pub async fn find(&self, id: u32, partition: i32, offset: i64) -> Result<WriterSchema, Failure> {
+        if let Some(known) = self.memory().found.get(&id) {
+            return Ok(known.clone());
+        }
+        let place = format!("schema {id} of the record at partition {partition}, offset {offset}");
+        let Some(client) = &self.client else {
+            return Err(Failure::halt(
+                "schema_registry_missing",
+                format!("{place} is wanted, and no registry is configured"),
+                "set schema_registry.url (and credentials, if it asks for any), then restart",
+            ));
+        };
+        let answer = fetch(client, &self.reader, id).await;
+        let result = answer.as_ref().err().map_or("ok", Fault::as_str);
+        self.metrics.registry_requests.with_label_values(&[self.view, result]).inc();
+        match answer {
+            Ok(schema) => {
+                tracing::info!(view = self.view, schema_id = id, "schema fetched");
+                let mut memory = self.memory();
+                memory.missing.pop(&id);
+                memory.found.put(id, schema.clone());
+                Ok(schema)
+            }
+            Err(Fault::NotFound(code, message)) => self.missing(id, &place, code, &message),
+            Err(fault) => Err(Failure::RegistryAway(format!("{fault}; {place} is wanted"))),
+        }
+    }
+
+    /// A healthy registry does not know the id: perhaps not yet.
+    fn missing(&self, id: u32, place: &str, code: u32, message: &str) -> Result<WriterSchema, Failure> {
+        let since = *self.memory().missing.get_or_insert(id, Instant::now);
+        let detail = format!("{place} is not in the registry: {code} {message}");
+        if since.elapsed() < self.grace {
+            return Err(Failure::RegistryAway(detail));
+        }
+        match self.policy {
+            NotFoundPolicy::Halt => Err(Failure::halt(
+                "schema_not_found",
+                detail,
+                "register the schema under that id or point schema_registry.url at the registry that has it, then \
+                 restart; or set schema_registry.not_found = dead_letter",
+            )),
+            NotFoundPolicy::DeadLetter => Ok(WriterSchema::Refused(Poison::new(Reason::SchemaNotFound, detail))),
+        }
+    }
+
+    /// `schemas`, and those of records that were loaded whole: parked ones, and what operators put in place of others.
+    pub async fn with_stored(
+        &self,
+        schemas: &Schemas,
+        parked: &ParkedByKey,
+        decisions: &DecisionsByKey,
+    ) -> Result<Schemas, Failure> {
+        let mut all = schemas.clone();
+        let parked = parked.values().flatten().filter_map(|row| Some((&row.body.as_ref()?.0, row.origin)));
+        let substitutes = decisions.values().flatten().filter_map(|decision| match &decision.verdict {
+            Verdict::Take(substitute) => Some((&substitute.payload, substitute.origin)),
+            Verdict::Skip => None,
+        });
+        for (payload, origin) in parked.chain(substitutes) {
+            let Some(frame) = codec::frame(payload) else { continue };
+            if all.get(frame.schema_id).is_none() {
+                let schema = self.find(frame.schema_id, origin.partition, origin.offset).await?;
+                all.insert(frame.schema_id, schema);
+            }
+        }
+        Ok(all)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn fetch(client: &RegistryClient, reader: &Reader, id: u32) -> Result<WriterSchema, Fault> {
+    let refused = |detail: String| WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail));
+    let schema = client.schema(id).await?;
+    match schema.schema_type.as_str() {
+        "JSON" => Ok(WriterSchema::Json),
+        "AVRO" => {
+            let references = client.references(&schema).await?;
+            Ok(match Program::compile(reader, &schema.schema, &references) {
+                Ok(program) => WriterSchema::Avro(Arc::new(program)),
+                Err(why) => refused(format!("schema {id} cannot be read: {why}")),
+            })
+        }
+        other => Ok(refused(format!("schema {id} is {other}; Avro and JSON Schema are read"))),
+    }
+}
