@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
+use crate::projector::compaction::CompactionCheck;
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
@@ -37,6 +38,8 @@ pub struct ViewContext {
     pub settings: ProjectorSettings,
     /// Watches the log's identity.
     pub guard: LogGuard,
+    /// Whether the broker compacts the topic.
+    pub compaction: CompactionCheck,
     /// Schemas of framed records.
     pub schemas: SchemaSource,
     /// Wakes the relay after a commit with dead letters.

@@ -16,6 +16,7 @@ use crate::failure::Backoff;
 use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
 use crate::platforms::kafka::producer::Publisher;
+use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
@@ -97,6 +98,7 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         database: config.database.clone(),
         settings: config.projector.clone(),
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
+        compaction: CompactionCheck::default(),
         schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),

@@ -7,12 +7,14 @@ mod log_identity;
 mod outage;
 mod ownership;
 mod shutdown;
+mod transactions;
 mod unreadable;
 
 mod conformance;
 mod contract;
 mod counter;
 mod decisions;
+mod dlq;
 mod poison;
 mod projection;
 mod repair;
