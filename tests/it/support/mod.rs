@@ -4,6 +4,7 @@
 pub mod instance;
 pub mod load;
 pub mod orders;
+pub mod registry;
 pub mod servers;
 pub mod world;
 
