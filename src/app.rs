@@ -45,7 +45,7 @@ pub async fn serve(
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
-    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, pool.clone(), writers.clone()));
+    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, &metrics, (pool.clone(), writers.clone())));
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),

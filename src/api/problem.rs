@@ -88,6 +88,9 @@ codes! {
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for something else"
         "The same key came before with another path, body or query. Nothing was done this time."
         "Use a new key for each thing that is to be done, and the same key only to repeat a call.";
+    SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
+        "The record names a schema that only the registry knows, so it cannot be checked now. Nothing was changed."
+        "Repeat after `Retry-After` seconds; `detail` says what the registry answered.";
     HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
         "The key waits for no event: it never was held, or it goes on by now."
         "`GET /ops/held` lists those that wait.";
@@ -124,9 +127,6 @@ codes! {
     DATABASE_UNAVAILABLE = "database_unavailable" SERVICE_UNAVAILABLE "The database does not answer"
         "The service cannot reach its database at the moment. It reconnects by itself."
         "Repeat after `Retry-After` seconds. Operators: `/readyz` and the log say why.";
-    SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
-        "The record is framed with a schema that is not known here yet, and the registry cannot be asked at the moment."
-        "Repeat after `Retry-After` seconds. Operators: mend the registry, or the settings under `schema_registry`.";
     DATABASE_BUSY = "database_busy" SERVICE_UNAVAILABLE "Every database connection is in use"
         "More reads are running than `database.read_pool_size` allows, for longer than a read may wait."
         "Repeat after `Retry-After` seconds with fewer requests at once.";
@@ -311,7 +311,6 @@ impl From<DeskError> for Problem {
     fn from(error: DeskError) -> Self {
         let refusal = match error {
             DeskError::Database(error) => return error.into(),
-            DeskError::Registry(away) => return Problem::new(&SCHEMA_REGISTRY_UNAVAILABLE, away.to_string()),
             DeskError::Refused(refusal) => *refusal,
         };
         let code = match refusal.obstacle {
@@ -324,9 +323,11 @@ impl From<DeskError> for Problem {
             Obstacle::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
             Obstacle::NotHeld => &HELD_KEY_NOT_FOUND,
             Obstacle::NoSuchLetter => &DEAD_LETTER_NOT_FOUND,
+            Obstacle::RegistryAway => &SCHEMA_REGISTRY_UNAVAILABLE,
             Obstacle::Unfit => &INVALID_BODY,
         };
-        Problem { more: refusal.more, ..Problem::new(code, refusal.detail) }
+        let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
+        Problem { more: refusal.more, retry_after, ..Problem::new(code, refusal.detail) }
     }
 }
 

@@ -3,13 +3,14 @@
 
 use super::model::Imported;
 use super::{Desk, DeskError};
+use crate::domain::poison::Reason;
 use crate::store::repair_write::{self, ImportedLetter};
 
 /// Letters written at a time.
 const CHUNK_LETTERS: usize = 500;
 /// And bytes of them.
 const CHUNK_BYTES: usize = 8 << 20;
-/// The reason of a letter that does not say one.
+/// The reason of a letter that does not say one of ours.
 pub const IMPORTED: &str = "imported";
 
 impl Desk {
@@ -53,11 +54,15 @@ fn settle(letter: &mut ImportedLetter) {
     };
     clean(&mut letter.reason, 100);
     clean(&mut letter.error, 500);
-    if letter.reason.is_empty() {
-        letter.reason = IMPORTED.to_owned();
-    }
     if letter.error.is_empty() {
         letter.error = "the DLQ topic does not say why".to_owned();
+    }
+    let is_ours = Reason::ALL.iter().any(|reason| reason.as_str() == letter.reason);
+    if !is_ours {
+        if !letter.reason.is_empty() && letter.reason != IMPORTED {
+            letter.error = format!("{}: {}", letter.reason, letter.error);
+        }
+        letter.reason = IMPORTED.to_owned();
     }
     letter.key = letter.key.take().filter(|key| !key.contains('\0') && !key.is_empty());
     letter.sequence = letter.sequence.filter(|_| letter.key.is_some());

@@ -5,6 +5,7 @@
 //! batch that was folded before it is folded again.
 
 mod bulk;
+pub mod check;
 pub mod decide;
 mod facts;
 pub mod import;
@@ -22,66 +23,15 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::codec::schemas::Schemas;
-use crate::codec::{self, Limits};
 use crate::config::Config;
-use crate::domain::poison::{Poison, Reason};
-use crate::domain::record::Record;
-use crate::failure::Failure;
-use crate::projector::decode::{Decoder, Overrules};
-use crate::registry::SchemaSource;
+use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
 use crate::store::read::{ReadError, ReadPool};
-use crate::views::View;
+use crate::telemetry::metrics::Metrics;
 use crate::views::registry::Registration;
-
-/// What a record says when it is read as the projector reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
-    /// Its key.
-    pub key: String,
-    /// Its number.
-    pub sequence: i64,
-    /// Type of its event.
-    pub event_type: String,
-    /// When it happened, microseconds since the epoch.
-    pub occurred_at: i64,
-}
-
-/// What a look at a record gives: what it says, or what speaks against it; or why the schema registry gave no answer.
-pub type Look = Result<Result<Checked, Poison>, RegistryAway>;
-
-/// Reads a record as a view's projector would, and folds nothing.
-pub type Check = Arc<dyn for<'r> Fn(Record<'r>) -> BoxFuture<'r, Look> + Send + Sync>;
-
-/// The schema registry is needed and does not answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RegistryAway(pub String);
 
 /// Reads the last sequence of each key that a view holds; keys without a row are left out.
 pub type Lookup = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
-
-/// Checks a record against the contract: the one place where the repair desk decodes.
-pub async fn validate<V: View>(view: &V, limits: Limits, source: &SchemaSource, record: Record<'_>) -> Look {
-    let mut schemas = Schemas::default();
-    if let Some(frame) = record.payload.and_then(codec::frame) {
-        match source.find(frame.schema_id, record.partition, record.offset).await {
-            Ok(schema) => schemas.insert(frame.schema_id, schema),
-            // A registry that does not know the schema: the projector would stop, here it is an answer.
-            Err(Failure::Halt(halt)) => return Ok(Err(Poison::new(Reason::SchemaNotFound, halt.detail))),
-            Err(Failure::RegistryAway(reason)) => return Err(RegistryAway(reason)),
-            Err(other) => return Err(RegistryAway(format!("{other:?}"))),
-        }
-    }
-    let decoder = Decoder { view, limits, overrules: &Overrules::default(), schemas: &schemas };
-    Ok(decoder.decode(record).outcome.map_err(|refused| refused.poison).map(|event| Checked {
-        key: event.key.to_owned(),
-        sequence: event.sequence,
-        event_type: event.parsed.event_type.into_owned(),
-        occurred_at: event.parsed.occurred_at,
-    }))
-}
 
 /// The desk of one view.
 #[derive(Clone)]
@@ -94,20 +44,25 @@ pub struct Desk {
     pub max_record_bytes: usize,
     pool: ReadPool,
     writers: WriterPool,
-    check: Check,
+    checker: Arc<Checker>,
     lookup: Option<Lookup>,
 }
 
 impl Desk {
     /// The desk of a registered view.
-    pub fn new(view: &Registration, config: &Config, pool: ReadPool, writers: WriterPool) -> Result<Self> {
+    pub fn new(
+        view: &Registration,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        (pool, writers): (ReadPool, WriterPool),
+    ) -> Result<Self> {
         Ok(Desk {
             view: view.name,
             first_sequence: config.projector.first_sequence,
             max_record_bytes: config.projector.max_record_bytes,
             pool,
             writers,
-            check: (view.check)(config)?,
+            checker: Arc::new((view.checker)(config, metrics)?),
             lookup: view.api.map(|api| api().sequences),
         })
     }
@@ -134,6 +89,8 @@ pub enum Obstacle {
     NotHeld,
     /// There is no such letter.
     NoSuchLetter,
+    /// The schema registry does not answer, so a framed record cannot be read.
+    RegistryAway,
     /// A part of the request does not fit the letter or key.
     Unfit,
 }
@@ -151,6 +108,7 @@ impl Obstacle {
             Obstacle::IdempotencyKeyReused => "idempotency_key_reused",
             Obstacle::NotHeld => "held_key_not_found",
             Obstacle::NoSuchLetter => "dead_letter_not_found",
+            Obstacle::RegistryAway => "schema_registry_unavailable",
             Obstacle::Unfit => "invalid_body",
         }
     }
@@ -190,9 +148,6 @@ pub enum DeskError {
     /// Postgres did not answer.
     #[error(transparent)]
     Database(#[from] ReadError),
-    /// The schema registry did not answer.
-    #[error(transparent)]
-    Registry(#[from] RegistryAway),
 }
 
 impl From<Refusal> for DeskError {

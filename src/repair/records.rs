@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::check::Checked;
 use super::request::{MAX_BULK, Replacement, Request};
-use super::{Checked, Desk, DeskError, Obstacle, Refusal};
+use super::{Desk, DeskError, Obstacle, Refusal};
 use crate::domain::poison::Poison;
 use crate::domain::record::{Headers, Record};
 use crate::repair::decide::no_such_letter;
@@ -55,7 +56,8 @@ impl Desk {
     /// Reads letters as they are.
     async fn check_letters(&self, client: &Connection, ids: &[i64], to: &mut Prepared) -> Result<(), DeskError> {
         for body in repair_read::bodies(client, self.view, ids).await? {
-            let checked = (self.check)(record_of(body.key.as_deref(), body.payload.as_deref(), &body.headers)).await?;
+            let record = record_of(body.key.as_deref(), body.payload.as_deref(), &body.headers);
+            let checked = self.checker.check(record).await?;
             to.checked.insert(body.id, checked);
         }
         Ok(())
@@ -69,7 +71,7 @@ impl Desk {
         let key = same("key", letter.key, asked.key.clone())?;
         let sequence = same("sequence", letter.sequence, asked.sequence)?;
         let (payload, headers) = (asked.value(), headers_of(&body, asked, sequence));
-        let checked = (self.check)(record_of(Some(key.as_bytes()), Some(&payload), &headers)).await?;
+        let checked = self.checker.check(record_of(Some(key.as_bytes()), Some(&payload), &headers)).await?;
         Ok(Prepared { checked: HashMap::from([(asked.id, checked)]), record: Some((payload, headers)) })
     }
 }

@@ -19,8 +19,6 @@ use crate::repair::facts::numbers;
 use crate::store::read::{ReadError, within_deadline};
 use crate::store::repair_read::{self, ParkedRead};
 
-/// How long a look at one record may take.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 /// Parked events, letters and decisions shown with a held key.
 const SHOWN: i64 = 20;
 /// Bytes of a parked event's value that are read, so that its type can be told.
@@ -87,8 +85,9 @@ impl Desk {
         let decisions = repair_read::decisions_of_key(&client, self.view, key, SHOWN).await?;
         let facts = self.facts(&client, &[key]).await?.remove(key).unwrap_or_default();
         let next = steps_of_held(&read.held, &facts, &dead_letters);
+        let parked = parked.into_iter().map(|parked| self.parked_event(key, parked));
         Ok(HeldDetail {
-            parked: join_all(parked.into_iter().map(|parked| self.parked_event(key, parked))).await,
+            parked: join_all(parked).await,
             links: Links { held: None, ..self.links_of(key) },
             refused: read.refused,
             held: read.held,
@@ -109,20 +108,19 @@ impl Desk {
             payload: Some(&read.payload),
             headers: Headers::from_encoded(&read.headers),
         };
-        // A registry that is away must not hide the rest.
-        let look = tokio::time::timeout(LOOK, (self.check)(record));
-        let event = if whole { look.await.ok().and_then(Result::ok).and_then(Result::ok) } else { None };
+        let event = if whole { self.checker.look(record).await } else { None };
         let shown = &read.payload[..read.payload.len().min(PREVIEW_BYTES)];
+        let json = event.as_ref().and_then(|event| event.json.as_deref());
         ParkedEvent {
             sequence,
             event_id,
             event_type: event.as_ref().map(|event| event.event_type.clone()),
-            occurred_at: event.and_then(|event| Timestamp::from_microsecond(event.occurred_at).ok()),
+            occurred_at: event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at).ok()),
             topic,
             partition,
             offset,
             parked_at,
-            payload: Payload::of(shown, read.payload_bytes, false),
+            payload: Payload::of(shown, read.payload_bytes, false).decoded(json),
         }
     }
 
@@ -148,10 +146,20 @@ impl Desk {
         let mut links = letter.key.as_deref().map_or_else(Links::default, |key| self.links_of(key));
         links.position = Some(format!("{}/{}/{}", letter.topic, letter.partition, letter.offset));
         let payload_bytes = letter.payload_bytes.unwrap_or(0);
+        let record = Record {
+            partition: letter.partition,
+            offset: letter.offset,
+            timestamp_ms: None,
+            key: read.record_key.as_deref(),
+            payload: read.payload.as_deref().filter(|payload| payload.len() as i64 == payload_bytes),
+            headers: Headers::from_encoded(&read.headers),
+        };
+        let event = self.checker.look(record).await;
+        let json = event.as_ref().and_then(|event| event.json.as_deref());
         Ok(LetterDetail {
             headers: Headers::from_encoded(&read.headers).iter().map(header).collect(),
             record_key: read.record_key.map(|key| Payload::of(&key, key.len() as i64, false)),
-            payload: read.payload.map(|payload| Payload::of(&payload, payload_bytes, true)),
+            payload: read.payload.map(|payload| Payload::of(&payload, payload_bytes, true).decoded(json)),
             published_at: read.published_at,
             letter,
             decision,

@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod process;
 pub mod registry;
 
+pub use folders::{build_once, cache_folder};
 pub use kafka::{KafkaOptions, KafkaServer};
 pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};

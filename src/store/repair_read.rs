@@ -352,4 +352,12 @@ impl Payload {
         let text = text.filter(|_| json.is_none()).map(str::to_owned);
         Payload { bytes, truncated, json, text, base64 }
     }
+
+    /// With the JSON text that was read from it, if there is one.
+    pub fn decoded(mut self, json: Option<&str>) -> Self {
+        if let Some(json) = json.and_then(|json| RawValue::from_string(json.to_owned()).ok()) {
+            (self.json, self.text) = (Some(json), None);
+        }
+        self
+    }
 }

@@ -26,10 +26,10 @@ pub struct Metrics {
     pub out_of_order: IntCounterVec,
     /// `streamview_dead_letters_total{view,reason}`.
     pub dead_letters: IntCounterVec,
-    /// `streamview_registry_requests_total{view,result}`: schemas asked for, and what came back.
-    pub registry_requests: IntCounterVec,
     /// `streamview_decisions_total{view,action}`: operators' decisions made through this process.
     pub decisions: IntCounterVec,
+    /// `streamview_registry_requests_total{view,result}`: schemas asked for, and what came back.
+    pub registry_requests: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
     /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
@@ -115,8 +115,8 @@ impl Metrics {
             duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
             out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
-            registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
             decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
+            registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             decisions_taken: counter(
                 "streamview_decisions_taken_total",

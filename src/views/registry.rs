@@ -5,12 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::api::routes::ViewApi;
-use crate::codec::Limits;
-use crate::config::{Config, ProjectorSettings};
+use crate::config::Config;
 use crate::domain::decimal::Decimal;
 use crate::projector::runtime::{self, Parts, RunningView};
-use crate::registry::SchemaSource;
-use crate::repair::{self, Check};
+use crate::repair::check::Checker;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
 use crate::views::orders::Orders;
@@ -24,8 +22,8 @@ pub struct Registration {
     pub start: fn(&Parts) -> Result<RunningView>,
     /// Observes it only.
     pub observe: fn(&Parts) -> RunningView,
-    /// Makes what reads a record as the view's projector would.
-    pub check: fn(&Config) -> Result<Check>,
+    /// Makes what reads single records as the view's projector would.
+    pub checker: fn(&Config, &Arc<Metrics>) -> Result<Checker>,
     /// Its REST API, if it has one.
     pub api: Option<fn() -> ViewApi>,
 }
@@ -49,22 +47,10 @@ impl Registration {
             name: V::NAME,
             start: |parts| runtime::start(V::from_config(&parts.config)?, parts),
             observe: runtime::start_observing::<V>,
-            check: check_of::<V>,
+            checker: |config, metrics| Checker::new(V::from_config(config)?, config, metrics),
             api,
         }
     }
-}
-
-fn check_of<V: FromConfig>(config: &Config) -> Result<Check> {
-    let view = V::from_config(config)?;
-    let ProjectorSettings { max_record_bytes, first_sequence, .. } = config.projector;
-    let limits = Limits { max_record_bytes, first_sequence };
-    let source = SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::new(Metrics::new()))?;
-    let reader = Arc::new((view, source));
-    Ok(Arc::new(move |record| {
-        let reader = Arc::clone(&reader);
-        Box::pin(async move { repair::validate(&reader.0, limits, &reader.1, record).await })
-    }))
 }
 
 /// All views, one line each. The first is the default of the operator's endpoints.

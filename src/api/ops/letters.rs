@@ -35,7 +35,7 @@ pub(super) struct LetterParameters {
     #[param(max_items = 7, required = false)]
     status: Option<Vec<String>>,
     /// Refused for this reason. Repeat it for any of several.
-    #[param(max_items = 18, required = false)]
+    #[param(max_items = 21, required = false)]
     reason: Option<Vec<String>>,
     /// Of exactly this key.
     #[param(min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", required = false)]
