@@ -13,6 +13,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
+use crate::repair::Desk;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 use crate::views::registry::Registration;
@@ -43,6 +44,9 @@ pub async fn serve(
     config.http.check_exposure()?;
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
+    let writers = pool::WriterPool::new(&config.database);
+    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, &metrics, (pool.clone(), writers.clone())));
+    let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
@@ -70,9 +74,11 @@ pub async fn serve(
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
         pool,
+        database: config.database.clone(),
         settings: config.http.clone(),
         serve_reads: only != Only::Projector,
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
+        desks,
         metrics,
         shutting_down: Arc::clone(&shutting_down),
     };

@@ -61,8 +61,12 @@ pub struct KafkaSettings {
     pub fetch_wait_max_ms: u64,
     /// Bytes fetched ahead, over all partitions.
     pub queue_bytes: usize,
+    /// Bytes of one answer of a broker at most: no batch and no record may be larger.
+    pub max_fetch_bytes: usize,
     /// Compare the topic's id with the broker's before each commit.
     pub topic_ids: bool,
+    /// Read a topic although the broker compacts it.
+    pub allow_compacted: bool,
 }
 
 /// `[database]`
@@ -123,6 +127,8 @@ pub struct HttpSettings {
     pub bind: SocketAddr,
     /// Everybody who reaches a non-loopback address may read.
     pub allow_anonymous: bool,
+    /// Everybody who reaches a non-loopback address may make decisions.
+    pub allow_anonymous_operations: bool,
     /// Worker threads; 0 = one per core.
     pub workers: usize,
     /// Items on a page when the caller does not say.
@@ -252,6 +258,11 @@ impl HttpSettings {
             return Ok(());
         }
         Err(ConfigError::Exposed { bind: self.bind })
+    }
+
+    /// Whether callers may make decisions: on loopback, or if `allow_anonymous_operations` says that it is meant.
+    pub fn allows_operations(&self) -> bool {
+        self.bind.ip().to_canonical().is_loopback() || self.allow_anonymous_operations
     }
 }
 

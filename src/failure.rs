@@ -28,6 +28,8 @@ pub enum Failure {
     },
     /// The cached state is not what is stored: load again, try again.
     Stale,
+    /// Something was decided after the batch was folded: fold it again. The new number of decisions by partition.
+    Decided(Vec<(i32, i64)>),
     /// Another instance owns these partitions: let them go.
     Fenced(Vec<i32>),
     /// Going on would be wrong.

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod platforms;
 pub mod projector;
 pub mod registry;
+pub mod repair;
 pub mod seed;
 pub mod servers;
 pub mod store;

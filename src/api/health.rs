@@ -19,7 +19,7 @@ const DATABASE_CHECK_TIMEOUT: Duration = Duration::from_millis(1000);
 /// The state of the process.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// `ok` or `unavailable`.
+    /// `ok`, `degraded` (it serves, but somebody has to look) or `unavailable`.
     #[schema(example = "ok")]
     pub status: &'static str,
     /// What it depends on.
@@ -29,10 +29,11 @@ pub struct Health {
 /// One thing that the process depends on.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Check {
-    /// `database`, `shutdown`, or `view:` and the name of a view.
+    /// `database`, `shutdown`, `view:` and the name of a view, or `partition:` or `dead_letters:` with the name of its
+    /// view where something waits.
     #[schema(example = "database")]
     pub name: String,
-    /// `ok` or `unavailable`.
+    /// `ok`, `degraded` or `unavailable`.
     #[schema(example = "ok")]
     pub status: &'static str,
     /// What is going on.
@@ -54,7 +55,9 @@ pub async fn livez() -> HttpResponse {
 /// Can this process serve?
 ///
 /// Yes, if the database answers and every view here runs (or is meant not to run in this process). A view that is
-/// starting, waits for Kafka or Postgres, or has halted says so with its reason. `/healthz` is the same.
+/// starting, waits for Kafka or Postgres, or has halted says so with its reason. A paused partition and dead letters that
+/// cannot be published are `degraded` and still 200: the other partitions go on, and reads are right. `/healthz` is the
+/// same.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
     (status = 200, description = "It can", body = Health),
     (status = 503, description = "It cannot; `checks` says why", body = Health),
@@ -62,13 +65,16 @@ pub async fn livez() -> HttpResponse {
 pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
     let mut checks = vec![database(&api).await];
     for status in views_of(&api.state) {
-        checks.push(view(status.view, &status.snapshot()));
+        let snapshot = status.snapshot();
+        checks.push(view(status.view, &snapshot));
+        checks.extend(degraded(status.view, &snapshot));
     }
     if api.state.shutting_down.load(Ordering::Relaxed) {
         checks.push(check("shutdown", false, "this process is shutting down"));
     }
-    if checks.iter().all(|check| check.status == "ok") {
-        return HttpResponse::Ok().json(Health { status: "ok", checks });
+    if checks.iter().all(|check| check.status != "unavailable") {
+        let status = if checks.iter().all(|check| check.status == "ok") { "ok" } else { "degraded" };
+        return HttpResponse::Ok().json(Health { status, checks });
     }
     let mut response = HttpResponse::ServiceUnavailable().json(Health { status: "unavailable", checks });
     response.extensions_mut().insert(OwnFormat);
@@ -99,4 +105,16 @@ fn view(name: &str, snapshot: &StatusSnapshot) -> Check {
         (state, None) => state.as_str().to_owned(),
     };
     check(format!("view:{name}"), ok, detail)
+}
+
+/// What waits without making the process useless. A partition whose new owner is another instance is no trouble.
+fn degraded(name: &str, snapshot: &StatusSnapshot) -> Vec<Check> {
+    let waits = |name, detail: &str| Check { name, status: "degraded", detail: detail.to_owned() };
+    let paused = snapshot.partitions.iter().filter_map(|(partition, owned)| {
+        let pause = owned.paused.as_ref().filter(|pause| pause.code != "not_owner")?;
+        Some(waits(format!("partition:{name}:{partition}"), &pause.detail))
+    });
+    let letters = snapshot.dead_letters_wait.as_ref();
+    let letters = letters.map(|why| waits(format!("dead_letters:{name}"), &format!("they wait in their table: {why}")));
+    paused.chain(letters).collect()
 }

@@ -2,6 +2,7 @@
 //! each view brings its own routes (`views/*/api.rs`).
 
 pub mod answer;
+pub mod body;
 pub mod health;
 pub mod openapi;
 pub mod ops;
@@ -9,6 +10,7 @@ pub mod pages;
 pub mod parameters;
 pub mod problem;
 pub mod routes;
+pub mod skip_to;
 pub mod wait;
 
 use std::collections::HashMap;
@@ -27,8 +29,9 @@ use self::health::Check;
 pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
 use self::wait::{WaitResources, Waiters};
-use crate::config::HttpSettings;
+use crate::config::{DatabaseSettings, HttpSettings};
 use crate::projector::state::ViewStatus;
+use crate::repair::Desk;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 
@@ -45,12 +48,16 @@ const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 pub struct ApiState {
     /// Reads.
     pub pool: ReadPool,
+    /// For the few requests that write.
+    pub database: DatabaseSettings,
     /// Address and limits.
     pub settings: HttpSettings,
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.
     pub views: Vec<Arc<ViewStatus>>,
+    /// The repair desks of these views.
+    pub desks: Vec<Desk>,
     /// The metric catalogue.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop: `/readyz` answers 503 and waits end.

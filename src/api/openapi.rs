@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use utoipa::OpenApi as _;
 use utoipa::openapi::header::{Header, HeaderBuilder};
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type};
 
 use super::problem::ProblemBody;
 use super::routes::view_apis;
-use super::{health, ops, pages};
+use super::{health, ops, pages, skip_to};
 use crate::config::HttpSettings;
 
 #[derive(utoipa::OpenApi)]
@@ -27,12 +27,25 @@ use crate::config::HttpSettings;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
-        (name = "operations", description = "For those who run the service: lag, consumers."),
+        (name = "operations", description = "For those who run the service: lag, consumers, held keys, dead letters, decisions."),
         (name = "health", description = "Probes and metrics."),
     ),
     paths(
         ops::lags,
         ops::consumer,
+        ops::held::list,
+        ops::held::show,
+        ops::held::skip,
+        ops::held::skip_by_filter,
+        ops::letters::list,
+        ops::letters::show,
+        ops::letters::skip,
+        ops::letters::replace,
+        ops::letters::redrive,
+        ops::letters::skip_by_filter,
+        ops::letters::redrive_by_filter,
+        ops::decisions::list,
+        skip_to::post,
         health::livez,
         health::readyz,
         pages::metrics,
@@ -57,7 +70,11 @@ pub fn openapi() -> OpenApi {
         }
         document.paths.paths.insert(alias.to_owned(), item);
     }
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
+        let decides = ["/ops/held/", "/ops/dead-letters/"].iter().any(|start| path.starts_with(start));
+        if let Some(operation) = item.post.as_mut().filter(|_| decides) {
+            add_parts_of_decisions(operation);
+        }
         let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in methods.into_iter().flatten() {
             add_common_parts(operation);
@@ -109,6 +126,40 @@ fn add_common_parts(operation: &mut Operation) {
             let trace_id = header("Trace id of the request: that of its `traceparent`, or a new one", Type::String);
             response.headers.insert("X-Trace-Id".into(), RefOr::T(trace_id));
         }
+    }
+}
+
+/// What every call that decides may be told, and the header by which it may be repeated.
+fn add_parts_of_decisions(operation: &mut Operation) {
+    let key = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(255))
+        .pattern(Some("^[!-~]+$"));
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "A key of the caller's choice, new for each thing that is to be done. The same call with the same key again \
+             gets the same answer and has no further effect, for 7 days.",
+        ))
+        .schema(Some(key));
+    operation.parameters.get_or_insert_default().push(RefOr::T(key.build()));
+    let responses = &mut operation.responses.responses;
+    for (status, description) in [
+        ("400", "A parameter or a field of the body is not usable: `invalid_parameter`, `invalid_body`"),
+        ("403", "`operations_not_allowed`: the service is reachable by others and has no access control"),
+        ("404", "`held_key_not_found`, `dead_letter_not_found` or `view_not_found`"),
+        ("409", "`already_decided`, `already_consumed`, `number_is_parked`, `out_of_reach` or `count_changed`"),
+        ("413", "`body_too_large`"),
+        ("415", "`unsupported_media_type`: the body has to be `application/json`"),
+        ("422", "`contract_violated`: the record would be refused again; or `idempotency_key_reused`"),
+    ] {
+        responses.entry(status.into()).or_insert(RefOr::T(problem(description).build()));
+    }
+    if let Some(RefOr::T(decided)) = responses.get_mut("202") {
+        let replayed = header("`true` if this is the answer to an earlier call with the same key", Type::String);
+        decided.headers.insert("Idempotent-Replayed".into(), RefOr::T(replayed));
     }
 }
 

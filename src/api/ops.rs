@@ -1,4 +1,13 @@
-//! For operators: how far behind each view is, and how its consumer is doing.
+//! For operators: how far behind each view is, and how its consumer is doing; below, what is held and what was refused.
+
+mod bodies;
+mod calls;
+pub mod decisions;
+pub mod held;
+pub mod letters;
+mod paging;
+
+pub use self::calls::check_operations_allowed;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
@@ -206,6 +215,9 @@ pub struct OwnedPartitionBody {
     /// Why nothing is read from it now, if so.
     #[schema(required)]
     pub paused: Option<String>,
+    /// The stable name of that: `park_bound_reached`, `unreadable_batch` or `not_owner`.
+    #[schema(required, example = "park_bound_reached")]
+    pub paused_code: Option<&'static str>,
     /// When its last batch was committed by this process.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub last_commit_at: Option<Timestamp>,
@@ -301,7 +313,8 @@ fn consumer_of(status: &ViewStatus, progress: Result<Vec<PartitionProgress>, Rea
         lane: owned.lane,
         next_offset: owned.next_offset,
         owner_epoch: owned.owner_epoch,
-        paused: owned.paused.clone(),
+        paused: owned.paused.as_ref().map(|pause| pause.detail.clone()),
+        paused_code: owned.paused.as_ref().map(|pause| pause.code),
         last_commit_at: owned.last_commit_at,
     });
     Consumer {

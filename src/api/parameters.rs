@@ -7,6 +7,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use super::problem::{self, ParameterError, Problem};
+use crate::repair::request;
 
 /// The longest identifier taken as a parameter, in characters.
 pub const MAX_ID_CHARS: usize = 256;
@@ -123,6 +124,35 @@ impl Parameters {
         None
     }
 
+    /// An age in seconds: a number of them, or an ISO 8601 duration.
+    pub fn age(&mut self, name: &str) -> Option<i64> {
+        let value = self.one(name)?;
+        let age = request::age(&value);
+        if age.is_none() {
+            self.reject(name, &value, request::AGE_FORM);
+        }
+        age
+    }
+
+    /// `true` or `false`.
+    pub fn switch(&mut self, name: &str) -> Option<bool> {
+        let value = self.one(name)?;
+        let switch = value.parse().ok();
+        if switch.is_none() {
+            self.reject(name, &value, "must be true or false");
+        }
+        switch
+    }
+
+    /// Words out of `known`, each at most once.
+    pub fn words(&mut self, name: &str, known: &[&str]) -> Vec<String> {
+        let words = self.ids(name, known.len());
+        for word in words.iter().filter(|word| !known.contains(&word.as_str())) {
+            self.reject(name, word, &format!("must be one of {}", known.join(", ")));
+        }
+        words
+    }
+
     /// Ends the reading: every fault found, in one problem.
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::of_parameters(self.errors)) }
@@ -134,7 +164,8 @@ pub fn is_id(value: &str) -> bool {
     !value.is_empty() && value.chars().nth(MAX_ID_CHARS).is_none()
 }
 
-fn unknown(name: &str, allowed: &[&str]) -> String {
+/// What is said of an unknown name, with the nearest known one.
+pub fn unknown(name: &str, allowed: &[&str]) -> String {
     if allowed.is_empty() {
         return "is unknown; this resource takes no parameters".into();
     }

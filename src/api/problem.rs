@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::repair::{DeskError, Obstacle};
 use crate::store::read::ReadError;
 
 /// One kind of error: a contract with clients, explained at `/problems/<name>`.
@@ -54,12 +55,66 @@ codes! {
     NOT_FOUND = "not_found" NOT_FOUND "There is no such resource"
         "Nothing is served at this path."
         "See `/docs` or `/openapi.json` for what there is.";
+    PARTITION_NOT_FOUND = "partition_not_found" NOT_FOUND "There is no such partition"
+        "The view's topic does not have this partition, or the view has not come to it yet."
+        "`GET /ops/lags` lists the partitions.";
+    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "Nothing is wrong with the partition"
+        "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`), never while it can go on."
+        "See `GET /ops/lags`. A single refused event is repaired where its order is held, not here.";
+    OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"
+        "`from` is not the partition's position any more: somebody has skipped already, or the projector went on."
+        "Read `nextOffset` anew, look whether anything still has to be skipped, and repeat with it.";
+    LOG_UNAVAILABLE = "log_unavailable" SERVICE_UNAVAILABLE "Kafka has not answered yet"
+        "What is asked needs the ends of the partitions, and this process has not seen them yet."
+        "Repeat after `Retry-After` seconds. Operators: `/readyz` says what Kafka does.";
     VIEW_NOT_FOUND = "view_not_found" NOT_FOUND "There is no such view"
         "The view does not exist, or does not run in this process."
         "`GET /ops/lags` without `view` lists those that do.";
     METHOD_NOT_ALLOWED = "method_not_allowed" METHOD_NOT_ALLOWED "The resource does not have this method"
         "The path exists, the method does not."
         "The `Allow` header lists the methods it has.";
+    INVALID_BODY = "invalid_body" BAD_REQUEST "The body is not usable"
+        "The body is not a JSON object, or a field of it is unknown, missing, malformed or out of its range."
+        "Each entry of `errors` names one field, the value received and what is allowed. Correct them all and repeat.";
+    OPERATIONS_NOT_ALLOWED = "operations_not_allowed" FORBIDDEN "Decisions are not allowed on this address"
+        "The service listens where other machines reach it, and has no access control yet. So it shows, but changes nothing."
+        "Call an instance that listens on loopback, use the command line, or set `http.allow_anonymous_operations = true` if everybody who reaches the port may decide.";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body has to be JSON"
+        "`Content-Type` is missing or not `application/json`. Forms of other web sites cannot send that, which is the point."
+        "Send `Content-Type: application/json`.";
+    BODY_TOO_LARGE = "body_too_large" PAYLOAD_TOO_LARGE "The body is too long"
+        "The body is longer than this resource reads; where it holds a record, that is what `projector.max_record_bytes` allows."
+        "`detail` has the limit. Send a shorter one.";
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for something else"
+        "The same key came before with another path, body or query. Nothing was done this time."
+        "Use a new key for each thing that is to be done, and the same key only to repeat a call.";
+    SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
+        "The record names a schema that only the registry knows, so it cannot be checked now. Nothing was changed."
+        "Repeat after `Retry-After` seconds; `detail` says what the registry answered.";
+    HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
+        "The key waits for no event: it never was held, or it goes on by now."
+        "`GET /ops/held` lists those that wait.";
+    DEAD_LETTER_NOT_FOUND = "dead_letter_not_found" NOT_FOUND "There is no such dead letter"
+        "The view has no dead letter of this id."
+        "`GET /ops/dead-letters?status=all` lists them.";
+    ALREADY_DECIDED = "already_decided" CONFLICT "There is a decision about it already"
+        "Somebody decided about the same letter or number before. A decision is not changed afterwards."
+        "`decisionId` names it; `GET /ops/decisions` shows who decided what and why.";
+    ALREADY_CONSUMED = "already_consumed" CONFLICT "The number is consumed already"
+        "The key has gone past that number: its event arrived, or was skipped or replaced. What is consumed cannot be unmade."
+        "Nothing has to be done about the number. A dead letter of it can still be skipped, which closes it.";
+    NUMBER_IS_PARKED = "number_is_parked" CONFLICT "The event with that number is there"
+        "An event with that number is parked and will be applied as soon as those before it are there or skipped."
+        "Decide about the missing numbers only: `GET /ops/held/{key}` says which.";
+    OUT_OF_REACH = "out_of_reach" CONFLICT "The key may not come to that number"
+        "Only numbers that are known to be missing can be decided about: the next one, those before the first parked event, and those that were refused. Others may still arrive."
+        "`waitsFor` is the number that the key waits for. Decide about that one first.";
+    COUNT_CHANGED = "count_changed" CONFLICT "Another number matches than was expected"
+        "Since the dry run, keys or letters were added or released. Nothing was changed."
+        "Repeat with `dry_run=true`, look at the sample, and send its `matched` as `expect`.";
+    CONTRACT_VIOLATED = "contract_violated" UNPROCESSABLE_ENTITY "The record is no event of the contract"
+        "The projector would refuse this record again. `reason` is the reason it would give, `violation` names the field, the value and what is expected."
+        "Correct the payload or headers and send them with `replace`. For a redrive: mend the schema or the code first.";
     SEQUENCE_NOT_REACHED = "sequence_not_reached" PRECONDITION_FAILED "The view has not got that far yet"
         "The wait for `minSequence` ended first. `currentSequence` says how far the view is (0: not there at all)."
         "Repeat, perhaps with a longer `waitMs`; `GET /ops/lags` says how far behind the view is, `held` whether it is stuck.";
@@ -174,6 +229,11 @@ impl Problem {
         Problem { errors, ..Problem::new(&INVALID_PARAMETER, named.join("; ")) }
     }
 
+    /// Several fields of a body that are not usable.
+    pub fn of_fields(errors: Vec<ParameterError>) -> Self {
+        Problem { code: &INVALID_BODY, ..Problem::of_parameters(errors) }
+    }
+
     /// Names one parameter.
     pub fn parameter(mut self, parameter: &str, value: &str, detail: &str) -> Self {
         self.errors.push(ParameterError { parameter: parameter.into(), value: shorten(value), detail: detail.into() });
@@ -244,6 +304,30 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         self.render("", "")
+    }
+}
+
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        let refusal = match error {
+            DeskError::Database(error) => return error.into(),
+            DeskError::Refused(refusal) => *refusal,
+        };
+        let code = match refusal.obstacle {
+            Obstacle::AlreadyDecided => &ALREADY_DECIDED,
+            Obstacle::AlreadyConsumed => &ALREADY_CONSUMED,
+            Obstacle::NumberIsParked => &NUMBER_IS_PARKED,
+            Obstacle::OutOfReach => &OUT_OF_REACH,
+            Obstacle::CountChanged => &COUNT_CHANGED,
+            Obstacle::ContractViolated => &CONTRACT_VIOLATED,
+            Obstacle::IdempotencyKeyReused => &IDEMPOTENCY_KEY_REUSED,
+            Obstacle::NotHeld => &HELD_KEY_NOT_FOUND,
+            Obstacle::NoSuchLetter => &DEAD_LETTER_NOT_FOUND,
+            Obstacle::RegistryAway => &SCHEMA_REGISTRY_UNAVAILABLE,
+            Obstacle::Unfit => &INVALID_BODY,
+        };
+        let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
+        Problem { more: refusal.more, retry_after, ..Problem::new(code, refusal.detail) }
     }
 }
 

@@ -8,7 +8,7 @@ use utoipa::openapi::OpenApi;
 
 use super::problem::{self, Code, Problem};
 use super::wait::Lookup;
-use super::{health, ops, pages};
+use super::{health, ops, pages, skip_to};
 
 /// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub fn view_apis() -> Vec<ViewApi> {
 fn engine_routes() -> Vec<RouteSpec> {
     use Policy::{Operator, Public};
     let get = |path, policy, handler| RouteSpec::new(Method::GET, path, policy, handler);
+    let post = |path, handler| RouteSpec::new(Method::POST, path, Operator, handler);
     vec![
         get("/", Public, || web::route().to(pages::index)),
         get("/livez", Public, || web::route().to(health::livez)),
@@ -77,6 +78,19 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/lags", Operator, || web::route().to(ops::lags)),
         get("/lags", Operator, || web::route().to(ops::lags)),
         get("/ops/consumer", Operator, || web::route().to(ops::consumer)),
+        get("/ops/held", Operator, || web::route().to(ops::held::list)),
+        post("/ops/held/skip", || web::route().to(ops::held::skip_by_filter)),
+        get("/ops/held/{key}", Operator, || web::route().to(ops::held::show)),
+        post("/ops/held/{key}/skip", || web::route().to(ops::held::skip)),
+        get("/ops/dead-letters", Operator, || web::route().to(ops::letters::list)),
+        post("/ops/dead-letters/skip", || web::route().to(ops::letters::skip_by_filter)),
+        post("/ops/dead-letters/redrive", || web::route().to(ops::letters::redrive_by_filter)),
+        get("/ops/dead-letters/{id}", Operator, || web::route().to(ops::letters::show)),
+        post("/ops/dead-letters/{id}/skip", || web::route().to(ops::letters::skip)),
+        post("/ops/dead-letters/{id}/replace", || web::route().to(ops::letters::replace)),
+        post("/ops/dead-letters/{id}/redrive", || web::route().to(ops::letters::redrive)),
+        get("/ops/decisions", Operator, || web::route().to(ops::decisions::list)),
+        post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]
 }
 

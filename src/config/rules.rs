@@ -38,7 +38,8 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "kafka.session_timeout_ms" => Integer(6 * SECOND, 30 * MINUTE),
         "kafka.fetch_wait_max_ms" => Integer(0, 30 * SECOND),
         "kafka.queue_bytes" => Integer(MIB, GIB),
-        "kafka.topic_ids" => Switch,
+        "kafka.max_fetch_bytes" => Integer(2 * MIB, 256 * MIB),
+        "kafka.topic_ids" | "kafka.allow_compacted" => Switch,
         "database.url" => Text("postgres://user:password@host:port/database, or key=value text", is_postgres),
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
@@ -56,7 +57,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.bind" => Text("an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080", |text| {
             text.parse::<SocketAddr>().is_ok()
         }),
-        "http.allow_anonymous" => Switch,
+        "http.allow_anonymous" | "http.allow_anonymous_operations" => Switch,
         "http.workers" => Integer(0, 1024),
         "http.default_page_size" | "http.max_page_size" => Integer(1, 10_000),
         "http.max_offset" => Integer(0, 10_000_000),

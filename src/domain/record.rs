@@ -108,6 +108,19 @@ pub struct PartitionEnd {
     pub offset: i64,
 }
 
+/// A batch of the log that cannot be read. Everything before it was, nothing behind it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableBatch {
+    /// Partition.
+    pub partition: i32,
+    /// Assignment it belongs to.
+    pub generation: u64,
+    /// Offset at which the batch begins.
+    pub offset: i64,
+    /// What is wrong with it.
+    pub text: String,
+}
+
 /// Records of several partitions in arrival order, their bytes in one buffer.
 ///
 /// Each is tagged with the generation of the assignment under which it was read, so that what was read before a
@@ -117,6 +130,7 @@ pub struct RecordBatch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     ends: Vec<PartitionEnd>,
+    unreadable: Vec<UnreadableBatch>,
 }
 
 impl RecordBatch {
@@ -144,6 +158,16 @@ impl RecordBatch {
         self.ends.push(end);
     }
 
+    /// Notes that a partition cannot be read any further.
+    pub fn push_unreadable(&mut self, unreadable: UnreadableBatch) {
+        self.unreadable.push(unreadable);
+    }
+
+    /// Where partitions cannot be read any further, after the records of this batch.
+    pub fn unreadable(&self) -> &[UnreadableBatch] {
+        &self.unreadable
+    }
+
     /// Ends reached after the records of this batch.
     pub fn ends(&self) -> &[PartitionEnd] {
         &self.ends
@@ -154,9 +178,9 @@ impl RecordBatch {
         self.entries.len()
     }
 
-    /// Whether it holds neither records nor ends.
+    /// Whether it holds nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.ends.is_empty()
+        self.entries.is_empty() && self.ends.is_empty() && self.unreadable.is_empty()
     }
 
     /// Bytes held.

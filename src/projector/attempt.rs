@@ -36,7 +36,7 @@ impl<V: View> Lane<V> {
         let view = Arc::clone(&self.view);
         let schemas = self.schemas_of(job).await?;
         #[allow(clippy::needless_late_init)]
-        let (parked, parked_schemas); // outlive the batch, whose events may be drained from them
+        let (parked, decisions, known_schemas); // outlive the batch, whose events may be drained from them
         let limits = self.context.fold_limits();
         let decoder = Decoder { view: &*view, limits: limits.record, overrules: &job.overrules, schemas: &schemas };
         let batch: Vec<Decoded<'_, V>> = self.ours(job).map(|(_, record)| decoder.decode(record)).collect();
@@ -61,20 +61,26 @@ impl<V: View> Lane<V> {
                 None => missing.push(key),
             }
         }
-        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        if !heal.is_empty() {
+            // Perhaps because something was decided just now.
+            session.forget_decisions();
+        }
+        session.look_for_decisions(V::NAME).await?;
         let loading = Loading { context: &self.context, session };
-        reload(&loading, &missing, &mut entries).await?;
+        decisions = reload(&loading, &missing, &mut entries).await?;
         let LoadedParked { to_drain, drain_limit, rows } =
-            loading.parked(&batch, &heal, &entries, job.drain_limit).await?;
+            loading.parked(&batch, &heal, &entries, &decisions, job.drain_limit).await?;
         parked = rows;
-        parked_schemas = self.context.schemas.with_parked(&schemas, &parked).await?;
+        known_schemas = self.context.schemas.with_stored(&schemas, &parked, &decisions).await?;
         crash::point("batch.loaded");
 
-        let mut fold = Fold::new(Decoder { schemas: &parked_schemas, ..decoder }, limits);
+        let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
-            fold.add_key(key, entry, rows, loaded);
+            let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
+            fold.add_key(key, entry, (rows, loaded), decided);
         }
         let last_records = last_records(&batch);
         for decoded in batch {
@@ -98,8 +104,12 @@ impl<V: View> Lane<V> {
         Ok(self.remember(plan, &advances, seconds))
     }
 
-    /// The job's records that are ours and not applied yet, with their place in the attempt.
+    /// The job's records that are ours, not applied yet and not given up, with their place in the attempt.
     fn ours<'b>(&self, job: &'b Job<'_>) -> impl Iterator<Item = (usize, Record<'b>)> {
+        let skipped = self.context.skipped();
+        let is_skipped = move |partition: i32, offset: i64| {
+            skipped.get(&partition).is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..*to).contains(&offset)))
+        };
         let part = job.batch.iter().skip(job.start).take(job.end - job.start).enumerate();
         // A client that fetches anew may bring a record twice: offsets only grow.
         let mut expected: BTreeMap<i32, i64> = BTreeMap::new();
@@ -108,7 +118,7 @@ impl<V: View> Lane<V> {
             let next = expected.entry(record.partition).or_insert(owned.next_offset);
             let is_new = record.offset >= *next;
             *next = (*next).max(record.offset + 1);
-            is_new.then_some((index, record))
+            (is_new && !is_skipped(record.partition, record.offset)).then_some((index, record))
         })
     }
 
@@ -144,11 +154,13 @@ impl<V: View> Lane<V> {
             next_offset: owned.next_offset,
             anchor: None,
             counters: Counters::default(),
+            decisions: owned.decisions,
         };
-        // A key can be released without a record: what it waited for was consumed elsewhere.
-        let has_new_hold = |work: &&Work<'_, V::State>| work.held_changed || work.was_held != work.entry.held.is_some();
-        let released: HashSet<i32> =
-            plan.keys.values().filter(has_new_hold).filter_map(|work| work.partition).collect();
+        // A key can move without a record: what it waited for was consumed elsewhere, or decided.
+        let is_written = |work: &&Work<'_, V::State>| {
+            work.held_changed || work.decided || work.was_held != work.entry.held.is_some()
+        };
+        let released: HashSet<i32> = plan.keys.values().filter(is_written).filter_map(|work| work.partition).collect();
         for (partition, owned) in &self.owned {
             let counters = plan.counters.get(partition).copied().unwrap_or_default();
             let stop = plan.blocked.get(partition).map_or(i64::MAX, |(offset, _)| *offset);
@@ -192,7 +204,8 @@ impl<V: View> Lane<V> {
             if work.unfinished {
                 unfinished.push((key.to_owned(), partition));
             }
-            if let Some(owned) = self.owned.get(&partition) {
+            // Keys with decisions ahead are loaded with them each time.
+            if let Some(owned) = self.owned.get(&partition).filter(|_| work.decisions.is_empty()) {
                 let mut entry = work.entry;
                 entry.stored = work.base_sequence.is_some() || work.changed;
                 self.cache.put(key, entry, partition, owned.generation);
@@ -205,6 +218,7 @@ impl<V: View> Lane<V> {
             }
             self.context.status.update_partition(advance.partition, |owned| {
                 owned.next_offset = advance.next_offset;
+                owned.paused = None;
                 owned.last_commit_at = Some(now);
             });
         }
@@ -240,6 +254,14 @@ impl<V: View> Lane<V> {
         }
         for (reason, count) in &tally.dead_letters {
             metrics.dead_letters.with_label_values(&[V::NAME, reason]).inc_by(*count);
+        }
+        for (action, count) in &tally.decisions {
+            metrics.decisions_taken.with_label_values(&[V::NAME, action]).inc_by(*count);
+        }
+        for settled in &plan.settled {
+            if let Some(reason) = &settled.refused {
+                tracing::warn!(view = V::NAME, decision = settled.id, reason, "decision cannot be folded with");
+            }
         }
         metrics.anomalies.with_label_values(&[V::NAME]).inc_by(tally.anomalies);
         metrics.upserts_duration.with_label_values(&[V::NAME]).observe(seconds);

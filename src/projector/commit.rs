@@ -9,10 +9,11 @@ use futures_util::future::{join, join3, join5};
 use crate::crash;
 use crate::failure::Failure;
 use crate::projector::context::ViewContext;
+use crate::projector::decisions::Verdict;
 use crate::projector::decode::Decoded;
 use crate::projector::event_ids::EventIds;
 use crate::projector::plan::{KeyEntry, NewParked, Plan};
-use crate::store::control::{ControlStatements, HeldRow, ParkedByKey};
+use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow, ParkedByKey};
 use crate::store::progress::{Advance, AdvanceColumns};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, pool};
@@ -25,6 +26,8 @@ pub struct Session<V: View> {
     /// The view's statements.
     pub statements: V::Statements,
     control: ControlStatements,
+    /// Whether there are decisions about events, as far as it was asked.
+    has_decisions: Option<bool>,
     /// A transaction may be open or its outcome unknown.
     broken: bool,
 }
@@ -37,7 +40,38 @@ impl<V: View> Session<V> {
         let client = pool::connect_writer(&context.database, &search_path).await.map_err(fail)?;
         let statements = V::prepare(&client).await.map_err(fail)?;
         let control = ControlStatements::prepare(&client).await.map_err(fail)?;
-        Ok(Session { client, statements, control, broken: false })
+        Ok(Session { client, statements, control, has_decisions: None, broken: false })
+    }
+
+    /// Asks again, before the next load, whether there are decisions.
+    pub fn forget_decisions(&mut self) {
+        self.has_decisions = None;
+    }
+
+    /// Learns whether there are decisions to load with keys: nearly always there are none.
+    pub async fn look_for_decisions(&mut self, view: &str) -> Result<(), Failure> {
+        if self.has_decisions.is_none() {
+            let any = control::any_decisions(&self.client, view).await.map_err(|error| classify(error, None))?;
+            self.has_decisions = Some(any);
+        }
+        Ok(())
+    }
+
+    /// Where the record was read that an operator put next in `key`, behind what was skipped.
+    pub async fn next_substitute(&self, context: &ViewContext, key: &str) -> Result<Option<Origin>, Failure> {
+        let fail = |error| classify(error, None);
+        let decisions = self.control.load_decisions(&self.client, &context.source, &[key]).await.map_err(fail)?;
+        let stored = V::load(&self.statements, &self.client, &[key]).await.map_err(fail)?;
+        let mut last = stored.first().map_or(context.settings.first_sequence - 1, |loaded| loaded.last_sequence);
+        for decision in decisions.get(key).into_iter().flatten() {
+            match &decision.verdict {
+                _ if decision.sequence_to <= last => {}
+                _ if !decision.covers(last + 1) => break,
+                Verdict::Skip => last = decision.sequence_to,
+                Verdict::Take(substitute) => return Ok(Some(substitute.origin)),
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the connection can take another transaction.
@@ -98,11 +132,15 @@ impl<V: View> Session<V> {
         let (begun, (moved, rows, control)) = join(begin, join3(fence, rows, control)).await;
         crash::point("commit.begun");
         begun.map_err(fail)?;
-        let moved: HashSet<i32> = moved.map_err(fail)?.into_iter().collect();
-        let fenced: Vec<i32> =
-            advances.iter().map(|advance| advance.partition).filter(|partition| !moved.contains(partition)).collect();
+        let moved: HashMap<i32, i64> = moved.map_err(fail)?.into_iter().collect();
+        let partitions = advances.iter().map(|advance| advance.partition);
+        let fenced: Vec<i32> = partitions.filter(|partition| !moved.contains_key(partition)).collect();
         if !fenced.is_empty() {
             return Err(Failure::Fenced(fenced));
+        }
+        // Whoever decides holds the lock of these rows: what is decided later finds our rows as we leave them.
+        if advances.iter().any(|advance| moved.get(&advance.partition) != Some(&advance.decisions)) {
+            return Err(Failure::Decided(moved.into_iter().collect()));
         }
         crash::point("commit.fenced");
         let rows = rows.map_err(fail)?;
@@ -116,15 +154,16 @@ impl<V: View> Session<V> {
         let parked: Vec<NewParked<'_>> = plan.new_parked().collect();
         let (put, released) = held_rows(plan);
         // Nearly always all of them are empty: then nothing is sent.
+        let settled = unless(plan.settled.is_empty(), self.control.settle_decisions(client, &plan.settled));
         let results = join5(
             unless(plan.dead_letters.is_empty(), self.control.insert_dead_letters(client, source, &plan.dead_letters)),
             unless(parked.is_empty(), self.control.insert_parked(client, source, &parked)),
             unless(plan.drained.is_empty(), self.control.delete_parked(client, source, &plan.drained)),
             unless(put.is_empty(), self.control.put_held(client, source, &put)),
             unless(released.is_empty(), self.control.delete_held(client, source, &released)),
-        )
-        .await;
-        for result in [results.0, results.1, results.3, results.4] {
+        );
+        let (results, settled) = join(results, settled).await;
+        for result in [results.0, results.1, results.3, results.4, settled] {
             result.map_err(fail)?;
         }
         let drained = results.2.map_err(fail)?;
@@ -180,15 +219,22 @@ pub async fn reload<'a, V: View>(
     loading: &Loading<'_, V>,
     missing: &[&'a str],
     entries: &mut HashMap<&'a str, KeyEntry<V::State>>,
-) -> Result<(), Failure> {
+) -> Result<DecisionsByKey, Failure> {
     if missing.is_empty() {
-        return Ok(());
+        return Ok(DecisionsByKey::new());
     }
     let fail = |error| classify(error, None);
     let (session, context) = (loading.session, loading.context);
-    let (stored, held) = join(
+    let decided = async {
+        match session.has_decisions {
+            Some(false) => Ok(DecisionsByKey::new()),
+            _ => session.control.load_decisions(&session.client, &context.source, missing).await,
+        }
+    };
+    let (stored, held, decided) = join3(
         V::load(&session.statements, &session.client, missing),
         session.control.load_held(&session.client, &context.source, missing),
+        decided,
     )
     .await;
     let mut stored: HashMap<String, _> =
@@ -206,7 +252,7 @@ pub async fn reload<'a, V: View>(
         entry.held = held.remove(*key);
         entries.insert(key, entry);
     }
-    Ok(())
+    decided.map_err(fail)
 }
 
 impl<V: View> Loading<'_, V> {
@@ -217,9 +263,11 @@ impl<V: View> Loading<'_, V> {
         batch: &[Decoded<'a, V>],
         heal: &[(&'a str, i32)],
         entries: &HashMap<&'a str, KeyEntry<V::State>>,
+        decisions: &DecisionsByKey,
         drain_limit: usize,
     ) -> Result<LoadedParked<'a>, Failure> {
-        let mut to_drain: HashSet<&str> = HashSet::new();
+        let decided = entries.iter().filter(|(key, entry)| is_decided(decisions, key, entry.last_sequence + 1));
+        let mut to_drain: HashSet<&str> = decided.map(|(key, _)| *key).collect();
         let mut met: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
             let Some(entry) = entries.get(event.key).filter(|entry| entry.held.is_some()) else { continue };
@@ -296,6 +344,11 @@ impl<V: View> Loading<'_, V> {
         let budget = DRAIN_BATCHES * self.context.settings.max_batch_bytes;
         if bytes <= budget { usize::MAX } else { (budget / (bytes / events.max(1)).max(1) / keys).max(1) }
     }
+}
+
+/// Whether something was decided about that number.
+fn is_decided(decisions: &DecisionsByKey, key: &str, sequence: i64) -> bool {
+    decisions.get(key).into_iter().flatten().any(|decision| decision.covers(sequence))
 }
 
 /// What was loaded of the parked events.

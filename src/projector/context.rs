@@ -1,17 +1,22 @@
 //! What every part of one running view shares.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
+use crate::projector::compaction::CompactionCheck;
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
 use crate::registry::SchemaSource;
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
+
+/// Offsets that no build applies, by partition: the first one and the first one after.
+pub type SkippedRanges = HashMap<i32, Vec<(i64, i64)>>;
 
 /// Shared by lanes, coordinator, relay and observer of one view.
 pub struct ViewContext {
@@ -33,12 +38,16 @@ pub struct ViewContext {
     pub settings: ProjectorSettings,
     /// Watches the log's identity.
     pub guard: LogGuard,
+    /// Whether the broker compacts the topic.
+    pub compaction: CompactionCheck,
     /// Schemas of framed records.
     pub schemas: SchemaSource,
     /// Wakes the relay after a commit with dead letters.
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.
     pub parked_total: AtomicI64,
+    /// What operators have skipped. It changes only together with the fence, so each takeover reads it anew.
+    pub skipped: Mutex<SkippedRanges>,
 }
 
 impl ViewContext {
@@ -53,6 +62,21 @@ impl ViewContext {
             max_parked_per_key: i32::try_from(self.settings.max_parked_per_key).unwrap_or(i32::MAX),
             parked_budget: i64::try_from(self.settings.max_parked_total).unwrap_or(i64::MAX) - parked,
         }
+    }
+
+    /// What operators have skipped, as of the last takeover of each partition.
+    pub fn skipped(&self) -> SkippedRanges {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what operators have skipped of a partition.
+    pub fn set_skipped(&self, partition: i32, ranges: Vec<(i64, i64)>) {
+        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        if ranges.is_empty() {
+            skipped.remove(&partition)
+        } else {
+            skipped.insert(partition, ranges)
+        };
     }
 
     /// Enters a waiting state, with one warning per change.

@@ -3,7 +3,7 @@
 //! It alone decides what is consumed. Lanes report what they had to let go; it tries those again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -12,24 +12,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
-use crate::domain::identity::{Evidence, Fingerprint, Mismatch, judge};
-use crate::failure::{Backoff, Failure};
+use crate::failure::Failure;
 use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupMember};
 use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue};
 use crate::platforms::kafka::log::LogReader;
 use crate::projector::context::ViewContext;
-use crate::projector::guard;
 use crate::projector::lane::{LaneCommand, LaneEvent, Owned};
 use crate::projector::mailbox::LaneReader;
-use crate::projector::state::{Halt, OwnedPartition, ViewState};
-use crate::store::progress::{self, Acquired};
-use crate::store::sqlstate::classify;
-use crate::store::{control, pool};
+use crate::projector::state::{Halt, OwnedPartition, Pause, ViewState};
+use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all, truncated};
 
-/// How often partitions that were let go are tried again, and held keys are swept.
+/// How often partitions that were let go are tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Held keys looked at per sweep.
-const SWEEP_PAGE: i64 = 500;
 
 /// What the coordinator needs of a lane.
 pub struct LaneHandle {
@@ -48,10 +42,6 @@ pub struct Inbox {
     /// From the readers.
     pub problems: UnboundedReceiver<FetchProblem>,
 }
-
-/// Partitions that the group gave us and has not taken back.
-type Wanted = Arc<Mutex<BTreeSet<i32>>>;
-type Takeover = Result<Vec<Acquired>, Halt>;
 
 /// What it takes to join the group anew.
 pub struct Rejoin {
@@ -81,7 +71,6 @@ pub struct Coordinator {
     /// The identity check under way: it may take as long as Kafka is away, and nothing waits for it.
     checking: Option<JoinHandle<Result<(), Failure>>>,
     next_generation: u64,
-    sweep_after: String,
     takeovers: UnboundedSender<(u64, Takeover)>,
 }
 
@@ -116,7 +105,6 @@ impl Coordinator {
             left_alone_since: None,
             checking: None,
             next_generation: 1,
-            sweep_after: String::new(),
             takeovers,
         };
         (coordinator, results)
@@ -221,13 +209,19 @@ impl Coordinator {
             let lane = &self.lanes[number];
             let topic = &self.context.source.topic;
             let wake = lane.reader.wake();
-            let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, row.partition, generation, wake)
-            else {
+            let reading = (row.partition, generation);
+            let largest = self.context.kafka.max_fetch_bytes;
+            let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, reading, largest, wake) else {
                 tracing::error!(partition = row.partition, "the client has no queue for the partition");
                 self.granted.insert(row.partition, Grant::Waiting);
                 continue;
             };
-            let owned = Owned { generation, owner_epoch: row.owner_epoch, next_offset: row.next_offset };
+            let owned = Owned {
+                generation,
+                owner_epoch: row.owner_epoch,
+                next_offset: row.next_offset,
+                decisions: row.decisions,
+            };
             let acknowledgements = self.member.acknowledger();
             let open = LaneCommand::Open { partition: row.partition, owned, acknowledgements };
             if lane.commands.send(open).is_err() {
@@ -285,16 +279,35 @@ impl Coordinator {
     async fn on_lane(&mut self, event: LaneEvent) {
         match event {
             LaneEvent::Halted(halt) => self.halt(halt).await,
-            LaneEvent::LetGo { partition, generation, reason } => {
+            LaneEvent::LetGo { partition, generation, pause } => {
                 if self.granted.get(&partition) != Some(&Grant::Open(generation)) {
                     return;
                 }
                 self.granted.insert(partition, Grant::Waiting);
-                self.context.status.update_partition(partition, |owned| owned.paused = Some(reason));
                 drop(self.close(partition));
                 self.member.command(Command::Unassign(vec![partition]));
+                self.pause(partition, pause);
             }
         }
+    }
+
+    fn pause(&self, partition: i32, pause: Pause) {
+        let Some(owned) = self.context.status.snapshot().partitions.remove(&partition) else { return };
+        if let Some(offset) = pause.unreadable_at {
+            let (context, detail, owner) =
+                (Arc::clone(&self.context), pause.detail.clone(), (partition, owned.owner_epoch));
+            tokio::spawn(async move {
+                if let Err(failure) = takeover::at_unreadable(&context, owner, (offset, &detail)).await {
+                    tracing::debug!(view = context.source.view, ?failure, "said again when it is tried again");
+                }
+            });
+        }
+        // Tried every few seconds, told once.
+        if owned.paused.as_ref() != Some(&pause) {
+            let (view, offset) = (self.context.source.view, owned.next_offset);
+            tracing::warn!(view, partition, offset, code = pause.code, reason = pause.detail, "partition is paused");
+        }
+        self.context.status.update_partition(partition, |owned| owned.paused = Some(pause));
     }
 
     async fn on_problem(&mut self, problem: FetchProblem) {
@@ -307,6 +320,13 @@ impl Coordinator {
                 None => format!("partition {partition}: our position is not in the log: {text}"),
             };
             let failure = truncated(&detail);
+            let owned = self.context.status.snapshot().partitions.remove(&partition);
+            if let Some(owned) = owned
+                && let Err(error) =
+                    takeover::note_truncated(&self.context, (partition, owned.owner_epoch), &failure).await
+            {
+                tracing::debug!(view = self.context.source.view, ?error, "the hole is found again after a restart");
+            }
             // A re-created topic is out of range, too: the more precise name goes first.
             let failure =
                 self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
@@ -331,7 +351,7 @@ impl Coordinator {
 
     async fn on_tick(&mut self) {
         if self.is_halted() {
-            return;
+            return self.come_back_after_skip_to().await;
         }
         self.rejoin_if_left_alone();
         let waiting: Vec<i32> = self
@@ -343,32 +363,6 @@ impl Coordinator {
         if !waiting.is_empty() {
             self.take_over(waiting);
         }
-        if let Err(failure) = self.sweep().await {
-            tracing::debug!(view = self.context.source.view, ?failure, "held keys were not swept");
-        }
-    }
-
-    /// Offers one page of held keys to their lanes: one of them may be satisfied by now, filled by another process
-    /// (after a change of the partition count, say).
-    async fn sweep(&mut self) -> Result<(), Failure> {
-        let fail = |error| classify(error, None);
-        let client = pool::connect_writer(&self.context.database, "public").await.map_err(fail)?;
-        let page =
-            control::held_page(&client, &self.context.source, &self.sweep_after, SWEEP_PAGE).await.map_err(fail)?;
-        self.sweep_after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
-        let mut by_lane: BTreeMap<usize, Vec<(String, i32)>> = BTreeMap::new();
-        for (key, partition) in page {
-            if matches!(self.granted.get(&partition), Some(Grant::Open(_))) {
-                let lane = usize::try_from(partition).unwrap_or(0) % self.lanes.len();
-                by_lane.entry(lane).or_default().push((key, partition));
-            }
-        }
-        for (lane, keys) in by_lane {
-            if self.lanes[lane].commands.send(LaneCommand::Heal(keys)).is_err() {
-                tracing::debug!("lane has ended");
-            }
-        }
-        Ok(())
     }
 
     async fn check_identity(&mut self) {
@@ -390,12 +384,31 @@ impl Coordinator {
         if self.left_alone_since.is_none_or(|since| since.elapsed() <= patience) {
             return;
         }
+        self.join_anew("the group is silent, joined anew");
+    }
+
+    /// A view that halted before a hole works again once an operator has skipped the hole.
+    async fn come_back_after_skip_to(&mut self) {
+        let code = match self.context.status.snapshot().state {
+            ViewState::Halted(halt) => halt.code,
+            _ => return,
+        };
+        if code == TRUNCATED
+            && takeover::is_truncation_over(&self.context).await == Ok(true)
+            && self.context.status.end_halt(TRUNCATED)
+        {
+            self.join_anew("an operator has skipped what is lost, joined anew");
+        }
+    }
+
+    fn join_anew(&mut self, why: &str) {
         let Rejoin { group, partitions, events } = &self.rejoin;
         let (kafka, topic) = (&self.context.kafka, &self.context.source.topic);
         match GroupMember::join(kafka, group, topic, *partitions, events.clone()) {
             Ok(member) => {
-                tracing::warn!(view = self.context.source.view, group, "the group is silent, joined anew");
+                tracing::warn!(view = self.context.source.view, group, "{why}");
                 let old = std::mem::replace(&mut self.member, member);
+                old.hush();
                 // Leaving may take as long as the client likes.
                 std::thread::spawn(move || old.leave());
                 self.left_alone_since = None;
@@ -423,95 +436,5 @@ impl Coordinator {
         );
         let open: BTreeSet<i32> = self.granted.keys().copied().collect();
         self.release(&open.into_iter().collect::<Vec<_>>()).await;
-    }
-}
-
-/// The halt for a log that lost what we need.
-fn truncated(detail: &str) -> Failure {
-    Failure::halt(
-        "log_truncated",
-        detail,
-        "restore the records, or rebuild the view from what is left; nothing more is applied until then",
-    )
-}
-
-/// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes, or as long as they are `wanted`:
-/// a late takeover would fence the next owner.
-async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32], wanted: &Wanted) -> Takeover {
-    let mut backoff = Backoff::default();
-    loop {
-        match try_acquire(context, log, partitions, wanted).await {
-            Ok(acquired) => return Ok(acquired),
-            Err(Failure::Halt(halt)) => return Err(halt),
-            Err(Failure::KafkaAway(reason)) => context.wait_for(ViewState::WaitingForKafka, &reason),
-            Err(Failure::Retry(reason)) => context.wait_for(ViewState::WaitingForDatabase, &reason),
-            Err(other) => context.wait_for(ViewState::WaitingForDatabase, &format!("{other:?}")),
-        }
-        tokio::time::sleep(backoff.next_wait()).await;
-    }
-}
-
-async fn try_acquire(
-    context: &ViewContext,
-    log: &Arc<LogReader>,
-    partitions: &[i32],
-    wanted: &Wanted,
-) -> Result<Vec<Acquired>, Failure> {
-    let topic_id = context.guard.current().await?;
-    let fail = |error| classify(error, None);
-    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
-    let mut acquired = Vec::new();
-    for partition in partitions {
-        if !wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(partition) {
-            continue;
-        }
-        let marks = {
-            let (log, partition) = (Arc::clone(log), *partition);
-            blocking(move || log.watermarks(partition)).await?
-        };
-        // No progress yet means: from the beginning of the log.
-        let row =
-            progress::acquire(&client, &context.source, *partition, marks.low, (topic_id.as_deref(), &context.owner))
-                .await
-                .map_err(fail)?;
-        let at_anchor = match row.anchor.filter(|anchor| anchor.offset >= marks.low && anchor.offset < marks.high) {
-            None => None,
-            Some(anchor) => {
-                let (log, partition) = (Arc::clone(log), *partition);
-                blocking(move || log.record_at(partition, anchor.offset)).await?
-            }
-        };
-        let print = |anchor: progress::Anchor| Fingerprint {
-            offset: anchor.offset,
-            crc: anchor.crc,
-            timestamp_ms: anchor.timestamp_ms,
-        };
-        let evidence = Evidence {
-            next_offset: row.next_offset,
-            low: marks.low,
-            high: marks.high,
-            known_topic_id: row.topic_id.clone(),
-            topic_id: topic_id.clone(),
-            anchor: row.anchor.map(print),
-            at_anchor: at_anchor.map(print),
-        };
-        judge(*partition, &evidence).map_err(|mismatch| match mismatch {
-            Mismatch::IdentityChanged(detail) => guard::changed(&detail),
-            Mismatch::Truncated(detail) => truncated(&detail),
-        })?;
-        acquired.push(row);
-    }
-    if let Some(topic_id) = topic_id {
-        context.guard.expect(&topic_id);
-    }
-    Ok(acquired)
-}
-
-async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| Failure::KafkaAway(format!("Kafka does not answer: {error}"))),
-        Err(panic) => Err(Failure::Retry(format!("a log reader failed: {panic}"))),
     }
 }

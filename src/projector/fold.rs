@@ -10,6 +10,7 @@ use crate::codec::{Limits, Refused};
 use crate::domain::decision::Decision;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
+use crate::projector::decisions::StoredDecision;
 use crate::projector::decode::{Decoded, Decoder, Event};
 use crate::projector::event_ids::{Fingerprint, LatestIds};
 use crate::projector::plan::{Counters, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
@@ -71,18 +72,19 @@ impl<'a, V: View> Fold<'a, V> {
             counters: BTreeMap::new(),
             tally: Tally::default(),
             blocked: BTreeMap::new(),
+            settled: Vec::new(),
         };
         Fold { decoder, limits, latest_ids: LatestIds::default(), plan }
     }
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
-    /// `to_drain`, else the presence of those that the batch may meet.
+    /// `to_drain`, else the presence of those that the batch may meet; and with what was decided about its numbers.
     pub fn add_key(
         &mut self,
         key: &'a str,
         mut entry: KeyEntry<V::State>,
-        parked: &'a [StoredParked],
-        loaded: ParkedLoad,
+        (parked, loaded): (&'a [StoredParked], ParkedLoad),
+        decisions: &'a [StoredDecision],
     ) {
         let base_sequence = entry.stored.then_some(entry.last_sequence);
         let was_held = entry.held.is_some();
@@ -123,8 +125,12 @@ impl<'a, V: View> Fold<'a, V> {
                 )
             })
             .collect();
+        let ahead = |decision: &&StoredDecision| decision.sequence_to > entry.last_sequence;
+        let decisions = decisions.iter().filter(ahead).collect();
         let work = Work {
             entry,
+            decisions,
+            decided: false,
             base_sequence,
             changed: false,
             held_changed,
@@ -142,6 +148,15 @@ impl<'a, V: View> Fold<'a, V> {
         let partition = decoded.record.partition;
         if self.plan.blocked.contains_key(&partition) {
             return;
+        }
+        let place = match &decoded.outcome {
+            Ok(event) => Some(event.key),
+            Err(refused) => refused.place.map(|(key, _)| key),
+        };
+        if let Some(key) = place
+            && self.work(key).has_next()
+        {
+            self.drain(key, partition);
         }
         let outcome = match decoded.outcome {
             Ok(event) => self.take_event(event, decoded.record),
@@ -183,10 +198,6 @@ impl<'a, V: View> Fold<'a, V> {
         let (key, sequence) = (event.key, event.sequence);
         let work = self.work(key);
         work.partition = Some(record.partition);
-        let next = work.entry.last_sequence + 1;
-        if work.parked.first_key_value().is_some_and(|(first, _)| *first <= next) {
-            self.drain(key, record.partition);
-        }
         let id = Fingerprint::of(&event.parsed.event_id);
         let work = self.work(key);
         let decision = work.decide(sequence, &event.parsed.event_id, id);
@@ -214,7 +225,7 @@ impl<'a, V: View> Fold<'a, V> {
                 Outcome::Conflict
             }
             (next, None) => {
-                let outcome = self.consume(event, id, record, next);
+                let outcome = self.consume_or_refuse(event, id, record, next);
                 if matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
                     self.drain(key, record.partition);
                 }
@@ -234,7 +245,7 @@ impl<'a, V: View> Fold<'a, V> {
     ) -> Outcome {
         let (key, sequence) = (event.key, event.sequence);
         self.unpark(key, sequence, record.partition);
-        let outcome = self.consume(event, id, record, decision);
+        let outcome = self.consume_or_refuse(event, id, record, decision);
         *outcome.counter(self.plan.counters.entry(record.partition).or_default()) += 1;
         self.plan.tally.duplicates_by_sequence += 1;
         if matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
@@ -243,13 +254,31 @@ impl<'a, V: View> Fold<'a, V> {
         Outcome::Duplicate
     }
 
-    /// The event is next in sequence: project it, or advance over it.
-    fn consume(&mut self, event: Event<'a, V>, id: Fingerprint, record: Record<'a>, decision: Decision) -> Outcome {
+    fn consume_or_refuse(
+        &mut self,
+        event: Event<'a, V>,
+        id: Fingerprint,
+        record: Record<'a>,
+        decision: Decision,
+    ) -> Outcome {
+        let place = (event.key, event.sequence);
+        self.consume(event, id, record, decision, Effect::Applied)
+            .unwrap_or_else(|poison| self.refuse_next(record, poison, place))
+    }
+
+    /// The event is next in sequence: project it, or advance over it. `applied` is what the ledger calls the former.
+    fn consume(
+        &mut self,
+        event: Event<'a, V>,
+        id: Fingerprint,
+        record: Record<'a>,
+        decision: Decision,
+        applied: Effect,
+    ) -> Result<Outcome, Poison> {
         let Event { key, sequence, parsed, payload } = event;
         if let Some(owner) = self.other_owner(key, &parsed.event_id, id) {
             let detail = format!("event id `{}` is the latest of `{owner}`", parsed.event_id);
-            self.dead_letter(record, Poison::new(Reason::EventIdReused, detail), Some((key, sequence)));
-            return Outcome::Conflict;
+            return Err(Poison::new(Reason::EventIdReused, detail));
         }
         let view = self.decoder.view;
         let plan = &mut self.plan;
@@ -258,15 +287,9 @@ impl<'a, V: View> Fold<'a, V> {
         let known_type = V::EVENT_TYPES.iter().find(|known| **known == parsed.event_type).copied();
         let (effect, outcome) = match (decision, parsed.event) {
             (Decision::Apply, Some(projected)) => {
-                match view.project(key, state, projected, parsed.occurred_at, &mut plan.details) {
-                    Ok(oddities) => plan.tally.anomalies += oddities,
-                    Err(poison) => {
-                        self.dead_letter(record, poison, Some((key, sequence)));
-                        return Outcome::DeadLettered;
-                    }
-                }
+                plan.tally.anomalies += view.project(key, state, projected, parsed.occurred_at, &mut plan.details)?;
                 *plan.tally.by_type.entry(known_type.unwrap_or("unknown")).or_default() += 1;
-                (Effect::Applied, Outcome::Applied)
+                (applied, Outcome::Applied)
             }
             (Decision::Apply, None) => {
                 view.skip(state, parsed.occurred_at);
@@ -294,7 +317,7 @@ impl<'a, V: View> Fold<'a, V> {
             effect,
             payload,
         });
-        outcome
+        Ok(outcome)
     }
 
     /// The other key whose latest event has this id. Keys of the batch are known as of now; of keys outside it Postgres
@@ -345,11 +368,16 @@ impl<'a, V: View> Fold<'a, V> {
         Outcome::Parked
     }
 
-    /// Consumes parked events as long as the next one is there. They count on `partition`, whose batch this is.
+    /// Consumes decided and parked events as long as the next one is there. They count on `partition`, whose batch this is.
     ///
     /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
     fn drain(&mut self, key: &'a str, partition: i32) {
         loop {
+            match self.take_decision(key) {
+                Some(true) => continue,
+                Some(false) => return,
+                None => {}
+            }
             let work = self.work(key);
             let next = work.entry.last_sequence + 1;
             let first = work.parked.first_key_value().filter(|(sequence, _)| **sequence <= next);
@@ -396,7 +424,7 @@ impl<'a, V: View> Fold<'a, V> {
                         self.conflict(&event, record, &taken_by);
                         Outcome::Conflict
                     }
-                    next => self.consume(event, id, record, next),
+                    next => self.consume_or_refuse(event, id, record, next),
                 }
             }
             Err(refused) => {
@@ -450,6 +478,14 @@ impl<'a, V: View> Fold<'a, V> {
     }
 }
 
+/// What becomes of a record that was next and was refused.
+fn refused_as(poison: &Poison) -> Outcome {
+    match poison.reason {
+        Reason::EventIdReused => Outcome::Conflict,
+        _ => Outcome::DeadLettered,
+    }
+}
+
 /// Which of the six a record became.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
@@ -475,5 +511,6 @@ impl Outcome {
     }
 }
 
+mod decided;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use crate::projector::commit::Session;
 use crate::projector::context::ViewContext;
 use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
-use crate::projector::state::{Halt, ViewState};
+use crate::projector::state::{Halt, Pause, ViewState};
 use crate::store::progress;
 use crate::views::View;
 
@@ -35,7 +35,12 @@ pub struct Owned {
     pub owner_epoch: i64,
     /// First offset not applied yet.
     pub next_offset: i64,
+    /// How often something had been decided when our keys were loaded.
+    pub decisions: i64,
 }
+
+/// Keys with their partitions, and who waits for their healing.
+pub type Healing = (Vec<(String, i32)>, oneshot::Sender<()>);
 
 /// What a lane has to do beside applying records.
 #[derive(Debug)]
@@ -51,21 +56,21 @@ pub enum LaneCommand {
     },
     /// Let go of this partition; answered when no transaction of it is under way any more.
     Close(i32, oneshot::Sender<()>),
-    /// Look whether these keys (of these partitions) can be drained.
-    Heal(Vec<(String, i32)>),
+    /// Look whether these keys (of these partitions) can be drained; dropped or answered when that is over.
+    Heal(Healing),
 }
 
 /// What a lane reports.
 #[derive(Debug)]
 pub enum LaneEvent {
-    /// The partition was let go: a bound was reached, or its fence was lost. Try again later.
+    /// The partition was let go: a bound or an unreadable batch was reached, or its fence was lost. Try again later.
     LetGo {
         /// Partition.
         partition: i32,
         /// Its assignment.
         generation: u64,
-        /// Why, for people.
-        reason: String,
+        /// Why.
+        pause: Pause,
     },
     /// Going on would be wrong.
     Halted(Halt),
@@ -142,8 +147,9 @@ impl<V: View> Lane<V> {
                 biased;
                 () = stop.cancelled() => return,
                 Some(command) = self.commands.recv() => {
-                    if let Some(heal) = self.obey(command) {
+                    if let Some((heal, done)) = self.obey(command) {
                         self.heal(heal, &stop).await;
+                        drop(done);
                     }
                 }
                 batch = mailbox.take() => {
@@ -161,10 +167,11 @@ impl<V: View> Lane<V> {
     }
 
     /// Obeys a command; keys to heal are given back, they need a transaction.
-    fn obey(&mut self, command: LaneCommand) -> Option<Vec<(String, i32)>> {
+    fn obey(&mut self, command: LaneCommand) -> Option<Healing> {
         match command {
             LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
+                self.session.iter_mut().for_each(Session::forget_decisions);
                 self.acknowledgements = Some(acknowledgements);
             }
             LaneCommand::Close(partition, done) => {
@@ -173,7 +180,7 @@ impl<V: View> Lane<V> {
                     tracing::debug!(partition, "nobody waited for the partition to close");
                 }
             }
-            LaneCommand::Heal(keys) => return Some(keys),
+            LaneCommand::Heal(healing) => return Some(healing),
         }
         None
     }
@@ -188,6 +195,11 @@ impl<V: View> Lane<V> {
             overrules: Overrules::default(),
         };
         self.work_off(&mut job, stop).await;
+        for broken in batch.unreadable() {
+            if self.owned.get(&broken.partition).is_some_and(|owned| owned.generation == broken.generation) {
+                self.let_go(broken.partition, Pause::unreadable(broken.partition, broken.offset, &broken.text));
+            }
+        }
     }
 
     async fn heal(&mut self, keys: Vec<(String, i32)>, stop: &CancellationToken) {
@@ -216,7 +228,7 @@ impl<V: View> Lane<V> {
                     backoff = Backoff::default();
                     self.leave_registry();
                     for (partition, offset, reason) in done.blocked {
-                        self.let_go(partition, &format!("{reason}, at offset {offset}"));
+                        self.let_go(partition, Pause::park_bound(&reason, offset));
                     }
                     job.start = job.end;
                     job.end = job.batch.len();
@@ -287,10 +299,18 @@ impl<V: View> Lane<V> {
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
+            Failure::Decided(numbers) => {
+                self.cache.clear();
+                self.session.iter_mut().for_each(Session::forget_decisions);
+                for (partition, decisions) in numbers {
+                    self.owned.entry(partition).and_modify(|owned| owned.decisions = decisions);
+                }
+                true
+            }
             Failure::Fenced(partitions) => {
                 self.context.metrics.fenced.with_label_values(&[V::NAME]).inc();
                 for partition in partitions {
-                    self.let_go(partition, "another instance owns the partition");
+                    self.let_go(partition, Pause::not_owner());
                 }
                 true
             }
@@ -344,10 +364,21 @@ impl<V: View> Lane<V> {
             // Several keys heal at once: the sweep brings the others back.
             job.heal.truncate(job.heal.len() / 2);
         } else if let Some((key, _)) = job.heal.first() {
-            // One key, one parked event: the lowest, whose turn it is.
+            // One key: what was decided for it, or the lowest parked event, whose turn it is then.
             self.ensure_session().await?;
             let session = self.session.as_ref().ok_or_else(no_session)?;
-            if let Some(origin) = session.lowest_parked(&self.context, key).await? {
+            let decided = session.next_substitute(&self.context, key).await?;
+            let decided =
+                decided.filter(|origin| !job.overrules.refused.contains_key(&(origin.partition, origin.offset)));
+            let bad = match decided {
+                Some(_) if job.drain_limit > 0 => {
+                    job.drain_limit = 0;
+                    return Ok(());
+                }
+                Some(origin) => Some(origin),
+                None => session.lowest_parked(&self.context, key).await?,
+            };
+            if let Some(origin) = bad {
                 job.overrules.refused.insert((origin.partition, origin.offset), unstorable(detail));
             }
             job.drain_limit = DRAIN_LIMIT;
@@ -366,7 +397,7 @@ impl<V: View> Lane<V> {
                 () = &mut deadline => return,
                 Some(command) = self.commands.recv() => {
                     // Keys to heal come again with the next sweep.
-                    self.obey(command);
+                    drop(self.obey(command));
                     if self.owned.is_empty() {
                         return;
                     }
@@ -375,10 +406,9 @@ impl<V: View> Lane<V> {
         }
     }
 
-    fn let_go(&mut self, partition: i32, reason: &str) {
+    fn let_go(&mut self, partition: i32, pause: Pause) {
         if let Some(owned) = self.owned.remove(&partition) {
-            tracing::warn!(view = V::NAME, partition, offset = owned.next_offset, reason, "partition is paused");
-            self.tell(LaneEvent::LetGo { partition, generation: owned.generation, reason: reason.to_owned() });
+            self.tell(LaneEvent::LetGo { partition, generation: owned.generation, pause });
         }
     }
 
@@ -420,8 +450,11 @@ impl<V: View> Lane<V> {
         let mut fenced: Vec<i32> = Vec::new();
         for partition in partitions {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
-            match stored.iter().find(|row| row.0 == partition) {
-                Some((_, next_offset, epoch)) if *epoch == owned.owner_epoch => owned.next_offset = *next_offset,
+            match stored.iter().find(|row| row.partition == partition) {
+                Some(row) if row.owner_epoch == owned.owner_epoch => {
+                    owned.next_offset = row.next_offset;
+                    owned.decisions = row.decisions;
+                }
                 _ => fenced.push(partition),
             }
         }

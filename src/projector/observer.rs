@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KafkaSettings;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
-use crate::projector::state::{StatusSnapshot, ViewState, ViewStatus};
+use crate::projector::state::{Pause, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Positions};
 use crate::store::progress::Source;
 use crate::telemetry::metrics::{HELD_REASONS, Metrics};
@@ -99,6 +99,7 @@ impl Observer {
         for (reason, count) in HELD_REASONS.iter().zip(counts.held) {
             self.metrics.held_keys.with_label_values(&[view, reason]).set(count);
         }
+        self.metrics.proven_gaps.with_label_values(&[view]).set(counts.proven);
         self.metrics.parked_events.with_label_values(&[view]).set(counts.parked);
         self.metrics.dead_letters_unpublished.with_label_values(&[view]).set(counts.unpublished);
         self.metrics.conservation_difference.with_label_values(&[view]).set(counts.difference);
@@ -111,6 +112,8 @@ impl Observer {
         let mut lags: Vec<PartitionLag> = Vec::with_capacity(marks.len());
         for (partition, marks) in marks {
             let stored = positions.iter().find(|row| row.0 == *partition);
+            // What another process, the owner, found.
+            let blocked = stored.and_then(|row| row.3.clone());
             let position = PartitionPosition {
                 partition: *partition,
                 next_offset: stored.map_or(marks.low, |row| row.1),
@@ -118,7 +121,11 @@ impl Observer {
                 high_watermark: marks.high,
                 last_record_timestamp: stored.and_then(|row| row.2),
             };
-            let lag = histories.entry(*partition).or_default().observe(position, now, obstacle(&snapshot, *partition));
+            let lag = histories.entry(*partition).or_default().observe(
+                position,
+                now,
+                obstacle(&snapshot, *partition).or(blocked),
+            );
             let labels = [self.status.group.as_str(), self.source.topic.as_str(), &partition.to_string()];
             self.metrics.consumer_lag.with_label_values(&labels).set(lag.lag);
             self.metrics.consumer_lag_seconds.with_label_values(&labels).set(lag.lag_seconds);
@@ -128,10 +135,16 @@ impl Observer {
     }
 
     fn show_state(&self) {
-        let state = self.status.snapshot().state.as_str();
+        let snapshot = self.status.snapshot();
+        let state = snapshot.state.as_str();
         for name in ViewState::NAMES {
             let shown = i64::from(name == state);
             self.metrics.consumer_state.with_label_values(&[self.source.view, name]).set(shown);
+        }
+        for code in Pause::CODES {
+            let paused =
+                snapshot.partitions.values().filter(|owned| owned.paused.as_ref().is_some_and(|p| p.code == code));
+            self.metrics.partitions_paused.with_label_values(&[self.source.view, code]).set(paused.count() as i64);
         }
     }
 }
@@ -143,7 +156,7 @@ fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
         ViewState::WaitingForDatabase => Some("waiting for the database".to_owned()),
         ViewState::WaitingForKafka => Some("waiting for Kafka".to_owned()),
         ViewState::WaitingForRegistry => Some("waiting for the schema registry".to_owned()),
-        _ => snapshot.partitions.get(&partition)?.paused.as_ref().map(|why| format!("paused: {why}")),
+        _ => snapshot.partitions.get(&partition)?.paused.as_ref().map(|pause| format!("paused: {}", pause.detail)),
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::domain::decision::{Decision, Known, decide};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::projector::decisions::{Settled, StoredDecision};
 use crate::projector::event_ids::{EventIds, Fingerprint};
 use crate::views::{LedgerRow, Origin, View};
 
@@ -138,6 +139,8 @@ pub struct Tally {
     pub anomalies: u64,
     /// Dead letters by reason.
     pub dead_letters: HashMap<&'static str, u64>,
+    /// Decisions folded with, by action.
+    pub decisions: HashMap<&'static str, u64>,
 }
 
 /// A key in work: its entry, what is parked behind it, and what the batch did to it.
@@ -145,6 +148,10 @@ pub struct Tally {
 pub struct Work<'a, S> {
     /// The entry, changed in place.
     pub entry: KeyEntry<S>,
+    /// What was decided about numbers ahead.
+    pub decisions: Vec<&'a StoredDecision>,
+    /// A decision was folded with, or refused.
+    pub decided: bool,
     /// Sequence of the stored row when the batch began; `None` if there was none.
     pub base_sequence: Option<i64>,
     /// The view's row has to be written.
@@ -195,6 +202,8 @@ pub struct Plan<'a, V: View> {
     pub tally: Tally,
     /// Partitions that had to stop before a record, with its offset and why.
     pub blocked: BTreeMap<i32, (i64, String)>,
+    /// What became of decisions.
+    pub settled: Vec<Settled>,
 }
 
 impl<'a, V: View> Plan<'a, V> {
@@ -219,6 +228,13 @@ impl<S> Work<'_, S> {
             event_id_in_ledger: sequence == self.entry.last_sequence + 1 && self.entry.event_ids.contains(id),
         };
         decide(known, sequence, event_id)
+    }
+
+    /// Whether something that is not ahead any more, or next, waits to be consumed.
+    pub fn has_next(&self) -> bool {
+        let next = self.entry.last_sequence + 1;
+        self.parked.first_key_value().is_some_and(|(first, _)| *first <= next)
+            || self.decisions.iter().any(|decision| decision.covers(next))
     }
 
     /// Counts one event out of the parked ones.
@@ -253,7 +269,7 @@ impl<S> Work<'_, S> {
             held.first_parked = held.first_parked.map(|first| first.max(last + 1));
             unfinished = held.first_parked == Some(last + 1);
         }
-        self.unfinished = unfinished;
+        self.unfinished = unfinished || self.decisions.iter().any(|decision| decision.covers(last + 1));
         self.forget_empty_hold();
     }
 }

@@ -16,9 +16,11 @@ use crate::failure::Backoff;
 use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
 use crate::platforms::kafka::producer::Publisher;
+use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
+use crate::projector::keeper::Keeper;
 use crate::projector::lane::Lane;
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
@@ -96,9 +98,11 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         database: config.database.clone(),
         settings: config.projector.clone(),
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
+        compaction: CompactionCheck::default(),
         schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
+        skipped: std::sync::Mutex::default(),
     });
     let publisher = Publisher::open(&config.kafka).context("cannot open the dead-letter producer")?;
     let parked = Arc::clone(&context);
@@ -159,7 +163,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
     let (lane_sender, lane_events) = unbounded_channel();
     let (problem_sender, problems) = unbounded_channel();
     let lanes_stop = CancellationToken::new();
-    let (mut handles, mut tasks, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut handles, mut tasks, mut threads, mut to_lanes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..context.settings.lanes {
         let mailbox = Arc::new(Mailbox::new(context.settings.max_batch_events, context.settings.max_batch_bytes));
         let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
@@ -172,6 +176,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone());
         tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
         threads.push(thread);
+        to_lanes.push(commands.clone());
         handles.push(LaneHandle { commands, reader });
     }
     let (coordinator, takeovers) = Coordinator::new(
@@ -181,6 +186,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         log,
         Rejoin { group, partitions, events: group_sender },
     );
+    tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
     let inbox = Inbox { group: group_events, lanes: lane_events, problems };
     coordinator.run(inbox, takeovers, stop).await;
     lanes_stop.cancel();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::lag::PartitionLag;
 
@@ -78,10 +78,52 @@ pub struct OwnedPartition {
     pub owner_epoch: i64,
     /// The lane that applies it.
     pub lane: usize,
-    /// Why nothing is read from it now (`park bound reached: ...`), if so.
-    pub paused: Option<String>,
+    /// Why nothing is read from it now, if so.
+    pub paused: Option<Pause>,
     /// When the last batch was committed.
     pub last_commit_at: Option<Timestamp>,
+}
+
+/// Why nothing is read from an owned partition now. It is tried again every few seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Stable name: one of [`Pause::CODES`].
+    pub code: &'static str,
+    /// A sentence with offsets, and what to do where somebody has to.
+    pub detail: String,
+    /// Where the batch begins that cannot be read, if that is why.
+    pub unreadable_at: Option<i64>,
+}
+
+impl Pause {
+    /// A batch of the log cannot be read.
+    pub const UNREADABLE: &'static str = "unreadable_batch";
+    /// Every code, so that each metric series exists from the start.
+    pub const CODES: [&'static str; 3] = ["park_bound_reached", Pause::UNREADABLE, "not_owner"];
+
+    /// One event more would be more parked events than allowed.
+    pub fn park_bound(why: &str, offset: i64) -> Pause {
+        Pause { code: "park_bound_reached", detail: format!("{why}, at offset {offset}"), unreadable_at: None }
+    }
+
+    /// Another instance owns the partition.
+    pub fn not_owner() -> Pause {
+        let detail = "another instance owns the partition".to_owned();
+        Pause { code: "not_owner", detail, unreadable_at: None }
+    }
+
+    /// The batch at `offset` cannot be read.
+    pub fn unreadable(partition: i32, offset: i64, text: &str) -> Pause {
+        let detail = format!(
+            "unreadable_batch: partition {partition}, the batch at offset {offset} cannot be read: {text}. Repair the log              (another replica may have it whole), or give it up with POST /ops/partitions/{partition}/skip-to"
+        );
+        Pause { code: Pause::UNREADABLE, detail, unreadable_at: Some(offset) }
+    }
+
+    /// Whether it lasts until the record it stands before has been passed.
+    fn lasts(&self) -> bool {
+        self.code != "not_owner"
+    }
 }
 
 /// A copy of everything at one moment.
@@ -95,6 +137,8 @@ pub struct StatusSnapshot {
     pub since: Timestamp,
     /// Partitions that this process owns.
     pub partitions: BTreeMap<i32, OwnedPartition>,
+    /// Why dead letters wait in their table, if they do.
+    pub dead_letters_wait: Option<String>,
     /// Last observed lag of every partition of the topic, whoever owns it, and when it was observed.
     pub lags: Option<(Timestamp, Vec<PartitionLag>)>,
 }
@@ -112,13 +156,21 @@ pub struct ViewStatus {
     pub group: String,
     snapshot: Mutex<StatusSnapshot>,
     commits: watch::Sender<u64>,
+    /// Notified when something was decided through this process.
+    pub decided: Notify,
 }
 
 impl ViewStatus {
     /// A view that has not started.
     pub fn new(view: &'static str, build: i32, topic: &str, group: &str, state: ViewState) -> Self {
-        let snapshot =
-            StatusSnapshot { state, reason: None, since: Timestamp::now(), partitions: BTreeMap::new(), lags: None };
+        let snapshot = StatusSnapshot {
+            state,
+            reason: None,
+            since: Timestamp::now(),
+            partitions: BTreeMap::new(),
+            dead_letters_wait: None,
+            lags: None,
+        };
         ViewStatus {
             view,
             build,
@@ -126,6 +178,7 @@ impl ViewStatus {
             group: group.to_owned(),
             snapshot: Mutex::new(snapshot),
             commits: watch::Sender::new(0),
+            decided: Notify::new(),
         }
     }
 
@@ -158,14 +211,36 @@ impl ViewStatus {
         }
     }
 
-    /// Records that this process owns `partition` from now on.
-    pub fn own(&self, partition: i32, owned: OwnedPartition) {
-        self.lock().partitions.insert(partition, owned);
+    /// Records that this process owns `partition` from now on. A partition tried again at the same place stays paused
+    /// until it has moved, so that nobody sees it flicker.
+    pub fn own(&self, partition: i32, mut owned: OwnedPartition) {
+        let mut snapshot = self.lock();
+        if let Some(before) = snapshot.partitions.get(&partition).filter(|p| p.next_offset == owned.next_offset) {
+            owned.paused = before.paused.clone().filter(Pause::lasts);
+        }
+        snapshot.partitions.insert(partition, owned);
+    }
+
+    /// Leaves a halt of that code, whose reason is gone; tells whether there was one.
+    pub fn end_halt(&self, code: &str) -> bool {
+        let mut snapshot = self.lock();
+        let ends = matches!(&snapshot.state, ViewState::Halted(halt) if halt.code == code);
+        if ends {
+            snapshot.state = ViewState::Starting;
+            snapshot.reason = None;
+            snapshot.since = Timestamp::now();
+        }
+        ends
     }
 
     /// Records that this process lets go of `partition`.
     pub fn disown(&self, partition: i32) {
         self.lock().partitions.remove(&partition);
+    }
+
+    /// Records why dead letters wait in their table, or that they flow.
+    pub fn dead_letters_wait(&self, why: Option<String>) {
+        self.lock().dead_letters_wait = why;
     }
 
     /// Publishes a new observation of the lag.

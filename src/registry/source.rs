@@ -16,8 +16,9 @@ use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::config::{NotFoundPolicy, SchemaRegistrySettings};
 use crate::domain::poison::{Poison, Reason};
 use crate::failure::Failure;
+use crate::projector::decisions::Verdict;
 use crate::registry::client::{Fault, RegistryClient};
-use crate::store::control::ParkedByKey;
+use crate::store::control::{DecisionsByKey, ParkedByKey};
 use crate::telemetry::metrics::Metrics;
 
 /// Most compiled schemas in memory.
@@ -70,11 +71,13 @@ impl SchemaSource {
         }
         let place = format!("schema {id} of the record at partition {partition}, offset {offset}");
         let Some(client) = &self.client else {
-            return Err(Failure::halt(
-                "schema_registry_missing",
-                format!("{place} is wanted, and no registry is configured"),
-                "set schema_registry.url (and credentials, if it asks for any), then restart",
-            ));
+            // Any stray value may begin with a zero: one of those must not stop everybody. A whole topic of framed
+            // records is dead letters then, which can be redriven in one call.
+            let detail = format!(
+                "the value is framed with schema {id}, and no registry is configured: set schema_registry.url, restart, \
+                 then redrive"
+            );
+            return Ok(WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail)));
         };
         let answer = fetch(client, &self.reader, id).await;
         let result = answer.as_ref().err().map_or("ok", Fault::as_str);
@@ -110,13 +113,23 @@ impl SchemaSource {
         }
     }
 
-    /// `schemas` and those of parked records that were loaded whole.
-    pub async fn with_parked(&self, schemas: &Schemas, parked: &ParkedByKey) -> Result<Schemas, Failure> {
+    /// `schemas`, and those of records that were loaded whole: parked ones, and what operators put in place of others.
+    pub async fn with_stored(
+        &self,
+        schemas: &Schemas,
+        parked: &ParkedByKey,
+        decisions: &DecisionsByKey,
+    ) -> Result<Schemas, Failure> {
         let mut all = schemas.clone();
-        for row in parked.values().flatten() {
-            let Some(frame) = row.body.as_ref().and_then(|(payload, _)| codec::frame(payload)) else { continue };
+        let parked = parked.values().flatten().filter_map(|row| Some((&row.body.as_ref()?.0, row.origin)));
+        let substitutes = decisions.values().flatten().filter_map(|decision| match &decision.verdict {
+            Verdict::Take(substitute) => Some((&substitute.payload, substitute.origin)),
+            Verdict::Skip => None,
+        });
+        for (payload, origin) in parked.chain(substitutes) {
+            let Some(frame) = codec::frame(payload) else { continue };
             if all.get(frame.schema_id).is_none() {
-                let schema = self.find(frame.schema_id, row.origin.partition, row.origin.offset).await?;
+                let schema = self.find(frame.schema_id, origin.partition, origin.offset).await?;
                 all.insert(frame.schema_id, schema);
             }
         }

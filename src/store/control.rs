@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Row, Statement};
 
+use crate::projector::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::projector::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::Source;
 use crate::store::{Connection, DbError};
-use crate::views::Origin;
+use crate::views::{Effect, Origin};
 
 /// Statements that every view's batches use, prepared on one connection.
 pub struct ControlStatements {
@@ -22,10 +23,15 @@ pub struct ControlStatements {
     put_held: Statement,
     delete_held: Statement,
     insert_dead_letters: Statement,
+    load_decisions: Statement,
+    settle_decisions: Statement,
 }
 
 /// What is parked, by key.
 pub type ParkedByKey = HashMap<String, Vec<StoredParked>>;
+
+/// What was decided, by key.
+pub type DecisionsByKey = HashMap<String, Vec<StoredDecision>>;
 
 /// A held row as a batch leaves it.
 #[derive(Debug)]
@@ -54,6 +60,8 @@ impl ControlStatements {
             put_held: client.prepare(include_str!("sql/put_held.sql")).await?,
             delete_held: client.prepare(include_str!("sql/delete_held.sql")).await?,
             insert_dead_letters: client.prepare(include_str!("sql/insert_dead_letters.sql")).await?,
+            load_decisions: client.prepare(include_str!("sql/load_decisions.sql")).await?,
+            settle_decisions: client.prepare(include_str!("sql/settle_decisions.sql")).await?,
         })
     }
 
@@ -112,6 +120,28 @@ impl ControlStatements {
     ) -> Result<HashMap<String, (i64, i64)>, DbError> {
         let rows = client.query(&self.summarize_parked, &[&source.view, &source.build, &keys]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
+    }
+
+    /// Loads what was decided about these keys, behind and ahead.
+    pub async fn load_decisions(
+        &self,
+        client: &Connection,
+        source: &Source,
+        keys: &[&str],
+    ) -> Result<DecisionsByKey, DbError> {
+        let rows = client.query(&self.load_decisions, &[&source.view, &keys]).await?;
+        let mut decisions = DecisionsByKey::new();
+        for row in &rows {
+            decisions.entry(row.try_get("key")?).or_default().push(decision(row)?);
+        }
+        Ok(decisions)
+    }
+
+    /// Notes what became of decisions.
+    pub async fn settle_decisions(&self, client: &Connection, rows: &[Settled]) -> Result<u64, DbError> {
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let refused: Vec<Option<&str>> = rows.iter().map(|row| row.refused.as_deref()).collect();
+        client.execute(&self.settle_decisions, &[&ids, &refused]).await
     }
 
     /// Stores newly parked events.
@@ -254,6 +284,38 @@ fn by_key(
     Ok(parked)
 }
 
+fn decision(row: &Row) -> Result<StoredDecision, DbError> {
+    let effect = match row.try_get("action")? {
+        "skip" => None,
+        "replace" => Some(Effect::Replaced),
+        _ => Some(Effect::Applied),
+    };
+    let verdict = match effect {
+        None => Verdict::Skip,
+        Some(effect) => {
+            let partition: Option<i32> = row.try_get("partition")?;
+            let offset: Option<i64> = row.try_get("offset")?;
+            let headers: Option<Vec<u8>> = row.try_get("headers")?;
+            Verdict::Take(Box::new(Substitute {
+                origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
+                timestamp_ms: row.try_get("record_timestamp")?,
+                payload: row.try_get("payload")?,
+                headers: headers.unwrap_or_default(),
+                effect,
+            }))
+        }
+    };
+    let decided_at: jiff::Timestamp = row.try_get("decided_at")?;
+    Ok(StoredDecision {
+        id: row.try_get("id")?,
+        sequence: row.try_get("sequence")?,
+        sequence_to: row.try_get("sequence_to")?,
+        verdict,
+        reason: row.try_get("reason")?,
+        decided_at: decided_at.as_microsecond(),
+    })
+}
+
 /// `{1,2}`: arrays of arrays cannot be unnested row by row, so each travels as text.
 fn array_text(numbers: &BTreeSet<i64>) -> String {
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
@@ -269,4 +331,32 @@ pub async fn held_page(
 ) -> Result<Vec<(String, i32)>, DbError> {
     let rows = client.query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Notes the `ends` of all partitions (index = partition) for new gaps, and marks those as proven whose ends, as noted
+/// before, have all been consumed. Gives the keys proven now with the number each waits for.
+pub async fn prove_gaps(client: &Connection, source: &Source, ends: &[i64]) -> Result<Vec<(String, i64)>, DbError> {
+    let statement = include_str!("sql/prove_gaps.sql");
+    let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
+    client.execute(include_str!("sql/watch_gaps.sql"), &[&source.view, &source.build, &ends]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Whether anything was ever decided about an event of the view.
+pub async fn any_decisions(client: &Connection, view: &str) -> Result<bool, DbError> {
+    client.query_one(include_str!("sql/any_decisions.sql"), &[&view]).await?.try_get(0)
+}
+
+/// Up to `limit` decisions after `after` that wait to be folded with, of keys in `partitions`: id, key, partition.
+pub async fn pending_decisions(
+    client: &Connection,
+    source: &Source,
+    partitions: &[i32],
+    after: i64,
+    limit: i64,
+) -> Result<Vec<(i64, String, i32)>, DbError> {
+    let statement = include_str!("sql/pending_decisions.sql");
+    let rows =
+        client.query(statement, &[&source.view, &source.build, &source.topic, &partitions, &after, &limit]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }

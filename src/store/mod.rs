@@ -1,5 +1,6 @@
 //! Postgres: connections, migrations, control tables, and what its error codes mean.
 
+pub mod blocked;
 pub mod control;
 pub mod dead_letters;
 pub mod migrate;
@@ -7,6 +8,8 @@ pub mod observation;
 pub mod pool;
 pub mod progress;
 pub mod read;
+pub mod repair_read;
+pub mod repair_write;
 pub mod sqlstate;
 pub mod types;
 

@@ -5,16 +5,19 @@ use jiff::Timestamp;
 
 use crate::store::progress::Source;
 
-/// Where each partition of a build stands: partition, next offset, timestamp of the last applied record.
-pub type Positions = Vec<(i32, i64, Option<Timestamp>)>;
+/// Where each partition of a build stands: partition, next offset, timestamp of the last applied record, and why it
+/// cannot go on without an operator, if so.
+pub type Positions = Vec<(i32, i64, Option<Timestamp>, Option<String>)>;
 
 /// What the gauges show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Parked events.
     pub parked: i64,
-    /// Keys held for a gap, a poison record, a reused event id.
-    pub held: [i64; 3],
+    /// Keys held for a gap, a poison record, a reused event id, a conflict.
+    pub held: [i64; 4],
+    /// Held keys whose missing event is known not to be in the log.
+    pub proven: i64,
     /// Dead letters not published yet.
     pub unpublished: i64,
     /// Conservation: consumed minus everything accounted for.
@@ -28,15 +31,16 @@ pub async fn observe(pool: &Pool, source: &Source) -> Result<(Positions, Counts)
     let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;
     let positions = rows
         .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)))
         .collect::<Result<_, PoolError>>()?;
     let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
     let row = client.query_one(&counts, &[&source.view, &source.build]).await?;
     let counts = Counts {
         parked: row.try_get(0)?,
-        held: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?],
-        unpublished: row.try_get(4)?,
-        difference: row.try_get(5)?,
+        held: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?],
+        proven: row.try_get(5)?,
+        unpublished: row.try_get(6)?,
+        difference: row.try_get(7)?,
     };
     Ok((positions, counts))
 }

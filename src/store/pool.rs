@@ -1,12 +1,15 @@
 //! Connections. The projector owns its connections; the API reads through a bounded pool of read-only sessions.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::{Client, NoTls};
 
 use crate::config::DatabaseSettings;
+use crate::store::read::ReadError;
 
 /// A read session: what `Pool::get` gives.
 pub type ReadConnection = deadpool_postgres::Object;
@@ -32,7 +35,61 @@ pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, tokio_postgres::Er
 /// Opens one writer connection whose unqualified table names resolve in `search_path`.
 /// The driver task ends with the connection.
 pub async fn connect_writer(settings: &DatabaseSettings, search_path: &str) -> Result<Client, tokio_postgres::Error> {
-    let mut config = base_config(settings, "streamview-projector")?;
+    connect(settings, "streamview-projector", search_path).await
+}
+
+/// Connections for operators' decisions: few, and each used for one call only, so that a call that is given up leaves
+/// no open transaction behind.
+#[derive(Clone)]
+pub struct WriterPool {
+    settings: DatabaseSettings,
+    slots: Arc<Semaphore>,
+}
+
+/// Decisions made at the same time by one process; they wait for each other in Postgres anyway.
+const WRITERS: usize = 4;
+
+/// A connection for one call; ends with it.
+pub struct Writer {
+    client: Client,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl std::ops::Deref for Writer {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl WriterPool {
+    /// Connects lazily, so it works while Postgres is away.
+    pub fn new(settings: &DatabaseSettings) -> Self {
+        WriterPool { settings: settings.clone(), slots: Arc::new(Semaphore::new(WRITERS)) }
+    }
+
+    /// Opens a connection, waiting for a free slot as long as a read would.
+    pub async fn open(&self) -> Result<Writer, ReadError> {
+        let patience = Duration::from_millis(self.settings.read_timeout_ms);
+        let slot = match tokio::time::timeout(patience, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            _ => return Err(ReadError::Busy),
+        };
+        match connect(&self.settings, "streamview-operator", "public").await {
+            Ok(client) => Ok(Writer { client, _slot: slot }),
+            // A connection that cannot be made is never the fault of a statement.
+            Err(error) => Err(ReadError::Unavailable(Some(error.into()))),
+        }
+    }
+}
+
+async fn connect(
+    settings: &DatabaseSettings,
+    application: &str,
+    search_path: &str,
+) -> Result<Client, tokio_postgres::Error> {
+    let mut config = base_config(settings, application)?;
     let synchronous_commit = if settings.synchronous_commit { "on" } else { "off" };
     config.options(format!(
         "-c search_path={search_path} -c statement_timeout={} -c lock_timeout=2000 -c jit=off \

@@ -39,6 +39,8 @@ pub struct Acquired {
     pub topic_id: Option<String>,
     /// What was consumed last.
     pub anchor: Option<Anchor>,
+    /// How often something was decided so far.
+    pub decisions: i64,
 }
 
 /// The active build of a view, or `None` if no migration created one.
@@ -71,15 +73,38 @@ pub async fn acquire(
         owner_epoch: row.try_get(1)?,
         topic_id: row.try_get(2)?,
         anchor,
+        decisions: row.try_get(6)?,
     })
 }
 
-/// Offset and epoch of partitions as stored: tells the outcome of a commit whose answer was lost.
-pub async fn read(client: &Connection, source: &Source, partitions: &[i32]) -> Result<Vec<(i32, i64, i64)>, DbError> {
+/// A progress row as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Partition.
+    pub partition: i32,
+    /// First offset not applied yet.
+    pub next_offset: i64,
+    /// Fencing number of the owner.
+    pub owner_epoch: i64,
+    /// How often something was decided so far.
+    pub decisions: i64,
+}
+
+/// Partitions as stored: tells the outcome of a commit whose answer was lost.
+pub async fn read(client: &Connection, source: &Source, partitions: &[i32]) -> Result<Vec<Stored>, DbError> {
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&source.view, &source.build, &source.topic, &partitions];
     let rows = client.query(include_str!("sql/read_progress.sql"), &parameters).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Stored {
+                partition: row.try_get(0)?,
+                next_offset: row.try_get(1)?,
+                owner_epoch: row.try_get(2)?,
+                decisions: row.try_get(3)?,
+            })
+        })
+        .collect()
 }
 
 /// How one partition moves with a batch.
@@ -97,6 +122,8 @@ pub struct Advance {
     pub anchor: Option<Anchor>,
     /// What became of its records.
     pub counters: Counters,
+    /// The decisions that the batch was folded with, as a number.
+    pub decisions: i64,
 }
 
 /// The columns of [`Advance`] rows, as Postgres arrays.
@@ -129,13 +156,14 @@ impl AdvanceColumns {
         columns
     }
 
-    /// Runs the prepared `advance_progress.sql`; gives the partitions that moved.
+    /// Runs the prepared `advance_progress.sql`; gives the partitions that moved, each with how often something was
+    /// decided so far.
     pub async fn run(
         &self,
         client: &Connection,
         statement: &tokio_postgres::Statement,
         source: &Source,
-    ) -> Result<Vec<i32>, DbError> {
+    ) -> Result<Vec<(i32, i64)>, DbError> {
         let [expected, epoch, next, consumed, applied, duplicate, late, conflict, parked, dead] = &self.longs;
         let [anchor_offset, anchor_crc, anchor_timestamp] = &self.anchors;
         let rows = client
@@ -163,6 +191,6 @@ impl AdvanceColumns {
                 ],
             )
             .await?;
-        rows.iter().map(|row| row.try_get(0)).collect()
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 }

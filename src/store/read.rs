@@ -24,7 +24,7 @@ pub enum ReadError {
     /// No connection to Postgres, or it broke.
     #[error("the database does not answer")]
     Unavailable(#[source] Option<Box<dyn Error + Send + Sync>>),
-    /// The statement ran into `statement_timeout`.
+    /// The statement ran into `statement_timeout`, or waited for a lock for too long.
     #[error("the statement took too long")]
     Timeout(#[source] tokio_postgres::Error),
     /// Anything else: a defect here or a schema that does not fit.
@@ -45,10 +45,11 @@ impl From<tokio_postgres::Error> for ReadError {
                 _ => ReadError::Unavailable(Some(error.into())),
             };
         };
-        if *state == SqlState::QUERY_CANCELED {
+        if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(state) {
             return ReadError::Timeout(error);
         }
         match &state.code()[..2] {
+            "40" => ReadError::Timeout(error),
             "08" | "53" | "57" => ReadError::Unavailable(Some(error.into())),
             _ => ReadError::Failed(error),
         }

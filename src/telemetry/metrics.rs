@@ -26,10 +26,14 @@ pub struct Metrics {
     pub out_of_order: IntCounterVec,
     /// `streamview_dead_letters_total{view,reason}`.
     pub dead_letters: IntCounterVec,
+    /// `streamview_decisions_total{view,action}`: operators' decisions made through this process.
+    pub decisions: IntCounterVec,
     /// `streamview_registry_requests_total{view,result}`: schemas asked for, and what came back.
     pub registry_requests: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
+    /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
+    pub decisions_taken: IntCounterVec,
     /// `streamview_records_consumed_total{view}`.
     pub consumed: IntCounterVec,
     /// `streamview_fenced_total{view}`: batches refused because another instance owns the partition.
@@ -48,8 +52,12 @@ pub struct Metrics {
     pub consumer_lag_seconds: GaugeVec,
     /// `streamview_consumer_state{view,state}`: 1 for the current state.
     pub consumer_state: IntGaugeVec,
+    /// `streamview_partitions_paused{view,reason}`: owned partitions that nothing is read from.
+    pub partitions_paused: IntGaugeVec,
     /// `streamview_held_keys{view,reason}`.
     pub held_keys: IntGaugeVec,
+    /// `streamview_proven_gaps{view}`: held keys whose missing event is not in the log.
+    pub proven_gaps: IntGaugeVec,
     /// `streamview_parked_events{view}`.
     pub parked_events: IntGaugeVec,
     /// `streamview_dead_letters_unpublished{view}`.
@@ -75,7 +83,9 @@ pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 /// Reasons of `streamview_out_of_order_total`.
 pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
 /// Reasons of `streamview_held_keys`.
-pub const HELD_REASONS: [&str; 3] = ["gap", "poison", "event_id_reused"];
+pub const HELD_REASONS: [&str; 4] = ["gap", "poison", "event_id_reused", "conflict"];
+/// Actions of `streamview_decisions_total` and `streamview_decisions_taken_total`.
+pub const DECISION_ACTIONS: [&str; 3] = ["skip", "replace", "redrive"];
 
 impl Metrics {
     /// Registers the whole catalogue.
@@ -96,24 +106,23 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, labels))
         };
+        let (by_view, by_reason) = (&["view"][..], &["view", "reason"][..]);
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
-            unknown_events: counter(
-                "streamview_unknown_events_total",
-                "Events of unknown type, applied as a no-op.",
-                &["view"],
-            ),
+            unknown_events: counter("streamview_unknown_events_total", "Events of unknown type.", by_view),
             duplicates: counter("streamview_duplicates_total", "Events already applied.", &["view", "reason"]),
-            out_of_order: counter(
-                "streamview_out_of_order_total",
-                "Events late or ahead of a gap.",
-                &["view", "reason"],
-            ),
+            out_of_order: counter("streamview_out_of_order_total", "Late or ahead of a gap.", by_reason),
             dead_letters: counter("streamview_dead_letters_total", "Records refused.", &["view", "reason"]),
+            decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
             registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
+            decisions_taken: counter(
+                "streamview_decisions_taken_total",
+                "Decisions of operators that took effect.",
+                &["view", "action"],
+            ),
             consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
             fenced: counter("streamview_fenced_total", "Batches of a lost partition.", &["view"]),
             rebalances: counter("streamview_rebalances_total", "Assignments and revocations.", &["view"]),
@@ -137,13 +146,11 @@ impl Metrics {
                 &["group", "topic", "partition"],
             ),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
+            partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
+            proven_gaps: gauge("streamview_proven_gaps", "Held keys whose event is not in the log.", &["view"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
-            dead_letters_unpublished: gauge(
-                "streamview_dead_letters_unpublished",
-                "Dead letters not published yet.",
-                &["view"],
-            ),
+            dead_letters_unpublished: gauge("streamview_dead_letters_unpublished", "Letters to publish.", by_view),
             conservation_difference: gauge(
                 "streamview_conservation_difference",
                 "Records unaccounted for; not 0 is a bug.",
@@ -183,15 +190,26 @@ impl Metrics {
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);
         }
+        for code in crate::projector::state::Pause::CODES {
+            self.partitions_paused.with_label_values(&[view, code]);
+        }
+        for action in DECISION_ACTIONS {
+            self.decisions.with_label_values(&[view, action]);
+            self.decisions_taken.with_label_values(&[view, action]);
+        }
         for state in crate::projector::state::ViewState::NAMES {
             self.consumer_state.with_label_values(&[view, state]);
         }
         for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {
             counter.with_label_values(&[view]);
         }
-        for gauge in
-            [&self.parked_events, &self.dead_letters_unpublished, &self.conservation_difference, &self.cache_bytes]
-        {
+        for gauge in [
+            &self.parked_events,
+            &self.proven_gaps,
+            &self.dead_letters_unpublished,
+            &self.conservation_difference,
+            &self.cache_bytes,
+        ] {
             gauge.with_label_values(&[view]);
         }
         for histogram in [&self.upserts_duration, &self.batch_records, &self.event_age] {

@@ -43,6 +43,10 @@ pub enum Effect {
     Duplicate,
     /// Unknown type: only the sequence advanced.
     UnknownType,
+    /// Projected from what an operator put in the place of a refused record.
+    Replaced,
+    /// An operator skipped it, or a run of numbers that ends here.
+    Skipped,
 }
 
 impl Effect {
@@ -52,6 +56,8 @@ impl Effect {
             Effect::Applied => "applied",
             Effect::Duplicate => "duplicate",
             Effect::UnknownType => "unknown_type",
+            Effect::Replaced => "replaced",
+            Effect::Skipped => "skipped",
         }
     }
 }

@@ -1,11 +1,15 @@
 //! The registered views.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 
 use crate::api::routes::ViewApi;
 use crate::config::Config;
 use crate::domain::decimal::Decimal;
 use crate::projector::runtime::{self, Parts, RunningView};
+use crate::repair::check::Checker;
+use crate::telemetry::metrics::Metrics;
 use crate::views::View;
 use crate::views::orders::Orders;
 
@@ -18,6 +22,8 @@ pub struct Registration {
     pub start: fn(&Parts) -> Result<RunningView>,
     /// Observes it only.
     pub observe: fn(&Parts) -> RunningView,
+    /// Makes what reads single records as the view's projector would.
+    pub checker: fn(&Config, &Arc<Metrics>) -> Result<Checker>,
     /// Its REST API, if it has one.
     pub api: Option<fn() -> ViewApi>,
 }
@@ -41,6 +47,7 @@ impl Registration {
             name: V::NAME,
             start: |parts| runtime::start(V::from_config(&parts.config)?, parts),
             observe: runtime::start_observing::<V>,
+            checker: |config, metrics| Checker::new(V::from_config(config)?, config, metrics),
             api,
         }
     }

@@ -7,13 +7,18 @@ mod log_identity;
 mod outage;
 mod ownership;
 mod shutdown;
+mod transactions;
+mod unreadable;
 
 mod conformance;
 mod contract;
 mod counter;
+mod decisions;
+mod dlq;
 mod poison;
 mod projection;
 mod registry;
+mod repair;
 mod rest;
 mod schema_contract;
 mod schema_matrix;

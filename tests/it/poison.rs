@@ -105,6 +105,7 @@ fn corpus() -> Vec<Bad> {
     }
     bad!("not UTF-8", "invalid_json", Some(1), |o: &str| payload(o, b"{\"type\":\"\xff\"}"));
     bad!("random bytes", "invalid_json", Some(1), |o: &str| payload(o, (1..=255).collect::<Vec<u8>>()));
+    bad!("framed by chance", "unsupported_schema", Some(1), |o: &str| payload(o, (0..=255).collect::<Vec<u8>>()));
     bad!("control character", "invalid_json", Some(1), |o: &str| created_with(o, "\"TEA\"", "\"T\u{1}A\""));
     exchanged!("field twice", "invalid_json", "{\"currency\"" => "{\"orderId\":\"x\",\"currency\"");
     bad!("no type", "missing_type", Some(1), |o: &str| created_with(o, ",\"type\":\"OrderCreated\"", ""));

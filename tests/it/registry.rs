@@ -180,13 +180,15 @@ async fn a_schema_that_never_turns_up_halts_the_view_or_by_policy_refuses_the_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_framed_record_without_a_configured_registry_halts_the_view() {
+async fn a_framed_record_without_a_configured_registry_is_refused_and_stops_nobody_else() {
     let world = World::new(1).await;
     let instance = world.start().await;
     world.publish([created("o-1").record(), avro_record(&status_changed("o-1", 2, "Paid"), 1, STATUS)]).await;
-    instance.until_halted("schema_registry_missing").await;
-    assert_eq!(world.consumed().await, 1);
-    assert_eq!(world.number("select count(*) from dead_letters").await, 0);
+    world.publish([created("o-2").record()]).await;
+    instance.order_at("o-2", 1).await;
+    let letter = world.row("select reason, error from dead_letters").await;
+    assert_eq!(letter.get::<_, &str>(0), "unsupported_schema");
+    assert!(letter.get::<_, &str>(1).contains("set schema_registry.url"), "{}", letter.get::<_, &str>(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,6 +110,10 @@ impl GroupMember {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
+            // Without it a rotten batch that is not compressed is read as if nothing had happened.
+            .set("check.crcs", "true")
+            .set("receive.message.max.bytes", (settings.max_fetch_bytes + 512).to_string())
+            .set("fetch.max.bytes", settings.max_fetch_bytes.to_string())
             .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
             .set("fetch.error.backoff.ms", "100")
             // Partitions that are added to the topic are noticed within that time.
@@ -148,6 +152,11 @@ impl GroupMember {
         self.commands.clone()
     }
 
+    /// From now on the group's news are obeyed and told to nobody: this membership is about to end.
+    pub fn hush(&self) {
+        self.consumer.context().leaving.store(true, Ordering::Release);
+    }
+
     /// Reports the last progress and leaves the group. All [`super::fetch::PartitionQueue`]s must be gone by now.
     pub fn leave(mut self) {
         self.command(Command::Stop);
@@ -157,7 +166,7 @@ impl GroupMember {
             tracing::error!("the poll thread panicked");
         }
         // Dropping the client leaves the group.
-        self.consumer.context().leaving.store(true, Ordering::Release);
+        self.hush();
     }
 }
 

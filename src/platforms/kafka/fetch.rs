@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch};
+use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch, UnreadableBatch};
 use crate::platforms::kafka::consumer::GroupContext;
 
 /// Most messages taken from one partition at a time, so that partitions take turns.
@@ -59,6 +60,9 @@ pub struct PartitionQueue {
     queue: *mut sys::rd_kafka_queue_t,
     partition: i32,
     generation: u64,
+    max_record_bytes: usize,
+    /// Set at the first thing that cannot be read: whatever follows must not be consumed before it is dealt with.
+    stopped: AtomicBool,
     wake: *const Wake,
     // Keeps the client alive for as long as its queue.
     _consumer: Arc<BaseConsumer<GroupContext>>,
@@ -75,12 +79,13 @@ extern "C" fn on_first_message(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
 }
 
 impl PartitionQueue {
-    /// Splits the partition off the consumer's own queue.
+    /// Splits the partition off the consumer's own queue. A record of more than `max_record_bytes` (key and value) is
+    /// as unreadable as a broken batch.
     pub fn open(
         consumer: &Arc<BaseConsumer<GroupContext>>,
         topic: &str,
-        partition: i32,
-        generation: u64,
+        (partition, generation): (i32, u64),
+        max_record_bytes: usize,
         wake: &Arc<Wake>,
     ) -> Option<PartitionQueue> {
         let topic = CString::new(topic).ok()?;
@@ -96,17 +101,22 @@ impl PartitionQueue {
             sys::rd_kafka_queue_forward(queue, ptr::null_mut());
             sys::rd_kafka_queue_cb_event_enable(queue, Some(on_first_message), wake.cast_mut().cast());
         }
-        Some(PartitionQueue { queue, partition, generation, wake, _consumer: Arc::clone(consumer) })
+        let (stopped, _consumer) = (AtomicBool::new(false), Arc::clone(consumer));
+        Some(PartitionQueue { queue, partition, generation, max_record_bytes, stopped, wake, _consumer })
     }
 
     /// Copies what is waiting, at most `room` records and at most a chunk, into `batch`; problems go to `problems`.
-    /// Returns how much was read.
+    /// Returns how much was read. Reads nothing more after the first batch that cannot be read: librdkafka goes on
+    /// behind some of them by itself.
     ///
     /// One message at a time: librdkafka's batch call (2.2 to 2.12, its issue 4844) counts the end of a partition as
     /// a record, and the next rebalance resumes fetching after the record that follows: it is never read.
     pub fn read_into(&self, batch: &mut RecordBatch, room: usize, problems: &mut Vec<FetchProblem>) -> usize {
         let most = room.min(CHUNK);
         for count in 0..most {
+            if self.stopped.load(Ordering::Relaxed) {
+                return count;
+            }
             // SAFETY: the queue is ours; a timeout of 0 only takes what is there.
             let message = unsafe { sys::rd_kafka_consume_queue(self.queue, 0) };
             if message.is_null() {
@@ -130,6 +140,10 @@ impl PartitionQueue {
         problems: &mut Vec<FetchProblem>,
     ) {
         match message.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR if message.len + message.key_len > self.max_record_bytes => {
+                let bytes = message.len + message.key_len;
+                self.stop_at(batch, message.offset, format!("one record of {bytes} bytes"));
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                 let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
                 // SAFETY: alive by contract.
@@ -165,10 +179,39 @@ impl PartitionQueue {
                     let detail = bytes(message.payload, message.len).map(String::from_utf8_lossy);
                     detail.map_or_else(|| name.to_string(), |detail| format!("{name}: {detail}"))
                 };
+                if is_unreadable(error) {
+                    return self.stop_at(batch, message.offset, text);
+                }
+                if out_of_range {
+                    self.stopped.store(true, Ordering::Relaxed);
+                }
                 problems.push(FetchProblem { partition: self.partition, out_of_range, text });
             }
         }
     }
+
+    /// The mark goes the way of the records, so it is seen after those before it are committed.
+    fn stop_at(&self, batch: &mut RecordBatch, offset: i64, text: String) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let (partition, generation) = (self.partition, self.generation);
+        batch.push_unreadable(UnreadableBatch { partition, generation, offset, text });
+    }
+}
+
+/// Whether the error is about what stands in the log, not about the way to it.
+fn is_unreadable(error: RDKafkaRespErr) -> bool {
+    matches!(
+        error,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_COMPRESSION
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD
+    )
 }
 
 impl Drop for PartitionQueue {

@@ -43,6 +43,9 @@ impl LogReader {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
+            .set("receive.message.max.bytes", (settings.max_fetch_bytes + 512).to_string())
+            .set("fetch.max.bytes", settings.max_fetch_bytes.to_string())
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.wait.max.ms", "10");
         Ok(LogReader { consumer: config.create()?, topic: topic.to_owned() })

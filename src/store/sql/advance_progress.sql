@@ -1,5 +1,5 @@
 -- The fence: moves a partition only from where we think it is and only for its owner. One row per partition sent,
--- or somebody else owns it.
+-- or somebody else owns it. Tells how many decisions there are: a batch folded with fewer is folded again.
 update projection_progress p
 set next_offset           = u.next_offset,
     anchor_offset         = coalesce(u.anchor_offset, p.anchor_offset),
@@ -25,4 +25,4 @@ where p.view = $1
   and p.partition = u.partition
   and p.next_offset = u.expected_offset
   and p.owner_epoch = u.epoch
-returning p.partition
+returning p.partition, p.decisions

@@ -3,7 +3,9 @@ insert into held_keys (view, build, topic, key, missing_from, missing_to, parked
 select $1, $2, $3, u.key, u.missing_from, u.missing_to, u.parked_count, u.parked_bytes, u.refused::bigint[], u.partition,
        case
            when not u.missing_from = any (u.refused::bigint[]) then 'gap'
-           else coalesce((select case d.reason when 'event_id_reused' then 'event_id_reused' else 'poison' end
+           else coalesce((select case d.reason when 'event_id_reused' then 'event_id_reused'
+                                               when 'sequence_conflict' then 'conflict'
+                                               else 'poison' end
                           from dead_letters d
                           where d.view = $1 and d.build = $2 and d.key = u.key and d.sequence = u.missing_from
                           order by d.id desc limit 1), 'poison')
@@ -18,4 +20,7 @@ set reason       = excluded.reason,
     parked_bytes = excluded.parked_bytes,
     refused      = excluded.refused,
     topic        = excluded.topic,
-    partition    = excluded.partition
+    partition    = excluded.partition,
+    -- another gap has to be proven anew
+    watched_ends = case when held_keys.missing_from = excluded.missing_from then held_keys.watched_ends end,
+    proven_at    = case when held_keys.missing_from = excluded.missing_from then held_keys.proven_at end

@@ -68,7 +68,7 @@ impl TaxBasis {
 pub struct Anomalies(u8);
 
 impl Anomalies {
-    /// The first event was not `OrderCreated`.
+    /// An event was applied before any `OrderCreated`.
     pub const MISSING_CREATED: Anomalies = Anomalies(1);
     /// `OrderCreated` came again; its content was ignored.
     pub const REPEATED_CREATED: Anomalies = Anomalies(2);
@@ -113,6 +113,10 @@ impl Anomalies {
         set
     }
 
+    fn contains(self, other: Anomalies) -> bool {
+        self.0 & other.0 != 0
+    }
+
     fn count(self) -> u64 {
         u64::from(self.0.count_ones())
     }
@@ -146,9 +150,9 @@ pub fn project<'a>(
     occurred_at: i64,
     lines: &mut Vec<Line<'a>>,
 ) -> Result<u64, Poison> {
-    let first_event = order.updated_at.is_none();
     let mut odd = Anomalies::default();
-    if first_event && !matches!(event, OrderEvent::Created { .. }) {
+    let created = order.currency.is_some() || matches!(event, OrderEvent::Created { .. });
+    if !created && !order.anomalies.contains(Anomalies::MISSING_CREATED) {
         odd.add(Anomalies::MISSING_CREATED);
     }
     if order.updated_at.is_some_and(|previous| occurred_at < previous) {

@@ -47,6 +47,26 @@ impl Instance {
         self.http.get(self.url(path)).send().await.unwrap()
     }
 
+    /// A POST of JSON; the process must answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        self.post_as(path, body, &[]).await
+    }
+
+    /// A POST of JSON with further headers.
+    pub async fn post_as(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Response {
+        let request = self.http.post(self.url(path)).json(body);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.send().await.unwrap()
+    }
+
+    /// A POST that must be answered with `status`, as JSON.
+    pub async fn posted(&self, path: &str, body: &Value, status: u16) -> Value {
+        let response = self.post(path, body).await;
+        let (found, text) = (response.status().as_u16(), response.text().await.unwrap());
+        assert_eq!(found, status, "POST {path} {body}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// A GET that must succeed, as JSON.
     pub async fn json(&self, path: &str) -> Value {
         let response = self.get(path).await;

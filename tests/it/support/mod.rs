@@ -4,7 +4,9 @@
 pub mod instance;
 pub mod load;
 pub mod orders;
+pub mod rebuild;
 pub mod registry;
+pub mod segment;
 pub mod servers;
 pub mod world;
 

@@ -1,0 +1,144 @@
+//! What every call that decides has in common: may it, is it JSON, was it made before, who decides and why.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use crate::api::Api;
+use crate::api::body::{self, Body};
+use crate::api::parameters::{self, MAX_ID_CHARS, Parameters};
+use crate::api::problem::{self, Problem};
+use crate::repair::Desk;
+use crate::repair::request::{Bulk, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why};
+
+/// Greatest number of an event: 18 digits.
+pub(super) const MAX_SEQUENCE: i64 = 999_999_999_999_999_999;
+/// Bytes of a body beside the payload of a record.
+const BODY_BYTES: usize = 64 << 10;
+/// The actor where nobody says.
+const ANONYMOUS: &str = "anonymous";
+
+/// The desk of the asked or first view.
+pub(super) fn desk<'a>(api: &'a Api, parameters: &mut Parameters) -> Result<&'a Desk, Problem> {
+    let name = parameters.id("view");
+    let desk = match &name {
+        None => api.state.desks.first(),
+        Some(name) => api.state.desks.iter().find(|desk| desk.view == *name),
+    };
+    desk.ok_or_else(|| {
+        let problem = Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process");
+        problem.parameter("view", name.as_deref().unwrap_or_default(), "is not a view here")
+    })
+}
+
+/// Refuses whatever changes something where strangers can reach it and nobody logs in.
+pub fn check_operations_allowed(api: &Api) -> Result<(), Problem> {
+    if api.state.settings.allows_operations() {
+        return Ok(());
+    }
+    let detail = "http.bind is not a loopback address, and http.allow_anonymous_operations is false";
+    Err(Problem::new(&problem::OPERATIONS_NOT_ALLOWED, detail))
+}
+
+/// A call that decides, as far as every such call is read.
+pub(super) struct Call<'a> {
+    desk: &'a Desk,
+    key: Option<String>,
+    /// The body.
+    pub(super) bytes: web::Bytes,
+    /// Change nothing.
+    pub(super) dry_run: bool,
+}
+
+impl<'a> Call<'a> {
+    /// Reads what every call has; `bulk` calls have `dry_run` too.
+    pub(super) async fn read(
+        api: &'a Api,
+        request: &HttpRequest,
+        payload: web::Payload,
+        bulk: bool,
+    ) -> Result<Self, Problem> {
+        check_operations_allowed(api)?;
+        let allowed: &[&str] = if bulk { &["view", "dry_run"] } else { &["view"] };
+        let mut parameters = Parameters::parse(request.query_string(), allowed);
+        let desk = desk(api, &mut parameters);
+        let dry_run = parameters.switch("dry_run").unwrap_or(false);
+        parameters.finish()?;
+        let desk = desk?;
+        let key = idempotency_key(request)?;
+        // A payload may be spelled as a JSON string, where a byte can take six.
+        let limit = desk.max_record_bytes.saturating_mul(6).saturating_add(BODY_BYTES);
+        let bytes = body::read(request, payload, limit).await?;
+        Ok(Call { desk, key, bytes, dry_run })
+    }
+
+    /// Makes the decision and answers.
+    pub(super) async fn make(self, api: &Api, request: Request, why: Why) -> Result<HttpResponse, Problem> {
+        let answer = self.desk.call(&request, &why, self.key.as_deref()).await?;
+        if let Some((action, decisions)) = answer.made {
+            let labels = [self.desk.view, action.as_str()];
+            api.state.metrics.decisions.with_label_values(&labels).inc_by(decisions as u64);
+            for status in api.state.views.iter().filter(|status| status.view == self.desk.view) {
+                status.decided.notify_one();
+            }
+        }
+        let status = actix_web::http::StatusCode::from_u16(answer.status).unwrap_or_default();
+        let mut response = HttpResponse::build(status);
+        if answer.replayed {
+            response.insert_header(("Idempotent-Replayed", "true"));
+        }
+        Ok(response.json(answer.body))
+    }
+
+    /// How much of a filter is taken.
+    pub(super) fn bulk(&self, body: &mut Body) -> Bulk {
+        let limit = body.number("limit", 1..=i64::from(MAX_BULK));
+        let expect = body.number("expect", 0..=i64::from(MAX_BULK));
+        if expect.is_none() && !self.dry_run {
+            body.reject("expect", "", "is missing; send the `matched` of the same call with dry_run=true");
+        }
+        let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(DEFAULT_BULK);
+        Bulk { dry_run: self.dry_run, limit, expect: expect.and_then(|expect| usize::try_from(expect).ok()) }
+    }
+}
+
+/// `Idempotency-Key`: 1 to 255 visible ASCII characters.
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Problem> {
+    let mut values = request.headers().get_all("idempotency-key");
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let visible = !text.is_empty() && text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible && values.next().is_none() {
+        return Ok(Some(text));
+    }
+    let allowed = "must be given once, with 1 to 255 visible ASCII characters";
+    let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`Idempotency-Key`: {allowed}"));
+    Err(problem.parameter("Idempotency-Key", &text, allowed))
+}
+
+/// Who decides and why. The one place that will ask who has logged in, once somebody can.
+pub(super) fn why(body: &mut Body) -> Why {
+    let actor = body.text("actor", MAX_ID_CHARS).unwrap_or_else(|| ANONYMOUS.to_owned());
+    Why { reason: body.required_text("reason", MAX_REASON_CHARS).unwrap_or_default(), actor }
+}
+
+/// A key in the path, from the path as sent: decoded once, strictly.
+pub(super) fn key_in_path(request: &HttpRequest) -> Result<String, Problem> {
+    let raw = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let key = parameters::decode(raw).filter(|key| parameters::is_id(key));
+    key.ok_or_else(|| {
+        let allowed = "must be 1 to 256 characters of percent-encoded UTF-8 without NUL";
+        let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`key`: {allowed}"));
+        problem.parameter("key", raw, allowed)
+    })
+}
+
+/// The id of a dead letter in the path.
+pub(super) fn id_in_path(request: &HttpRequest) -> Result<i64, Problem> {
+    let raw = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let plain = !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit());
+    let id = raw.parse().ok().filter(|id| plain && *id > 0);
+    id.ok_or_else(|| {
+        let allowed = "must be a whole number from 1";
+        let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`id`: {allowed}"));
+        problem.parameter("id", raw, allowed)
+    })
+}

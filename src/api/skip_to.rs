@@ -1,0 +1,245 @@
+//! `POST /ops/partitions/{partition}/skip-to`: gives up records that cannot be read. What it means is in
+//! [`crate::repair::skip_to`]; here are its form and its answers.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::problem::{self, Problem, ProblemBody};
+use crate::projector::state::ViewStatus;
+use crate::repair::skip_to::{self, SkipError, SkipTo, Skipped};
+use crate::store::read::ReadError;
+
+const MAX_BODY_BYTES: usize = 16 * 1024;
+const MAX_TEXT_CHARS: usize = 1000;
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// What to skip.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SkipToRequest {
+    /// Name of the view; the first one if left out.
+    #[schema(required = false, example = "orders", max_length = 256)]
+    pub view: Option<String>,
+    /// `nextOffset` of the partition as you see it. If it stands elsewhere by now, nothing happens.
+    #[schema(minimum = 0, example = 120)]
+    pub from: i64,
+    /// First offset that is read again; at most the partition's high watermark.
+    #[schema(minimum = 1, example = 140)]
+    pub to: i64,
+    /// Why, for those who ask later.
+    #[schema(min_length = 1, max_length = 1000, example = "disk error on broker 3, no replica left")]
+    pub reason: String,
+    /// Who decides.
+    #[schema(required = false, max_length = 1000)]
+    pub actor: Option<String>,
+}
+
+/// What was skipped, and what that means.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SkipToAnswer {
+    /// Number of the decision, a row of `skipped_ranges`.
+    pub id: i64,
+    /// Name of the view.
+    #[schema(example = "orders")]
+    pub view: String,
+    /// Source topic.
+    #[schema(example = "orders.events")]
+    pub topic: String,
+    /// Partition number.
+    #[schema(minimum = 0)]
+    pub partition: i32,
+    /// First offset skipped.
+    pub from: i64,
+    /// First offset that is read again.
+    pub to: i64,
+    /// Offsets skipped, those without a record included.
+    #[schema(minimum = 1)]
+    pub skipped_offsets: i64,
+    /// When it was decided.
+    #[schema(value_type = String, format = DateTime)]
+    pub decided_at: Timestamp,
+    /// What is lost.
+    pub consequences: &'static str,
+}
+
+const CONSEQUENCES: &str = "The records at these offsets are never applied, by this build or any later one, whether they \
+    can be read again or not. Nobody knows which orders they were for: an affected order shows a gap as soon as a later \
+    event of it arrives, and an old state until then. The projector goes on behind them within seconds, by itself.";
+
+/// Give up records that cannot be read
+///
+/// The last resort for a partition that stands before a batch it cannot read (`unreadable_batch`) or before a hole
+/// (`log_truncated`). Refused while nothing is wrong with the partition. The decision is kept in `skipped_ranges`.
+#[utoipa::path(post, path = "/ops/partitions/{partition}/skip-to", tag = "operations",
+    params(
+        ("partition" = i32, Path, description = "Partition number.", minimum = 0),
+        ("Idempotency-Key" = Option<String>, Header, description = "A call repeated with the same key decides nothing twice.",
+            min_length = 1, max_length = 256, pattern = "^[\\x21-\\x7e]+$"),
+    ),
+    request_body(content = SkipToRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Skipped", body = SkipToAnswer),
+        (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "`operations_not_allowed`: the service is reachable by others and has no access control", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "No such view or partition", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "Not now: see `code`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
+    ))]
+pub async fn post(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    partition: web::Path<String>,
+    body: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let partition: i32 = partition.parse().ok().filter(|number| *number >= 0).ok_or_else(|| {
+        Problem::new(&problem::INVALID_PARAMETER, "The partition is not usable").parameter(
+            "partition",
+            &partition,
+            "is not a partition number",
+        )
+    })?;
+    super::ops::check_operations_allowed(&api)?;
+    let asked = read_body(&request, body).await?;
+    let status = view_of(&api, asked.view.as_deref())?;
+    check(&asked, status, partition)?;
+    let idempotency_key = idempotency_key(&request)?;
+    let order = SkipTo {
+        view: status.view.to_owned(),
+        build: status.build,
+        topic: status.topic.clone(),
+        partition,
+        from: asked.from,
+        to: asked.to,
+        reason: asked.reason,
+        actor: asked.actor,
+        idempotency_key,
+    };
+    let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order))?;
+    if skipped.is_new {
+        tracing::warn!(
+            view = order.view,
+            partition,
+            from = order.from,
+            to = order.to,
+            reason = order.reason,
+            actor = order.actor,
+            decision = skipped.id,
+            "an operator has skipped records"
+        );
+    }
+    Ok(HttpResponse::Ok().json(answer(order, &skipped)))
+}
+
+fn answer(order: SkipTo, skipped: &Skipped) -> SkipToAnswer {
+    SkipToAnswer {
+        id: skipped.id,
+        view: order.view,
+        topic: order.topic,
+        partition: order.partition,
+        from: skipped.from,
+        to: skipped.to,
+        skipped_offsets: skipped.to - skipped.from,
+        decided_at: skipped.decided_at,
+        consequences: CONSEQUENCES,
+    }
+}
+
+/// Only JSON, said so: a web page of somebody else cannot send that type without asking first.
+async fn read_body(request: &HttpRequest, body: web::Payload) -> Result<SkipToRequest, Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        let detail = format!("The body has to be application/json, this one is {media_type:?}");
+        return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let bytes = match body.to_bytes_limited(MAX_BODY_BYTES).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return Err(Problem::new(&problem::BAD_REQUEST, error.to_string())),
+        Err(_) => {
+            let detail = format!("The body has more than {MAX_BODY_BYTES} bytes");
+            return Err(Problem::new(&problem::BODY_TOO_LARGE, detail));
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::new(&problem::BAD_REQUEST, format!("The body cannot be read: {error}")))
+}
+
+fn view_of<'a>(api: &'a Api, name: Option<&str>) -> Result<&'a ViewStatus, Problem> {
+    let mut views = api.state.views.iter().map(AsRef::as_ref);
+    let found = match name {
+        Some(name) => views.find(|status: &&ViewStatus| status.view == name),
+        None => views.next(),
+    };
+    found.ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process"))
+}
+
+fn check(asked: &SkipToRequest, status: &ViewStatus, partition: i32) -> Result<(), Problem> {
+    let invalid = |name: &str, value: String, detail: &str| {
+        Err(Problem::new(&problem::INVALID_PARAMETER, format!("`{name}`: {detail}")).parameter(name, &value, detail))
+    };
+    for (name, text) in [("reason", Some(&asked.reason)), ("actor", asked.actor.as_ref())] {
+        let Some(text) = text else { continue };
+        if text.trim().is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.contains('\0') {
+            return invalid(name, text.clone(), "has to be 1 to 1000 characters without NUL");
+        }
+    }
+    if asked.from < 0 {
+        return invalid("from", asked.from.to_string(), "is not an offset");
+    }
+    if asked.to <= asked.from {
+        return invalid("to", asked.to.to_string(), "has to be greater than `from`");
+    }
+    let Some((_, lags)) = status.snapshot().lags else {
+        let detail = "Kafka has not said yet where the partition ends";
+        return Err(Problem::new(&problem::LOG_UNAVAILABLE, detail).retry_after(1));
+    };
+    let Some(lag) = lags.iter().find(|lag| lag.position.partition == partition) else {
+        let detail = format!("Topic {} has no partition {partition}", status.topic);
+        return Err(Problem::new(&problem::PARTITION_NOT_FOUND, detail));
+    };
+    let high = lag.position.high_watermark;
+    if asked.to > high {
+        return invalid("to", asked.to.to_string(), &format!("is beyond the end of the partition, {high}"));
+    }
+    Ok(())
+}
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Problem> {
+    let Some(value) = request.headers().get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Some(key.to_owned()))
+        }
+        _ => {
+            let detail = "has to be 1 to 256 printable ASCII characters without spaces";
+            let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`{IDEMPOTENCY_KEY}`: {detail}"));
+            Err(problem.parameter(IDEMPOTENCY_KEY, &String::from_utf8_lossy(value.as_bytes()), detail))
+        }
+    }
+}
+
+fn refused(error: SkipError, asked: &SkipTo) -> Problem {
+    let detail = error.to_string();
+    match error {
+        SkipError::UnknownPartition(_) => Problem::new(&problem::PARTITION_NOT_FOUND, detail),
+        SkipError::Moved(next_offset) => {
+            let detail = format!("{detail}, not at {}", asked.from);
+            Problem::new(&problem::OFFSET_MOVED, detail).with("nextOffset", next_offset)
+        }
+        SkipError::NotBlocked(next_offset) => {
+            Problem::new(&problem::PARTITION_NOT_BLOCKED, detail).with("nextOffset", next_offset)
+        }
+        SkipError::KeyReused { .. } => Problem::new(&problem::IDEMPOTENCY_KEY_REUSED, detail),
+        // lock_not_available: a takeover or a batch is under way.
+        SkipError::Database(error) if error.code().is_some_and(|state| state.code() == "55P03") => {
+            Problem::new(&problem::DATABASE_BUSY, "The partition is being worked on at the moment").retry_after(1)
+        }
+        SkipError::Database(error) => ReadError::from(error).into(),
+    }
+}

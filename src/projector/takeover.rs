@@ -1,0 +1,168 @@
+//! Takes partitions over from their last owner: reads where they stand, becomes their owner in Postgres, and judges
+//! whether the log is still the one that progress was made on. Gives them to nobody: the coordinator does.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::identity::{Evidence, Fingerprint, Mismatch, judge};
+use crate::failure::{Backoff, Failure};
+use crate::platforms::kafka::log::LogReader;
+use crate::projector::context::ViewContext;
+use crate::projector::guard;
+use crate::projector::state::{Halt, Pause, ViewState};
+use crate::store::progress::{self, Acquired};
+use crate::store::sqlstate::classify;
+use crate::store::{Connection, blocked, pool};
+
+/// Partitions that the group gave us and has not taken back.
+pub type Wanted = Arc<Mutex<BTreeSet<i32>>>;
+/// What a takeover gives: the partitions, or why the view has to halt.
+pub type Takeover = Result<Vec<Acquired>, Halt>;
+
+/// The code of the halt that an operator can end with skip-to.
+pub const TRUNCATED: &str = "log_truncated";
+
+/// The halt for a log that lost what we need.
+pub fn truncated(detail: &str) -> Failure {
+    Failure::halt(
+        TRUNCATED,
+        detail,
+        "restore the records, or rebuild the view from what is left, or give up what is lost with \
+         POST /ops/partitions/{partition}/skip-to; nothing more is applied until then",
+    )
+}
+
+/// Notes in the control tables that the owner stands before a hole: an operator may then skip it, from any process.
+async fn note_block(
+    client: &Connection,
+    context: &ViewContext,
+    owner: (i32, i64),
+    failure: &Failure,
+) -> Result<(), Failure> {
+    let Failure::Halt(halt) = failure else { return Ok(()) };
+    if halt.code != TRUNCATED {
+        return Ok(());
+    }
+    blocked::block(client, &context.source, owner, (halt.code, &halt.detail))
+        .await
+        .map_err(|error| classify(error, None))
+}
+
+/// Likewise, on a connection of its own.
+pub async fn note_truncated(context: &ViewContext, owner: (i32, i64), failure: &Failure) -> Result<(), Failure> {
+    let fail = |error| classify(error, None);
+    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    note_block(&client, context, owner, failure).await
+}
+
+/// What follows when a lane stands before a batch that cannot be read: it is stepped over if an operator has skipped
+/// it already, for another build perhaps; else it is noted, and an operator has to decide.
+pub async fn at_unreadable(
+    context: &ViewContext,
+    owner: (i32, i64),
+    (offset, detail): (i64, &str),
+) -> Result<(), Failure> {
+    let fail = |error| classify(error, None);
+    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    let (view, partition) = (context.source.view, owner.0);
+    if let Some(next_offset) = blocked::step_over(&client, &context.source, owner, offset).await.map_err(fail)? {
+        tracing::warn!(view, partition, offset, next_offset, "an unreadable batch was skipped by an earlier decision");
+        return Ok(());
+    }
+    blocked::block(&client, &context.source, owner, (Pause::UNREADABLE, detail)).await.map_err(fail)
+}
+
+/// Whether nothing of the view stands before a hole any more.
+pub async fn is_truncation_over(context: &ViewContext) -> Result<bool, Failure> {
+    let fail = |error| classify(error, None);
+    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    Ok(blocked::count(&client, &context.source, TRUNCATED).await.map_err(fail)? == 0)
+}
+
+/// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes, or as long as they are `wanted`:
+/// a late takeover would fence the next owner.
+pub async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32], wanted: &Wanted) -> Takeover {
+    let mut backoff = Backoff::default();
+    loop {
+        match try_acquire(context, log, partitions, wanted).await {
+            Ok(acquired) => return Ok(acquired),
+            Err(Failure::Halt(halt)) => return Err(halt),
+            Err(Failure::KafkaAway(reason)) => context.wait_for(ViewState::WaitingForKafka, &reason),
+            Err(Failure::Retry(reason)) => context.wait_for(ViewState::WaitingForDatabase, &reason),
+            Err(other) => context.wait_for(ViewState::WaitingForDatabase, &format!("{other:?}")),
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
+async fn try_acquire(
+    context: &ViewContext,
+    log: &Arc<LogReader>,
+    partitions: &[i32],
+    wanted: &Wanted,
+) -> Result<Vec<Acquired>, Failure> {
+    let topic_id = context.guard.current().await?;
+    context.compaction.confirm(context).await?;
+    let fail = |error| classify(error, None);
+    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    let mut acquired = Vec::new();
+    for partition in partitions {
+        if !wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(partition) {
+            continue;
+        }
+        let marks = {
+            let (log, partition) = (Arc::clone(log), *partition);
+            blocking(move || log.watermarks(partition)).await?
+        };
+        // No progress yet means: from the beginning of the log.
+        let row =
+            progress::acquire(&client, &context.source, *partition, marks.low, (topic_id.as_deref(), &context.owner))
+                .await
+                .map_err(fail)?;
+        let at_anchor = match row.anchor.filter(|anchor| anchor.offset >= marks.low && anchor.offset < marks.high) {
+            None => None,
+            Some(anchor) => {
+                let (log, partition) = (Arc::clone(log), *partition);
+                blocking(move || log.record_at(partition, anchor.offset)).await?
+            }
+        };
+        let print = |anchor: progress::Anchor| Fingerprint {
+            offset: anchor.offset,
+            crc: anchor.crc,
+            timestamp_ms: anchor.timestamp_ms,
+        };
+        let evidence = Evidence {
+            next_offset: row.next_offset,
+            low: marks.low,
+            high: marks.high,
+            known_topic_id: row.topic_id.clone(),
+            topic_id: topic_id.clone(),
+            anchor: row.anchor.map(print),
+            at_anchor: at_anchor.map(print),
+        };
+        let judged = judge(*partition, &evidence).map_err(|mismatch| match mismatch {
+            Mismatch::IdentityChanged(detail) => guard::changed(&detail),
+            Mismatch::Truncated(detail) => truncated(&detail),
+        });
+        if let Err(failure) = judged {
+            note_block(&client, context, (*partition, row.owner_epoch), &failure).await?;
+            return Err(failure);
+        }
+        let skipped = blocked::skipped(&client, &context.source, *partition).await.map_err(fail)?;
+        context.set_skipped(*partition, skipped);
+        acquired.push(row);
+    }
+    if let Some(topic_id) = topic_id {
+        context.guard.expect(&topic_id);
+    }
+    Ok(acquired)
+}
+
+async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Failure::KafkaAway(format!("Kafka does not answer: {error}"))),
+        Err(panic) => Err(Failure::Retry(format!("a log reader failed: {panic}"))),
+    }
+}

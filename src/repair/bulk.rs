@@ -1,0 +1,195 @@
+//! Decisions by filter: the same rules as for one key or letter, asked for all of them with a few statements.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::decide::{Plan, closes_only, letter_decided, violated};
+use super::model::{Action, DecidedInBulk, Impossible};
+use super::records::Prepared;
+use super::request::{Bulk, HeldFilter, LetterFilter, MAX_BULK, Request};
+use super::rules::NotNow;
+use super::{Desk, DeskError, Obstacle, Refusal};
+use crate::store::repair_write::NewDecision;
+use crate::store::{Connection, repair_read, repair_write};
+
+/// Keys or letters named in an answer.
+const SAMPLE: usize = 20;
+
+/// What a bulk call finds, as it goes.
+struct Findings {
+    decisions: Vec<NewDecision>,
+    sample: Vec<Value>,
+    impossible: usize,
+    impossible_sample: Vec<Impossible>,
+}
+
+impl Findings {
+    fn new() -> Self {
+        Findings { decisions: Vec::new(), sample: Vec::new(), impossible: 0, impossible_sample: Vec::new() }
+    }
+
+    fn possible(&mut self, name: impl FnOnce() -> Value, decision: NewDecision) {
+        if self.sample.len() < SAMPLE {
+            self.sample.push(name());
+        }
+        self.decisions.push(decision);
+    }
+
+    fn impossible(&mut self, key: Option<&str>, letter: Option<i64>, refusal: &Refusal) {
+        self.impossible += 1;
+        if self.impossible_sample.len() < SAMPLE {
+            self.impossible_sample.push(Impossible {
+                key: key.map(str::to_owned),
+                dead_letter_id: letter,
+                code: refusal.obstacle.as_str(),
+                detail: refusal.detail.clone(),
+            });
+        }
+    }
+
+    fn body(&self, matched: usize, bulk: Bulk) -> DecidedInBulk {
+        let limit = bulk.limit.min(MAX_BULK) as usize;
+        DecidedInBulk {
+            dry_run: bulk.dry_run,
+            matched: matched.min(limit),
+            more: matched > limit,
+            possible: self.decisions.len(),
+            decided: 0,
+            sample: self.sample.clone(),
+            impossible: self.impossible,
+            impossible_sample: self.impossible_sample.clone(),
+        }
+    }
+}
+
+impl Desk {
+    /// What a bulk request writes and answers. The number that matches must be the one that the caller was told.
+    pub(super) async fn plan_bulk(
+        &self,
+        client: &Connection,
+        request: &Request,
+        prepared: &Prepared,
+    ) -> Result<(Plan, DecidedInBulk), DeskError> {
+        let (action, bulk, (findings, matched)) = match request {
+            Request::SkipHeldByFilter(filter, bulk) => {
+                (Action::Skip, *bulk, self.skip_held(client, filter, *bulk).await?)
+            }
+            Request::SkipLettersByFilter(filter, bulk) => {
+                (Action::Skip, *bulk, self.answer_letters(client, filter, *bulk, None).await?)
+            }
+            Request::RedriveByFilter(filter, bulk) => {
+                (Action::Redrive, *bulk, self.answer_letters(client, filter, *bulk, Some(prepared)).await?)
+            }
+            _ => unreachable!("requests about one key or letter are planned by plan"),
+        };
+        let body = findings.body(matched, bulk);
+        if !bulk.dry_run && bulk.expect != Some(body.matched) {
+            return Err(count_changed(body.matched, bulk.expect).into());
+        }
+        Ok((Plan { action, decisions: findings.decisions, record: None }, body))
+    }
+
+    async fn skip_held(
+        &self,
+        client: &Connection,
+        filter: &HeldFilter,
+        bulk: Bulk,
+    ) -> Result<(Findings, usize), DeskError> {
+        let limit = bulk.limit.min(MAX_BULK);
+        let held = repair_read::held(client, self.view, filter, None, i64::from(limit) + 1).await?;
+        let matched = held.len();
+        let keys: Vec<&str> = held.iter().take(limit as usize).map(|held| held.key.as_str()).collect();
+        let facts = self.facts(client, &keys).await?;
+        let mut findings = Findings::new();
+        let mut ranges = Vec::with_capacity(keys.len());
+        for key in keys {
+            match facts.get(key).ok_or(NotNow::Unknown).and_then(|facts| facts.missing_range()) {
+                Ok((from, to)) => ranges.push((key, from, to)),
+                Err(not_now) => findings.impossible(Some(key), None, &not_now.refusal(key)),
+            }
+        }
+        let parked = repair_write::parked(client, self.view, &ranges).await?;
+        for (key, from, to) in ranges {
+            let parked = parked.get(&(key.to_owned(), from)).copied();
+            match facts[key].may_decide(from, to, parked) {
+                Ok(()) => {
+                    let numbers = Some((key.to_owned(), from, to));
+                    findings.possible(|| json!(key), NewDecision { numbers, letter: None });
+                }
+                Err(not_now) => findings.impossible(Some(key), None, &not_now.refusal(key)),
+            }
+        }
+        Ok((findings, matched))
+    }
+
+    /// Skips letters, or redrives those that were found readable.
+    async fn answer_letters(
+        &self,
+        client: &Connection,
+        filter: &LetterFilter,
+        bulk: Bulk,
+        redrive: Option<&Prepared>,
+    ) -> Result<(Findings, usize), DeskError> {
+        let limit = bulk.limit.min(MAX_BULK);
+        let mut letters = repair_read::matching_letters(client, self.view, filter, i64::from(limit) + 1).await?;
+        let matched = letters.len();
+        letters.truncate(limit as usize);
+        let mut findings = Findings::new();
+        let mut places = Vec::with_capacity(letters.len());
+        for letter in &letters {
+            let place = match redrive.map(|prepared| prepared.checked.get(&letter.id)) {
+                None => letter.place.clone(),
+                Some(Some(Ok(checked))) => Some((checked.key.clone(), checked.sequence)),
+                Some(Some(Err(poison))) => {
+                    findings.impossible(letter.key.as_deref(), Some(letter.id), &violated(poison));
+                    continue;
+                }
+                // It was not there when the letters were read.
+                Some(None) => return Err(count_changed(matched.min(limit as usize), bulk.expect).into()),
+            };
+            places.push((letter.id, place));
+        }
+        let ids: Vec<i64> = places.iter().map(|(id, _)| *id).collect();
+        let answered = repair_write::decided_letters(client, &ids).await?;
+        let keys: HashSet<&str> = places.iter().filter_map(|(_, place)| Some(place.as_ref()?.0.as_str())).collect();
+        let facts = self.facts(client, &keys.into_iter().collect::<Vec<_>>()).await?;
+        let ranges: Vec<(&str, i64, i64)> =
+            places.iter().filter_map(|(_, place)| place.as_ref().map(|(key, n)| (key.as_str(), *n, *n))).collect();
+        let parked = repair_write::parked(client, self.view, &ranges).await?;
+        let mut here: HashSet<(&str, i64)> = HashSet::new();
+        for (id, place) in &places {
+            let key = place.as_ref().map(|(key, _)| key.as_str());
+            if let Some((decision, action, taken)) = answered.get(id) {
+                findings.impossible(key, Some(*id), &letter_decided(*id, *decision, *action, *taken));
+                continue;
+            }
+            let Some((key, sequence)) = place else {
+                findings.possible(|| json!(id), NewDecision { numbers: None, letter: Some(*id) });
+                continue;
+            };
+            let allowed = facts[key].may_decide(*sequence, *sequence, parked.get(&(key.clone(), *sequence)).copied());
+            let folds = if redrive.is_some() { allowed.map(|()| true) } else { closes_only(allowed) };
+            match folds {
+                Ok(true) if !here.insert((key, *sequence)) => {
+                    let detail =
+                        format!("Number {sequence} of `{key}` is decided about by an older letter of this call");
+                    findings.impossible(Some(key), Some(*id), &Refusal::new(Obstacle::AlreadyDecided, detail));
+                }
+                Ok(folds) => {
+                    let numbers = folds.then(|| (key.clone(), *sequence, *sequence));
+                    findings.possible(|| json!(id), NewDecision { numbers, letter: Some(*id) });
+                }
+                Err(not_now) => findings.impossible(Some(key), Some(*id), &not_now.refusal(key)),
+            }
+        }
+        Ok((findings, matched))
+    }
+}
+
+fn count_changed(matched: usize, expected: Option<usize>) -> Refusal {
+    let expected = expected.map_or("nothing was expected".to_owned(), |expected| format!("{expected} were expected"));
+    let detail =
+        format!("{matched} match now, {expected}; look again with dry_run=true, then repeat with the new number");
+    Refusal::new(Obstacle::CountChanged, detail).with("matched", matched)
+}

@@ -1,0 +1,101 @@
+//! Reads single records as a view's projector would, and folds nothing: what the contract says of a replacement, of a
+//! letter that is redriven, of an event that is parked. The one place where the repair desk decodes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{DeskError, Obstacle, Refusal};
+use crate::codec::schemas::Schemas;
+use crate::codec::{self, Limits};
+use crate::config::{Config, ProjectorSettings};
+use crate::domain::poison::Poison;
+use crate::domain::record::Record;
+use crate::failure::Failure;
+use crate::projector::decode::{Decoder, Overrules};
+use crate::registry::SchemaSource;
+use crate::telemetry::metrics::Metrics;
+use crate::views::View;
+
+/// The longest that a page waits for a schema to show an event by.
+const PAGE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a record says when it is read as the projector reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Its key.
+    pub key: String,
+    /// Its number.
+    pub sequence: i64,
+    /// Type of its event.
+    pub event_type: String,
+    /// When it happened, microseconds since the epoch.
+    pub occurred_at: i64,
+    /// Its value as JSON text, where it is not that already.
+    pub json: Option<String>,
+}
+
+type Read = Box<dyn Fn(&Schemas, Record<'_>) -> Result<Checked, Poison> + Send + Sync>;
+
+/// Reads the records of one view.
+pub struct Checker {
+    read: Read,
+    schemas: SchemaSource,
+}
+
+impl Checker {
+    /// For a view with its settings.
+    pub fn new<V: View>(view: V, config: &Config, metrics: &Arc<Metrics>) -> Result<Self> {
+        let ProjectorSettings { max_record_bytes, first_sequence, .. } = config.projector;
+        let limits = Limits { max_record_bytes, first_sequence };
+        let schemas = SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(metrics))?;
+        Ok(Checker { read: Box::new(move |schemas, record| validate(&view, limits, schemas, record)), schemas })
+    }
+
+    /// What the record says, or what speaks against it. An error: its schema cannot be had now.
+    pub async fn check(&self, record: Record<'_>) -> Result<Result<Checked, Poison>, DeskError> {
+        let mut schemas = Schemas::default();
+        if let Some(frame) = record.payload.and_then(codec::frame) {
+            match self.schemas.find(frame.schema_id, record.partition, record.offset).await {
+                Ok(schema) => schemas.insert(frame.schema_id, schema),
+                Err(failure) => return Err(no_schema(failure).into()),
+            }
+        }
+        Ok((self.read)(&schemas, record))
+    }
+
+    /// The same for a page, which does without what cannot be had soon.
+    pub async fn look(&self, record: Record<'_>) -> Option<Checked> {
+        tokio::time::timeout(PAGE_PATIENCE, self.check(record)).await.ok()?.ok()?.ok()
+    }
+}
+
+fn validate<V: View>(view: &V, limits: Limits, schemas: &Schemas, record: Record<'_>) -> Result<Checked, Poison> {
+    let decoder = Decoder { view, limits, overrules: &Overrules::default(), schemas };
+    let event = decoder.decode(record).outcome.map_err(|refused| refused.poison)?;
+    Ok(Checked {
+        key: event.key.to_owned(),
+        sequence: event.sequence,
+        event_type: event.parsed.event_type.clone().into_owned(),
+        occurred_at: event.parsed.occurred_at,
+        json: match event.payload {
+            Cow::Owned(text) => Some(text),
+            Cow::Borrowed(_) => None,
+        },
+    })
+}
+
+fn no_schema(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Halt(halt) => {
+            let detail = format!("The record cannot be read: {}. {}", halt.detail, halt.next_step);
+            Refusal::new(Obstacle::ContractViolated, detail).with("reason", halt.code)
+        }
+        Failure::RegistryAway(why) => {
+            Refusal::new(Obstacle::RegistryAway, format!("The record cannot be read now: {why}"))
+        }
+        other => Refusal::new(Obstacle::RegistryAway, format!("The record cannot be read now: {other:?}")),
+    }
+}

@@ -1,0 +1,132 @@
+//! The last resort for a partition whose log cannot be read any further: its records up to an offset are given up, by
+//! this and every later build. Moves the position and fences the owner, who takes over again behind the hole.
+//!
+//! Refused wherever the projector could go on by itself: nobody skips what can be applied.
+
+use jiff::Timestamp;
+
+use crate::config::DatabaseSettings;
+use crate::store::{Connection, DbError, pool};
+
+/// What an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkipTo {
+    /// View.
+    pub view: String,
+    /// Build whose position is moved; the others honour the range when they come to it.
+    pub build: i32,
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Where the partition stands, as the operator sees it.
+    pub from: i64,
+    /// First offset that is read again.
+    pub to: i64,
+    /// Why, for those who ask later.
+    pub reason: String,
+    /// Who.
+    pub actor: Option<String>,
+    /// The same key is done once only.
+    pub idempotency_key: Option<String>,
+}
+
+/// A skipped range as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Row id.
+    pub id: i64,
+    /// First offset skipped.
+    pub from: i64,
+    /// First offset that is read again.
+    pub to: i64,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// Whether this call decided it, or an earlier one with the same idempotency key.
+    pub is_new: bool,
+}
+
+/// Why nothing was skipped.
+#[derive(Debug, thiserror::Error)]
+pub enum SkipError {
+    /// The view has never consumed this partition.
+    #[error("the view has no progress on partition {0}")]
+    UnknownPartition(i32),
+    /// The partition stands elsewhere.
+    #[error("the partition stands at offset {0}")]
+    Moved(i64),
+    /// Nothing is wrong with the partition at its position.
+    #[error("the partition is not stopped by its log at offset {0}")]
+    NotBlocked(i64),
+    /// The idempotency key belongs to another decision.
+    #[error("the idempotency key was used for offsets {from} to {to} of partition {partition}")]
+    KeyReused {
+        /// Partition of that decision.
+        partition: i32,
+        /// Its first offset.
+        from: i64,
+        /// Its end.
+        to: i64,
+    },
+    /// Postgres did not do it.
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
+
+/// Decides, in one transaction. `to` has to be within the log: the caller has seen to that.
+pub async fn skip(database: &DatabaseSettings, asked: &SkipTo) -> Result<Skipped, SkipError> {
+    let client = pool::connect_writer(database, "public").await?;
+    client.batch_execute("begin").await?;
+    // An error or a dropped future ends the session, and with it the transaction.
+    let skipped = decide(&client, asked).await?;
+    client.batch_execute("commit").await?;
+    Ok(skipped)
+}
+
+async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipError> {
+    // The row's lock puts operators, takeovers and batches in a row.
+    let row = client
+        .query_opt(include_str!("sql/lock_position.sql"), &[&asked.view, &asked.build, &asked.topic, &asked.partition])
+        .await?;
+    let Some(row) = row else { return Err(SkipError::UnknownPartition(asked.partition)) };
+    let (next_offset, is_blocked): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
+    if let Some(earlier) = earlier(client, asked).await? {
+        return Ok(earlier);
+    }
+    if next_offset != asked.from {
+        return Err(SkipError::Moved(next_offset));
+    }
+    if !is_blocked {
+        return Err(SkipError::NotBlocked(next_offset));
+    }
+    let row = client
+        .query_one(
+            include_str!("sql/skip_to.sql"),
+            &[
+                &asked.view,
+                &asked.build,
+                &asked.topic,
+                &asked.partition,
+                &asked.from,
+                &asked.to,
+                &asked.reason,
+                &asked.actor,
+                &asked.idempotency_key,
+            ],
+        )
+        .await?;
+    Ok(Skipped { id: row.try_get(0)?, from: asked.from, to: asked.to, decided_at: row.try_get(1)?, is_new: true })
+}
+
+/// The decision that was made under the same idempotency key.
+async fn earlier(client: &Connection, asked: &SkipTo) -> Result<Option<Skipped>, SkipError> {
+    let Some(key) = &asked.idempotency_key else { return Ok(None) };
+    let row = client.query_opt(include_str!("sql/skipped_with_key.sql"), &[&asked.view, key]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let (topic, partition, from, to): (String, i32, i64, i64) =
+        (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+    if (topic.as_str(), partition, from, to) != (asked.topic.as_str(), asked.partition, asked.from, asked.to) {
+        return Err(SkipError::KeyReused { partition, from, to });
+    }
+    Ok(Some(Skipped { id: row.try_get(0)?, from, to, decided_at: row.try_get(5)?, is_new: false }))
+}

@@ -1,0 +1,6 @@
+select id, view, action, key, sequence, sequence_to, topic, partition, "offset", reason, actor, decided_at, taken_at,
+       refused, octet_length(payload) as payload_bytes
+from event_decisions
+where view = $1 and key = $2
+order by id desc
+limit $3

@@ -1,0 +1,1 @@
+select request, status, answer from idempotent_calls where key = $1

@@ -1,0 +1,228 @@
+//! What an operator decides is folded with: at once, after a crash, and in every later build.
+
+use serde_json::json;
+
+use crate::support::instance::Instance;
+use crate::support::load::Load;
+use crate::support::orders::{
+    Decided, Decisions, TestEvent, created, item_added, life, oracle_with, status_changed, stored,
+};
+use crate::support::world::World;
+use crate::support::{PATIENCE, until};
+
+/// Decides as the repair API does, but without its rules: `values` are the columns after `view`.
+async fn decide(world: &World, columns: &str, values: &str) {
+    let statement = format!(
+        "begin; select from view_builds where view = 'orders' for update; \
+         update projection_progress set decisions = decisions + 1 where view = 'orders'; \
+         insert into event_decisions (view, reason, actor, {columns}) values ('orders', 'a test', 'tester', {values}); commit"
+    );
+    world.sql.batch_execute(&statement).await.unwrap();
+}
+
+async fn until_taken(world: &World, decisions: i64) {
+    until("the decisions are taken", PATIENCE, || async {
+        let taken = "select count(*) from event_decisions where taken_at is not null";
+        (world.number(taken).await == decisions).then_some(())
+    })
+    .await;
+}
+
+/// The rows of the live build and of a build that starts from nothing are the same.
+async fn assert_rebuilds_alike(world: &World, live: Instance) {
+    let before = stored(world).await;
+    live.stop().await;
+    let _rebuilt = world.rebuild().await;
+    assert_eq!(stored(world).await, before, "a rebuild honours the decisions");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skipped_gap_heals_and_a_rebuild_skips_it_too() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let events = life("o-1", 8);
+    world.publish(events.iter().filter(|event| !matches!(event.sequence, 3..=5)).map(|event| event.record())).await;
+    world.until_consumed(5).await;
+    decide(&world, "action, key, sequence, sequence_to", "'skip', 'o-1', 3, 5").await;
+    until_taken(&world, 1).await;
+    let order = instance.order_at("o-1", 8).await;
+    assert!(order["held"].is_null(), "{order}");
+    let effects = "select string_agg(sequence || ' ' || effect, ', ' order by sequence) from order_events_view";
+    let ledger: String = world.row(effects).await.get(0);
+    assert_eq!(ledger, "1 applied, 2 applied, 5 skipped, 6 applied, 7 applied, 8 applied");
+
+    // What was skipped is late now, whoever sends it: the order goes on.
+    world.publish([events[3].record(), status_changed("o-1", 9, "Returned").record()]).await;
+    assert_eq!(instance.order_at("o-1", 9).await["status"], "Returned");
+    assert_rebuilds_alike(&world, instance).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_record_takes_its_place_also_when_the_decision_came_while_nothing_ran() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let mut broken = item_added("o-1", 2).record();
+    broken.payload = Some(b"{ broken".to_vec());
+    world.publish([created("o-1").record(), broken, item_added("o-1", 3).record()]).await;
+    world.until_consumed(3).await;
+    instance.stop().await;
+
+    let payload = item_added("o-1", 2).with("qty", json!("7")).body.to_string();
+    let letter = world.row("select topic, partition, \"offset\", headers from dead_letters").await;
+    let headers: Vec<u8> = letter.get(3);
+    let headers: String = headers.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (topic, partition, offset): (&str, i32, i64) = (letter.get(0), letter.get(1), letter.get(2));
+    let values = format!(
+        "'replace', 'o-1', 2, 2, '{topic}', {partition}, {offset}, convert_to('{payload}', 'UTF8'), '\\x{headers}'"
+    );
+    decide(&world, "action, key, sequence, sequence_to, topic, partition, \"offset\", payload, headers", &values).await;
+
+    let instance = world.start().await;
+    let order = instance.order_at("o-1", 3).await;
+    assert_eq!((&order["itemCount"], &order["held"]), (&json!(3), &json!(null)), "{order}");
+    assert_eq!(order["items"][1]["qty"], "7");
+    instance.until_metric("streamview_decisions_taken_total", &["action=\"replace\""], 1.0).await;
+    assert_rebuilds_alike(&world, instance).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_cannot_be_folded_with_is_refused_and_the_order_waits_on() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    world.publish([created("o-1").record(), item_added("o-1", 3).record()]).await;
+    world.until_consumed(2).await;
+    decide(
+        &world,
+        "action, key, sequence, sequence_to, payload, headers",
+        "'replace', 'o-1', 2, 2, convert_to('{\"type\":\"OrderItemAdded\"}', 'UTF8'), ''",
+    )
+    .await;
+    until("the decision is refused", PATIENCE, || async {
+        let why: Option<String> = world.row("select refused from event_decisions").await.get(0);
+        why
+    })
+    .await;
+    let order = instance.order_at("o-1", 1).await;
+    assert_eq!(order["held"]["reason"], "gap", "{order}");
+    decide(&world, "action, key, sequence, sequence_to", "'skip', 'o-1', 2, 2").await;
+    instance.order_at("o-1", 3).await;
+    assert_rebuilds_alike(&world, instance).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_proven_once_every_partition_is_past_its_end() {
+    let world = World::new(3).await;
+    let instance = world.start().await;
+    world.publish([created("o-1").record(), item_added("o-1", 3).record()]).await;
+    instance.until_metric("streamview_proven_gaps", &[], 1.0).await;
+    let proven = "select count(*) from held_keys where proven_at is not null and key = 'o-1'";
+    assert_eq!(world.number(proven).await, 1);
+    // The missing event comes after all: the gap closes, the next one has to be proven anew.
+    world.publish([item_added("o-1", 2).record(), item_added("o-1", 5).record()]).await;
+    let order = instance.order_at("o-1", 3).await;
+    assert_eq!(order["held"]["reason"], "gap", "{order}");
+    until("the new gap is proven", PATIENCE, || async {
+        let query = "select count(*) from held_keys where proven_at is not null and missing_from = 4";
+        (world.number(query).await == 1).then_some(())
+    })
+    .await;
+}
+
+/// Looks at what is held, as an operator would, and decides about some of it at random, through `api`.
+async fn operate(world: &World, api: &Instance, random: &mut fastrand::Rng) {
+    let held = "select key, missing_from, coalesce(missing_to, missing_from), missing_from = any (refused) from held_keys order by key";
+    for row in world.sql.query(held, &[]).await.unwrap() {
+        let (key, from, to, is_refused): (&str, i64, i64, bool) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        if random.f32() < 0.5 {
+            continue; // perhaps the event comes by itself
+        }
+        let letter = "select id from dead_letters where key = $1 and sequence = $2 order by id limit 1";
+        let letter = world.sql.query_opt(letter, &[&key, &from]).await.unwrap().filter(|_| is_refused);
+        let (path, body) = match (letter, random.u8(0..3)) {
+            (Some(letter), 0) => (
+                format!("/ops/dead-letters/{}/replace", letter.get::<_, i64>(0)),
+                json!({ "reason": "mended", "payload": mended(key, from).body }),
+            ),
+            (Some(letter), 1) => {
+                (format!("/ops/dead-letters/{}/skip", letter.get::<_, i64>(0)), json!({ "reason": "not worth it" }))
+            }
+            (_, 0) => (format!("/ops/held/{key}/skip"), json!({ "reason": "lost", "from": from, "to": to })),
+            _ => (format!("/ops/held/{key}/skip"), json!({ "reason": "lost" })),
+        };
+        let answer = api.http.post(api.url(&path)).json(&body).send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        // The order may have moved on since we looked, or be decided about already.
+        assert!(matches!(status, 202 | 404 | 409), "{path}: {status}: {text}");
+    }
+}
+
+fn mended(order_id: &str, sequence: i64) -> TestEvent {
+    let event = if sequence == 1 { created(order_id) } else { status_changed(order_id, sequence, "Mended") };
+    event.with("eventId", json!(format!("{order_id}-mended-{sequence}")))
+}
+
+/// What was decided, read back from the audit.
+async fn decided(world: &World) -> Decisions {
+    let query = "select key, sequence, sequence_to, action, convert_from(payload, 'UTF8') from event_decisions \
+                 where key is not null and refused is null";
+    let mut decisions = Decisions::new();
+    for row in world.sql.query(query, &[]).await.unwrap() {
+        let (key, sequence): (String, i64) = (row.get(0), row.get(1));
+        let step = match row.get::<_, &str>(3) {
+            "skip" => Decided::Skip(row.get(2)),
+            _ => {
+                let body = serde_json::from_str(row.get(4)).unwrap();
+                Decided::Take(TestEvent { order_id: key.clone(), sequence, body })
+            }
+        };
+        decisions.entry(key).or_default().insert(sequence, step);
+    }
+    decisions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_histories_with_decisions_and_crashes_are_the_oracle_live_and_rebuilt() {
+    futures_util::future::join_all((0..4).map(one_world_of_histories)).await;
+}
+
+async fn one_world_of_histories(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = World::new(3).await;
+    let load = Load::new("o", 50, 100 + seed);
+    let records = load.records();
+    // Decisions are made through a process that projects nothing, also while no other lives.
+    let api = world.launch_command(&["serve", "--only", "api"], &[]);
+    api.until_ready().await;
+    let settings = [("STREAMVIEW_KAFKA__INSTANCE_ID", "a"), ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "7")];
+    let mut projector = None;
+    for chunk in records.chunks(records.len().div_ceil(6)) {
+        let consumed = world.consumed().await;
+        world.publish(chunk.to_vec()).await;
+        projector.get_or_insert_with(|| world.launch(&settings));
+        until("something is consumed", PATIENCE, || async { (world.consumed().await > consumed).then_some(()) }).await;
+        operate(&world, &api, &mut random).await;
+        if random.bool() {
+            // In the middle of it; dropping kills hard.
+            projector = None;
+            operate(&world, &api, &mut random).await;
+        }
+    }
+    let projector = match projector {
+        Some(projector) => projector,
+        None => world.launch(&settings),
+    };
+    world.until_consumed(load.len()).await;
+    operate(&world, &api, &mut random).await;
+    until("every decision is taken", PATIENCE, || async {
+        let waiting =
+            "select count(*) from event_decisions where key is not null and taken_at is null and refused is null";
+        (world.number(waiting).await == 0).then_some(())
+    })
+    .await;
+    let decisions = decided(&world).await;
+    assert!(decisions.len() > 3, "seed {seed} decides about something: {decisions:?}");
+    assert_eq!(stored(&world).await, oracle_with(load.events(), &decisions), "seed {seed}");
+    let [consumed, rest @ ..] = world.conservation().await;
+    assert_eq!((consumed, rest.iter().sum::<i64>()), (load.len(), load.len()));
+    assert_rebuilds_alike(&world, projector).await;
+}

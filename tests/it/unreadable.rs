@@ -1,0 +1,198 @@
+//! Batches that cannot be read: their partition stops by name, the others go on, and an operator decides.
+
+use reqwest::Response;
+use serde_json::{Value, json};
+use streamview::servers::{KafkaOptions, KafkaServer};
+use tempfile::TempDir;
+
+use crate::support::instance::Instance;
+use crate::support::orders::{created, life, oracle, stored};
+use crate::support::segment::Segment;
+use crate::support::servers;
+use crate::support::world::World;
+use crate::support::{PATIENCE, until};
+
+/// A Kafka whose files can be reached.
+struct OpenKafka {
+    // Dropped before its folder.
+    server: KafkaServer,
+    folder: TempDir,
+}
+
+fn open_kafka(settings: &[(&str, &str)]) -> OpenKafka {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = KafkaOptions { data_dir: Some(folder.path().to_owned()), settings, ..KafkaOptions::default() };
+    OpenKafka { server: KafkaServer::start(options).unwrap(), folder }
+}
+
+impl OpenKafka {
+    /// Changes segments while the broker is stopped.
+    fn damage(&mut self, topic: &str, damage: impl FnOnce(&mut dyn FnMut(i32) -> Segment)) {
+        self.server.stop().unwrap();
+        let folder = self.folder.path().to_owned();
+        damage(&mut |partition| Segment::read(&folder, topic, partition));
+        self.server.restart().unwrap();
+    }
+}
+
+/// Waits until the partition is paused with this code; gives what `/ops/consumer` says.
+async fn until_paused(instance: &Instance, partition: i64, code: &str) -> String {
+    until(&format!("partition {partition} pauses with {code}"), PATIENCE, || async {
+        let consumer = instance.json("/ops/consumer").await;
+        let partitions = consumer["views"][0]["partitions"].as_array().unwrap().clone();
+        let paused = partitions.into_iter().find(|p| p["partition"] == partition && p["pausedCode"] == code)?;
+        Some(paused["paused"].as_str().unwrap().to_owned())
+    })
+    .await
+}
+
+async fn skip_to(instance: &Instance, partition: i64, body: Value) -> Response {
+    let url = instance.url(&format!("/ops/partitions/{partition}/skip-to"));
+    instance.http.post(url).header("Idempotency-Key", format!("key-{partition}")).json(&body).send().await.unwrap()
+}
+
+/// Expects a refusal.
+async fn refused(response: Response, status: u16, code: &str) -> Value {
+    assert_eq!(response.status().as_u16(), status);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["code"], code, "{body}");
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_batches_stop_their_partitions_by_name_until_an_operator_skips_them() {
+    let mut kafka = open_kafka(&[]);
+    let gzip = [("compression.type", "gzip")];
+    let world = World::on(&kafka.server.bootstrap(), &servers::shared().database, 3, &gzip).await;
+    let orders: Vec<Vec<_>> =
+        (0..3).map(|partition| (0..5).map(|n| created(&format!("o-{partition}-{n}"))).collect()).collect();
+    // Each in a batch of its own.
+    for (partition, event) in
+        (0..).zip(&orders).flat_map(|(partition, events)| events.iter().map(move |e| (partition, e)))
+    {
+        world.publish([event.record_on(partition)]).await;
+    }
+    let mut whole = Vec::new();
+    kafka.damage(&world.topic, |segment| {
+        let mut rotten = segment(0);
+        assert_eq!(rotten.codec(2), 1, "the batches are compressed");
+        whole.push(rotten.clone());
+        rotten.rot(2);
+        rotten.write();
+        let mut garbled = segment(1);
+        whole.push(garbled.clone());
+        garbled.garble(2);
+        garbled.write();
+    });
+
+    let instance = world.start().await;
+    let rotten = until_paused(&instance, 0, "unreadable_batch").await;
+    let garbled = until_paused(&instance, 1, "unreadable_batch").await;
+
+    for (partition, detail) in [(0, &rotten), (1, &garbled)] {
+        assert!(detail.contains(&format!("partition {partition}, the batch at offset 2")), "{detail}");
+        assert!(detail.contains(&format!("/ops/partitions/{partition}/skip-to")), "{detail}");
+    }
+    assert!(rotten.contains("CRC32C") && garbled.contains("Decompression"), "{rotten} {garbled}");
+    // Nothing behind the batches, everything else.
+    world.until_consumed(9).await;
+    let readable = [&orders[0][..2], &orders[1][..2], &orders[2]].concat();
+    assert_eq!(stored(&world).await, oracle(&readable));
+    until_told_everywhere(&instance, &[0, 1]).await;
+    // A restart does not wash it away, and another partition goes on.
+    instance.kill_hard();
+    let instance = world.start().await;
+    until_paused(&instance, 0, "unreadable_batch").await;
+    until_paused(&instance, 1, "unreadable_batch").await;
+    world.publish(life("more", 4).iter().map(|event| event.record_on(2))).await;
+    instance.order_at("more", 4).await;
+    assert_eq!(world.consumed().await, 13);
+
+    skip_both(&world, &instance).await;
+
+    let expected = [&orders[0][..2], &orders[0][3..], &orders[1][..2], &orders[1][3..], &orders[2], &life("more", 4)];
+    let expected = oracle(&expected.concat());
+    until("the others are applied, without a restart", PATIENCE, || async {
+        (stored(&world).await == expected).then_some(())
+    })
+    .await;
+    instance.until_metric("streamview_partitions_paused", &[], 0.0).await;
+    assert_eq!(world.conservation().await, [17, 17, 0, 0, 0, 0, 0]);
+
+    // Another build steps over the batch that is still broken, and drops the record that can be read again.
+    instance.stop().await;
+    kafka.damage(&world.topic, |_| whole[0].write());
+    start_over(&world).await;
+    let instance = world.start().await;
+    until("everything is applied again", PATIENCE, || async { (stored(&world).await == expected).then_some(()) }).await;
+    assert_eq!(world.conservation().await, [17, 17, 0, 0, 0, 0, 0]);
+    let ends = world.number("select sum(next_offset) from projection_progress").await;
+    assert_eq!(ends, 19);
+    drop(instance);
+}
+
+/// Empties the view, as the runbook says.
+async fn start_over(world: &World) {
+    let start_over = "truncate orders_1.orders, orders_1.order_items, orders_1.order_events;
+                      delete from projection_progress";
+    world.sql.batch_execute(start_over).await.unwrap();
+}
+
+/// Waits until readiness, lags and metrics say that these partitions, and no others, cannot be read.
+async fn until_told_everywhere(instance: &Instance, partitions: &[i64]) {
+    instance.until_metric("streamview_partitions_paused", &["unreadable_batch"], partitions.len() as f64).await;
+    let ready = instance.json("/readyz").await;
+    assert_eq!(ready["status"], "degraded");
+    for partition in partitions {
+        let name = format!("partition:orders:{partition}");
+        let check = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == name.as_str()).unwrap();
+        assert!(check["detail"].as_str().unwrap().starts_with("unreadable_batch: "), "{check}");
+    }
+    until("the lags say so", PATIENCE, || async {
+        let lags = instance.json("/ops/lags").await;
+        let stopped = lags["partitions"].as_array().unwrap().iter().filter(|lag| {
+            lag["verdict"] == "stop" && lag["reason"].as_str().is_some_and(|why| why.contains("unreadable_batch"))
+        });
+        let stopped: Vec<i64> = stopped.map(|lag| lag["partition"].as_i64().unwrap()).collect();
+        (stopped == partitions).then_some(())
+    })
+    .await;
+}
+
+/// Skips one record on partitions 0 and 1, after everything that is refused.
+async fn skip_both(world: &World, instance: &Instance) {
+    let body = |from: i64, to: i64| json!({ "from": from, "to": to, "reason": "the disk is broken", "actor": "eve" });
+    refused(skip_to(instance, 0, body(1, 3)).await, 409, "offset_moved").await;
+    refused(skip_to(instance, 0, body(2, 2)).await, 400, "invalid_parameter").await;
+    refused(skip_to(instance, 0, body(2, 6)).await, 400, "invalid_parameter").await;
+    refused(skip_to(instance, 0, json!({ "from": 2, "to": 3, "reason": " " })).await, 400, "invalid_parameter").await;
+    refused(skip_to(instance, 0, json!({ "from": 2 })).await, 400, "bad_request").await;
+    refused(skip_to(instance, 2, body(9, 10)).await, 400, "invalid_parameter").await;
+    until("the end of partition 2 is seen", PATIENCE, || async {
+        (instance.json("/ops/lags").await["partitions"][2]["highWatermark"] == 9).then_some(())
+    })
+    .await;
+    refused(skip_to(instance, 2, body(5, 9)).await, 409, "offset_moved").await;
+    refused(skip_to(instance, 7, body(2, 3)).await, 404, "partition_not_found").await;
+    let other_view = json!({ "view": "other", "from": 2, "to": 3, "reason": "none" });
+    refused(skip_to(instance, 0, other_view).await, 404, "view_not_found").await;
+    let url = instance.url("/ops/partitions/0/skip-to");
+    let form = instance.http.post(url).body(body(2, 3).to_string()).send().await.unwrap();
+    refused(form, 415, "unsupported_media_type").await;
+    assert_eq!(world.number("select count(*) from skipped_ranges").await, 0);
+
+    for partition in [0, 1] {
+        let answer = skip_to(instance, partition, body(2, 3)).await;
+        assert_eq!(answer.status().as_u16(), 200);
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!((&answer["skippedOffsets"], &answer["to"]), (&json!(1), &json!(3)));
+        assert!(answer["consequences"].as_str().unwrap().contains("never applied"), "{answer}");
+        // The same call again decides nothing.
+        let again: Value = skip_to(instance, partition, body(2, 3)).await.json().await.unwrap();
+        assert_eq!(again, answer);
+    }
+    refused(skip_to(instance, 1, body(3, 4)).await, 422, "idempotency_key_reused").await;
+    let audit = world.row("select count(*), min(reason), min(actor) from skipped_ranges").await;
+    assert_eq!((audit.get(0), audit.get(1), audit.get(2)), (2_i64, "the disk is broken", "eve"));
+}
