@@ -75,6 +75,8 @@ pub async fn run(arguments: PlaygroundArgs, config: &Config) -> Result<()> {
         let started = PlaygroundBroker::start(&topics)?;
         config.kafka.bootstrap_servers = started.bootstrap_servers().to_owned();
         config.kafka.topic_ids = false;
+        // Nor can it be asked how it keeps a topic.
+        config.kafka.allow_compacted = true;
         config.kafka.fetch_wait_max_ms = config.kafka.fetch_wait_max_ms.min(10);
         broker = Some(started);
     }

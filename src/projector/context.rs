@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
+use crate::projector::compaction::CompactionCheck;
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
@@ -39,6 +40,8 @@ pub struct ViewContext {
     pub guard: LogGuard,
     /// Schemas of framed records.
     pub schemas: SchemaSource,
+    /// Whether the broker compacts the topic.
+    pub compaction: CompactionCheck,
     /// Wakes the relay after a commit with dead letters.
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.

@@ -7,10 +7,12 @@
 pub mod attempt;
 pub mod cache;
 pub mod commit;
+pub mod compaction;
 pub mod context;
 pub mod coordinator;
 pub mod decisions;
 pub mod decode;
+pub mod dlq_headers;
 pub mod event_ids;
 pub mod fold;
 pub mod guard;

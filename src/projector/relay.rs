@@ -8,10 +8,10 @@ use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
-use crate::domain::record::Headers;
 use crate::failure::Backoff;
 use crate::platforms::kafka::producer::{Outgoing, PublishError, Publisher};
 use crate::projector::context::ViewContext;
+use crate::projector::dlq_headers::{headers_of, text};
 use crate::store::dead_letters::{self, Unpublished};
 use crate::store::{Connection, pool};
 
@@ -112,42 +112,4 @@ async fn publish(context: &ViewContext, publisher: &Publisher, letter: &Unpublis
         }
         other => other,
     }
-}
-
-/// The original headers, ours, and those that Spring's and Kafka Connect's tools look for.
-fn headers_of(view: &str, letter: &Unpublished) -> Vec<(String, Option<Vec<u8>>)> {
-    let original = Headers::from_encoded(&letter.headers).iter();
-    let mut headers: Vec<_> = original.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
-    let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
-    headers.extend([
-        text("x-dlq-reason", &letter.reason),
-        text("x-dlq-error", &letter.error),
-        text("x-dlq-view", view),
-        text("x-dlq-at", &letter.created_at.to_string()),
-        text("x-original-topic", &letter.topic),
-        text("x-original-partition", &partition),
-        text("x-original-offset", &offset),
-        text("kafka_dlt-original-topic", &letter.topic),
-        bytes("kafka_dlt-original-partition", &letter.partition.to_be_bytes()),
-        bytes("kafka_dlt-original-offset", &letter.offset.to_be_bytes()),
-        text("kafka_dlt-exception-message", &letter.error),
-        text("__connect.errors.topic", &letter.topic),
-        text("__connect.errors.partition", &partition),
-        text("__connect.errors.offset", &offset),
-        text("__connect.errors.connector.name", view),
-        text("__connect.errors.exception.message", &letter.error),
-    ]);
-    if let Some(timestamp_ms) = letter.timestamp_ms {
-        headers.push(text("x-original-timestamp", &timestamp_ms.to_string()));
-        headers.push(bytes("kafka_dlt-original-timestamp", &timestamp_ms.to_be_bytes()));
-    }
-    headers
-}
-
-fn text(name: &str, value: &str) -> (String, Option<Vec<u8>>) {
-    bytes(name, value.as_bytes())
-}
-
-fn bytes(name: &str, value: &[u8]) -> (String, Option<Vec<u8>>) {
-    (name.to_owned(), Some(value.to_vec()))
 }

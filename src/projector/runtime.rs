@@ -16,6 +16,7 @@ use crate::failure::Backoff;
 use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
 use crate::platforms::kafka::producer::Publisher;
+use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
@@ -98,6 +99,7 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         settings: config.projector.clone(),
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
         schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
+        compaction: CompactionCheck::default(),
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
         skipped: std::sync::Mutex::default(),

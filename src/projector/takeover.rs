@@ -102,6 +102,7 @@ async fn try_acquire(
     wanted: &Wanted,
 ) -> Result<Vec<Acquired>, Failure> {
     let topic_id = context.guard.current().await?;
+    context.compaction.confirm(context).await?;
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
     let mut acquired = Vec::new();

@@ -92,6 +92,13 @@ impl KafkaServer {
         self.folder.join("kafka.log")
     }
 
+    /// One of Kafka's own tools by its class, such as `org.apache.kafka.tools.TopicCommand`; add its arguments.
+    pub fn tool(&self, class: &str) -> Command {
+        let mut command = self.installation.java_command(&self.folder);
+        command.args(["-XX:TieredStopAtLevel=1", class]);
+        command
+    }
+
     /// `SIGKILL`, and waits until it is gone.
     pub fn kill_hard(&mut self) -> Result<()> {
         match self.server.take() {

@@ -1,7 +1,10 @@
 //! The log is not ours any more, or not all of it: the view halts rather than mix two histories.
 
+use serde_json::json;
+
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, life, status_changed};
+use crate::support::servers;
 use crate::support::world::{TestRecord, World};
 
 /// Records of `orders` orders, four each.
@@ -81,6 +84,49 @@ async fn records_lost_while_stopped_halt_the_view() {
 
     restarted.until_halted("log_truncated").await;
     assert_eq!((applied(&world, "new").await, world.consumed().await), (0, 40));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halted_view_comes_back_without_a_restart_once_an_operator_has_skipped_the_hole() {
+    let (world, instance) = consumed_world(1, &[]).await;
+    instance.kill_hard();
+    world.publish(records("new", 10)).await;
+    world.truncate(0, 60).await;
+    let restarted = world.launch(&[]);
+    restarted.until_halted("log_truncated").await;
+
+    let skip = |to: i64| {
+        let body = json!({ "from": 40, "to": to, "reason": "retention was shorter than the outage" });
+        restarted.http.post(restarted.url("/ops/partitions/0/skip-to")).json(&body).send()
+    };
+    assert_eq!(skip(81).await.unwrap().status().as_u16(), 400, "beyond the end");
+    assert_eq!(skip(60).await.unwrap().status().as_u16(), 200);
+
+    world.until_consumed(60).await;
+    restarted.until_ready().await;
+    assert_eq!(restarted.state().await, ("running".to_owned(), String::new()));
+    // Orders whose beginning is lost wait for it, visibly; 60 is the first record of an order.
+    assert_eq!((applied(&world, "old").await, applied(&world, "new").await), (40, 20));
+    assert_eq!(world.conservation().await, [60, 60, 0, 0, 0, 0, 0]);
+    // It was the log that stopped it, and it does not any more.
+    assert_eq!(skip(61).await.unwrap().status().as_u16(), 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_halts_the_view_unless_that_is_meant() {
+    let servers = servers::shared();
+    for policy in ["compact", "compact,delete"] {
+        let world = World::on(&servers.kafka, &servers.database, 1, &[("cleanup.policy", policy)]).await;
+        world.publish(records("new", 2)).await;
+
+        let instance = world.launch(&[]);
+        instance.until_halted("topic_compacted").await;
+        assert_eq!(world.consumed().await, 0);
+        drop(instance);
+
+        let _meant = world.start_with(&[("STREAMVIEW_KAFKA__ALLOW_COMPACTED", "true")]).await;
+        world.until_consumed(8).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

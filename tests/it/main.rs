@@ -9,10 +9,12 @@ mod ownership;
 mod shutdown;
 mod unreadable;
 
+mod cli;
 mod conformance;
 mod contract;
 mod counter;
 mod decisions;
+mod dlq;
 mod poison;
 mod projection;
 mod repair;

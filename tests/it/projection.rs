@@ -364,8 +364,16 @@ async fn more_parked_events_than_a_key_may_have_pause_the_partition_and_drop_not
     until_stopped(&instance, 0).await;
     instance.order_at("free", 8).await;
     assert_eq!(world.conservation().await, [12, 9, 0, 0, 0, 3, 0]);
-    // Reads are served and other partitions go on: the process is ready, its lag tells the rest.
-    assert!(instance.is_ready().await);
+    // Reads are served and other partitions go on: the process is ready, and says that somebody has to look.
+    let ready = instance.json("/readyz").await;
+    assert_eq!(ready["status"], "degraded", "{ready}");
+    assert!(ready.to_string().contains("partition:orders:0") && !ready.to_string().contains("partition:orders:1"));
+    instance.until_metric("streamview_partitions_paused", &["park_bound_reached"], 1.0).await;
+    // Nothing is wrong with the log: nothing can be skipped.
+    let skip = json!({ "from": 4, "to": 5, "reason": "impatience" });
+    let refusal = instance.http.post(instance.url("/ops/partitions/0/skip-to")).json(&skip).send().await.unwrap();
+    assert_eq!(refusal.status().as_u16(), 409);
+    assert_eq!(refusal.json::<Value>().await.unwrap()["code"], "partition_not_blocked");
     world.publish([free[8].record_on(1)]).await;
     instance.order_at("free", 9).await;
 

@@ -1,12 +1,14 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
-//! ([`topic_id`], [`log`]) and publishing ([`producer`]).
+//! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), and a whole topic read once ([`bounded`]).
 
+pub mod bounded;
 pub mod consumer;
 pub mod fetch;
 pub mod log;
 pub mod playground;
 pub mod producer;
 pub mod topic_id;
+pub mod topic_settings;
 
 use rdkafka::ClientConfig;
 

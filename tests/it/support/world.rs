@@ -151,15 +151,20 @@ impl World {
         Instance::launch(arguments, environment)
     }
 
-    /// Publishes records in order and waits until the broker has them.
+    /// Publishes records to the world's topic in order and waits until the broker has them.
     pub async fn publish(&self, records: impl IntoIterator<Item = TestRecord>) {
+        self.publish_to(&self.topic, records).await;
+    }
+
+    /// Likewise, to any topic.
+    pub async fn publish_to(&self, topic: &str, records: impl IntoIterator<Item = TestRecord>) {
         let mut deliveries = Vec::new();
         for record in records {
             let mut headers = OwnedHeaders::new();
             for (key, value) in &record.headers {
                 headers = headers.insert(Header { key, value: Some(value) });
             }
-            let mut outgoing = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+            let mut outgoing = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
             outgoing.key = record.key.as_deref();
             outgoing.payload = record.payload.as_deref();
             outgoing.partition = record.partition;
