@@ -1,5 +1,8 @@
 //! The command line: one file per sub-command that has more to it than one call.
 
+mod desk;
+pub mod dlq;
+pub mod held;
 pub mod playground;
 pub mod schemas;
 pub mod seed;
@@ -68,6 +71,8 @@ enum Command {
     Playground(playground::PlaygroundArgs),
     Seed(seed::SeedArgs),
     Schemas(schemas::SchemasArgs),
+    Held(held::HeldArgs),
+    Dlq(dlq::DlqArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -156,6 +161,8 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Playground(arguments) => playground::run(arguments, &config).await,
             Command::Schemas(arguments) => schemas::run(arguments, &config).await,
             Command::Seed(arguments) => seed::run(arguments, &config).await,
+            Command::Held(arguments) => held::run(arguments, &config).await,
+            Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Config { .. } | Command::Openapi | Command::Servers(_) => Ok(()),
         }
     });

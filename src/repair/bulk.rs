@@ -42,7 +42,7 @@ impl Findings {
             self.impossible_sample.push(Impossible {
                 key: key.map(str::to_owned),
                 dead_letter_id: letter,
-                code: refusal.obstacle.as_str(),
+                code: refusal.obstacle.as_str().to_owned(),
                 detail: refusal.detail.clone(),
             });
         }

@@ -1,13 +1,13 @@
 //! What operators are shown, as JSON and as OpenAPI schemas; the command line prints the same.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// What is decided about a missing event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Go on without it.
@@ -269,7 +269,7 @@ pub struct Header {
 }
 
 /// What was decided, by whom and why.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
     /// Its id.
@@ -282,7 +282,7 @@ pub struct Decision {
     pub action: Action,
     /// `pending` (made, not folded yet), `taken`, `closed` (it only closes a dead letter) or `refused`.
     #[schema(example = "pending")]
-    pub status: &'static str,
+    pub status: String,
     /// The key; null: it only closes a dead letter.
     #[schema(required)]
     pub key: Option<String>,
@@ -350,7 +350,7 @@ pub struct NextStep {
 }
 
 /// Where to look further.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Links {
     /// The view's row of the key.
@@ -370,7 +370,7 @@ pub struct Links {
 }
 
 /// What a call has decided.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decided {
     /// The decisions made.
@@ -382,7 +382,7 @@ pub struct Decided {
 }
 
 /// What a call by filter has decided, or would decide.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DecidedInBulk {
     /// Nothing was changed.
@@ -409,7 +409,7 @@ pub struct DecidedInBulk {
 }
 
 /// What cannot be decided about.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Impossible {
     /// The key, if there is one.
@@ -420,13 +420,13 @@ pub struct Impossible {
     pub dead_letter_id: Option<i64>,
     /// Stable name of the obstacle, as of the same call about it alone.
     #[schema(example = "already_consumed")]
-    pub code: &'static str,
+    pub code: String,
     /// The obstacle.
     pub detail: String,
 }
 
 /// What became of the letters of a DLQ topic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Imported {
     /// Records read.
@@ -435,4 +435,7 @@ pub struct Imported {
     pub imported: usize,
     /// Letters that were there already.
     pub known: usize,
+    /// Ids of the new ones.
+    #[serde(skip)]
+    pub ids: Vec<i64>,
 }

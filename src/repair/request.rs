@@ -1,5 +1,8 @@
 //! What can be asked of the repair desk, after its form was checked by whoever took it (API or command line).
 
+use super::import::IMPORTED;
+use super::model::LETTER_STATUSES;
+use crate::domain::poison::Reason;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -11,6 +14,8 @@ pub const MAX_BULK: u32 = 100_000;
 /// As many if the caller does not say.
 pub const DEFAULT_BULK: u32 = 10_000;
 
+/// Any status.
+const ALL: &str = "all";
 /// Most seconds of an age: a hundred years.
 const MAX_AGE_SECONDS: i64 = 3_155_760_000;
 
@@ -64,6 +69,27 @@ pub struct LetterFilter {
     pub older_than: Option<i64>,
     /// Refused less than so many seconds ago.
     pub newer_than: Option<i64>,
+    /// Only these; `None`: any.
+    pub ids: Option<Vec<i64>>,
+}
+
+/// Every reason that a letter of ours may have.
+pub fn known_reasons() -> Vec<&'static str> {
+    Reason::ALL.iter().map(|reason| reason.as_str()).chain([IMPORTED]).collect()
+}
+
+/// Open ones unless others are asked for; none named: any.
+pub fn statuses(asked: Vec<String>) -> Vec<String> {
+    match asked.as_slice() {
+        [] => vec!["open".to_owned()],
+        asked if asked.iter().any(|status| status == ALL) => Vec::new(),
+        _ => asked,
+    }
+}
+
+/// The statuses that may be asked for.
+pub fn known_statuses() -> Vec<&'static str> {
+    LETTER_STATUSES.into_iter().chain([ALL]).collect()
 }
 
 /// Which decisions.

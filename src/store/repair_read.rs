@@ -169,11 +169,11 @@ pub async fn letters(
     limit: i64,
 ) -> Result<Vec<Letter>, DbError> {
     let (statuses, reasons) = (or_null(&filter.statuses), or_null(&filter.reasons));
-    let LetterFilter { key, older_than, newer_than, .. } = filter;
+    let LetterFilter { key, older_than, newer_than, ids, .. } = filter;
     let rows = client
         .query(
             include_str!("sql/repair/list_letters.sql"),
-            &[&view, &statuses, &reasons, key, older_than, newer_than, &before, &limit],
+            &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &before, &limit],
         )
         .await?;
     rows.iter().map(letter_of).collect()
@@ -252,11 +252,11 @@ pub async fn matching_letters(
     limit: i64,
 ) -> Result<Vec<LetterRef>, DbError> {
     let (statuses, reasons) = (or_null(&filter.statuses), or_null(&filter.reasons));
-    let LetterFilter { key, older_than, newer_than, .. } = filter;
+    let LetterFilter { key, older_than, newer_than, ids, .. } = filter;
     let rows = client
         .query(
             include_str!("sql/repair/matching_letters.sql"),
-            &[&view, &statuses, &reasons, key, older_than, newer_than, &limit],
+            &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &limit],
         )
         .await?;
     rows.iter()
@@ -318,7 +318,7 @@ fn decision_of(row: &Row) -> Result<Decision, DbError> {
         id: row.try_get("id")?,
         view: row.try_get("view")?,
         action: Action::parse(action).unwrap_or(Action::Skip), // a check constraint knows these three only
-        status,
+        status: status.to_owned(),
         key,
         sequence: row.try_get("sequence")?,
         sequence_to: row.try_get("sequence_to")?,

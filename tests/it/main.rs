@@ -10,6 +10,7 @@ mod shutdown;
 mod transactions;
 mod unreadable;
 
+mod cli;
 mod conformance;
 mod contract;
 mod counter;

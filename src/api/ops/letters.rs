@@ -12,16 +12,11 @@ use crate::api::Api;
 use crate::api::body::Body;
 use crate::api::parameters::{MAX_ID_CHARS, Parameters};
 use crate::api::problem::{Problem, ProblemBody};
-use crate::domain::poison::Reason;
-use crate::repair::import::IMPORTED;
-use crate::repair::model::{Decided, DecidedInBulk, LETTER_STATUSES, LetterDetail, LetterPage};
-use crate::repair::request::{LetterFilter, Replacement, Request};
+use crate::repair::model::{Decided, DecidedInBulk, LetterDetail, LetterPage};
+use crate::repair::request::{LetterFilter, Replacement, Request, known_reasons, known_statuses, statuses};
 
 /// Most headers that a replacement sets.
 const MAX_HEADERS: usize = 100;
-/// Any status.
-const ALL: &str = "all";
-
 /// The parameters of the list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -54,25 +49,6 @@ pub(super) struct LetterParameters {
     cursor: Option<String>,
 }
 
-/// Every reason that a letter of ours may have.
-pub fn reasons() -> Vec<&'static str> {
-    Reason::ALL.iter().map(|reason| reason.as_str()).chain([IMPORTED]).collect()
-}
-
-/// Open ones unless others are asked for; none named: any.
-pub fn statuses(asked: Vec<String>) -> Vec<String> {
-    match asked.as_slice() {
-        [] => vec!["open".to_owned()],
-        asked if asked.iter().any(|status| status == ALL) => Vec::new(),
-        _ => asked,
-    }
-}
-
-/// The statuses that may be asked for.
-pub fn known_statuses() -> Vec<&'static str> {
-    LETTER_STATUSES.into_iter().chain([ALL]).collect()
-}
-
 /// Which records were refused?
 ///
 /// The newest first; those about which nothing is decided, unless `status` says otherwise. Follow `Link: rel="next"`.
@@ -90,10 +66,11 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let asked = parameters.words("status", &known_statuses());
     let filter = LetterFilter {
         statuses: statuses(asked.clone()),
-        reasons: parameters.words("reason", &reasons()),
+        reasons: parameters.words("reason", &known_reasons()),
         key: parameters.id("key"),
         older_than: parameters.age("olderThan"),
         newer_than: parameters.age("newerThan"),
+        ids: None,
     };
     let mut filters = vec![("view", desk.as_ref().ok().map(|desk| desk.view.to_owned())), ("key", filter.key.clone())];
     filters.extend(each("status", &asked));
@@ -299,10 +276,11 @@ fn filter_of(call: &Call<'_>) -> Result<(LetterFilter, Body), Problem> {
     if let Some(mut inner) = body.object("filter", "filter.", &["status", "reason", "key", "olderThan", "newerThan"]) {
         filter = LetterFilter {
             statuses: statuses(inner.words("status", &known_statuses())),
-            reasons: inner.words("reason", &reasons()),
+            reasons: inner.words("reason", &known_reasons()),
             key: inner.text("key", MAX_ID_CHARS),
             older_than: inner.age("olderThan"),
             newer_than: inner.age("newerThan"),
+            ids: None,
         };
         body.adopt(inner);
     }

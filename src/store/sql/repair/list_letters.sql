@@ -8,6 +8,7 @@ where view = $1
   and ($4::text is null or key = $4)
   and ($5::bigint is null or created_at <= now() - make_interval(secs => $5))
   and ($6::bigint is null or created_at > now() - make_interval(secs => $6))
-  and ($7::bigint is null or id < $7)
+  and ($7::bigint[] is null or id = any ($7))
+  and ($8::bigint is null or id < $8)
 order by id desc
-limit $8
+limit $9

@@ -7,5 +7,6 @@ where view = $1
   and ($4::text is null or key = $4)
   and ($5::bigint is null or created_at <= now() - make_interval(secs => $5))
   and ($6::bigint is null or created_at > now() - make_interval(secs => $6))
+  and ($7::bigint[] is null or id = any ($7))
 order by id
-limit $7
+limit $8
