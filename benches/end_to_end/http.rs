@@ -32,7 +32,17 @@ impl Connection {
 
     /// `GET target`, read to the end of its body.
     pub async fn get(&mut self, target: &str) -> Result<Answer<'_>> {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n")).await
+    }
+
+    /// `POST target` with a JSON body, read to the end of the answer's body.
+    pub async fn post(&mut self, target: &str, json: &str) -> Result<Answer<'_>> {
+        let (kind, length) = ("application/json", json.len());
+        let head = format!("POST {target} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}");
+        self.send(format!("{head}\r\n\r\n{json}")).await
+    }
+
+    async fn send(&mut self, request: String) -> Result<Answer<'_>> {
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
         let head_end = loop {

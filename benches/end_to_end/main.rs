@@ -13,6 +13,7 @@ mod processes;
 mod publish;
 mod reads;
 mod report;
+mod storm;
 mod workload;
 
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ enum Phase {
     Idle,
     Live,
     Reads,
+    /// Held orders by the ten thousand
+    Storm,
     /// Nothing but the backlog
     None,
 }
@@ -128,6 +131,9 @@ async fn main() -> Result<()> {
         }
     }
     service.stop()?;
+    if runs(Phase::Storm) {
+        report.storm = Some(storm::run(&fleet, orders / 2).await?);
+    }
     report.print();
     if let Some(file) = &arguments.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)?).context("writing the JSON report")?;

@@ -8,6 +8,7 @@ use crate::backlog::Backlog;
 use crate::ceilings::{Ceilings, Copied};
 use crate::live::{Idle, Live};
 use crate::reads::Reads;
+use crate::storm::Storm;
 
 /// Everything one run measured.
 #[derive(Debug, Default, Serialize)]
@@ -24,6 +25,8 @@ pub struct Report {
     pub by_id: Option<Reads>,
     /// Reads of list pages.
     pub pages: Option<Reads>,
+    /// Held orders.
+    pub storm: Option<Storm>,
 }
 
 impl Report {
@@ -78,6 +81,9 @@ impl Report {
             if let Some(reads) = reads {
                 print_reads(name, reads);
             }
+        }
+        if let Some(storm) = &self.storm {
+            print_storm(storm);
         }
     }
 
@@ -135,6 +141,23 @@ fn print_reads(name: &str, reads: &Reads) {
     println!(
         "CPU per request: service {:.0} us, Postgres {:.0} us; load average before {:.2}",
         reads.client_us, reads.postgres_us, reads.load_average
+    );
+}
+
+fn print_storm(storm: &Storm) {
+    println!("\n# storm: {} orders held by their first event, {} events parked behind them", storm.held, storm.parked);
+    println!("parked {:.0} events/s, peak RSS {:.0} MB", storm.parked_per_s, storm.parking_rss_mb);
+    println!(
+        "other orders: {:.0} events/s before, {:.0} with the storm parked, ratio {:.2}; peak RSS {:.0} and {:.0} MB",
+        storm.before_per_s,
+        storm.during_per_s,
+        storm.during_per_s / storm.before_per_s,
+        storm.before_rss_mb,
+        storm.during_rss_mb
+    );
+    println!(
+        "healed by one call: answered in {:.2} s, {:.0} events/s drained, {:.1} s in all, peak RSS {:.0} MB",
+        storm.call_s, storm.drained_per_s, storm.healing_s, storm.healing_rss_mb
     );
 }
 

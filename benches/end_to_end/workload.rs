@@ -84,7 +84,7 @@ impl Event {
     pub fn payload(self) -> String {
         let (order_id, event_id, occurred_at) = (self.order_id(), self.event_id(), self.occurred_at());
         if self.sequence > 1 {
-            let status = STATUSES[self.sequence as usize - 1];
+            let status = STATUSES[(self.sequence as usize - 1).min(STATUSES.len() - 1)];
             return format!(
                 r#"{{"type":"OrderStatusChanged","eventId":"{event_id}","occurredAt":"{occurred_at}","orderId":"{order_id}","status":"{status}"}}"#
             );
@@ -115,6 +115,11 @@ impl Event {
         let time = jiff::Timestamp::from_second(second).expect("a time in this century or the next");
         format!("{time}")
     }
+}
+
+/// The events 2 to `last` of `count` orders from number `first` on, one of each order in turn: their first is missing.
+pub fn headless(first: u64, count: u64, last: u64) -> impl Iterator<Item = Event> {
+    (2..=last).flat_map(move |sequence| (first..first + count).map(move |order| Event { order, sequence }))
 }
 
 /// Id of the order with this number.

@@ -4,6 +4,7 @@ mod desk;
 pub mod dlq;
 pub mod held;
 pub mod playground;
+pub mod schemas;
 pub mod seed;
 pub mod servers;
 
@@ -71,6 +72,7 @@ enum Command {
     Seed(seed::SeedArgs),
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
+    Schemas(schemas::SchemasArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -157,6 +159,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 Ok(())
             }
             Command::Playground(arguments) => playground::run(arguments, &config).await,
+            Command::Schemas(arguments) => schemas::run(arguments, &config).await,
             Command::Seed(arguments) => seed::run(arguments, &config).await,
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,

@@ -38,10 +38,10 @@ pub struct ViewContext {
     pub settings: ProjectorSettings,
     /// Watches the log's identity.
     pub guard: LogGuard,
-    /// Schemas of framed records.
-    pub schemas: SchemaSource,
     /// Whether the broker compacts the topic.
     pub compaction: CompactionCheck,
+    /// Schemas of framed records.
+    pub schemas: SchemaSource,
     /// Wakes the relay after a commit with dead letters.
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.

@@ -18,9 +18,21 @@ const FIRST_OF_OURS: &str = "x-dlq-reason";
 const SPRING: [&str; 3] = ["kafka_dlt-", "retry_topic-", "springDeserializerException"];
 const CONNECT: &str = "__connect.errors.";
 
+/// How much of a letter goes to the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// All of it.
+    Whole,
+    /// Its value stays in the table.
+    WithoutValue,
+    /// Its value, its key and its original headers stay in the table.
+    Pointer,
+}
+
 /// The original headers, ours, and those that Spring's and Kafka Connect's tools look for.
-pub fn headers_of(view: &str, letter: &Unpublished) -> Vec<Header> {
-    let original = Headers::from_encoded(&letter.headers).iter();
+pub fn headers_of(view: &str, letter: &Unpublished, left: Left) -> Vec<Header> {
+    let original = if left == Left::Pointer { &[][..] } else { &letter.headers };
+    let original = Headers::from_encoded(original).iter();
     let mut headers: Vec<_> = original.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
     let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
     headers.extend([
@@ -45,11 +57,17 @@ pub fn headers_of(view: &str, letter: &Unpublished) -> Vec<Header> {
         headers.push(text("x-original-timestamp", &timestamp_ms.to_string()));
         headers.push(bytes("kafka_dlt-original-timestamp", &timestamp_ms.to_be_bytes()));
     }
+    if left != Left::Whole {
+        let payload = letter.payload.as_deref().unwrap_or_default();
+        let what = if left == Left::Pointer { "key, headers and value omitted" } else { "omitted" };
+        let (length, crc) = (payload.len(), crc32fast::hash(payload));
+        let omitted = format!("{what}; {length} bytes, crc32 {crc:08x}; see dead_letters.id {}", letter.id);
+        headers.push(text("x-dlq-payload", &omitted));
+    }
     headers
 }
 
-/// A header with a text.
-pub fn text(name: &str, value: &str) -> Header {
+fn text(name: &str, value: &str) -> Header {
     bytes(name, value.as_bytes())
 }
 
@@ -91,7 +109,7 @@ pub struct ReadLetter<'a> {
     pub payload: Option<&'a [u8]>,
     /// Original headers in stored form.
     pub headers: Vec<u8>,
-    /// Set if the value was left out: where it is.
+    /// Set if the value was left out, or more than that: where it is.
     pub omitted: Option<String>,
 }
 
@@ -244,7 +262,7 @@ mod tests {
         for original in [plain, second_time, &[]] {
             for timestamp_ms in [Some(1_700_000_000_123), None] {
                 let letter = letter(original, timestamp_ms);
-                let published = headers_of("orders", &letter);
+                let published = headers_of("orders", &letter, Left::Whole);
                 let published: Vec<_> = published.iter().map(|(name, v)| (name.as_str(), v.as_deref())).collect();
                 let on_topic = encoded(&published);
                 let read = read(&record(&on_topic, Some(b"{"))).unwrap();
@@ -268,13 +286,16 @@ mod tests {
 
     #[test]
     fn a_payload_left_out_is_told() {
-        let mut published = headers_of("orders", &letter(&[], None));
-        published.push(text("x-dlq-payload", "omitted; 5 bytes, crc32 00000000; see dead_letters.id 7"));
-        let published: Vec<_> = published.iter().map(|(name, v)| (name.as_str(), v.as_deref())).collect();
-        let on_topic = encoded(&published);
-        let read = read(&record(&on_topic, None)).unwrap();
-        assert!(read.omitted.unwrap().ends_with("dead_letters.id 7"));
-        assert_eq!((read.payload, read.headers), (None, Vec::new()));
+        let original: &[Seen<'_>] = &[("x-sequence", Some(b"3"))];
+        for (left, expected) in [(Left::WithoutValue, encoded(original)), (Left::Pointer, Vec::new())] {
+            let published = headers_of("orders", &letter(original, None), left);
+            let published: Vec<_> = published.iter().map(|(name, v)| (name.as_str(), v.as_deref())).collect();
+            let on_topic = encoded(&published);
+            let read = read(&record(&on_topic, None)).unwrap();
+            let omitted = read.omitted.unwrap();
+            assert!(omitted.ends_with("omitted; 1 bytes, crc32 15d54739; see dead_letters.id 7"), "{omitted}");
+            assert_eq!((read.payload, read.headers), (None, expected));
+        }
     }
 
     #[test]

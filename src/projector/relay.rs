@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
 use crate::failure::Backoff;
 use crate::platforms::kafka::producer::{Outgoing, PublishError, Publisher};
 use crate::projector::context::ViewContext;
-use crate::projector::dlq_headers::{headers_of, text};
+use crate::projector::dlq_headers::{Left, headers_of};
 use crate::store::dead_letters::{self, Unpublished};
 use crate::store::{Connection, pool};
 
@@ -21,7 +21,7 @@ const PAGE: i64 = 100;
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Publishes until `stop`; a last round is made then.
-pub async fn run(context: Arc<ViewContext>, publisher: Publisher, stop: CancellationToken) {
+pub async fn run(context: Arc<ViewContext>, mut publisher: Publisher, stop: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut client: Option<Connection> = None;
     loop {
@@ -37,6 +37,11 @@ pub async fn run(context: Arc<ViewContext>, publisher: Publisher, stop: Cancella
             }
             Err(error) => {
                 client = None;
+                if publisher.is_dead()
+                    && let Ok(other) = Publisher::open(&context.kafka)
+                {
+                    publisher = other;
+                }
                 context.status.dead_letters_wait(Some(error.to_string()));
                 if backoff.failures() == 0 {
                     let topic = &context.dlq_topic;
@@ -70,46 +75,44 @@ async fn publish_all(
         let letters = dead_letters::claim(client, context.source.view, PAGE).await?;
         crash::point("relay.claimed");
         let full = letters.len() as i64 == PAGE;
+        let mut refused = None;
         if !letters.is_empty() {
-            let sent = try_join_all(letters.iter().map(|letter| publish(context, publisher, letter))).await;
-            if let Err(error) = sent {
-                client.batch_execute("rollback").await?;
-                return Err(error.into());
-            }
+            let sent = join_all(letters.iter().map(|letter| publish(context, publisher, letter))).await;
             crash::point("relay.published");
-            let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+            // Those that were delivered are not published again because another one was not.
+            let delivered = letters.iter().zip(&sent).filter(|(_, sent)| sent.is_ok());
+            let ids: Vec<i64> = delivered.map(|(letter, _)| letter.id).collect();
             dead_letters::mark_published(client, &ids).await?;
+            refused = sent.into_iter().find_map(Result::err);
         }
         client.batch_execute("commit").await?;
         crash::point("relay.marked");
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
         if !full {
             return Ok(());
         }
     }
 }
 
+/// Publishes a letter whole; or without its value where the topic takes less; or as a mere pointer, where its key or its
+/// own headers are what is too large. What is left out stays in the table.
 async fn publish(context: &ViewContext, publisher: &Publisher, letter: &Unpublished) -> Result<(), PublishError> {
-    let mut outgoing = Outgoing {
+    let view = context.source.view;
+    let whole = Outgoing {
         key: letter.key.as_deref(),
         payload: letter.payload.as_deref(),
-        headers: headers_of(context.source.view, letter),
+        headers: headers_of(view, letter, Left::Whole),
     };
-    match publisher.publish(&context.dlq_topic, &outgoing).await {
-        Err(PublishError::TooLarge) => {
-            // The record is larger than the DLQ topic takes: its place and checksum go there, its bytes stay here.
-            let payload = letter.payload.as_deref().unwrap_or_default();
-            outgoing.payload = None;
-            outgoing.headers.push(text(
-                "x-dlq-payload",
-                &format!(
-                    "omitted; {} bytes, crc32 {:08x}; see dead_letters.id {}",
-                    payload.len(),
-                    crc32fast::hash(payload),
-                    letter.id
-                ),
-            ));
-            publisher.publish(&context.dlq_topic, &outgoing).await
+    let without_value =
+        Outgoing { payload: None, headers: headers_of(view, letter, Left::WithoutValue), ..whole.clone() };
+    let pointer = Outgoing { key: None, payload: None, headers: headers_of(view, letter, Left::Pointer) };
+    for outgoing in [whole, without_value, pointer] {
+        match publisher.publish(&context.dlq_topic, &outgoing).await {
+            Err(PublishError::TooLarge) => {}
+            other => return other,
         }
-        other => other,
     }
+    Err(PublishError::TooLarge)
 }

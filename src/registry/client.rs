@@ -5,7 +5,8 @@ use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reqwest::{Certificate, Client, Method, StatusCode, redirect};
+pub use reqwest::Method;
+use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -105,9 +106,9 @@ impl RegistryClient {
         })
     }
 
-    /// The schema with that id.
+    /// The schema with that id, also when its subject was deleted: records written with it are still there.
     pub async fn schema(&self, id: u32) -> Result<Registered, Fault> {
-        self.get(&format!("/schemas/ids/{id}")).await
+        self.get(&format!("/schemas/ids/{id}?deleted=true")).await
     }
 
     /// The texts of everything that `schema` refers to, what is referred to first.
@@ -123,7 +124,8 @@ impl RegistryClient {
                 let detail = format!("a schema refers to more than {MAX_REFERENCES} others");
                 return Err(Fault::Foreign(self.shown.clone(), detail));
             }
-            let found: Registered = self.get(&format!("/subjects/{}/versions/{version}", escape(&subject))).await?;
+            let path = format!("/subjects/{}/versions/{version}?deleted=true", escape(&subject));
+            let found: Registered = self.get(&path).await?;
             known.push((subject, version));
             wanted.extend(found.references);
             texts.push(found.schema);
@@ -195,7 +197,7 @@ impl RegistryClient {
 }
 
 /// Letters that may stand in a path as they are; a subject may hold any other.
-fn escape(subject: &str) -> String {
+pub fn escape(subject: &str) -> String {
     use std::fmt::Write;
     subject.bytes().fold(String::new(), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'~') {

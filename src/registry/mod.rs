@@ -6,5 +6,6 @@
 
 pub mod client;
 pub mod source;
+pub mod subjects;
 
 pub use source::SchemaSource;

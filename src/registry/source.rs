@@ -71,11 +71,13 @@ impl SchemaSource {
         }
         let place = format!("schema {id} of the record at partition {partition}, offset {offset}");
         let Some(client) = &self.client else {
-            return Err(Failure::halt(
-                "schema_registry_missing",
-                format!("{place} is wanted, and no registry is configured"),
-                "set schema_registry.url (and credentials, if it asks for any), then restart",
-            ));
+            // Any stray value may begin with a zero: one of those must not stop everybody. A whole topic of framed
+            // records is dead letters then, which can be redriven in one call.
+            let detail = format!(
+                "the value is framed with schema {id}, and no registry is configured: set schema_registry.url, restart, \
+                 then redrive"
+            );
+            return Ok(WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail)));
         };
         let answer = fetch(client, &self.reader, id).await;
         let result = answer.as_ref().err().map_or("ok", Fault::as_str);

@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use crate::support::instance::Instance;
-use crate::support::orders::{created, item_added, life, status_changed, stored};
+use crate::support::load::Load;
+use crate::support::orders::{
+    Decided, Decisions, TestEvent, created, item_added, life, oracle_with, status_changed, stored,
+};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
@@ -123,4 +126,103 @@ async fn a_gap_is_proven_once_every_partition_is_past_its_end() {
         (world.number(query).await == 1).then_some(())
     })
     .await;
+}
+
+/// Looks at what is held, as an operator would, and decides about some of it at random, through `api`.
+async fn operate(world: &World, api: &Instance, random: &mut fastrand::Rng) {
+    let held = "select key, missing_from, coalesce(missing_to, missing_from), missing_from = any (refused) from held_keys order by key";
+    for row in world.sql.query(held, &[]).await.unwrap() {
+        let (key, from, to, is_refused): (&str, i64, i64, bool) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        if random.f32() < 0.5 {
+            continue; // perhaps the event comes by itself
+        }
+        let letter = "select id from dead_letters where key = $1 and sequence = $2 order by id limit 1";
+        let letter = world.sql.query_opt(letter, &[&key, &from]).await.unwrap().filter(|_| is_refused);
+        let (path, body) = match (letter, random.u8(0..3)) {
+            (Some(letter), 0) => (
+                format!("/ops/dead-letters/{}/replace", letter.get::<_, i64>(0)),
+                json!({ "reason": "mended", "payload": mended(key, from).body }),
+            ),
+            (Some(letter), 1) => {
+                (format!("/ops/dead-letters/{}/skip", letter.get::<_, i64>(0)), json!({ "reason": "not worth it" }))
+            }
+            (_, 0) => (format!("/ops/held/{key}/skip"), json!({ "reason": "lost", "from": from, "to": to })),
+            _ => (format!("/ops/held/{key}/skip"), json!({ "reason": "lost" })),
+        };
+        let answer = api.http.post(api.url(&path)).json(&body).send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        // The order may have moved on since we looked, or be decided about already.
+        assert!(matches!(status, 202 | 404 | 409), "{path}: {status}: {text}");
+    }
+}
+
+fn mended(order_id: &str, sequence: i64) -> TestEvent {
+    let event = if sequence == 1 { created(order_id) } else { status_changed(order_id, sequence, "Mended") };
+    event.with("eventId", json!(format!("{order_id}-mended-{sequence}")))
+}
+
+/// What was decided, read back from the audit.
+async fn decided(world: &World) -> Decisions {
+    let query = "select key, sequence, sequence_to, action, convert_from(payload, 'UTF8') from event_decisions \
+                 where key is not null and refused is null";
+    let mut decisions = Decisions::new();
+    for row in world.sql.query(query, &[]).await.unwrap() {
+        let (key, sequence): (String, i64) = (row.get(0), row.get(1));
+        let step = match row.get::<_, &str>(3) {
+            "skip" => Decided::Skip(row.get(2)),
+            _ => {
+                let body = serde_json::from_str(row.get(4)).unwrap();
+                Decided::Take(TestEvent { order_id: key.clone(), sequence, body })
+            }
+        };
+        decisions.entry(key).or_default().insert(sequence, step);
+    }
+    decisions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_histories_with_decisions_and_crashes_are_the_oracle_live_and_rebuilt() {
+    futures_util::future::join_all((0..4).map(one_world_of_histories)).await;
+}
+
+async fn one_world_of_histories(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = World::new(3).await;
+    let load = Load::new("o", 50, 100 + seed);
+    let records = load.records();
+    // Decisions are made through a process that projects nothing, also while no other lives.
+    let api = world.launch_command(&["serve", "--only", "api"], &[]);
+    api.until_ready().await;
+    let settings = [("STREAMVIEW_KAFKA__INSTANCE_ID", "a"), ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "7")];
+    let mut projector = None;
+    for chunk in records.chunks(records.len().div_ceil(6)) {
+        let consumed = world.consumed().await;
+        world.publish(chunk.to_vec()).await;
+        projector.get_or_insert_with(|| world.launch(&settings));
+        until("something is consumed", PATIENCE, || async { (world.consumed().await > consumed).then_some(()) }).await;
+        operate(&world, &api, &mut random).await;
+        if random.bool() {
+            // In the middle of it; dropping kills hard.
+            projector = None;
+            operate(&world, &api, &mut random).await;
+        }
+    }
+    let projector = match projector {
+        Some(projector) => projector,
+        None => world.launch(&settings),
+    };
+    world.until_consumed(load.len()).await;
+    operate(&world, &api, &mut random).await;
+    until("every decision is taken", PATIENCE, || async {
+        let waiting =
+            "select count(*) from event_decisions where key is not null and taken_at is null and refused is null";
+        (world.number(waiting).await == 0).then_some(())
+    })
+    .await;
+    let decisions = decided(&world).await;
+    assert!(decisions.len() > 3, "seed {seed} decides about something: {decisions:?}");
+    assert_eq!(stored(&world).await, oracle_with(load.events(), &decisions), "seed {seed}");
+    let [consumed, rest @ ..] = world.conservation().await;
+    assert_eq!((consumed, rest.iter().sum::<i64>()), (load.len(), load.len()));
+    assert_rebuilds_alike(&world, projector).await;
 }

@@ -7,6 +7,7 @@ mod log_identity;
 mod outage;
 mod ownership;
 mod shutdown;
+mod transactions;
 mod unreadable;
 
 mod cli;
@@ -17,8 +18,10 @@ mod decisions;
 mod dlq;
 mod poison;
 mod projection;
+mod registry;
 mod repair;
 mod rest;
 mod schema_contract;
+mod schema_matrix;
 mod sql;
 mod support;

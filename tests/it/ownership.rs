@@ -55,13 +55,13 @@ async fn sleep_and_wake(point: &str, lock_patience: &str) {
     assert!(zombie.metric("streamview_records_consumed_total", &[]).await > 0.0, "{point}: the zombie works again");
 }
 
-/// Version of every row that a batch writes, except progress.
+/// Version of every row that a batch writes, except progress. Of holds what a batch writes: a keeper writes there, too.
 async fn row_versions(world: &World) -> Vec<(String, String)> {
     let query = "
         select 'order ' || order_id, xmin::text from orders_1.orders
         union all select 'item ' || order_id || line_no, xmin::text from orders_1.order_items
         union all select 'event ' || order_id || sequence, xmin::text from orders_1.order_events
-        union all select 'held ' || key, xmin::text from held_keys
+        union all select 'held ' || key, concat(missing_from, ' ', parked_count, ' ', refused) from held_keys
         union all select 'parked ' || key || sequence, xmin::text from parked_events
         union all select 'letter ' || partition || ' ' || \"offset\", xmin::text from dead_letters
         order by 1";

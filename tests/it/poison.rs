@@ -76,7 +76,7 @@ fn corpus() -> Vec<Bad> {
         &[("x-sequence", b"1"), ("x-sequence", b"2")]
     ));
     bad!("no value", "null_payload", Some(1), |o: &str| TestRecord { payload: None, ..created(o).record() });
-    bad!("newer version", "unsupported_version", Some(1), |o: &str| with_header(o, "x-event-version", b"2"));
+    bad!("newer version", "unsupported_version", Some(1), |o: &str| with_header(o, "x-event-version", b"3"));
     bad!("malformed version", "unsupported_version", Some(1), |o: &str| with_header(o, "x-event-version", b"v1"));
     bad!("type and header differ", "type_mismatch", Some(1), |o: &str| with_header(
         o,
@@ -104,7 +104,8 @@ fn corpus() -> Vec<Bad> {
         bad!("not one JSON object", "invalid_json", Some(1), |o: &str| payload(o, text));
     }
     bad!("not UTF-8", "invalid_json", Some(1), |o: &str| payload(o, b"{\"type\":\"\xff\"}"));
-    bad!("random bytes", "invalid_json", Some(1), |o: &str| payload(o, (0..=255).collect::<Vec<u8>>()));
+    bad!("random bytes", "invalid_json", Some(1), |o: &str| payload(o, (1..=255).collect::<Vec<u8>>()));
+    bad!("framed by chance", "unsupported_schema", Some(1), |o: &str| payload(o, (0..=255).collect::<Vec<u8>>()));
     bad!("control character", "invalid_json", Some(1), |o: &str| created_with(o, "\"TEA\"", "\"T\u{1}A\""));
     exchanged!("field twice", "invalid_json", "{\"currency\"" => "{\"orderId\":\"x\",\"currency\"");
     bad!("no type", "missing_type", Some(1), |o: &str| created_with(o, ",\"type\":\"OrderCreated\"", ""));

@@ -63,9 +63,16 @@ impl Text {
     /// A text, escaped.
     pub fn string(&mut self, text: &str) -> Result<(), Poison> {
         self.out.push('"');
+        // Without a way out in the middle the compiler looks at many bytes at once.
+        let is_odd = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+        if !text.bytes().fold(false, |odd, byte| odd | is_odd(byte)) {
+            self.out.push_str(text);
+            self.out.push('"');
+            return Ok(());
+        }
         let mut plain = 0;
         for (index, byte) in text.bytes().enumerate() {
-            if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            if !is_odd(byte) {
                 continue;
             }
             self.out.push_str(&text[plain..index]);
@@ -97,6 +104,26 @@ impl Text {
             Ok(time) => self.quoted(time),
             Err(_) => self.display(count),
         }
+    }
+
+    /// `mantissa / 10^scale` as a string, for the numbers that events have.
+    pub fn short_decimal(&mut self, mantissa: i64, scale: usize) {
+        let mut digits = [b'0'; 24];
+        let (mut at, mut rest) = (digits.len(), mantissa.unsigned_abs());
+        let mut written = 0;
+        while rest > 0 || written <= scale {
+            if written == scale && scale > 0 {
+                at -= 1;
+                digits[at] = b'.';
+            }
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            written += 1;
+        }
+        self.out.push_str(if mantissa < 0 { "\"-" } else { "\"" });
+        self.out.push_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"));
+        self.out.push('"');
     }
 
     /// A two's-complement number of any length with `scale` digits after the point, as a string.

@@ -196,6 +196,14 @@ proptest! {
     }
 
     #[test]
+    fn short_decimals_are_written_as_our_own_type_writes_them(number in any::<i64>(), scale in 0usize..=12) {
+        let field_type = format!(r#"{{"type":"bytes","logicalType":"decimal","precision":20,"scale":{scale}}}"#);
+        let (_, json) = one(&field_type, decimal(&number.to_be_bytes())).unwrap();
+        let expected = crate::domain::decimal::Decimal::new(number.into(), scale as u8);
+        prop_assert_eq!(json, format!("\"{expected}\""));
+    }
+
+    #[test]
     fn long_decimals_are_written_digit_for_digit(bytes in proptest::collection::vec(any::<u8>(), 1..40), scale in 0usize..30) {
         let field_type = format!(r#"{{"type":"bytes","logicalType":"decimal","precision":95,"scale":{scale}}}"#);
         let (_, json) = one(&field_type, decimal(&bytes)).unwrap();

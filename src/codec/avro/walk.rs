@@ -223,11 +223,12 @@ impl<'a> Walk<'a> {
     }
 
     fn decimal(&mut self, bytes: &[u8], scale: usize) -> Result<Typed<'a>, Poison> {
-        let exact = small_integer(bytes).and_then(|mantissa| within_bounds(mantissa, scale));
-        match exact {
-            Some(decimal) if usize::from(decimal.scale()) == scale => self.text.quoted(decimal),
+        let number = small_integer(bytes);
+        match number.and_then(|number| i64::try_from(number).ok()) {
+            Some(short) if scale <= MAX_FRACTION_DIGITS => self.text.short_decimal(short, scale),
             _ => self.text.decimal(bytes, scale)?,
         }
+        let exact = number.and_then(|number| within_bounds(number, scale));
         Ok(exact.map_or(Typed::Other("a decimal of more digits"), Typed::Decimal))
     }
 
@@ -264,6 +265,10 @@ impl<'a> Walk<'a> {
 
 /// The decimal, if it has at most as many digits as an event may give; zeros at the end do not count.
 fn within_bounds(mut mantissa: i128, mut scale: usize) -> Option<Decimal> {
+    const SHORT: u128 = 10u128.pow(MAX_INTEGER_DIGITS as u32);
+    if scale <= MAX_FRACTION_DIGITS && mantissa.unsigned_abs() < SHORT {
+        return Some(Decimal::new(mantissa, scale as u8));
+    }
     while scale > MAX_FRACTION_DIGITS && mantissa % 10 == 0 {
         mantissa /= 10;
         scale -= 1;

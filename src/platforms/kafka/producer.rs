@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::config::KafkaSettings;
 use crate::platforms::kafka::base_config;
@@ -18,7 +18,7 @@ pub struct Publisher {
 }
 
 /// A record to publish.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outgoing<'a> {
     /// Key.
     pub key: Option<&'a [u8]>,
@@ -45,11 +45,18 @@ impl Publisher {
         let mut config = base_config(settings);
         config
             .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
+            .set("linger.ms", "0")
+            // The topic's limit is one for batches: a record that fits is not refused for its neighbours.
+            .set("batch.num.messages", "1")
             .set("message.max.bytes", MAX_MESSAGE_BYTES)
             .set("message.timeout.ms", "10000")
             .set("partitioner", "murmur2_random");
         Ok(Publisher { producer: config.create()? })
+    }
+
+    /// Whether the client has given up for good (a right to write idempotently was taken away, say): open another one.
+    pub fn is_dead(&self) -> bool {
+        self.producer.client().fatal_error().is_some()
     }
 
     /// Publishes one record and waits until the broker has it.

@@ -14,6 +14,7 @@ use crate::codec::fields::{self, Field, FieldSet, Typed};
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
 use crate::views::Parsed;
+use crate::views::orders::contract::ALL;
 use crate::views::orders::versions::Version;
 
 /// Most items in one `OrderCreated`.
@@ -37,16 +38,8 @@ const NAMES: [&str; 14] = [
 ];
 
 /// What this view wants of Avro records.
-pub const AVRO: avro::Shape = avro::Shape {
-    fields: &NAMES,
-    schemas: &[
-        include_str!("../../../schemas/avro/order_created.v2.avsc"),
-        include_str!("../../../schemas/avro/order_created.avsc"),
-        include_str!("../../../schemas/avro/order_item_added.v2.avsc"),
-        include_str!("../../../schemas/avro/order_item_added.avsc"),
-        include_str!("../../../schemas/avro/order_status_changed.avsc"),
-    ],
-};
+pub const AVRO: avro::Shape =
+    avro::Shape { fields: &NAMES, schemas: &[ALL[0].avro, ALL[3].avro, ALL[1].avro, ALL[4].avro, ALL[2].avro] };
 
 /// A line of an order as the event states it.
 #[derive(Debug, Clone, PartialEq, Eq)]

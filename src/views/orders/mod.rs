@@ -1,6 +1,7 @@
 //! The orders view: `orders_view`, `order_items_view` and the ledger of every order, from `orders.events`.
 
 pub mod api;
+pub mod contract;
 pub mod event;
 pub mod project;
 pub mod queries;

@@ -54,6 +54,14 @@ impl Load {
         self.sent.len() as i64
     }
 
+    /// The good events among them, in order of publication.
+    pub fn events(&self) -> impl Iterator<Item = &TestEvent> {
+        self.sent.iter().filter_map(|sent| match sent {
+            Sent::Event(event) => Some(event),
+            _ => None,
+        })
+    }
+
     /// Consumed, applied, duplicate, late, conflict, parked, dead-lettered, once all has been consumed.
     pub fn expected_counts(&self) -> [i64; 7] {
         let mut orders: BTreeMap<&str, Known> = BTreeMap::new();
@@ -73,11 +81,7 @@ impl Load {
     pub async fn assert_settled(&self, world: &World) {
         world.until_consumed(self.len()).await;
         world.until_published().await;
-        let events = self.sent.iter().filter_map(|sent| match sent {
-            Sent::Event(event) => Some(event),
-            _ => None,
-        });
-        assert_eq!(stored(world).await, oracle(events), "the views equal the in-order fold");
+        assert_eq!(stored(world).await, oracle(self.events()), "the views equal the in-order fold");
         let expected = self.expected_counts();
         assert_eq!(world.conservation().await, expected, "every record is accounted for once");
         let parked = world.number("select count(*) from parked_events").await;

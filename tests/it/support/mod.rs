@@ -5,6 +5,7 @@ pub mod instance;
 pub mod load;
 pub mod orders;
 pub mod rebuild;
+pub mod registry;
 pub mod segment;
 pub mod servers;
 pub mod world;

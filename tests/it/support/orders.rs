@@ -89,36 +89,79 @@ pub fn life(order_id: &str, events: i64) -> Vec<TestEvent> {
 /// An order as text, field by field: equal texts mean equal rows.
 pub type OrderText = String;
 
+/// What an operator decided about some numbers of an order.
+#[derive(Debug, Clone)]
+pub enum Decided {
+    /// Up to this number nothing happens.
+    Skip(i64),
+    /// This is the event.
+    Take(TestEvent),
+}
+
+/// What an operator decided, by order and first number.
+pub type Decisions = BTreeMap<String, BTreeMap<i64, Decided>>;
+
 /// The in-order fold of the longest prefix 1, 2, 3 … of each order's distinct events.
 pub fn oracle<'a>(events: impl IntoIterator<Item = &'a TestEvent>) -> BTreeMap<String, OrderText> {
+    oracle_with(events, &Decisions::new())
+}
+
+/// The same, where decisions go before events.
+pub fn oracle_with<'a>(
+    events: impl IntoIterator<Item = &'a TestEvent>,
+    decisions: &Decisions,
+) -> BTreeMap<String, OrderText> {
     let mut by_order: BTreeMap<&str, BTreeMap<i64, &TestEvent>> = BTreeMap::new();
+    for order_id in decisions.keys() {
+        by_order.entry(order_id).or_default();
+    }
     for event in events {
         by_order.entry(&event.order_id).or_default().entry(event.sequence).or_insert(event);
     }
     let mut orders = BTreeMap::new();
     for (order_id, events) in by_order {
-        let prefix: Vec<&TestEvent> = (1..).map_while(|sequence| events.get(&sequence).copied()).collect();
-        if let Some(text) = fold_in_order(order_id, &prefix) {
+        let decided = decisions.get(order_id);
+        let (mut steps, mut next) = (Vec::new(), 1);
+        while let Some(step) = match decided.and_then(|decided| decided.get(&next)) {
+            Some(Decided::Skip(to)) => Some((*to, None)),
+            Some(Decided::Take(event)) => Some((next, Some(event))),
+            None => events.get(&next).map(|event| (next, Some(*event))),
+        } {
+            steps.push(step);
+            next = step.0 + 1;
+        }
+        if let Some(text) = fold_in_order(order_id, &steps) {
             orders.insert(order_id.to_owned(), text);
         }
     }
     orders
 }
 
-fn fold_in_order(order_id: &str, events: &[&TestEvent]) -> Option<OrderText> {
+/// Each step is a number and its event, or the end of what was skipped.
+fn fold_in_order(order_id: &str, steps: &[(i64, Option<&TestEvent>)]) -> Option<OrderText> {
     let policy = TaxPolicy { default_rate: Decimal::ZERO };
-    let payloads: Vec<String> = events.iter().map(|event| event.body.to_string()).collect();
+    let payloads: Vec<String> =
+        steps.iter().map(|(_, event)| event.map(|event| event.body.to_string()).unwrap_or_default()).collect();
     let (mut order, mut lines): (OrderState, Vec<Line<'_>>) = Default::default();
-    for (event, payload) in events.iter().zip(&payloads) {
-        let head = Head { key: order_id, sequence: event.sequence, event_type: None, version: 1 };
+    let mut ids = Vec::new();
+    for ((sequence, event), payload) in steps.iter().zip(&payloads) {
+        let Some(event) = event else {
+            if ids.is_empty() {
+                order.updated_at = Some(0);
+            }
+            ids.push(format!("skipped:{order_id}:{sequence}"));
+            continue;
+        };
+        let head = Head { key: order_id, sequence: *sequence, event_type: None, version: 1 };
         let parsed = event::parse(&head, payload).unwrap();
         project(policy, &mut order, parsed.event.unwrap(), parsed.occurred_at, &mut lines).unwrap();
+        ids.push(event.event_id().to_owned());
     }
-    let last = events.last()?;
+    let last = steps.last()?;
     let mut text = format!(
         "{} {} {:?} {:?} {:?} {} {} {} {} {} {:?}",
-        last.sequence,
-        last.event_id(),
+        last.0,
+        ids.last()?,
         order.customer_id.as_deref(),
         order.status.as_deref(),
         order.currency.as_deref(),
@@ -137,8 +180,8 @@ fn fold_in_order(order_id: &str, events: &[&TestEvent]) -> Option<OrderText> {
             line.line_no, item.item_id, item.sku, item.qty, item.price, line.net, line.gross
         );
     }
-    for event in events {
-        text += &format!("\n  ledger {} {}", event.sequence, event.event_id());
+    for ((sequence, _), id) in steps.iter().zip(&ids) {
+        text += &format!("\n  ledger {sequence} {id}");
     }
     Some(text)
 }
