@@ -45,6 +45,11 @@ bench: ## measure throughput end to end
 	@scripts/setup --tests
 	CFLAGS=-O2 cargo bench --locked --bench end_to_end $(ARGS)
 
+.PHONY: bench-decode
+bench-decode: ## measure decoding alone, JSON against Avro
+	@scripts/setup
+	cargo bench --locked --bench decode
+
 .PHONY: fmt
 fmt: ## format the code
 	cargo fmt

@@ -223,10 +223,13 @@ fn passwords_appear_in_no_output() {
         &[
             ("STREAMVIEW_DATABASE__URL", "postgres://user:hunter2@host/db"),
             ("STREAMVIEW_SCHEMA_REGISTRY__URL", "https://user:hunter2@host"),
+            ("STREAMVIEW_SCHEMA_REGISTRY__PASSWORD", "hunter2=a://b"),
+            ("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", "hunter2"),
         ],
         &[],
     )
     .unwrap();
+    assert_eq!(config.schema_registry.password.expose(), "hunter2=a://b");
 
     let shown = config.to_toml_redacted();
     assert!(shown.contains("url = \"postgres://user:***@host/db\""), "{shown}");
@@ -236,6 +239,13 @@ fn passwords_appear_in_no_output() {
         assert!(!refused("", &[("STREAMVIEW_DATABASE__URL", value)], &[]).contains("hunter2"));
     }
     assert!(!refused("[database]\nurl = ['postgres://user:hunter2@host']", &[], &[]).contains("hunter2"));
+}
+
+#[test]
+fn a_registry_is_asked_with_a_token_or_with_a_name_not_with_both() {
+    let both = [("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", "secret"), ("STREAMVIEW_SCHEMA_REGISTRY__USERNAME", "me")];
+    let message = refused("", &both, &[]);
+    assert!(message.contains("schema_registry.bearer_token") && !message.contains("secret"), "{message}");
 }
 
 #[test]

@@ -220,6 +220,7 @@ impl<V: View> Lane<V> {
         let mut backoff = Backoff::default();
         loop {
             if self.owned.is_empty() || stop.is_cancelled() {
+                self.leave_registry(); // whatever it waited for is no longer ours
                 return;
             }
             match self.attempt(job).await {

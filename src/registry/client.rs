@@ -58,18 +58,19 @@ impl Fault {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registered {
-    /// `AVRO`, `JSON` or `PROTOBUF`.
-    #[serde(default = "avro")]
-    pub schema_type: String,
+    /// `AVRO`, `JSON` or `PROTOBUF`; registries leave the first one out.
+    schema_type: Option<String>,
     /// Its text.
     pub schema: String,
     /// What it refers to.
-    #[serde(default)]
-    references: Vec<Reference>,
+    references: Option<Vec<Reference>>,
 }
 
-fn avro() -> String {
-    "AVRO".to_owned()
+impl Registered {
+    /// `AVRO`, `JSON` or `PROTOBUF`.
+    pub fn kind(&self) -> &str {
+        self.schema_type.as_deref().unwrap_or("AVRO")
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -113,7 +114,7 @@ impl RegistryClient {
 
     /// The texts of everything that `schema` refers to, what is referred to first.
     pub async fn references(&self, schema: &Registered) -> Result<Vec<String>, Fault> {
-        let mut wanted = schema.references.clone();
+        let mut wanted = schema.references.clone().unwrap_or_default();
         let mut known: Vec<(String, u32)> = Vec::new();
         let mut texts = Vec::new();
         while let Some(Reference { subject, version }) = wanted.pop() {
@@ -127,7 +128,7 @@ impl RegistryClient {
             let path = format!("/subjects/{}/versions/{version}?deleted=true", escape(&subject));
             let found: Registered = self.get(&path).await?;
             known.push((subject, version));
-            wanted.extend(found.references);
+            wanted.extend(found.references.unwrap_or_default());
             texts.push(found.schema);
         }
         texts.reverse();

@@ -144,7 +144,7 @@ impl SchemaSource {
 async fn fetch(client: &RegistryClient, reader: &Reader, id: u32) -> Result<WriterSchema, Fault> {
     let refused = |detail: String| WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail));
     let schema = client.schema(id).await?;
-    match schema.schema_type.as_str() {
+    match schema.kind() {
         "JSON" => Ok(WriterSchema::Json),
         "AVRO" => {
             let references = client.references(&schema).await?;

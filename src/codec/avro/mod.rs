@@ -1,7 +1,7 @@
 //! Reads Avro event bodies: a writer's schema is compiled once, for one view's fields, into a [`Program`] that walks
 //! bodies without building a tree. Pure.
 //!
-//! [`compile`] resolves the writer's schema against the view's; [`walk`] reads one body: what the view wants goes into a
+//! `compile` resolves the writer's schema against the view's; `walk` reads one body: what the view wants goes into a
 //! field set that borrows from the record, and everything, wanted or not, into a JSON text for the ledger. Schemas are
 //! parsed by `apache_avro`; bodies are not, because its values are a tree of their own per record.
 
