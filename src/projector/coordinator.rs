@@ -24,6 +24,8 @@ use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all,
 
 /// How often partitions that were let go are tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked for what was too large to receive, a tick apart.
+const SEARCHES: u32 = 12;
 
 /// What the coordinator needs of a lane.
 pub struct LaneHandle {
@@ -70,6 +72,10 @@ pub struct Coordinator {
     left_alone_since: Option<Instant>,
     /// The identity check under way: it may take as long as Kafka is away, and nothing waits for it.
     checking: Option<JoinHandle<Result<(), Failure>>>,
+    /// Where a search for what is too large to receive reports, the search under way, and how many are left.
+    problems: UnboundedSender<FetchProblem>,
+    searching: Option<JoinHandle<()>>,
+    searches_left: u32,
     next_generation: u64,
     takeovers: UnboundedSender<(u64, Takeover)>,
 }
@@ -92,6 +98,7 @@ impl Coordinator {
         lanes: Vec<LaneHandle>,
         log: Arc<LogReader>,
         rejoin: Rejoin,
+        problems: UnboundedSender<FetchProblem>,
     ) -> (Self, UnboundedReceiver<(u64, Takeover)>) {
         let (takeovers, results) = unbounded_channel();
         let coordinator = Coordinator {
@@ -104,6 +111,9 @@ impl Coordinator {
             rejoin,
             left_alone_since: None,
             checking: None,
+            problems,
+            searching: None,
+            searches_left: 0,
             next_generation: 1,
             takeovers,
         };
@@ -167,6 +177,16 @@ impl Coordinator {
                 self.left_alone_since = self.granted.is_empty().then(Instant::now);
                 crash::point("revoke.closed");
             }
+            GroupEvent::AnswerTooLarge(error) => {
+                tracing::warn!(
+                    view = self.context.source.view,
+                    error,
+                    "an answer of the broker is too large to receive"
+                );
+                // The client says so once in a while only, and the records before it may not be committed yet.
+                self.searches_left = SEARCHES;
+                self.search_too_large();
+            }
             GroupEvent::Error(error) => {
                 tracing::debug!(view = self.context.source.view, error, "kafka client");
             }
@@ -198,6 +218,11 @@ impl Coordinator {
             Err(halt) => return self.halt(halt).await,
         };
         let mut positions = Vec::new();
+        for (partition, grant) in &mut self.granted {
+            if *grant == Grant::Pending(number) && acquired.iter().all(|row| row.partition != *partition) {
+                *grant = Grant::Waiting;
+            }
+        }
         for row in acquired {
             // Revoked or given anew in the meantime: that takeover does not count any more.
             if self.granted.get(&row.partition) != Some(&Grant::Pending(number)) {
@@ -283,15 +308,35 @@ impl Coordinator {
                 if self.granted.get(&partition) != Some(&Grant::Open(generation)) {
                     return;
                 }
-                self.granted.insert(partition, Grant::Waiting);
-                drop(self.close(partition));
-                self.member.command(Command::Unassign(vec![partition]));
                 self.pause(partition, pause);
             }
         }
     }
 
-    fn pause(&self, partition: i32, pause: Pause) {
+    fn search_too_large(&mut self) {
+        if self.searches_left == 0 || self.searching.as_ref().is_some_and(|search| !search.is_finished()) {
+            return;
+        }
+        self.searches_left -= 1;
+        let open = self.context.status.snapshot().partitions;
+        let open = open.iter().filter(|(partition, _)| matches!(self.granted.get(partition), Some(Grant::Open(_))));
+        let positions = open.map(|(partition, owned)| (*partition, owned.next_offset)).collect();
+        self.searching = Some(takeover::find_too_large(&self.context, positions, self.problems.clone()));
+    }
+
+    fn on_too_large(&mut self, partition: i32, offset: i64, text: &str) {
+        let is_open = matches!(self.granted.get(&partition), Some(Grant::Open(_)));
+        let owned = self.context.status.snapshot().partitions.remove(&partition);
+        if is_open && owned.is_some_and(|owned| owned.next_offset == offset) {
+            self.pause(partition, Pause::too_large(partition, offset, text));
+        }
+    }
+
+    /// Lets a partition go for now.
+    fn pause(&mut self, partition: i32, pause: Pause) {
+        self.granted.insert(partition, Grant::Waiting);
+        drop(self.close(partition));
+        self.member.command(Command::Unassign(vec![partition]));
         let Some(owned) = self.context.status.snapshot().partitions.remove(&partition) else { return };
         if let Some(offset) = pause.unreadable_at {
             let (context, detail, owner) =
@@ -311,7 +356,10 @@ impl Coordinator {
     }
 
     async fn on_problem(&mut self, problem: FetchProblem) {
-        let FetchProblem { partition, out_of_range, text } = problem;
+        let FetchProblem { partition, out_of_range, too_large_at, text } = problem;
+        if let Some(offset) = too_large_at {
+            return self.on_too_large(partition, offset, &text);
+        }
         if out_of_range {
             let detail = match self.watermarks_of(partition).await {
                 Some((low, high)) => {
@@ -354,6 +402,7 @@ impl Coordinator {
             return self.come_back_after_skip_to().await;
         }
         self.rejoin_if_left_alone();
+        self.search_too_large();
         let waiting: Vec<i32> = self
             .granted
             .iter()

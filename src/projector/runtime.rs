@@ -185,6 +185,7 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         handles,
         log,
         Rejoin { group, partitions, events: group_sender },
+        problem_sender.clone(),
     );
     tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
     let inbox = Inbox { group: group_events, lanes: lane_events, problems };

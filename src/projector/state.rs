@@ -93,6 +93,8 @@ pub struct Pause {
     pub detail: String,
     /// Where the batch begins that cannot be read, if that is why.
     pub unreadable_at: Option<i64>,
+    /// Whether it is too large to be received, so that asking for it disturbs the other partitions.
+    pub too_large: bool,
 }
 
 impl Pause {
@@ -103,21 +105,36 @@ impl Pause {
 
     /// One event more would be more parked events than allowed.
     pub fn park_bound(why: &str, offset: i64) -> Pause {
-        Pause { code: "park_bound_reached", detail: format!("{why}, at offset {offset}"), unreadable_at: None }
+        Pause {
+            code: "park_bound_reached",
+            detail: format!("{why}, at offset {offset}"),
+            unreadable_at: None,
+            too_large: false,
+        }
     }
 
     /// Another instance owns the partition.
     pub fn not_owner() -> Pause {
         let detail = "another instance owns the partition".to_owned();
-        Pause { code: "not_owner", detail, unreadable_at: None }
+        Pause { code: "not_owner", detail, unreadable_at: None, too_large: false }
     }
 
     /// The batch at `offset` cannot be read.
     pub fn unreadable(partition: i32, offset: i64, text: &str) -> Pause {
         let detail = format!(
-            "unreadable_batch: partition {partition}, the batch at offset {offset} cannot be read: {text}. Repair the log              (another replica may have it whole), or give it up with POST /ops/partitions/{partition}/skip-to"
+            "unreadable_batch: partition {partition}, the batch at offset {offset} cannot be read: {text}. Repair the log \
+             (another replica may have it whole), or give it up with POST /ops/partitions/{partition}/skip-to"
         );
-        Pause { code: Pause::UNREADABLE, detail, unreadable_at: Some(offset) }
+        Pause { code: Pause::UNREADABLE, detail, unreadable_at: Some(offset), too_large: false }
+    }
+
+    /// The batch that holds `offset` is larger than we may receive.
+    pub fn too_large(partition: i32, offset: i64, text: &str) -> Pause {
+        let detail = format!(
+            "unreadable_batch: partition {partition}, the batch at offset {offset} is larger than kafka.max_fetch_bytes: \
+             {text}. Raise that setting and restart, or give it up with POST /ops/partitions/{partition}/skip-to"
+        );
+        Pause { code: Pause::UNREADABLE, detail, unreadable_at: Some(offset), too_large: true }
     }
 
     /// Whether it lasts until the record it stands before has been passed.

@@ -4,9 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
+
 use crate::domain::identity::{Evidence, Fingerprint, Mismatch, judge};
 use crate::failure::{Backoff, Failure};
-use crate::platforms::kafka::log::LogReader;
+use crate::platforms::kafka::fetch::FetchProblem;
+use crate::platforms::kafka::log::{LogError, LogReader};
+use crate::platforms::kafka::probe;
 use crate::projector::context::ViewContext;
 use crate::projector::guard;
 use crate::projector::state::{Halt, Pause, ViewState};
@@ -70,6 +75,36 @@ pub async fn at_unreadable(
         return Ok(());
     }
     blocked::block(&client, &context.source, owner, (Pause::UNREADABLE, detail)).await.map_err(fail)
+}
+
+/// Whether a partition that was too large to receive still is: asked for alone, so that the others are left in peace.
+async fn is_still_too_large(context: &ViewContext, partition: i32, next_offset: i64) -> Result<bool, Failure> {
+    let paused = context.status.snapshot().partitions.remove(&partition).and_then(|owned| owned.paused);
+    if !paused.is_some_and(|pause| pause.too_large && pause.unreadable_at == Some(next_offset)) {
+        return Ok(false);
+    }
+    let (kafka, topic) = (context.kafka.clone(), context.source.topic.clone());
+    blocking(move || Ok::<_, LogError>(probe::too_large_at(&kafka, &topic, partition, next_offset).is_some())).await
+}
+
+/// Looks which of these partitions, at these positions, is what cannot be received, and reports it as a problem.
+pub fn find_too_large(
+    context: &Arc<ViewContext>,
+    positions: Vec<(i32, i64)>,
+    problems: UnboundedSender<FetchProblem>,
+) -> JoinHandle<()> {
+    let context = Arc::clone(context);
+    tokio::task::spawn_blocking(move || {
+        for (partition, offset) in positions {
+            let Some(text) = probe::too_large_at(&context.kafka, &context.source.topic, partition, offset) else {
+                continue;
+            };
+            let problem = FetchProblem { partition, out_of_range: false, too_large_at: Some(offset), text };
+            if problems.send(problem).is_err() {
+                return;
+            }
+        }
+    })
 }
 
 /// Whether nothing of the view stands before a hole any more.
@@ -147,6 +182,9 @@ async fn try_acquire(
         if let Err(failure) = judged {
             note_block(&client, context, (*partition, row.owner_epoch), &failure).await?;
             return Err(failure);
+        }
+        if is_still_too_large(context, *partition, row.next_offset).await? {
+            continue;
         }
         let skipped = blocked::skipped(&client, &context.source, *partition).await.map_err(fail)?;
         context.set_skipped(*partition, skipped);

@@ -1,5 +1,7 @@
 //! Batches that cannot be read: their partition stops by name, the others go on, and an operator decides.
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use reqwest::Response;
 use serde_json::{Value, json};
 use streamview::servers::{KafkaOptions, KafkaServer};
@@ -132,6 +134,35 @@ async fn unreadable_batches_stop_their_partitions_by_name_until_an_operator_skip
     drop(instance);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_too_large_to_receive_stops_its_partition_by_name_and_the_others_go_on() {
+    let servers = servers::shared();
+    let world = World::on(&servers.kafka, &servers.database, 2, &[("max.message.bytes", "8000000")]).await;
+    let huge = created("huge").with("note", "x".repeat(5_000_000).into());
+    let (before, after, beside) = (created("before"), created("after"), life("beside", 3));
+    for event in [&before, &huge, &after] {
+        world.publish([event.record_on(0)]).await;
+    }
+    world.publish([beside[0].record_on(1)]).await;
+    let limit = [("STREAMVIEW_KAFKA__MAX_FETCH_BYTES", "4000000")];
+    let instance = world.start_with(&limit).await;
+
+    let detail = until_paused(&instance, 0, "unreadable_batch").await;
+
+    assert!(detail.contains("partition 0, the batch at offset 1") && detail.contains("max_fetch_bytes"), "{detail}");
+    until_told_everywhere(&instance, &[0]).await;
+    world.publish(beside[1..].iter().map(|event| event.record_on(1))).await;
+    instance.order_at("beside", 3).await;
+    assert_eq!(world.consumed().await, 4);
+    // What it says helps: with a larger limit the record is a dead letter like any other.
+    instance.stop().await;
+    let instance = world.start().await;
+    instance.order_at("after", 1).await;
+    assert_eq!(world.conservation().await, [6, 5, 0, 0, 0, 0, 1]);
+    let expected = oracle([&before, &after].into_iter().chain(&beside));
+    assert_eq!(stored(&world).await, expected);
+}
+
 /// Empties the view, as the runbook says.
 async fn start_over(world: &World) {
     let start_over = "truncate orders_1.orders, orders_1.order_items, orders_1.order_events;
@@ -195,4 +226,44 @@ async fn skip_both(world: &World, instance: &Instance) {
     refused(skip_to(instance, 1, body(3, 4)).await, 422, "idempotency_key_reused").await;
     let audit = world.row("select count(*), min(reason), min(actor) from skipped_ranges").await;
     assert_eq!((audit.get(0), audit.get(1), audit.get(2)), (2_i64, "the disk is broken", "eve"));
+}
+
+/// A record of so many zeros on a partition, compressed by its producer.
+fn publish_bomb(world: &World, partition: i32, codec: &str, bytes: usize) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &world.kafka).set("compression.codec", codec);
+    config.set("message.max.bytes", "300000000").set("queue.buffering.max.kbytes", "500000");
+    let producer: BaseProducer = config.create().unwrap();
+    let (key, payload) = (format!("bomb-{codec}"), vec![0_u8; bytes]);
+    producer.send(BaseRecord::to(&world.topic).partition(partition).key(&key).payload(&payload)).unwrap();
+    producer.flush(PATIENCE).unwrap();
+}
+
+/// The most memory the process ever held, in MiB.
+fn peak_memory(instance: &Instance) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", instance.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compression_bomb_stops_its_partition_by_name_and_is_not_copied() {
+    const BYTES: usize = 100_000_000;
+    let world = World::new(4).await;
+    let instance = world.start().await;
+    let before = peak_memory(&instance);
+    let mut peaks = Vec::new();
+    // snappy gains too little: such a batch is larger than the topic takes.
+    for (partition, codec) in (0..).zip(["zstd", "gzip", "lz4"]) {
+        publish_bomb(&world, partition, codec, BYTES);
+        let detail = until_paused(&instance, partition.into(), "unreadable_batch").await;
+        assert!(detail.contains(&format!("partition {partition}, the batch at offset 0")), "{detail}");
+        peaks.push(peak_memory(&instance) - before);
+    }
+    println!("{before} MiB before; more after each bomb: {peaks:?}");
+    // librdkafka bounds zstd. Of the others it makes the whole batch once; we copy nothing of it.
+    assert!(peaks[0] < 64 && peaks[2] < 200, "{peaks:?}");
+    world.publish([created("free").record_on(3)]).await;
+    instance.order_at("free", 1).await;
+    assert_eq!(world.consumed().await, 1);
 }

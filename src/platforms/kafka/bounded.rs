@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::{base_config, limit_answers};
 
 /// Longest silence of the broker while records are missing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,15 +21,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A topic that does not exist is an error, and so is a batch that cannot be read: nothing is left out silently.
 pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Record<'_>)) -> Result<u64, KafkaError> {
     let mut config = base_config(settings);
+    limit_answers(&mut config, settings);
     config
         .set("group.id", "streamview-topic-reader") // asked for by the client, never joined
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
-        .set("check.crcs", "true")
-        .set("receive.message.max.bytes", (settings.max_fetch_bytes + 512).to_string())
-        .set("fetch.max.bytes", settings.max_fetch_bytes.to_string());
+        .set("check.crcs", "true");
     let consumer: BaseConsumer = config.create()?;
     let mut ends = ends(&consumer, topic)?;
     let mut list = TopicPartitionList::new();

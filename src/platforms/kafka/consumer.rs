@@ -15,7 +15,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::probe::is_too_large;
+use crate::platforms::kafka::{base_config, limit_answers};
 
 /// How long one poll waits: the longest time until a command is obeyed.
 const POLL: Duration = Duration::from_millis(10);
@@ -31,6 +32,8 @@ pub enum GroupEvent {
     Revoked(Vec<i32>),
     /// The client reports an error.
     Error(String),
+    /// An answer of the broker was too large to be received; it asks again and again.
+    AnswerTooLarge(String),
 }
 
 /// What the thread has to do.
@@ -54,7 +57,8 @@ pub struct GroupContext {
 
 impl ClientContext for GroupContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.tell(GroupEvent::Error(format!("{error}: {reason}")));
+        let text = format!("{error}: {reason}");
+        self.tell(if is_too_large(&error) { GroupEvent::AnswerTooLarge(text) } else { GroupEvent::Error(text) });
     }
 }
 
@@ -100,6 +104,7 @@ impl GroupMember {
     ) -> Result<GroupMember, KafkaError> {
         let queue_kilobytes = (settings.queue_bytes / partitions.max(1) / 1024).max(64);
         let mut config = base_config(settings);
+        limit_answers(&mut config, settings);
         config
             .set("group.id", group)
             .set("session.timeout.ms", settings.session_timeout_ms.to_string())
@@ -112,8 +117,6 @@ impl GroupMember {
             .set("enable.partition.eof", "true")
             // Without it a rotten batch that is not compressed is read as if nothing had happened.
             .set("check.crcs", "true")
-            .set("receive.message.max.bytes", (settings.max_fetch_bytes + 512).to_string())
-            .set("fetch.max.bytes", settings.max_fetch_bytes.to_string())
             .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
             .set("fetch.error.backoff.ms", "100")
             // Partitions that are added to the topic are noticed within that time.

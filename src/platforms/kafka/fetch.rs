@@ -50,6 +50,8 @@ pub struct FetchProblem {
     pub partition: i32,
     /// Whether our position is not in the log (any more).
     pub out_of_range: bool,
+    /// The offset at which something stands that is too large to be received, if that is it.
+    pub too_large_at: Option<i64>,
     /// What librdkafka says.
     pub text: String,
 }
@@ -185,7 +187,7 @@ impl PartitionQueue {
                 if out_of_range {
                     self.stopped.store(true, Ordering::Relaxed);
                 }
-                problems.push(FetchProblem { partition: self.partition, out_of_range, text });
+                problems.push(FetchProblem { partition: self.partition, out_of_range, too_large_at: None, text });
             }
         }
     }

@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::{base_config, limit_answers};
 use crate::store::progress::Anchor;
 
 /// Why the log could not be looked at.
@@ -37,6 +37,7 @@ impl LogReader {
     /// Opens a reader of `topic`.
     pub fn open(settings: &KafkaSettings, topic: &str) -> Result<LogReader, KafkaError> {
         let mut config = base_config(settings);
+        limit_answers(&mut config, settings);
         config
             .set("group.id", "streamview-log-reader") // asked for by the client, never joined
             .set("enable.auto.commit", "false")
@@ -44,8 +45,6 @@ impl LogReader {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("check.crcs", "true")
-            .set("receive.message.max.bytes", (settings.max_fetch_bytes + 512).to_string())
-            .set("fetch.max.bytes", settings.max_fetch_bytes.to_string())
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.wait.max.ms", "10");
         Ok(LogReader { consumer: config.create()?, topic: topic.to_owned() })

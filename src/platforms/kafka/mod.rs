@@ -1,11 +1,13 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
-//! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), and a whole topic read once ([`bounded`]).
+//! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), a whole topic read once ([`bounded`]),
+//! and batches that are too large found ([`probe`]).
 
 pub mod bounded;
 pub mod consumer;
 pub mod fetch;
 pub mod log;
 pub mod playground;
+pub mod probe;
 pub mod producer;
 pub mod topic_id;
 pub mod topic_settings;
@@ -26,4 +28,12 @@ fn base_config(settings: &KafkaSettings) -> ClientConfig {
         // A topic that was just re-created must not look unknown for long.
         .set("topic.metadata.refresh.interval.ms", "30000");
     config
+}
+
+/// Bounds what a broker may answer, and with it what a compressed batch may become where librdkafka looks (zstd). Ordinary
+/// answers are half as large at most; the other half is for a batch that is larger than that all by itself.
+fn limit_answers(config: &mut ClientConfig, settings: &KafkaSettings) {
+    config
+        .set("receive.message.max.bytes", settings.max_fetch_bytes.to_string())
+        .set("fetch.max.bytes", (settings.max_fetch_bytes / 2).to_string());
 }

@@ -1,0 +1,66 @@
+//! Finds out whether a partition is what makes the broker's answers too large to be received.
+//!
+//! librdkafka drops the connection then, tells the size, and asks again, without end; it does not tell whose records
+//! they were. So each partition is asked for alone, on a connection of its own.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::config::KafkaSettings;
+use crate::platforms::kafka::{base_config, limit_answers};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Listener {
+    too_large: Mutex<Option<String>>,
+}
+
+impl ClientContext for Listener {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if is_too_large(&error) {
+            *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Listener {}
+
+/// Whether the client says that an answer was larger than it may receive (or was no answer of Kafka's at all).
+pub fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage)
+}
+
+/// What is wrong with the size of what stands at `offset`; `None` if it can be received, or if nobody answers in time.
+/// Blocks.
+pub fn too_large_at(settings: &KafkaSettings, topic: &str, partition: i32, offset: i64) -> Option<String> {
+    let mut config = base_config(settings);
+    limit_answers(&mut config, settings);
+    config
+        .set("group.id", "streamview-probe") // asked for by the client, never joined
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10");
+    let consumer: BaseConsumer<Listener> = config.create_with_context(Listener::default()).ok()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).ok()?;
+    consumer.assign(&list).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let readable = match consumer.poll(Duration::from_millis(50)) {
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => true,
+            Some(Err(_)) | None => false,
+        };
+        let told = consumer.context().too_large.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if told.is_some() || readable {
+            return told;
+        }
+    }
+    None
+}
