@@ -180,15 +180,23 @@ async fn a_schema_that_never_turns_up_halts_the_view_or_by_policy_refuses_the_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_framed_record_without_a_configured_registry_is_refused_and_stops_nobody_else() {
+async fn a_framed_record_without_a_configured_registry_stops_nobody_and_is_redriven_with_one() {
+    let Some(real) = registry::shared() else { return };
     let world = World::new(1).await;
+    let id = register(real, &world.topic, Format::Avro, STATUS).await;
     let instance = world.start().await;
-    world.publish([created("o-1").record(), avro_record(&status_changed("o-1", 2, "Paid"), 1, STATUS)]).await;
+    world.publish([created("o-1").record(), avro_record(&status_changed("o-1", 2, "Paid"), id, STATUS)]).await;
     world.publish([created("o-2").record()]).await;
     instance.order_at("o-2", 1).await;
     let letter = world.row("select reason, error from dead_letters").await;
     assert_eq!(letter.get::<_, &str>(0), "unsupported_schema");
-    assert!(letter.get::<_, &str>(1).contains("set schema_registry.url"), "{}", letter.get::<_, &str>(1));
+    assert!(letter.get::<_, &str>(1).contains("schema_registry.url"), "{}", letter.get::<_, &str>(1));
+    instance.stop().await;
+
+    let instance = start(&world, real, &[]).await;
+    let all = serde_json::json!({ "filter": { "reason": "unsupported_schema" }, "reason": "registry configured", "expect": 1 });
+    instance.posted("/ops/dead-letters/redrive", &all, 202).await;
+    assert_eq!(instance.order_at("o-1", 2).await["status"], "Paid");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,7 +299,8 @@ async fn basic_authentication_a_token_and_a_private_authority_are_understood() {
     proxy.inject(Fault::Bearer("t0ken"));
     let id = register(real, &format!("{}-value", world.topic), Format::Avro, STATUS).await;
     world.publish([avro_record(&events[2], id, STATUS)]).await;
-    let instance = start(&world, &proxy.url, &[]).await;
+    // Not awaited until ready: it may wait for the registry before anybody has looked.
+    let instance = world.launch(&[("STREAMVIEW_SCHEMA_REGISTRY__URL", &proxy.url)]);
     until_waiting(&instance, "refuses us (401)").await;
     instance.stop().await;
     let instance = start(&world, &proxy.url, &[("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", "t0ken")]).await;
