@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, life};
+use crate::support::servers;
 use crate::support::world::{TestRecord, World};
 
 /// An event's place with bytes that are no event.
@@ -55,6 +56,7 @@ async fn a_held_order_shows_what_it_waits_for_and_what_can_be_done() {
     assert_eq!(keys.len(), 2);
     assert!(keys.contains(&"gap") && keys.contains(&"bad"));
 
+    assert_eq!(instance.json("/orders/gap").await["held"]["href"], "/ops/held/gap");
     let gap = instance.json("/ops/held/gap").await;
     assert_eq!((&gap["reason"], &gap["missingFrom"], &gap["missingTo"]), (&json!("gap"), &json!(2), &json!(3)));
     assert_eq!((&gap["parkedCount"], &gap["refused"], &gap["decisions"]), (&json!(2), &json!([]), &json!([])));
@@ -520,4 +522,24 @@ async fn ten_thousand_orders_are_decided_about_in_well_under_a_second() {
     println!("10,000 orders were decided about in {taken:?}");
     assert!(taken < std::time::Duration::from_secs(5), "{taken:?}"); // generous: machines are busy
     assert_eq!(decisions(&world).await, 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_a_decision_is_refused_for_now_and_made_when_it_is_back() {
+    let servers = servers::shared();
+    let mut postgres = servers::own_postgres();
+    let mut world = World::on(&servers.kafka, &postgres.url("postgres"), 1, &[]).await;
+    let instance = world.start().await;
+    two_held_orders(&world).await;
+    postgres.kill_hard().unwrap();
+    let away = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
+    assert_eq!((away.status().as_u16(), away.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    assert_eq!(away.json::<Value>().await.unwrap()["code"], "database_unavailable");
+    postgres.restart().unwrap();
+    world.reconnect().await;
+    instance.until_ready().await;
+    let made = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
+    assert_eq!(made.status(), 202);
+    assert_eq!(instance.order_at("gap", 5).await["held"], Value::Null);
+    assert_eq!(decisions(&world).await, 1);
 }
