@@ -70,9 +70,9 @@ enum Command {
     /// Try everything with nothing installed but Postgres' binaries
     Playground(playground::PlaygroundArgs),
     Seed(seed::SeedArgs),
+    Schemas(schemas::SchemasArgs),
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
-    Schemas(schemas::SchemasArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]

@@ -244,7 +244,7 @@ fn collect_names<'s>(schema: &'s Schema, namespace: NamespaceRef<'_>, names: &mu
 struct Compiler<'r, 's> {
     reader: &'r Reader,
     names: NamesRef<'s>,
-    /// Nodes of records that were begun: a record may hold itself.
+    /// Nodes of named types; of records as soon as they are begun, for a record may hold itself.
     known: HashMap<Name, usize>,
     nodes: Vec<Node>,
     records: Vec<Record>,
@@ -304,7 +304,9 @@ impl<'s> Compiler<'_, 's> {
                 let Some(schema) = self.names.get(&full).copied() else {
                     return Err(Unsupported(format!("the schema refers to {full}, which is not there")));
                 };
-                return self.node(schema, namespace);
+                let node = self.node(schema, namespace)?;
+                self.known.insert(full, node);
+                return Ok(node);
             }
         };
         self.push(node)

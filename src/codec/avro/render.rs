@@ -7,7 +7,7 @@ use crate::domain::poison::{Poison, Reason};
 /// A text may grow to this many bytes per byte of its body, for names of fields stand in it and not in the body ...
 const GROWTH: usize = 32;
 /// ... and to this many bytes beyond.
-const HEADROOM: usize = 64 * 1024;
+const HEADROOM: usize = 4 * 1024;
 /// Longest number, in digits; the same bound as in JSON payloads.
 const MAX_DIGITS: usize = 1000;
 

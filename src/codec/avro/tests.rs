@@ -189,7 +189,7 @@ proptest! {
     fn random_bytes_never_panic_nor_grow_beyond_the_bound(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         for schema in [RECURSIVE, SHAPE.schemas[0]] {
             if let Ok(event) = compile(schema).read(&body) {
-                prop_assert!(event.json.len() <= 64 * 1024 + 33 * body.len() + 200);
+                prop_assert!(event.json.len() <= 4 * 1024 + 33 * body.len() + 200);
                 prop_assert!(serde_json::from_str::<serde_json::Value>(&event.json).is_ok());
             }
         }
