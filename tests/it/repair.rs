@@ -543,3 +543,59 @@ async fn while_postgres_is_away_a_decision_is_refused_for_now_and_made_when_it_i
     assert_eq!(instance.order_at("gap", 5).await["held"], Value::Null);
     assert_eq!(decisions(&world).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_grants_are_enough_to_project_and_to_decide() {
+    let world = World::new(1).await;
+    let page = include_str!("../../docs/operations.md");
+    let role = format!("writer_{}", world.group.replace('.', "_"));
+    let mut grants: Vec<String> = Vec::new();
+    let statements =
+        page.split("```").filter_map(|block| block.strip_prefix("sql\n")).flat_map(|block| block.split(';'));
+    for statement in statements {
+        let code: String =
+            statement.lines().map(|line| line.split("--").next().unwrap_or_default().to_owned() + "\n").collect();
+        if code.trim_start().starts_with("grant") && code.contains("to streamview_writer") {
+            grants.push(code.replace("streamview_writer", &role));
+        }
+    }
+    assert!(grants.len() > 5, "the page's grants were not found: {grants:?}");
+    world.sql.batch_execute(&format!("create role {role} login; {}", grants.join(";"))).await.unwrap();
+    let url = world.database.replacen("postgres://postgres", &format!("postgres://{role}"), 1);
+    let instance = world.start_with(&[("STREAMVIEW_DATABASE__URL", url.as_str())]).await;
+    two_held_orders(&world).await;
+
+    let skip = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
+    assert_eq!(skip.status(), 202, "{}", skip.text().await.unwrap());
+    let all = json!({ "reason": "cleaning up", "filter": {}, "expect": 1 });
+    instance.posted("/ops/dead-letters/skip", &all, 202).await;
+    for (order, sequence) in [("gap", 5), ("bad", 3)] {
+        assert_eq!(instance.order_at(order, sequence).await["held"], Value::Null);
+    }
+    instance.until_metric("streamview_dead_letters_unpublished", &[], 0.0).await;
+    assert_eq!(instance.state().await.0, "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_beside_a_busy_projector_are_each_made_and_followed() {
+    let world = World::new(6).await;
+    let instance = world.start().await;
+    many_gaps(&world, 100).await;
+    let busy: Vec<TestEvent> = (0..3_000).flat_map(|n| life(&format!("busy-{n}"), 5)).collect();
+    let load = world.publish(busy.iter().map(TestEvent::record));
+    let decided = async {
+        for chunk in (0..100).collect::<Vec<_>>().chunks(4) {
+            let paths: Vec<String> = chunk.iter().map(|n| format!("/ops/held/o-{n:05}/skip")).collect();
+            let body = why("lost");
+            let answers = paths.iter().map(|path| instance.posted(path, &body, 202));
+            futures_util::future::join_all(answers).await;
+        }
+    };
+    tokio::join!(load, decided);
+    world.until_consumed(200 + busy.len() as i64).await;
+    for n in 0..100 {
+        assert_eq!(instance.order_at(&format!("o-{n:05}"), 3).await["held"], Value::Null);
+    }
+    assert_eq!(decisions(&world).await, 100);
+    assert_eq!(instance.metric("streamview_conservation_difference", &[]).await, 0.0);
+}
