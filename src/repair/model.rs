@@ -278,7 +278,6 @@ pub struct Decision {
     /// View.
     pub view: String,
     /// What was decided.
-    #[schema(inline)]
     pub action: Action,
     /// `pending` (made, not folded yet), `taken`, `closed` (it only closes a dead letter) or `refused`.
     #[schema(example = "pending")]

@@ -216,6 +216,19 @@ async fn the_answers_of_a_live_instance_conform_to_the_document() {
         ("/lags?view=nothing", "/lags"),
         ("/ops/consumer", "/ops/consumer"),
         ("/ops/consumer?x=1", "/ops/consumer"),
+        ("/ops/held", "/ops/held"),
+        ("/ops/held?reason=gap&pageSize=1&olderThan=0", "/ops/held"),
+        ("/ops/held?reason=none", "/ops/held"),
+        ("/ops/held/gap", "/ops/held/{key}"),
+        ("/ops/held/poisoned", "/ops/held/{key}"),
+        ("/ops/held/nobody", "/ops/held/{key}"),
+        ("/ops/dead-letters", "/ops/dead-letters"),
+        ("/ops/dead-letters?status=all&view=nothing", "/ops/dead-letters"),
+        ("/ops/dead-letters/1", "/ops/dead-letters/{id}"),
+        ("/ops/dead-letters/2", "/ops/dead-letters/{id}"),
+        ("/ops/dead-letters/x", "/ops/dead-letters/{id}"),
+        ("/ops/decisions?action=skip", "/ops/decisions"),
+        ("/ops/decisions?action=x", "/ops/decisions"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),
         ("/healthz", "/healthz"),
@@ -233,6 +246,37 @@ async fn the_answers_of_a_live_instance_conform_to_the_document() {
             &response.text().await.unwrap(),
         );
     }
+    let why = json!({ "reason": "a test" });
+    let bulk = json!({ "reason": "a test", "filter": {}, "expect": 99 });
+    for (path, route, body) in [
+        ("/ops/held/skip?dry_run=true", "/ops/held/skip", &bulk),
+        ("/ops/held/skip", "/ops/held/skip", &bulk),
+        ("/ops/dead-letters/skip?dry_run=true", "/ops/dead-letters/skip", &bulk),
+        ("/ops/dead-letters/redrive?dry_run=true", "/ops/dead-letters/redrive", &bulk),
+        ("/ops/dead-letters/1/redrive", "/ops/dead-letters/{id}/redrive", &why),
+        ("/ops/dead-letters/1/replace", "/ops/dead-letters/{id}/replace", &why),
+        ("/ops/dead-letters/99/skip", "/ops/dead-letters/{id}/skip", &why),
+        ("/ops/dead-letters/1/skip", "/ops/dead-letters/{id}/skip", &why),
+        ("/ops/dead-letters/1/skip", "/ops/dead-letters/{id}/skip", &why),
+        ("/ops/held/gap/skip", "/ops/held/{key}/skip", &why),
+        ("/ops/held/gap/skip", "/ops/held/{key}/skip", &json!({})),
+        ("/ops/partitions/0/skip-to", "/ops/partitions/{partition}/skip-to", &why),
+    ] {
+        let response = instance.post(path, body).await;
+        let status = response.status().as_u16();
+        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let operation = &document["paths"][route]["post"];
+        conforms(&document, operation, path, status, &content_type, &response.text().await.unwrap());
+    }
+    let decided = instance.json("/ops/decisions").await;
+    conforms(
+        &document,
+        &document["paths"]["/ops/decisions"]["get"],
+        "decisions",
+        200,
+        "application/json",
+        &decided.to_string(),
+    );
     for (path, route) in [("/orders", "/orders"), ("/metrics", "/metrics"), ("/orders/complete", "/orders/{orderId}")] {
         let response = instance.http.request(Method::DELETE, instance.url(path)).send().await.unwrap();
         let (status, body) = (response.status().as_u16(), response.text().await.unwrap());

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, life};
+use crate::support::servers;
 use crate::support::world::{TestRecord, World};
 
 /// An event's place with bytes that are no event.
@@ -55,6 +56,7 @@ async fn a_held_order_shows_what_it_waits_for_and_what_can_be_done() {
     assert_eq!(keys.len(), 2);
     assert!(keys.contains(&"gap") && keys.contains(&"bad"));
 
+    assert_eq!(instance.json("/orders/gap").await["held"]["href"], "/ops/held/gap");
     let gap = instance.json("/ops/held/gap").await;
     assert_eq!((&gap["reason"], &gap["missingFrom"], &gap["missingTo"]), (&json!("gap"), &json!(2), &json!(3)));
     assert_eq!((&gap["parkedCount"], &gap["refused"], &gap["decisions"]), (&json!(2), &json!([]), &json!([])));
@@ -520,4 +522,80 @@ async fn ten_thousand_orders_are_decided_about_in_well_under_a_second() {
     println!("10,000 orders were decided about in {taken:?}");
     assert!(taken < std::time::Duration::from_secs(5), "{taken:?}"); // generous: machines are busy
     assert_eq!(decisions(&world).await, 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_a_decision_is_refused_for_now_and_made_when_it_is_back() {
+    let servers = servers::shared();
+    let mut postgres = servers::own_postgres();
+    let mut world = World::on(&servers.kafka, &postgres.url("postgres"), 1, &[]).await;
+    let instance = world.start().await;
+    two_held_orders(&world).await;
+    postgres.kill_hard().unwrap();
+    let away = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
+    assert_eq!((away.status().as_u16(), away.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    assert_eq!(away.json::<Value>().await.unwrap()["code"], "database_unavailable");
+    postgres.restart().unwrap();
+    world.reconnect().await;
+    instance.until_ready().await;
+    let made = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
+    assert_eq!(made.status(), 202);
+    assert_eq!(instance.order_at("gap", 5).await["held"], Value::Null);
+    assert_eq!(decisions(&world).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_grants_are_enough_to_project_and_to_decide() {
+    let world = World::new(1).await;
+    let page = include_str!("../../docs/operations.md");
+    let role = format!("writer_{}", world.group.replace('.', "_"));
+    let mut grants: Vec<String> = Vec::new();
+    let statements =
+        page.split("```").filter_map(|block| block.strip_prefix("sql\n")).flat_map(|block| block.split(';'));
+    for statement in statements {
+        let code: String =
+            statement.lines().map(|line| line.split("--").next().unwrap_or_default().to_owned() + "\n").collect();
+        if code.trim_start().starts_with("grant") && code.contains("to streamview_writer") {
+            grants.push(code.replace("streamview_writer", &role));
+        }
+    }
+    assert!(grants.len() > 5, "the page's grants were not found: {grants:?}");
+    world.sql.batch_execute(&format!("create role {role} login; {}", grants.join(";"))).await.unwrap();
+    let url = world.database.replacen("postgres://postgres", &format!("postgres://{role}"), 1);
+    let instance = world.start_with(&[("STREAMVIEW_DATABASE__URL", url.as_str())]).await;
+    two_held_orders(&world).await;
+
+    let skip = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
+    assert_eq!(skip.status(), 202, "{}", skip.text().await.unwrap());
+    let all = json!({ "reason": "cleaning up", "filter": {}, "expect": 1 });
+    instance.posted("/ops/dead-letters/skip", &all, 202).await;
+    for (order, sequence) in [("gap", 5), ("bad", 3)] {
+        assert_eq!(instance.order_at(order, sequence).await["held"], Value::Null);
+    }
+    instance.until_metric("streamview_dead_letters_unpublished", &[], 0.0).await;
+    assert_eq!(instance.state().await.0, "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_beside_a_busy_projector_are_each_made_and_followed() {
+    let world = World::new(6).await;
+    let instance = world.start().await;
+    many_gaps(&world, 100).await;
+    let busy: Vec<TestEvent> = (0..3_000).flat_map(|n| life(&format!("busy-{n}"), 5)).collect();
+    let load = world.publish(busy.iter().map(TestEvent::record));
+    let decided = async {
+        for chunk in (0..100).collect::<Vec<_>>().chunks(4) {
+            let paths: Vec<String> = chunk.iter().map(|n| format!("/ops/held/o-{n:05}/skip")).collect();
+            let body = why("lost");
+            let answers = paths.iter().map(|path| instance.posted(path, &body, 202));
+            futures_util::future::join_all(answers).await;
+        }
+    };
+    tokio::join!(load, decided);
+    world.until_consumed(200 + busy.len() as i64).await;
+    for n in 0..100 {
+        assert_eq!(instance.order_at(&format!("o-{n:05}"), 3).await["held"], Value::Null);
+    }
+    assert_eq!(decisions(&world).await, 100);
+    assert_eq!(instance.metric("streamview_conservation_difference", &[]).await, 0.0);
 }

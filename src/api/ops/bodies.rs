@@ -84,10 +84,10 @@ pub(super) struct HeldFilterBody {
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     key: Option<String>,
     /// Held for at least so long: seconds, or an ISO 8601 duration such as PT15M.
-    #[schema(nullable = false, pattern = "^[0-9]{1,9}$", example = "PT15M")]
+    #[schema(nullable = false, pattern = "^([0-9]{1,9}|P.+)$", example = "PT15M")]
     older_than: Option<String>,
     /// Held for less than so long.
-    #[schema(nullable = false, pattern = "^[0-9]{1,9}$", example = "P1D")]
+    #[schema(nullable = false, pattern = "^([0-9]{1,9}|P.+)$", example = "P1D")]
     newer_than: Option<String>,
 }
 
@@ -121,10 +121,10 @@ pub(super) struct LetterFilterBody {
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     key: Option<String>,
     /// Refused at least so long ago: seconds, or an ISO 8601 duration such as PT15M.
-    #[schema(nullable = false, pattern = "^[0-9]{1,9}$", example = "PT15M")]
+    #[schema(nullable = false, pattern = "^([0-9]{1,9}|P.+)$", example = "PT15M")]
     older_than: Option<String>,
     /// Refused less than so long ago.
-    #[schema(nullable = false, pattern = "^[0-9]{1,9}$", example = "P1D")]
+    #[schema(nullable = false, pattern = "^([0-9]{1,9}|P.+)$", example = "P1D")]
     newer_than: Option<String>,
 }
 

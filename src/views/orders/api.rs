@@ -35,8 +35,8 @@ static ORDER_HELD: Code = Code {
     title: "The order waits for its first event",
     meaning: "Later events of the order have arrived, but its first one has not, or could not be read. \
               Nothing of it is shown until then.",
-    next_step: "`held` says which event is missing. It resolves itself when that event arrives; if it was refused \
-                (`deadLetterId`), its producer has to send it again, corrected.",
+    next_step: "`held` says which event is missing. It resolves itself when that event arrives. If it never will, or was \
+                refused (`deadLetterId`), an operator can skip or replace it: `held.href` says how.",
 };
 
 /// What this view brings to the API.
@@ -306,6 +306,7 @@ mod tests {
             parked_bytes: 0,
             since: jiff::Timestamp::UNIX_EPOCH,
             dead_letter_id,
+            href: String::new(),
         }
     }
 

@@ -129,7 +129,7 @@ pub async fn order(pool: &ReadPool, order_id: &str) -> Result<Option<OrderRead>,
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/read_order.sql")).await?;
         let Some(row) = connection.query_opt(&statement, &[&order_id]).await? else { return Ok(None) };
-        let held = held_of(&row)?;
+        let held = held_of(order_id, &row)?;
         let build = row.try_get("build")?;
         let known: Option<String> = row.try_get("order_id")?;
         let order = match known {
@@ -141,7 +141,7 @@ pub async fn order(pool: &ReadPool, order_id: &str) -> Result<Option<OrderRead>,
     .await
 }
 
-fn held_of(row: &Row) -> Result<Option<Held>, ReadError> {
+fn held_of(order_id: &str, row: &Row) -> Result<Option<Held>, ReadError> {
     let reason: Option<String> = row.try_get("held_reason")?;
     let Some(reason) = reason else { return Ok(None) };
     Ok(Some(Held {
@@ -152,6 +152,7 @@ fn held_of(row: &Row) -> Result<Option<Held>, ReadError> {
         parked_bytes: row.try_get("parked_bytes")?,
         since: row.try_get("since")?,
         dead_letter_id: row.try_get("dead_letter_id")?,
+        href: format!("/ops/held/{}", crate::api::parameters::encode(order_id)),
     }))
 }
 

@@ -91,7 +91,7 @@ pub struct OrderItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Held {
-    /// `gap` (an event has not arrived), `poison` (it arrived and could not be read) or `event_id_reused`.
+    /// `gap` (an event has not arrived), `poison` (it arrived and could not be read), `event_id_reused` or `conflict`.
     #[schema(example = "gap")]
     pub reason: String,
     /// The sequence number it waits for.
@@ -111,6 +111,9 @@ pub struct Held {
     /// The dead letter that holds the missing event, if it arrived and was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_id: Option<i64>,
+    /// For operators: more about it, and what can be done.
+    #[schema(example = "/ops/held/order-275")]
+    pub href: String,
 }
 
 /// One event of an order's history.
