@@ -268,6 +268,11 @@ async fn the_answers_of_a_live_instance_conform_to_the_document() {
         let operation = &document["paths"][route]["post"];
         conforms(&document, operation, path, status, &content_type, &response.text().await.unwrap());
     }
+    instance.order_at("gap", 4).await;
+    let history = instance.json("/orders/gap/events").await;
+    assert_eq!(history["items"][1]["effect"], "skipped", "{history}");
+    let operation = &document["paths"]["/orders/{orderId}/events"]["get"];
+    conforms(&document, operation, "a skipped event", 200, "application/json", &history.to_string());
     let decided = instance.json("/ops/decisions").await;
     conforms(
         &document,

@@ -132,13 +132,14 @@ pub struct OrderEvent {
     /// When it happened, says the event.
     #[schema(value_type = String, format = DateTime)]
     pub occurred_at: Timestamp,
-    /// Partition it was read from.
-    #[schema(minimum = 0)]
+    /// Partition it was read from; -1 if it comes from no record, as what was skipped.
+    #[schema(minimum = -1)]
     pub partition: i32,
-    /// Offset in that partition.
-    #[schema(minimum = 0)]
+    /// Offset in that partition, or -1.
+    #[schema(minimum = -1)]
     pub offset: i64,
-    /// `applied`, `duplicate` (its id was applied before under another number) or `unknown_type`.
+    /// `applied`, `duplicate` (its id was applied before under another number), `unknown_type`, `replaced` (what an operator
+    /// put in the place of a refused record) or `skipped` (by an operator; the payload says from where to where and why).
     #[schema(example = "applied")]
     pub effect: String,
     /// The event as it was read.
