@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState};
-use crate::config::{Config, ViewSettings};
+use crate::config::{Config, GapPolicy, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
-use crate::repair::Desk;
+use crate::repair::{self, Desk};
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 use crate::views::registry::Registration;
@@ -70,6 +70,12 @@ pub async fn serve(
             Only::Api => (registration.observe)(&parts),
             Only::Both | Only::Projector => (registration.start)(&parts)?,
         });
+    }
+    if config.projector.gap_policy == GapPolicy::Skip && only != Only::Api {
+        for (desk, view) in desks.iter().zip(&running) {
+            let (desk, status) = (desk.clone(), Arc::clone(&view.status));
+            tokio::spawn(repair::policy::skip_proven_gaps(desk, status, stop.clone()));
+        }
     }
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {

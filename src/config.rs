@@ -145,6 +145,18 @@ pub struct HttpSettings {
     pub shutdown_timeout_ms: u64,
 }
 
+/// What is done about a gap whose event is known not to be in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapPolicy {
+    /// The order is held until somebody decides.
+    Hold,
+    /// The same, and the log warns once.
+    Notify,
+    /// The missing numbers are skipped, as an operator would.
+    Skip,
+}
+
 /// `[projector]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,6 +173,8 @@ pub struct ProjectorSettings {
     pub max_parked_per_key: usize,
     /// Parked events in all at most.
     pub max_parked_total: usize,
+    /// What is done about proven gaps.
+    pub gap_policy: GapPolicy,
     /// Bytes of a record's value at most.
     pub max_record_bytes: usize,
     /// Sequence of a key's first event: 0 or 1.

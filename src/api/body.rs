@@ -111,6 +111,16 @@ impl Body {
         number
     }
 
+    /// `true` or `false`.
+    pub fn switch(&mut self, name: &str) -> Option<bool> {
+        let raw = self.raw(name)?;
+        let switch = raw.get().parse().ok();
+        if switch.is_none() {
+            self.reject(name, raw.get(), "must be true or false");
+        }
+        switch
+    }
+
     /// An age: seconds as a number or text, or an ISO 8601 duration.
     pub fn age(&mut self, name: &str) -> Option<i64> {
         let raw = self.raw(name)?;

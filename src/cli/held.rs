@@ -76,12 +76,15 @@ struct FilterArgs {
     /// Only keys held for less than so long
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     newer_than: Option<i64>,
+    /// Only gaps that are proven: the missing event is not in the log
+    #[arg(long)]
+    proven: bool,
 }
 
 impl FilterArgs {
     fn filter(self) -> HeldFilter {
-        let FilterArgs { with_reason, with_key, older_than, newer_than } = self;
-        HeldFilter { reasons: with_reason, key: with_key, older_than, newer_than }
+        let FilterArgs { with_reason, with_key, older_than, newer_than, proven } = self;
+        HeldFilter { reasons: with_reason, key: with_key, older_than, newer_than, proven: proven.then_some(true) }
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::GapPolicy;
 use crate::projector::context::ViewContext;
 use crate::projector::lane::LaneCommand;
 use crate::projector::state::ViewState;
@@ -135,6 +136,9 @@ impl Keeper {
         }
         let source = &self.context.source;
         let proven = control::prove_gaps(client, source, &ends).await?;
+        if self.context.settings.gap_policy == GapPolicy::Hold {
+            return Ok(());
+        }
         for (key, missing) in proven.iter().take(NAMED) {
             tracing::warn!(view = source.view, orderId = key, sequence = missing, "gap is proven: not in the log");
         }

@@ -10,6 +10,7 @@ pub mod decide;
 mod facts;
 pub mod import;
 pub mod model;
+pub mod policy;
 mod records;
 pub mod request;
 pub mod rules;

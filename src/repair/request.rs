@@ -54,6 +54,8 @@ pub struct HeldFilter {
     pub older_than: Option<i64>,
     /// Held for less than so many seconds.
     pub newer_than: Option<i64>,
+    /// Only gaps whose missing event is known not to be in the log, or only others.
+    pub proven: Option<bool>,
 }
 
 /// Which dead letters.

@@ -103,7 +103,17 @@ pub async fn held(
     let rows = client
         .query(
             include_str!("sql/repair/list_held.sql"),
-            &[&view, &reasons, &filter.key, &filter.older_than, &filter.newer_than, &since, &key, &limit],
+            &[
+                &view,
+                &reasons,
+                &filter.key,
+                &filter.older_than,
+                &filter.newer_than,
+                &since,
+                &key,
+                &limit,
+                &filter.proven,
+            ],
         )
         .await?;
     rows.iter().map(|row| held_of(view, row)).collect()

@@ -217,7 +217,7 @@ async fn the_answers_of_a_live_instance_conform_to_the_document() {
         ("/ops/consumer", "/ops/consumer"),
         ("/ops/consumer?x=1", "/ops/consumer"),
         ("/ops/held", "/ops/held"),
-        ("/ops/held?reason=gap&pageSize=1&olderThan=0", "/ops/held"),
+        ("/ops/held?reason=gap&pageSize=1&olderThan=0&proven=false", "/ops/held"),
         ("/ops/held?reason=none", "/ops/held"),
         ("/ops/held/gap", "/ops/held/{key}"),
         ("/ops/held/poisoned", "/ops/held/{key}"),

@@ -226,3 +226,19 @@ async fn one_world_of_histories(seed: u64) {
     assert_eq!((consumed, rest.iter().sum::<i64>()), (load.len(), load.len()));
     assert_rebuilds_alike(&world, projector).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_policy_a_proven_gap_is_skipped_with_a_trace_and_poison_is_not() {
+    let world = World::new(2).await;
+    let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__GAP_POLICY", "skip")]).await;
+    let mut broken = item_added("o-2", 2).record();
+    broken.payload = Some(b"{ broken".to_vec());
+    world.publish([created("o-1").record(), item_added("o-1", 4).record()]).await;
+    world.publish([created("o-2").record(), broken, item_added("o-2", 3).record()]).await;
+    let order = instance.order_at("o-1", 4).await;
+    assert!(order["held"].is_null(), "{order}");
+    let decision = world.row("select actor, key, sequence, sequence_to from event_decisions").await;
+    assert_eq!((decision.get(0), decision.get(1)), ("gap_policy", "o-1"));
+    assert_eq!((decision.get::<_, i64>(2), decision.get::<_, i64>(3)), (2, 3));
+    assert_eq!(instance.order_at("o-2", 1).await["held"]["reason"], "poison");
+}

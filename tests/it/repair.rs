@@ -406,6 +406,8 @@ async fn held_keys_and_letters_are_filtered_and_walked_page_by_page() {
     let age =
         "update held_keys set since = now() - make_interval(secs => (substring(key from 3)::integer / 10) * 60 + 30)";
     world.sql.execute(age, &[]).await.unwrap();
+    let proof = "update held_keys set proven_at = case when key like '%3' then now() end";
+    world.sql.execute(proof, &[]).await.unwrap();
 
     let walk = async |path: &str, id: &str| {
         let (mut next, mut seen) = (Some(path.to_owned()), Vec::new());
@@ -432,6 +434,8 @@ async fn held_keys_and_letters_are_filtered_and_walked_page_by_page() {
         ("newerThan=300&reason=poison", "since > now() - interval '5 min' and reason = 'poison'"),
         ("key=p-07", "key = 'p-07'"),
         ("olderThan=P1D", "false"),
+        ("proven=true", "proven_at is not null"),
+        ("proven=false", "proven_at is null"),
     ] {
         let found = walk(&format!("/ops/held?{filter}&pageSize=7"), "key").await;
         assert_eq!(found, stored(&keys(condition)).await, "{filter}");

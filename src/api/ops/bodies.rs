@@ -89,6 +89,9 @@ pub(super) struct HeldFilterBody {
     /// Held for less than so long.
     #[schema(nullable = false, pattern = "^([0-9]{1,9}|P.+)$", example = "P1D")]
     newer_than: Option<String>,
+    /// Only gaps whose missing event is known not to be in the log (true), or only others (false).
+    #[schema(nullable = false)]
+    proven: Option<bool>,
 }
 
 /// Why a key is held.

@@ -34,6 +34,9 @@ pub(super) struct HeldParameters {
     /// Held for less than so long.
     #[param(rename = "newerThan", min_length = 1, required = false, example = "P1D")]
     newer_than: Option<String>,
+    /// Only gaps whose missing event is known not to be in the log (`true`), or only others (`false`).
+    #[param(required = false)]
+    proven: Option<bool>,
     /// Keys on a page.
     #[param(rename = "pageSize", minimum = 1, maximum = 200, default = 50, required = false)]
     page_size: Option<u32>,
@@ -54,7 +57,7 @@ pub(super) struct HeldParameters {
     (status = 404, description = "No such view here", body = ProblemBody<'static>, content_type = "application/problem+json"),
 ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let names = ["view", "reason", "key", "olderThan", "newerThan", "pageSize", "cursor"];
+    let names = ["view", "reason", "key", "olderThan", "newerThan", "proven", "pageSize", "cursor"];
     let mut parameters = Parameters::parse(request.query_string(), &names);
     let desk = desk(&api, &mut parameters);
     let filter = HeldFilter {
@@ -62,11 +65,13 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         key: parameters.id("key"),
         older_than: parameters.age("olderThan"),
         newer_than: parameters.age("newerThan"),
+        proven: parameters.switch("proven"),
     };
     let mut filters = vec![("view", desk.as_ref().ok().map(|desk| desk.view.to_owned())), ("key", filter.key.clone())];
     filters.extend(each("reason", &filter.reasons));
     filters.push(("olderThan", filter.older_than.map(|age| age.to_string())));
     filters.push(("newerThan", filter.newer_than.map(|age| age.to_string())));
+    filters.push(("proven", filter.proven.map(|proven| proven.to_string())));
     let page = Page::take(parameters, &api.state.settings, ("/ops/held", "since"), &filters)?;
     let after = match &page.after {
         None => None,
@@ -145,12 +150,13 @@ pub async fn skip_by_filter(
     let why = why(&mut body);
     let bulk = call.bulk(&mut body);
     let mut filter = HeldFilter::default();
-    if let Some(mut inner) = body.object("filter", "filter.", &["reason", "key", "olderThan", "newerThan"]) {
+    if let Some(mut inner) = body.object("filter", "filter.", &["reason", "key", "olderThan", "newerThan", "proven"]) {
         filter = HeldFilter {
             reasons: inner.words("reason", &HELD_REASONS),
             key: inner.text("key", MAX_ID_CHARS),
             older_than: inner.age("olderThan"),
             newer_than: inner.age("newerThan"),
+            proven: inner.switch("proven"),
         };
         body.adopt(inner);
     }
