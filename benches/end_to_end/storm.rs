@@ -20,7 +20,7 @@ const HELD: u64 = 10_000;
 /// Events parked behind each.
 const PARKED: u64 = 100;
 /// Their numbers begin here: nobody else's.
-const FIRST_HELD: u64 = u64::MAX / 16;
+const FIRST_HELD: u64 = 1_000_000_000;
 
 /// What a storm did.
 #[derive(Debug, Clone, Serialize)]

@@ -157,7 +157,7 @@ fn price_cents(order: u64) -> u64 {
 
 /// splitmix64's finaliser.
 fn mix(event: Event) -> u64 {
-    let mut value = event.order.wrapping_mul(4).wrapping_add(event.sequence).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut value = event.order.wrapping_mul(128).wrapping_add(event.sequence).wrapping_add(0x9e37_79b9_7f4a_7c15);
     value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ value >> 31
