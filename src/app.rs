@@ -72,10 +72,7 @@ pub async fn serve(
         });
     }
     if config.projector.gap_policy == GapPolicy::Skip && only != Only::Api {
-        for (desk, view) in desks.iter().zip(&running) {
-            let (desk, status) = (desk.clone(), Arc::clone(&view.status));
-            tokio::spawn(repair::policy::skip_proven_gaps(desk, status, stop.clone()));
-        }
+        skip_proven_gaps(&desks, &running, &stop);
     }
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
@@ -115,6 +112,13 @@ pub async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn skip_proven_gaps(desks: &[Desk], views: &[RunningView], stop: &CancellationToken) {
+    for (desk, view) in desks.iter().zip(views) {
+        let (desk, status) = (desk.clone(), Arc::clone(&view.status));
+        tokio::spawn(repair::policy::skip_proven_gaps(desk, status, stop.clone()));
+    }
 }
 
 /// The active build of each view, as soon as Postgres answers. A schema that is not ours is an error at once.
