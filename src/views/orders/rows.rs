@@ -1,11 +1,14 @@
 //! The orders view's rows: loads and writes them in sets. Decides nothing.
 
-use futures_util::future::try_join_all;
-use tokio_postgres::types::ToSql;
+use std::pin::pin;
+
+use futures_util::future::try_join4;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::domain::decimal::Decimal;
-use crate::store::types::Micros;
+use crate::store::types::{JsonText, Micros};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
 use crate::views::{ChangedKey, LedgerRow, Loaded, WriteSet, Written};
@@ -13,10 +16,10 @@ use crate::views::{ChangedKey, LedgerRow, Loaded, WriteSet, Written};
 /// Prepared statements of one connection.
 pub struct Statements {
     load: Statement,
-    insert_orders: Statement,
+    copy_orders: Statement,
     update_orders: Statement,
-    insert_items: Statement,
-    insert_ledger: Statement,
+    copy_items: Statement,
+    copy_ledger: Statement,
     owners: Statement,
 }
 
@@ -24,10 +27,10 @@ pub struct Statements {
 pub async fn prepare(client: &Client) -> Result<Statements, Error> {
     Ok(Statements {
         load: client.prepare(include_str!("sql/load_orders.sql")).await?,
-        insert_orders: client.prepare(include_str!("sql/insert_orders.sql")).await?,
+        copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
         update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
-        insert_items: client.prepare(include_str!("sql/insert_items.sql")).await?,
-        insert_ledger: client.prepare(include_str!("sql/insert_ledger.sql")).await?,
+        copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
+        copy_ledger: client.prepare(include_str!("sql/copy_ledger.sql")).await?,
         owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
     })
 }
@@ -61,36 +64,104 @@ fn read_order(row: &Row) -> Result<Loaded<OrderState>, Error> {
     })
 }
 
-/// Writes one batch: at most four statements, sent together, whatever the number of events.
+/// Writes one batch: one statement for the orders that existed, one `COPY` for each table that gets new rows. All of them
+/// are under way before the first is answered; in this order, because a new order may carry an event id that a known one
+/// has just moved on from. A new row that is there already breaks a primary key, which is told as stale.
 pub async fn write(statements: &Statements, client: &Client, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
     let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
-    let new_columns = OrderColumns::of(&new);
-    let known_columns = OrderColumns::of(&known);
-    let bases: Vec<i64> = known.iter().filter_map(|changed| changed.base_sequence).collect();
-    let items = ItemColumns::of(set.details);
-    let ledger = LedgerColumns::of(set.ledger);
+    let (updated, (), (), ()) = try_join4(
+        update_orders(statements, client, &known),
+        copy_orders(statements, client, &new),
+        copy_items(statements, client, set.details),
+        copy_ledger(statements, client, set.ledger),
+    )
+    .await?;
+    Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
+}
 
-    let mut known_parameters = known_columns.parameters();
-    known_parameters.push(&bases);
-    let new_parameters = new_columns.parameters();
-    let (item_parameters, ledger_parameters) = (items.parameters(), ledger.parameters());
-    let mut sent = Vec::with_capacity(4);
-    // Updates first: an event id that a known order has moved on from may be a new order's.
-    if !known.is_empty() {
-        sent.push((&statements.update_orders, &known_parameters, Some(known.len())));
+type Changed<'a> = &'a ChangedKey<'a, OrderState>;
+
+/// Returns how many were where the fold started from.
+async fn update_orders(statements: &Statements, client: &Client, orders: &[Changed<'_>]) -> Result<u64, Error> {
+    if orders.is_empty() {
+        return Ok(0);
     }
-    if !new.is_empty() {
-        sent.push((&statements.insert_orders, &new_parameters, Some(new.len())));
+    let columns = OrderColumns::of(orders);
+    let bases: Vec<i64> = orders.iter().filter_map(|changed| changed.base_sequence).collect();
+    let mut parameters = columns.parameters();
+    parameters.push(&bases);
+    client.execute(&statements.update_orders, &parameters).await
+}
+
+async fn copy_orders(statements: &Statements, client: &Client, orders: &[Changed<'_>]) -> Result<(), Error> {
+    if orders.is_empty() {
+        return Ok(());
     }
-    if !set.details.is_empty() {
-        sent.push((&statements.insert_items, &item_parameters, None));
+    let types = [
+        Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::NUMERIC, Type::NUMERIC, Type::INT4, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT_ARRAY,
+    ];
+    let mut rows = pin!(copy(client, &statements.copy_orders, &types).await?);
+    for ChangedKey { key, last_sequence, last_event_id, state, .. } in orders {
+        let row: [&(dyn ToSql + Sync); 13] = [
+            key,
+            last_sequence,
+            last_event_id,
+            last_event_id,
+            &state.customer_id,
+            &state.status,
+            &state.currency,
+            &state.total_net,
+            &state.total_gross,
+            &state.item_count,
+            &state.updated_at.map(Micros),
+            &state.tax_basis.as_str(),
+            &state.anomalies.names(),
+        ];
+        rows.as_mut().write(&row).await?;
     }
-    if !set.ledger.is_empty() {
-        sent.push((&statements.insert_ledger, &ledger_parameters, None));
+    rows.finish().await.map(drop)
+}
+
+async fn copy_items(statements: &Statements, client: &Client, lines: &[OrderLine<'_>]) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
     }
-    let counts = try_join_all(sent.iter().map(|(statement, values, _)| client.execute(*statement, values))).await?;
-    let all = counts.iter().zip(&sent).all(|(count, (_, _, expected))| expected.is_none_or(|n| n as u64 == *count));
-    Ok(if all { Written::All } else { Written::Stale })
+    let types = [Type::TEXT, Type::INT4, Type::TEXT, Type::TEXT, Type::NUMERIC, Type::NUMERIC, Type::NUMERIC, Type::NUMERIC, Type::NUMERIC];
+    let mut rows = pin!(copy(client, &statements.copy_items, &types).await?);
+    for OrderLine { order_id, line: Line { line_no, item, net, gross } } in lines {
+        let (id, rate) = (&item.item_id, &item.tax_rate);
+        let row: [&(dyn ToSql + Sync); 9] =
+            [order_id, line_no, id, &item.sku, &item.qty, &item.price, rate, net, gross];
+        rows.as_mut().write(&row).await?;
+    }
+    rows.finish().await.map(drop)
+}
+
+async fn copy_ledger(statements: &Statements, client: &Client, ledger: &[LedgerRow<'_>]) -> Result<(), Error> {
+    if ledger.is_empty() {
+        return Ok(());
+    }
+    let types = [Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::INT4, Type::INT8, Type::TEXT, Type::JSONB];
+    let mut rows = pin!(copy(client, &statements.copy_ledger, &types).await?);
+    for LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } in ledger {
+        let row: [&(dyn ToSql + Sync); 9] = [
+            key,
+            sequence,
+            event_id,
+            event_type,
+            &Micros(*occurred_at),
+            &origin.partition,
+            &origin.offset,
+            &effect.as_str(),
+            &JsonText(payload),
+        ];
+        rows.as_mut().write(&row).await?;
+    }
+    rows.finish().await.map(drop)
+}
+
+async fn copy(client: &Client, statement: &Statement, types: &[Type]) -> Result<BinaryCopyInWriter, Error> {
+    Ok(BinaryCopyInWriter::new(client.copy_in(statement).await?, types))
 }
 
 /// Of `event_ids`, those that are some order's latest, with that order.
@@ -122,7 +193,7 @@ struct OrderColumns<'a> {
 }
 
 impl<'a> OrderColumns<'a> {
-    fn of(rows: &[&'a ChangedKey<'a, OrderState>]) -> Self {
+    fn of(rows: &[Changed<'a>]) -> Self {
         let mut columns = Self::default();
         for row in rows {
             let order = row.state;
@@ -157,96 +228,6 @@ impl<'a> OrderColumns<'a> {
             &self.updated_at,
             &self.tax_basis,
             &self.anomalies,
-        ]
-    }
-}
-
-#[derive(Default)]
-struct ItemColumns<'a> {
-    order_id: Vec<&'a str>,
-    line_no: Vec<i32>,
-    item_id: Vec<&'a str>,
-    sku: Vec<&'a str>,
-    qty: Vec<Decimal>,
-    price: Vec<Decimal>,
-    tax_rate: Vec<Option<Decimal>>,
-    net: Vec<Decimal>,
-    gross: Vec<Decimal>,
-}
-
-impl<'a> ItemColumns<'a> {
-    fn of(rows: &'a [OrderLine<'_>]) -> Self {
-        let mut columns = Self::default();
-        for OrderLine { order_id, line: Line { line_no, item, net, gross } } in rows {
-            columns.order_id.push(order_id);
-            columns.line_no.push(*line_no);
-            columns.item_id.push(&item.item_id);
-            columns.sku.push(&item.sku);
-            columns.qty.push(item.qty);
-            columns.price.push(item.price);
-            columns.tax_rate.push(item.tax_rate);
-            columns.net.push(*net);
-            columns.gross.push(*gross);
-        }
-        columns
-    }
-
-    fn parameters(&self) -> Parameters<'_> {
-        vec![
-            &self.order_id,
-            &self.line_no,
-            &self.item_id,
-            &self.sku,
-            &self.qty,
-            &self.price,
-            &self.tax_rate,
-            &self.net,
-            &self.gross,
-        ]
-    }
-}
-
-#[derive(Default)]
-struct LedgerColumns<'a> {
-    key: Vec<&'a str>,
-    sequence: Vec<i64>,
-    event_id: Vec<&'a str>,
-    event_type: Vec<&'a str>,
-    occurred_at: Vec<Micros>,
-    partition: Vec<i32>,
-    offset: Vec<i64>,
-    effect: Vec<&'static str>,
-    payload: Vec<&'a str>,
-}
-
-impl<'a> LedgerColumns<'a> {
-    fn of(rows: &'a [LedgerRow<'_>]) -> Self {
-        let mut columns = Self::default();
-        for row in rows {
-            columns.key.push(row.key);
-            columns.sequence.push(row.sequence);
-            columns.event_id.push(&row.event_id);
-            columns.event_type.push(&row.event_type);
-            columns.occurred_at.push(Micros(row.occurred_at));
-            columns.partition.push(row.origin.partition);
-            columns.offset.push(row.origin.offset);
-            columns.effect.push(row.effect.as_str());
-            columns.payload.push(&row.payload);
-        }
-        columns
-    }
-
-    fn parameters(&self) -> Parameters<'_> {
-        vec![
-            &self.key,
-            &self.sequence,
-            &self.event_id,
-            &self.event_type,
-            &self.occurred_at,
-            &self.partition,
-            &self.offset,
-            &self.effect,
-            &self.payload,
         ]
     }
 }
