@@ -1,6 +1,6 @@
 //! One attempt at a batch: decode, load, fold, commit, remember. Either all of it happens or none.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::projector::commit::{LoadedParked, Loading, reload};
 use crate::projector::decode::{Decoded, Decoder, keys_of};
 use crate::projector::fold::{Fold, ParkedLoad};
 use crate::projector::lane::{Job, Lane, Owned};
-use crate::projector::plan::{Counters, KeyEntry, Plan, Work};
+use crate::projector::plan::{ByKey, Counters, KeyEntry, Plan, Work};
 use crate::store::progress::{Advance, Anchor};
 use crate::store::sqlstate::classify;
 use crate::views::View;
@@ -48,10 +48,11 @@ impl<V: View> Lane<V> {
             .filter(|(_, partition)| self.owned.contains_key(partition))
             .map(|(key, partition)| (key.as_str(), *partition))
             .collect();
-        let mut keys: HashSet<&str> = keys_of(&batch);
+        let mut keys = keys_of(&batch);
         let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
         keys.extend(&to_heal);
-        let mut entries: HashMap<&str, KeyEntry<V::State>> = HashMap::with_capacity(keys.len());
+        let mut entries: ByKey<'_, KeyEntry<V::State>> = ByKey::default();
+        entries.reserve(keys.len());
         let mut missing = Vec::new();
         for key in keys {
             let cached = self.cache.take(key, &self.owned);
@@ -76,13 +77,13 @@ impl<V: View> Lane<V> {
         crash::point("batch.loaded");
 
         let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
+        fold.reserve(entries.len(), batch.len());
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
             let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
             fold.add_key(key, entry, (rows, loaded), decided);
         }
-        let last_records = last_records(&batch);
         for decoded in batch {
             fold.take(decoded);
         }
@@ -91,7 +92,7 @@ impl<V: View> Lane<V> {
         }
         let plan = fold.finish();
 
-        let advances = self.advances(job, &plan, &last_records);
+        let advances = self.advances(job, &plan);
         if advances.is_empty() {
             return Ok(Done::default());
         }
@@ -145,7 +146,7 @@ impl<V: View> Lane<V> {
     }
 
     /// How far each partition moves.
-    fn advances(&self, job: &Job<'_>, plan: &Plan<'_, V>, last: &BTreeMap<i32, Vec<Anchored<'_>>>) -> Vec<Advance> {
+    fn advances(&self, job: &Job<'_>, plan: &Plan<'_, V>) -> Vec<Advance> {
         let mut advances: BTreeMap<i32, Advance> = BTreeMap::new();
         let start = |partition: i32, owned: &Owned| Advance {
             partition,
@@ -161,17 +162,23 @@ impl<V: View> Lane<V> {
             work.held_changed || work.decided || work.was_held != work.entry.held.is_some()
         };
         let released: HashSet<i32> = plan.keys.values().filter(is_written).filter_map(|work| work.partition).collect();
+        // The last record taken of each partition becomes its anchor.
+        let mut last: BTreeMap<i32, Record<'_>> = BTreeMap::new();
+        for (_, record) in self.ours(job) {
+            let stop = plan.blocked.get(&record.partition).map_or(i64::MAX, |(offset, _)| *offset);
+            if record.offset < stop {
+                last.insert(record.partition, record);
+            }
+        }
         for (partition, owned) in &self.owned {
             let counters = plan.counters.get(partition).copied().unwrap_or_default();
-            let stop = plan.blocked.get(partition).map_or(i64::MAX, |(offset, _)| *offset);
-            let records = last.get(partition).map(Vec::as_slice).unwrap_or_default();
-            let taken = records.iter().rev().find(|record| record.0.offset < stop);
+            let taken = last.get(partition);
             if taken.is_none() && counters == Counters::default() && !released.contains(partition) {
                 continue;
             }
             let mut advance = start(*partition, owned);
             advance.counters = counters;
-            if let Some(Anchored(record)) = taken {
+            if let Some(record) = taken {
                 advance.next_offset = record.offset + 1;
                 advance.anchor =
                     Some(Anchor { offset: record.offset, crc: record.checksum(), timestamp_ms: record.timestamp_ms });
@@ -317,15 +324,3 @@ fn with_event_ids<V: View>(failure: Failure, plan: &Plan<'_, V>) -> Failure {
 pub fn no_session() -> Failure {
     Failure::Retry("the connection was lost".to_owned())
 }
-
-/// The records of each partition, without their payload's fate: the last one taken becomes the anchor.
-fn last_records<'a, V: View>(batch: &[Decoded<'a, V>]) -> BTreeMap<i32, Vec<Anchored<'a>>> {
-    let mut records: BTreeMap<i32, Vec<Anchored<'a>>> = BTreeMap::new();
-    for decoded in batch {
-        records.entry(decoded.record.partition).or_default().push(Anchored(decoded.record));
-    }
-    records
-}
-
-/// A record that may become the anchor.
-pub struct Anchored<'a>(crate::domain::record::Record<'a>);

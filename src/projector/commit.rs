@@ -12,7 +12,7 @@ use crate::projector::context::ViewContext;
 use crate::projector::decisions::Verdict;
 use crate::projector::decode::Decoded;
 use crate::projector::event_ids::EventIds;
-use crate::projector::plan::{KeyEntry, NewParked, Plan};
+use crate::projector::plan::{ByKey, KeyEntry, Plan, Work};
 use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow, ParkedByKey};
 use crate::store::progress::{Advance, AdvanceColumns};
 use crate::store::sqlstate::classify;
@@ -124,11 +124,12 @@ impl<V: View> Session<V> {
     async fn write(&self, context: &ViewContext, plan: &Plan<'_, V>, advances: &[Advance]) -> Result<(), Failure> {
         let fail = |error| classify(error, V::EVENT_ID_CONSTRAINT);
         let columns = AdvanceColumns::of(advances);
-        let set = write_set(plan);
+        let keys = plan.in_order();
+        let set = write_set(plan, &keys);
         let begin = self.client.batch_execute("begin");
         let fence = columns.run(&self.client, &self.control.advance, &context.source);
         let rows = V::write(&self.statements, &self.client, &set);
-        let control = self.write_control(context, plan);
+        let control = self.write_control(context, plan, &keys);
         let (begun, (moved, rows, control)) = join(begin, join3(fence, rows, control)).await;
         crash::point("commit.begun");
         begun.map_err(fail)?;
@@ -148,11 +149,16 @@ impl<V: View> Session<V> {
         if rows == Written::Stale { Err(Failure::Stale) } else { Ok(()) }
     }
 
-    async fn write_control(&self, context: &ViewContext, plan: &Plan<'_, V>) -> Result<(), Failure> {
+    async fn write_control(
+        &self,
+        context: &ViewContext,
+        plan: &Plan<'_, V>,
+        keys: &[InWork<'_, '_, V>],
+    ) -> Result<(), Failure> {
         let fail = |error| classify(error, None);
         let (client, source) = (&self.client, &context.source);
-        let parked: Vec<NewParked<'_>> = plan.new_parked().collect();
-        let (put, released) = held_rows(plan);
+        let parked = plan.new_parked();
+        let (put, released) = held_rows(keys);
         // Nearly always all of them are empty: then nothing is sent.
         let settled = unless(plan.settled.is_empty(), self.control.settle_decisions(client, &plan.settled));
         let results = join5(
@@ -176,9 +182,10 @@ async fn unless<E>(skip: bool, work: impl Future<Output = Result<u64, E>>) -> Re
     if skip { Ok(0) } else { work.await }
 }
 
-fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>) -> WriteSet<'p, 'a, V> {
-    let changed = plan
-        .keys
+type InWork<'p, 'a, V> = (&'a str, &'p Work<'a, <V as View>::State>);
+
+fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>]) -> WriteSet<'p, 'a, V> {
+    let changed = keys
         .iter()
         .filter(|(_, work)| work.changed)
         .map(|(key, work)| ChangedKey {
@@ -192,9 +199,9 @@ fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>) -> WriteSet<'p, 'a, V> {
     WriteSet { changed, ledger: &plan.ledger, details: &plan.details }
 }
 
-fn held_rows<'p, V: View>(plan: &'p Plan<'_, V>) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {
+fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {
     let (mut put, mut released) = (Vec::new(), Vec::new());
-    for (key, work) in &plan.keys {
+    for (key, work) in keys {
         match (&work.entry.held, work.partition) {
             (Some(held), Some(partition)) if work.held_changed => {
                 put.push(HeldRow { key, missing_from: work.entry.last_sequence + 1, held, partition });
@@ -218,7 +225,7 @@ pub struct Loading<'c, V: View> {
 pub async fn reload<'a, V: View>(
     loading: &Loading<'_, V>,
     missing: &[&'a str],
-    entries: &mut HashMap<&'a str, KeyEntry<V::State>>,
+    entries: &mut ByKey<'a, KeyEntry<V::State>>,
 ) -> Result<DecisionsByKey, Failure> {
     if missing.is_empty() {
         return Ok(DecisionsByKey::new());
@@ -262,7 +269,7 @@ impl<V: View> Loading<'_, V> {
         &self,
         batch: &[Decoded<'a, V>],
         heal: &[(&'a str, i32)],
-        entries: &HashMap<&'a str, KeyEntry<V::State>>,
+        entries: &ByKey<'a, KeyEntry<V::State>>,
         decisions: &DecisionsByKey,
         drain_limit: usize,
     ) -> Result<LoadedParked<'a>, Failure> {
@@ -310,7 +317,7 @@ impl<V: View> Loading<'_, V> {
     async fn in_need<'a>(
         &self,
         heal: &[(&'a str, i32)],
-        entries: &HashMap<&'a str, KeyEntry<V::State>>,
+        entries: &ByKey<'a, KeyEntry<V::State>>,
     ) -> Result<Vec<&'a str>, Failure> {
         let keys: Vec<&'a str> = heal.iter().map(|(key, _)| *key).collect();
         if keys.is_empty() {

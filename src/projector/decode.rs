@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::{self, Head, Limits, Refused, json};
 use crate::domain::poison::Poison;
@@ -106,7 +108,7 @@ impl<'a, V: View> Decoder<'a, V> {
 }
 
 /// The keys that a batch touches.
-pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str> {
+pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str, RandomState> {
     batch
         .iter()
         .filter_map(|decoded| match &decoded.outcome {

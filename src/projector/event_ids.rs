@@ -1,7 +1,10 @@
 //! Event ids as 128-bit fingerprints: all of one key, and the latest of many. Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
+use twox_hash::XxHash3_128;
 
 /// An event id as 128 bits. Two different ids share them with a probability of about n² / 2¹²⁹.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,13 +13,8 @@ pub struct Fingerprint(u128);
 impl Fingerprint {
     /// The fingerprint of `event_id`; the same within one process only.
     pub fn of(event_id: &str) -> Self {
-        let half = |salt: u8| {
-            let mut hasher = DefaultHasher::new();
-            salt.hash(&mut hasher);
-            event_id.hash(&mut hasher);
-            u128::from(hasher.finish())
-        };
-        Fingerprint(half(1) << 64 | half(2))
+        static SEED: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
+        Fingerprint(XxHash3_128::oneshot_with_seed(*SEED, event_id.as_bytes()))
     }
 }
 
@@ -29,7 +27,7 @@ pub enum EventIds {
     /// Few ids.
     Few(Vec<Fingerprint>),
     /// Many ids.
-    Many(HashSet<Fingerprint>),
+    Many(HashSet<Fingerprint, RandomState>),
 }
 
 impl Default for EventIds {
@@ -61,7 +59,7 @@ impl EventIds {
         match self {
             EventIds::Few(ids) if ids.len() < SMALL => ids.push(id),
             EventIds::Few(ids) => {
-                let mut many: HashSet<Fingerprint> = ids.drain(..).collect();
+                let mut many: HashSet<Fingerprint, RandomState> = ids.drain(..).collect();
                 many.insert(id);
                 *self = EventIds::Many(many);
             }
@@ -83,7 +81,7 @@ impl EventIds {
 /// Whose latest event has which id, among the keys of one batch, as the fold goes on.
 #[derive(Debug, Default)]
 pub struct LatestIds<'a> {
-    owners: HashMap<Fingerprint, &'a str>,
+    owners: HashMap<Fingerprint, &'a str, RandomState>,
 }
 
 impl<'a> LatestIds<'a> {

@@ -13,7 +13,7 @@ use crate::domain::record::{Headers, Record};
 use crate::projector::decisions::StoredDecision;
 use crate::projector::decode::{Decoded, Decoder, Event};
 use crate::projector::event_ids::{Fingerprint, LatestIds};
-use crate::projector::plan::{Counters, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
+use crate::projector::plan::{ByKey, Counters, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
 use crate::views::{Effect, LedgerRow, Origin, View};
 
 /// What was loaded of the events parked behind a key.
@@ -61,10 +61,10 @@ pub struct Fold<'a, V: View> {
 }
 
 impl<'a, V: View> Fold<'a, V> {
-    /// Starts with the entries of every key that the batch touches.
+    /// Starts; the entries of every key that the batch touches are added next.
     pub fn new(decoder: Decoder<'a, V>, limits: FoldLimits) -> Self {
         let plan = Plan {
-            keys: BTreeMap::new(),
+            keys: ByKey::default(),
             ledger: Vec::new(),
             details: Vec::new(),
             drained: Vec::new(),
@@ -75,6 +75,12 @@ impl<'a, V: View> Fold<'a, V> {
             settled: Vec::new(),
         };
         Fold { decoder, limits, latest_ids: LatestIds::default(), plan }
+    }
+
+    /// Makes room for so many keys and records.
+    pub fn reserve(&mut self, keys: usize, records: usize) {
+        self.plan.keys.reserve(keys);
+        self.plan.ledger.reserve(records);
     }
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
@@ -199,7 +205,6 @@ impl<'a, V: View> Fold<'a, V> {
         let work = self.work(key);
         work.partition = Some(record.partition);
         let id = Fingerprint::of(&event.parsed.event_id);
-        let work = self.work(key);
         let decision = work.decide(sequence, &event.parsed.event_id, id);
         let is_next = matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true });
         let taken_by = match work.parked.get(&sequence) {
@@ -372,7 +377,7 @@ impl<'a, V: View> Fold<'a, V> {
     ///
     /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
     fn drain(&mut self, key: &'a str, partition: i32) {
-        loop {
+        while self.work(key).has_next() {
             match self.take_decision(key) {
                 Some(true) => continue,
                 Some(false) => return,

@@ -4,12 +4,17 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use foldhash::fast::RandomState;
+
 use crate::domain::decision::{Decision, Known, decide};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
 use crate::projector::decisions::{Settled, StoredDecision};
 use crate::projector::event_ids::{EventIds, Fingerprint};
 use crate::views::{LedgerRow, Origin, View};
+
+/// By key. Several looks per event: the standard hasher would cost more than the rest of a look.
+pub type ByKey<'a, T> = HashMap<&'a str, T, RandomState>;
 
 /// What is known of a key between batches.
 #[derive(Debug, Default)]
@@ -187,7 +192,7 @@ pub struct Parked<'a> {
 #[derive(Debug)]
 pub struct Plan<'a, V: View> {
     /// Keys touched.
-    pub keys: BTreeMap<&'a str, Work<'a, V::State>>,
+    pub keys: ByKey<'a, Work<'a, V::State>>,
     /// New ledger rows.
     pub ledger: Vec<LedgerRow<'a>>,
     /// New rows of the view's further tables.
@@ -207,15 +212,25 @@ pub struct Plan<'a, V: View> {
 }
 
 impl<'a, V: View> Plan<'a, V> {
+    /// Keys touched, in order: rows are written in the same order by everybody, so nobody waits in a circle.
+    pub fn in_order(&self) -> Vec<(&'a str, &Work<'a, V::State>)> {
+        let mut keys: Vec<_> = self.keys.iter().map(|(key, work)| (*key, work)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys
+    }
+
     /// Events parked by this plan that stay parked, to be stored.
-    pub fn new_parked(&self) -> impl Iterator<Item = NewParked<'_>> {
-        self.keys.iter().flat_map(|(key, work)| {
+    pub fn new_parked(&self) -> Vec<NewParked<'_>> {
+        let parked = self.keys.iter().flat_map(|(key, work)| {
             let fresh = work.parked.iter().filter(|(_, parked)| !parked.stored);
             fresh.filter_map(move |(sequence, parked)| {
                 let record = parked.record?;
                 Some(NewParked { key, sequence: *sequence, event_id: Cow::Borrowed(&parked.event_id), record })
             })
-        })
+        });
+        let mut parked: Vec<_> = parked.collect();
+        parked.sort_unstable_by_key(|parked| (parked.key, parked.sequence));
+        parked
     }
 }
 

@@ -241,6 +241,7 @@ impl Stored {
         }
         let fresh: Vec<_> = plan
             .new_parked()
+            .iter()
             .map(|row| {
                 let origin = Origin { partition: row.record.partition, offset: row.record.offset };
                 let payload = row.record.payload.unwrap().to_vec();

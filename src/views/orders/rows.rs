@@ -98,7 +98,19 @@ async fn copy_orders(statements: &Statements, client: &Client, orders: &[Changed
         return Ok(());
     }
     let types = [
-        Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::NUMERIC, Type::NUMERIC, Type::INT4, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT_ARRAY,
+        Type::TEXT,
+        Type::INT8,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::NUMERIC,
+        Type::NUMERIC,
+        Type::INT4,
+        Type::TIMESTAMPTZ,
+        Type::TEXT,
+        Type::TEXT_ARRAY,
     ];
     let mut rows = pin!(copy(client, &statements.copy_orders, &types).await?);
     for ChangedKey { key, last_sequence, last_event_id, state, .. } in orders {
@@ -126,7 +138,17 @@ async fn copy_items(statements: &Statements, client: &Client, lines: &[OrderLine
     if lines.is_empty() {
         return Ok(());
     }
-    let types = [Type::TEXT, Type::INT4, Type::TEXT, Type::TEXT, Type::NUMERIC, Type::NUMERIC, Type::NUMERIC, Type::NUMERIC, Type::NUMERIC];
+    let types = [
+        Type::TEXT,
+        Type::INT4,
+        Type::TEXT,
+        Type::TEXT,
+        Type::NUMERIC,
+        Type::NUMERIC,
+        Type::NUMERIC,
+        Type::NUMERIC,
+        Type::NUMERIC,
+    ];
     let mut rows = pin!(copy(client, &statements.copy_items, &types).await?);
     for OrderLine { order_id, line: Line { line_no, item, net, gross } } in lines {
         let (id, rate) = (&item.item_id, &item.tax_rate);
@@ -141,7 +163,17 @@ async fn copy_ledger(statements: &Statements, client: &Client, ledger: &[LedgerR
     if ledger.is_empty() {
         return Ok(());
     }
-    let types = [Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::INT4, Type::INT8, Type::TEXT, Type::JSONB];
+    let types = [
+        Type::TEXT,
+        Type::INT8,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TIMESTAMPTZ,
+        Type::INT4,
+        Type::INT8,
+        Type::TEXT,
+        Type::JSONB,
+    ];
     let mut rows = pin!(copy(client, &statements.copy_ledger, &types).await?);
     for LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } in ledger {
         let row: [&(dyn ToSql + Sync); 9] = [
