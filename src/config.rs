@@ -59,6 +59,8 @@ pub struct KafkaSettings {
     pub session_timeout_ms: u64,
     /// Milliseconds the broker may wait for more records.
     pub fetch_wait_max_ms: u64,
+    /// Bytes a broker waits for before it answers a fetch.
+    pub fetch_min_bytes: usize,
     /// Bytes fetched ahead, over all partitions.
     pub queue_bytes: usize,
     /// Bytes of one answer of a broker at most: no batch and no record may be larger.
@@ -167,6 +169,8 @@ pub struct ProjectorSettings {
     pub max_batch_events: usize,
     /// Payload bytes in one transaction at most.
     pub max_batch_bytes: usize,
+    /// Milliseconds from one transaction of a lane to its next while little waits.
+    pub min_commit_interval_ms: u64,
     /// Bytes of hot state in memory, over all lanes.
     pub cache_bytes: usize,
     /// Parked events behind one key's gap at most.

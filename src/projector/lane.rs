@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
@@ -142,6 +143,8 @@ impl<V: View> Lane<V> {
 
     /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
     pub async fn run(mut self, mailbox: Arc<Mailbox>, stop: CancellationToken) {
+        let interval = Duration::from_millis(self.context.settings.min_commit_interval_ms);
+        let mut not_before = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -152,7 +155,8 @@ impl<V: View> Lane<V> {
                         drop(done);
                     }
                 }
-                batch = mailbox.take() => {
+                batch = mailbox.take(not_before) => {
+                    not_before = Instant::now() + interval;
                     crash::point("batch.taken");
                     // Stopped only after the coordinator's patience is over: then the transaction is abandoned with
                     // its connection.

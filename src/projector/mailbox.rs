@@ -6,9 +6,19 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use crate::domain::record::RecordBatch;
 use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue, Wake};
+
+/// So many records are not worth waiting for more of.
+const ENOUGH: usize = 500;
+
+enum Taken {
+    Nothing,
+    TooFew,
+    Batch(RecordBatch),
+}
 
 /// The next batch of a lane, bounded in records and bytes.
 pub struct Mailbox {
@@ -25,16 +35,30 @@ impl Mailbox {
         Mailbox { next: Mutex::default(), room: Condvar::new(), filled: Notify::new(), max_events, max_bytes }
     }
 
-    /// Takes all there is, waiting for the first record.
-    pub async fn take(&self) -> RecordBatch {
+    /// Takes all there is, waiting for the first record, and until `not_before` for more unless there are [`ENOUGH`].
+    pub async fn take(&self, not_before: Instant) -> RecordBatch {
         loop {
             let filled = self.filled.notified();
-            let batch = std::mem::take(&mut *self.next.lock().unwrap_or_else(PoisonError::into_inner));
-            if !batch.is_empty() {
-                self.room.notify_one();
-                return batch;
+            let is_due = Instant::now() >= not_before;
+            match self.take_now(is_due) {
+                Taken::Batch(batch) => {
+                    self.room.notify_one();
+                    return batch;
+                }
+                // Whichever comes first; both lead to another look.
+                Taken::TooFew if !is_due => drop(tokio::time::timeout_at(not_before, filled).await),
+                Taken::TooFew | Taken::Nothing => filled.await,
             }
-            filled.await;
+        }
+    }
+
+    fn take_now(&self, is_due: bool) -> Taken {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_enough = next.len() >= ENOUGH.min(self.max_events) || next.size() >= self.max_bytes;
+        match next.is_empty() {
+            true => Taken::Nothing,
+            false if is_due || is_enough => Taken::Batch(std::mem::take(&mut *next)),
+            false => Taken::TooFew,
         }
     }
 
@@ -142,6 +166,31 @@ impl LaneReader {
 mod tests {
     use super::*;
     use crate::domain::record::{Headers, Record};
+
+    fn filled(mailbox: &Mailbox, count: i64) {
+        for offset in 0..count {
+            let (key, payload, headers) = (None, None, Headers::default());
+            let record = Record { partition: 0, offset, timestamp_ms: None, key, payload, headers };
+            mailbox.fill(|batch, _| {
+                batch.push(1, record, |_| {});
+                1
+            });
+        }
+    }
+
+    #[test]
+    fn few_records_wait_until_they_are_due_and_enough_do_not() {
+        let mailbox = Mailbox::new(10_000, 1_000_000);
+        assert!(matches!(mailbox.take_now(true), Taken::Nothing));
+        filled(&mailbox, 499);
+        assert!(matches!(mailbox.take_now(false), Taken::TooFew));
+        assert!(matches!(mailbox.take_now(true), Taken::Batch(batch) if batch.len() == 499));
+        filled(&mailbox, 500);
+        assert!(matches!(mailbox.take_now(false), Taken::Batch(batch) if batch.len() == 500));
+        let small = Mailbox::new(3, 1_000_000);
+        filled(&small, 3);
+        assert!(matches!(small.take_now(false), Taken::Batch(_)), "a full one does not wait");
+    }
 
     #[test]
     fn a_batch_never_holds_more_than_its_bound() {

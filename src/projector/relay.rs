@@ -20,14 +20,18 @@ const PAGE: i64 = 100;
 /// How often the outbox is looked at without being woken.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Publishes until `stop`; a last round is made then.
-pub async fn run(context: Arc<ViewContext>, mut publisher: Publisher, stop: CancellationToken) {
+/// Publishes until `stop`; a last round is made then. The producer is open only while there is something to publish.
+pub async fn run(context: Arc<ViewContext>, stop: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut client: Option<Connection> = None;
+    let mut publisher: Option<Publisher> = None;
     loop {
         let last_round = stop.is_cancelled();
-        let wait = match publish_all(&context, &publisher, &mut client).await {
-            Ok(()) => {
+        let wait = match publish_all(&context, &mut publisher, &mut client).await {
+            Ok(published) => {
+                if !published {
+                    publisher = None;
+                }
                 if backoff.failures() > 0 {
                     tracing::info!(view = context.source.view, topic = context.dlq_topic, "dead letters flow again");
                 }
@@ -37,11 +41,7 @@ pub async fn run(context: Arc<ViewContext>, mut publisher: Publisher, stop: Canc
             }
             Err(error) => {
                 client = None;
-                if publisher.is_dead()
-                    && let Ok(other) = Publisher::open(&context.kafka)
-                {
-                    publisher = other;
-                }
+                publisher = publisher.filter(|publisher| !publisher.is_dead());
                 context.status.dead_letters_wait(Some(error.to_string()));
                 if backoff.failures() == 0 {
                     let topic = &context.dlq_topic;
@@ -61,11 +61,13 @@ pub async fn run(context: Arc<ViewContext>, mut publisher: Publisher, stop: Canc
     }
 }
 
+/// Whether there was anything to publish.
 async fn publish_all(
     context: &ViewContext,
-    publisher: &Publisher,
+    publisher: &mut Option<Publisher>,
     client: &mut Option<Connection>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
+    let mut published = false;
     loop {
         let client = match client {
             Some(client) if !client.is_closed() => client,
@@ -77,6 +79,11 @@ async fn publish_all(
         let full = letters.len() as i64 == PAGE;
         let mut refused = None;
         if !letters.is_empty() {
+            published = true;
+            let publisher = match publisher {
+                Some(publisher) => publisher,
+                None => publisher.insert(Publisher::open(&context.kafka)?),
+            };
             let sent = join_all(letters.iter().map(|letter| publish(context, publisher, letter))).await;
             crash::point("relay.published");
             // Those that were delivered are not published again because another one was not.
@@ -91,7 +98,7 @@ async fn publish_all(
             return Err(error.into());
         }
         if !full {
-            return Ok(());
+            return Ok(published);
         }
     }
 }

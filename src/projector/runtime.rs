@@ -15,7 +15,6 @@ use crate::config::{Config, ViewSettings};
 use crate::failure::Backoff;
 use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
-use crate::platforms::kafka::producer::Publisher;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
@@ -104,16 +103,13 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         parked_total: AtomicI64::new(0),
         skipped: std::sync::Mutex::default(),
     });
-    let publisher = Publisher::open(&config.kafka).context("cannot open the dead-letter producer")?;
     let parked = Arc::clone(&context);
     let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
     let projecting = CancellationToken::new();
     let projector = tokio::spawn(project(view, Arc::clone(&context), parts.group.clone(), projecting.clone()));
     // Dead letters of the last batches are published, too.
-    let tasks = vec![
-        observe(parts, &source, &status, on_parked, &stop),
-        tokio::spawn(relay::run(context, publisher, stop.clone())),
-    ];
+    let tasks =
+        vec![observe(parts, &source, &status, on_parked, &stop), tokio::spawn(relay::run(context, stop.clone()))];
     let stages = [Stage { stop: projecting, tasks: vec![projector] }, Stage { stop, tasks }];
     Ok(RunningView { status, stages })
 }

@@ -118,7 +118,10 @@ impl GroupMember {
             // Without it a rotten batch that is not compressed is read as if nothing had happened.
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
+            .set("fetch.min.bytes", settings.fetch_min_bytes.to_string())
             .set("fetch.error.backoff.ms", "100")
+            // How long fetching rests after the queue was full: a second unless said otherwise.
+            .set("fetch.queue.backoff.ms", "2")
             // Partitions that are added to the topic are noticed within that time.
             .set("topic.metadata.refresh.interval.ms", "5000")
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())
