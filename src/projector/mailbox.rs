@@ -35,7 +35,7 @@ impl Mailbox {
         Mailbox { next: Mutex::default(), room: Condvar::new(), filled: Notify::new(), max_events, max_bytes }
     }
 
-    /// Takes all there is, waiting for the first record, and until `not_before` for more unless there are [`ENOUGH`].
+    /// Takes all there is, waiting for the first record, and until `not_before` for more unless 500 are there.
     pub async fn take(&self, not_before: Instant) -> RecordBatch {
         loop {
             let filled = self.filled.notified();
