@@ -79,6 +79,7 @@ pub async fn serve(
         pool,
         database: config.database.clone(),
         settings: config.http.clone(),
+        history: config.projector.history,
         serve_reads: only != Only::Projector,
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
         desks,

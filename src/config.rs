@@ -159,6 +159,19 @@ pub enum GapPolicy {
     Skip,
 }
 
+/// What is kept of each consumed event beside its effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum History {
+    /// A row of the ledger with the event's payload.
+    #[default]
+    Payload,
+    /// A row of the ledger without it.
+    Compact,
+    /// Nothing. An event id that comes again under a later number is then recognised only if it is the key's latest.
+    Off,
+}
+
 /// `[projector]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +190,8 @@ pub struct ProjectorSettings {
     pub max_parked_per_key: usize,
     /// Parked events in all at most.
     pub max_parked_total: usize,
+    /// What is kept of each event.
+    pub history: History,
     /// What is done about proven gaps.
     pub gap_policy: GapPolicy,
     /// Bytes of a record's value at most.

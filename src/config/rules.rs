@@ -72,6 +72,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "projector.cache_bytes" => Integer(0, 64 * GIB),
         "projector.max_parked_per_key" => Integer(1, 1_000_000),
         "projector.max_parked_total" => Integer(1, 1_000_000_000),
+        "projector.history" => Text("payload, compact or off", |text| matches!(text, "payload" | "compact" | "off")),
         "projector.gap_policy" => Text("hold, notify or skip", |text| matches!(text, "hold" | "notify" | "skip")),
         "projector.max_record_bytes" => Integer(1, 100 * MIB),
         "projector.first_sequence" => Integer(0, 1),

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use futures_util::future::{join, join3, join5};
 
+use crate::config::History;
 use crate::crash;
 use crate::failure::Failure;
 use crate::projector::context::ViewContext;
@@ -17,7 +18,7 @@ use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow, Pa
 use crate::store::progress::{Advance, AdvanceColumns};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, pool};
-use crate::views::{ChangedKey, Origin, View, WriteSet, Written};
+use crate::views::{ChangedKey, LedgerRow, Origin, View, WriteSet, Written};
 
 /// A writer connection with its prepared statements.
 pub struct Session<V: View> {
@@ -125,7 +126,8 @@ impl<V: View> Session<V> {
         let fail = |error| classify(error, V::EVENT_ID_CONSTRAINT);
         let columns = AdvanceColumns::of(advances);
         let keys = plan.in_order();
-        let set = write_set(plan, &keys);
+        let ledger = if context.settings.history == History::Off { &[] } else { plan.ledger.as_slice() };
+        let set = write_set(plan, &keys, ledger);
         let begin = self.client.batch_execute("begin");
         let fence = columns.run(&self.client, &self.control.advance, &context.source);
         let rows = V::write(&self.statements, &self.client, &set);
@@ -184,7 +186,11 @@ async fn unless<E>(skip: bool, work: impl Future<Output = Result<u64, E>>) -> Re
 
 type InWork<'p, 'a, V> = (&'a str, &'p Work<'a, <V as View>::State>);
 
-fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>]) -> WriteSet<'p, 'a, V> {
+fn write_set<'p, 'a, V: View>(
+    plan: &'p Plan<'a, V>,
+    keys: &[InWork<'p, 'a, V>],
+    ledger: &'p [LedgerRow<'a>],
+) -> WriteSet<'p, 'a, V> {
     let changed = keys
         .iter()
         .filter(|(_, work)| work.changed)
@@ -196,7 +202,7 @@ fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>])
             state: &work.entry.state,
         })
         .collect();
-    WriteSet { changed, ledger: &plan.ledger, details: &plan.details }
+    WriteSet { changed, ledger, details: &plan.details }
 }
 
 fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {
@@ -252,7 +258,10 @@ pub async fn reload<'a, V: View>(
         if let Some(loaded) = stored.remove(*key) {
             entry.last_sequence = loaded.last_sequence;
             entry.last_event_id = Some(loaded.last_event_id.into());
-            entry.event_ids = EventIds::of(&loaded.event_ids);
+            entry.event_ids = match (context.settings.history, &entry.last_event_id) {
+                (History::Off, Some(latest)) => EventIds::of(std::slice::from_ref(latest)),
+                _ => EventIds::of(&loaded.event_ids),
+            };
             entry.state = loaded.state;
             entry.stored = true;
         }

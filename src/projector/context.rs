@@ -55,6 +55,7 @@ impl ViewContext {
     pub fn fold_limits(&self) -> FoldLimits {
         let parked = self.parked_total.load(std::sync::atomic::Ordering::Relaxed);
         FoldLimits {
+            history: self.settings.history,
             record: crate::codec::Limits {
                 max_record_bytes: self.settings.max_record_bytes,
                 first_sequence: self.settings.first_sequence,

@@ -38,10 +38,10 @@ impl Default for EventIds {
 
 impl EventIds {
     /// The set of `event_ids`.
-    pub fn of(event_ids: &[String]) -> Self {
+    pub fn of(event_ids: &[impl AsRef<str>]) -> Self {
         let mut set = EventIds::Few(Vec::with_capacity(event_ids.len().min(SMALL)));
         for event_id in event_ids {
-            set.insert(Fingerprint::of(event_id));
+            set.insert(Fingerprint::of(event_id.as_ref()));
         }
         set
     }

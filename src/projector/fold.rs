@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::codec::{Limits, Refused};
+use crate::config::History;
 use crate::domain::decision::Decision;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
@@ -46,6 +47,8 @@ const MAX_REFUSED: usize = 1_000;
 pub struct FoldLimits {
     /// Bounds of one record.
     pub record: Limits,
+    /// What is kept of each event.
+    pub history: History,
     /// Most events parked behind one key.
     pub max_parked_per_key: i32,
     /// How many more events may be parked in total.
@@ -310,7 +313,7 @@ impl<'a, V: View> Fold<'a, V> {
         self.latest_ids.move_on(key, work.entry.last_event_id.as_deref(), id);
         work.entry.last_sequence = sequence;
         work.entry.last_event_id = Some((&*parsed.event_id).into());
-        work.entry.event_ids.insert(id);
+        work.entry.remember(id, self.limits.history);
         work.changed = true;
         plan.ledger.push(LedgerRow {
             key,
@@ -320,7 +323,7 @@ impl<'a, V: View> Fold<'a, V> {
             occurred_at: parsed.occurred_at,
             origin: Origin { partition: record.partition, offset: record.offset },
             effect,
-            payload,
+            payload: (self.limits.history == History::Payload).then_some(payload),
         });
         Ok(outcome)
     }

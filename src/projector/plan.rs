@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::RandomState;
 
+use crate::config::History;
 use crate::domain::decision::{Decision, Known, decide};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
@@ -31,6 +32,16 @@ pub struct KeyEntry<S> {
     pub state: S,
     /// Set while something ahead is missing.
     pub held: Option<Held>,
+}
+
+impl<S> KeyEntry<S> {
+    /// The key has consumed the event `id`. Without history nobody could tell the earlier ones after a reload.
+    pub fn remember(&mut self, id: Fingerprint, history: History) {
+        if history == History::Off {
+            self.event_ids = EventIds::default();
+        }
+        self.event_ids.insert(id);
+    }
 }
 
 /// Why and for what a key waits. It waits for `last_sequence + 1`.

@@ -79,8 +79,8 @@ pub struct LedgerRow<'a> {
     pub origin: Origin,
     /// What it did.
     pub effect: Effect,
-    /// The payload as JSON: as consumed, or for Avro as [`avro::Event::json`] writes it.
-    pub payload: Cow<'a, str>,
+    /// The payload as JSON: as consumed, or for Avro as [`avro::Event::json`] writes it; none in a compact history.
+    pub payload: Option<Cow<'a, str>>,
 }
 
 /// The final state of a key that a batch changed.
@@ -103,7 +103,7 @@ pub struct ChangedKey<'a, S> {
 pub struct WriteSet<'p, 'a, V: View> {
     /// Keys with their final state, one row version each however many events they had.
     pub changed: Vec<ChangedKey<'p, V::State>>,
-    /// Ledger rows.
+    /// Ledger rows; none if no history is kept.
     pub ledger: &'p [LedgerRow<'a>],
     /// Rows of the view's further tables.
     pub details: &'p [V::Detail<'a>],

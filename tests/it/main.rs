@@ -3,6 +3,7 @@
 
 // What happens when parts die.
 mod crash;
+mod history;
 mod log_identity;
 mod outage;
 mod ownership;

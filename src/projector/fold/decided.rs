@@ -43,6 +43,7 @@ impl<'a, V: View> Fold<'a, V> {
         let event_id = format!("skipped:{key}:{to}");
         let id = Fingerprint::of(&event_id);
         let view = self.decoder.view;
+        let history = self.limits.history;
         let work = self.work(key);
         if work.entry.last_event_id.is_none() {
             // Nothing has happened yet, and the clock of the decision is not the order's: the beginning of time.
@@ -50,7 +51,7 @@ impl<'a, V: View> Fold<'a, V> {
         }
         let before = work.entry.last_event_id.replace(event_id.as_str().into());
         work.entry.last_sequence = to;
-        work.entry.event_ids.insert(id);
+        work.entry.remember(id, history);
         work.changed = true;
         self.latest_ids.move_on(key, before.as_deref(), id);
         let payload = serde_json::json!({
@@ -64,7 +65,7 @@ impl<'a, V: View> Fold<'a, V> {
             occurred_at: decision.decided_at,
             origin: NOWHERE,
             effect: Effect::Skipped,
-            payload: Cow::Owned(payload.to_string()),
+            payload: Some(Cow::Owned(payload.to_string())),
         });
     }
 

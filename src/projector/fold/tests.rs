@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::schemas::Schemas;
+use crate::config::History;
 use crate::domain::decimal::Decimal;
 use crate::projector::decisions::{Substitute, Verdict};
 use crate::projector::decode::{Overrules, keys_of};
@@ -16,6 +17,7 @@ use crate::views::orders::Orders;
 use crate::views::orders::project::OrderState;
 
 const LIMITS: FoldLimits = FoldLimits {
+    history: History::Payload,
     record: Limits { max_record_bytes: 10_000, first_sequence: 1 },
     max_parked_per_key: 1_000,
     parked_budget: 1_000_000,

@@ -17,6 +17,7 @@ use crate::api::Api;
 use crate::api::parameters::{self, Parameters};
 use crate::api::problem::{self, Code, Problem, ProblemBody};
 use crate::api::routes::{Policy, RouteSpec, ViewApi};
+use crate::config::History;
 
 const VIEW: &str = "orders";
 /// Clients may keep an answer, but ask each time whether it is still right.
@@ -39,6 +40,14 @@ static ORDER_HELD: Code = Code {
                 refused (`deadLetterId`), an operator can skip or replace it: `held.href` says how.",
 };
 
+static HISTORY_OFF: Code = Code {
+    name: "history_off",
+    status: StatusCode::NOT_FOUND,
+    title: "The view keeps no history",
+    meaning: "The service runs with `projector.history = \"off\"`: it keeps what events did, not the events.",
+    next_step: "Read the topic, or have the operators keep a history; it begins with the events applied from then on.",
+};
+
 /// What this view brings to the API.
 pub fn configure() -> ViewApi {
     let get = |path, handler| RouteSpec::new(Method::GET, path, Policy::Reader, handler);
@@ -49,7 +58,7 @@ pub fn configure() -> ViewApi {
             get("/orders/{orderId}", || web::route().to(get_order)),
             get("/orders/{orderId}/events", || web::route().to(list_events)),
         ],
-        problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD],
+        problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD, &HISTORY_OFF],
         openapi: Document::openapi,
         sequences: queries::sequences,
     }
@@ -237,7 +246,7 @@ struct EventsParameters {
             ("Cache-Control" = String, description = "`private, no-cache`"),
         )),
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 404, description = "`order_not_found`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "`order_not_found`, or `history_off`: none is kept", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
 async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let order_id = order_id(&request)?;
@@ -246,6 +255,9 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(0);
     let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
     parameters.finish()?;
+    if api.state.history == History::Off {
+        return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (projector.history = off)"));
+    }
     let limit = page_size.unwrap_or(settings.default_page_size);
     let read = queries::events(&api.state.pool, &order_id, after, limit).await?.ok_or_else(not_found)?;
     let path = format!("/orders/{}/events", parameters::encode(&order_id));

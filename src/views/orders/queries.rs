@@ -158,7 +158,7 @@ fn held_of(order_id: &str, row: &Row) -> Result<Option<Held>, ReadError> {
     }))
 }
 
-/// Reads [`COLUMNS`], which begin at `first`: looking a column up by its name costs as much as reading it.
+/// Reads `COLUMNS`, which begin at `first`: looking a column up by its name costs as much as reading it.
 fn summary_of(row: &Row, first: usize) -> Result<OrderSummary, ReadError> {
     Ok(OrderSummary {
         order_id: row.try_get(first)?,
@@ -177,8 +177,11 @@ fn summary_of(row: &Row, first: usize) -> Result<OrderSummary, ReadError> {
 }
 
 fn raw_json(row: &Row, column: &str) -> Result<Box<RawValue>, ReadError> {
-    let text: String = row.try_get(column)?;
-    Ok(RawValue::from_string(text).expect("Postgres prints json and jsonb as JSON"))
+    Ok(raw(row.try_get(column)?))
+}
+
+fn raw(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).expect("Postgres prints json and jsonb as JSON")
 }
 
 /// Reads up to `limit` events of an order after `after`; `None` for an unknown order.
@@ -202,7 +205,7 @@ pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> 
                 partition: row.try_get("partition")?,
                 offset: row.try_get("offset")?,
                 effect: row.try_get("effect")?,
-                payload: raw_json(row, "payload")?,
+                payload: row.try_get::<_, Option<String>>("payload")?.map(raw),
             });
         }
         let more = events.len() > limit as usize;

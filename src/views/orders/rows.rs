@@ -185,7 +185,7 @@ async fn copy_ledger(statements: &Statements, client: &Client, ledger: &[LedgerR
             &origin.partition,
             &origin.offset,
             &effect.as_str(),
-            &JsonText(payload),
+            &payload.as_deref().map(JsonText),
         ];
         rows.as_mut().write(&row).await?;
     }

@@ -142,9 +142,9 @@ pub struct OrderEvent {
     /// put in the place of a refused record) or `skipped` (by an operator; the payload says from where to where and why).
     #[schema(example = "applied")]
     pub effect: String,
-    /// The event as it was read.
-    #[schema(value_type = serde_json::Value)]
-    pub payload: Box<RawValue>,
+    /// The event as it was read; null if the view keeps a compact history (`projector.history`).
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub payload: Option<Box<RawValue>>,
 }
 
 /// A page of orders.

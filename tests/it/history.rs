@@ -1,0 +1,63 @@
+//! What is kept of each event: `projector.history`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::orders::{TestEvent, item_added, life, oracle, status_changed, stored};
+use crate::support::world::World;
+
+const HISTORY: &str = "STREAMVIEW_PROJECTOR__HISTORY";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compact_history_has_every_event_without_its_payload() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[(HISTORY, "compact")]).await;
+    let events = life("o-1", 5);
+    world.publish(events.iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 5).await;
+    assert_eq!(stored(&world).await, oracle(&events));
+    let page = instance.json("/orders/o-1/events").await;
+    let items = page["items"].as_array().unwrap();
+    assert_eq!(items.len(), 5);
+    for (item, event) in items.iter().zip(&events) {
+        assert_eq!((&item["eventId"], &item["effect"]), (&event.event_id().into(), &"applied".into()));
+        assert_eq!(item["payload"], Value::Null);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_history_the_rows_are_the_same_and_only_the_latest_id_is_recognised() {
+    let world = World::new(2).await;
+    let first = world.start_with(&[(HISTORY, "off")]).await;
+    let lives = ["o-1", "o-2"].map(|order| life(order, 4));
+    world.publish(lives.iter().flatten().map(TestEvent::record)).await;
+    let items = first.order_at("o-1", 4).await["itemCount"].as_i64().unwrap();
+    first.order_at("o-2", 4).await;
+    assert_eq!(stored(&world).await, without_ledger(oracle(&lives.concat())));
+    assert_eq!(first.refusal("/orders/o-1/events", 404).await["code"], "history_off");
+
+    // An id from before the latest, then the latest one again: o-1 is in the cache, o-2 is loaded by another process.
+    let goes_on = |order: &str, events: &[TestEvent]| {
+        let earlier = item_added(order, 5).with("eventId", events[1].event_id().into());
+        let latest = status_changed(order, 6, "Closed");
+        let repeated = status_changed(order, 7, "Lost").with("eventId", latest.event_id().into());
+        [earlier, latest, repeated].map(|event| event.record())
+    };
+    world.publish(goes_on("o-1", &lives[0])).await;
+    let cached = first.order_at("o-1", 7).await;
+    drop(first);
+    let second = world.start_with(&[(HISTORY, "off")]).await;
+    world.publish(goes_on("o-2", &lives[1])).await;
+    let loaded = second.order_at("o-2", 7).await;
+    for order in [&cached, &loaded] {
+        assert_eq!((&order["itemCount"], &order["status"]), (&(items + 1).into(), &"Closed".into()), "{order}");
+    }
+    assert_eq!(world.conservation().await, [14, 12, 2, 0, 0, 0, 0]);
+    assert_eq!(world.number("select count(*) from order_events_view").await, 0);
+}
+
+fn without_ledger(orders: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let kept = |text: String| text.lines().filter(|line| !line.starts_with("  ledger")).collect::<Vec<_>>().join("\n");
+    orders.into_iter().map(|(order, text)| (order, kept(text))).collect()
+}
