@@ -163,8 +163,7 @@ pub trait View: Send + Sync + Sized + 'static {
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Self::Event<'a>>, Poison>;
 
     /// Reads an Avro event, of which the engine has taken the fields named in [`View::AVRO`]. Pure.
-    fn parse_avro<'a>(&self, head: &Head<'a>, event: avro::Event<'a>) -> Result<Parsed<'a, Self::Event<'a>>, Poison> {
-        let _ = (head, event);
+    fn parse_avro<'a>(&self, _: &Head<'a>, _: avro::Event<'a>) -> Result<Parsed<'a, Self::Event<'a>>, Poison> {
         Err(Poison::new(Reason::UnsupportedSchema, format!("view {} reads no Avro", Self::NAME)))
     }
 
@@ -195,7 +194,7 @@ pub trait View: Send + Sync + Sized + 'static {
         keys: &[&str],
     ) -> impl Future<Output = Result<Vec<Loaded<Self::State>>, DbError>> + Send;
 
-    /// Writes a batch inside the caller's transaction. Statements are sent in one go and counted afterwards.
+    /// Writes a batch inside the caller's transaction. Statements are under way together and counted afterwards.
     fn write(
         statements: &Self::Statements,
         client: &Connection,
