@@ -14,8 +14,9 @@ use crate::domain::record::{Headers, Record};
 use crate::projector::decisions::StoredDecision;
 use crate::projector::decode::{Decoded, Decoder, Event};
 use crate::projector::event_ids::{Fingerprint, LatestIds};
-use crate::projector::plan::{ByKey, Counters, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
+use crate::projector::plan::{ByKey, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
 use crate::views::{Effect, LedgerRow, Origin, View};
+use outcome::{Outcome, refused_as};
 
 /// What was loaded of the events parked behind a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -486,39 +487,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 }
 
-/// What becomes of a record that was next and was refused.
-fn refused_as(poison: &Poison) -> Outcome {
-    match poison.reason {
-        Reason::EventIdReused => Outcome::Conflict,
-        _ => Outcome::DeadLettered,
-    }
-}
-
-/// Which of the six a record became.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    Applied,
-    Duplicate,
-    Late,
-    Conflict,
-    Parked,
-    DeadLettered,
-    Blocked(String),
-}
-
-impl Outcome {
-    fn counter<'c>(&self, counters: &'c mut Counters) -> &'c mut i64 {
-        match self {
-            Outcome::Applied => &mut counters.applied,
-            Outcome::Duplicate => &mut counters.duplicate,
-            Outcome::Late => &mut counters.late,
-            Outcome::Conflict => &mut counters.conflict,
-            Outcome::Parked => &mut counters.parked,
-            Outcome::DeadLettered | Outcome::Blocked(_) => &mut counters.dead_lettered,
-        }
-    }
-}
-
 mod decided;
+mod outcome;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::domain::decimal::Decimal;
 use crate::projector::decisions::{Substitute, Verdict};
 use crate::projector::decode::{Overrules, keys_of};
 use crate::projector::event_ids::EventIds;
-use crate::projector::plan::Held;
+use crate::projector::plan::{Counters, Held};
 use crate::views::orders::Orders;
 use crate::views::orders::project::OrderState;
 
