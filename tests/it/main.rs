@@ -5,6 +5,7 @@
 mod crash;
 mod history;
 mod log_identity;
+mod metrics;
 mod outage;
 mod ownership;
 mod shutdown;
