@@ -84,7 +84,14 @@ struct FilterArgs {
 impl FilterArgs {
     fn filter(self) -> HeldFilter {
         let FilterArgs { with_reason, with_key, older_than, newer_than, proven } = self;
-        HeldFilter { reasons: with_reason, key: with_key, older_than, newer_than, proven: proven.then_some(true) }
+        HeldFilter {
+            reasons: with_reason,
+            key: with_key,
+            older_than,
+            newer_than,
+            proven: proven.then_some(true),
+            nothing_refused: false,
+        }
     }
 }
 

@@ -33,7 +33,12 @@ pub async fn skip_proven_gaps(desk: Desk, status: Arc<ViewStatus>, stop: Cancell
 
 /// Whether anything was decided.
 async fn skip(desk: &Desk) -> Result<bool, DeskError> {
-    let filter = HeldFilter { reasons: vec!["gap".to_owned()], proven: Some(true), ..HeldFilter::default() };
+    let filter = HeldFilter {
+        reasons: vec!["gap".to_owned()],
+        proven: Some(true),
+        nothing_refused: true,
+        ..HeldFilter::default()
+    };
     let why = Why {
         reason: "the missing events are not in the log (projector.gap_policy = skip)".to_owned(),
         actor: "gap_policy".to_owned(),

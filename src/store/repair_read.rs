@@ -113,6 +113,7 @@ pub async fn held(
                 &key,
                 &limit,
                 &filter.proven,
+                &filter.nothing_refused,
             ],
         )
         .await?;

@@ -233,12 +233,19 @@ async fn by_policy_a_proven_gap_is_skipped_with_a_trace_and_poison_is_not() {
     let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__GAP_POLICY", "skip")]).await;
     let mut broken = item_added("o-2", 2).record();
     broken.payload = Some(b"{ broken".to_vec());
+    // Of o-3 number 2 is not in the log, and number 3 was refused: skipping what is missing would skip that, too.
+    let mut behind = item_added("o-3", 3).record();
+    behind.payload = Some(b"{ broken".to_vec());
+    world.publish([created("o-3").record(), behind, item_added("o-3", 4).record()]).await;
+    world.until_consumed(3).await;
     world.publish([created("o-1").record(), item_added("o-1", 4).record()]).await;
     world.publish([created("o-2").record(), broken, item_added("o-2", 3).record()]).await;
     let order = instance.order_at("o-1", 4).await;
     assert!(order["held"].is_null(), "{order}");
+    assert_eq!(world.number("select count(*) from held_keys where key = 'o-3' and proven_at is not null").await, 1);
     let decision = world.row("select actor, key, sequence, sequence_to from event_decisions").await;
     assert_eq!((decision.get(0), decision.get(1)), ("gap_policy", "o-1"));
     assert_eq!((decision.get::<_, i64>(2), decision.get::<_, i64>(3)), (2, 3));
     assert_eq!(instance.order_at("o-2", 1).await["held"]["reason"], "poison");
+    assert_eq!(instance.order_at("o-3", 1).await["held"]["reason"], "gap");
 }

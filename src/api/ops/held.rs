@@ -66,6 +66,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         older_than: parameters.age("olderThan"),
         newer_than: parameters.age("newerThan"),
         proven: parameters.switch("proven"),
+        nothing_refused: false,
     };
     let mut filters = vec![("view", desk.as_ref().ok().map(|desk| desk.view.to_owned())), ("key", filter.key.clone())];
     filters.extend(each("reason", &filter.reasons));
@@ -157,6 +158,7 @@ pub async fn skip_by_filter(
             older_than: inner.age("olderThan"),
             newer_than: inner.age("newerThan"),
             proven: inner.switch("proven"),
+            nothing_refused: false,
         };
         body.adopt(inner);
     }

@@ -13,5 +13,6 @@ where h.view = $1
   and ($5::bigint is null or h.since > now() - make_interval(secs => $5))
   and ($6::timestamptz is null or (h.since, h.key) > ($6, $7::text))
   and ($9::boolean is null or (h.proven_at is not null) = $9)
+  and (not $10::boolean or h.refused = '{}')
 order by h.since, h.key
 limit $8
