@@ -51,7 +51,7 @@ impl<V: View> Lane<V> {
         let mut keys = keys_of(&batch);
         let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
         keys.extend(&to_heal);
-        let mut entries: ByKey<'_, KeyEntry<V::State>> = ByKey::default();
+        let mut entries: ByKey<'_, Box<KeyEntry<V::State>>> = ByKey::default();
         entries.reserve(keys.len());
         let mut missing = Vec::new();
         for key in keys {

@@ -11,7 +11,7 @@ use crate::projector::plan::KeyEntry;
 const OVERHEAD: usize = 128;
 
 struct Cached<S> {
-    entry: KeyEntry<S>,
+    entry: Box<KeyEntry<S>>,
     partition: i32,
     generation: u64,
     bytes: usize,
@@ -33,7 +33,7 @@ impl<S> KeyCache<S> {
     }
 
     /// Takes the entry out; a batch that fails simply does not put it back.
-    pub fn take(&mut self, key: &str, owned: &BTreeMap<i32, Owned>) -> Option<KeyEntry<S>> {
+    pub fn take(&mut self, key: &str, owned: &BTreeMap<i32, Owned>) -> Option<Box<KeyEntry<S>>> {
         let cached = self.entries.pop(key)?;
         self.bytes -= cached.bytes;
         let current = owned.get(&cached.partition).is_some_and(|owned| owned.generation == cached.generation);
@@ -41,9 +41,10 @@ impl<S> KeyCache<S> {
     }
 
     /// Puts an entry in, as of a commit.
-    pub fn put(&mut self, key: &str, entry: KeyEntry<S>, partition: i32, generation: u64) {
+    pub fn put(&mut self, key: &str, entry: Box<KeyEntry<S>>, partition: i32, generation: u64) {
         let bytes = OVERHEAD
             + size_of::<Cached<S>>()
+            + size_of::<KeyEntry<S>>()
             + key.len()
             + entry.last_event_id.as_deref().map_or(0, str::len)
             + entry.event_ids.bytes()
@@ -83,7 +84,7 @@ mod tests {
     fn stays_below_its_limit_and_drops_the_oldest() {
         let mut cache: KeyCache<()> = KeyCache::new(10_000, |()| 0);
         for n in 0..1000 {
-            cache.put(&n.to_string(), KeyEntry::default(), 0, 1);
+            cache.put(&n.to_string(), Box::default(), 0, 1);
             assert!(cache.bytes() <= 10_000);
         }
         assert!(cache.take("0", &owned(1)).is_none());
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn an_entry_of_an_earlier_assignment_does_not_count() {
         let mut cache: KeyCache<()> = KeyCache::new(10_000, |()| 0);
-        cache.put("a", KeyEntry::default(), 0, 1);
+        cache.put("a", Box::default(), 0, 1);
         assert!(cache.take("a", &owned(2)).is_none());
         assert_eq!(cache.bytes(), 0);
     }

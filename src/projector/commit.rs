@@ -231,7 +231,7 @@ pub struct Loading<'c, V: View> {
 pub async fn reload<'a, V: View>(
     loading: &Loading<'_, V>,
     missing: &[&'a str],
-    entries: &mut ByKey<'a, KeyEntry<V::State>>,
+    entries: &mut ByKey<'a, Box<KeyEntry<V::State>>>,
 ) -> Result<DecisionsByKey, Failure> {
     if missing.is_empty() {
         return Ok(DecisionsByKey::new());
@@ -266,7 +266,7 @@ pub async fn reload<'a, V: View>(
             entry.stored = true;
         }
         entry.held = held.remove(*key);
-        entries.insert(key, entry);
+        entries.insert(key, Box::new(entry));
     }
     decided.map_err(fail)
 }
@@ -278,7 +278,7 @@ impl<V: View> Loading<'_, V> {
         &self,
         batch: &[Decoded<'a, V>],
         heal: &[(&'a str, i32)],
-        entries: &ByKey<'a, KeyEntry<V::State>>,
+        entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
         decisions: &DecisionsByKey,
         drain_limit: usize,
     ) -> Result<LoadedParked<'a>, Failure> {
@@ -326,7 +326,7 @@ impl<V: View> Loading<'_, V> {
     async fn in_need<'a>(
         &self,
         heal: &[(&'a str, i32)],
-        entries: &ByKey<'a, KeyEntry<V::State>>,
+        entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
     ) -> Result<Vec<&'a str>, Failure> {
         let keys: Vec<&'a str> = heal.iter().map(|(key, _)| *key).collect();
         if keys.is_empty() {
@@ -347,7 +347,7 @@ impl<V: View> Loading<'_, V> {
     }
 
     /// How many events per key may be loaded so that all of them fit into a few batches' memory.
-    fn drain_limit<'e>(&self, entries: impl Iterator<Item = &'e KeyEntry<V::State>>) -> usize
+    fn drain_limit<'e>(&self, entries: impl Iterator<Item = &'e Box<KeyEntry<V::State>>>) -> usize
     where
         V::State: 'e,
     {

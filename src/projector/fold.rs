@@ -92,7 +92,7 @@ impl<'a, V: View> Fold<'a, V> {
     pub fn add_key(
         &mut self,
         key: &'a str,
-        mut entry: KeyEntry<V::State>,
+        mut entry: Box<KeyEntry<V::State>>,
         (parked, loaded): (&'a [StoredParked], ParkedLoad),
         decisions: &'a [StoredDecision],
     ) {

@@ -162,8 +162,8 @@ pub struct Tally {
 /// A key in work: its entry, what is parked behind it, and what the batch did to it.
 #[derive(Debug)]
 pub struct Work<'a, S> {
-    /// The entry, changed in place.
-    pub entry: KeyEntry<S>,
+    /// The entry, changed in place. Boxed: it moves between cache, batch and plan.
+    pub entry: Box<KeyEntry<S>>,
     /// What was decided about numbers ahead.
     pub decisions: Vec<&'a StoredDecision>,
     /// A decision was folded with, or refused.

@@ -2,6 +2,7 @@
 
 pub mod blocked;
 pub mod control;
+pub mod copy;
 pub mod dead_letters;
 pub mod migrate;
 pub mod observation;

@@ -225,7 +225,7 @@ impl Stored {
             let rows = &parked[key];
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
             let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
-            fold.add_key(key, self.entry(key), (rows, loaded), decided);
+            fold.add_key(key, Box::new(self.entry(key)), (rows, loaded), decided);
         }
         for record in decoded {
             fold.take(record);

@@ -1,13 +1,11 @@
 //! The orders view's rows: loads and writes them in sets. Decides nothing.
 
-use std::pin::pin;
-
 use futures_util::future::try_join4;
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::domain::decimal::Decimal;
+use crate::store::copy::CopyRows;
 use crate::store::types::{JsonText, Micros};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
@@ -97,103 +95,67 @@ async fn copy_orders(statements: &Statements, client: &Client, orders: &[Changed
     if orders.is_empty() {
         return Ok(());
     }
-    let types = [
-        Type::TEXT,
-        Type::INT8,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::NUMERIC,
-        Type::NUMERIC,
-        Type::INT4,
-        Type::TIMESTAMPTZ,
-        Type::TEXT,
-        Type::TEXT_ARRAY,
-    ];
-    let mut rows = pin!(copy(client, &statements.copy_orders, &types).await?);
+    let mut rows = CopyRows::start(client, &statements.copy_orders, 13).await?;
     for ChangedKey { key, last_sequence, last_event_id, state, .. } in orders {
-        let row: [&(dyn ToSql + Sync); 13] = [
-            key,
-            last_sequence,
-            last_event_id,
-            last_event_id,
-            &state.customer_id,
-            &state.status,
-            &state.currency,
-            &state.total_net,
-            &state.total_gross,
-            &state.item_count,
-            &state.updated_at.map(Micros),
-            &state.tax_basis.as_str(),
-            &state.anomalies.names(),
-        ];
-        rows.as_mut().write(&row).await?;
+        rows.row()
+            .await?
+            .put(*key)
+            .put(*last_sequence)
+            .put(*last_event_id)
+            .put(*last_event_id)
+            .put(state.customer_id.as_deref())
+            .put(state.status.as_deref())
+            .put(state.currency.as_deref())
+            .put(state.total_net)
+            .put(state.total_gross)
+            .put(state.item_count)
+            .put(state.updated_at.map(Micros))
+            .put(state.tax_basis.as_str())
+            .put(state.anomalies.names().as_slice());
     }
-    rows.finish().await.map(drop)
+    rows.finish().await
 }
 
 async fn copy_items(statements: &Statements, client: &Client, lines: &[OrderLine<'_>]) -> Result<(), Error> {
     if lines.is_empty() {
         return Ok(());
     }
-    let types = [
-        Type::TEXT,
-        Type::INT4,
-        Type::TEXT,
-        Type::TEXT,
-        Type::NUMERIC,
-        Type::NUMERIC,
-        Type::NUMERIC,
-        Type::NUMERIC,
-        Type::NUMERIC,
-    ];
-    let mut rows = pin!(copy(client, &statements.copy_items, &types).await?);
+    let mut rows = CopyRows::start(client, &statements.copy_items, 9).await?;
     for OrderLine { order_id, line: Line { line_no, item, net, gross } } in lines {
-        let (id, rate) = (&item.item_id, &item.tax_rate);
-        let row: [&(dyn ToSql + Sync); 9] =
-            [order_id, line_no, id, &item.sku, &item.qty, &item.price, rate, net, gross];
-        rows.as_mut().write(&row).await?;
+        rows.row()
+            .await?
+            .put(*order_id)
+            .put(*line_no)
+            .put(&*item.item_id)
+            .put(&*item.sku)
+            .put(item.qty)
+            .put(item.price)
+            .put(item.tax_rate)
+            .put(*net)
+            .put(*gross);
     }
-    rows.finish().await.map(drop)
+    rows.finish().await
 }
 
 async fn copy_ledger(statements: &Statements, client: &Client, ledger: &[LedgerRow<'_>]) -> Result<(), Error> {
     if ledger.is_empty() {
         return Ok(());
     }
-    let types = [
-        Type::TEXT,
-        Type::INT8,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TIMESTAMPTZ,
-        Type::INT4,
-        Type::INT8,
-        Type::TEXT,
-        Type::JSONB,
-    ];
-    let mut rows = pin!(copy(client, &statements.copy_ledger, &types).await?);
+    let mut rows = CopyRows::start(client, &statements.copy_ledger, 9).await?;
     for LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } in ledger {
-        let row: [&(dyn ToSql + Sync); 9] = [
-            key,
-            sequence,
-            event_id,
-            event_type,
-            &Micros(*occurred_at),
-            &origin.partition,
-            &origin.offset,
-            &effect.as_str(),
-            &payload.as_deref().map(JsonText),
-        ];
-        rows.as_mut().write(&row).await?;
+        rows.row()
+            .await?
+            .put(*key)
+            .put(*sequence)
+            .put(&**event_id)
+            .put(&**event_type)
+            .put(Micros(*occurred_at))
+            .put(origin.partition)
+            .put(origin.offset)
+            .put(effect.as_str())
+            .put(payload.as_deref().map(JsonText));
     }
-    rows.finish().await.map(drop)
-}
-
-async fn copy(client: &Client, statement: &Statement, types: &[Type]) -> Result<BinaryCopyInWriter, Error> {
-    Ok(BinaryCopyInWriter::new(client.copy_in(statement).await?, types))
+    rows.finish().await
 }
 
 /// Of `event_ids`, those that are some order's latest, with that order.
