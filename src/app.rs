@@ -53,11 +53,7 @@ pub async fn serve(
     };
     let mut running: Vec<RunningView> = Vec::new();
     for ((registration, settings), build) in views.into_iter().zip(builds) {
-        let group = if registration.name == "orders" {
-            config.kafka.group_id.clone()
-        } else {
-            format!("{}-{}", config.kafka.group_id, registration.name)
-        };
+        let group = group_of(&config, registration.name);
         let parts = Parts {
             config: Arc::clone(&config),
             settings,
@@ -113,6 +109,14 @@ pub async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The consumer group of a view.
+pub fn group_of(config: &Config, view: &str) -> String {
+    match view {
+        "orders" => config.kafka.group_id.clone(),
+        other => format!("{}-{other}", config.kafka.group_id),
+    }
 }
 
 fn skip_proven_gaps(desks: &[Desk], views: &[RunningView], stop: &CancellationToken) {

@@ -5,7 +5,7 @@
 //! sleeps until somebody sends SIGCONT, as one does on a frozen machine.
 
 /// Every point, in the order of a record's way.
-pub const POINTS: [&str; 18] = [
+pub const POINTS: [&str; 21] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -24,6 +24,9 @@ pub const POINTS: [&str; 18] = [
     "relay.marked",
     "revoke.closed",
     "shutdown.begun",
+    "load.stripped",
+    "load.written",
+    "load.dressed",
 ];
 
 /// Dies or stops here if this was asked for.

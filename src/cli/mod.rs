@@ -3,6 +3,7 @@
 mod desk;
 pub mod dlq;
 pub mod held;
+pub mod load;
 pub mod playground;
 pub mod schemas;
 pub mod seed;
@@ -67,6 +68,7 @@ enum Command {
     ///
     /// Migrations only go forward and are safe to run twice and from several processes at once.
     Migrate,
+    Load(load::LoadArgs),
     /// Try everything with nothing installed but Postgres' binaries
     Playground(playground::PlaygroundArgs),
     Seed(seed::SeedArgs),
@@ -157,6 +159,10 @@ fn run(command: Command, config: Config) -> Result<()> {
                     applied => println!("applied: {}", applied.join(", ")),
                 }
                 Ok(())
+            }
+            Command::Load(arguments) => {
+                telemetry::init_logs(&config.log)?;
+                load::run(arguments, &config).await
             }
             Command::Playground(arguments) => playground::run(arguments, &config).await,
             Command::Schemas(arguments) => schemas::run(arguments, &config).await,

@@ -57,7 +57,7 @@ impl<V: View> Lane<V> {
         for key in keys {
             let cached = self.cache.take(key, &self.owned);
             // A key to heal is one that somebody else may have moved: it is loaded afresh.
-            match cached.filter(|_| !to_heal.contains(key)) {
+            match cached.filter(|_| self.is_bulk() || !to_heal.contains(key)) {
                 Some(entry) => drop(entries.insert(key, entry)),
                 None => missing.push(key),
             }
@@ -94,7 +94,7 @@ impl<V: View> Lane<V> {
 
         let advances = self.advances(job, &plan);
         if advances.is_empty() {
-            return Ok(Done::default());
+            return Ok(if self.is_bulk() { self.remember(plan, &advances, 0.0) } else { Done::default() });
         }
         crash::point("batch.folded");
         let started = Instant::now();
@@ -212,12 +212,14 @@ impl<V: View> Lane<V> {
                 unfinished.push((key.to_owned(), partition));
             }
             // Keys with decisions ahead are loaded with them each time.
-            if let Some(owned) = self.owned.get(&partition).filter(|_| work.decisions.is_empty()) {
+            let is_kept = work.decisions.is_empty() || self.is_bulk();
+            if let Some(owned) = self.owned.get(&partition).filter(|_| is_kept) {
                 let mut entry = work.entry;
                 entry.stored = work.base_sequence.is_some() || work.changed;
                 self.cache.put(key, entry, partition, owned.generation);
             }
         }
+        self.tell_bytes();
         let now = Timestamp::now();
         for advance in advances {
             if let Some(owned) = self.owned.get_mut(&advance.partition) {

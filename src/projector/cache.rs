@@ -60,6 +60,11 @@ impl<S> KeyCache<S> {
         }
     }
 
+    /// All entries, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &KeyEntry<S>)> {
+        self.entries.iter().map(|(key, cached)| (&**key, &*cached.entry))
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.entries.clear();

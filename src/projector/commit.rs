@@ -110,6 +110,26 @@ impl<V: View> Session<V> {
         Ok(())
     }
 
+    /// Writes the keys that a bulk load has kept in memory, if the partitions are still ours.
+    pub async fn write_keys(
+        &mut self,
+        context: &ViewContext,
+        changed: Vec<ChangedKey<'_, V::State>>,
+        advances: &[Advance],
+    ) -> Result<(), Failure> {
+        let fail = |error| classify(error, None);
+        let set: WriteSet<'_, '_, V> = WriteSet { changed, ledger: &[], details: &[] };
+        // As many rows as there are, in one transaction: no time is too long for it.
+        self.client.batch_execute("begin; set local statement_timeout = 0").await.map_err(fail)?;
+        let columns = AdvanceColumns::of(advances);
+        let moved = columns.run(&self.client, &self.control.advance, &context.source).await.map_err(fail)?;
+        if moved.len() != advances.len() {
+            return Err(Failure::Fenced(advances.iter().map(|advance| advance.partition).collect()));
+        }
+        V::write(&self.statements, &self.client, &set).await.map_err(fail)?;
+        self.client.batch_execute("commit").await.map_err(fail)
+    }
+
     /// Where the lowest parked event of `key` was read.
     pub async fn lowest_parked(&self, context: &ViewContext, key: &str) -> Result<Option<Origin>, Failure> {
         let rows = self.control.load_parked(&self.client, &context.source, &[key], 1).await;
@@ -127,7 +147,10 @@ impl<V: View> Session<V> {
         let columns = AdvanceColumns::of(advances);
         let keys = plan.in_order();
         let ledger = if context.settings.history == History::Off { &[] } else { plan.ledger.as_slice() };
-        let set = write_set(plan, &keys, ledger);
+        let mut set = write_set(plan, &keys, ledger);
+        if context.bulk.is_some() {
+            set.changed.clear(); // written when all is read
+        }
         let begin = self.client.batch_execute("begin");
         let fence = columns.run(&self.client, &self.control.advance, &context.source);
         let rows = V::write(&self.statements, &self.client, &set);
@@ -233,11 +256,21 @@ pub async fn reload<'a, V: View>(
     missing: &[&'a str],
     entries: &mut ByKey<'a, Box<KeyEntry<V::State>>>,
 ) -> Result<DecisionsByKey, Failure> {
+    let fail = |error| classify(error, None);
+    let (session, context) = (loading.session, loading.context);
+    let new = || KeyEntry { last_sequence: context.settings.first_sequence - 1, ..KeyEntry::default() };
+    if context.bulk.is_some() {
+        // What is not in memory is nowhere.
+        entries.extend(missing.iter().map(|key| (*key, Box::new(new()))));
+        let keys: Vec<&str> = entries.keys().copied().collect();
+        return match session.has_decisions {
+            Some(false) => Ok(DecisionsByKey::new()),
+            _ => session.control.load_decisions(&session.client, &context.source, &keys).await.map_err(fail),
+        };
+    }
     if missing.is_empty() {
         return Ok(DecisionsByKey::new());
     }
-    let fail = |error| classify(error, None);
-    let (session, context) = (loading.session, loading.context);
     let decided = async {
         match session.has_decisions {
             Some(false) => Ok(DecisionsByKey::new()),
@@ -254,7 +287,7 @@ pub async fn reload<'a, V: View>(
         stored.map_err(fail)?.into_iter().map(|loaded| (loaded.key.clone(), loaded)).collect();
     let mut held = held.map_err(fail)?;
     for key in missing {
-        let mut entry = KeyEntry { last_sequence: context.settings.first_sequence - 1, ..KeyEntry::default() };
+        let mut entry = new();
         if let Some(loaded) = stored.remove(*key) {
             entry.last_sequence = loaded.last_sequence;
             entry.last_event_id = Some(loaded.last_event_id.into());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
+use crate::projector::bulk::Bulk;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
@@ -46,6 +47,8 @@ pub struct ViewContext {
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.
     pub parked_total: AtomicI64,
+    /// Set while the build is filled in bulk.
+    pub bulk: Option<Bulk>,
     /// What operators have skipped. It changes only together with the fence, so each takeover reads it anew.
     pub skipped: Mutex<SkippedRanges>,
 }

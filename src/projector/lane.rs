@@ -3,7 +3,7 @@
 //! Here live ownership, retries and what to do about each failure; what a batch means is in [`super::fold`], how it
 //! is written in [`super::commit`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::domain::record::RecordBatch;
 use crate::failure::{Backoff, Failure};
 use crate::platforms::kafka::consumer::Command;
 use crate::projector::attempt::no_session;
+use crate::projector::bulk::load_failed;
 use crate::projector::cache::KeyCache;
 use crate::projector::commit::Session;
 use crate::projector::context::ViewContext;
@@ -115,6 +116,10 @@ pub struct Lane<V: View> {
     commands: UnboundedReceiver<LaneCommand>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
+    /// Partitions that a bulk load was ever given.
+    opened: BTreeSet<i32>,
+    /// Bytes of its keys as it last told them.
+    pub told_bytes: usize,
     /// The last attempt failed for want of a schema.
     waits_for_registry: bool,
 }
@@ -127,7 +132,10 @@ impl<V: View> Lane<V> {
         commands: UnboundedReceiver<LaneCommand>,
         events: UnboundedSender<LaneEvent>,
     ) -> Self {
-        let cache_bytes = context.settings.cache_bytes / context.settings.lanes.max(1);
+        let cache_bytes = match context.bulk {
+            Some(_) => usize::MAX,
+            None => context.settings.cache_bytes / context.settings.lanes.max(1),
+        };
         Lane {
             view,
             context,
@@ -137,6 +145,8 @@ impl<V: View> Lane<V> {
             commands,
             events,
             acknowledgements: None,
+            opened: BTreeSet::new(),
+            told_bytes: 0,
             waits_for_registry: false,
         }
     }
@@ -145,6 +155,7 @@ impl<V: View> Lane<V> {
     pub async fn run(mut self, mailbox: Arc<Mailbox>, stop: CancellationToken) {
         let interval = Duration::from_millis(self.context.settings.min_commit_interval_ms);
         let mut not_before = Instant::now();
+        let context = Arc::clone(&self.context);
         loop {
             tokio::select! {
                 biased;
@@ -155,6 +166,7 @@ impl<V: View> Lane<V> {
                         drop(done);
                     }
                 }
+                () = Self::all_read(context.bulk.as_ref()) => return self.write_keys().await,
                 batch = mailbox.take(not_before) => {
                     not_before = Instant::now() + interval;
                     crash::point("batch.taken");
@@ -173,6 +185,13 @@ impl<V: View> Lane<V> {
     /// Obeys a command; keys to heal are given back, they need a transaction.
     fn obey(&mut self, command: LaneCommand) -> Option<Healing> {
         match command {
+            LaneCommand::Open { partition, owned, .. } if self.is_bulk() => {
+                if !self.opened.insert(partition) {
+                    self.halt(load_failed(format!("partition {partition} was taken from this process for a moment")));
+                } else {
+                    self.owned.insert(partition, owned);
+                }
+            }
             LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
                 self.session.iter_mut().for_each(Session::forget_decisions);
@@ -243,6 +262,11 @@ impl<V: View> Lane<V> {
                         self.context.resume_from(&ViewState::WaitingForKafka);
                         return;
                     }
+                }
+                Err(failure)
+                    if self.is_bulk() && !matches!(failure, Failure::FirstOnly(_) | Failure::RegistryAway(_)) =>
+                {
+                    return self.halt(load_failed(format!("{failure:?}")));
                 }
                 Err(failure) => {
                     if !self.recover(failure, job, &mut backoff, stop).await {
@@ -411,12 +435,16 @@ impl<V: View> Lane<V> {
     }
 
     fn let_go(&mut self, partition: i32, pause: Pause) {
+        if self.is_bulk() {
+            return self.halt(load_failed(format!("partition {partition}: {}", pause.detail)));
+        }
         if let Some(owned) = self.owned.remove(&partition) {
             self.tell(LaneEvent::LetGo { partition, generation: owned.generation, pause });
         }
     }
 
-    fn halt(&mut self, halt: Halt) {
+    /// Ends all work of this lane, and tells why.
+    pub fn halt(&mut self, halt: Halt) {
         self.owned.clear();
         self.tell(LaneEvent::Halted(halt));
     }
@@ -442,6 +470,9 @@ impl<V: View> Lane<V> {
     pub async fn ensure_session(&mut self) -> Result<(), Failure> {
         if self.session.as_ref().is_some_and(Session::is_usable) {
             return Ok(());
+        }
+        if self.is_bulk() && self.session.is_some() {
+            return Err(Failure::Retry("the connection to Postgres was lost".to_owned()));
         }
         self.session = None;
         self.cache.clear();

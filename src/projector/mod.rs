@@ -3,8 +3,10 @@
 //! [`coordinator`] owns the group membership, has partitions taken over ([`takeover`]) and gives them to [`lane`]s; a
 //! lane takes batches from its [`mailbox`], and each [`attempt`] decodes, [`fold`]s (pure) and [`commit`]s. [`guard`]
 //! watches the log's identity, [`keeper`] looks after held keys, [`relay`] publishes dead letters, [`observer`] measures lag.
+//! [`load`] fills an empty build in bulk, by lanes that keep all keys in memory ([`bulk`]).
 
 pub mod attempt;
+pub mod bulk;
 pub mod cache;
 pub mod commit;
 pub mod compaction;
@@ -18,6 +20,7 @@ pub mod fold;
 pub mod guard;
 pub mod keeper;
 pub mod lane;
+pub mod load;
 pub mod mailbox;
 pub mod observer;
 pub mod plan;

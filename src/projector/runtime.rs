@@ -15,6 +15,7 @@ use crate::config::{Config, ViewSettings};
 use crate::failure::Backoff;
 use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
+use crate::projector::bulk::Bulk;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
@@ -45,6 +46,13 @@ pub struct Parts {
     pub build: i32,
     /// Consumer group.
     pub group: String,
+}
+
+impl Parts {
+    /// The view's log and build.
+    pub fn source(&self, view: &'static str) -> Source {
+        Source { view, build: self.build, topic: self.settings.topic.clone() }
+    }
 }
 
 /// A started view.
@@ -78,20 +86,36 @@ impl RunningView {
 
 /// Observes the view without projecting it.
 pub fn start_observing<V: View>(parts: &Parts) -> RunningView {
-    let (source, status, stop) = base::<V>(parts, ViewState::NotProjecting);
-    let tasks = vec![observe(parts, &source, &status, Box::new(|_| {}), &stop)];
+    let (status, stop) = (base::<V>(parts, ViewState::NotProjecting), CancellationToken::new());
+    let tasks = vec![observe(parts, parts.source(V::NAME), &status, Box::new(|_| {}), &stop)];
     RunningView { status, stages: [Stage::default(), Stage { stop, tasks }] }
 }
 
 /// Projects and observes the view.
 pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
-    let (source, status, stop) = base::<V>(parts, ViewState::Starting);
-    let config = &parts.config;
-    let context = Arc::new(ViewContext {
+    let (context, stop) = (context::<V>(parts, None)?, CancellationToken::new());
+    let status = Arc::clone(&context.status);
+    let parked = Arc::clone(&context);
+    let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
+    let projecting = CancellationToken::new();
+    let projector = tokio::spawn(project(view, Arc::clone(&context), parts.group.clone(), projecting.clone()));
+    // Dead letters of the last batches are published, too.
+    let tasks = vec![
+        observe(parts, context.source.clone(), &status, on_parked, &stop),
+        tokio::spawn(relay::run(context, stop.clone())),
+    ];
+    let stages = [Stage { stop: projecting, tasks: vec![projector] }, Stage { stop, tasks }];
+    Ok(RunningView { status, stages })
+}
+
+/// What all parts of a view share, before any of them runs.
+pub fn context<V: View>(parts: &Parts, bulk: Option<Bulk>) -> Result<Arc<ViewContext>> {
+    let (source, status, config) = (parts.source(V::NAME), base::<V>(parts, ViewState::Starting), &parts.config);
+    Ok(Arc::new(ViewContext {
         source: source.clone(),
         dlq_topic: parts.settings.dlq_topic.clone(),
         owner: format!("{}-{}", config.kafka.client_id, std::process::id()),
-        status: Arc::clone(&status),
+        status,
         metrics: Arc::clone(&parts.metrics),
         kafka: config.kafka.clone(),
         database: config.database.clone(),
@@ -101,36 +125,26 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
         schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
+        bulk,
         skipped: std::sync::Mutex::default(),
-    });
-    let parked = Arc::clone(&context);
-    let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
-    let projecting = CancellationToken::new();
-    let projector = tokio::spawn(project(view, Arc::clone(&context), parts.group.clone(), projecting.clone()));
-    // Dead letters of the last batches are published, too.
-    let tasks =
-        vec![observe(parts, &source, &status, on_parked, &stop), tokio::spawn(relay::run(context, stop.clone()))];
-    let stages = [Stage { stop: projecting, tasks: vec![projector] }, Stage { stop, tasks }];
-    Ok(RunningView { status, stages })
+    }))
 }
 
-fn base<V: View>(parts: &Parts, state: ViewState) -> (Source, Arc<ViewStatus>, CancellationToken) {
+fn base<V: View>(parts: &Parts, state: ViewState) -> Arc<ViewStatus> {
     let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
     parts.metrics.prepare_view(V::NAME, V::EVENT_TYPES, &reasons);
-    let source = Source { view: V::NAME, build: parts.build, topic: parts.settings.topic.clone() };
-    let status = ViewStatus::new(V::NAME, parts.build, &source.topic, &parts.group, state);
-    (source, Arc::new(status), CancellationToken::new())
+    Arc::new(ViewStatus::new(V::NAME, parts.build, &parts.settings.topic, &parts.group, state))
 }
 
 fn observe(
     parts: &Parts,
-    source: &Source,
+    source: Source,
     status: &Arc<ViewStatus>,
     on_parked: Box<dyn Fn(i64) + Send + Sync>,
     stop: &CancellationToken,
 ) -> JoinHandle<()> {
     let observer = Observer {
-        source: source.clone(),
+        source,
         status: Arc::clone(status),
         metrics: Arc::clone(&parts.metrics),
         pool: parts.pool.clone(),
@@ -141,7 +155,7 @@ fn observe(
 }
 
 /// Joins the group as soon as the topic is there, and works until `stop`.
-async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, stop: CancellationToken) {
+pub async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, stop: CancellationToken) {
     let view = Arc::new(view);
     let joined = tokio::select! {
         () = stop.cancelled() => return,
@@ -183,7 +197,10 @@ async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, sto
         Rejoin { group, partitions, events: group_sender },
         problem_sender.clone(),
     );
-    tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
+    // A load takes decisions along as it meets them, and heals nothing that others have changed.
+    if context.bulk.is_none() {
+        tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
+    }
     let inbox = Inbox { group: group_events, lanes: lane_events, problems };
     coordinator.run(inbox, takeovers, stop).await;
     lanes_stop.cancel();

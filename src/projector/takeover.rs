@@ -140,6 +140,14 @@ async fn try_acquire(
     context.compaction.confirm(context).await?;
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    if context.bulk.is_none()
+        && let Some(since) = progress::loading_since(&client, &context.source).await.map_err(fail)?
+    {
+        return Err(Failure::Retry(format!(
+            "build {} is being loaded in bulk since {since}; if no `streamview load` runs any more, run it again or with --discard",
+            context.source.build
+        )));
+    }
     let mut acquired = Vec::new();
     for partition in partitions {
         if !wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(partition) {

@@ -1,6 +1,7 @@
 //! Postgres: connections, migrations, control tables, and what its error codes mean.
 
 pub mod blocked;
+pub mod build;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;

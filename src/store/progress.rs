@@ -49,6 +49,12 @@ pub async fn active_build(client: &Connection, view: &str) -> Result<Option<i32>
     row.map(|row| row.try_get(0)).transpose()
 }
 
+/// Since when the build is being loaded in bulk, if it is.
+pub async fn loading_since(client: &Connection, source: &Source) -> Result<Option<String>, DbError> {
+    let row = client.query_opt(include_str!("sql/loading_since.sql"), &[&source.view, &source.build]).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
 /// Becomes the owner of a partition; `start` is used if there is no progress yet.
 pub async fn acquire(
     client: &Connection,

@@ -133,6 +133,16 @@ pub enum Written {
     Stale,
 }
 
+/// How the tables of an empty build are filled in bulk: without indexes, which are built when the rows are there. Scripts
+/// run by the owner of the tables, with the build's schema in the search path.
+#[derive(Debug, Clone, Copy)]
+pub struct BulkScripts {
+    /// Empties the tables and takes off what slows writing down; may run twice.
+    pub strip: &'static str,
+    /// Puts it on again: scripts that can run side by side.
+    pub dress: &'static [&'static str],
+}
+
 /// A materialised view: a pure fold per key, and the tables that hold its result.
 pub trait View: Send + Sync + Sized + 'static {
     /// A parsed event, borrowing from its record.
@@ -150,6 +160,9 @@ pub trait View: Send + Sync + Sized + 'static {
     const EVENT_TYPES: &'static [&'static str];
     /// Constraint whose violation means that an event id is the latest of another key, if the view has one.
     const EVENT_ID_CONSTRAINT: Option<&'static str>;
+
+    /// How its tables are filled in bulk, if they can be.
+    const BULK: Option<BulkScripts> = None;
 
     /// What the view wants of Avro records; by default nothing, and Avro is refused.
     const AVRO: avro::Shape = avro::Shape::NONE;

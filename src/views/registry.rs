@@ -1,5 +1,6 @@
 //! The registered views.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -7,11 +8,15 @@ use anyhow::Result;
 use crate::api::routes::ViewApi;
 use crate::config::Config;
 use crate::domain::decimal::Decimal;
+use crate::projector::load::{self, Loaded};
 use crate::projector::runtime::{self, Parts, RunningView};
 use crate::repair::check::Checker;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
 use crate::views::orders::Orders;
+
+/// A result to come.
+pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// A view as the process knows it.
 #[derive(Clone, Copy)]
@@ -22,6 +27,10 @@ pub struct Registration {
     pub start: fn(&Parts) -> Result<RunningView>,
     /// Observes it only.
     pub observe: fn(&Parts) -> RunningView,
+    /// Fills an empty build in bulk, within so many bytes of memory for its keys.
+    pub load: fn(Parts, usize) -> Pending<Loaded>,
+    /// Empties a build whose load was cut short.
+    pub discard_load: fn(Parts) -> Pending<()>,
     /// Makes what reads single records as the view's projector would.
     pub checker: fn(&Config, &Arc<Metrics>) -> Result<Checker>,
     /// Its REST API, if it has one.
@@ -47,6 +56,10 @@ impl Registration {
             name: V::NAME,
             start: |parts| runtime::start(V::from_config(&parts.config)?, parts),
             observe: runtime::start_observing::<V>,
+            load: |parts, memory| {
+                Box::pin(async move { load::load(V::from_config(&parts.config)?, parts, memory).await })
+            },
+            discard_load: |parts| Box::pin(load::discard::<V>(parts)),
             checker: |config, metrics| Checker::new(V::from_config(config)?, config, metrics),
             api,
         }

@@ -28,9 +28,11 @@ async fn every_sql_file_prepares_against_the_migrated_schema() {
     sql_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     assert!(files.len() > 20, "the files were not found: {files:?}");
     for file in files {
-        let statement = std::fs::read_to_string(&file).unwrap();
-        if let Err(error) = client.prepare(&statement).await {
-            panic!("{}: {error}", file.display());
+        let script = std::fs::read_to_string(&file).unwrap();
+        for statement in script.split_inclusive(";\n") {
+            if let Err(error) = client.prepare(statement).await {
+                panic!("{}: {error}: {statement}", file.display());
+            }
         }
     }
 }

@@ -1,0 +1,1 @@
+update view_builds set loading_since = now() where view = $1 and build = $2
