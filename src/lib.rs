@@ -8,6 +8,7 @@ pub mod config;
 pub mod crash;
 pub mod domain;
 pub mod failure;
+pub mod memory;
 pub mod platforms;
 pub mod projector;
 pub mod registry;

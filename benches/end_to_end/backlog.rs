@@ -110,7 +110,7 @@ async fn watch(client: &Client, service: &mut Service, events: i64) -> Result<Ve
 }
 
 /// Fails unless the views are what the oracle says.
-async fn check(client: &Client, expected: &Expected) -> Result<()> {
+pub async fn check(client: &Client, expected: &Expected) -> Result<()> {
     let sql = "select (select count(*) from orders_view), (select count(*) from order_items_view), \
                (select coalesce(sum(applied), 0)::bigint from projection_progress), \
                (select coalesce(sum(last_event_sequence), 0)::bigint from orders_view), \
@@ -133,7 +133,8 @@ async fn check(client: &Client, expected: &Expected) -> Result<()> {
     Ok(())
 }
 
-async fn wal_position(client: &Client) -> Result<i64> {
+/// Bytes of WAL written so far.
+pub async fn wal_position(client: &Client) -> Result<i64> {
     let row = client.query_one("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint", &[]).await?;
     Ok(row.try_get(0)?)
 }

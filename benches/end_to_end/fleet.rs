@@ -83,6 +83,13 @@ impl Fleet {
         Ok(())
     }
 
+    /// Starts `streamview load`, which ends by itself.
+    pub fn load(&self, database: &str, topic: &str, group: &str) -> Result<Child> {
+        let mut command = service_command(&self.settings(database, topic, group, 0));
+        command.args(["load", "--memory", "4096"]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().context("starting streamview load")
+    }
+
     /// Starts `streamview serve`; ready when HTTP answers (it may still be joining its group).
     pub fn serve(&self, database: &str, topic: &str, group: &str) -> Result<Service> {
         let port = free_port()?;

@@ -9,6 +9,7 @@ mod fleet;
 mod http;
 mod latency;
 mod live;
+mod load;
 mod processes;
 mod publish;
 mod reads;
@@ -67,6 +68,8 @@ enum Phase {
     Idle,
     Live,
     Reads,
+    /// Bulk load of the backlog, as often as the backlog
+    Load,
     /// Held orders by the ten thousand
     Storm,
     /// Nothing but the backlog
@@ -104,6 +107,12 @@ async fn main() -> Result<()> {
         eprintln!("backlog {number}: {:.0} events/s", backlog.events_per_s);
         let ceilings = if runs(Phase::Ceilings) { Some(ceilings::copy(&fleet, &database).await?) } else { None };
         report.backlogs.push((backlog, ceilings));
+        if runs(Phase::Load) {
+            let database = format!("load_{number}");
+            report.loads.push(load::run(&fleet, &database, orders).await?);
+            let admin = fleet.connect("postgres").await?;
+            admin.batch_execute(&format!("drop database {database} with (force)")).await?;
+        }
         running = Some(service);
     }
     let mut service = running.context("no backlog run")?;

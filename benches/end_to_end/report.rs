@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::backlog::Backlog;
 use crate::ceilings::{Ceilings, Copied};
 use crate::live::{Idle, Live};
+use crate::load::Load;
 use crate::reads::Reads;
 use crate::storm::Storm;
 
@@ -17,6 +18,8 @@ pub struct Report {
     pub conditions: BTreeMap<String, String>,
     /// Backlog runs, each with the ceilings measured right after it.
     pub backlogs: Vec<(Backlog, Option<Ceilings>)>,
+    /// Bulk loads, one beside each backlog.
+    pub loads: Vec<Load>,
     /// The idle service.
     pub idle: Option<Idle>,
     /// Live rates.
@@ -37,6 +40,7 @@ impl Report {
             println!("{name:<28} {value}");
         }
         self.print_backlogs();
+        self.print_loads();
         if let Some(idle) = &self.idle {
             println!("\n# idle, {:.0} s: {:.1} % of a core, RSS {:.0} MB", idle.seconds, idle.cpu_percent, idle.rss_mb);
         }
@@ -124,6 +128,28 @@ impl Report {
         ceiling("the same by two connections", |all| &all.same_rows_two_connections);
         ceiling("a row per event, all indexes", |all| &all.row_per_event);
         ceiling("a row per event, 2 indexes", |all| &all.row_per_event_two_indexes);
+    }
+}
+
+impl Report {
+    fn print_loads(&self) {
+        if self.loads.is_empty() {
+            return;
+        }
+        println!("\n# bulk load, launch and indexes included: median of {} (least .. greatest)", self.loads.len());
+        let line = |name: &str, unit: &str, value: fn(&Load) -> f64| {
+            print_spread(name, unit, self.loads.iter().map(value).collect());
+        };
+        line("all of it", "s", |load| load.seconds);
+        line("events", "/s", |load| load.events_per_s);
+        line("CPU of the process", "us/event", |load| load.client_us);
+        line("CPU of Postgres", "us/event", |load| load.postgres_us);
+        line("peak RSS of the process", "MB", |load| load.peak_rss_mb);
+        line("WAL", "B/event", |load| load.wal_bytes);
+        line("cores used by others", "", |load| load.others_cores);
+        let pairs = self.loads.iter().zip(&self.backlogs);
+        let shares = pairs.map(|(load, (backlog, _))| load.events_per_s / backlog.events_per_s);
+        print_spread("", "= load / backlog", shares.collect());
     }
 }
 

@@ -16,6 +16,7 @@ use crate::crash;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::RecordBatch;
 use crate::failure::{Backoff, Failure};
+use crate::memory;
 use crate::platforms::kafka::consumer::Command;
 use crate::projector::attempt::no_session;
 use crate::projector::bulk::load_failed;
@@ -101,6 +102,18 @@ fn unstorable(detail: &str) -> Poison {
     Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"))
 }
 
+/// A batch of so many records leaves memory behind that small ones do not use up.
+const LARGE: usize = 2_000;
+/// How long after the last large batch that memory is given back.
+const QUIET: Duration = Duration::from_secs(1);
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// One lane of a view.
 pub struct Lane<V: View> {
     /// The view.
@@ -154,7 +167,7 @@ impl<V: View> Lane<V> {
     /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
     pub async fn run(mut self, mailbox: Arc<Mailbox>, stop: CancellationToken) {
         let interval = Duration::from_millis(self.context.settings.min_commit_interval_ms);
-        let mut not_before = Instant::now();
+        let (mut not_before, mut give_back_at) = (Instant::now(), None);
         let context = Arc::clone(&self.context);
         loop {
             tokio::select! {
@@ -167,8 +180,15 @@ impl<V: View> Lane<V> {
                     }
                 }
                 () = Self::all_read(context.bulk.as_ref()) => return self.write_keys().await,
+                () = at(give_back_at) => {
+                    give_back_at = None;
+                    memory::give_back();
+                }
                 batch = mailbox.take(not_before) => {
                     not_before = Instant::now() + interval;
+                    if batch.len() >= LARGE {
+                        give_back_at = Some(Instant::now() + QUIET);
+                    }
                     crash::point("batch.taken");
                     // Stopped only after the coordinator's patience is over: then the transaction is abandoned with
                     // its connection.

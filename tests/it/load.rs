@@ -102,8 +102,8 @@ async fn a_load_that_was_cut_short_keeps_everybody_out_and_begins_anew() {
     }
     let waiting = world.launch(&[]);
     until("serve says why it waits", PATIENCE, || async {
-        let (state, reason) = waiting.state().await;
-        (state == "waiting_for_database" && reason.contains("is being loaded in bulk since")).then_some(())
+        let log = waiting.log_text();
+        (log.contains("waiting_for_database") && log.contains("is being loaded in bulk since")).then_some(())
     })
     .await;
 
