@@ -1,0 +1,106 @@
+//! The pure parts of the benchmark, which has no test harness of its own: how results are compared.
+
+#[path = "../../benches/end_to_end/results/mod.rs"]
+#[allow(dead_code, reason = "the benchmark uses all of it")]
+mod results;
+
+use std::collections::BTreeMap;
+
+use results::comparison::{Verdict, compare};
+use results::{Better, Figure, Results};
+
+fn results(figures: &[(&str, Figure)]) -> Results {
+    Results {
+        conditions: BTreeMap::from([("cores".to_owned(), "2".to_owned())]),
+        figures: figures.iter().map(|(name, figure)| ((*name).to_owned(), figure.clone())).collect(),
+    }
+}
+
+fn judged(better: Better, values: &[f64]) -> Figure {
+    Figure::of("us/event", better, true, values.to_vec()).unwrap()
+}
+
+#[test]
+fn a_figure_is_the_median_and_the_spread_of_its_runs() {
+    let odd = judged(Better::Less, &[3.0, 1.0, 2.0]);
+    assert_eq!((odd.median, odd.least, odd.greatest), (2.0, 1.0, 3.0));
+    assert_eq!(judged(Better::Less, &[1.0, 2.0]).median, 1.5);
+    assert_eq!(Figure::of("", Better::Less, true, Vec::new()), None);
+}
+
+#[test]
+fn a_regression_is_more_than_a_tenth_in_the_wrong_direction() {
+    use Verdict::{Improvement, Regression, Steady};
+    let cases = [
+        (Better::Less, 10.0, 11.2, Regression),
+        (Better::Less, 10.0, 10.9, Steady),
+        (Better::Less, 10.0, 8.8, Improvement),
+        (Better::More, 10.0, 8.8, Regression),
+        (Better::More, 10.0, 9.1, Steady),
+        (Better::More, 10.0, 11.2, Improvement),
+        (Better::Less, 0.0, 0.0, Steady),
+        (Better::Less, 0.0, 1.0, Regression),
+    ];
+    for (better, then, now, verdict) in cases {
+        let (before, after) =
+            (results(&[("cost", judged(better, &[then]))]), results(&[("cost", judged(better, &[now]))]));
+        let comparison = compare(&before, &after);
+        assert_eq!(comparison.changes[0].verdict, verdict, "{better:?}: {then} -> {now}");
+        assert_eq!(comparison.has_regressions(), verdict == Regression);
+    }
+}
+
+#[test]
+fn rates_and_latencies_inform_and_are_never_a_regression() {
+    let rate = |value| Figure::of("/s", Better::More, false, vec![value]).unwrap();
+    let (before, now) = (results(&[("rate", rate(100.0))]), results(&[("rate", rate(50.0))]));
+    let comparison = compare(&before, &now);
+    assert_eq!(comparison.changes[0].verdict, Verdict::Informs);
+    assert!(comparison.to_string().contains("-50 %"), "{comparison}");
+}
+
+#[test]
+fn a_regression_is_named_with_both_figures_and_the_doubt_about_it() {
+    let before = results(&[("backlog: CPU", judged(Better::Less, &[10.0, 10.0, 13.0]))]);
+    let now = results(&[("backlog: CPU", judged(Better::Less, &[11.0, 12.0, 14.0]))]);
+    let text = compare(&before, &now).to_string();
+    let named = "REGRESSIONS of more than 10 %: 1\n  backlog: CPU: 10.00 -> 12.00 us/event, 20 %; \
+                 the spreads overlap, so it may be chance";
+    assert!(text.contains(named), "{text}");
+    let clear = results(&[("backlog: CPU", judged(Better::Less, &[20.0]))]);
+    let text = compare(&before, &clear).to_string();
+    assert!(text.contains("10.00 -> 20.00 us/event, 100 %\n"), "{text}");
+}
+
+#[test]
+fn under_other_conditions_nothing_is_called_a_regression() {
+    let before = results(&[("cost", judged(Better::Less, &[10.0]))]);
+    let mut now = results(&[("cost", judged(Better::Less, &[30.0]))]);
+    now.conditions.insert("cores".to_owned(), "64".to_owned());
+    now.conditions.insert("STREAMVIEW_PROJECTOR__LANES".to_owned(), "3".to_owned());
+    let comparison = compare(&before, &now);
+    assert!(!comparison.has_regressions());
+    let differing = [("STREAMVIEW_PROJECTOR__LANES", "not set", "3"), ("cores", "2", "64")];
+    assert_eq!(comparison.differing, differing);
+    let text = comparison.to_string();
+    assert!(text.contains("The conditions differ") && !text.contains("REGRESSIONS"), "{text}");
+}
+
+#[test]
+fn what_was_not_measured_is_said_and_kept() {
+    let before = results(&[("cost", judged(Better::Less, &[10.0])), ("slow", judged(Better::Less, &[1.0]))]);
+    let now = results(&[("cost", judged(Better::Less, &[9.5])), ("fresh", judged(Better::Less, &[2.0]))]);
+    assert_eq!(compare(&before, &now).not_measured, ["slow"]);
+    let saved = now.clone().completed_by(before.clone());
+    assert_eq!(saved.figures.keys().collect::<Vec<_>>(), ["cost", "fresh", "slow"]);
+    assert_eq!(saved.figures["cost"].median, 9.5);
+    let elsewhere = Results { conditions: BTreeMap::new(), ..now };
+    assert!(!elsewhere.completed_by(before).figures.contains_key("slow"), "figures of two machines do not mix");
+}
+
+#[test]
+fn a_result_survives_its_file() {
+    let saved = results(&[("cost", judged(Better::Less, &[10.0, 1.0 / 3.0]))]);
+    let text = serde_json::to_string_pretty(&saved).unwrap();
+    assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), saved);
+}
