@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use crate::fleet::{BACKLOG_TOPIC, Fleet, Service};
-use crate::http::Connection;
+use crate::fleet::{Fleet, Service};
 use crate::processes::{load_average, memory_mb};
-use crate::workload::{Expected, expected};
+use crate::results::Better::{Less, More};
+use crate::section::{Lines, Section};
+use crate::waiting::Waiters;
+use crate::workload::Expected;
 
 /// What a backlog run took.
 #[derive(Debug, Clone, Serialize)]
@@ -32,7 +34,7 @@ pub struct Backlog {
     pub kafka_us: f64,
     /// Cores that processes outside this benchmark used meanwhile.
     pub others_cores: f64,
-    /// Highest resident memory of the service.
+    /// Highest resident memory of the service, added up over its instances.
     pub peak_rss_mb: f64,
     /// WAL written per event.
     pub wal_bytes: f64,
@@ -42,26 +44,95 @@ pub struct Backlog {
     pub load_average: f64,
 }
 
-/// Runs it once in an empty database and checks the result. Leaves the service running.
-pub async fn run(fleet: &Fleet, database: &str, orders: u64, sql: Option<&str>) -> Result<(Backlog, Service)> {
+/// What a backlog run has to do.
+#[derive(Debug, Clone)]
+pub struct Task<'a> {
+    /// A database that does not exist yet; the consumer group is called the same.
+    pub database: String,
+    /// The topic that is full.
+    pub topic: &'a str,
+    /// What the views must hold in the end.
+    pub expected: &'a Expected,
+    /// SQL to run in the empty database.
+    pub sql: Option<&'a str>,
+    /// Instances of the service that share the work.
+    pub instances: usize,
+    /// Requests that wait for their write meanwhile, all on the first instance.
+    pub waiters: usize,
+}
+
+impl<'a> Task<'a> {
+    /// One instance, nobody waits.
+    pub fn new(database: &str, topic: &'a str, expected: &'a Expected) -> Task<'a> {
+        Task { database: database.to_owned(), topic, expected, sql: None, instances: 1, waiters: 0 }
+    }
+}
+
+/// How backlog runs are reported.
+pub fn section(runs: &[Backlog]) -> Section {
+    Lines::of("backlog", runs)
+        .informs(Less, "from launch to first rows", "s", |run| run.launch_to_first_row_s)
+        .informs(Less, "first to last row", "s", |run| run.seconds)
+        .informs(More, "events", "/s", |run| run.events_per_s)
+        .informs(More, "events, second half", "/s", |run| run.second_half_events_per_s)
+        .judged(Less, "CPU of the service", "us/event", |run| run.client_us)
+        .judged(Less, "CPU of Postgres", "us/event", |run| run.postgres_us)
+        .judged(Less, "CPU of both", "us/event", Backlog::us)
+        .informs(Less, "CPU of the broker", "us/event", |run| run.kafka_us)
+        .judged(Less, "peak RSS of the service", "MB", |run| run.peak_rss_mb)
+        .judged(Less, "WAL", "B/event", |run| run.wal_bytes)
+        .context("batch", "events", |run| run.batch_events)
+        .context("used by others", "cores", |run| run.others_cores)
+        .context("load average before", "", |run| run.load_average)
+        .done()
+}
+
+impl Backlog {
+    /// CPU microseconds per event, service and Postgres.
+    pub fn us(&self) -> f64 {
+        self.client_us + self.postgres_us
+    }
+}
+
+/// Runs it and leaves nothing behind.
+pub async fn run_and_discard(fleet: &Fleet, task: &Task<'_>) -> Result<Backlog> {
+    let (backlog, services) = run(fleet, task).await?;
+    fleet.discard(services, &task.database).await?;
+    Ok(backlog)
+}
+
+/// Runs it once and checks the result. Leaves the services running.
+pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service>)> {
+    let (database, expected) = (task.database.as_str(), task.expected);
     fleet.create_database(database).await?;
     let client = fleet.connect(database).await?;
-    let expected = expected(orders);
-    if let Some(sql) = sql {
+    if let Some(sql) = task.sql {
         client.batch_execute(sql).await.context("the SQL before the backlog")?;
     }
     client.batch_execute("checkpoint").await?;
     let (load, wal_before) = (load_average()?, wal_position(&client).await?);
-    let before = fleet.watched(None)?.cpu()?;
+    let before = fleet.watched(&[])?.cpu()?;
 
-    let mut service = fleet.serve(database, BACKLOG_TOPIC, database)?;
-    let watched = fleet.watched(Some(service.pid()))?;
-    let samples = watch(&client, &mut service, expected.events).await?;
-    let cpu = watched.cpu()?.since(before);
-    let (_, peak_rss_mb) = memory_mb(service.pid())?;
-    let elapsed = service.started.elapsed().as_secs_f64();
-    let batch_events = batch_events(&service).await?;
-    check(&client, &expected).await?;
+    let launched = Instant::now();
+    let mut services = Vec::new();
+    for _ in 0..task.instances {
+        services.push(fleet.serve(database, task.topic, database)?);
+    }
+    let watched = fleet.watched(&services)?;
+    let mut waiters = Waiters::none();
+    if task.waiters > 0 {
+        services[0].wait_for_http()?;
+        waiters = Waiters::start(services[0].port, task.waiters, expected.orders as u64);
+    }
+    let samples = watch(&client, &mut services, expected.events).await?;
+    let (cpu, elapsed) = (watched.cpu()?.since(before), launched.elapsed().as_secs_f64());
+    let mut peak_rss_mb = 0.0;
+    for service in &services {
+        peak_rss_mb += memory_mb(service.pid())?.1;
+    }
+    waiters.check(&services[0]).await?;
+    let batch_events = batch_events(&services).await?;
+    check(&client, expected).await?;
 
     let (first, last) = (samples[0], samples[samples.len() - 1]);
     let middle = samples.iter().find(|sample| 2 * sample.1 >= expected.events).copied().unwrap_or(first);
@@ -69,7 +140,7 @@ pub async fn run(fleet: &Fleet, database: &str, orders: u64, sql: Option<&str>) 
     let events = expected.events as f64;
     let backlog = Backlog {
         events: expected.events,
-        launch_to_first_row_s: (first.0 - service.started).as_secs_f64(),
+        launch_to_first_row_s: (first.0 - launched).as_secs_f64(),
         seconds: (last.0 - first.0).as_secs_f64(),
         events_per_s: rate(first, last),
         second_half_events_per_s: rate(middle, last),
@@ -82,11 +153,12 @@ pub async fn run(fleet: &Fleet, database: &str, orders: u64, sql: Option<&str>) 
         batch_events,
         load_average: load,
     };
-    Ok((backlog, service))
+    eprintln!("{database}: {:.0} events/s, {:.1} us", backlog.events_per_s, backlog.us());
+    Ok((backlog, services))
 }
 
 /// When how many events were committed, from the first that were seen to all of them.
-async fn watch(client: &Client, service: &mut Service, events: i64) -> Result<Vec<(Instant, i64)>> {
+async fn watch(client: &Client, services: &mut [Service], events: i64) -> Result<Vec<(Instant, i64)>> {
     let statement = client.prepare("select coalesce(sum(next_offset), 0)::bigint from projection_progress").await?;
     let mut samples = Vec::new();
     let mut moved = Instant::now();
@@ -101,9 +173,12 @@ async fn watch(client: &Client, service: &mut Service, events: i64) -> Result<Ve
             ensure!(samples.len() > 1, "the backlog is too short to be measured");
             return Ok(samples);
         }
-        service.check_alive()?;
+        for service in &mut *services {
+            service.check_alive()?;
+        }
         if moved.elapsed() > Duration::from_secs(60) {
-            bail!("no progress for a minute at {applied} of {events} events\n{}", service.log_tail());
+            let logs: Vec<String> = services.iter().map(Service::log_tail).collect();
+            bail!("no progress for a minute at {applied} of {events} events\n{}", logs.join("\n"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -138,13 +213,12 @@ async fn wal_position(client: &Client) -> Result<i64> {
     Ok(row.try_get(0)?)
 }
 
-/// From the service's own metrics.
-async fn batch_events(service: &Service) -> Result<f64> {
-    let mut connection = Connection::open(service.port).await?;
-    let text = String::from_utf8(connection.get("/metrics").await?.body.to_vec())?;
-    let value = |name: &str| -> Result<f64> {
-        let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no metric {name}"))?;
-        Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
-    };
-    Ok(value("streamview_batch_records_sum")? / value("streamview_batch_records_count")?)
+/// From the services' own metrics.
+async fn batch_events(services: &[Service]) -> Result<f64> {
+    let (mut records, mut batches) = (0.0, 0.0);
+    for service in services {
+        records += service.metric("streamview_batch_records_sum").await?;
+        batches += service.metric("streamview_batch_records_count").await?;
+    }
+    Ok(records / batches)
 }

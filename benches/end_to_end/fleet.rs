@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use streamview::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
 use tokio_postgres::{Client, NoTls};
 
+use crate::http::Connection;
 use crate::processes::Watched;
 
 /// The topic of the preloaded events; live phases have their own.
@@ -83,10 +87,35 @@ impl Fleet {
         Ok(())
     }
 
+    /// Drops it with everything in it.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        let admin = self.connect("postgres").await?;
+        admin.batch_execute(&format!("drop database {name} with (force)")).await.context("dropping a database")
+    }
+
+    /// Stops the services and drops their database.
+    pub async fn discard(&self, services: Vec<Service>, database: &str) -> Result<()> {
+        for service in services {
+            service.stop()?;
+        }
+        self.drop_database(database).await
+    }
+
+    /// Deletes a topic and its topic of dead letters; the broker gives their space back a minute later.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.kafka.bootstrap()).create()?;
+        let dead_letters = format!("{topic}.dlq");
+        for deleted in admin.delete_topics(&[topic, &dead_letters], &AdminOptions::new()).await? {
+            deleted.map_err(|(topic, code)| anyhow!("deleting {topic}: {code}"))?;
+        }
+        Ok(())
+    }
+
     /// Starts `streamview serve`; ready when HTTP answers (it may still be joining its group).
     pub fn serve(&self, database: &str, topic: &str, group: &str) -> Result<Service> {
         let port = free_port()?;
-        let log_file = std::env::temp_dir().join(format!("streamview-bench-{}.log", std::process::id()));
+        let log_file = std::env::temp_dir().join(format!("streamview-bench-{}-{port}.log", std::process::id()));
         let log = fs::File::create(&log_file).context("creating the service's log")?;
         let started = Instant::now();
         let child = service_command(&self.settings(database, topic, group, port))
@@ -100,9 +129,9 @@ impl Fleet {
     }
 
     /// The processes of the run.
-    pub fn watched(&self, client: Option<u32>) -> Result<Watched> {
+    pub fn watched(&self, services: &[Service]) -> Result<Watched> {
         Ok(Watched {
-            client,
+            services: services.iter().map(Service::pid).collect(),
             postgres: self.postgres.pid().context("Postgres is not running")?,
             kafka: self.kafka.pid().context("Kafka is not running")?,
         })
@@ -160,6 +189,14 @@ impl Service {
         let text = fs::read_to_string(&self.log_file).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// One of its own metrics; 0 if it has none of this name yet.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let mut connection = Connection::open(self.port).await?;
+        let text = String::from_utf8(connection.get("/metrics").await?.body.to_vec())?;
+        let line = text.lines().find(|line| line.starts_with(name));
+        Ok(line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?)
     }
 
     /// Waits until HTTP answers.

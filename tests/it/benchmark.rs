@@ -1,13 +1,17 @@
-//! The pure parts of the benchmark, which has no test harness of its own: how results are compared.
+//! The pure parts of the benchmark, which has no test harness of its own: its workloads and how results are compared.
 
 #[path = "../../benches/end_to_end/results/mod.rs"]
 #[allow(dead_code, reason = "the benchmark uses all of it")]
 mod results;
+#[path = "../../benches/end_to_end/workload/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the benchmark uses all of it")]
+mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use results::comparison::{Verdict, compare};
 use results::{Better, Figure, Results};
+use workload::{Event, Expected, Workload};
 
 fn results(figures: &[(&str, Figure)]) -> Results {
     Results {
@@ -103,4 +107,56 @@ fn a_result_survives_its_file() {
     let saved = results(&[("cost", judged(Better::Less, &[10.0, 1.0 / 3.0]))]);
     let text = serde_json::to_string_pretty(&saved).unwrap();
     assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), saved);
+}
+
+const WORKLOADS: [Workload; 5] = [
+    Workload::Ascending { orders: 3_000, each: 3 },
+    Workload::Ascending { orders: 20, each: 300 },
+    Workload::Ascending { orders: 3_000, each: 1 },
+    Workload::Scattered { orders: 3_000, each: 3 },
+    Workload::Hot { orders: 3_000, events: 9_000 },
+];
+
+#[test]
+fn a_workload_is_the_same_each_time_and_numbers_each_order_without_gap() {
+    for workload in WORKLOADS {
+        let events: Vec<Event> = workload.events().collect();
+        assert!(events == workload.events().collect::<Vec<_>>(), "{workload:?}");
+        let mut last: HashMap<u64, u64> = HashMap::new();
+        let mut payloads = BTreeSet::new();
+        for event in events {
+            let sequence = last.entry(event.order).or_default();
+            assert_eq!(event.sequence, *sequence + 1, "{workload:?}: {event:?}");
+            *sequence += 1;
+            let value: serde_json::Value = serde_json::from_str(&event.payload()).unwrap();
+            assert!(payloads.insert(value["eventId"].as_str().unwrap().to_owned()), "{workload:?}: {event:?}");
+        }
+    }
+}
+
+#[test]
+fn the_oracle_counts_what_the_workload_is_said_to_be() {
+    for workload in WORKLOADS {
+        let expected = Expected::of(workload);
+        let (orders, events) = match workload {
+            Workload::Ascending { orders, each } | Workload::Scattered { orders, each } => (orders, orders * each),
+            Workload::Hot { events, .. } => (expected.orders as u64, events),
+        };
+        assert_eq!((expected.orders, expected.events), (orders as i64, events as i64), "{workload:?}");
+        assert_eq!(expected.statuses.values().sum::<i64>(), expected.orders, "{workload:?}");
+    }
+    let [ascending, .., scattered, _] = WORKLOADS;
+    assert_eq!(Expected::of(ascending), Expected::of(scattered), "other ids, but all of them");
+}
+
+#[test]
+fn hot_orders_have_most_of_the_events() {
+    let mut counts: HashMap<u64, u64> = HashMap::new();
+    for event in (Workload::Hot { orders: 3_000, events: 9_000 }).events() {
+        *counts.entry(event.order).or_default() += 1;
+    }
+    let mut counts: Vec<u64> = counts.into_values().collect();
+    counts.sort_unstable();
+    let hottest: u64 = counts.iter().rev().take(30).sum();
+    assert!((3_500..6_500).contains(&hottest), "1 % of the orders have {hottest} of 9000 events");
 }
