@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use crate::fleet::{Fleet, Service};
-use crate::processes::{load_average, memory_mb};
+use crate::processes::{Cpu, Watched, load_average, memory_mb};
 use crate::results::Better::{Less, More};
 use crate::section::{Lines, Section};
 use crate::waiting::Waiters;
@@ -24,8 +24,10 @@ pub struct Backlog {
     pub seconds: f64,
     /// Events committed in that time, per second.
     pub events_per_s: f64,
-    /// The same of the second half.
-    pub second_half_events_per_s: f64,
+    /// The same after the first quarter of the events, when whatever came with the launch is over.
+    pub settled_events_per_s: f64,
+    /// CPU microseconds of service and Postgres per event in that part.
+    pub settled_us: f64,
     /// CPU microseconds per event of the service, launch included.
     pub client_us: f64,
     /// The same of Postgres: all its processes.
@@ -74,7 +76,7 @@ pub fn section(runs: &[Backlog]) -> Section {
         .informs(Less, "from launch to first rows", "s", |run| run.launch_to_first_row_s)
         .informs(Less, "first to last row", "s", |run| run.seconds)
         .informs(More, "events", "/s", |run| run.events_per_s)
-        .informs(More, "events, second half", "/s", |run| run.second_half_events_per_s)
+        .informs(More, "events, after the first quarter", "/s", |run| run.settled_events_per_s)
         .judged(Less, "CPU of the service", "us/event", |run| run.client_us)
         .judged(Less, "CPU of Postgres", "us/event", |run| run.postgres_us)
         .judged(Less, "CPU of both", "us/event", Backlog::us)
@@ -124,8 +126,8 @@ pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service
         services[0].wait_for_http()?;
         waiters = Waiters::start(services[0].port, task.waiters, expected.orders as u64);
     }
-    let samples = watch(&client, &mut services, expected.events).await?;
-    let (cpu, elapsed) = (watched.cpu()?.since(before), launched.elapsed().as_secs_f64());
+    let Progress { first, settled, last } = watch(&client, &mut services, &watched, expected.events).await?;
+    let elapsed = launched.elapsed().as_secs_f64();
     let mut peak_rss_mb = 0.0;
     for service in &services {
         peak_rss_mb += memory_mb(service.pid())?.1;
@@ -134,16 +136,15 @@ pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service
     let batch_events = batch_events(&services).await?;
     check(&client, expected).await?;
 
-    let (first, last) = (samples[0], samples[samples.len() - 1]);
-    let middle = samples.iter().find(|sample| 2 * sample.1 >= expected.events).copied().unwrap_or(first);
-    let rate = |from: (Instant, i64), to: (Instant, i64)| (to.1 - from.1) as f64 / (to.0 - from.0).as_secs_f64();
+    let (cpu, settled_cpu) = (last.cpu.since(before), last.cpu.since(settled.cpu));
     let events = expected.events as f64;
     let backlog = Backlog {
         events: expected.events,
-        launch_to_first_row_s: (first.0 - launched).as_secs_f64(),
-        seconds: (last.0 - first.0).as_secs_f64(),
-        events_per_s: rate(first, last),
-        second_half_events_per_s: rate(middle, last),
+        launch_to_first_row_s: (first.at - launched).as_secs_f64(),
+        seconds: (last.at - first.at).as_secs_f64(),
+        events_per_s: last.rate_since(first),
+        settled_events_per_s: last.rate_since(settled),
+        settled_us: (settled_cpu.client + settled_cpu.postgres) / (last.applied - settled.applied) as f64 * 1e6,
         client_us: cpu.client / events * 1e6,
         postgres_us: cpu.postgres / events * 1e6,
         kafka_us: cpu.kafka / events * 1e6,
@@ -157,21 +158,52 @@ pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service
     Ok((backlog, services))
 }
 
-/// When how many events were committed, from the first that were seen to all of them.
-async fn watch(client: &Client, services: &mut [Service], events: i64) -> Result<Vec<(Instant, i64)>> {
+/// How far it was at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    applied: i64,
+    cpu: Cpu,
+}
+
+impl Sample {
+    /// Events a second in between.
+    fn rate_since(self, earlier: Sample) -> f64 {
+        (self.applied - earlier.applied) as f64 / (self.at - earlier.at).as_secs_f64()
+    }
+}
+
+/// The moments that are measured: looking costs CPU too.
+struct Progress {
+    /// The first committed rows.
+    first: Sample,
+    /// A quarter of the events.
+    settled: Sample,
+    /// All of them.
+    last: Sample,
+}
+
+/// Waits until all events are committed.
+async fn watch(client: &Client, services: &mut [Service], watched: &Watched, events: i64) -> Result<Progress> {
     let statement = client.prepare("select coalesce(sum(next_offset), 0)::bigint from projection_progress").await?;
-    let mut samples = Vec::new();
-    let mut moved = Instant::now();
+    let (mut first, mut settled) = (None, None);
+    let (mut seen, mut moved) = (0, Instant::now());
     loop {
         let applied: i64 = client.query_one(&statement, &[]).await?.try_get(0)?;
-        let now = Instant::now();
-        if applied > samples.last().map_or(0, |(_, applied)| *applied) {
-            samples.push((now, applied));
-            moved = now;
+        let sample = || anyhow::Ok(Sample { at: Instant::now(), applied, cpu: watched.cpu()? });
+        if applied > seen {
+            (seen, moved) = (applied, Instant::now());
+            if first.is_none() {
+                first = Some(sample()?);
+            }
+            if settled.is_none() && 4 * applied >= events {
+                settled = Some(sample()?);
+            }
         }
         if applied >= events {
-            ensure!(samples.len() > 1, "the backlog is too short to be measured");
-            return Ok(samples);
+            let (Some(first), Some(settled)) = (first, settled) else { bail!("no events to wait for") };
+            ensure!(settled.applied < events, "the backlog is too short to be measured");
+            return Ok(Progress { first, settled, last: sample()? });
         }
         for service in &mut *services {
             service.check_alive()?;

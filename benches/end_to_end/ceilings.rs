@@ -54,8 +54,12 @@ pub fn section(runs: &[(Backlog, Ceilings)]) -> Section {
         lines = lines
             .informs(More, name, "rows/s", |(_, all)| copied(all).rows_per_s)
             .informs(Less, &format!("{name}: CPU"), "us/row", |(_, all)| copied(all).postgres_us)
-            .judged(More, &format!("{name}: backlog / COPY"), "", |(run, all)| {
+            .judged(More, &format!("{name}: speed, backlog / COPY"), "", |(run, all)| {
                 copied(all).seconds * run.events_per_s / run.events as f64
+            })
+            .judged(Less, &format!("{name}: CPU, backlog / COPY"), "", |(run, all)| {
+                let Copied { postgres_us, rows, .. } = copied(all);
+                run.us() * run.events as f64 / (postgres_us * *rows as f64)
             });
     }
     lines.done()

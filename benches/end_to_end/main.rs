@@ -27,6 +27,7 @@ mod waiting;
 mod workload;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -41,6 +42,7 @@ use workload::{EVENTS_PER_ORDER, Spaced};
 async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     arguments.check()?;
+    let started = Instant::now();
     let fleet = Fleet::start(&arguments.postgres)?;
     let mut report = Report { conditions: conditions::of(&fleet, &arguments)?, ..Report::default() };
     fleet.warm_up().await?;
@@ -58,6 +60,7 @@ async fn main() -> Result<ExitCode> {
         report.growth = growth::run(&fleet, &variants, arguments.growth_rounds()).await?;
     }
     report.print();
+    println!("\nmeasured in {:.0} s", started.elapsed().as_secs_f64());
     if let Some(file) = &arguments.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)?).context("writing the JSON report")?;
     }

@@ -27,16 +27,14 @@ pub struct Pair {
     pub with: Backlog,
 }
 
-/// How pairs are reported.
+/// How pairs are reported. What counts is the time after they have all arrived.
 pub fn section(pairs: &[Pair]) -> Section {
-    Lines::of(&format!("backlog with {WAITERS} requests that wait / without"), pairs)
-        .judged(More, "events/s, ratio", "", |pair| pair.with.events_per_s / pair.without.events_per_s)
-        .judged(Less, "CPU of the service, ratio", "", |pair| pair.with.client_us / pair.without.client_us)
-        .judged(Less, "CPU of Postgres, ratio", "", |pair| pair.with.postgres_us / pair.without.postgres_us)
-        .judged(Less, "CPU of both, ratio", "", |pair| pair.with.us() / pair.without.us())
-        .informs(More, "with them: events", "/s", |pair| pair.with.events_per_s)
-        .informs(Less, "with them: CPU of the service", "us/event", |pair| pair.with.client_us)
-        .informs(Less, "with them: CPU of Postgres", "us/event", |pair| pair.with.postgres_us)
+    Lines::of(&format!("backlog while {WAITERS} requests wait, as a share of without"), pairs)
+        .judged(More, "events/s, ratio", "", |pair| pair.with.settled_events_per_s / pair.without.settled_events_per_s)
+        .judged(Less, "CPU of both, ratio", "", |pair| pair.with.settled_us / pair.without.settled_us)
+        .judged(Less, "CPU of both, their arrival included, ratio", "", |pair| pair.with.us() / pair.without.us())
+        .informs(More, "with them: events", "/s", |pair| pair.with.settled_events_per_s)
+        .informs(Less, "with them: CPU of both", "us/event", |pair| pair.with.settled_us)
         .informs(Less, "with them: peak RSS", "MB", |pair| pair.with.peak_rss_mb)
         .context("with them: used by others", "cores", |pair| pair.with.others_cores)
         .done()

@@ -94,12 +94,20 @@ fn under_other_conditions_nothing_is_called_a_regression() {
 fn what_was_not_measured_is_said_and_kept() {
     let before = results(&[("cost", judged(Better::Less, &[10.0])), ("slow", judged(Better::Less, &[1.0]))]);
     let now = results(&[("cost", judged(Better::Less, &[9.5])), ("fresh", judged(Better::Less, &[2.0]))]);
-    assert_eq!(compare(&before, &now).not_measured, ["slow"]);
+    assert_eq!(compare(&before, &now).not_measured, BTreeSet::from(["slow"]));
     let saved = now.clone().completed_by(before.clone());
     assert_eq!(saved.figures.keys().collect::<Vec<_>>(), ["cost", "fresh", "slow"]);
     assert_eq!(saved.figures["cost"].median, 9.5);
     let elsewhere = Results { conditions: BTreeMap::new(), ..now };
     assert!(!elsewhere.completed_by(before).figures.contains_key("slow"), "figures of two machines do not mix");
+}
+
+#[test]
+fn a_section_that_was_not_measured_is_named_once() {
+    let one = || judged(Better::Less, &[10.0]);
+    let before = results(&[("live: p50", one()), ("live: p99", one()), ("idle: CPU", one()), ("idle: RSS", one())]);
+    let now = results(&[("idle: CPU", one())]);
+    assert_eq!(compare(&before, &now).not_measured, BTreeSet::from(["idle: RSS", "live"]));
 }
 
 #[test]

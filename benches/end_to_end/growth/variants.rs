@@ -51,7 +51,7 @@ impl Variant {
 /// The base variant with so many events, then all of the series; of every series but the longest without any named.
 pub fn variants(events: u64, series: Option<&[Series]>) -> Vec<Variant> {
     let every = Series::value_variants().iter().copied().filter(|one| *one != Series::TenTimes).collect();
-    let mut all = vec![Variant::of(&format!("base: {events} events"), plain(events))];
+    let mut all = vec![Variant::of(&format!("base of {events} events"), plain(events))];
     for one in series.map_or(every, <[Series]>::to_vec) {
         all.extend(of_series(one, events));
     }
@@ -83,7 +83,7 @@ fn of_series(series: Series, events: u64) -> Vec<Variant> {
         Series::Orders => {
             let of = |each| {
                 let orders = 3 * events / each;
-                let name = format!("{} events: {orders} orders of {each}", 3 * events);
+                let name = format!("{} events, {orders} orders of {each}", 3 * events);
                 Variant::of(&name, Workload::Ascending { orders, each })
             };
             vec![of(300), of(10), of(1)]

@@ -49,8 +49,8 @@ pub struct Comparison<'a> {
     pub differing: Vec<(&'a str, &'a str, &'a str)>,
     /// Figures of both.
     pub changes: Vec<Change<'a>>,
-    /// Figures that only the earlier result has.
-    pub not_measured: Vec<&'a str>,
+    /// What only the earlier result has: whole sections, or figures of a section that was measured.
+    pub not_measured: BTreeSet<&'a str>,
 }
 
 /// Compares.
@@ -65,10 +65,12 @@ pub fn compare<'a>(before: &'a Results, now: &'a Results) -> Comparison<'a> {
         .filter(|(_, before, now)| before != now)
         .collect();
     let mut changes = Vec::new();
-    let mut not_measured = Vec::new();
+    let mut not_measured = BTreeSet::new();
     for (name, earlier) in &before.figures {
         match now.figures.get(name) {
-            None => not_measured.push(name.as_str()),
+            None => {
+                not_measured.insert(missing(name, now));
+            }
             Some(figure) => {
                 let verdict = if differing.is_empty() { judge(earlier, figure) } else { Verdict::Informs };
                 changes.push(Change { name, before: earlier, now: figure, verdict });
@@ -76,6 +78,13 @@ pub fn compare<'a>(before: &'a Results, now: &'a Results) -> Comparison<'a> {
         }
     }
     Comparison { differing, changes, not_measured }
+}
+
+/// The section of this figure if all of it is missing, else the figure.
+fn missing<'a>(name: &'a str, now: &Results) -> &'a str {
+    let Some((section, _)) = name.split_once(": ") else { return name };
+    let is_measured = now.figures.keys().any(|other| other.split_once(": ").is_some_and(|(of, _)| of == section));
+    if is_measured { name } else { section }
 }
 
 fn judge(before: &Figure, now: &Figure) -> Verdict {
@@ -130,7 +139,10 @@ impl fmt::Display for Comparison<'_> {
             writeln!(formatter, "{}", line.trim_end())?;
         }
         if !self.not_measured.is_empty() {
-            writeln!(formatter, "\nnot measured this time: {}", self.not_measured.join(", "))?;
+            writeln!(formatter, "\nnot measured this time:")?;
+            for name in &self.not_measured {
+                writeln!(formatter, "  {name}")?;
+            }
         }
         if self.differing.is_empty() {
             self.named(Verdict::Regression, "REGRESSIONS", formatter)?;
