@@ -6,10 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use anyhow::{Context, Result, bail};
 use streamview::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
 use tokio_postgres::{Client, NoTls};
 
@@ -99,17 +96,6 @@ impl Fleet {
             service.stop()?;
         }
         self.drop_database(database).await
-    }
-
-    /// Deletes a topic and its topic of dead letters; the broker gives their space back a minute later.
-    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", self.kafka.bootstrap()).create()?;
-        let dead_letters = format!("{topic}.dlq");
-        for deleted in admin.delete_topics(&[topic, &dead_letters], &AdminOptions::new()).await? {
-            deleted.map_err(|(topic, code)| anyhow!("deleting {topic}: {code}"))?;
-        }
-        Ok(())
     }
 
     /// Starts `streamview serve`; ready when HTTP answers (it may still be joining its group).

@@ -48,7 +48,7 @@ impl Report {
     pub fn print(&self) {
         println!("\n# conditions");
         for (name, value) in &self.conditions {
-            println!("{name:<44} {value}");
+            println!("{name:<56} {value}");
         }
         for section in self.sections() {
             section.print();

@@ -21,7 +21,7 @@ impl Section {
     pub fn print(&self) {
         println!("\n# {}: median (least .. greatest)", self.title);
         for (name, figure) in &self.figures {
-            println!("{name:<44} {:<17} {figure}", figure.unit);
+            println!("{name:<56} {:<13} {figure}", figure.unit);
         }
     }
 }

@@ -24,38 +24,32 @@ pub struct Grown {
     pub runs: Vec<Backlog>,
 }
 
-/// A topic that is there already.
+/// A topic that is full.
 struct Filled<'a> {
     topic: String,
     with: &'a Variant,
     expected: Expected,
 }
 
-/// Runs each variant so many times, one after the other.
+/// Rounds of all variants: side by side in time, as machines drift.
 pub async fn run(fleet: &Fleet, variants: &[Variant], rounds: usize) -> Result<Vec<Grown>> {
-    let mut grown = Vec::new();
-    let mut last: Option<Filled<'_>> = None;
-    for (number, variant) in variants.iter().enumerate() {
-        let filled = match last.take() {
-            Some(filled) if filled.with.has_topic_of(variant) => filled,
-            other => {
-                if let Some(Filled { topic, .. }) = other {
-                    fleet.delete_topic(&topic).await?;
+    let mut topics: Vec<Filled<'_>> = Vec::new();
+    let mut grown: Vec<Grown> =
+        variants.iter().map(|variant| Grown { variant: variant.name.clone(), runs: Vec::new() }).collect();
+    for _ in 0..rounds {
+        for (variant, grown) in variants.iter().zip(&mut grown) {
+            let place = match topics.iter().position(|filled| filled.with.has_topic_of(variant)) {
+                Some(place) => place,
+                None => {
+                    topics.push(fill(fleet, &format!("bench.orders.growth.{}", topics.len()), variant).await?);
+                    topics.len() - 1
                 }
-                fill(fleet, &format!("bench.orders.growth.{number}"), variant).await?
-            }
-        };
-        let mut runs = Vec::new();
-        for round in 1..=rounds {
-            eprintln!("growth: {}", variant.name);
-            let task = Task {
-                instances: variant.instances,
-                ..Task::new(&format!("bench_growth_{number}_{round}"), &filled.topic, &filled.expected)
             };
-            runs.push(backlog::run_and_discard(fleet, &task).await?);
+            let Filled { topic, expected, .. } = &topics[place];
+            eprintln!("growth: {}", variant.name);
+            let task = Task { instances: variant.instances, ..Task::new("bench_growth", topic, expected) };
+            grown.runs.push(backlog::run_and_discard(fleet, &task).await?);
         }
-        grown.push(Grown { variant: variant.name.clone(), runs });
-        last = Some(filled);
     }
     Ok(grown)
 }

@@ -48,13 +48,15 @@ impl Variant {
     }
 }
 
-/// The base variant with so many events, then all of the series; of every series but the longest without any named.
+/// The base variant with so many events, then all of the series, then the base again: the difference between the two is
+/// the machine's. Every series but the longest without any named.
 pub fn variants(events: u64, series: Option<&[Series]>) -> Vec<Variant> {
     let every = Series::value_variants().iter().copied().filter(|one| *one != Series::TenTimes).collect();
     let mut all = vec![Variant::of(&format!("base of {events} events"), plain(events))];
     for one in series.map_or(every, <[Series]>::to_vec) {
         all.extend(of_series(one, events));
     }
+    all.push(Variant::of("the base again", plain(events)));
     all
 }
 
