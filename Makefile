@@ -41,7 +41,7 @@ down: ## stop what `make up` started; its data is gone
 	@scripts/servers down
 
 .PHONY: bench
-bench: ## measure throughput end to end
+bench: ## measure end to end and compare with the saved result
 	@scripts/setup --tests
 	CFLAGS=-O2 cargo bench --locked --bench end_to_end $(ARGS)
 

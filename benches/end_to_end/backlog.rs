@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use crate::fleet::{BACKLOG_TOPIC, Fleet, Service};
-use crate::http::Connection;
-use crate::processes::{load_average, memory_mb};
-use crate::workload::{Expected, expected};
+use crate::fleet::{Fleet, Service};
+use crate::processes::{Cpu, Watched, load_average, memory_mb};
+use crate::results::Better::{Less, More};
+use crate::section::{Lines, Section};
+use crate::waiting::Waiters;
+use crate::workload::Expected;
 
 /// What a backlog run took.
 #[derive(Debug, Clone, Serialize)]
@@ -22,8 +24,10 @@ pub struct Backlog {
     pub seconds: f64,
     /// Events committed in that time, per second.
     pub events_per_s: f64,
-    /// The same of the second half.
-    pub second_half_events_per_s: f64,
+    /// The same after the first quarter of the events, when whatever came with the launch is over.
+    pub settled_events_per_s: f64,
+    /// CPU microseconds of service and Postgres per event in that part.
+    pub settled_us: f64,
     /// CPU microseconds per event of the service, launch included.
     pub client_us: f64,
     /// The same of Postgres: all its processes.
@@ -32,7 +36,7 @@ pub struct Backlog {
     pub kafka_us: f64,
     /// Cores that processes outside this benchmark used meanwhile.
     pub others_cores: f64,
-    /// Highest resident memory of the service.
+    /// Highest resident memory of the service, added up over its instances.
     pub peak_rss_mb: f64,
     /// WAL written per event.
     pub wal_bytes: f64,
@@ -42,37 +46,105 @@ pub struct Backlog {
     pub load_average: f64,
 }
 
-/// Runs it once in an empty database and checks the result. Leaves the service running.
-pub async fn run(fleet: &Fleet, database: &str, orders: u64, sql: Option<&str>) -> Result<(Backlog, Service)> {
+/// What a backlog run has to do.
+#[derive(Debug, Clone)]
+pub struct Task<'a> {
+    /// A database that does not exist yet; the consumer group is called the same.
+    pub database: String,
+    /// The topic that is full.
+    pub topic: &'a str,
+    /// What the views must hold in the end.
+    pub expected: &'a Expected,
+    /// SQL to run in the empty database.
+    pub sql: Option<&'a str>,
+    /// Instances of the service that share the work.
+    pub instances: usize,
+    /// Requests that wait for their write meanwhile, all on the first instance.
+    pub waiters: usize,
+}
+
+impl<'a> Task<'a> {
+    /// One instance, nobody waits.
+    pub fn new(database: &str, topic: &'a str, expected: &'a Expected) -> Task<'a> {
+        Task { database: database.to_owned(), topic, expected, sql: None, instances: 1, waiters: 0 }
+    }
+}
+
+/// How backlog runs are reported.
+pub fn section(runs: &[Backlog]) -> Section {
+    Lines::of("backlog", runs)
+        .informs(Less, "from launch to first rows", "s", |run| run.launch_to_first_row_s)
+        .informs(Less, "first to last row", "s", |run| run.seconds)
+        .informs(More, "events", "/s", |run| run.events_per_s)
+        .informs(More, "events, after the first quarter", "/s", |run| run.settled_events_per_s)
+        .judged(Less, "CPU of the service", "us/event", |run| run.client_us)
+        .judged(Less, "CPU of Postgres", "us/event", |run| run.postgres_us)
+        .judged(Less, "CPU of both", "us/event", Backlog::us)
+        .informs(Less, "CPU of the broker", "us/event", |run| run.kafka_us)
+        .judged(Less, "peak RSS of the service", "MB", |run| run.peak_rss_mb)
+        .judged(Less, "WAL", "B/event", |run| run.wal_bytes)
+        .context("batch", "events", |run| run.batch_events)
+        .context("used by others", "cores", |run| run.others_cores)
+        .context("load average before", "", |run| run.load_average)
+        .done()
+}
+
+impl Backlog {
+    /// CPU microseconds per event, service and Postgres.
+    pub fn us(&self) -> f64 {
+        self.client_us + self.postgres_us
+    }
+}
+
+/// Runs it and leaves nothing behind.
+pub async fn run_and_discard(fleet: &Fleet, task: &Task<'_>) -> Result<Backlog> {
+    let (backlog, services) = run(fleet, task).await?;
+    fleet.discard(services, &task.database).await?;
+    Ok(backlog)
+}
+
+/// Runs it once and checks the result. Leaves the services running.
+pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service>)> {
+    let (database, expected) = (task.database.as_str(), task.expected);
     fleet.create_database(database).await?;
     let client = fleet.connect(database).await?;
-    let expected = expected(orders);
-    if let Some(sql) = sql {
+    if let Some(sql) = task.sql {
         client.batch_execute(sql).await.context("the SQL before the backlog")?;
     }
     client.batch_execute("checkpoint").await?;
     let (load, wal_before) = (load_average()?, wal_position(&client).await?);
-    let before = fleet.watched(None)?.cpu()?;
+    let before = fleet.watched(&[])?.cpu()?;
 
-    let mut service = fleet.serve(database, BACKLOG_TOPIC, database)?;
-    let watched = fleet.watched(Some(service.pid()))?;
-    let samples = watch(&client, &mut service, expected.events).await?;
-    let cpu = watched.cpu()?.since(before);
-    let (_, peak_rss_mb) = memory_mb(service.pid())?;
-    let elapsed = service.started.elapsed().as_secs_f64();
-    let batch_events = batch_events(&service).await?;
-    check(&client, &expected).await?;
+    let launched = Instant::now();
+    let mut services = Vec::new();
+    for _ in 0..task.instances {
+        services.push(fleet.serve(database, task.topic, database)?);
+    }
+    let watched = fleet.watched(&services)?;
+    let mut waiters = Waiters::none();
+    if task.waiters > 0 {
+        services[0].wait_for_http()?;
+        waiters = Waiters::start(services[0].port, task.waiters, expected.orders as u64);
+    }
+    let Progress { first, settled, last } = watch(&client, &mut services, &watched, expected.events).await?;
+    let elapsed = launched.elapsed().as_secs_f64();
+    let mut peak_rss_mb = 0.0;
+    for service in &services {
+        peak_rss_mb += memory_mb(service.pid())?.1;
+    }
+    waiters.check(&services[0]).await?;
+    let batch_events = batch_events(&services).await?;
+    check(&client, expected).await?;
 
-    let (first, last) = (samples[0], samples[samples.len() - 1]);
-    let middle = samples.iter().find(|sample| 2 * sample.1 >= expected.events).copied().unwrap_or(first);
-    let rate = |from: (Instant, i64), to: (Instant, i64)| (to.1 - from.1) as f64 / (to.0 - from.0).as_secs_f64();
+    let (cpu, settled_cpu) = (last.cpu.since(before), last.cpu.since(settled.cpu));
     let events = expected.events as f64;
     let backlog = Backlog {
         events: expected.events,
-        launch_to_first_row_s: (first.0 - service.started).as_secs_f64(),
-        seconds: (last.0 - first.0).as_secs_f64(),
-        events_per_s: rate(first, last),
-        second_half_events_per_s: rate(middle, last),
+        launch_to_first_row_s: (first.at - launched).as_secs_f64(),
+        seconds: (last.at - first.at).as_secs_f64(),
+        events_per_s: last.rate_since(first),
+        settled_events_per_s: last.rate_since(settled),
+        settled_us: (settled_cpu.client + settled_cpu.postgres) / (last.applied - settled.applied) as f64 * 1e6,
         client_us: cpu.client / events * 1e6,
         postgres_us: cpu.postgres / events * 1e6,
         kafka_us: cpu.kafka / events * 1e6,
@@ -82,28 +154,63 @@ pub async fn run(fleet: &Fleet, database: &str, orders: u64, sql: Option<&str>) 
         batch_events,
         load_average: load,
     };
-    Ok((backlog, service))
+    eprintln!("{database}: {:.0} events/s, {:.1} us", backlog.events_per_s, backlog.us());
+    Ok((backlog, services))
 }
 
-/// When how many events were committed, from the first that were seen to all of them.
-async fn watch(client: &Client, service: &mut Service, events: i64) -> Result<Vec<(Instant, i64)>> {
+/// How far it was at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    applied: i64,
+    cpu: Cpu,
+}
+
+impl Sample {
+    /// Events a second in between.
+    fn rate_since(self, earlier: Sample) -> f64 {
+        (self.applied - earlier.applied) as f64 / (self.at - earlier.at).as_secs_f64()
+    }
+}
+
+/// The moments that are measured: looking costs CPU too.
+struct Progress {
+    /// The first committed rows.
+    first: Sample,
+    /// A quarter of the events.
+    settled: Sample,
+    /// All of them.
+    last: Sample,
+}
+
+/// Waits until all events are committed.
+async fn watch(client: &Client, services: &mut [Service], watched: &Watched, events: i64) -> Result<Progress> {
     let statement = client.prepare("select coalesce(sum(next_offset), 0)::bigint from projection_progress").await?;
-    let mut samples = Vec::new();
-    let mut moved = Instant::now();
+    let (mut first, mut settled) = (None, None);
+    let (mut seen, mut moved) = (0, Instant::now());
     loop {
         let applied: i64 = client.query_one(&statement, &[]).await?.try_get(0)?;
-        let now = Instant::now();
-        if applied > samples.last().map_or(0, |(_, applied)| *applied) {
-            samples.push((now, applied));
-            moved = now;
+        let sample = || anyhow::Ok(Sample { at: Instant::now(), applied, cpu: watched.cpu()? });
+        if applied > seen {
+            (seen, moved) = (applied, Instant::now());
+            if first.is_none() {
+                first = Some(sample()?);
+            }
+            if settled.is_none() && 4 * applied >= events {
+                settled = Some(sample()?);
+            }
         }
         if applied >= events {
-            ensure!(samples.len() > 1, "the backlog is too short to be measured");
-            return Ok(samples);
+            let (Some(first), Some(settled)) = (first, settled) else { bail!("no events to wait for") };
+            ensure!(settled.applied < events, "the backlog is too short to be measured");
+            return Ok(Progress { first, settled, last: sample()? });
         }
-        service.check_alive()?;
+        for service in &mut *services {
+            service.check_alive()?;
+        }
         if moved.elapsed() > Duration::from_secs(60) {
-            bail!("no progress for a minute at {applied} of {events} events\n{}", service.log_tail());
+            let logs: Vec<String> = services.iter().map(Service::log_tail).collect();
+            bail!("no progress for a minute at {applied} of {events} events\n{}", logs.join("\n"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -139,13 +246,12 @@ pub async fn wal_position(client: &Client) -> Result<i64> {
     Ok(row.try_get(0)?)
 }
 
-/// From the service's own metrics.
-async fn batch_events(service: &Service) -> Result<f64> {
-    let mut connection = Connection::open(service.port).await?;
-    let text = String::from_utf8(connection.get("/metrics").await?.body.to_vec())?;
-    let value = |name: &str| -> Result<f64> {
-        let line = text.lines().find(|line| line.starts_with(name)).with_context(|| format!("no metric {name}"))?;
-        Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
-    };
-    Ok(value("streamview_batch_records_sum")? / value("streamview_batch_records_count")?)
+/// From the services' own metrics.
+async fn batch_events(services: &[Service]) -> Result<f64> {
+    let (mut records, mut batches) = (0.0, 0.0);
+    for service in services {
+        records += service.metric("streamview_batch_records_sum").await?;
+        batches += service.metric("streamview_batch_records_count").await?;
+    }
+    Ok(records / batches)
 }

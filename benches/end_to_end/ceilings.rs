@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tokio_postgres::Client;
 
+use crate::backlog::Backlog;
 use crate::fleet::Fleet;
+use crate::results::Better::{Less, More};
+use crate::section::{Lines, Section};
 
 /// A COPY of rows that lie ready in files of the server.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +37,32 @@ pub struct Ceilings {
     pub row_per_event: Copied,
     /// One row per event into a table with primary key and status index only: the table of the peers' figures.
     pub row_per_event_two_indexes: Copied,
+}
+
+type Named = (&'static str, fn(&Ceilings) -> &Copied);
+
+/// How they are reported: each ceiling, and the backlog run before it as a share of it.
+pub fn section(runs: &[(Backlog, Ceilings)]) -> Section {
+    let ceilings: [Named; 4] = [
+        ("final rows and ledger", |all| &all.same_rows),
+        ("the same by two connections", |all| &all.same_rows_two_connections),
+        ("a row per event, all indexes", |all| &all.row_per_event),
+        ("a row per event, 2 indexes", |all| &all.row_per_event_two_indexes),
+    ];
+    let mut lines = Lines::of("COPY of rows that lie ready in files", runs);
+    for (name, copied) in ceilings {
+        lines = lines
+            .informs(More, name, "rows/s", |(_, all)| copied(all).rows_per_s)
+            .informs(Less, &format!("{name}: CPU"), "us/row", |(_, all)| copied(all).postgres_us)
+            .judged(More, &format!("{name}: speed, backlog / COPY"), "", |(run, all)| {
+                copied(all).seconds * run.events_per_s / run.events as f64
+            })
+            .judged(Less, &format!("{name}: CPU, backlog / COPY"), "", |(run, all)| {
+                let Copied { postgres_us, rows, .. } = copied(all);
+                run.us() * run.events as f64 / (postgres_us * *rows as f64)
+            });
+    }
+    lines.done()
 }
 
 struct Load {
@@ -88,7 +117,7 @@ async fn load(fleet: &Fleet, database: &str, parts: &[&[Load]], change: &str) ->
     }
     client.batch_execute(change).await?;
     client.batch_execute("checkpoint").await?;
-    let watched = fleet.watched(None)?;
+    let watched = fleet.watched(&[])?;
     let (before, started) = (watched.cpu()?, Instant::now());
     let connections = parts.iter().map(|part| async {
         let client = fleet.connect(database).await?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use streamview::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
 use tokio_postgres::{Client, NoTls};
 
+use crate::http::Connection;
 use crate::processes::Watched;
 
 /// The topic of the preloaded events; live phases have their own.
@@ -83,33 +84,49 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts `streamview load`, which ends by itself.
-    pub fn load(&self, database: &str, topic: &str, group: &str) -> Result<Child> {
-        let mut command = service_command(&self.settings(database, topic, group, 0));
-        command.args(["load", "--memory", "4096"]).stdin(Stdio::null()).stdout(Stdio::null());
-        command.spawn().context("starting streamview load")
+    /// Drops it with everything in it.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        let admin = self.connect("postgres").await?;
+        admin.batch_execute(&format!("drop database {name} with (force)")).await.context("dropping a database")
+    }
+
+    /// Stops the services and drops their database.
+    pub async fn discard(&self, services: Vec<Service>, database: &str) -> Result<()> {
+        for service in services {
+            service.stop()?;
+        }
+        self.drop_database(database).await
     }
 
     /// Starts `streamview serve`; ready when HTTP answers (it may still be joining its group).
     pub fn serve(&self, database: &str, topic: &str, group: &str) -> Result<Service> {
+        self.launch(&["serve"], (database, topic, group))
+    }
+
+    /// Starts `streamview load`, which ends by itself, without a bound of memory that it could reach.
+    pub fn load(&self, database: &str, topic: &str) -> Result<Service> {
+        self.launch(&["load", "--memory", "8192"], (database, topic, database))
+    }
+
+    fn launch(&self, arguments: &[&str], (database, topic, group): (&str, &str, &str)) -> Result<Service> {
         let port = free_port()?;
-        let log_file = std::env::temp_dir().join(format!("streamview-bench-{}.log", std::process::id()));
+        let log_file = std::env::temp_dir().join(format!("streamview-bench-{}-{port}.log", std::process::id()));
         let log = fs::File::create(&log_file).context("creating the service's log")?;
         let started = Instant::now();
         let child = service_command(&self.settings(database, topic, group, port))
-            .arg("serve")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .context("starting streamview serve")?;
+            .context("starting streamview")?;
         Ok(Service { child, port, started, log_file })
     }
 
     /// The processes of the run.
-    pub fn watched(&self, client: Option<u32>) -> Result<Watched> {
+    pub fn watched(&self, services: &[Service]) -> Result<Watched> {
         Ok(Watched {
-            client,
+            services: services.iter().map(Service::pid).collect(),
             postgres: self.postgres.pid().context("Postgres is not running")?,
             kafka: self.kafka.pid().context("Kafka is not running")?,
         })
@@ -162,11 +179,27 @@ impl Service {
         bail!("streamview serve ended: {status}\n{}", self.log_tail())
     }
 
+    /// Whether it has ended, as it should.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        match self.child.try_wait()? {
+            Some(status) if !status.success() => bail!("streamview ended: {status}\n{}", self.log_tail()),
+            status => Ok(status.is_some()),
+        }
+    }
+
     /// The last lines it logged.
     pub fn log_tail(&self) -> String {
         let text = fs::read_to_string(&self.log_file).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// One of its own metrics; 0 if it has none of this name yet.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let mut connection = Connection::open(self.port).await?;
+        let text = String::from_utf8(connection.get("/metrics").await?.body.to_vec())?;
+        let line = text.lines().find(|line| line.starts_with(name));
+        Ok(line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?)
     }
 
     /// Waits until HTTP answers.

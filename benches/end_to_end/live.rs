@@ -1,5 +1,6 @@
 //! Live: events come at a fixed rate, whatever the service does; how soon does a reader see them?
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,9 @@ use crate::http::Connection;
 use crate::latency::Latency;
 use crate::processes::{forget_peak, load_average, memory_mb};
 use crate::publish::Publisher;
-use crate::workload::Events;
+use crate::results::Better::Less;
+use crate::section::{Lines, Section};
+use crate::workload::Spaced;
 
 /// Reads a second that look for their event.
 const SAMPLES_PER_S: u64 = 200;
@@ -48,15 +51,39 @@ pub struct Live {
     pub load_average: f64,
 }
 
+/// How they are reported, a section for each rate.
+pub fn sections(runs: &[Live]) -> Vec<Section> {
+    let rates: BTreeSet<u64> = runs.iter().map(|run| run.rate).collect();
+    let of_rate = |rate| runs.iter().filter(|run| run.rate == rate).cloned().collect::<Vec<Live>>();
+    rates.into_iter().map(|rate| section(rate, &of_rate(rate))).collect()
+}
+
+fn section(rate: u64, runs: &[Live]) -> Section {
+    Lines::of(&format!("live, {rate} events/s, from produce to visible over REST"), runs)
+        .context("sent", "events/s", |run| run.sent_per_s)
+        .informs(Less, "p50", "ms", |run| run.visible.p50_ms)
+        .informs(Less, "p99", "ms", |run| run.visible.p99_ms)
+        .informs(Less, "greatest", "ms", |run| run.visible.max_ms)
+        .informs(Less, "not seen in 5 s", "reads", |run| run.unseen as f64)
+        .judged(Less, "CPU of the service", "% of a core", |run| run.client_cpu_percent)
+        .judged(Less, "CPU of Postgres", "% of a core", |run| run.postgres_cpu_percent)
+        .informs(Less, "CPU of the broker", "% of a core", |run| run.kafka_cpu_percent)
+        .context("CPU of this program", "% of a core", |run| run.bench_cpu_percent)
+        .judged(Less, "peak RSS", "MB", |run| run.peak_rss_mb)
+        .context("used by others", "cores", |run| run.others_cores)
+        .context("load average before", "", |run| run.load_average)
+        .done()
+}
+
 /// Publishes `rate` events a second for `seconds` and measures a sample of them.
 pub async fn run(
     fleet: &Fleet,
     service: &Service,
-    (publisher, events): (&mut Publisher, &mut Events),
+    (publisher, events): (&mut Publisher, &mut Spaced),
     rate: u64,
     seconds: f64,
 ) -> Result<Live> {
-    let watched = fleet.watched(Some(service.pid()))?;
+    let watched = fleet.watched(std::slice::from_ref(service))?;
     forget_peak(service.pid())?;
     let (load_average, before, started) = (load_average()?, watched.cpu()?, Instant::now());
     let (samples, mut received) = unbounded_channel();
@@ -117,25 +144,4 @@ async fn read(idle: Arc<Mutex<Vec<Connection>>>, port: u16, target: String, sent
     };
     idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     Ok(latency)
-}
-
-/// The service with nothing to do.
-#[derive(Debug, Clone, Serialize)]
-pub struct Idle {
-    /// CPU in percent of one core.
-    pub cpu_percent: f64,
-    /// Resident memory at the end.
-    pub rss_mb: f64,
-    /// Seconds watched.
-    pub seconds: f64,
-}
-
-/// Watches the idle service.
-pub async fn idle(fleet: &Fleet, service: &Service, seconds: f64) -> Result<Idle> {
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let watched = fleet.watched(Some(service.pid()))?;
-    let (before, started) = (watched.cpu()?, Instant::now());
-    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), watched.cpu()?.since(before));
-    Ok(Idle { cpu_percent: cpu.client / elapsed * 100.0, rss_mb: memory_mb(service.pid())?.0, seconds: elapsed })
 }

@@ -10,7 +10,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// CPU seconds consumed so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu {
-    /// The service.
+    /// The service, all instances.
     pub client: f64,
     /// Postgres: postmaster, living children, and children that have ended.
     pub postgres: f64,
@@ -23,10 +23,10 @@ pub struct Cpu {
 }
 
 /// Whose CPU is watched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Watched {
-    /// The service, if it runs.
-    pub client: Option<u32>,
+    /// The service: one process per instance that runs.
+    pub services: Vec<u32>,
     /// The postmaster.
     pub postgres: u32,
     /// The broker.
@@ -36,9 +36,12 @@ pub struct Watched {
 impl Watched {
     /// CPU so far.
     pub fn cpu(&self) -> Result<Cpu> {
-        let client = self.client.map(|pid| Stat::of(pid).map(|stat| stat.own)).transpose()?;
+        let mut client = 0.0;
+        for pid in &self.services {
+            client += Stat::of(*pid)?.own;
+        }
         Ok(Cpu {
-            client: client.unwrap_or_default(),
+            client,
             postgres: tree(self.postgres)?,
             kafka: Stat::of(self.kafka)?.own,
             bench: Stat::of(std::process::id())?.own,
@@ -129,4 +132,11 @@ pub fn forget_peak(pid: u32) -> Result<()> {
 pub fn load_average() -> Result<f64> {
     let text = fs::read_to_string("/proc/loadavg").context("reading /proc/loadavg")?;
     Ok(text.split(' ').next().context("empty /proc/loadavg")?.parse()?)
+}
+
+/// What the kernel calls the processor.
+pub fn cpu_model() -> Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    Ok(line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, model)| model).to_owned())
 }

@@ -11,7 +11,19 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
+use crate::fleet::Fleet;
 use crate::workload::Event;
+
+/// Publishes all of `events`; creates the topic, and its topic of dead letters, if there is none yet.
+pub async fn fill(fleet: &Fleet, (topic, partitions): (&str, i32), events: impl Iterator<Item = Event>) -> Result<()> {
+    let bootstrap = fleet.kafka.bootstrap();
+    let dead_letters = format!("{topic}.dlq");
+    streamview::seed::create_topics(&bootstrap, &[(topic, partitions), (dead_letters.as_str(), 1)]).await?;
+    let started = Instant::now();
+    let sent = tokio::task::block_in_place(|| Publisher::open(&bootstrap, topic, 20)?.preload(events))?;
+    eprintln!("{topic}: published {sent} events in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
 
 /// A producer that counts confirmations.
 pub struct Publisher {
@@ -52,12 +64,13 @@ impl Publisher {
         Ok(Publisher { producer, topic: topic.to_owned(), sent: 0 })
     }
 
-    /// Sends everything and waits for the confirmations.
-    pub fn preload(&mut self, events: impl Iterator<Item = Event>) -> Result<()> {
+    /// Sends everything and waits for the confirmations; gives how many.
+    fn preload(&mut self, events: impl Iterator<Item = Event>) -> Result<u64> {
         for event in events {
             self.send(event)?;
         }
-        self.flush()
+        self.flush()?;
+        Ok(self.sent)
     }
 
     /// Sends `rate` events a second for `seconds`, late ones at once; `sample` sees one of `every` as it is sent.

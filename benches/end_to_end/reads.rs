@@ -10,6 +10,8 @@ use crate::fleet::{Fleet, Service};
 use crate::http::Connection;
 use crate::latency::Latency;
 use crate::processes::load_average;
+use crate::results::Better::{Less, More};
+use crate::section::{Lines, Section};
 use crate::workload::order_id;
 
 /// Connections of each side: the service's default pool has as many to Postgres.
@@ -43,6 +45,22 @@ pub enum Kind {
     Pages,
 }
 
+/// How one kind is reported.
+pub fn section(title: &str, runs: &[Reads]) -> Section {
+    Lines::of(title, runs)
+        .informs(More, "requests", "/s", |run| run.requests_per_s)
+        .informs(More, "pgbench", "/s", |run| run.pgbench_per_s)
+        .judged(More, "requests / pgbench", "", |run| run.pgbench_per_s.map(|pgbench| run.requests_per_s / pgbench))
+        .judged(Less, "CPU of the service", "us/request", |run| run.client_us)
+        .judged(Less, "CPU of Postgres", "us/request", |run| run.postgres_us)
+        .informs(Less, "p50, full load", "ms", |run| run.full_load.p50_ms)
+        .informs(Less, "p99, full load", "ms", |run| run.full_load.p99_ms)
+        .informs(Less, "p50, half load", "ms", |run| run.half_load.p50_ms)
+        .informs(Less, "p99, half load", "ms", |run| run.half_load.p99_ms)
+        .context("load average before", "", |run| run.load_average)
+        .done()
+}
+
 /// Measures one kind against a view of `orders` orders.
 pub async fn run(
     fleet: &Fleet,
@@ -52,7 +70,7 @@ pub async fn run(
     seconds: u64,
 ) -> Result<Reads> {
     let load_average = load_average()?;
-    let watched = fleet.watched(Some(service.pid()))?;
+    let watched = fleet.watched(std::slice::from_ref(service))?;
     let before = watched.cpu()?;
     let span = Duration::from_secs(seconds);
     let (requests_per_s, full) = load(service.port, kind, orders, span, None).await?;

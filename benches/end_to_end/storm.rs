@@ -10,8 +10,10 @@ use tokio_postgres::Client;
 use crate::fleet::{Fleet, PARTITIONS, Service};
 use crate::http::Connection;
 use crate::processes::{forget_peak, memory_mb};
-use crate::publish::Publisher;
-use crate::workload::{self, EVENTS_PER_ORDER};
+use crate::publish;
+use crate::results::Better::{Less, More};
+use crate::section::{Lines, Section};
+use crate::workload::{EVENTS_PER_ORDER, Spaced, headless};
 
 const TOPIC: &str = "bench.orders.storm";
 const DATABASE: &str = "bench_storm";
@@ -51,29 +53,45 @@ pub struct Storm {
     pub healing_rss_mb: f64,
 }
 
+/// How it is reported.
+pub fn section(runs: &[Storm]) -> Section {
+    let title = format!("storm, {HELD} orders held, {} events parked", HELD * PARKED);
+    Lines::of(&title, runs)
+        .informs(More, "other orders before", "events/s", |run| run.before_per_s)
+        .informs(More, "parking", "events/s", |run| run.parked_per_s)
+        .informs(More, "other orders meanwhile", "events/s", |run| run.during_per_s)
+        .judged(More, "other orders meanwhile / before", "", |run| run.during_per_s / run.before_per_s)
+        .informs(Less, "answer to the call", "s", |run| run.call_s)
+        .informs(Less, "from the call until nothing is held", "s", |run| run.healing_s)
+        .informs(More, "drained", "events/s", |run| run.drained_per_s)
+        .judged(Less, "peak RSS before", "MB", |run| run.before_rss_mb)
+        .judged(Less, "peak RSS, parking", "MB", |run| run.parking_rss_mb)
+        .judged(Less, "peak RSS meanwhile", "MB", |run| run.during_rss_mb)
+        .judged(Less, "peak RSS, healing", "MB", |run| run.healing_rss_mb)
+        .done()
+}
+
 /// Runs it on a topic and a database of its own; `orders` others come before, and as many during the storm.
 pub async fn run(fleet: &Fleet, orders: u64) -> Result<Storm> {
-    let bootstrap = fleet.kafka.bootstrap();
-    let dead_letters = format!("{TOPIC}.dlq");
-    streamview::seed::create_topics(&bootstrap, &[(TOPIC, PARTITIONS), (dead_letters.as_str(), 1)]).await?;
     fleet.create_database(DATABASE).await?;
     let client = fleet.connect(DATABASE).await?;
+    let topic = (TOPIC, PARTITIONS);
     let mut consumed = 0;
 
-    publish(fleet, workload::events(0, orders))?;
+    publish::fill(fleet, topic, Spaced::new(0, orders, EVENTS_PER_ORDER)).await?;
     let (before_per_s, before_rss_mb, service) =
         backlog(fleet, &client, &mut consumed, orders * EVENTS_PER_ORDER).await?;
     service.stop()?;
     eprintln!("storm: {before_per_s:.0} events/s before");
 
-    publish(fleet, workload::headless(FIRST_HELD, HELD, PARKED + 1))?;
+    publish::fill(fleet, topic, headless(FIRST_HELD, HELD, PARKED + 1)).await?;
     let (parked_per_s, parking_rss_mb, service) = backlog(fleet, &client, &mut consumed, HELD * PARKED).await?;
     service.stop()?;
     eprintln!("storm: {parked_per_s:.0} events/s parked");
     let parked = number(&client, "select sum(parked_count)::bigint from held_keys").await?;
     ensure!(parked == (HELD * PARKED) as i64, "{parked} events are parked");
 
-    publish(fleet, workload::events(orders, orders))?;
+    publish::fill(fleet, topic, Spaced::new(orders, orders, EVENTS_PER_ORDER)).await?;
     let (during_per_s, during_rss_mb, service) =
         backlog(fleet, &client, &mut consumed, orders * EVENTS_PER_ORDER).await?;
     eprintln!("storm: {during_per_s:.0} events/s with the storm parked");
@@ -110,11 +128,6 @@ pub async fn run(fleet: &Fleet, orders: u64) -> Result<Storm> {
         drained_per_s: (HELD * PARKED) as f64 / healing_s,
         healing_rss_mb,
     })
-}
-
-fn publish(fleet: &Fleet, events: impl Iterator<Item = workload::Event>) -> Result<()> {
-    let bootstrap = fleet.kafka.bootstrap();
-    tokio::task::block_in_place(|| Publisher::open(&bootstrap, TOPIC, 20)?.preload(events))
 }
 
 /// Starts the service on what was published and waits until it is consumed: events per second from the first commit on,

@@ -13,6 +13,7 @@ mod shutdown;
 mod transactions;
 mod unreadable;
 
+mod benchmark;
 mod cli;
 mod conformance;
 mod contract;
