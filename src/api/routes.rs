@@ -8,7 +8,7 @@ use utoipa::openapi::OpenApi;
 
 use super::problem::{self, Code, Problem};
 use super::wait::Lookup;
-use super::{health, ops, pages, skip_to};
+use super::{ApiState, health, ops, pages, skip_to};
 
 /// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct ViewApi {
     pub openapi: fn() -> OpenApi,
     /// How to see how far keys are, for requests that wait.
     pub sequences: Lookup,
+    /// Gives an HTTP worker what it keeps for itself.
+    pub of_worker: fn(&ApiState, &mut web::ServiceConfig),
 }
 
 /// The APIs of all registered views.

@@ -3,6 +3,7 @@
 pub mod blocked;
 pub mod control;
 pub mod dead_letters;
+pub mod lookup;
 pub mod migrate;
 pub mod observation;
 pub mod pool;

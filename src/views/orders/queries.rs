@@ -9,10 +9,13 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::api::model::{Held, Order, OrderEvent, OrderSummary};
+use super::api::model::{Held, Order, OrderEvent, OrderItem, OrderSummary};
+use crate::config::DatabaseSettings;
 use crate::domain::page::Direction;
+use crate::store::lookup::Lookup;
 use crate::store::pool::ReadConnection;
 use crate::store::read::{ReadError, ReadPool, within_deadline};
+use crate::store::types::{BoxedError, Numeric, Records};
 
 /// Matching orders are counted exactly up to this many.
 pub const EXACT_TOTAL: i64 = 10_000;
@@ -25,11 +28,35 @@ const CERTAINLY_MANY: i64 = 5 * EXACT_TOTAL;
 pub struct OrderRead {
     /// The active build.
     pub build: i32,
-    /// The order, if it has a row.
-    pub order: Option<Order>,
     /// What it waits for, if it is held; an order may be held before it has a row.
     pub held: Option<Held>,
+    /// The last sequence that its row holds; `None` without a row.
+    pub sequence: Option<i64>,
+    row: Row,
 }
+
+impl OrderRead {
+    fn of(order_id: &str, row: Row) -> Result<Self, ReadError> {
+        let sequence = row.try_get(BUILD + 1 + SEQUENCE)?;
+        Ok(OrderRead { build: row.try_get(BUILD)?, held: held_of(order_id, &row)?, sequence, row })
+    }
+
+    /// The order, if it has a row.
+    pub fn order(&self) -> Result<Option<Order<'_>>, ReadError> {
+        if self.sequence.is_none() {
+            return Ok(None);
+        }
+        let (summary, held) = (summary_of(&self.row, BUILD + 1)?, self.held.clone());
+        let items =
+            self.row.try_get::<_, Records<'_, 8>>(ITEMS)?.read().and_then(|rows| rows.iter().map(item_of).collect());
+        Ok(Some(Order { summary, items: items.map_err(ReadError::unreadable)?, held }))
+    }
+}
+
+/// Columns of `read_orders.sql`; `COLUMNS` follow the build.
+const BUILD: usize = 1;
+const ITEMS: usize = BUILD + 13;
+const HELD: usize = ITEMS + 1;
 
 /// Which orders a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,14 +131,20 @@ pub struct ListQuery {
 /// A page as read, in the list's order whatever direction it was read in.
 #[derive(Debug)]
 pub struct Listing {
-    /// The rows.
-    pub orders: Vec<OrderSummary>,
+    rows: Vec<Row>,
     /// Whether more rows follow in the direction of reading.
     pub more: bool,
     /// Matching orders.
     pub total: i64,
     /// Whether `total` is the planner's estimate.
     pub total_is_estimate: bool,
+}
+
+impl Listing {
+    /// The orders, which live where the rows came in.
+    pub fn orders(&self) -> Result<Vec<OrderSummary<'_>>, ReadError> {
+        self.rows.iter().map(|row| summary_of(row, 0)).collect()
+    }
 }
 
 /// One page of an order's history.
@@ -123,43 +156,50 @@ pub struct EventsRead {
     pub more: bool,
 }
 
+/// What reads single orders for one HTTP worker.
+pub fn order_lookup(settings: &DatabaseSettings) -> Lookup {
+    Lookup::new(settings, include_str!("sql/read_orders.sql"))
+}
+
 /// Reads one order; `None` if the view has no active build.
-pub async fn order(pool: &ReadPool, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
-    within_deadline(async {
-        let connection = pool.get().await?;
-        let statement = connection.prepare_cached(include_str!("sql/read_order.sql")).await?;
-        let Some(row) = connection.query_opt(&statement, &[&order_id]).await? else { return Ok(None) };
-        let held = held_of(order_id, &row)?;
-        let build = row.try_get("build")?;
-        let known: Option<&str> = row.try_get("order_id")?;
-        let order = match known {
-            Some(_) => {
-                Some(Order { summary: summary_of(&row, 1)?, items: raw_json(&row, "items")?, held: held.clone() })
-            }
-            None => None,
-        };
-        Ok(Some(OrderRead { build, order, held }))
-    })
-    .await
+pub async fn order(lookup: &Lookup, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
+    let row = lookup.row(order_id.to_owned()).await?;
+    row.map(|row| OrderRead::of(order_id, row)).transpose()
 }
 
 fn held_of(order_id: &str, row: &Row) -> Result<Option<Held>, ReadError> {
-    let reason: Option<String> = row.try_get("held_reason")?;
+    let reason: Option<String> = row.try_get(HELD)?;
     let Some(reason) = reason else { return Ok(None) };
     Ok(Some(Held {
         reason,
-        missing_from: row.try_get("missing_from")?,
-        missing_to: row.try_get("missing_to")?,
-        parked_count: row.try_get("parked_count")?,
-        parked_bytes: row.try_get("parked_bytes")?,
-        since: row.try_get("since")?,
-        dead_letter_id: row.try_get("dead_letter_id")?,
+        missing_from: row.try_get(HELD + 1)?,
+        missing_to: row.try_get(HELD + 2)?,
+        parked_count: row.try_get(HELD + 3)?,
+        parked_bytes: row.try_get(HELD + 4)?,
+        since: row.try_get(HELD + 5)?,
+        dead_letter_id: row.try_get(HELD + 6)?,
         href: format!("/ops/held/{}", crate::api::parameters::encode(order_id)),
     }))
 }
 
+/// A line as `read_orders.sql` gives it.
+fn item_of<'a>(columns: &[Option<&'a [u8]>; 8]) -> Result<OrderItem<'a>, BoxedError> {
+    let text = |index: usize| std::str::from_utf8(columns[index].unwrap_or_default());
+    let amount = |index: usize| Numeric::read(columns[index].unwrap_or_default());
+    Ok(OrderItem {
+        line_no: i32::from_be_bytes(columns[0].unwrap_or_default().try_into()?),
+        item_id: text(1)?,
+        sku: text(2)?,
+        qty: amount(3)?,
+        price: amount(4)?,
+        tax_rate: columns[5].map(Numeric::read).transpose()?,
+        net_line_total: amount(6)?,
+        gross_line_total: amount(7)?,
+    })
+}
+
 /// Reads `COLUMNS`, which begin at `first`: looking a column up by its name costs as much as reading it.
-fn summary_of(row: &Row, first: usize) -> Result<OrderSummary, ReadError> {
+fn summary_of(row: &Row, first: usize) -> Result<OrderSummary<'_>, ReadError> {
     Ok(OrderSummary {
         order_id: row.try_get(first)?,
         customer_id: row.try_get(first + 1)?,
@@ -168,16 +208,12 @@ fn summary_of(row: &Row, first: usize) -> Result<OrderSummary, ReadError> {
         total_net: row.try_get(first + 4)?,
         total_gross: row.try_get(first + 5)?,
         item_count: row.try_get(first + 6)?,
-        last_event_sequence: row.try_get(first + 7)?,
+        last_event_sequence: row.try_get(first + SEQUENCE)?,
         last_event_id: row.try_get(first + 8)?,
         updated_at: row.try_get(first + 9)?,
         tax_basis: row.try_get(first + 10)?,
         anomalies: row.try_get(first + 11)?,
     })
-}
-
-fn raw_json(row: &Row, column: &str) -> Result<Box<RawValue>, ReadError> {
-    Ok(raw(row.try_get(column)?))
 }
 
 fn raw(text: String) -> Box<RawValue> {
@@ -231,15 +267,14 @@ pub async fn list(pool: &ReadPool, query: &ListQuery) -> Result<Listing, ReadErr
         let connection = pool.get().await?;
         let page = Sql::page(query);
         // Both are sent before the first answer is awaited.
-        let (rows, planned) = tokio::try_join!(run(&connection, &page), estimate(&connection, &query.filters))?;
-        let mut orders = rows.iter().map(|row| summary_of(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        let more = orders.len() > query.limit as usize;
-        orders.truncate(query.limit as usize);
+        let (mut rows, planned) = tokio::try_join!(run(&connection, &page), estimate(&connection, &query.filters))?;
+        let more = rows.len() > query.limit as usize;
+        rows.truncate(query.limit as usize);
         if matches!(query.start, Start::At(Direction::Before, _)) {
-            orders.reverse();
+            rows.reverse();
         }
         let (total, total_is_estimate) = total(&connection, &query.filters, planned).await?;
-        Ok(Listing { orders, more, total, total_is_estimate })
+        Ok(Listing { rows, more, total, total_is_estimate })
     })
     .await
 }
@@ -293,8 +328,10 @@ impl Parameter<'_> {
     }
 }
 
-const COLUMNS: &str = "order_id, customer_id, status, currency, total_net::text as total_net, \
-     total_gross::text as total_gross, item_count, last_event_sequence, last_event_id, updated_at, tax_basis, anomalies";
+const COLUMNS: &str = "order_id, customer_id, status, currency, total_net, total_gross, item_count, \
+     last_event_sequence, last_event_id, updated_at, tax_basis, anomalies";
+/// The place of `last_event_sequence` in it.
+const SEQUENCE: usize = 7;
 
 /// The distinct statuses, by a loose scan that touches one index entry per status. Its last row is null, which matches
 /// nothing; orders without a status have a branch of their own.
