@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -287,6 +288,36 @@ async fn many_who_ask_at_once_each_get_their_own_order() {
         |(place, answer): (usize, &(u16, String, Value))| answer.0 == 503 || *answer == alone[place % paths.len()];
     assert!(after.iter().enumerate().all(is_right));
     assert!(together().await.chunks(paths.len()).all(|answers| answers == alone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_of_very_many_is_an_estimate_of_the_last_five_seconds() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let fill = "insert into orders_1.orders
+                select 'o-' || n, 1, 0, now(), 0, 0, 'Bulk', null, null, 'none', 'e-' || n, 'e-' || n, '{}'
+                from generate_series(1, 60000) n";
+    world.sql.batch_execute(fill).await.unwrap();
+    world.sql.batch_execute("analyze orders_1.orders").await.unwrap();
+    let list = "/orders?status=Bulk&pageSize=1";
+    let page = instance.json(list).await;
+    assert_eq!(page["totalIsEstimate"], true);
+    assert!(page["total"].as_i64().unwrap() > 50_000, "{page}");
+
+    // Up to 10,000 it is counted each time.
+    world.sql.batch_execute("delete from orders_1.orders where order_id > 'o-12'").await.unwrap();
+    world.sql.batch_execute("vacuum analyze orders_1.orders").await.unwrap();
+    let left: i64 = world.sql.query_one("select count(*) from orders_view", &[]).await.unwrap().get(0);
+    let changed = Instant::now();
+    until("the total is exact", PATIENCE, || async {
+        let page = instance.json(list).await;
+        (page["totalIsEstimate"] == false).then(|| assert_eq!(page["total"], left))
+    })
+    .await;
+    assert!(changed.elapsed() < Duration::from_secs(6), "{:?}", changed.elapsed());
+    world.sql.batch_execute("delete from orders_1.orders where order_id > 'o-11'").await.unwrap();
+    let left: i64 = world.sql.query_one("select count(*) from orders_view", &[]).await.unwrap().get(0);
+    assert_eq!(instance.json(list).await["total"], left, "an exact total is one of now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,10 @@ use utoipa::{IntoParams, OpenApi as _};
 
 use self::list::Request;
 use self::model::{Held, Order, OrderEventPage, OrderPage};
+use super::estimates::Estimates;
 use super::queries::{self, OrderRead};
 use crate::api::Api;
+use crate::api::answer;
 use crate::api::parameters::{self, Parameters};
 use crate::api::problem::{self, Code, Problem, ProblemBody};
 use crate::api::routes::{Policy, RouteSpec, ViewApi};
@@ -23,6 +25,9 @@ use crate::store::lookup::Lookup;
 const VIEW: &str = "orders";
 /// Clients may keep an answer, but ask each time whether it is still right.
 const REVALIDATE: &str = "private, no-cache";
+/// What JSON usually takes: a page without its orders, an order without its lines.
+const BYTES_OF_PAGE: usize = 128;
+const BYTES_OF_ORDER: usize = 448;
 
 static ORDER_NOT_FOUND: Code = Code {
     name: "order_not_found",
@@ -64,6 +69,7 @@ pub fn configure() -> ViewApi {
         sequences: queries::sequences,
         of_worker: |state, config| {
             config.app_data(web::Data::new(queries::order_lookup(&state.database)));
+            config.app_data(web::Data::new(Estimates::default()));
         },
     }
 }
@@ -94,20 +100,25 @@ struct Document;
     (status = 400, description = "A parameter or the cursor is not usable: `invalid_parameter`, `invalid_cursor`, `offset_too_deep`",
         body = ProblemBody<'static>, content_type = "application/problem+json"),
 ))]
-async fn list_orders(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+async fn list_orders(
+    api: web::Data<Api>,
+    estimates: web::Data<Estimates>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let asked = Request::parse(request.query_string(), &api.state.settings)?;
-    let listing = queries::list(&api.state.pool, &asked.query).await?;
+    let listing = queries::list(&api.state.pool, &estimates, &asked.query).await?;
     let items = listing.orders()?;
     let link = asked.link(request.path(), &items, listing.more);
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, REVALIDATE)).insert_header((header::LINK, link)).json(
-        OrderPage {
-            items,
-            page: asked.page,
-            page_size: asked.query.limit,
-            total: listing.total,
-            total_is_estimate: listing.total_is_estimate,
-        },
-    ))
+    let page = OrderPage {
+        items,
+        page: asked.page,
+        page_size: asked.query.limit,
+        total: listing.total,
+        total_is_estimate: listing.total_is_estimate,
+    };
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, REVALIDATE)).insert_header((header::LINK, link));
+    answer::json(&mut response, &page, BYTES_OF_PAGE + BYTES_OF_ORDER * page.items.len())
 }
 
 /// The parameters of one order.
@@ -201,7 +212,10 @@ async fn get_order(
     let not_modified = if_none_match(request.headers(), &tag);
     let mut response = HttpResponse::Ok();
     response.insert_header((header::ETAG, tag)).insert_header((header::CACHE_CONTROL, REVALIDATE));
-    Ok(if not_modified { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.json(read.order()?) })
+    if not_modified {
+        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
+    }
+    answer::json(&mut response, &read.order()?, 2 * BYTES_OF_ORDER)
 }
 
 /// Reads until the write shows, or the wait ends: then 412.

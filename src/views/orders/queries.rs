@@ -3,6 +3,8 @@
 //! The list is the one place where SQL is put together: from the fixed fragments below, chosen by the shape of the
 //! query (which filters, which sort, with or without a position); values are always parameters.
 
+use std::time::Instant;
+
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -10,6 +12,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::api::model::{Held, Order, OrderEvent, OrderItem, OrderSummary};
+use super::estimates::Estimates;
 use crate::config::DatabaseSettings;
 use crate::domain::page::Direction;
 use crate::store::lookup::Lookup;
@@ -59,7 +62,7 @@ const ITEMS: usize = BUILD + 13;
 const HELD: usize = ITEMS + 1;
 
 /// Which orders a list shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filters {
     /// Any of these; empty: every status, and orders without one.
     pub statuses: Vec<String>,
@@ -262,18 +265,18 @@ pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, R
 }
 
 /// Reads one page of orders and counts all that match.
-pub async fn list(pool: &ReadPool, query: &ListQuery) -> Result<Listing, ReadError> {
+pub async fn list(pool: &ReadPool, estimates: &Estimates, query: &ListQuery) -> Result<Listing, ReadError> {
     within_deadline(async {
         let connection = pool.get().await?;
         let page = Sql::page(query);
         // Both are sent before the first answer is awaited.
-        let (mut rows, planned) = tokio::try_join!(run(&connection, &page), estimate(&connection, &query.filters))?;
+        let (mut rows, (total, total_is_estimate)) =
+            tokio::try_join!(run(&connection, &page), total(&connection, estimates, &query.filters))?;
         let more = rows.len() > query.limit as usize;
         rows.truncate(query.limit as usize);
         if matches!(query.start, Start::At(Direction::Before, _)) {
             rows.reverse();
         }
-        let (total, total_is_estimate) = total(&connection, &query.filters, planned).await?;
         Ok(Listing { rows, more, total, total_is_estimate })
     })
     .await
@@ -287,7 +290,20 @@ async fn run(connection: &ReadConnection, sql: &Sql<'_>) -> Result<Vec<Row>, Rea
 
 /// Counts the matching orders, and whether that is an estimate. Counting ten thousand index entries costs more than the
 /// page itself, so it is left out where the planner is sure of far more.
-async fn total(connection: &ReadConnection, filters: &Filters, planned: i64) -> Result<(i64, bool), ReadError> {
+async fn total(
+    connection: &ReadConnection,
+    estimates: &Estimates,
+    filters: &Filters,
+) -> Result<(i64, bool), ReadError> {
+    let now = Instant::now();
+    let planned = match estimates.get(filters, now) {
+        Some(planned) => planned,
+        None => {
+            let planned = estimate(connection, filters).await?;
+            estimates.put(filters, now, planned);
+            planned
+        }
+    };
     if planned >= CERTAINLY_MANY {
         return Ok((planned, true));
     }
@@ -303,8 +319,12 @@ async fn estimate(connection: &ReadConnection, filters: &Filters) -> Result<i64,
     Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).map_or(0, |rows| rows as i64))
 }
 
-/// A statement of the list with its parameters. At most 4 sorts x 2 directions x 24 sets of filters x 3 kinds of
-/// start, so the statement cache of a connection is bounded.
+/// Sizes of pages that are written into the statement. Of a limit that is a parameter Postgres assumes the worst, so it
+/// plans the statement anew each time, which costs as much as running it.
+const USUAL_PAGES: [u32; 6] = [10, 20, 25, 50, 100, 200];
+
+/// A statement of the list with its parameters. At most 4 sorts x 2 directions x 24 sets of filters x 4 kinds of
+/// start x 7 limits, so the statement cache of a connection is bounded.
 struct Sql<'a> {
     text: String,
     parameters: Vec<Parameter<'a>>,
@@ -369,11 +389,8 @@ impl<'a> Sql<'a> {
         let statuses = sql.statuses(&query.filters);
         let updated = sql.updated_between(&query.filters);
         let (direction, position) = sql.direction_and_position(query);
-        let limit = sql.bind(Parameter::Number(i64::from(query.limit) + 1));
-        let offset = sql.bind(Parameter::Number(match query.start {
-            Start::Offset(offset) => offset,
-            Start::At(..) => 0,
-        }));
+        let limit = sql.limit(query);
+        let offset = sql.offset(query).unwrap_or_else(|| "0".to_owned());
         // Postgres does not see that `status is null` fixes the index's first column, unless it is sorted by too.
         let by_status = if direction == "desc" { "asc" } else { "desc" };
         let without_status = if query.filters.statuses.is_empty() {
@@ -403,11 +420,8 @@ impl<'a> Sql<'a> {
         let mut sql = Sql::new();
         let filters = sql.filters(&query.filters);
         let (direction, position) = sql.direction_and_position(query);
-        let limit = sql.bind(Parameter::Number(i64::from(query.limit) + 1));
-        let offset = match query.start {
-            Start::Offset(offset) => format!(" offset {}", sql.bind(Parameter::Number(offset))),
-            Start::At(..) => String::new(),
-        };
+        let limit = sql.limit(query);
+        let offset = sql.offset(query).map_or_else(String::new, |offset| format!(" offset {offset}"));
         let sort = match query.sort {
             SortKey::UpdatedAt => format!("o.updated_at {direction}, "),
             SortKey::TotalNet => format!("o.total_net {direction}, "),
@@ -423,17 +437,15 @@ impl<'a> Sql<'a> {
 
     /// Counts matching orders, and stops one past the exact range.
     fn count(filters: &'a Filters) -> Self {
-        let mut sql = Sql::new();
+        let (mut sql, most) = (Sql::new(), EXACT_TOTAL + 1);
         if filters.customer_id.is_some() {
             let conditions = sql.filters(filters);
-            let most = sql.bind(Parameter::Number(EXACT_TOTAL + 1));
             sql.text =
                 format!("select count(*) from (select from orders_view where true{conditions} limit {most}) bounded");
             return sql;
         }
         let statuses = sql.statuses(filters);
         let updated = sql.updated_between(filters);
-        let most = sql.bind(Parameter::Number(EXACT_TOTAL + 1));
         let without_status = if filters.statuses.is_empty() {
             format!("union all (select 1 from orders_view where status is null{updated} limit {most})")
         } else {
@@ -461,6 +473,20 @@ impl<'a> Sql<'a> {
         }
         let asked = self.bind(Parameter::Texts(&filters.statuses));
         format!("with statuses as (select unnest({asked}::text[]) as status)")
+    }
+
+    /// One row more than the page, to see whether it goes on.
+    fn limit(&mut self, query: &ListQuery) -> String {
+        let rows = i64::from(query.limit) + 1;
+        if USUAL_PAGES.contains(&query.limit) { rows.to_string() } else { self.bind(Parameter::Number(rows)) }
+    }
+
+    /// How many rows to skip, if any.
+    fn offset(&mut self, query: &ListQuery) -> Option<String> {
+        match query.start {
+            Start::Offset(offset @ 1..) => Some(self.bind(Parameter::Number(offset))),
+            Start::Offset(_) | Start::At(..) => None,
+        }
     }
 
     fn filters(&mut self, filters: &'a Filters) -> String {

@@ -163,7 +163,7 @@ pub struct OrderPage<'a> {
     /// Orders that match the filters.
     #[schema(minimum = 0)]
     pub total: i64,
-    /// False: `total` is exact, as it is up to 10,000. True: more match, and `total` is the database's estimate.
+    /// False: `total` is exact, as it is up to 10,000. True: more match, and `total` is the database's estimate of the last 5 s.
     pub total_is_estimate: bool,
 }
 
