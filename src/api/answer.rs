@@ -7,13 +7,15 @@ use std::time::Instant;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{self, ContentType, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpResponse, web};
+use actix_web::{Error, HttpMessage, HttpResponse, HttpResponseBuilder, web};
 use futures_util::FutureExt;
+use serde::Serialize;
 
 use super::problem::{self, Problem};
+use super::routes::Routed;
 use super::{Api, UNMATCHED};
 
 const MAX_URI_BYTES: usize = 8192;
@@ -32,8 +34,16 @@ struct Asked {
     started: Instant,
     method: Method,
     path: String,
-    route: String,
+    routed: Routed,
+    /// The route that a request would have taken that is refused before.
+    refused: Option<String>,
     trace_id: String,
+}
+
+impl Asked {
+    fn route(&self) -> &str {
+        self.routed.pattern().or(self.refused.as_deref()).unwrap_or(UNMATCHED)
+    }
 }
 
 /// The middleware.
@@ -42,16 +52,19 @@ pub async fn finish(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let api = request.app_data::<web::Data<Api>>().cloned();
+    let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let is_too_long = uri_bytes > MAX_URI_BYTES;
     let asked = Asked {
         started: Instant::now(),
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
-        route: request.match_pattern().unwrap_or_else(|| UNMATCHED.to_owned()),
+        routed: Routed::default(),
+        refused: if is_too_long { request.match_pattern() } else { None },
         trace_id: trace_id(request.headers()),
     };
     request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
-    let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let outcome = if uri_bytes > MAX_URI_BYTES {
+    request.extensions_mut().insert(asked.routed.clone());
+    let outcome = if is_too_long {
         let problem = Problem::new(&problem::URI_TOO_LONG, format!("The URI has {uri_bytes} bytes, 8192 are allowed"));
         Ok(Err(problem.into()))
     } else {
@@ -65,7 +78,7 @@ pub async fn finish(
         Ok(Err(error)) => (None, render(&error, error.as_response_error().status_code(), &asked)),
         Err(_) => {
             // The panic hook has logged the message and the place.
-            tracing::error!(trace_id = asked.trace_id, route = asked.route, "request handler panicked");
+            tracing::error!(trace_id = asked.trace_id, route = asked.route(), "request handler panicked");
             let problem = Problem::new(&problem::INTERNAL_ERROR, "The request could not be answered");
             (None, problem.render(&asked.path, &asked.trace_id))
         }
@@ -73,7 +86,7 @@ pub async fn finish(
     let response = with_common_headers(response, &asked);
     if let Some(api) = api {
         let status = response.status();
-        let labels = [method_label(&asked.method), &asked.route, status.as_str()];
+        let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
     }
     match request {
@@ -105,7 +118,7 @@ fn render(error: &Error, status: StatusCode, asked: &Asked) -> HttpResponse {
         return problem.render(&asked.path, &asked.trace_id);
     }
     if status.is_server_error() {
-        tracing::error!(error = %error, trace_id = asked.trace_id, route = asked.route, "request failed");
+        tracing::error!(error = %error, trace_id = asked.trace_id, route = asked.route(), "request failed");
         let problem = Problem::of_status(status, "The request could not be answered");
         return problem.render(&asked.path, &asked.trace_id);
     }
@@ -127,6 +140,16 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
         default(HeaderName::from_static("x-trace-id"), trace_id);
     }
     response
+}
+
+/// The answer with `value` as its JSON, of about `bytes`.
+pub fn json(response: &mut HttpResponseBuilder, value: &impl Serialize, bytes: usize) -> Result<HttpResponse, Problem> {
+    let mut body = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut body, value).map_err(|error| {
+        tracing::error!(error = %error, "could not write an answer");
+        Problem::new(&problem::INTERNAL_ERROR, "The answer could not be written")
+    })?;
+    Ok(response.content_type(ContentType::json()).body(body))
 }
 
 /// The trace id of a W3C `traceparent` (version 00 to fe, not all zero), or a new one.

@@ -105,17 +105,18 @@ pub fn serve(state: ApiState) -> std::io::Result<(Server, Vec<SocketAddr>)> {
         .filter(|api| state.serve_reads && state.views.iter().any(|status| status.view == api.view))
         .collect();
     let table = routes::table(&views);
+    let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
     let api = web::Data::new(shared(state, &views));
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
     };
     let server = HttpServer::new(move || {
-        let table = table.clone();
         App::new()
             .app_data(api.clone())
             .wrap(from_fn(answer::finish))
-            .configure(move |config| routes::register(config, &table))
+            .configure(|config| of_worker.iter().for_each(|give| give(&api.state, config)))
+            .configure(|config| routes::register(config, &table))
     })
     .workers(workers)
     .keep_alive(KEEP_ALIVE)

@@ -348,7 +348,7 @@ impl From<ReadError> for Problem {
                 tracing::warn!("read cancelled by its time limit");
                 Problem::new(&QUERY_TIMEOUT, "The database gave up on this query").retry_after(2)
             }
-            ReadError::Failed(_) => {
+            ReadError::Failed(_) | ReadError::Unreadable(_) => {
                 tracing::error!(error = %error, "read failed");
                 Problem::new(&INTERNAL_ERROR, "The answer could not be read from the database")
             }

@@ -1,14 +1,16 @@
 //! The route table: every path, its method and who may use it.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::rc::Rc;
 
 use actix_web::http::{Method, header};
-use actix_web::{HttpRequest, HttpResponse, Route, web};
+use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use utoipa::openapi::OpenApi;
 
 use super::problem::{self, Code, Problem};
 use super::wait::Lookup;
-use super::{health, ops, pages, skip_to};
+use super::{ApiState, health, ops, pages, skip_to};
 
 /// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct ViewApi {
     pub openapi: fn() -> OpenApi,
     /// How to see how far keys are, for requests that wait.
     pub sequences: Lookup,
+    /// Gives an HTTP worker what it keeps for itself.
+    pub of_worker: fn(&ApiState, &mut web::ServiceConfig),
 }
 
 /// The APIs of all registered views.
@@ -94,21 +98,35 @@ fn engine_routes() -> Vec<RouteSpec> {
     ]
 }
 
-/// The whole table: the engine's routes and those of `views`.
+/// The whole table: the routes of `views`, which are asked for most and hence tried first, and the engine's.
 pub fn table(views: &[ViewApi]) -> Vec<RouteSpec> {
-    engine_routes().into_iter().chain(views.iter().flat_map(|view| view.routes.clone())).collect()
+    views.iter().flat_map(|view| view.routes.clone()).chain(engine_routes()).collect()
+}
+
+/// The pattern of the path that a request was routed by. Put among the request's extensions before it is routed.
+#[derive(Debug, Clone, Default)]
+pub struct Routed(Rc<Cell<Option<&'static str>>>);
+
+impl Routed {
+    /// The pattern, once there is one.
+    pub fn pattern(&self) -> Option<&'static str> {
+        self.0.get()
+    }
 }
 
 /// Registers `table` with one worker. Any other method of a known path is a 405 that lists the known ones.
 pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec]) {
-    let mut by_path: BTreeMap<&str, Vec<&RouteSpec>> = BTreeMap::new();
-    for route in table {
-        by_path.entry(route.path).or_default().push(route);
-    }
-    for (path, routes) in by_path {
-        let mut resource = web::resource(path);
+    let mut known = HashSet::new();
+    for path in table.iter().map(|route| route.path).filter(|path| known.insert(*path)) {
+        // Asked only of requests whose path matches; matching it again for the metric would cost as much as routing.
+        let mut resource = web::resource(path).guard(guard::fn_guard(move |context| {
+            if let Some(routed) = context.req_data().get::<Routed>() {
+                routed.0.set(Some(path));
+            }
+            true
+        }));
         let mut allowed = Vec::new();
-        for route in routes {
+        for route in table.iter().filter(|route| route.path == path) {
             resource = resource.route((route.handler)().method(route.method.clone()));
             allowed.push(route.method.to_string());
             if route.method == Method::GET {
@@ -138,8 +156,6 @@ async fn not_found() -> Result<HttpResponse, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio_postgres::{Client, NoTls};
 
 use crate::config::DatabaseSettings;
@@ -18,10 +19,7 @@ pub type ReadConnection = deadpool_postgres::Object;
 /// Connects lazily, so it works while Postgres is away.
 pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, tokio_postgres::Error> {
     let mut config = base_config(settings, "streamview-read")?;
-    config.options(format!(
-        "-c default_transaction_read_only=on -c statement_timeout={} -c jit=off",
-        settings.read_timeout_ms
-    ));
+    config.options(read_options(settings));
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Ok(Pool::builder(manager)
         .max_size(settings.read_pool_size)
@@ -30,6 +28,25 @@ pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, tokio_postgres::Er
         .create_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))
         .build()
         .expect("a runtime is given, so timeouts are allowed"))
+}
+
+fn read_options(settings: &DatabaseSettings) -> String {
+    format!("-c default_transaction_read_only=on -c statement_timeout={} -c jit=off", settings.read_timeout_ms)
+}
+
+/// Opens a connection for reads by key: read-only like those of the pool, and plans that never read a whole table,
+/// however little Postgres knows of it yet. Comes with the task that drives it.
+pub async fn connect_lookup(settings: &DatabaseSettings) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
+    let mut config = base_config(settings, "streamview-lookup")?;
+    let by_index = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
+    config.options(format!("{} {by_index} -c plan_cache_mode=force_generic_plan", read_options(settings)));
+    let (client, connection) = config.connect(NoTls).await?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "lookup connection ended");
+        }
+    });
+    Ok((client, driver.abort_handle()))
 }
 
 /// Opens one writer connection whose unqualified table names resolve in `search_path`.
@@ -79,7 +96,7 @@ impl WriterPool {
         match connect(&self.settings, "streamview-operator", "public").await {
             Ok(client) => Ok(Writer { client, _slot: slot }),
             // A connection that cannot be made is never the fault of a statement.
-            Err(error) => Err(ReadError::Unavailable(Some(error.into()))),
+            Err(error) => Err(ReadError::Unavailable(Some(Arc::new(error)))),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
 use crate::projector::plan::Counters;
+use crate::store::types::BoxedError;
 
 use std::error::Error;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
@@ -16,20 +18,30 @@ pub type ReadPool = deadpool_postgres::Pool;
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a read gave no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     /// Every connection of the pool was in use for too long.
     #[error("every read connection was in use for too long")]
     Busy,
     /// No connection to Postgres, or it broke.
     #[error("the database does not answer")]
-    Unavailable(#[source] Option<Box<dyn Error + Send + Sync>>),
+    Unavailable(#[source] Option<Arc<dyn Error + Send + Sync>>),
     /// The statement ran into `statement_timeout`, or waited for a lock for too long.
     #[error("the statement took too long")]
-    Timeout(#[source] tokio_postgres::Error),
+    Timeout(#[source] Arc<tokio_postgres::Error>),
     /// Anything else: a defect here or a schema that does not fit.
     #[error("the statement failed: {}", describe(.0))]
-    Failed(#[source] tokio_postgres::Error),
+    Failed(#[source] Arc<tokio_postgres::Error>),
+    /// A value is not in the form that it should have: a defect, too.
+    #[error("a value could not be read: {0}")]
+    Unreadable(Arc<dyn Error + Send + Sync>),
+}
+
+impl ReadError {
+    /// A value that came is not what it should be.
+    pub fn unreadable(error: BoxedError) -> Self {
+        ReadError::Unreadable(Arc::from(error))
+    }
 }
 
 fn describe(error: &tokio_postgres::Error) -> String {
@@ -41,17 +53,19 @@ impl From<tokio_postgres::Error> for ReadError {
         let Some(state) = error.code() else {
             return match error.source() {
                 // No SQLSTATE and no I/O error: a value of an unexpected type, say.
-                Some(source) if !error.is_closed() && !source.is::<std::io::Error>() => ReadError::Failed(error),
-                _ => ReadError::Unavailable(Some(error.into())),
+                Some(source) if !error.is_closed() && !source.is::<std::io::Error>() => {
+                    ReadError::Failed(Arc::new(error))
+                }
+                _ => ReadError::Unavailable(Some(Arc::new(error))),
             };
         };
         if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(state) {
-            return ReadError::Timeout(error);
+            return ReadError::Timeout(Arc::new(error));
         }
         match &state.code()[..2] {
-            "40" => ReadError::Timeout(error),
-            "08" | "53" | "57" => ReadError::Unavailable(Some(error.into())),
-            _ => ReadError::Failed(error),
+            "40" => ReadError::Timeout(Arc::new(error)),
+            "08" | "53" | "57" => ReadError::Unavailable(Some(Arc::new(error))),
+            _ => ReadError::Failed(Arc::new(error)),
         }
     }
 }
@@ -63,10 +77,10 @@ impl From<deadpool_postgres::PoolError> for ReadError {
             PoolError::Timeout(TimeoutType::Wait) => ReadError::Busy,
             PoolError::Backend(error) => match ReadError::from(error) {
                 // A connection that cannot be made is never the fault of a statement.
-                ReadError::Failed(error) => ReadError::Unavailable(Some(error.into())),
+                ReadError::Failed(error) => ReadError::Unavailable(Some(error)),
                 other => other,
             },
-            other => ReadError::Unavailable(Some(other.into())),
+            other => ReadError::Unavailable(Some(Arc::new(other))),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 
+use serde::{Serialize, Serializer};
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use crate::domain::decimal::Decimal;
 
-type BoxedError = Box<dyn Error + Sync + Send>;
+/// What is wrong with a value.
+pub type BoxedError = Box<dyn Error + Sync + Send>;
 
 const NEGATIVE: u16 = 0x4000;
 const POSITIVE: u16 = 0;
@@ -102,6 +104,133 @@ impl<'a> FromSql<'a> for Decimal {
     accepts!(NUMERIC);
 }
 
+/// A NUMERIC as it came, with every digit. Its text is what `numeric_out` of PostgreSQL prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Numeric<'a> {
+    weight: i16,
+    is_negative: bool,
+    scale: u16,
+    groups: &'a [u8],
+}
+
+impl<'a> Numeric<'a> {
+    /// Reads the binary form.
+    pub fn read(raw: &'a [u8]) -> Result<Self, BoxedError> {
+        let Some((head, groups)) = raw.split_first_chunk::<8>() else { return Err("short NUMERIC".into()) };
+        let word = |index: usize| u16::from_be_bytes([head[index], head[index + 1]]);
+        let (count, weight, sign, scale) = (word(0), word(2) as i16, word(4), word(6));
+        if !matches!(sign, POSITIVE | NEGATIVE) || groups.len() != 2 * usize::from(count) {
+            return Err("NUMERIC is NaN, infinite or cut off".into());
+        }
+        Ok(Numeric { weight, is_negative: sign == NEGATIVE, scale, groups })
+    }
+
+    /// The group worth 10,000 to the power of `power`.
+    fn group(&self, power: i32) -> u16 {
+        let index = usize::try_from(i32::from(self.weight) - power).unwrap_or(usize::MAX);
+        let pair = index.checked_mul(2).and_then(|start| self.groups.get(start..start + 2));
+        pair.map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]))
+    }
+
+    /// Plain decimal notation.
+    pub fn text(&self) -> String {
+        let scale = usize::from(self.scale);
+        let mut text = String::with_capacity(4 * usize::try_from(self.weight).unwrap_or(0) + scale + 10);
+        if self.is_negative {
+            text.push('-');
+        }
+        let first = i32::from(self.weight).max(0);
+        push_group(&mut text, self.group(first), false);
+        (0..first).rev().for_each(|power| push_group(&mut text, self.group(power), true));
+        if scale > 0 {
+            text.push('.');
+            let end = text.len() + scale;
+            (1..=scale.div_ceil(4) as i32).for_each(|place| push_group(&mut text, self.group(-place), true));
+            text.truncate(end);
+        }
+        text
+    }
+}
+
+/// Four digits, or as many as it takes.
+fn push_group(text: &mut String, group: u16, all: bool) {
+    let mut begun = all;
+    for unit in [1000, 100, 10, 1] {
+        let digit = (group / unit % 10) as u8;
+        begun |= digit > 0 || unit == 1;
+        if begun {
+            text.push(char::from(b'0' + digit));
+        }
+    }
+}
+
+impl<'a> FromSql<'a> for Numeric<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        Numeric::read(raw)
+    }
+
+    accepts!(NUMERIC);
+}
+
+impl Serialize for Numeric<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
+
+/// An array of rows of `N` columns, as `array(select row(…))` gives it; each column as it came, `None` for null.
+#[derive(Debug, Clone, Copy)]
+pub struct Records<'a, const N: usize> {
+    raw: &'a [u8],
+}
+
+impl<'a, const N: usize> Records<'a, N> {
+    /// Row by row (source: `array_send` and `record_send` of PostgreSQL).
+    pub fn read(self) -> Result<Vec<[Option<&'a [u8]>; N]>, BoxedError> {
+        let mut rest = self.raw;
+        let (dimensions, _flags, _type) = (next_i32(&mut rest)?, next_i32(&mut rest)?, next_i32(&mut rest)?);
+        if dimensions == 0 {
+            return Ok(Vec::new());
+        }
+        let (length, _first) = (next_i32(&mut rest)?, next_i32(&mut rest)?);
+        let mut records = Vec::with_capacity(usize::try_from(length)?.min(rest.len()));
+        for _ in 0..length {
+            let _bytes = next_i32(&mut rest)?;
+            if dimensions != 1 || usize::try_from(next_i32(&mut rest)?)? != N {
+                return Err("not an array of rows of as many columns".into());
+            }
+            let mut columns = [None; N];
+            for column in &mut columns {
+                let _type = next_i32(&mut rest)?;
+                *column = next_value(&mut rest)?;
+            }
+            records.push(columns);
+        }
+        Ok(records)
+    }
+}
+
+fn next_i32(rest: &mut &[u8]) -> Result<i32, BoxedError> {
+    let (word, after) = rest.split_first_chunk::<4>().ok_or("cut off")?;
+    *rest = after;
+    Ok(i32::from_be_bytes(*word))
+}
+
+fn next_value<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, BoxedError> {
+    let Ok(length) = usize::try_from(next_i32(rest)?) else { return Ok(None) };
+    let (value, after) = rest.split_at_checked(length).ok_or("cut off")?;
+    *rest = after;
+    Ok(Some(value))
+}
+
+impl<'a, const N: usize> FromSql<'a> for Records<'a, N> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        Ok(Records { raw })
+    }
+
+    accepts!(RECORD_ARRAY);
+}
+
 /// A timestamptz as microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Micros(pub i64);
@@ -173,6 +302,7 @@ mod tests {
             sent.to_sql(&Type::NUMERIC, &mut bytes).unwrap();
             let received = Decimal::from_sql(&Type::NUMERIC, &bytes).unwrap();
             prop_assert_eq!((received.mantissa(), received.scale()), (sent.mantissa(), sent.scale()));
+            prop_assert_eq!(Numeric::read(&bytes).unwrap().text(), sent.to_string());
         }
     }
 }

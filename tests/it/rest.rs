@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -238,6 +239,85 @@ async fn page_size_page_and_depth_work_up_to_their_limits_and_not_beyond() {
     let history = instance.json("/orders/o-00/events?pageSize=20").await;
     assert_eq!(history["pageSize"], 20);
     assert_eq!(instance.refusal("/orders/o-00/events?pageSize=21", 400).await["code"], "invalid_parameter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_ask_at_once_each_get_their_own_order() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let mut events =
+        vec![status_changed("o-no-row", 2, "Paid"), created("o-held"), status_changed("o-held", 3, "Paid")];
+    for n in 0..30 {
+        let order = format!("o-{n}");
+        events.push(created(&order).with("items", json!([])));
+        events.extend((0..n % 4).map(|more| item_added(&order, 2 + more)));
+    }
+    world.publish(events.iter().map(TestEvent::record)).await;
+    world.until_consumed(events.len() as i64).await;
+    let named = ["o-no-row", "o-held", "o-unknown"].map(str::to_owned);
+    let paths: Vec<String> = (0..30).map(|n| format!("o-{n}")).chain(named).map(|id| format!("/orders/{id}")).collect();
+    let ask = async |path: &str| {
+        let response = instance.get(path).await;
+        let (status, tag) = (response.status().as_u16(), header(&response, "etag"));
+        let mut body: Value = response.json().await.unwrap();
+        body.as_object_mut().unwrap().remove("traceId"); // of a 404
+        (status, tag, body)
+    };
+    let mut alone = Vec::new();
+    for path in &paths {
+        alone.push(ask(path).await);
+    }
+    let statuses: Vec<u16> = alone.iter().map(|(status, ..)| *status).collect();
+    assert_eq!(statuses, [vec![200; 30], vec![404, 200, 404]].concat());
+    assert!(
+        (0..30).all(
+            |n| alone[n].2["orderId"] == format!("o-{n}") && alone[n].2["items"].as_array().unwrap().len() == n % 4
+        )
+    );
+    assert_eq!((&alone[30].2["held"]["missingFrom"], &alone[31].2["held"]["missingFrom"]), (&1.into(), &2.into()));
+
+    let together = || futures_util::future::join_all((0..6).flat_map(|_| &paths).map(|path| ask(path)));
+    assert!(together().await.chunks(paths.len()).all(|answers| answers == alone));
+
+    // Who asks over a connection that is gone is told so; the next one gets a new connection.
+    let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where datname = current_database() and application_name = 'streamview-lookup'";
+    assert!(world.sql.query_one(ended, &[]).await.unwrap().get::<_, i64>(0) > 0);
+    let after = together().await;
+    let is_right =
+        |(place, answer): (usize, &(u16, String, Value))| answer.0 == 503 || *answer == alone[place % paths.len()];
+    assert!(after.iter().enumerate().all(is_right));
+    assert!(together().await.chunks(paths.len()).all(|answers| answers == alone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_of_very_many_is_an_estimate_of_the_last_five_seconds() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let fill = "insert into orders_1.orders
+                select 'o-' || n, 1, 0, now(), 0, 0, 'Bulk', null, null, 'none', 'e-' || n, 'e-' || n, '{}'
+                from generate_series(1, 60000) n";
+    world.sql.batch_execute(fill).await.unwrap();
+    world.sql.batch_execute("analyze orders_1.orders").await.unwrap();
+    let list = "/orders?status=Bulk&pageSize=1";
+    let page = instance.json(list).await;
+    assert_eq!(page["totalIsEstimate"], true);
+    assert!(page["total"].as_i64().unwrap() > 50_000, "{page}");
+
+    // Up to 10,000 it is counted each time.
+    world.sql.batch_execute("delete from orders_1.orders where order_id > 'o-12'").await.unwrap();
+    world.sql.batch_execute("vacuum analyze orders_1.orders").await.unwrap();
+    let left: i64 = world.sql.query_one("select count(*) from orders_view", &[]).await.unwrap().get(0);
+    let changed = Instant::now();
+    until("the total is exact", PATIENCE, || async {
+        let page = instance.json(list).await;
+        (page["totalIsEstimate"] == false).then(|| assert_eq!(page["total"], left))
+    })
+    .await;
+    assert!(changed.elapsed() < Duration::from_secs(6), "{:?}", changed.elapsed());
+    world.sql.batch_execute("delete from orders_1.orders where order_id > 'o-11'").await.unwrap();
+    let left: i64 = world.sql.query_one("select count(*) from orders_view", &[]).await.unwrap().get(0);
+    assert_eq!(instance.json(list).await["total"], left, "an exact total is one of now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

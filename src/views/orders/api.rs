@@ -12,16 +12,22 @@ use utoipa::{IntoParams, OpenApi as _};
 
 use self::list::Request;
 use self::model::{Held, Order, OrderEventPage, OrderPage};
+use super::estimates::Estimates;
 use super::queries::{self, OrderRead};
 use crate::api::Api;
+use crate::api::answer;
 use crate::api::parameters::{self, Parameters};
 use crate::api::problem::{self, Code, Problem, ProblemBody};
 use crate::api::routes::{Policy, RouteSpec, ViewApi};
 use crate::config::History;
+use crate::store::lookup::Lookup;
 
 const VIEW: &str = "orders";
 /// Clients may keep an answer, but ask each time whether it is still right.
 const REVALIDATE: &str = "private, no-cache";
+/// What JSON usually takes: a page without its orders, an order without its lines.
+const BYTES_OF_PAGE: usize = 128;
+const BYTES_OF_ORDER: usize = 448;
 
 static ORDER_NOT_FOUND: Code = Code {
     name: "order_not_found",
@@ -61,6 +67,10 @@ pub fn configure() -> ViewApi {
         problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD, &HISTORY_OFF],
         openapi: Document::openapi,
         sequences: queries::sequences,
+        of_worker: |state, config| {
+            config.app_data(web::Data::new(queries::order_lookup(&state.database)));
+            config.app_data(web::Data::new(Estimates::default()));
+        },
     }
 }
 
@@ -90,19 +100,25 @@ struct Document;
     (status = 400, description = "A parameter or the cursor is not usable: `invalid_parameter`, `invalid_cursor`, `offset_too_deep`",
         body = ProblemBody<'static>, content_type = "application/problem+json"),
 ))]
-async fn list_orders(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+async fn list_orders(
+    api: web::Data<Api>,
+    estimates: web::Data<Estimates>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let asked = Request::parse(request.query_string(), &api.state.settings)?;
-    let listing = queries::list(&api.state.pool, &asked.query).await?;
-    let link = asked.link(request.path(), &listing);
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, REVALIDATE)).insert_header((header::LINK, link)).json(
-        OrderPage {
-            items: listing.orders,
-            page: asked.page,
-            page_size: asked.query.limit,
-            total: listing.total,
-            total_is_estimate: listing.total_is_estimate,
-        },
-    ))
+    let listing = queries::list(&api.state.pool, &estimates, &asked.query).await?;
+    let items = listing.orders()?;
+    let link = asked.link(request.path(), &items, listing.more);
+    let page = OrderPage {
+        items,
+        page: asked.page,
+        page_size: asked.query.limit,
+        total: listing.total,
+        total_is_estimate: listing.total_is_estimate,
+    };
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, REVALIDATE)).insert_header((header::LINK, link));
+    answer::json(&mut response, &page, BYTES_OF_PAGE + BYTES_OF_ORDER * page.items.len())
 }
 
 /// The parameters of one order.
@@ -171,36 +187,51 @@ impl WriteToSee {
             body = ProblemBody<'static>, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds to wait"))),
     ))]
-async fn get_order(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+async fn get_order(
+    api: web::Data<Api>,
+    lookup: web::Data<Lookup>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let order_id = order_id(&request)?;
     let read = match WriteToSee::parse(request.query_string(), api.state.settings.max_wait_ms)? {
-        None => queries::order(&api.state.pool, &order_id).await?,
-        Some(write) => read_own_write(&api, &order_id, &write).await?,
+        None => queries::order(&lookup, &order_id).await?,
+        Some(write) => read_own_write(&api, &lookup, &order_id, &write).await?,
     };
-    let (build, order) = match read {
-        Some(OrderRead { build, order: Some(order), .. }) => (build, order),
-        Some(OrderRead { held: Some(held), .. }) => {
+    let (read, sequence) = match read {
+        Some(OrderRead { sequence: None, held: Some(held), .. }) => {
             let detail = format!("The order waits for its event {}; nothing of it can be shown yet", held.missing_from);
             return Err(Problem::new(&ORDER_HELD, detail).with("held", held));
         }
-        _ => return Err(not_found()),
+        Some(read) => match read.sequence {
+            Some(sequence) => (read, sequence),
+            None => return Err(not_found()),
+        },
+        None => return Err(not_found()),
     };
-    let tag = entity_tag(build, order.summary.last_event_sequence, order.held.as_ref());
+    let tag = entity_tag(read.build, sequence, read.held.as_ref());
     let not_modified = if_none_match(request.headers(), &tag);
     let mut response = HttpResponse::Ok();
     response.insert_header((header::ETAG, tag)).insert_header((header::CACHE_CONTROL, REVALIDATE));
-    Ok(if not_modified { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.json(order) })
+    if not_modified {
+        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
+    }
+    answer::json(&mut response, &read.order()?, 2 * BYTES_OF_ORDER)
 }
 
 /// Reads until the write shows, or the wait ends: then 412.
-async fn read_own_write(api: &Api, order_id: &str, write: &WriteToSee) -> Result<Option<OrderRead>, Problem> {
+async fn read_own_write(
+    api: &Api,
+    lookup: &Lookup,
+    order_id: &str,
+    write: &WriteToSee,
+) -> Result<Option<OrderRead>, Problem> {
     let waiters =
         api.waiters(VIEW).ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "The view is not served here"))?;
     let seen = waiters.seen_commits();
-    let mut read = queries::order(&api.state.pool, order_id).await?;
+    let mut read = queries::order(lookup, order_id).await?;
     if sequence_of(&read) < write.sequence && !write.wait.is_zero() {
         waiters.wait(order_id, write.sequence, seen, write.wait).await?;
-        read = queries::order(&api.state.pool, order_id).await?;
+        read = queries::order(lookup, order_id).await?;
     }
     let current = sequence_of(&read);
     if current >= write.sequence {
@@ -215,8 +246,7 @@ async fn read_own_write(api: &Api, order_id: &str, write: &WriteToSee) -> Result
 }
 
 fn sequence_of(read: &Option<OrderRead>) -> i64 {
-    let order = read.as_ref().and_then(|read| read.order.as_ref());
-    order.map_or(0, |order| order.summary.last_event_sequence)
+    read.as_ref().and_then(|read| read.sequence).unwrap_or(0)
 }
 
 /// The parameters of a history.

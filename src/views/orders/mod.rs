@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod contract;
+pub mod estimates;
 pub mod event;
 pub mod project;
 pub mod queries;

@@ -3,16 +3,22 @@
 //! The list is the one place where SQL is put together: from the fixed fragments below, chosen by the shape of the
 //! query (which filters, which sort, with or without a position); values are always parameters.
 
+use std::time::Instant;
+
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::api::model::{Held, Order, OrderEvent, OrderSummary};
+use super::api::model::{Held, Order, OrderEvent, OrderItem, OrderSummary};
+use super::estimates::Estimates;
+use crate::config::DatabaseSettings;
 use crate::domain::page::Direction;
+use crate::store::lookup::Lookup;
 use crate::store::pool::ReadConnection;
 use crate::store::read::{ReadError, ReadPool, within_deadline};
+use crate::store::types::{BoxedError, Numeric, Records};
 
 /// Matching orders are counted exactly up to this many.
 pub const EXACT_TOTAL: i64 = 10_000;
@@ -25,14 +31,38 @@ const CERTAINLY_MANY: i64 = 5 * EXACT_TOTAL;
 pub struct OrderRead {
     /// The active build.
     pub build: i32,
-    /// The order, if it has a row.
-    pub order: Option<Order>,
     /// What it waits for, if it is held; an order may be held before it has a row.
     pub held: Option<Held>,
+    /// The last sequence that its row holds; `None` without a row.
+    pub sequence: Option<i64>,
+    row: Row,
 }
 
+impl OrderRead {
+    fn of(order_id: &str, row: Row) -> Result<Self, ReadError> {
+        let sequence = row.try_get(BUILD + 1 + SEQUENCE)?;
+        Ok(OrderRead { build: row.try_get(BUILD)?, held: held_of(order_id, &row)?, sequence, row })
+    }
+
+    /// The order, if it has a row.
+    pub fn order(&self) -> Result<Option<Order<'_>>, ReadError> {
+        if self.sequence.is_none() {
+            return Ok(None);
+        }
+        let (summary, held) = (summary_of(&self.row, BUILD + 1)?, self.held.clone());
+        let items =
+            self.row.try_get::<_, Records<'_, 8>>(ITEMS)?.read().and_then(|rows| rows.iter().map(item_of).collect());
+        Ok(Some(Order { summary, items: items.map_err(ReadError::unreadable)?, held }))
+    }
+}
+
+/// Columns of `read_orders.sql`; `COLUMNS` follow the build.
+const BUILD: usize = 1;
+const ITEMS: usize = BUILD + 13;
+const HELD: usize = ITEMS + 1;
+
 /// Which orders a list shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filters {
     /// Any of these; empty: every status, and orders without one.
     pub statuses: Vec<String>,
@@ -104,14 +134,20 @@ pub struct ListQuery {
 /// A page as read, in the list's order whatever direction it was read in.
 #[derive(Debug)]
 pub struct Listing {
-    /// The rows.
-    pub orders: Vec<OrderSummary>,
+    rows: Vec<Row>,
     /// Whether more rows follow in the direction of reading.
     pub more: bool,
     /// Matching orders.
     pub total: i64,
     /// Whether `total` is the planner's estimate.
     pub total_is_estimate: bool,
+}
+
+impl Listing {
+    /// The orders, which live where the rows came in.
+    pub fn orders(&self) -> Result<Vec<OrderSummary<'_>>, ReadError> {
+        self.rows.iter().map(|row| summary_of(row, 0)).collect()
+    }
 }
 
 /// One page of an order's history.
@@ -123,43 +159,50 @@ pub struct EventsRead {
     pub more: bool,
 }
 
+/// What reads single orders for one HTTP worker.
+pub fn order_lookup(settings: &DatabaseSettings) -> Lookup {
+    Lookup::new(settings, include_str!("sql/read_orders.sql"))
+}
+
 /// Reads one order; `None` if the view has no active build.
-pub async fn order(pool: &ReadPool, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
-    within_deadline(async {
-        let connection = pool.get().await?;
-        let statement = connection.prepare_cached(include_str!("sql/read_order.sql")).await?;
-        let Some(row) = connection.query_opt(&statement, &[&order_id]).await? else { return Ok(None) };
-        let held = held_of(order_id, &row)?;
-        let build = row.try_get("build")?;
-        let known: Option<&str> = row.try_get("order_id")?;
-        let order = match known {
-            Some(_) => {
-                Some(Order { summary: summary_of(&row, 1)?, items: raw_json(&row, "items")?, held: held.clone() })
-            }
-            None => None,
-        };
-        Ok(Some(OrderRead { build, order, held }))
-    })
-    .await
+pub async fn order(lookup: &Lookup, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
+    let row = lookup.row(order_id.to_owned()).await?;
+    row.map(|row| OrderRead::of(order_id, row)).transpose()
 }
 
 fn held_of(order_id: &str, row: &Row) -> Result<Option<Held>, ReadError> {
-    let reason: Option<String> = row.try_get("held_reason")?;
+    let reason: Option<String> = row.try_get(HELD)?;
     let Some(reason) = reason else { return Ok(None) };
     Ok(Some(Held {
         reason,
-        missing_from: row.try_get("missing_from")?,
-        missing_to: row.try_get("missing_to")?,
-        parked_count: row.try_get("parked_count")?,
-        parked_bytes: row.try_get("parked_bytes")?,
-        since: row.try_get("since")?,
-        dead_letter_id: row.try_get("dead_letter_id")?,
+        missing_from: row.try_get(HELD + 1)?,
+        missing_to: row.try_get(HELD + 2)?,
+        parked_count: row.try_get(HELD + 3)?,
+        parked_bytes: row.try_get(HELD + 4)?,
+        since: row.try_get(HELD + 5)?,
+        dead_letter_id: row.try_get(HELD + 6)?,
         href: format!("/ops/held/{}", crate::api::parameters::encode(order_id)),
     }))
 }
 
+/// A line as `read_orders.sql` gives it.
+fn item_of<'a>(columns: &[Option<&'a [u8]>; 8]) -> Result<OrderItem<'a>, BoxedError> {
+    let text = |index: usize| std::str::from_utf8(columns[index].unwrap_or_default());
+    let amount = |index: usize| Numeric::read(columns[index].unwrap_or_default());
+    Ok(OrderItem {
+        line_no: i32::from_be_bytes(columns[0].unwrap_or_default().try_into()?),
+        item_id: text(1)?,
+        sku: text(2)?,
+        qty: amount(3)?,
+        price: amount(4)?,
+        tax_rate: columns[5].map(Numeric::read).transpose()?,
+        net_line_total: amount(6)?,
+        gross_line_total: amount(7)?,
+    })
+}
+
 /// Reads `COLUMNS`, which begin at `first`: looking a column up by its name costs as much as reading it.
-fn summary_of(row: &Row, first: usize) -> Result<OrderSummary, ReadError> {
+fn summary_of(row: &Row, first: usize) -> Result<OrderSummary<'_>, ReadError> {
     Ok(OrderSummary {
         order_id: row.try_get(first)?,
         customer_id: row.try_get(first + 1)?,
@@ -168,16 +211,12 @@ fn summary_of(row: &Row, first: usize) -> Result<OrderSummary, ReadError> {
         total_net: row.try_get(first + 4)?,
         total_gross: row.try_get(first + 5)?,
         item_count: row.try_get(first + 6)?,
-        last_event_sequence: row.try_get(first + 7)?,
+        last_event_sequence: row.try_get(first + SEQUENCE)?,
         last_event_id: row.try_get(first + 8)?,
         updated_at: row.try_get(first + 9)?,
         tax_basis: row.try_get(first + 10)?,
         anomalies: row.try_get(first + 11)?,
     })
-}
-
-fn raw_json(row: &Row, column: &str) -> Result<Box<RawValue>, ReadError> {
-    Ok(raw(row.try_get(column)?))
 }
 
 fn raw(text: String) -> Box<RawValue> {
@@ -226,20 +265,19 @@ pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, R
 }
 
 /// Reads one page of orders and counts all that match.
-pub async fn list(pool: &ReadPool, query: &ListQuery) -> Result<Listing, ReadError> {
+pub async fn list(pool: &ReadPool, estimates: &Estimates, query: &ListQuery) -> Result<Listing, ReadError> {
     within_deadline(async {
         let connection = pool.get().await?;
         let page = Sql::page(query);
         // Both are sent before the first answer is awaited.
-        let (rows, planned) = tokio::try_join!(run(&connection, &page), estimate(&connection, &query.filters))?;
-        let mut orders = rows.iter().map(|row| summary_of(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        let more = orders.len() > query.limit as usize;
-        orders.truncate(query.limit as usize);
+        let (mut rows, (total, total_is_estimate)) =
+            tokio::try_join!(run(&connection, &page), total(&connection, estimates, &query.filters))?;
+        let more = rows.len() > query.limit as usize;
+        rows.truncate(query.limit as usize);
         if matches!(query.start, Start::At(Direction::Before, _)) {
-            orders.reverse();
+            rows.reverse();
         }
-        let (total, total_is_estimate) = total(&connection, &query.filters, planned).await?;
-        Ok(Listing { orders, more, total, total_is_estimate })
+        Ok(Listing { rows, more, total, total_is_estimate })
     })
     .await
 }
@@ -252,7 +290,20 @@ async fn run(connection: &ReadConnection, sql: &Sql<'_>) -> Result<Vec<Row>, Rea
 
 /// Counts the matching orders, and whether that is an estimate. Counting ten thousand index entries costs more than the
 /// page itself, so it is left out where the planner is sure of far more.
-async fn total(connection: &ReadConnection, filters: &Filters, planned: i64) -> Result<(i64, bool), ReadError> {
+async fn total(
+    connection: &ReadConnection,
+    estimates: &Estimates,
+    filters: &Filters,
+) -> Result<(i64, bool), ReadError> {
+    let now = Instant::now();
+    let planned = match estimates.get(filters, now) {
+        Some(planned) => planned,
+        None => {
+            let planned = estimate(connection, filters).await?;
+            estimates.put(filters, now, planned);
+            planned
+        }
+    };
     if planned >= CERTAINLY_MANY {
         return Ok((planned, true));
     }
@@ -268,8 +319,12 @@ async fn estimate(connection: &ReadConnection, filters: &Filters) -> Result<i64,
     Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).map_or(0, |rows| rows as i64))
 }
 
-/// A statement of the list with its parameters. At most 4 sorts x 2 directions x 24 sets of filters x 3 kinds of
-/// start, so the statement cache of a connection is bounded.
+/// Sizes of pages that are written into the statement. Of a limit that is a parameter Postgres assumes the worst, so it
+/// plans the statement anew each time, which costs as much as running it.
+const USUAL_PAGES: [u32; 6] = [10, 20, 25, 50, 100, 200];
+
+/// A statement of the list with its parameters. At most 4 sorts x 2 directions x 24 sets of filters x 4 kinds of
+/// start x 7 limits, so the statement cache of a connection is bounded.
 struct Sql<'a> {
     text: String,
     parameters: Vec<Parameter<'a>>,
@@ -293,8 +348,10 @@ impl Parameter<'_> {
     }
 }
 
-const COLUMNS: &str = "order_id, customer_id, status, currency, total_net::text as total_net, \
-     total_gross::text as total_gross, item_count, last_event_sequence, last_event_id, updated_at, tax_basis, anomalies";
+const COLUMNS: &str = "order_id, customer_id, status, currency, total_net, total_gross, item_count, \
+     last_event_sequence, last_event_id, updated_at, tax_basis, anomalies";
+/// The place of `last_event_sequence` in it.
+const SEQUENCE: usize = 7;
 
 /// The distinct statuses, by a loose scan that touches one index entry per status. Its last row is null, which matches
 /// nothing; orders without a status have a branch of their own.
@@ -332,11 +389,8 @@ impl<'a> Sql<'a> {
         let statuses = sql.statuses(&query.filters);
         let updated = sql.updated_between(&query.filters);
         let (direction, position) = sql.direction_and_position(query);
-        let limit = sql.bind(Parameter::Number(i64::from(query.limit) + 1));
-        let offset = sql.bind(Parameter::Number(match query.start {
-            Start::Offset(offset) => offset,
-            Start::At(..) => 0,
-        }));
+        let limit = sql.limit(query);
+        let offset = sql.offset(query).unwrap_or_else(|| "0".to_owned());
         // Postgres does not see that `status is null` fixes the index's first column, unless it is sorted by too.
         let by_status = if direction == "desc" { "asc" } else { "desc" };
         let without_status = if query.filters.statuses.is_empty() {
@@ -366,11 +420,8 @@ impl<'a> Sql<'a> {
         let mut sql = Sql::new();
         let filters = sql.filters(&query.filters);
         let (direction, position) = sql.direction_and_position(query);
-        let limit = sql.bind(Parameter::Number(i64::from(query.limit) + 1));
-        let offset = match query.start {
-            Start::Offset(offset) => format!(" offset {}", sql.bind(Parameter::Number(offset))),
-            Start::At(..) => String::new(),
-        };
+        let limit = sql.limit(query);
+        let offset = sql.offset(query).map_or_else(String::new, |offset| format!(" offset {offset}"));
         let sort = match query.sort {
             SortKey::UpdatedAt => format!("o.updated_at {direction}, "),
             SortKey::TotalNet => format!("o.total_net {direction}, "),
@@ -386,17 +437,15 @@ impl<'a> Sql<'a> {
 
     /// Counts matching orders, and stops one past the exact range.
     fn count(filters: &'a Filters) -> Self {
-        let mut sql = Sql::new();
+        let (mut sql, most) = (Sql::new(), EXACT_TOTAL + 1);
         if filters.customer_id.is_some() {
             let conditions = sql.filters(filters);
-            let most = sql.bind(Parameter::Number(EXACT_TOTAL + 1));
             sql.text =
                 format!("select count(*) from (select from orders_view where true{conditions} limit {most}) bounded");
             return sql;
         }
         let statuses = sql.statuses(filters);
         let updated = sql.updated_between(filters);
-        let most = sql.bind(Parameter::Number(EXACT_TOTAL + 1));
         let without_status = if filters.statuses.is_empty() {
             format!("union all (select 1 from orders_view where status is null{updated} limit {most})")
         } else {
@@ -424,6 +473,20 @@ impl<'a> Sql<'a> {
         }
         let asked = self.bind(Parameter::Texts(&filters.statuses));
         format!("with statuses as (select unnest({asked}::text[]) as status)")
+    }
+
+    /// One row more than the page, to see whether it goes on.
+    fn limit(&mut self, query: &ListQuery) -> String {
+        let rows = i64::from(query.limit) + 1;
+        if USUAL_PAGES.contains(&query.limit) { rows.to_string() } else { self.bind(Parameter::Number(rows)) }
+    }
+
+    /// How many rows to skip, if any.
+    fn offset(&mut self, query: &ListQuery) -> Option<String> {
+        match query.start {
+            Start::Offset(offset @ 1..) => Some(self.bind(Parameter::Number(offset))),
+            Start::Offset(_) | Start::At(..) => None,
+        }
     }
 
     fn filters(&mut self, filters: &'a Filters) -> String {

@@ -5,28 +5,30 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::store::types::Numeric;
+
 /// An order without its lines, as lists show it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct OrderSummary {
+pub struct OrderSummary<'a> {
     /// The order's key in the log.
     #[schema(example = "order-1")]
-    pub order_id: String,
+    pub order_id: &'a str,
     /// Null until the order's OrderCreated was seen.
     #[schema(required, example = "customer-7")]
-    pub customer_id: Option<String>,
+    pub customer_id: Option<&'a str>,
     /// The latest status. Null until an event gave one.
     #[schema(required, example = "Paid")]
-    pub status: Option<String>,
+    pub status: Option<&'a str>,
     /// Currency of every amount. Null until the order's OrderCreated was seen.
     #[schema(required, example = "EUR")]
-    pub currency: Option<String>,
+    pub currency: Option<&'a str>,
     /// Sum of the lines without tax, a plain decimal.
-    #[schema(example = "42.00")]
-    pub total_net: String,
+    #[schema(value_type = String, example = "42.00")]
+    pub total_net: Numeric<'a>,
     /// Sum of the lines with tax, a plain decimal.
-    #[schema(example = "49.98")]
-    pub total_gross: String,
+    #[schema(value_type = String, example = "49.98")]
+    pub total_gross: Numeric<'a>,
     /// Number of lines.
     #[schema(minimum = 0)]
     pub item_count: i32,
@@ -34,57 +36,56 @@ pub struct OrderSummary {
     #[schema(minimum = 1)]
     pub last_event_sequence: i64,
     /// Id of that event.
-    pub last_event_id: String,
+    pub last_event_id: &'a str,
     /// Greatest `occurredAt` of the order's events; never the time of writing.
     #[schema(value_type = String, format = DateTime, example = "2026-01-01T12:00:00Z")]
     pub updated_at: Timestamp,
     /// Where the tax rates came from: `event`, `config` or `none`.
-    pub tax_basis: String,
+    pub tax_basis: &'a str,
     /// What was odd about the order's events, though they were applied.
-    pub anomalies: Vec<String>,
+    pub anomalies: Vec<&'a str>,
 }
 
 /// One order with its lines, and with what it waits for if an event is missing.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Order {
+pub struct Order<'a> {
     /// The plain fields.
     #[serde(flatten)]
-    pub summary: OrderSummary,
+    pub summary: OrderSummary<'a>,
     /// The lines, by line number.
-    #[schema(value_type = Vec<OrderItem>)]
-    pub items: Box<RawValue>,
+    pub items: Vec<OrderItem<'a>>,
     /// Null, or why the order does not move on.
     #[schema(required)]
     pub held: Option<Held>,
 }
 
-/// One line of an order. Written by the database as JSON; this is its shape.
+/// One line of an order.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct OrderItem {
+pub struct OrderItem<'a> {
     /// Position in the order, from 1.
     #[schema(minimum = 1)]
     pub line_no: i32,
     /// Id of the item.
-    pub item_id: String,
+    pub item_id: &'a str,
     /// What was ordered.
-    pub sku: String,
+    pub sku: &'a str,
     /// How many, a plain decimal.
-    #[schema(example = "2")]
-    pub qty: String,
+    #[schema(value_type = String, example = "2")]
+    pub qty: Numeric<'a>,
     /// Price of one, a plain decimal.
-    #[schema(example = "10.50")]
-    pub price: String,
+    #[schema(value_type = String, example = "10.50")]
+    pub price: Numeric<'a>,
     /// Tax rate, a plain decimal; null where none is known.
-    #[schema(required, example = "0.19")]
-    pub tax_rate: Option<String>,
+    #[schema(value_type = Option<String>, required, example = "0.19")]
+    pub tax_rate: Option<Numeric<'a>>,
     /// Quantity times price, rounded half to even to the currency's minor unit.
-    #[schema(example = "21.00")]
-    pub net_line_total: String,
+    #[schema(value_type = String, example = "21.00")]
+    pub net_line_total: Numeric<'a>,
     /// The same with tax.
-    #[schema(example = "24.99")]
-    pub gross_line_total: String,
+    #[schema(value_type = String, example = "24.99")]
+    pub gross_line_total: Numeric<'a>,
 }
 
 /// Why an order does not move on.
@@ -150,9 +151,9 @@ pub struct OrderEvent {
 /// A page of orders.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct OrderPage {
+pub struct OrderPage<'a> {
     /// The orders, without their lines.
-    pub items: Vec<OrderSummary>,
+    pub items: Vec<OrderSummary<'a>>,
     /// The page asked for; null on a page reached by a cursor.
     #[schema(required, minimum = 1)]
     pub page: Option<u64>,
@@ -162,7 +163,7 @@ pub struct OrderPage {
     /// Orders that match the filters.
     #[schema(minimum = 0)]
     pub total: i64,
-    /// False: `total` is exact, as it is up to 10,000. True: more match, and `total` is the database's estimate.
+    /// False: `total` is exact, as it is up to 10,000. True: more match, and `total` is the database's estimate of the last 5 s.
     pub total_is_estimate: bool,
 }
 
