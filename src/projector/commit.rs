@@ -293,7 +293,7 @@ pub async fn reload<'a, V: View>(
             entry.last_event_id = Some(loaded.last_event_id.into());
             entry.event_ids = match (context.settings.history, &entry.last_event_id) {
                 (History::Off, Some(latest)) => EventIds::of(std::slice::from_ref(latest)),
-                _ => EventIds::of(&loaded.event_ids),
+                _ => loaded.event_ids,
             };
             entry.state = loaded.state;
             entry.stored = true;

@@ -9,7 +9,7 @@ use futures_util::SinkExt;
 use tokio_postgres::{CopyInSink, Statement};
 
 use crate::domain::decimal::Decimal;
-use crate::store::types::{JsonText, Micros, put_numeric};
+use crate::store::types::{Micros, put_numeric};
 use crate::store::{Connection, DbError};
 
 /// Signature, flags and length of the header's extension (source: the manual of `COPY`, "Binary Format").
@@ -103,13 +103,6 @@ impl Field for Micros {
 impl Field for Decimal {
     fn put(self, out: &mut BytesMut) -> bool {
         put_numeric(self, out);
-        true
-    }
-}
-
-impl Field for JsonText<'_> {
-    fn put(self, out: &mut BytesMut) -> bool {
-        self.put_binary(out);
         true
     }
 }

@@ -264,28 +264,6 @@ impl<'a> FromSql<'a> for Micros {
     accepts!(TIMESTAMPTZ);
 }
 
-/// JSON as text that goes into a `jsonb` column: version 1 of its binary form is the text (source: `jsonb_recv`).
-#[derive(Debug, Clone, Copy)]
-pub struct JsonText<'a>(pub &'a str);
-
-impl JsonText<'_> {
-    /// Writes the binary form.
-    pub fn put_binary(self, out: &mut BytesMut) {
-        out.extend_from_slice(&[1]);
-        out.extend_from_slice(self.0.as_bytes());
-    }
-}
-
-impl ToSql for JsonText<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
-        self.put_binary(out);
-        Ok(IsNull::No)
-    }
-
-    accepts!(JSONB);
-    to_sql_checked!();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use std::future::Future;
 
 use crate::codec::{Head, avro};
 use crate::domain::poison::{Poison, Reason};
+use crate::projector::event_ids::EventIds;
 use crate::store::{Connection, DbError};
 
 /// An event as its view read it.
@@ -119,7 +120,7 @@ pub struct Loaded<S> {
     /// Id of its last event.
     pub last_event_id: String,
     /// Ids of all its events in the ledger.
-    pub event_ids: Vec<String>,
+    pub event_ids: EventIds,
     /// Folding state.
     pub state: S,
 }

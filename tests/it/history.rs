@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::support::orders::{TestEvent, item_added, life, oracle, status_changed, stored};
-use crate::support::world::World;
+use crate::support::world::{TestRecord, World};
 
 const HISTORY: &str = "STREAMVIEW_PROJECTOR__HISTORY";
 
@@ -55,6 +55,34 @@ async fn without_history_the_rows_are_the_same_and_only_the_latest_id_is_recogni
     }
     assert_eq!(world.conservation().await, [14, 12, 2, 0, 0, 0, 0]);
     assert_eq!(world.number("select count(*) from order_events_view").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_payload_that_is_let_through_reads_as_jsonb() {
+    let world = World::new(1).await;
+    let deep = format!("{}1{}", "[".repeat(62), "]".repeat(62));
+    let odd = [
+        r#""\\u0000 \ud83d\ude00 \u001f \" ""#,
+        r#"[1e999, -0, 1E-999, 0.10, "1e1000000"]"#,
+        &"9".repeat(1_000),
+        &deep,
+        r#"{"a": 1, "a": {"": null}}"#,
+    ];
+    let records = odd.iter().zip(1..).map(|(odd, sequence)| {
+        let record = status_changed("o-1", sequence, "Paid").record();
+        let text = String::from_utf8(record.payload.clone().unwrap()).unwrap();
+        let text = text.replacen('{', &format!("  {{\"odd\" : {odd},"), 1);
+        TestRecord { payload: Some(text.into_bytes()), ..record }
+    });
+    world.publish(records).await;
+    let instance = world.start().await;
+    instance.order_at("o-1", 5).await;
+    assert_eq!(world.number("select count(*) from order_events_view where payload ->> 'status' = 'Paid'").await, 5);
+    let last = "select count(*) from order_events_view where payload -> 'odd' = '{\"a\": {\"\": null}}'";
+    assert_eq!(world.number(last).await, 1);
+    // 1e999 is a number that few parsers can hold, so this is a text here.
+    let history = instance.get("/orders/o-1/events").await.text().await.unwrap();
+    assert!(history.contains(&format!("\"odd\": [1{},", "0".repeat(999))), "{history}");
 }
 
 fn without_ledger(orders: BTreeMap<String, String>) -> BTreeMap<String, String> {

@@ -5,8 +5,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::domain::decimal::Decimal;
+use crate::projector::event_ids::EventIds;
 use crate::store::copy::CopyRows;
-use crate::store::types::{JsonText, Micros};
+use crate::store::types::Micros;
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
 use crate::views::{ChangedKey, LedgerRow, Loaded, WriteSet, Written};
@@ -57,7 +58,7 @@ fn read_order(row: &Row) -> Result<Loaded<OrderState>, Error> {
         key: row.try_get(0)?,
         last_sequence: row.try_get(1)?,
         last_event_id: row.try_get(2)?,
-        event_ids: row.try_get(3)?,
+        event_ids: EventIds::of(&row.try_get::<_, Vec<&str>>(3)?),
         state,
     })
 }
@@ -153,7 +154,7 @@ async fn copy_ledger(statements: &Statements, client: &Client, ledger: &[LedgerR
             .put(origin.partition)
             .put(origin.offset)
             .put(effect.as_str())
-            .put(payload.as_deref().map(JsonText));
+            .put(payload.as_deref());
     }
     rows.finish().await
 }

@@ -1,5 +1,6 @@
 //! The counter's rows.
 
+use streamview::projector::event_ids::EventIds;
 use streamview::store::{Connection, DbError};
 use streamview::views::{Loaded, WriteSet, Written};
 use tokio_postgres::Statement;
@@ -47,7 +48,7 @@ pub async fn load(statements: &Statements, client: &Connection, keys: &[&str]) -
                 last_sequence: row.try_get(1)?,
                 last_event_id: row.try_get(2)?,
                 state: row.try_get(3)?,
-                event_ids: row.try_get(4)?,
+                event_ids: EventIds::of(&row.try_get::<_, Vec<&str>>(4)?),
             })
         })
         .collect()

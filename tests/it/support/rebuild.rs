@@ -6,11 +6,13 @@ use crate::support::world::World;
 impl World {
     /// Makes an empty build 2 the active one; whoever projects starts from the beginning of the log.
     pub async fn begin_build_2(&self) {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/V002__orders.sql");
-        let schema = std::fs::read_to_string(path).unwrap();
-        let (schema, _) = schema.split_once("insert into view_builds").unwrap();
-        let schema = schema.replace("orders_1", "orders_2").replace("create view", "create or replace view");
-        self.sql.batch_execute(&schema).await.unwrap();
+        for migration in ["V002__orders", "V006__compact_history", "V008__payload_as_text"] {
+            let path = format!("{}/migrations/{migration}.sql", env!("CARGO_MANIFEST_DIR"));
+            let schema = std::fs::read_to_string(path).unwrap();
+            let schema = schema.split("insert into view_builds").next().unwrap();
+            let schema = schema.replace("orders_1", "orders_2").replace("create view", "create or replace view");
+            self.sql.batch_execute(&schema).await.unwrap();
+        }
         self.sql
             .batch_execute(
                 "update view_builds set active = false; insert into view_builds (view, build) values ('orders', 2)",
