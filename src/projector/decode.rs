@@ -109,11 +109,10 @@ impl<'a, V: View> Decoder<'a, V> {
 
 /// The keys that a batch touches.
 pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str, RandomState> {
-    batch
-        .iter()
-        .filter_map(|decoded| match &decoded.outcome {
-            Ok(event) => Some(event.key),
-            Err(refused) => refused.place.map(|(key, _)| key),
-        })
-        .collect()
+    let mut keys = HashSet::with_capacity_and_hasher(batch.len(), RandomState::default());
+    keys.extend(batch.iter().filter_map(|decoded| match &decoded.outcome {
+        Ok(event) => Some(event.key),
+        Err(refused) => refused.place.map(|(key, _)| key),
+    }));
+    keys
 }

@@ -85,6 +85,7 @@ impl<'a, V: View> Fold<'a, V> {
     pub fn reserve(&mut self, keys: usize, records: usize) {
         self.plan.keys.reserve(keys);
         self.plan.ledger.reserve(records);
+        self.plan.details.reserve(records);
     }
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are
