@@ -7,8 +7,8 @@ use lru::LruCache;
 use crate::projector::lane::Owned;
 use crate::projector::plan::KeyEntry;
 
-/// Bytes that an entry costs beside what it points to: entry, map slot, list links.
-const OVERHEAD: usize = 128;
+/// Bytes that an entry costs beside what it points to: map slot, list links, and what the allocator adds to eight pieces.
+const OVERHEAD: usize = 224;
 
 struct Cached<S> {
     entry: Box<KeyEntry<S>>,

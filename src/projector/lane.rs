@@ -103,7 +103,7 @@ fn unstorable(detail: &str) -> Poison {
 }
 
 /// A batch of so many records leaves memory behind that small ones do not use up.
-const LARGE: usize = 2_000;
+const LARGE: usize = 10_000;
 /// How long after the last large batch that memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -182,7 +182,8 @@ impl<V: View> Lane<V> {
                 () = Self::all_read(context.bulk.as_ref()) => return self.write_keys().await,
                 () = at(give_back_at) => {
                     give_back_at = None;
-                    memory::give_back();
+                    // Milliseconds, and nobody waits for it.
+                    drop(tokio::task::spawn_blocking(memory::give_back));
                 }
                 batch = mailbox.take(not_before) => {
                     not_before = Instant::now() + interval;
