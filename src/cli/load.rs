@@ -25,7 +25,7 @@ pub struct LoadArgs {
     #[arg(long, default_value = "orders")]
     view: String,
     /// Memory for keys, in MiB: when they need more, the load ends early and `serve` applies the rest. An order of a few
-    /// events needs about 600 bytes
+    /// events needs about 700 bytes
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     memory: u32,
     /// Empty the tables that a load has left behind, and load nothing

@@ -107,9 +107,11 @@ async fn connect(
     search_path: &str,
 ) -> Result<Client, tokio_postgres::Error> {
     let mut config = base_config(settings, application)?;
+    // Every statement of a writer looks for keys. Planned while a table is empty, it would read it whole, and the plan
+    // would be kept while the table grows.
     let synchronous_commit = if settings.synchronous_commit { "on" } else { "off" };
     config.options(format!(
-        "-c search_path={search_path} -c statement_timeout={} -c lock_timeout=2000 -c jit=off \
+        "-c search_path={search_path} -c statement_timeout={} -c lock_timeout=2000 -c jit=off -c enable_seqscan=off \
          -c idle_in_transaction_session_timeout={} -c synchronous_commit={synchronous_commit}",
         settings.write_timeout_ms, settings.write_timeout_ms
     ));

@@ -36,3 +36,26 @@ async fn every_sql_file_prepares_against_the_migrated_schema() {
         }
     }
 }
+
+/// Plans are made when nothing is known of the tables yet, and kept while they grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_projector_asks_for_by_key_is_never_read_whole() {
+    let world = World::new(1).await;
+    let mut settings = Config::defaults().database;
+    settings.url = SecretUrl::new(&world.database);
+    let writer = pool::connect_writer(&settings, "orders_1,public").await.unwrap();
+    let reader = crate::support::world::connect(&world.database).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/views/orders/sql");
+    let of_writers = ["load_orders", "update_orders", "owners_of_event_ids"].map(|name| (&writer, name));
+    let of_readers = ["read_orders", "read_sequences"].map(|name| (&reader, name));
+    for (client, name) in of_writers.into_iter().chain(of_readers) {
+        let sql = std::fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
+        let parameters = (1..20).filter(|number| sql.contains(&format!("${number}"))).count();
+        let nulls = vec!["null"; parameters].join(", ");
+        client.batch_execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+        client.batch_execute(&format!("prepare {name} as {sql}")).await.unwrap();
+        let plan = client.query(&format!("explain execute {name}({nulls})"), &[]).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{name}: {}", plan.join("\n"));
+    }
+}
