@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod crash;
 mod history;
+mod lists;
 mod load;
 mod log_identity;
 mod metrics;
