@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::projector::commit::{LoadedParked, Loading, reload};
 use crate::projector::decode::{Decoded, Decoder, keys_of};
 use crate::projector::fold::{Fold, ParkedLoad};
-use crate::projector::lane::{Job, Lane, Owned};
+use crate::projector::lane::{Job, Lane};
 use crate::projector::plan::{ByKey, Counters, KeyEntry, Plan, Work};
 use crate::store::progress::{Advance, Anchor};
 use crate::store::sqlstate::classify;
@@ -150,15 +150,6 @@ impl<V: View> Lane<V> {
     /// How far each partition moves.
     fn advances(&self, job: &Job<'_>, plan: &Plan<'_, V>) -> Vec<Advance> {
         let mut advances: BTreeMap<i32, Advance> = BTreeMap::new();
-        let start = |partition: i32, owned: &Owned| Advance {
-            partition,
-            expected_offset: owned.next_offset,
-            owner_epoch: owned.owner_epoch,
-            next_offset: owned.next_offset,
-            anchor: None,
-            counters: Counters::default(),
-            decisions: owned.decisions,
-        };
         // A key can move without a record: what it waited for was consumed elsewhere, or decided.
         let is_written = |work: &&Work<'_, V::State>| {
             work.held_changed || work.decided || work.was_held != work.entry.held.is_some()
@@ -178,7 +169,7 @@ impl<V: View> Lane<V> {
             if taken.is_none() && counters == Counters::default() && !released.contains(partition) {
                 continue;
             }
-            let mut advance = start(*partition, owned);
+            let mut advance = owned.stand(*partition);
             advance.counters = counters;
             if let Some(record) = taken {
                 advance.next_offset = record.offset + 1;
@@ -196,7 +187,7 @@ impl<V: View> Lane<V> {
                 };
                 let reached = advances.get(&end.partition).map_or(owned.next_offset, |advance| advance.next_offset);
                 if end.offset > reached && !plan.blocked.contains_key(&end.partition) {
-                    advances.entry(end.partition).or_insert_with(|| start(end.partition, owned)).next_offset =
+                    advances.entry(end.partition).or_insert_with(|| owned.stand(end.partition)).next_offset =
                         end.offset;
                 }
             }

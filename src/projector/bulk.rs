@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::projector::attempt::no_session;
-use crate::projector::lane::Lane;
-use crate::projector::plan::Counters;
+use crate::projector::lane::{Lane, Owned};
 use crate::projector::state::Halt;
 use crate::store::progress::Advance;
 use crate::views::{ChangedKey, View};
@@ -48,6 +47,15 @@ impl<V: View> Lane<V> {
         match bulk {
             Some(bulk) => bulk.finish.cancelled().await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// A partition that comes back may have been somebody else's meanwhile.
+    pub fn open_once(&mut self, partition: i32, owned: Owned) {
+        if self.opened.insert(partition) {
+            self.owned.insert(partition, owned);
+        } else {
+            self.halt(load_failed(format!("partition {partition} was taken from this process for a moment")));
         }
     }
 
@@ -88,19 +96,7 @@ impl<V: View> Lane<V> {
         // Sorted rows make the indexes quick to build.
         changed.sort_unstable_by_key(|changed| changed.key);
         let keys = changed.len() as u64;
-        let advances: Vec<Advance> = self
-            .owned
-            .iter()
-            .map(|(partition, owned)| Advance {
-                partition: *partition,
-                expected_offset: owned.next_offset,
-                owner_epoch: owned.owner_epoch,
-                next_offset: owned.next_offset,
-                anchor: None,
-                counters: Counters::default(),
-                decisions: owned.decisions,
-            })
-            .collect();
+        let advances: Vec<Advance> = self.owned.iter().map(|(partition, owned)| owned.stand(*partition)).collect();
         if keys > 0 {
             let session = self.session.as_mut().ok_or_else(no_session)?;
             session.write_keys(&self.context, changed, &advances).await?;

@@ -25,8 +25,9 @@ use crate::projector::commit::Session;
 use crate::projector::context::ViewContext;
 use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
+use crate::projector::plan::Counters;
 use crate::projector::state::{Halt, Pause, ViewState};
-use crate::store::progress;
+use crate::store::progress::{self, Advance};
 use crate::views::View;
 
 /// A partition that a lane owns.
@@ -40,6 +41,21 @@ pub struct Owned {
     pub next_offset: i64,
     /// How often something had been decided when our keys were loaded.
     pub decisions: i64,
+}
+
+impl Owned {
+    /// Where the partition stands, as a move of nothing.
+    pub fn stand(&self, partition: i32) -> Advance {
+        Advance {
+            partition,
+            expected_offset: self.next_offset,
+            owner_epoch: self.owner_epoch,
+            next_offset: self.next_offset,
+            anchor: None,
+            counters: Counters::default(),
+            decisions: self.decisions,
+        }
+    }
 }
 
 /// Keys with their partitions, and who waits for their healing.
@@ -130,7 +146,7 @@ pub struct Lane<V: View> {
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
     /// Partitions that a bulk load was ever given.
-    opened: BTreeSet<i32>,
+    pub opened: BTreeSet<i32>,
     /// Bytes of its keys as it last told them.
     pub told_bytes: usize,
     /// The last attempt failed for want of a schema.
@@ -206,13 +222,7 @@ impl<V: View> Lane<V> {
     /// Obeys a command; keys to heal are given back, they need a transaction.
     fn obey(&mut self, command: LaneCommand) -> Option<Healing> {
         match command {
-            LaneCommand::Open { partition, owned, .. } if self.is_bulk() => {
-                if !self.opened.insert(partition) {
-                    self.halt(load_failed(format!("partition {partition} was taken from this process for a moment")));
-                } else {
-                    self.owned.insert(partition, owned);
-                }
-            }
+            LaneCommand::Open { partition, owned, .. } if self.is_bulk() => self.open_once(partition, owned),
             LaneCommand::Open { partition, owned, acknowledgements } => {
                 self.owned.insert(partition, owned);
                 self.session.iter_mut().for_each(Session::forget_decisions);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use streamview::config::{Config, SecretUrl};
-use streamview::store::pool;
+use streamview::store::{Connection, pool};
 
 use crate::support::world::World;
 
@@ -18,12 +18,16 @@ fn sql_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+async fn writer(world: &World) -> Connection {
+    let mut settings = Config::defaults().database;
+    settings.url = SecretUrl::new(&world.database);
+    pool::connect_writer(&settings, "orders_1,public").await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sql_file_prepares_against_the_migrated_schema() {
     let world = World::new(1).await;
-    let mut settings = Config::defaults().database;
-    settings.url = SecretUrl::new(&world.database);
-    let client = pool::connect_writer(&settings, "orders_1,public").await.unwrap();
+    let client = writer(&world).await;
     let mut files = Vec::new();
     sql_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     assert!(files.len() > 20, "the files were not found: {files:?}");
@@ -41,9 +45,7 @@ async fn every_sql_file_prepares_against_the_migrated_schema() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_projector_asks_for_by_key_is_never_read_whole() {
     let world = World::new(1).await;
-    let mut settings = Config::defaults().database;
-    settings.url = SecretUrl::new(&world.database);
-    let writer = pool::connect_writer(&settings, "orders_1,public").await.unwrap();
+    let writer = writer(&world).await;
     let reader = crate::support::world::connect(&world.database).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/views/orders/sql");
     let of_writers = ["load_orders", "update_orders", "owners_of_event_ids"].map(|name| (&writer, name));
