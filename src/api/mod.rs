@@ -29,7 +29,7 @@ use self::health::Check;
 pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
 use self::wait::{WaitResources, Waiters};
-use crate::config::{DatabaseSettings, History, HttpSettings};
+use crate::config::{DatabaseSettings, HttpSettings};
 use crate::projector::state::ViewStatus;
 use crate::repair::Desk;
 use crate::store::read::ReadPool;
@@ -52,8 +52,6 @@ pub struct ApiState {
     pub database: DatabaseSettings,
     /// Address and limits.
     pub settings: HttpSettings,
-    /// What is kept of each event.
-    pub history: History,
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::parameters::Parameters;
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, views_of};
-use crate::projector::plan::Counters;
+use crate::domain::counters::Counters;
 use crate::projector::state::{Halt, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::read::{self, PartitionProgress, ReadError};
 

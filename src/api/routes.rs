@@ -60,7 +60,7 @@ pub struct ViewApi {
 
 /// The APIs of all registered views.
 pub fn view_apis() -> Vec<ViewApi> {
-    crate::views::registry::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
+    crate::registrations::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
 }
 
 /// The engine's own routes.

@@ -8,12 +8,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::registrations;
 use crate::repair::model::{Decided, DecidedInBulk, Decision, NextStep};
 use crate::repair::request::{AGE_FORM, Bulk, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age};
 use crate::repair::{Desk, DeskError};
 use crate::store::{migrate, pool};
 use crate::telemetry::metrics::Metrics;
-use crate::views::registry;
 
 /// Which view, and how to print.
 #[derive(Args, Clone, Debug)]
@@ -72,7 +72,7 @@ pub fn parse_age(text: &str) -> Result<i64, String> {
 
 /// The desk of a view, once the database is there and of our version.
 pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
-    let views = registry::all();
+    let views = registrations::all();
     let view = match &common.view {
         None => views.first(),
         Some(name) => views.iter().find(|view| view.name == name),
@@ -82,7 +82,9 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
     let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
     migrate::check(&client).await?;
     let reads = pool::read_pool(&config.database).context("database.url is not usable")?;
-    Desk::new(view, config, &Arc::new(Metrics::new()), (reads, pool::WriterPool::new(&config.database)))
+    let settings = config.views.get(view.name).with_context(|| format!("views.{} is not configured", view.name))?;
+    let rules = config.rules_of(settings);
+    Desk::new(view, (config, &rules), &Arc::new(Metrics::new()), (reads, pool::WriterPool::new(&config.database)))
 }
 
 /// Asks for a decision and prints what came of it.

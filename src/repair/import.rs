@@ -5,10 +5,9 @@ use tokio::sync::mpsc::Receiver;
 
 use super::model::Imported;
 use super::{Desk, DeskError};
-use crate::codec;
+use crate::codec::{self, dlq_headers};
 use crate::domain::poison::Reason;
 use crate::domain::record::{Headers, Record};
-use crate::projector::dlq_headers;
 use crate::store::Connection;
 use crate::store::repair_write::{self, ImportedLetter};
 

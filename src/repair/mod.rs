@@ -24,12 +24,12 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::Config;
+use crate::config::{Config, GapPolicy, ViewRules};
+use crate::registrations::Registration;
 use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
 use crate::store::read::{ReadError, ReadPool};
 use crate::telemetry::metrics::Metrics;
-use crate::views::registry::Registration;
 
 /// Reads the last sequence of each key that a view holds; keys without a row are left out.
 pub type Lookup = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
@@ -39,6 +39,8 @@ pub type Lookup = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(St
 pub struct Desk {
     /// Registry name of the view.
     pub view: &'static str,
+    /// What is done about proven gaps.
+    pub gap_policy: GapPolicy,
     /// Smallest sequence number.
     pub first_sequence: i64,
     /// Bytes of a record's key and value at most.
@@ -53,17 +55,18 @@ impl Desk {
     /// The desk of a registered view.
     pub fn new(
         view: &Registration,
-        config: &Config,
+        (config, rules): (&Config, &ViewRules),
         metrics: &Arc<Metrics>,
         (pool, writers): (ReadPool, WriterPool),
     ) -> Result<Self> {
         Ok(Desk {
             view: view.name,
-            first_sequence: config.projector.first_sequence,
+            gap_policy: rules.gap_policy,
+            first_sequence: rules.first_sequence,
             max_record_bytes: config.projector.max_record_bytes,
             pool,
             writers,
-            checker: Arc::new((view.checker)(config, metrics)?),
+            checker: Arc::new(view.checker(config, rules, metrics)?),
             lookup: view.api.map(|api| api().sequences),
         })
     }

@@ -40,7 +40,7 @@ async fn skip(desk: &Desk) -> Result<bool, DeskError> {
         ..HeldFilter::default()
     };
     let why = Why {
-        reason: "the missing events are not in the log (projector.gap_policy = skip)".to_owned(),
+        reason: "the missing events are not in the log (gap_policy = skip)".to_owned(),
         actor: "gap_policy".to_owned(),
     };
     let bulk = Bulk { dry_run: true, limit: DEFAULT_BULK, expect: None };

@@ -4,16 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Row, Statement};
 
-use crate::projector::decisions::{Settled, StoredDecision, Substitute, Verdict};
-use crate::projector::plan::{DeadLetter, Held, NewParked, StoredParked};
+use crate::domain::ledger::{Effect, Origin};
+use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
+use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::Source;
 use crate::store::{Connection, DbError};
-use crate::views::{Effect, Origin};
 
 /// Statements that every view's batches use, prepared on one connection.
 pub struct ControlStatements {
-    /// The fence.
-    pub advance: Statement,
     load_held: Statement,
     load_parked: Statement,
     load_presence: Statement,
@@ -50,7 +48,6 @@ impl ControlStatements {
     /// Prepares all statements.
     pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
         Ok(ControlStatements {
-            advance: client.prepare(include_str!("sql/advance_progress.sql")).await?,
             load_held: client.prepare(include_str!("sql/load_held.sql")).await?,
             load_parked: client.prepare(include_str!("sql/load_parked.sql")).await?,
             load_presence: client.prepare(include_str!("sql/load_parked_presence.sql")).await?,

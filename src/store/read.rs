@@ -1,6 +1,6 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
-use crate::projector::plan::Counters;
+use crate::domain::counters::Counters;
 use crate::store::types::BoxedError;
 
 use std::error::Error;

@@ -171,8 +171,8 @@ impl Metrics {
     }
 
     /// Makes every series of `view` exist at 0.
-    pub fn prepare_view(&self, view: &str, event_types: &[&str], poison_reasons: &[&str]) {
-        for event_type in event_types.iter().chain(&["unknown"]) {
+    pub fn prepare_view(&self, view: &str, event_types: &[impl AsRef<str>], poison_reasons: &[&str]) {
+        for event_type in event_types.iter().map(AsRef::as_ref).chain(["unknown"]) {
             self.events.with_label_values(&[view, event_type]);
         }
         for reason in DUPLICATE_REASONS {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use streamview::app::{self, Only};
-use streamview::config::{Config, ViewSettings};
-use streamview::views::registry::{self, Registration};
+use streamview::config::Config;
+use streamview::registrations::{self, Registration};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +30,9 @@ struct Subject {
 
 fn subjects() -> Vec<Subject> {
     let mut subjects: Vec<Subject> =
-        registry::all().into_iter().map(|registration| subject_of(&registration)).collect();
+        registrations::all().into_iter().map(|registration| subject_of(&registration)).collect();
     subjects.push(Subject {
-        registration: counter::registration(),
+        registration: counter::registration("counter"),
         migration: counter::MIGRATION,
         events: counted,
         rows: "select key, last_sequence, count::text from counter_1.counts",
@@ -44,7 +44,7 @@ fn subjects() -> Vec<Subject> {
 fn subject_of(registration: &Registration) -> Subject {
     match registration.name {
         "orders" => Subject {
-            registration: *registration,
+            registration: registration.clone(),
             migration: "",
             events: |key, count| life(key, count).iter().map(|event| event.record()).collect(),
             rows: "select order_id, last_event_sequence, item_count || ' ' || total_gross from orders_view",
@@ -76,13 +76,13 @@ impl Service {
         let mut environment = world.environment();
         environment.push(("STREAMVIEW_HTTP__BIND".to_owned(), "127.0.0.1:0".to_owned()));
         let config = Arc::new(Config::load(None, environment, &[]).unwrap());
-        let settings = ViewSettings { topic: world.topic.clone(), dlq_topic: world.dlq_topic.clone() };
+        let settings = world.view_settings();
         let stop = CancellationToken::new();
         let (ready, addresses) = oneshot::channel();
         let task =
             tokio::spawn(app::serve(config, vec![(registration, settings)], Only::Both, stop.clone(), Some(ready)));
         let address = addresses.await.unwrap()[0];
-        streamview::registry::client::install_tls();
+        streamview::schemas::client::install_tls();
         Service { address, stop, task }
     }
 
@@ -108,7 +108,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
         let keys: Vec<String> = (0..5).map(|n| format!("key-{n}")).collect();
         let orderly = World::new(2).await;
         orderly.sql.batch_execute(subject.migration).await.unwrap();
-        let service = Service::start(&orderly, subject.registration).await;
+        let service = Service::start(&orderly, subject.registration.clone()).await;
         orderly.publish(keys.iter().flat_map(|key| (subject.events)(key, 4))).await;
         orderly.until_consumed(20).await;
         service.stop().await;
@@ -118,7 +118,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
 
         let messy = World::new(2).await;
         messy.sql.batch_execute(subject.migration).await.unwrap();
-        let service = Service::start(&messy, subject.registration).await;
+        let service = Service::start(&messy, subject.registration.clone()).await;
         let poison = TestRecord {
             key: Some(b"broken".to_vec()),
             payload: Some(b"{".to_vec()),
@@ -130,7 +130,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
         messy.publish(first.iter().cloned().chain([poison])).await;
         messy.until_consumed(21).await;
         service.stop().await;
-        let service = Service::start(&messy, subject.registration).await;
+        let service = Service::start(&messy, subject.registration.clone()).await;
         messy.publish(first).await;
         messy.until_consumed(41).await;
 

@@ -207,7 +207,7 @@ async fn a_request_that_is_not_usable_is_refused_by_name_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_are_denied_where_strangers_reach_the_port() {
     let world = World::new(1).await;
-    let port = streamview::servers::free_port().unwrap();
+    let port = streamview_lab::servers::free_port().unwrap();
     let bind = format!("0.0.0.0:{port}");
     let open = [("STREAMVIEW_HTTP__BIND", bind.as_str()), ("STREAMVIEW_HTTP__ALLOW_ANONYMOUS", "true")];
     // The launch sets its own address: flags beat it.

@@ -285,8 +285,8 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(0);
     let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
     parameters.finish()?;
-    if api.state.history == History::Off {
-        return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (projector.history = off)"));
+    if api.state.views.iter().any(|status| status.view == VIEW && status.history == History::Off) {
+        return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (history = off)"));
     }
     let limit = page_size.unwrap_or(settings.default_page_size);
     let read = queries::events(&api.state.pool, &order_id, after, limit).await?.ok_or_else(not_found)?;

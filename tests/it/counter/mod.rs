@@ -2,39 +2,53 @@
 
 mod rows;
 
-use streamview::codec::Head;
-use streamview::config::Config;
-use streamview::domain::poison::{Poison, Reason};
-use streamview::store::{Connection, DbError};
-use streamview::views::registry::{FromConfig, Registration};
-use streamview::views::{Loaded, Parsed, View, WriteSet, Written};
+use std::borrow::Cow;
 
-/// The view.
-pub struct Counter;
+use streamview::codec::{Head, avro};
+use streamview::domain::name::intern;
+use streamview::domain::poison::{Poison, Reason};
+use streamview::engine::view::{Parsed, View, ViewSpec};
+use streamview::registrations::Registration;
+use streamview::store::rows::Stored;
+
+/// The view, under a name of its own: there may be several.
+pub struct Counter {
+    spec: ViewSpec,
+}
 
 /// The registry line.
-pub fn registration() -> Registration {
-    Registration::of::<Counter>(None)
+pub fn registration(name: &str) -> Registration {
+    Registration::of(name, None, |name, _| Ok(Counter::new(name))).unwrap()
 }
 
 /// The view's migration.
 pub const MIGRATION: &str = include_str!("migration.sql");
 
-impl FromConfig for Counter {
-    fn from_config(_: &Config) -> anyhow::Result<Self> {
-        Ok(Counter)
+impl Counter {
+    fn new(name: &str) -> Self {
+        let spec = ViewSpec {
+            name: intern(name),
+            event_types: vec![Cow::Borrowed("Counted")],
+            avro: avro::Shape::NONE,
+            event_id_constraint: None,
+            bulk: None,
+        };
+        Counter { spec }
     }
+}
+
+impl Stored for Counter {
+    type Rows = rows::CounterRows;
 }
 
 impl View for Counter {
     type Event<'a> = ();
     type State = i64;
     type Detail<'a> = ();
-    type Statements = rows::Statements;
 
-    const NAME: &'static str = "counter";
-    const EVENT_TYPES: &'static [&'static str] = &["Counted"];
-    const EVENT_ID_CONSTRAINT: Option<&'static str> = None;
+    fn spec(&self) -> &ViewSpec {
+        &self.spec
+    }
 
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, ()>, Poison> {
         let event_id: String = serde_json::from_str(payload)
@@ -51,31 +65,7 @@ impl View for Counter {
 
     fn skip(&self, _: &mut i64, _: i64) {}
 
-    fn state_bytes(_: &i64) -> usize {
+    fn state_bytes(&self, _: &i64) -> usize {
         0
-    }
-
-    async fn prepare(client: &Connection) -> Result<rows::Statements, DbError> {
-        rows::prepare(client).await
-    }
-
-    async fn load(
-        statements: &rows::Statements,
-        client: &Connection,
-        keys: &[&str],
-    ) -> Result<Vec<Loaded<i64>>, DbError> {
-        rows::load(statements, client, keys).await
-    }
-
-    async fn write(
-        statements: &rows::Statements,
-        client: &Connection,
-        set: &WriteSet<'_, '_, Self>,
-    ) -> Result<Written, DbError> {
-        rows::write(statements, client, set).await
-    }
-
-    async fn owners_of(_: &rows::Statements, _: &Connection, _: &[&str]) -> Result<Vec<(String, String)>, DbError> {
-        Ok(Vec::new())
     }
 }

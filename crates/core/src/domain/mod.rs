@@ -1,0 +1,13 @@
+//! Pure rules. No I/O, no async, no clock, no database or broker types.
+
+pub mod counters;
+pub mod decimal;
+pub mod decision;
+pub mod history;
+pub mod identity;
+pub mod lag;
+pub mod ledger;
+pub mod name;
+pub mod page;
+pub mod poison;
+pub mod record;

@@ -1,0 +1,3 @@
+//! Builds of a view: how one is made and filled.
+
+pub mod load;
