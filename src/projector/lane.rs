@@ -1,7 +1,7 @@
 //! A lane: applies the records of its partitions, one transaction after the other.
 //!
 //! Here live ownership, retries, bisection and what to do about each failure. What a batch means, and what is written of
-//! it, is its [`Applier`]'s; how a commit is fenced is in [`super::fence`].
+//! it, is its [`Applier`]'s; how a commit is fenced is in [`crate::store::fence`].
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;

@@ -2,14 +2,13 @@
 //!
 //! [`coordinator`] owns the group membership, has partitions taken over ([`takeover`]) and gives them to [`lane`]s; a
 //! lane takes batches from its [`mailbox`] and has its [`applier`] turn them into rows: [`keyed`] decodes, folds and writes
-//! through a connection whose commits are fenced ([`fence`]). [`guard`] watches the log's identity, [`keeper`] looks after
+//! through a connection whose commits are fenced ([`crate::store::fence`]). [`guard`] watches the log's identity, [`keeper`] looks after
 //! held keys, [`relay`] publishes dead letters, [`observer`] measures lag.
 
 pub mod applier;
 pub mod compaction;
 pub mod context;
 pub mod coordinator;
-pub mod fence;
 pub mod guard;
 pub mod keeper;
 pub mod keyed;

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use crate::engine::view::{StoredKey, View, WriteSet};
+use crate::store::fence::Writing;
 use crate::store::{Connection, DbError};
 
 /// A view whose rows are kept in Postgres.
@@ -32,10 +33,10 @@ pub trait Rows<V: View>: Send + Sync + Sized + 'static {
         keys: &[&str],
     ) -> impl Future<Output = Result<Vec<StoredKey<V::State>>, DbError>> + Send;
 
-    /// Writes a batch inside the caller's transaction. Statements are under way together and counted afterwards.
+    /// Writes a batch inside a fenced transaction. Statements are under way together and counted afterwards.
     fn write(
         &self,
-        client: &Connection,
+        writing: Writing<'_>,
         set: &WriteSet<'_, '_, V>,
     ) -> impl Future<Output = Result<Written, DbError>> + Send;
 

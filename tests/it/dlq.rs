@@ -7,9 +7,9 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::Message;
+use streamview::codec::dlq_headers::{self, Writer};
 use streamview::config::Config;
 use streamview::platforms::kafka::bounded::read_topic;
-use streamview::codec::dlq_headers::{self, Writer};
 use streamview_lab::servers::{KafkaOptions, KafkaServer};
 
 use crate::support::instance::Instance;

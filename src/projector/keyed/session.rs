@@ -12,8 +12,8 @@ use crate::engine::plan::{Plan, Work};
 use crate::engine::view::{ChangedKey, View, WriteSet};
 use crate::failure::Failure;
 use crate::projector::context::ViewContext;
-use crate::projector::fence::FencedConnection;
 use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow};
+use crate::store::fence::{FencedConnection, Patience, Writing};
 use crate::store::progress::Advance;
 use crate::store::rows::{Rows, Stored, Written};
 use crate::store::sqlstate::classify;
@@ -37,16 +37,16 @@ impl<V: Stored> Session<V> {
     pub async fn open(view: &V, context: &ViewContext) -> Result<Self, Failure> {
         let fail = |error| classify(error, None);
         let search_path = names::search_path(&context.source);
-        let fenced = FencedConnection::open(context, &search_path).await.map_err(fail)?;
-        let rows = V::Rows::prepare(view, &fenced.client).await.map_err(fail)?;
-        let control = ControlStatements::prepare(&fenced.client).await.map_err(fail)?;
+        let fenced = FencedConnection::open(&context.database, &search_path).await.map_err(fail)?;
+        let rows = V::Rows::prepare(view, fenced.client()).await.map_err(fail)?;
+        let control = ControlStatements::prepare(fenced.client()).await.map_err(fail)?;
         let event_id_constraint = view.spec().event_id_constraint.as_deref().map(str::to_owned);
         Ok(Session { fenced, rows, control, event_id_constraint, has_decisions: None })
     }
 
     /// The connection.
     pub fn client(&self) -> &Connection {
-        &self.fenced.client
+        self.fenced.client()
     }
 
     /// Whether the connection can take another transaction.
@@ -116,8 +116,10 @@ impl<V: Stored> Session<V> {
         advances: &[Advance],
         with_keys: bool,
     ) -> Result<(), Failure> {
-        let writes = self.write(context, plan, with_keys);
-        let committed = self.fenced.commit(context, advances, writes, |error| self.classify(error)).await;
+        let moves = (&context.source, advances, Patience::AsSet);
+        let writes = |writing| self.write(writing, context, plan, with_keys);
+        let confirmed = context.guard.confirm();
+        let committed = self.fenced.commit(moves, writes, confirmed, |error| self.classify(error)).await;
         committed.map_err(|failure| with_event_ids(failure, plan))
     }
 
@@ -128,16 +130,14 @@ impl<V: Stored> Session<V> {
         changed: Vec<ChangedKey<'_, V::State>>,
         advances: &[Advance],
     ) -> Result<(), Failure> {
-        let fail = |error| classify(error, None);
         let set: WriteSet<'_, '_, V> = WriteSet { changed, ledger: &[], details: &[] };
-        // As many rows as there are, in one transaction: no time is too long for it.
-        self.client().batch_execute("begin; set local statement_timeout = 0").await.map_err(fail)?;
-        let moved = self.fenced.advance(context, advances).await?;
-        if moved.len() != advances.len() {
-            return Err(Failure::Fenced(advances.iter().map(|advance| advance.partition).collect()));
-        }
-        self.rows.write(self.client(), &set).await.map_err(fail)?;
-        self.client().batch_execute("commit").await.map_err(fail)
+        let writes = async |writing| match self.rows.write(writing, &set).await {
+            Ok(Written::All) => Ok(()),
+            Ok(Written::Stale) => Err(Failure::Stale),
+            Err(error) => Err(self.classify(error)),
+        };
+        let moves = (&context.source, advances, Patience::Endless);
+        self.fenced.commit(moves, writes, context.guard.confirm(), |error| self.classify(error)).await
     }
 
     fn classify(&self, error: DbError) -> Failure {
@@ -145,11 +145,17 @@ impl<V: Stored> Session<V> {
     }
 
     /// Sends the rows, and says whether they were as they were meant.
-    async fn write(&self, context: &ViewContext, plan: &Plan<'_, V>, with_keys: bool) -> Result<(), Failure> {
+    async fn write(
+        &self,
+        writing: Writing<'_>,
+        context: &ViewContext,
+        plan: &Plan<'_, V>,
+        with_keys: bool,
+    ) -> Result<(), Failure> {
         let keys = plan.in_order();
         let ledger = if context.rules.history == History::Off { &[] } else { plan.ledger.as_slice() };
         let set = write_set(plan, if with_keys { &keys } else { &[] }, ledger);
-        let rows = self.rows.write(self.client(), &set);
+        let rows = self.rows.write(writing, &set);
         let (rows, control) = join(rows, self.write_control(context, plan, &keys)).await;
         let rows = rows.map_err(|error| self.classify(error))?;
         control?;

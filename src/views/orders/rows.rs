@@ -8,6 +8,7 @@ use crate::domain::ledger::LedgerRow;
 use crate::engine::event_ids::EventIds;
 use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
+use crate::store::fence::Writing;
 use crate::store::rows::{Rows, Written};
 use crate::store::types::{Micros, SqlDecimal};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
@@ -43,7 +44,8 @@ impl Rows<Orders> for OrderRows {
     /// One statement for the orders that existed, one `COPY` for each table that gets new rows. All of them are under way
     /// before the first is answered; in this order, because a new order may carry an event id that a known one has just
     /// moved on from. A new row that is there already breaks a primary key, which is told as stale.
-    async fn write(&self, client: &Client, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
+    async fn write(&self, writing: Writing<'_>, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
+        let client = writing.client();
         let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
         let (updated, (), (), ()) = try_join4(
             update_orders(self, client, &known),

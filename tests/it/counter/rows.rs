@@ -2,6 +2,7 @@
 
 use streamview::engine::event_ids::EventIds;
 use streamview::engine::view::{StoredKey, WriteSet};
+use streamview::store::fence::Writing;
 use streamview::store::rows::{Rows, Written};
 use streamview::store::{Connection, DbError};
 use tokio_postgres::Statement;
@@ -58,7 +59,8 @@ impl Rows<Counter> for CounterRows {
             .collect()
     }
 
-    async fn write(&self, client: &Connection, set: &WriteSet<'_, '_, Counter>) -> Result<Written, DbError> {
+    async fn write(&self, writing: Writing<'_>, set: &WriteSet<'_, '_, Counter>) -> Result<Written, DbError> {
+        let client = writing.client();
         let mut written = 0;
         for known in [false, true] {
             let rows: Vec<_> = set.changed.iter().filter(|row| row.base_sequence.is_some() == known).collect();
