@@ -21,8 +21,10 @@ pub fn registration(name: &str) -> Registration {
     Registration::of(name, None, |name, _| Ok(Counter::new(name))).unwrap()
 }
 
-/// The view's migration.
-pub const MIGRATION: &str = include_str!("migration.sql");
+/// The tables of build 1 of the view under `name`.
+pub fn migration(name: &str) -> String {
+    include_str!("migration.sql").replace("counter", name)
+}
 
 impl Counter {
     fn new(name: &str) -> Self {

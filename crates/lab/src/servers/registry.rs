@@ -1,6 +1,6 @@
 //! A real schema registry of our own with Confluent's REST interface, as a child process: for tests and `servers`.
 //!
-//! Built from source by the Go toolchain, once per machine, from the versions pinned in `scripts/registry`. Keeps its
+//! Built from source by the Go toolchain, once per machine, from the versions pinned in `crates/lab/registry`. Keeps its
 //! schemas in memory.
 
 use std::fs;
@@ -139,9 +139,9 @@ fn install() -> Result<PathBuf> {
     build_once(&folder, |unfinished| {
         eprintln!("building schema registry {REGISTRY_VERSION} (a minute, once)");
         for (name, text) in [
-            ("go.mod", include_str!("../../../../scripts/registry/go.mod")),
-            ("go.sum", include_str!("../../../../scripts/registry/go.sum")),
-            ("tools.go", include_str!("../../../../scripts/registry/tools.go")),
+            ("go.mod", include_str!("../../registry/go.mod")),
+            ("go.sum", include_str!("../../registry/go.sum")),
+            ("tools.go", include_str!("../../registry/tools.go")),
         ] {
             fs::write(unfinished.join(name), text).with_context(|| format!("writing {name}"))?;
         }

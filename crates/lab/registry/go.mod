@@ -1,4 +1,4 @@
-module streamview/scripts/registry
+module streamview/registry
 
 go 1.26.0
 
