@@ -128,22 +128,31 @@ pub async fn load<V: Stored>(view: V, parts: Parts, memory: usize) -> Result<Loa
     let done = read_all(&context, (&filling, reports), &log, memory).await;
     stop.cancel();
     projecting.await.context("the load failed")?;
-    let (reading, keys) = done?;
+    let Read { at: reading, keys, left } = done?;
     crash::point("load.written");
     claim.dress(&parts.config).await?;
 
     let records = build::consumed(&claim.client, &claim.source).await?;
-    let left = left_of(&context, &log);
     Ok(LoadSummary { records, keys, reading: reading - started, finishing: reading.elapsed(), left })
 }
 
-/// Waits until the lanes have read up to the ends and written their keys. When all was read, and how many keys.
+/// What the lanes have read and written.
+struct Read {
+    /// When enough was read.
+    at: Instant,
+    /// Keys written.
+    keys: u64,
+    /// Records that were not read.
+    left: i64,
+}
+
+/// Waits until the lanes have read up to the ends and written their keys.
 async fn read_all(
     context: &ViewContext,
     (filling, mut reports): (&Filling, UnboundedReceiver<u64>),
     log: &[Extent],
     memory: usize,
-) -> Result<(Instant, u64)> {
+) -> Result<Read> {
     let (mut tick, mut said) = (tokio::time::interval(LOOK), Instant::now());
     loop {
         tick.tick().await;
@@ -168,7 +177,8 @@ async fn read_all(
             }
         };
     }
-    Ok((read, keys))
+    // Asked while the partitions are still ours: of one that was let go nobody knows here how far it is.
+    Ok(Read { at: read, keys, left: left_of(context, log) })
 }
 
 fn check_halted(context: &ViewContext) -> Result<()> {
