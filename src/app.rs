@@ -9,14 +9,16 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
 use crate::config::{Config, GapPolicy, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
 use crate::repair::{self, Desk};
+use crate::store::read::ReadPool;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
-use crate::views::registry::Registration;
+use crate::views::registry::{self, Registration};
 
 /// Which halves of the service a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -45,8 +47,9 @@ pub async fn serve(
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
-    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, &metrics, (pool.clone(), writers.clone())));
+    let desks = views.iter().map(|(view, _)| desk(view, &config, &metrics, (pool.clone(), writers.clone())));
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
+    let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
@@ -83,7 +86,7 @@ pub async fn serve(
         shutting_down: Arc::clone(&shutting_down),
     };
     let (server, addresses) =
-        api::serve(state).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
+        api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     for address in &addresses {
         tracing::info!(%address, "serving http");
     }
@@ -109,6 +112,21 @@ pub async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The APIs of all registered views.
+pub fn view_apis() -> Vec<ViewApi> {
+    registry::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
+}
+
+/// The repair desk of a view.
+pub fn desk(
+    view: &Registration,
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    pools: (ReadPool, pool::WriterPool),
+) -> Result<Desk> {
+    Ok(Desk::new(view.name, config, ((view.checker)(config, metrics)?, view.sequences), pools))
 }
 
 /// The consumer group of a view.
@@ -168,7 +186,7 @@ async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<i32
 
 /// The registered views with their settings.
 pub fn configured_views(config: &Config) -> Result<Vec<Served>> {
-    crate::views::registry::all()
+    registry::all()
         .into_iter()
         .map(|view| match config.views.get(view.name) {
             Some(settings) => Ok((view, settings.clone())),

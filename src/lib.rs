@@ -2,12 +2,14 @@
 
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod crash;
 pub mod domain;
 pub mod failure;
+pub mod feed;
 pub mod memory;
 pub mod platforms;
 pub mod projector;

@@ -91,6 +91,7 @@ fn pure_rooms_do_no_io() {
         ["async ", "tokio", "rdkafka", "actix", "Timestamp::now", "SystemTime", "Instant", "std::fs", "std::net"];
     let pure = |path: &str| {
         path.starts_with("src/domain/")
+            || path.starts_with("src/auth/")
             || path.ends_with("/event.rs")
             || path.ends_with("/project.rs")
             || path == "src/repair/rules.rs"
@@ -100,18 +101,21 @@ fn pure_rooms_do_no_io() {
     };
     let found: Vec<String> =
         mentions(&words, &[]).into_iter().filter(|hit| pure(hit.split(':').next().unwrap_or_default())).collect();
-    assert_none(&found, "domain, views/*/{event,project}, the fold and the rules of decisions are pure");
+    assert_none(&found, "domain, auth, views/*/{event,project}, the fold and the rules of decisions are pure");
 }
 
 #[test]
 fn each_library_stays_in_its_room() {
     let kafka = ["src/platforms/", "src/seed/publish.rs"];
     assert_none(&mentions(&["rdkafka"], &kafka), "only platforms/ (and the seed's publisher) name the Kafka client");
-    let postgres = ["src/store/", "src/views/*/rows.rs", "src/views/*/queries.rs"];
+    let postgres = ["src/store/", "src/repair/rows/", "src/views/*/rows.rs", "src/views/*/queries.rs"];
     let drivers = ["tokio_postgres", "deadpool_postgres"];
     let pool_handles = ["src/projector/observer.rs", "src/projector/runtime.rs"];
     let allowed: Vec<&str> = postgres.iter().chain(&pool_handles).copied().collect();
-    assert_none(&mentions(&drivers, &allowed), "only store/ and views/*/{rows,queries} name the Postgres driver");
+    assert_none(
+        &mentions(&drivers, &allowed),
+        "only store/, repair/rows/ and views/*/{rows,queries} name the Postgres driver",
+    );
     let web = ["src/api/", "src/views/*/api"];
     assert_none(&mentions(&["actix_web"], &web), "only api/ and views/*/api name the web framework");
     let registry = ["reqwest", "schema_registry_converter", "rustls::"];
@@ -120,6 +124,13 @@ fn each_library_stays_in_its_room() {
         "only registry/ names the HTTP client and the registry's crate",
     );
     assert_none(&mentions(&["apache_avro"], &["src/codec/avro/"]), "only codec/avro/ names the Avro crate");
+}
+
+#[test]
+fn the_repair_desk_knows_no_http() {
+    let words = ["crate::api", "\"/", "href", "\"GET\"", "\"POST\"", "utoipa", "StatusCode"];
+    let found = mentions(&words, &[]).into_iter().filter(|hit| hit.starts_with("src/repair/")).collect::<Vec<_>>();
+    assert_none(&found, "hrefs, methods, statuses and schemas are made in api/ops/ from the desk's plain values");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             return Ok(());
         }
         Command::Openapi => {
-            println!("{}", crate::api::openapi().to_pretty_json()?);
+            println!("{}", crate::api::openapi(&app::view_apis()).to_pretty_json()?);
             return Ok(());
         }
         Command::Servers(arguments) => return servers::run(&arguments),

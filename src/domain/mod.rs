@@ -1,9 +1,13 @@
 //! Pure rules. No I/O, no async, no clock, no database or broker types.
 
+pub mod action;
 pub mod decimal;
 pub mod decision;
+pub mod held;
 pub mod identity;
 pub mod lag;
+pub mod letter;
 pub mod page;
 pub mod poison;
 pub mod record;
+pub mod word;

@@ -11,6 +11,7 @@ use crate::domain::decimal::Decimal;
 use crate::projector::load::{self, Loaded};
 use crate::projector::runtime::{self, Parts, RunningView};
 use crate::repair::check::Checker;
+use crate::store::read::SequencesOf;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
 use crate::views::orders::Orders;
@@ -33,6 +34,8 @@ pub struct Registration {
     pub discard_load: fn(Parts) -> Pending<()>,
     /// Makes what reads single records as the view's projector would.
     pub checker: fn(&Config, &Arc<Metrics>) -> Result<Checker>,
+    /// How to see how far keys are, if it tells.
+    pub sequences: Option<SequencesOf>,
     /// Its REST API, if it has one.
     pub api: Option<fn() -> ViewApi>,
 }
@@ -51,7 +54,7 @@ impl FromConfig for Orders {
 
 impl Registration {
     /// The line for view `V`.
-    pub const fn of<V: FromConfig>(api: Option<fn() -> ViewApi>) -> Self {
+    pub const fn of<V: FromConfig>(sequences: Option<SequencesOf>, api: Option<fn() -> ViewApi>) -> Self {
         Registration {
             name: V::NAME,
             start: |parts| runtime::start(V::from_config(&parts.config)?, parts),
@@ -61,6 +64,7 @@ impl Registration {
             },
             discard_load: |parts| Box::pin(load::discard::<V>(parts)),
             checker: |config, metrics| Checker::new(V::from_config(config)?, config, metrics),
+            sequences,
             api,
         }
     }
@@ -68,5 +72,6 @@ impl Registration {
 
 /// All views, one line each. The first is the default of the operator's endpoints.
 pub fn all() -> Vec<Registration> {
-    vec![Registration::of::<Orders>(Some(crate::views::orders::api::configure))]
+    use crate::views::orders::{api, queries};
+    vec![Registration::of::<Orders>(Some(queries::sequences), Some(api::configure))]
 }

@@ -14,7 +14,7 @@ pub struct Counter;
 
 /// The registry line.
 pub fn registration() -> Registration {
-    Registration::of::<Counter>(None)
+    Registration::of::<Counter>(None, None)
 }
 
 /// The view's migration.
