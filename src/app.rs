@@ -9,12 +9,14 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
-use crate::config::{Config, GapPolicy, ViewSettings};
+use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
 use crate::repair::{self, Desk};
+use crate::store::read::ReadPool;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 
@@ -47,9 +49,10 @@ pub async fn serve(
     let writers = pool::WriterPool::new(&config.database);
     let desks = views.iter().map(|(view, settings)| {
         let rules = config.rules_of(settings);
-        Desk::new(view, (&config, &rules), &metrics, (pool.clone(), writers.clone()))
+        desk(view, (&config, &rules), &metrics, (pool.clone(), writers.clone()))
     });
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
+    let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
@@ -85,7 +88,7 @@ pub async fn serve(
         shutting_down: Arc::clone(&shutting_down),
     };
     let (server, addresses) =
-        api::serve(state).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
+        api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     for address in &addresses {
         tracing::info!(%address, "serving http");
     }
@@ -111,6 +114,22 @@ pub async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The APIs of all registered views.
+pub fn view_apis() -> Vec<ViewApi> {
+    registrations::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
+}
+
+/// The repair desk of a view.
+pub fn desk(
+    view: &Registration,
+    (config, rules): (&Config, &ViewRules),
+    metrics: &Arc<Metrics>,
+    pools: (ReadPool, pool::WriterPool),
+) -> Result<Desk> {
+    let checker = view.checker(config, rules, metrics)?;
+    Ok(Desk::new(view.name, (config, rules), (checker, view.sequences), pools))
 }
 
 /// The consumer group of a view.

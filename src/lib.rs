@@ -4,11 +4,13 @@ pub use streamview_core::{codec, domain, engine};
 
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod builds;
 pub mod cli;
 pub mod config;
 pub mod crash;
 pub mod failure;
+pub mod feed;
 pub mod memory;
 pub mod platforms;
 pub mod projector;

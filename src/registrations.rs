@@ -12,14 +12,16 @@ use crate::domain::decimal::Decimal;
 use crate::domain::name::{intern, is_view_name};
 use crate::projector::runtime::{self, Parts, RunningView};
 use crate::repair::check::Checker;
+use crate::store::read::SequencesOf;
 use crate::store::rows::Stored;
 use crate::telemetry::metrics::Metrics;
 use crate::views::orders::Orders;
 
 /// All views, one line each. The first is the default of the operator's endpoints.
 pub fn all() -> Vec<Registration> {
+    use crate::views::orders::{api, queries};
     vec![
-        Registration::of("orders", Some(crate::views::orders::api::configure), |name, rules| {
+        Registration::of("orders", (Some(queries::sequences), Some(api::configure)), |name, rules| {
             Ok(Orders::new(name, Decimal::parse(&rules.default_tax_rate)?))
         })
         .expect("its name is one"),
@@ -34,6 +36,8 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 pub struct Registration {
     /// Its name: `views.<name>` in the configuration.
     pub name: &'static str,
+    /// How to see how far its keys are, if it tells.
+    pub sequences: Option<SequencesOf>,
     /// Its REST API, if it has one.
     pub api: Option<fn() -> ViewApi>,
     view: Arc<dyn Registered>,
@@ -43,7 +47,7 @@ impl Registration {
     /// A view under `name`, made by `make` from what its settings say. An error: the name cannot be a view's.
     pub fn of<V: Stored>(
         name: &str,
-        api: Option<fn() -> ViewApi>,
+        (sequences, api): (Option<SequencesOf>, Option<fn() -> ViewApi>),
         make: impl Fn(&str, &ViewRules) -> Result<V> + Send + Sync + 'static,
     ) -> Result<Self> {
         ensure!(
@@ -52,7 +56,7 @@ impl Registration {
         );
         let name = intern(name);
         let view = Arc::new(Made { make: move |rules: &ViewRules| make(name, rules) });
-        Ok(Registration { name, api, view })
+        Ok(Registration { name, sequences, api, view })
     }
 
     /// Projects and observes it.

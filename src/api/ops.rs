@@ -5,9 +5,9 @@ mod calls;
 pub mod decisions;
 pub mod held;
 pub mod letters;
+pub mod model;
 mod paging;
-
-pub use self::calls::check_operations_allowed;
+pub mod render;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;

@@ -141,7 +141,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             return Ok(());
         }
         Command::Openapi => {
-            println!("{}", crate::api::openapi().to_pretty_json()?);
+            println!("{}", crate::api::openapi(&app::view_apis()).to_pretty_json()?);
             return Ok(());
         }
         #[cfg(feature = "playground")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{DeskError, Obstacle, Refusal};
+use super::{DeskError, Obstacle, Refusal, Seen};
 use crate::codec::schemas::Schemas;
 use crate::codec::{self, Limits};
 use crate::config::{Config, ViewRules};
@@ -92,7 +92,8 @@ fn no_schema(failure: Failure) -> Refusal {
     match failure {
         Failure::Halt(halt) => {
             let detail = format!("The record cannot be read: {}. {}", halt.detail, halt.next_step);
-            Refusal::new(Obstacle::ContractViolated, detail).with("reason", halt.code)
+            Refusal::new(Obstacle::ContractViolated, detail)
+                .because(Seen::Unreadable { reason: halt.code, violation: None })
         }
         Failure::RegistryAway(why) => {
             Refusal::new(Obstacle::RegistryAway, format!("The record cannot be read now: {why}"))

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Row, Statement};
 
+use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::Source;
+use crate::store::types::Word;
 use crate::store::{Connection, DbError};
 
 /// Statements that every view's batches use, prepared on one connection.
@@ -282,25 +284,11 @@ fn by_key(
 }
 
 fn decision(row: &Row) -> Result<StoredDecision, DbError> {
-    let effect = match row.try_get("action")? {
-        "skip" => None,
-        "replace" => Some(Effect::Replaced),
-        _ => Some(Effect::Applied),
-    };
-    let verdict = match effect {
-        None => Verdict::Skip,
-        Some(effect) => {
-            let partition: Option<i32> = row.try_get("partition")?;
-            let offset: Option<i64> = row.try_get("offset")?;
-            let headers: Option<Vec<u8>> = row.try_get("headers")?;
-            Verdict::Take(Box::new(Substitute {
-                origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
-                timestamp_ms: row.try_get("record_timestamp")?,
-                payload: row.try_get("payload")?,
-                headers: headers.unwrap_or_default(),
-                effect,
-            }))
-        }
+    let Word(action) = row.try_get("action")?;
+    let verdict = match action {
+        Action::Skip => Verdict::Skip,
+        Action::Replace => Verdict::Take(Box::new(substitute(row, Effect::Replaced)?)),
+        Action::Redrive => Verdict::Take(Box::new(substitute(row, Effect::Applied)?)),
     };
     let decided_at: jiff::Timestamp = row.try_get("decided_at")?;
     Ok(StoredDecision {
@@ -310,6 +298,19 @@ fn decision(row: &Row) -> Result<StoredDecision, DbError> {
         verdict,
         reason: row.try_get("reason")?,
         decided_at: decided_at.as_microsecond(),
+    })
+}
+
+fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
+    let partition: Option<i32> = row.try_get("partition")?;
+    let offset: Option<i64> = row.try_get("offset")?;
+    let headers: Option<Vec<u8>> = row.try_get("headers")?;
+    Ok(Substitute {
+        origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
+        timestamp_ms: row.try_get("record_timestamp")?,
+        payload: row.try_get("payload")?,
+        headers: headers.unwrap_or_default(),
+        effect,
     })
 }
 

@@ -13,8 +13,6 @@ pub mod observation;
 pub mod pool;
 pub mod progress;
 pub mod read;
-pub mod repair_read;
-pub mod repair_write;
 pub mod rows;
 pub mod sqlstate;
 pub mod types;

@@ -1,6 +1,8 @@
-//! How our exact types travel in Postgres' binary format: NUMERIC and timestamptz, without a detour over text.
+//! How our exact types travel in Postgres' binary format: NUMERIC and timestamptz, without a detour over text; and our
+//! words, which are checked on the way in.
 
 use std::error::Error;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use tokio_postgres::types::private::BytesMut;
@@ -233,6 +235,22 @@ impl<'a, const N: usize> FromSql<'a> for Records<'a, N> {
     }
 
     accepts!(RECORD_ARRAY);
+}
+
+/// One of a list of words, as text; an unknown one is an error that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word<T>(pub T);
+
+impl<'a, T> FromSql<'a> for Word<T>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    fn from_sql(column: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        Ok(Word(<&str>::from_sql(column, raw)?.parse()?))
+    }
+
+    accepts!(TEXT);
 }
 
 /// A timestamptz as microseconds since the Unix epoch.

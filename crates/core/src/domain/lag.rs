@@ -19,7 +19,7 @@ pub struct PartitionPosition {
 
 /// Burrow's words for how a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LagVerdict {
     /// At the end of the log, or gaining on it.
     Ok,
     /// Moving, but falling behind.
@@ -32,15 +32,15 @@ pub enum Verdict {
     Rewind,
 }
 
-impl Verdict {
+impl LagVerdict {
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Stall => "stall",
-            Verdict::Stop => "stop",
-            Verdict::Rewind => "rewind",
+            LagVerdict::Ok => "ok",
+            LagVerdict::Warn => "warn",
+            LagVerdict::Stall => "stall",
+            LagVerdict::Stop => "stop",
+            LagVerdict::Rewind => "rewind",
         }
     }
 }
@@ -56,7 +56,7 @@ pub struct PartitionLag {
     /// from the last applied record or from when the partition was last seen at the end, whichever is later.
     pub lag_seconds: f64,
     /// Burrow's verdict.
-    pub verdict: Verdict,
+    pub verdict: LagVerdict,
     /// Why it is behind, when that is known (`paused: ...`, `halted: ...`, `waiting for the database`).
     pub reason: Option<String>,
 }
@@ -96,12 +96,12 @@ impl LagHistory {
         let moved = self.recent.front().is_some_and(|(first, _)| position.next_offset > *first);
         let growing = self.recent.iter().zip(self.recent.iter().skip(1)).all(|(a, b)| b.1 > a.1);
         let verdict = match () {
-            () if rewound => Verdict::Rewind,
-            () if lag == 0 => Verdict::Ok,
-            () if obstacle.is_some() => Verdict::Stop,
-            () if full && !moved => Verdict::Stall,
-            () if full && growing => Verdict::Warn,
-            () => Verdict::Ok,
+            () if rewound => LagVerdict::Rewind,
+            () if lag == 0 => LagVerdict::Ok,
+            () if obstacle.is_some() => LagVerdict::Stop,
+            () if full && !moved => LagVerdict::Stall,
+            () if full && growing => LagVerdict::Warn,
+            () => LagVerdict::Ok,
         };
         let first_seen_at = *self.first_seen_at.get_or_insert(now);
         let last_known = self.caught_up_at.max(position.last_record_timestamp);
@@ -129,7 +129,7 @@ mod tests {
         let mut history = LagHistory::default();
         assert_eq!(history.observe(position(5, 5), at(100), None).lag_seconds, 0.0);
         let behind = history.observe(position(5, 8), at(103), None);
-        assert_eq!((behind.lag, behind.lag_seconds, behind.verdict), (3, 3.0, Verdict::Ok));
+        assert_eq!((behind.lag, behind.lag_seconds, behind.verdict), (3, 3.0, LagVerdict::Ok));
     }
 
     #[test]
@@ -143,18 +143,18 @@ mod tests {
     fn verdicts_follow_the_truth_table() {
         let mut stalled = LagHistory::default();
         let last = (0..10).map(|n| stalled.observe(position(5, 9), at(n), None).verdict).last();
-        assert_eq!(last, Some(Verdict::Stall));
+        assert_eq!(last, Some(LagVerdict::Stall));
 
         let mut slow = LagHistory::default();
         let last = (0..10).map(|n| slow.observe(position(n, 5 + 3 * n), at(n), None).verdict).last();
-        assert_eq!(last, Some(Verdict::Warn));
+        assert_eq!(last, Some(LagVerdict::Warn));
 
         let mut paused = LagHistory::default();
         let seen = paused.observe(position(5, 9), at(0), Some("paused".into()));
-        assert_eq!((seen.verdict, seen.reason.as_deref()), (Verdict::Stop, Some("paused")));
+        assert_eq!((seen.verdict, seen.reason.as_deref()), (LagVerdict::Stop, Some("paused")));
 
         let mut rewound = LagHistory::default();
         rewound.observe(position(5, 9), at(0), None);
-        assert_eq!(rewound.observe(position(4, 9), at(1), None).verdict, Verdict::Rewind);
+        assert_eq!(rewound.observe(position(4, 9), at(1), None).verdict, LagVerdict::Rewind);
     }
 }

@@ -1,5 +1,6 @@
 //! What operators decided about single events, as the fold sees it. Plain data.
 
+use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
 use crate::domain::record::{Headers, Record};
 
@@ -53,9 +54,9 @@ impl StoredDecision {
     /// The word in `event_decisions.action`, as far as the fold can tell.
     pub fn action(&self) -> &'static str {
         match &self.verdict {
-            Verdict::Skip => "skip",
-            Verdict::Take(substitute) if substitute.effect == Effect::Replaced => "replace",
-            Verdict::Take(_) => "redrive",
+            Verdict::Skip => Action::Skip.as_str(),
+            Verdict::Take(substitute) if substitute.effect == Effect::Replaced => Action::Replace.as_str(),
+            Verdict::Take(_) => Action::Redrive.as_str(),
         }
     }
 }

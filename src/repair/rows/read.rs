@@ -1,14 +1,13 @@
 //! What operators are shown of held keys, dead letters and decisions. Reads only; what can be done about it is decided
-//! in `repair/`.
+//! by the desk.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
-use crate::repair::model::{Action, Decision, HeldKey, Letter, Payload};
+use crate::domain::action::{Action, DecisionStatus};
+use crate::repair::model::{HeldKey, Letter, OperatorDecision};
 use crate::repair::request::{DecisionFilter, HeldFilter, LetterFilter};
+use crate::store::types::Word;
 use crate::store::{Connection, DbError};
 
 /// A held key with its refused numbers.
@@ -62,7 +61,7 @@ pub struct LetterRead {
 
 /// A letter's record, whole.
 #[derive(Debug)]
-pub struct LetterBody {
+pub struct LetterRecord {
     /// The letter.
     pub id: i64,
     /// Key bytes.
@@ -102,7 +101,7 @@ pub async fn held(
     let (since, key) = after.unzip();
     let rows = client
         .query(
-            include_str!("sql/repair/list_held.sql"),
+            include_str!("../sql/list_held.sql"),
             &[
                 &view,
                 &reasons,
@@ -122,17 +121,16 @@ pub async fn held(
 
 /// One held key.
 pub async fn held_key(client: &Connection, view: &str, key: &str) -> Result<Option<HeldRead>, DbError> {
-    let row = client.query_opt(include_str!("sql/repair/read_held.sql"), &[&view, &key]).await?;
+    let row = client.query_opt(include_str!("../sql/read_held.sql"), &[&view, &key]).await?;
     row.map(|row| Ok(HeldRead { held: held_of(view, &row)?, refused: row.try_get("refused")? })).transpose()
 }
 
 fn held_of(view: &str, row: &Row) -> Result<HeldKey, DbError> {
-    let key: String = row.try_get("key")?;
+    let Word(reason) = row.try_get("reason")?;
     Ok(HeldKey {
         view: view.to_owned(),
-        href: format!("/ops/held/{}", crate::api::parameters::encode(&key)),
-        key,
-        reason: row.try_get("reason")?,
+        key: row.try_get("key")?,
+        reason,
         missing_from: row.try_get("missing_from")?,
         missing_to: row.try_get("missing_to")?,
         refused_count: row.try_get("refused_count")?,
@@ -152,7 +150,7 @@ pub async fn parked(
     limit: i64,
     bytes: i32,
 ) -> Result<Vec<ParkedRead>, DbError> {
-    let rows = client.query(include_str!("sql/repair/read_parked.sql"), &[&view, &key, &limit, &bytes]).await?;
+    let rows = client.query(include_str!("../sql/read_parked.sql"), &[&view, &key, &limit, &bytes]).await?;
     rows.iter()
         .map(|row| {
             Ok(ParkedRead {
@@ -183,7 +181,7 @@ pub async fn letters(
     let LetterFilter { key, older_than, newer_than, ids, .. } = filter;
     let rows = client
         .query(
-            include_str!("sql/repair/list_letters.sql"),
+            include_str!("../sql/list_letters.sql"),
             &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &before, &limit],
         )
         .await?;
@@ -198,13 +196,13 @@ pub async fn letters_of_key(
     from: i64,
     limit: i64,
 ) -> Result<Vec<Letter>, DbError> {
-    let rows = client.query(include_str!("sql/repair/letters_of_key.sql"), &[&view, &key, &from, &limit]).await?;
+    let rows = client.query(include_str!("../sql/letters_of_key.sql"), &[&view, &key, &from, &limit]).await?;
     rows.iter().map(letter_of).collect()
 }
 
 /// One letter, its value cut after `bytes`.
 pub async fn letter(client: &Connection, view: &str, id: i64, bytes: i32) -> Result<Option<LetterRead>, DbError> {
-    let row = client.query_opt(include_str!("sql/repair/read_letter.sql"), &[&view, &id, &bytes]).await?;
+    let row = client.query_opt(include_str!("../sql/read_letter.sql"), &[&view, &id, &bytes]).await?;
     row.map(|row| {
         Ok(LetterRead {
             letter: letter_of(&row)?,
@@ -218,13 +216,12 @@ pub async fn letter(client: &Connection, view: &str, id: i64, bytes: i32) -> Res
 }
 
 fn letter_of(row: &Row) -> Result<Letter, DbError> {
-    let id: i64 = row.try_get("id")?;
     let timestamp_ms: Option<i64> = row.try_get("record_timestamp")?;
+    let Word(status) = row.try_get("status")?;
     Ok(Letter {
-        id,
-        href: format!("/ops/dead-letters/{id}"),
+        id: row.try_get("id")?,
         view: row.try_get("view")?,
-        status: row.try_get("status")?,
+        status,
         reason: row.try_get("reason")?,
         error: row.try_get("error")?,
         key: row.try_get("key")?,
@@ -241,11 +238,11 @@ fn letter_of(row: &Row) -> Result<Letter, DbError> {
 }
 
 /// The records of some letters, whole.
-pub async fn bodies(client: &Connection, view: &str, ids: &[i64]) -> Result<Vec<LetterBody>, DbError> {
-    let rows = client.query(include_str!("sql/repair/letter_bodies.sql"), &[&view, &ids]).await?;
+pub async fn bodies(client: &Connection, view: &str, ids: &[i64]) -> Result<Vec<LetterRecord>, DbError> {
+    let rows = client.query(include_str!("../sql/letter_bodies.sql"), &[&view, &ids]).await?;
     rows.iter()
         .map(|row| {
-            Ok(LetterBody {
+            Ok(LetterRecord {
                 id: row.try_get(0)?,
                 key: row.try_get(1)?,
                 payload: row.try_get(2)?,
@@ -266,7 +263,7 @@ pub async fn matching_letters(
     let LetterFilter { key, older_than, newer_than, ids, .. } = filter;
     let rows = client
         .query(
-            include_str!("sql/repair/matching_letters.sql"),
+            include_str!("../sql/matching_letters.sql"),
             &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &limit],
         )
         .await?;
@@ -290,11 +287,11 @@ pub async fn decisions(
     filter: &DecisionFilter,
     before: Option<i64>,
     limit: i64,
-) -> Result<Vec<Decision>, DbError> {
+) -> Result<Vec<OperatorDecision>, DbError> {
     let DecisionFilter { key, actor, action } = filter;
-    let rows = client
-        .query(include_str!("sql/repair/list_decisions.sql"), &[&view, key, actor, action, &before, &limit])
-        .await?;
+    let action = action.map(Action::as_str);
+    let rows =
+        client.query(include_str!("../sql/list_decisions.sql"), &[&view, key, actor, &action, &before, &limit]).await?;
     rows.iter().map(decision_of).collect()
 }
 
@@ -304,32 +301,26 @@ pub async fn decisions_of_key(
     view: &str,
     key: &str,
     limit: i64,
-) -> Result<Vec<Decision>, DbError> {
-    let rows = client.query(include_str!("sql/repair/decisions_of_key.sql"), &[&view, &key, &limit]).await?;
+) -> Result<Vec<OperatorDecision>, DbError> {
+    let rows = client.query(include_str!("../sql/decisions_of_key.sql"), &[&view, &key, &limit]).await?;
     rows.iter().map(decision_of).collect()
 }
 
 /// Decisions by id.
-pub async fn decisions_by_id(client: &Connection, ids: &[i64]) -> Result<Vec<Decision>, DbError> {
-    let rows = client.query(include_str!("sql/repair/read_decisions.sql"), &[&ids]).await?;
+pub async fn decisions_by_id(client: &Connection, ids: &[i64]) -> Result<Vec<OperatorDecision>, DbError> {
+    let rows = client.query(include_str!("../sql/read_decisions.sql"), &[&ids]).await?;
     rows.iter().map(decision_of).collect()
 }
 
-fn decision_of(row: &Row) -> Result<Decision, DbError> {
-    let action: &str = row.try_get("action")?;
+fn decision_of(row: &Row) -> Result<OperatorDecision, DbError> {
+    let Word(action) = row.try_get("action")?;
     let (key, refused): (Option<String>, Option<String>) = (row.try_get("key")?, row.try_get("refused")?);
     let taken_at: Option<Timestamp> = row.try_get("taken_at")?;
-    let status = match (&refused, &key, taken_at) {
-        (Some(_), _, _) => "refused",
-        (None, None, _) => "closed",
-        (None, Some(_), Some(_)) => "taken",
-        (None, Some(_), None) => "pending",
-    };
-    Ok(Decision {
+    Ok(OperatorDecision {
         id: row.try_get("id")?,
         view: row.try_get("view")?,
-        action: Action::parse(action).unwrap_or(Action::Skip), // a check constraint knows these three only
-        status: status.to_owned(),
+        action,
+        status: DecisionStatus::of(refused.is_some(), key.is_some(), taken_at.is_some()),
         key,
         sequence: row.try_get("sequence")?,
         sequence_to: row.try_get("sequence_to")?,
@@ -343,32 +334,4 @@ fn decision_of(row: &Row) -> Result<Decision, DbError> {
         taken_at,
         refused,
     })
-}
-
-impl Payload {
-    /// `shown`, the beginning of `bytes` bytes: as JSON if it is that and whole, else as text if it is that; and in
-    /// base64 if it is neither or `raw` asks for it.
-    pub fn of(shown: &[u8], bytes: i64, raw: bool) -> Self {
-        let truncated = (shown.len() as i64) < bytes;
-        let text = match std::str::from_utf8(shown) {
-            Ok(text) => Some(text),
-            // Cut inside a character.
-            Err(error) if truncated && error.error_len().is_none() => {
-                std::str::from_utf8(&shown[..error.valid_up_to()]).ok()
-            }
-            Err(_) => None,
-        };
-        let json = text.filter(|_| !truncated).and_then(|text| RawValue::from_string(text.to_owned()).ok());
-        let base64 = (raw || text.is_none()).then(|| STANDARD.encode(shown));
-        let text = text.filter(|_| json.is_none()).map(str::to_owned);
-        Payload { bytes, truncated, json, text, base64 }
-    }
-
-    /// With the JSON text that was read from it, if there is one.
-    pub fn decoded(mut self, json: Option<&str>) -> Self {
-        if let Some(json) = json.and_then(|json| RawValue::from_string(json.to_owned()).ok()) {
-            (self.json, self.text) = (Some(json), None);
-        }
-        self
-    }
 }

@@ -8,17 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-use super::problem::{self, Problem};
 use crate::projector::state::{ViewState, ViewStatus};
-use crate::store::read::{ReadError, ReadPool};
+use crate::store::read::{ReadPool, SequencesOf};
 use crate::telemetry::metrics::Metrics;
-
-/// Reads the last sequence of each key that a view holds.
-pub type Lookup = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
 
 const POLL: Duration = Duration::from_millis(20);
 /// Between looks when this process commits everything itself: only there in case a partition just changed hands.
@@ -42,7 +37,7 @@ pub struct WaitResources {
 /// Everybody who waits for one view.
 pub struct Waiters {
     status: Arc<ViewStatus>,
-    lookup: Lookup,
+    sequences: SequencesOf,
     resources: WaitResources,
     waiting: Mutex<Waiting>,
     look_now: Notify,
@@ -61,15 +56,20 @@ struct Waiter {
     reached: oneshot::Sender<()>,
 }
 
+/// As many requests as allowed wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many requests as allowed wait already")]
+pub struct TooManyWaiters;
+
 /// The commits that a request had seen before it read: a later one may hold what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeenCommits(u64);
 
 impl Waiters {
     /// Nobody waits yet.
-    pub fn new(status: Arc<ViewStatus>, lookup: Lookup, resources: WaitResources) -> Arc<Self> {
+    pub fn new(status: Arc<ViewStatus>, sequences: SequencesOf, resources: WaitResources) -> Arc<Self> {
         let (waiting, look_now) = (Mutex::default(), Notify::new());
-        Arc::new(Waiters { status, lookup, resources, waiting, look_now })
+        Arc::new(Waiters { status, sequences, resources, waiting, look_now })
     }
 
     /// To be called before the read that decides whether to wait.
@@ -84,11 +84,8 @@ impl Waiters {
         sequence: i64,
         seen: SeenCommits,
         limit: Duration,
-    ) -> Result<(), Problem> {
-        let Ok(_slot) = self.resources.slots.try_acquire() else {
-            let detail = "As many requests as allowed already wait for their `minSequence`";
-            return Err(Problem::new(&problem::TOO_MANY_WAITERS, detail).retry_after(1));
-        };
+    ) -> Result<(), TooManyWaiters> {
+        let Ok(_slot) = self.resources.slots.try_acquire() else { return Err(TooManyWaiters) };
         let (reached, released) = oneshot::channel();
         let _registration = self.register(Waiter { key: key.to_owned(), sequence, reached }, seen);
         // Ends by the look, by shutdown (the sender is dropped) or by the limit: the caller tells them apart by reading.
@@ -129,7 +126,7 @@ impl Waiters {
             }
             let Some(keys) = self.keys_or_end() else { return };
             commits.borrow_and_update();
-            match (self.lookup)(self.resources.pool.clone(), keys).await {
+            match (self.sequences)(self.resources.pool.clone(), keys).await {
                 Ok(found) => self.release(&found.into_iter().collect()),
                 Err(error) => {
                     // The waiters' own last read tells their callers.

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
-use crate::repair::model::Action;
+use crate::domain::action::Action;
+use crate::repair::model::Spelled;
 use crate::repair::request::Why;
 use crate::repair::rules::{Decided, Missing};
+use crate::store::types::Word;
 use crate::store::{Connection, DbError};
 
 /// An answer that was given to an earlier call.
@@ -14,10 +14,8 @@ use crate::store::{Connection, DbError};
 pub struct Answered {
     /// Fingerprint of that call.
     pub request: Vec<u8>,
-    /// Status of the answer.
-    pub status: i32,
-    /// Its body.
-    pub answer: Value,
+    /// The answer.
+    pub answer: Spelled,
 }
 
 /// One decision to write.
@@ -50,35 +48,38 @@ pub async fn commit(client: &Connection) -> Result<(), DbError> {
 
 /// The answer given to an earlier call with this key.
 pub async fn answered(client: &Connection, key: &str) -> Result<Option<Answered>, DbError> {
-    let row = client.query_opt(include_str!("sql/repair/read_call.sql"), &[&key]).await?;
-    row.map(|row| Ok(Answered { request: row.try_get(0)?, status: row.try_get(1)?, answer: row.try_get(2)? }))
-        .transpose()
+    let row = client.query_opt(include_str!("../sql/read_call.sql"), &[&key]).await?;
+    row.map(|row| {
+        let answer = Spelled { code: row.try_get(1)?, body: row.try_get(2)? };
+        Ok(Answered { request: row.try_get(0)?, answer })
+    })
+    .transpose()
 }
 
 /// Claims a key for this transaction; waits for another one that has claimed it. `false`: it has been answered.
 pub async fn claim(client: &Connection, key: &str, request: &[u8]) -> Result<bool, DbError> {
-    client.execute(include_str!("sql/repair/forget_calls.sql"), &[]).await?;
-    Ok(client.execute(include_str!("sql/repair/claim_call.sql"), &[&key, &request]).await? == 1)
+    client.execute(include_str!("../sql/forget_calls.sql"), &[]).await?;
+    Ok(client.execute(include_str!("../sql/claim_call.sql"), &[&key, &request]).await? == 1)
 }
 
 /// Stores the answer to a claimed call.
-pub async fn answer(client: &Connection, key: &str, status: u16, answer: &Value) -> Result<(), DbError> {
-    client.execute(include_str!("sql/repair/answer_call.sql"), &[&key, &i32::from(status), answer]).await?;
+pub async fn answer(client: &Connection, key: &str, answer: &Spelled) -> Result<(), DbError> {
+    client.execute(include_str!("../sql/answer_call.sql"), &[&key, &answer.code, &answer.body]).await?;
     Ok(())
 }
 
 /// Locks out the commits of a view's projectors until the end of the transaction, and has every batch folded so far
 /// folded again. What is read after this is what the decision is made against.
 pub async fn lock(client: &Connection, view: &str) -> Result<(), DbError> {
-    client.execute(include_str!("sql/repair/lock_builds.sql"), &[&view]).await?;
-    client.execute(include_str!("sql/repair/lock_progress.sql"), &[&view]).await?;
-    client.execute(include_str!("sql/repair/count_decision.sql"), &[&view]).await?;
+    client.execute(include_str!("../sql/lock_builds.sql"), &[&view]).await?;
+    client.execute(include_str!("../sql/lock_progress.sql"), &[&view]).await?;
+    client.execute(include_str!("../sql/count_decision.sql"), &[&view]).await?;
     Ok(())
 }
 
 /// The holds of those `keys` that are held.
 pub async fn held(client: &Connection, view: &str, keys: &[&str]) -> Result<HashMap<String, HeldFacts>, DbError> {
-    let rows = client.query(include_str!("sql/repair/held_of_keys.sql"), &[&view, &keys]).await?;
+    let rows = client.query(include_str!("../sql/held_of_keys.sql"), &[&view, &keys]).await?;
     rows.iter()
         .map(|row| {
             let missing = Missing { to: row.try_get(2)?, greatest_refused: row.try_get(3)? };
@@ -89,13 +90,13 @@ pub async fn held(client: &Connection, view: &str, keys: &[&str]) -> Result<Hash
 
 /// Earlier decisions about `keys`, by number.
 pub async fn decided(client: &Connection, view: &str, keys: &[&str]) -> Result<HashMap<String, Vec<Decided>>, DbError> {
-    let rows = client.query(include_str!("sql/repair/decided_of_keys.sql"), &[&view, &keys]).await?;
+    let rows = client.query(include_str!("../sql/decided_of_keys.sql"), &[&view, &keys]).await?;
     let mut decided: HashMap<String, Vec<Decided>> = HashMap::new();
     for row in &rows {
-        let action: &str = row.try_get(2)?;
+        let Word(action) = row.try_get(2)?;
         decided.entry(row.try_get(0)?).or_default().push(Decided {
             id: row.try_get(1)?,
-            action: Action::parse(action).unwrap_or(Action::Skip), // a check constraint knows these three only
+            action,
             sequence: row.try_get(3)?,
             sequence_to: row.try_get(4)?,
             taken: row.try_get(5)?,
@@ -113,7 +114,7 @@ pub async fn parked(
     let keys: Vec<&str> = ranges.iter().map(|range| range.0).collect();
     let first: Vec<i64> = ranges.iter().map(|range| range.1).collect();
     let last: Vec<i64> = ranges.iter().map(|range| range.2).collect();
-    let rows = client.query(include_str!("sql/repair/parked_in_ranges.sql"), &[&view, &keys, &first, &last]).await?;
+    let rows = client.query(include_str!("../sql/parked_in_ranges.sql"), &[&view, &keys, &first, &last]).await?;
     rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))).collect()
 }
 
@@ -122,11 +123,11 @@ pub async fn decided_letters(
     client: &Connection,
     letters: &[i64],
 ) -> Result<HashMap<i64, (i64, Action, bool)>, DbError> {
-    let rows = client.query(include_str!("sql/repair/decided_of_letters.sql"), &[&letters]).await?;
+    let rows = client.query(include_str!("../sql/decided_of_letters.sql"), &[&letters]).await?;
     rows.iter()
         .map(|row| {
-            let action: &str = row.try_get(2)?;
-            Ok((row.try_get(0)?, (row.try_get(1)?, Action::parse(action).unwrap_or(Action::Skip), row.try_get(3)?)))
+            let Word(action) = row.try_get(2)?;
+            Ok((row.try_get(0)?, (row.try_get(1)?, action, row.try_get(3)?)))
         })
         .collect()
 }
@@ -149,7 +150,7 @@ pub async fn insert(
     let (action, Why { reason, actor }) = (action.as_str(), why);
     let rows = client
         .query(
-            include_str!("sql/repair/insert_decisions.sql"),
+            include_str!("../sql/insert_decisions.sql"),
             &[&view, &action, reason, actor, &keys, &first, &last, &letters, &payload, &headers],
         )
         .await?;
@@ -198,7 +199,7 @@ pub async fn import(client: &Connection, view: &str, letters: &[ImportedLetter])
     let headers: Vec<&[u8]> = letters.iter().map(|letter| letter.headers.as_slice()).collect();
     let rows = client
         .query(
-            include_str!("sql/repair/import_letters.sql"),
+            include_str!("../sql/import_letters.sql"),
             &[
                 &view,
                 &topics,
