@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState};
 use crate::config::{Config, GapPolicy, ViewSettings};
+use crate::crash;
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
 use crate::repair::{self, Desk};
@@ -93,7 +94,10 @@ pub async fn serve(
         tracing::debug!("nobody waited for the addresses");
     }
     let handle = server.handle();
-    let http = tokio::spawn(server);
+    let http = tokio::spawn(async move {
+        crash::point("part.http");
+        server.await
+    });
     stop.cancelled().await;
     tracing::info!("stopping");
     shutting_down.store(true, Ordering::Release);
@@ -184,6 +188,7 @@ pub fn stop_on_signals() -> Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let first = stop.clone();
     tokio::spawn(async move {
+        crash::point("part.signals");
         loop {
             let code = tokio::select! {
                 _ = terminate.recv() => 143,

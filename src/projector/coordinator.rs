@@ -422,7 +422,10 @@ impl Coordinator {
         }
         if self.checking.is_none() && !self.is_halted() {
             let context = Arc::clone(&self.context);
-            self.checking = Some(tokio::spawn(async move { context.guard.confirm().await }));
+            self.checking = Some(tokio::spawn(async move {
+                crash::point("part.identity");
+                context.guard.confirm().await
+            }));
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::config::KafkaSettings;
+use crate::crash;
 use crate::failure::Failure;
 use crate::platforms::kafka::topic_id::{TopicIdReader, TopicIdentity};
 
@@ -75,6 +76,7 @@ pub fn changed(detail: &str) -> Failure {
 
 fn answer(reader: &TopicIdReader, askers: &Receiver<Asker>) {
     while let Ok(first) = askers.recv() {
+        crash::point("part.guard");
         let waiting: Vec<Asker> = std::iter::once(first).chain(askers.try_iter()).collect();
         let answer = match reader.read() {
             Ok(TopicIdentity::Id(id)) => Ok(Some(id)),

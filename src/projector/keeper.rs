@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::GapPolicy;
+use crate::crash;
 use crate::projector::context::ViewContext;
 use crate::projector::lane::LaneCommand;
 use crate::projector::state::ViewState;
@@ -52,6 +53,7 @@ impl Keeper {
                 () = context.status.decided.notified() => {}
                 _ = tick.tick() => {}
             }
+            crash::point("part.keeper");
             let state = context.status.snapshot().state;
             if matches!(state, ViewState::Halted(_) | ViewState::WaitingForDatabase) {
                 continue;

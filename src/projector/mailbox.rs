@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::crash;
 use crate::domain::record::RecordBatch;
 use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue, Wake};
 
@@ -138,6 +139,7 @@ impl LaneReader {
         let mut found = Vec::new();
         let mut first: usize = 0;
         while !self.stopped.load(Ordering::Acquire) {
+            crash::point("part.reader");
             if !mailbox.wait_for_room(IDLE) {
                 continue;
             }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaSettings;
+use crate::crash;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::state::{Pause, StatusSnapshot, ViewState, ViewStatus};
@@ -50,6 +51,7 @@ impl Observer {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
+            crash::point("part.observer");
             if log.is_none() {
                 log = LogReader::open(&self.kafka, &self.source.topic).ok().map(Arc::new);
             }

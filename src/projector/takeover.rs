@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
+use crate::crash;
 use crate::domain::identity::{Evidence, Fingerprint, Mismatch, judge};
 use crate::failure::{Backoff, Failure};
 use crate::platforms::kafka::fetch::FetchProblem;
@@ -118,6 +119,7 @@ pub async fn is_truncation_over(context: &ViewContext) -> Result<bool, Failure> 
 /// a late takeover would fence the next owner.
 pub async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32], wanted: &Wanted) -> Takeover {
     let mut backoff = Backoff::default();
+    crash::point("part.takeover");
     loop {
         match try_acquire(context, log, partitions, wanted).await {
             Ok(acquired) => return Ok(acquired),

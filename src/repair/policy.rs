@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{Bulk, DEFAULT_BULK, HeldFilter, Request, Why};
 use super::{Desk, DeskError};
+use crate::crash;
 use crate::projector::state::ViewStatus;
 
 /// How often proven gaps are looked for.
@@ -22,6 +23,7 @@ pub async fn skip_proven_gaps(desk: Desk, status: Arc<ViewStatus>, stop: Cancell
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
+        crash::point("part.gap_policy");
         match skip(&desk).await {
             Ok(false) => {}
             Ok(true) => status.decided.notify_one(),

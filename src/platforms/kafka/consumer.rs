@@ -15,6 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::KafkaSettings;
+use crate::crash;
 use crate::platforms::kafka::probe::is_too_large;
 use crate::platforms::kafka::{base_config, limit_answers};
 
@@ -187,6 +188,7 @@ impl Membership {
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         let mut last_report = Instant::now();
         loop {
+            crash::point("part.poll");
             // Records go to the partition queues, so a poll yields only errors; events arrive through the context.
             if let Some(Err(error)) = self.consumer.poll(POLL) {
                 self.consumer.context().tell(GroupEvent::Error(error.to_string()));
