@@ -15,6 +15,7 @@ pub mod registry;
 pub mod repair;
 pub mod seed;
 pub mod servers;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod views;

@@ -30,8 +30,8 @@ pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
 use self::wait::{WaitResources, Waiters};
 use crate::config::{DatabaseSettings, History, HttpSettings};
-use crate::projector::state::ViewStatus;
 use crate::repair::Desk;
+use crate::status::ViewStatus;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 

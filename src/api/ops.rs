@@ -18,8 +18,9 @@ use utoipa::ToSchema;
 use super::parameters::Parameters;
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, views_of};
+use crate::failure::Halt;
 use crate::projector::plan::Counters;
-use crate::projector::state::{Halt, StatusSnapshot, ViewState, ViewStatus};
+use crate::status::{StatusSnapshot, ViewState, ViewStatus};
 use crate::store::read::{self, PartitionProgress, ReadError};
 
 /// How far behind a view is.

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use super::problem::{self, Problem};
-use crate::projector::state::{ViewState, ViewStatus};
+use crate::status::{ViewState, ViewStatus};
 use crate::store::read::{ReadError, ReadPool};
 use crate::telemetry::metrics::Metrics;
 

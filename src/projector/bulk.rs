@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Halt};
 use crate::projector::attempt::no_session;
 use crate::projector::lane::{Lane, Owned};
-use crate::projector::state::Halt;
 use crate::store::progress::Advance;
 use crate::views::{ChangedKey, View};
 

@@ -11,8 +11,8 @@ use crate::projector::bulk::Bulk;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
-use crate::projector::state::{ViewState, ViewStatus};
 use crate::registry::SchemaSource;
+use crate::status::ViewStatus;
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 
@@ -81,20 +81,5 @@ impl ViewContext {
         } else {
             skipped.insert(partition, ranges)
         };
-    }
-
-    /// Enters a waiting state, with one warning per change.
-    pub fn wait_for(&self, state: ViewState, reason: &str) {
-        if self.status.enter(state.clone(), Some(reason.to_owned())) {
-            tracing::warn!(view = self.source.view, state = state.as_str(), reason, "view waits, partitions are kept");
-        }
-    }
-
-    /// Leaves `waiting` (or the start) for running.
-    pub fn resume_from(&self, waiting: &ViewState) {
-        let state = self.status.snapshot().state;
-        if (state == *waiting || state == ViewState::Starting) && self.status.enter(ViewState::Running, None) {
-            tracing::info!(view = self.source.view, from = state.as_str(), "view is running");
-        }
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crash;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::RecordBatch;
-use crate::failure::{Backoff, Failure};
+use crate::failure::{Backoff, Failure, Halt, Waiting};
 use crate::memory;
 use crate::platforms::kafka::consumer::Command;
 use crate::projector::attempt::no_session;
@@ -26,7 +26,7 @@ use crate::projector::context::ViewContext;
 use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
 use crate::projector::plan::Counters;
-use crate::projector::state::{Halt, Pause, ViewState};
+use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Advance};
 use crate::views::View;
 
@@ -149,15 +149,16 @@ pub struct Lane<V: View> {
     pub opened: BTreeSet<i32>,
     /// Bytes of its keys as it last told them.
     pub told_bytes: usize,
-    /// The last attempt failed for want of a schema.
-    waits_for_registry: bool,
+    /// As it is called in what it reports.
+    reporter: Reporter,
 }
 
 impl<V: View> Lane<V> {
-    /// A lane without partitions.
+    /// The lane of that number, without partitions.
     pub fn new(
         view: Arc<V>,
         context: Arc<ViewContext>,
+        number: usize,
         commands: UnboundedReceiver<LaneCommand>,
         events: UnboundedSender<LaneEvent>,
     ) -> Self {
@@ -176,7 +177,7 @@ impl<V: View> Lane<V> {
             acknowledgements: None,
             opened: BTreeSet::new(),
             told_bytes: 0,
-            waits_for_registry: false,
+            reporter: Reporter::Lane(number),
         }
     }
 
@@ -269,18 +270,23 @@ impl<V: View> Lane<V> {
         self.work_off(&mut job, stop).await;
     }
 
-    /// Tries until every record of the job is committed, or its partitions are not ours any more.
+    /// Tries until every record of the job is committed, or its partitions are not ours any more; then it waits for
+    /// nothing.
     async fn work_off(&mut self, job: &mut Job<'_>, stop: &CancellationToken) {
+        self.try_all(job, stop).await;
+        self.context.status.clear(self.reporter);
+    }
+
+    async fn try_all(&mut self, job: &mut Job<'_>, stop: &CancellationToken) {
         let mut backoff = Backoff::default();
         loop {
             if self.owned.is_empty() || stop.is_cancelled() {
-                self.leave_registry(); // whatever it waited for is no longer ours
                 return;
             }
             match self.attempt(job).await {
                 Ok(done) => {
                     backoff = Backoff::default();
-                    self.leave_registry();
+                    self.context.status.clear(self.reporter);
                     for (partition, offset, reason) in done.blocked {
                         self.let_go(partition, Pause::park_bound(&reason, offset));
                     }
@@ -289,8 +295,6 @@ impl<V: View> Lane<V> {
                     job.heal = done.unfinished;
                     job.drain_limit = DRAIN_LIMIT;
                     if job.start == job.end && job.heal.is_empty() {
-                        self.context.resume_from(&ViewState::WaitingForDatabase);
-                        self.context.resume_from(&ViewState::WaitingForKafka);
                         return;
                     }
                 }
@@ -318,18 +322,17 @@ impl<V: View> Lane<V> {
     ) -> bool {
         match failure {
             Failure::Retry(reason) => {
-                self.context.wait_for(ViewState::WaitingForDatabase, &reason);
+                self.waits_for(Waiting::Database, &reason);
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
             Failure::KafkaAway(reason) => {
-                self.context.wait_for(ViewState::WaitingForKafka, &reason);
+                self.waits_for(Waiting::Kafka, &reason);
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
             Failure::RegistryAway(reason) => {
-                self.waits_for_registry = true;
-                self.context.wait_for(ViewState::WaitingForRegistry, &reason);
+                self.waits_for(Waiting::Registry, &reason);
                 self.wait(backoff.next_wait(), stop).await;
                 true
             }
@@ -338,7 +341,7 @@ impl<V: View> Lane<V> {
                 true
             }
             Failure::TooMuch(reason) => {
-                self.context.wait_for(ViewState::WaitingForDatabase, &reason);
+                self.waits_for(Waiting::Database, &reason);
                 job.end = job.start + (job.end - job.start).div_ceil(2);
                 job.drain_limit = job.drain_limit.div_ceil(2);
                 self.wait(backoff.next_wait(), stop).await;
@@ -386,11 +389,8 @@ impl<V: View> Lane<V> {
         }
     }
 
-    /// Another lane that has its schemas must not say that all is well: only who has waited does.
-    fn leave_registry(&mut self) {
-        if std::mem::take(&mut self.waits_for_registry) {
-            self.context.resume_from(&ViewState::WaitingForRegistry);
-        }
+    fn waits_for(&self, waiting: Waiting, reason: &str) {
+        self.context.status.report(self.reporter, waiting, reason);
     }
 
     async fn narrow_or_wait(

@@ -3,7 +3,8 @@
 //! [`coordinator`] owns the group membership, has partitions taken over ([`takeover`]) and gives them to [`lane`]s; a
 //! lane takes batches from its [`mailbox`], and each [`attempt`] decodes, [`fold`]s (pure) and [`commit`]s. [`guard`]
 //! watches the log's identity, [`keeper`] looks after held keys, [`relay`] publishes dead letters, [`observer`] measures lag.
-//! [`load`] fills an empty build in bulk, by lanes that keep all keys in memory ([`bulk`]).
+//! [`supervisor`] sees to it
+//! that none of them ends unseen. [`load`] fills an empty build in bulk, by lanes that keep all keys in memory ([`bulk`]).
 
 pub mod attempt;
 pub mod bulk;
@@ -26,5 +27,5 @@ pub mod observer;
 pub mod plan;
 pub mod relay;
 pub mod runtime;
-pub mod state;
+pub mod supervisor;
 pub mod takeover;

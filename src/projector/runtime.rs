@@ -7,26 +7,27 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use deadpool_postgres::Pool;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::unbounded_channel;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ViewSettings};
-use crate::failure::Backoff;
+use crate::failure::{Backoff, Halt, Waiting};
 use crate::platforms::kafka::consumer::GroupMember;
-use crate::platforms::kafka::log::LogReader;
+use crate::platforms::kafka::fetch::FetchProblem;
+use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::projector::bulk::Bulk;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
 use crate::projector::keeper::Keeper;
-use crate::projector::lane::Lane;
+use crate::projector::lane::{Lane, LaneCommand, LaneEvent};
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
-use crate::projector::state::{Halt, ViewState, ViewStatus};
+use crate::projector::supervisor::{self, Supervisor};
 use crate::registry::SchemaSource;
+use crate::status::{Phase, Reporter, ViewStatus};
 use crate::store::progress::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
@@ -63,56 +64,77 @@ pub struct RunningView {
     stages: [Stage; 2],
 }
 
-#[derive(Default)]
 struct Stage {
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    parts: Supervisor,
+}
+
+impl Stage {
+    fn new(status: &Arc<ViewStatus>) -> Self {
+        Stage { stop: CancellationToken::new(), parts: Supervisor::new(status) }
+    }
+
+    /// Starts a part that works until the stage is stopped.
+    fn part<W: Future<Output = ()> + Send + 'static>(&mut self, name: &str, work: impl FnOnce(CancellationToken) -> W) {
+        self.parts.part(name, &self.stop, work(self.stop.clone()));
+    }
 }
 
 impl RunningView {
+    fn new(status: &Arc<ViewStatus>) -> Self {
+        RunningView { status: Arc::clone(status), stages: [Stage::new(status), Stage::new(status)] }
+    }
+
+    /// Adds a part that decides something: it is stopped with what projects.
+    pub fn also<W: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(CancellationToken) -> W,
+    ) {
+        let [projecting, _] = &mut self.stages;
+        projecting.part(name, work);
+    }
+
     /// Stops all parts: the batch under way is finished or abandoned, the outbox flushed, the group left.
     pub async fn stop(self) {
-        self.status.enter(ViewState::Stopping, None);
+        self.status.stopping();
         for stage in self.stages {
             stage.stop.cancel();
-            for task in stage.tasks {
-                if let Err(error) = task.await {
-                    tracing::error!(view = self.status.view, error = %error, "a part of the view failed");
-                }
-            }
+            stage.parts.ended().await;
         }
     }
 }
 
 /// Observes the view without projecting it.
 pub fn start_observing<V: View>(parts: &Parts) -> RunningView {
-    let (status, stop) = (base::<V>(parts, ViewState::NotProjecting), CancellationToken::new());
-    let tasks = vec![observe(parts, parts.source(V::NAME), &status, Box::new(|_| {}), &stop)];
-    RunningView { status, stages: [Stage::default(), Stage { stop, tasks }] }
+    let status = base::<V>(parts, Phase::NotProjecting);
+    let mut running = RunningView::new(&status);
+    let [_, observing] = &mut running.stages;
+    observing.part("observer", |stop| observer(parts, parts.source(V::NAME), &status, Box::new(|_| {})).run(stop));
+    running
 }
 
 /// Projects and observes the view.
 pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
-    let (context, stop) = (context::<V>(parts, None)?, CancellationToken::new());
-    let status = Arc::clone(&context.status);
+    let context = context::<V>(parts, None)?;
+    let mut running = RunningView::new(&context.status);
+    let [projecting, observing] = &mut running.stages;
+    projecting.part("projector", |stop| project(view, Arc::clone(&context), parts.group.clone(), stop));
     let parked = Arc::clone(&context);
     let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
-    let projecting = CancellationToken::new();
-    let projector = tokio::spawn(project(view, Arc::clone(&context), parts.group.clone(), projecting.clone()));
+    let observer = observer(parts, context.source.clone(), &context.status, on_parked);
+    observing.part("observer", |stop| observer.run(stop));
     // Dead letters of the last batches are published, too.
-    let tasks = vec![
-        observe(parts, context.source.clone(), &status, on_parked, &stop),
-        tokio::spawn(relay::run(context, stop.clone())),
-    ];
-    let stages = [Stage { stop: projecting, tasks: vec![projector] }, Stage { stop, tasks }];
-    Ok(RunningView { status, stages })
+    observing.part("relay", |stop| relay::run(context, stop));
+    Ok(running)
 }
 
 /// What all parts of a view share, before any of them runs.
 pub fn context<V: View>(parts: &Parts, bulk: Option<Bulk>) -> Result<Arc<ViewContext>> {
-    let (source, status, config) = (parts.source(V::NAME), base::<V>(parts, ViewState::Starting), &parts.config);
+    let (source, status, config) = (parts.source(V::NAME), base::<V>(parts, Phase::Starting), &parts.config);
+    let guard = LogGuard::start(&config.kafka, &source.topic, &status).context("cannot start the log guard")?;
     Ok(Arc::new(ViewContext {
-        source: source.clone(),
+        source,
         dlq_topic: parts.settings.dlq_topic.clone(),
         owner: format!("{}-{}", config.kafka.client_id, std::process::id()),
         status,
@@ -120,7 +142,7 @@ pub fn context<V: View>(parts: &Parts, bulk: Option<Bulk>) -> Result<Arc<ViewCon
         kafka: config.kafka.clone(),
         database: config.database.clone(),
         settings: config.projector.clone(),
-        guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
+        guard,
         compaction: CompactionCheck::default(),
         schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
@@ -130,116 +152,147 @@ pub fn context<V: View>(parts: &Parts, bulk: Option<Bulk>) -> Result<Arc<ViewCon
     }))
 }
 
-fn base<V: View>(parts: &Parts, state: ViewState) -> Arc<ViewStatus> {
+fn base<V: View>(parts: &Parts, phase: Phase) -> Arc<ViewStatus> {
     let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
     parts.metrics.prepare_view(V::NAME, V::EVENT_TYPES, &reasons);
-    Arc::new(ViewStatus::new(V::NAME, parts.build, &parts.settings.topic, &parts.group, state))
+    Arc::new(ViewStatus::new(V::NAME, parts.build, &parts.settings.topic, &parts.group, phase))
 }
 
-fn observe(
+fn observer(
     parts: &Parts,
     source: Source,
     status: &Arc<ViewStatus>,
     on_parked: Box<dyn Fn(i64) + Send + Sync>,
-    stop: &CancellationToken,
-) -> JoinHandle<()> {
-    let observer = Observer {
+) -> Observer {
+    Observer {
         source,
         status: Arc::clone(status),
         metrics: Arc::clone(&parts.metrics),
         pool: parts.pool.clone(),
         kafka: parts.config.kafka.clone(),
         on_parked,
-    };
-    tokio::spawn(observer.run(stop.clone()))
+    }
 }
 
 /// Joins the group as soon as the topic is there, and works until `stop`.
 pub async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, stop: CancellationToken) {
-    let view = Arc::new(view);
     let joined = tokio::select! {
         () = stop.cancelled() => return,
         joined = wait_for_topic(&context) => joined,
     };
-    let (log, partitions) = joined;
-    let (group_sender, group_events) = unbounded_channel();
-    let topic = &context.source.topic;
-    let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender.clone()) {
-        Ok(member) => member,
-        Err(error) => {
-            return give_up(&context, &format!("cannot join the group: {error}"));
-        }
+    let mut crew = Crew {
+        parts: Supervisor::new(&context.status),
+        lanes_stop: CancellationToken::new(),
+        readers: Vec::new(),
+        to_lanes: Vec::new(),
     };
-    let (lane_sender, lane_events) = unbounded_channel();
-    let (problem_sender, problems) = unbounded_channel();
-    let lanes_stop = CancellationToken::new();
-    let (mut handles, mut tasks, mut threads, mut to_lanes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for number in 0..context.settings.lanes {
+    if let Err(detail) = crew.consume(view, &context, group, joined, &stop).await {
+        give_up(&context, &detail);
+    }
+    // Whatever became of the coordinator: without it nobody works, and nothing is ours.
+    crew.lanes_stop.cancel();
+    crew.readers.iter().for_each(|reader| reader.stop());
+    context.status.disown_all();
+    crew.parts.ended().await;
+    // The view has halted if nobody has stopped it, and there is nothing left to do here.
+    stop.cancelled().await;
+}
+
+/// What works under a coordinator, and outlives it, however it ends.
+struct Crew {
+    parts: Supervisor,
+    lanes_stop: CancellationToken,
+    readers: Vec<Arc<LaneReader>>,
+    to_lanes: Vec<UnboundedSender<LaneCommand>>,
+}
+
+impl Crew {
+    /// Joins the group and consumes until `stop`. An error says why that could not begin.
+    async fn consume<V: View>(
+        &mut self,
+        view: V,
+        context: &Arc<ViewContext>,
+        group: String,
+        (log, partitions): (Arc<LogReader>, usize),
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
+        let (group_sender, group_events) = unbounded_channel();
+        let topic = &context.source.topic;
+        let member = GroupMember::join(&context.kafka, &group, topic, partitions, group_sender.clone())
+            .map_err(|error| format!("cannot join the group: {error}"))?;
+        let (lane_sender, lane_events) = unbounded_channel();
+        let (problem_sender, problems) = unbounded_channel();
+        let view = Arc::new(view);
+        for number in 0..context.settings.lanes {
+            self.add_lane(&view, context, number, (&lane_sender, &problem_sender))
+                .map_err(|error| format!("cannot start a reader thread: {error}"))?;
+        }
+        // A load takes decisions along as it meets them, and heals nothing that others have changed.
+        if context.bulk.is_none() {
+            let keeper = Keeper::new(Arc::clone(context), self.to_lanes.clone());
+            self.parts.part("keeper", &self.lanes_stop, keeper.run(self.lanes_stop.clone()));
+        }
+        let lanes = self.to_lanes.iter().cloned().zip(self.readers.iter().cloned());
+        let lanes = lanes.map(|(commands, reader)| LaneHandle { commands, reader }).collect();
+        let rejoin = Rejoin { group, partitions, events: group_sender };
+        let (coordinator, takeovers) =
+            Coordinator::new(Arc::clone(context), member, lanes, log, rejoin, problem_sender);
+        let inbox = Inbox { group: group_events, lanes: lane_events, problems };
+        let (status, is_over) = (Arc::clone(&context.status), || stop.is_cancelled());
+        let work = coordinator.run(inbox, takeovers, stop.clone());
+        supervisor::watched(status, "coordinator".to_owned(), is_over, work).await;
+        Ok(())
+    }
+
+    fn add_lane<V: View>(
+        &mut self,
+        view: &Arc<V>,
+        context: &Arc<ViewContext>,
+        number: usize,
+        (events, problems): (&UnboundedSender<LaneEvent>, &UnboundedSender<FetchProblem>),
+    ) -> std::io::Result<()> {
         let mailbox = Arc::new(Mailbox::new(context.settings.max_batch_events, context.settings.max_batch_bytes));
-        let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
-            Ok(started) => started,
-            Err(error) => {
-                return give_up(&context, &format!("cannot start a reader thread: {error}"));
-            }
-        };
+        let (reader, thread) = LaneReader::start(number, Arc::clone(&mailbox), problems.clone(), &context.status)?;
+        self.readers.push(reader);
+        self.parts.adopt(thread);
         let (commands, received) = unbounded_channel();
-        let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone());
-        tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
-        threads.push(thread);
-        to_lanes.push(commands.clone());
-        handles.push(LaneHandle { commands, reader });
-    }
-    let (coordinator, takeovers) = Coordinator::new(
-        Arc::clone(&context),
-        member,
-        handles,
-        log,
-        Rejoin { group, partitions, events: group_sender },
-        problem_sender.clone(),
-    );
-    // A load takes decisions along as it meets them, and heals nothing that others have changed.
-    if context.bulk.is_none() {
-        tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
-    }
-    let inbox = Inbox { group: group_events, lanes: lane_events, problems };
-    coordinator.run(inbox, takeovers, stop).await;
-    lanes_stop.cancel();
-    for task in tasks {
-        if let Err(error) = task.await {
-            tracing::error!(view = V::NAME, error = %error, "a lane failed");
+        self.to_lanes.push(commands);
+        let lane = Lane::new(Arc::clone(view), Arc::clone(context), number, received, events.clone());
+        let work = lane.run(mailbox, self.lanes_stop.clone());
+        if context.bulk.is_some() {
+            // It ends when it has written its keys.
+            self.parts.chore(format!("lane {number}"), work);
+        } else {
+            self.parts.part(format!("lane {number}"), &self.lanes_stop, work);
         }
-    }
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!(view = V::NAME, "a reader thread panicked");
-        }
+        Ok(())
     }
 }
 
 /// The view cannot start in this process, and says so.
 fn give_up(context: &ViewContext, detail: &str) {
-    tracing::error!(view = context.source.view, detail, "view halted before it started");
     let next_step = "correct the kafka settings or the limits of the process, then restart";
-    let halt = Halt { code: "cannot_start", detail: detail.to_owned(), next_step };
-    context.status.enter(ViewState::Halted(halt), Some(detail.to_owned()));
+    context.status.halt(Halt { code: "cannot_start", detail: detail.to_owned(), next_step });
 }
 
 async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {
     let mut backoff = Backoff::default();
     loop {
         let (settings, topic) = (context.kafka.clone(), context.source.topic.clone());
-        let looked = tokio::task::spawn_blocking(move || {
+        let look = move || {
             let log = LogReader::open(&settings, &topic)?;
             let partitions = log.partitions()?.len();
-            Ok::<_, crate::platforms::kafka::log::LogError>((Arc::new(log), partitions))
-        });
-        let reason = match looked.await {
-            Ok(Ok((log, partitions))) if partitions > 0 => return (log, partitions),
-            Ok(Ok(_)) => format!("topic {} does not exist", context.source.topic),
-            Ok(Err(error)) => format!("Kafka at {} does not answer: {error}", context.kafka.bootstrap_servers),
-            Err(panic) => panic.to_string(),
+            Ok::<_, LogError>((Arc::new(log), partitions))
         };
-        context.wait_for(ViewState::WaitingForKafka, &reason);
+        let reason = match supervisor::blocking(look).await {
+            Ok((log, partitions)) if partitions > 0 => {
+                context.status.clear(Reporter::Start);
+                return (log, partitions);
+            }
+            Ok(_) => format!("topic {} does not exist", context.source.topic),
+            Err(error) => format!("Kafka at {} does not answer: {error}", context.kafka.bootstrap_servers),
+        };
+        context.status.report(Reporter::Start, Waiting::Kafka, &reason);
         tokio::time::sleep(backoff.next_wait().max(Duration::from_millis(200))).await;
     }
 }

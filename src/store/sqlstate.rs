@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::store::DbError;
+use crate::store::read::ReadError;
 
 /// Classifies an error of a statement.
 ///
@@ -16,9 +17,21 @@ use crate::store::DbError;
 /// | other 23 | the record cannot be held | record |
 /// | 42501, 28, 3D, 42, the rest | permissions or schema | halt |
 pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
+    sort(&error, event_id_constraint)
+}
+
+/// Likewise, of what was read or decided through the pools.
+pub fn classify_read(error: &ReadError) -> Failure {
+    match error {
+        ReadError::Failed(error) => sort(error, None),
+        other => Failure::Retry(describe_read(other)),
+    }
+}
+
+fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
     let Some(db) = error.as_db_error() else {
-        let infrastructure = error.is_closed() || error_is_io(&error);
-        return if infrastructure { Failure::Retry(describe(&error)) } else { internal(&error) };
+        let infrastructure = error.is_closed() || error_is_io(error);
+        return if infrastructure { Failure::Retry(describe(error)) } else { internal(error) };
     };
     let code = db.code().code();
     let detail = format!("{} (SQLSTATE {code})", db.message());
@@ -61,6 +74,15 @@ fn error_is_io(error: &DbError) -> bool {
 
 fn internal(error: &DbError) -> Failure {
     Failure::halt("internal_error", describe(error), "this is a bug: report it with the log, then restart")
+}
+
+/// What a failed read says, with the words of its cause.
+pub fn describe_read(error: &ReadError) -> String {
+    let cause = std::error::Error::source(error);
+    match cause.and_then(|cause| cause.downcast_ref()) {
+        Some(cause) => describe(cause),
+        None => cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+    }
 }
 
 /// The message with its cause, without addresses or statements.

@@ -190,14 +190,14 @@ impl Metrics {
         for reason in HELD_REASONS {
             self.held_keys.with_label_values(&[view, reason]);
         }
-        for code in crate::projector::state::Pause::CODES {
+        for code in crate::status::Pause::CODES {
             self.partitions_paused.with_label_values(&[view, code]);
         }
         for action in DECISION_ACTIONS {
             self.decisions.with_label_values(&[view, action]);
             self.decisions_taken.with_label_values(&[view, action]);
         }
-        for state in crate::projector::state::ViewState::NAMES {
+        for state in crate::status::ViewState::NAMES {
             self.consumer_state.with_label_values(&[view, state]);
         }
         for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {

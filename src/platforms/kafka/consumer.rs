@@ -2,6 +2,7 @@
 //! what a rebalance means is for whoever receives its events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::KafkaSettings;
 use crate::crash;
+use crate::failure::panic_text;
 use crate::platforms::kafka::probe::is_too_large;
 use crate::platforms::kafka::{base_config, limit_answers};
 
@@ -35,6 +37,8 @@ pub enum GroupEvent {
     Error(String),
     /// An answer of the broker was too large to be received; it asks again and again.
     AnswerTooLarge(String),
+    /// The thread that polls is there no more: what its panic said.
+    PollEnded(String),
 }
 
 /// What the thread has to do.
@@ -142,7 +146,7 @@ impl GroupMember {
         };
         let thread = std::thread::Builder::new()
             .name(format!("poll-{topic}"))
-            .spawn(move || membership.run(&received))
+            .spawn(move || membership.run_to_the_end(&received))
             .map_err(|error| KafkaError::ClientCreation(format!("cannot start the poll thread: {error}")))?;
         Ok(GroupMember { consumer, commands, thread: Some(thread) })
     }
@@ -173,6 +177,13 @@ impl GroupMember {
             tracing::error!("the poll thread panicked");
         }
         // Dropping the client leaves the group.
+    }
+}
+
+/// A member that is dropped without leaving, because its coordinator died, still obeys the group: else the client would
+/// wait for an answer when it is closed.
+impl Drop for GroupMember {
+    fn drop(&mut self) {
         self.hush();
     }
 }
@@ -185,6 +196,13 @@ struct Membership {
 }
 
 impl Membership {
+    fn run_to_the_end(self, commands: &mpsc::Receiver<Command>) {
+        let consumer = Arc::clone(&self.consumer);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run(commands))) {
+            consumer.context().tell(GroupEvent::PollEnded(panic_text(&*panic)));
+        }
+    }
+
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         let mut last_report = Instant::now();
         loop {
