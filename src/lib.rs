@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod builds;
 pub mod cli;
 pub mod codec;
 pub mod config;

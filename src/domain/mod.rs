@@ -1,5 +1,6 @@
 //! Pure rules. No I/O, no async, no clock, no database or broker types.
 
+pub mod build;
 pub mod decimal;
 pub mod decision;
 pub mod identity;

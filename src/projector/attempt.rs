@@ -217,6 +217,7 @@ impl<V: View> Lane<V> {
         for advance in advances {
             if let Some(owned) = self.owned.get_mut(&advance.partition) {
                 owned.next_offset = advance.next_offset;
+                owned.commits = advance.commit;
             }
             self.context.status.update_partition(advance.partition, |owned| {
                 owned.next_offset = advance.next_offset;

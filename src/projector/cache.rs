@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn owned(generation: u64) -> BTreeMap<i32, Owned> {
-        BTreeMap::from([(0, Owned { generation, owner_epoch: 1, next_offset: 0, decisions: 0 })])
+        BTreeMap::from([(0, Owned { generation, owner_epoch: 1, next_offset: 0, decisions: 0, commits: 0 })])
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::task::Poll;
 
-use futures_util::future::{join, join3, join5};
+use futures_util::future::{join, join3, join4, join5};
 
 use crate::config::History;
 use crate::crash;
@@ -15,6 +15,7 @@ use crate::projector::decode::Decoded;
 use crate::projector::event_ids::EventIds;
 use crate::projector::plan::{ByKey, KeyEntry, Plan, Work};
 use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow, ParkedByKey};
+use crate::store::ledger::{Commit, LedgerWriter};
 use crate::store::progress::{Advance, AdvanceColumns};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, pool};
@@ -27,6 +28,7 @@ pub struct Session<V: View> {
     /// The view's statements.
     pub statements: V::Statements,
     control: ControlStatements,
+    ledger: LedgerWriter,
     /// Whether there are decisions about events, as far as it was asked.
     has_decisions: Option<bool>,
     /// A transaction may be open or its outcome unknown.
@@ -36,12 +38,13 @@ pub struct Session<V: View> {
 impl<V: View> Session<V> {
     /// Connects and prepares.
     pub async fn open(context: &ViewContext) -> Result<Self, Failure> {
-        let search_path = format!("{},public", V::schema(context.source.build));
+        let search_path = context.source.id().search_path();
         let fail = |error| classify(error, V::EVENT_ID_CONSTRAINT);
         let client = pool::connect_writer(&context.database, &search_path).await.map_err(fail)?;
         let statements = V::prepare(&client).await.map_err(fail)?;
         let control = ControlStatements::prepare(&client).await.map_err(fail)?;
-        Ok(Session { client, statements, control, has_decisions: None, broken: false })
+        let ledger = LedgerWriter::prepare(&client).await.map_err(fail)?;
+        Ok(Session { client, statements, control, ledger, has_decisions: None, broken: false })
     }
 
     /// Asks again, before the next load, whether there are decisions.
@@ -118,7 +121,7 @@ impl<V: View> Session<V> {
         advances: &[Advance],
     ) -> Result<(), Failure> {
         let fail = |error| classify(error, None);
-        let set: WriteSet<'_, '_, V> = WriteSet { changed, ledger: &[], details: &[] };
+        let set: WriteSet<'_, '_, V> = WriteSet { changed, details: &[] };
         // As many rows as there are, in one transaction: no time is too long for it.
         self.client.batch_execute("begin; set local statement_timeout = 0").await.map_err(fail)?;
         let columns = AdvanceColumns::of(advances);
@@ -147,15 +150,17 @@ impl<V: View> Session<V> {
         let columns = AdvanceColumns::of(advances);
         let keys = plan.in_order();
         let ledger = if context.settings.history == History::Off { &[] } else { plan.ledger.as_slice() };
-        let mut set = write_set(plan, &keys, ledger);
+        let commits = commits_of(plan, ledger, advances)?;
+        let mut set = write_set(plan, &keys);
         if context.bulk.is_some() {
             set.changed.clear(); // written when all is read
         }
         let begin = self.client.batch_execute("begin");
         let fence = columns.run(&self.client, &self.control.advance, &context.source);
         let rows = V::write(&self.statements, &self.client, &set);
+        let ledger = self.ledger.write(&self.client, ledger, &commits);
         let control = self.write_control(context, plan, &keys);
-        let (begun, (moved, rows, control)) = join(begin, join3(fence, rows, control)).await;
+        let (begun, (moved, rows, ledger, control)) = join(begin, join4(fence, rows, ledger, control)).await;
         crash::point("commit.begun");
         begun.map_err(fail)?;
         let moved: HashMap<i32, i64> = moved.map_err(fail)?.into_iter().collect();
@@ -169,7 +174,9 @@ impl<V: View> Session<V> {
             return Err(Failure::Decided(moved.into_iter().collect()));
         }
         crash::point("commit.fenced");
+        // In the order in which they were sent: what follows a failure fails, too.
         let rows = rows.map_err(fail)?;
+        ledger.map_err(fail)?;
         control?;
         if rows == Written::Stale { Err(Failure::Stale) } else { Ok(()) }
     }
@@ -185,7 +192,7 @@ impl<V: View> Session<V> {
         let parked = plan.new_parked();
         let (put, released) = held_rows(keys);
         // Nearly always all of them are empty: then nothing is sent.
-        let settled = unless(plan.settled.is_empty(), self.control.settle_decisions(client, &plan.settled));
+        let settled = unless(plan.settled.is_empty(), self.control.settle_decisions(client, source, &plan.settled));
         let results = join5(
             unless(plan.dead_letters.is_empty(), self.control.insert_dead_letters(client, source, &plan.dead_letters)),
             unless(parked.is_empty(), self.control.insert_parked(client, source, &parked)),
@@ -209,11 +216,7 @@ async fn unless<E>(skip: bool, work: impl Future<Output = Result<u64, E>>) -> Re
 
 type InWork<'p, 'a, V> = (&'a str, &'p Work<'a, <V as View>::State>);
 
-fn write_set<'p, 'a, V: View>(
-    plan: &'p Plan<'a, V>,
-    keys: &[InWork<'p, 'a, V>],
-    ledger: &'p [LedgerRow<'a>],
-) -> WriteSet<'p, 'a, V> {
+fn write_set<'p, 'a, V: View>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>]) -> WriteSet<'p, 'a, V> {
     let changed = keys
         .iter()
         .filter(|(_, work)| work.changed)
@@ -225,7 +228,28 @@ fn write_set<'p, 'a, V: View>(
             state: &work.entry.state,
         })
         .collect();
-    WriteSet { changed, ledger, details: &plan.details }
+    WriteSet { changed, details: &plan.details }
+}
+
+/// The commit of each ledger row: that of the partition in whose turn its key is, so that all rows of a key in one
+/// transaction have the same.
+fn commits_of<V: View>(
+    plan: &Plan<'_, V>,
+    ledger: &[LedgerRow<'_>],
+    advances: &[Advance],
+) -> Result<Vec<Commit>, Failure> {
+    let numbers: BTreeMap<i32, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
+    ledger
+        .iter()
+        .map(|row| {
+            let partition = plan.keys.get(row.key).and_then(|work| work.partition);
+            let commit = partition.and_then(|partition| Some(Commit { partition, number: *numbers.get(&partition)? }));
+            commit.ok_or_else(|| {
+                let detail = format!("`{}` has consumed {} in nobody's turn", row.key, row.sequence);
+                Failure::halt("internal_error", detail, "this is a bug: report it with the log, then restart")
+            })
+        })
+        .collect()
 }
 
 fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {

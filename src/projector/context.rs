@@ -13,7 +13,7 @@ use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
 use crate::registry::SchemaSource;
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::Metrics;
 
 /// Offsets that no build applies, by partition: the first one and the first one after.
@@ -22,7 +22,7 @@ pub type SkippedRanges = HashMap<i32, Vec<(i64, i64)>>;
 /// Shared by lanes, coordinator, relay and observer of one view.
 pub struct ViewContext {
     /// View, build and topic.
-    pub source: Source,
+    pub source: BuildSource,
     /// Dead-letter topic.
     pub dlq_topic: String,
     /// This process, as progress rows and logs name it.

@@ -41,6 +41,8 @@ pub struct Owned {
     pub next_offset: i64,
     /// How often something had been decided when our keys were loaded.
     pub decisions: i64,
+    /// The number of the partition's last commit. Only its owner raises it, so the next one is known beforehand.
+    pub commits: i64,
 }
 
 impl Owned {
@@ -54,6 +56,7 @@ impl Owned {
             anchor: None,
             counters: Counters::default(),
             decisions: self.decisions,
+            commit: self.commits + 1,
         }
     }
 }
@@ -520,6 +523,7 @@ impl<V: View> Lane<V> {
                 Some(row) if row.owner_epoch == owned.owner_epoch => {
                     owned.next_offset = row.next_offset;
                     owned.decisions = row.decisions;
+                    owned.commits = row.commits;
                 }
                 _ => fenced.push(partition),
             }

@@ -20,9 +20,9 @@ use crate::projector::bulk::Bulk;
 use crate::projector::context::ViewContext;
 use crate::projector::runtime::{self, Parts};
 use crate::projector::state::ViewState;
-use crate::store::progress::Source;
-use crate::store::{Connection, build, pool};
-use crate::views::{BulkScripts, View};
+use crate::store::progress::BuildSource;
+use crate::store::{Connection, build, ledger, pool};
+use crate::views::{BuildScripts, View};
 
 /// How often it is looked how far the load is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -47,21 +47,20 @@ pub struct Loaded {
 /// A build that is ours to load, as long as the connection lives.
 struct Claim {
     client: Connection,
-    source: Source,
-    scripts: BulkScripts,
+    source: BuildSource,
+    scripts: BuildScripts,
 }
 
 impl Claim {
-    async fn take<V: View>(config: &Config, source: Source) -> Result<Claim> {
-        let Some(scripts) = V::BULK else { bail!("view {} cannot be loaded in bulk", V::NAME) };
-        let search_path = format!("{},public", V::schema(source.build));
+    async fn take<V: View>(config: &Config, source: BuildSource) -> Result<Claim> {
+        let search_path = source.id().search_path();
         let client =
             pool::connect_writer(&config.database, &search_path).await.context("cannot connect to Postgres")?;
         // Building an index takes as long as it takes, and so does waiting beside it.
         client.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
         let (view, number) = (source.view, source.build);
         ensure!(build::lock(&client, &source).await?, "another process is loading build {number} of view {view}");
-        Ok(Claim { client, source, scripts })
+        Ok(Claim { client, source, scripts: V::SCRIPTS })
     }
 
     /// Marks the build as being loaded, and takes off its indexes.
@@ -74,14 +73,14 @@ impl Claim {
             self.source.view
         );
         let begins: Vec<(i32, i64)> = log.iter().map(|(partition, marks)| (*partition, marks.low)).collect();
-        let strip = build::strip(&self.client, &self.source, &begins, self.scripts.strip).await;
+        let strip = build::strip(&self.client, &self.source, &begins, self.scripts.unindex).await;
         strip.context("cannot prepare the tables; the role of database.url has to own them, as for `migrate`")
     }
 
     /// Builds the indexes, side by side, and gives the build free.
-    async fn dress<V: View>(&self, config: &Config) -> Result<()> {
-        let search_path = format!("{},public", V::schema(self.source.build));
-        let scripts = self.scripts.dress.iter().map(|script| async {
+    async fn dress(&self, config: &Config) -> Result<()> {
+        let search_path = self.source.id().search_path();
+        let scripts = [ledger::INDEX].into_iter().chain(self.scripts.index.iter().copied()).map(async |script| {
             let client = pool::connect_writer(&config.database, &search_path).await?;
             client.batch_execute("set statement_timeout = 0; set maintenance_work_mem = '256MB'").await?;
             client.batch_execute(script).await
@@ -105,7 +104,7 @@ pub async fn discard<V: View>(parts: Parts) -> Result<()> {
         V::NAME
     );
     claim.strip(&look_at_log(&parts.config, &claim.source.topic).await?).await?;
-    claim.dress::<V>(&parts.config).await
+    claim.dress(&parts.config).await
 }
 
 /// Loads the whole topic, as it is now, into the build; keys may take `memory` bytes.
@@ -127,7 +126,7 @@ pub async fn load<V: View>(view: V, parts: Parts, memory: usize) -> Result<Loade
     projecting.await.context("the load failed")?;
     let (reading, keys) = done?;
     crash::point("load.written");
-    claim.dress::<V>(&parts.config).await?;
+    claim.dress(&parts.config).await?;
 
     let records = build::consumed(&claim.client, &claim.source).await?;
     let left = left_of(&context, &log);

@@ -14,7 +14,7 @@ use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::state::{Pause, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Positions};
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::{HELD_REASONS, Metrics};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const PATIENCE: u32 = 2;
 /// The observer of one view.
 pub struct Observer {
     /// View, build and topic.
-    pub source: Source,
+    pub source: BuildSource,
     /// What it observes into.
     pub status: Arc<ViewStatus>,
     /// Gauges.

@@ -27,7 +27,7 @@ use crate::projector::observer::Observer;
 use crate::projector::relay;
 use crate::projector::state::{Halt, ViewState, ViewStatus};
 use crate::registry::SchemaSource;
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::Metrics;
 use crate::views::View;
 
@@ -50,8 +50,8 @@ pub struct Parts {
 
 impl Parts {
     /// The view's log and build.
-    pub fn source(&self, view: &'static str) -> Source {
-        Source { view, build: self.build, topic: self.settings.topic.clone() }
+    pub fn source(&self, view: &'static str) -> BuildSource {
+        BuildSource { view, build: self.build, topic: self.settings.topic.clone() }
     }
 }
 
@@ -138,7 +138,7 @@ fn base<V: View>(parts: &Parts, state: ViewState) -> Arc<ViewStatus> {
 
 fn observe(
     parts: &Parts,
-    source: Source,
+    source: BuildSource,
     status: &Arc<ViewStatus>,
     on_parked: Box<dyn Fn(i64) + Send + Sync>,
     stop: &CancellationToken,

@@ -6,7 +6,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::projector::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::projector::plan::{DeadLetter, Held, NewParked, StoredParked};
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::store::{Connection, DbError};
 use crate::views::{Effect, Origin};
 
@@ -69,7 +69,7 @@ impl ControlStatements {
     pub async fn load_held(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
     ) -> Result<HashMap<String, Held>, DbError> {
         let rows = client.query(&self.load_held, &[&source.view, &source.build, &keys]).await?;
@@ -91,7 +91,7 @@ impl ControlStatements {
     pub async fn load_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
         limit: i64,
     ) -> Result<ParkedByKey, DbError> {
@@ -103,7 +103,7 @@ impl ControlStatements {
     pub async fn load_presence(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
         sequences: &[i64],
     ) -> Result<ParkedByKey, DbError> {
@@ -115,7 +115,7 @@ impl ControlStatements {
     pub async fn summarize_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
     ) -> Result<HashMap<String, (i64, i64)>, DbError> {
         let rows = client.query(&self.summarize_parked, &[&source.view, &source.build, &keys]).await?;
@@ -126,10 +126,10 @@ impl ControlStatements {
     pub async fn load_decisions(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
     ) -> Result<DecisionsByKey, DbError> {
-        let rows = client.query(&self.load_decisions, &[&source.view, &keys]).await?;
+        let rows = client.query(&self.load_decisions, &[&source.view, &source.build, &keys]).await?;
         let mut decisions = DecisionsByKey::new();
         for row in &rows {
             decisions.entry(row.try_get("key")?).or_default().push(decision(row)?);
@@ -137,18 +137,23 @@ impl ControlStatements {
         Ok(decisions)
     }
 
-    /// Notes what became of decisions.
-    pub async fn settle_decisions(&self, client: &Connection, rows: &[Settled]) -> Result<u64, DbError> {
+    /// Notes what became of decisions in this build.
+    pub async fn settle_decisions(
+        &self,
+        client: &Connection,
+        source: &BuildSource,
+        rows: &[Settled],
+    ) -> Result<u64, DbError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let refused: Vec<Option<&str>> = rows.iter().map(|row| row.refused.as_deref()).collect();
-        client.execute(&self.settle_decisions, &[&ids, &refused]).await
+        client.execute(&self.settle_decisions, &[&source.view, &source.build, &ids, &refused]).await
     }
 
     /// Stores newly parked events.
     pub async fn insert_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         rows: &[NewParked<'_>],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
@@ -183,7 +188,7 @@ impl ControlStatements {
     pub async fn delete_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         rows: &[(&str, i64)],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.0).collect();
@@ -192,7 +197,12 @@ impl ControlStatements {
     }
 
     /// Stores holds. Runs after the dead letters of the same batch: the reason is read from them.
-    pub async fn put_held(&self, client: &Connection, source: &Source, rows: &[HeldRow<'_>]) -> Result<u64, DbError> {
+    pub async fn put_held(
+        &self,
+        client: &Connection,
+        source: &BuildSource,
+        rows: &[HeldRow<'_>],
+    ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
         let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from).collect();
         let missing_to: Vec<Option<i64>> =
@@ -221,7 +231,7 @@ impl ControlStatements {
     }
 
     /// Removes the holds of `keys`.
-    pub async fn delete_held(&self, client: &Connection, source: &Source, keys: &[&str]) -> Result<u64, DbError> {
+    pub async fn delete_held(&self, client: &Connection, source: &BuildSource, keys: &[&str]) -> Result<u64, DbError> {
         client.execute(&self.delete_held, &[&source.view, &source.build, &keys]).await
     }
 
@@ -229,7 +239,7 @@ impl ControlStatements {
     pub async fn insert_dead_letters(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         rows: &[DeadLetter<'_>],
     ) -> Result<u64, DbError> {
         let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
@@ -325,7 +335,7 @@ fn array_text(numbers: &BTreeSet<i64>) -> String {
 /// Up to `limit` held keys after `after`, in key order, with their partition.
 pub async fn held_page(
     client: &Connection,
-    source: &Source,
+    source: &BuildSource,
     after: &str,
     limit: i64,
 ) -> Result<Vec<(String, i32)>, DbError> {
@@ -335,7 +345,11 @@ pub async fn held_page(
 
 /// Notes the `ends` of all partitions (index = partition) for new gaps, and marks those as proven whose ends, as noted
 /// before, have all been consumed. Gives the keys proven now with the number each waits for.
-pub async fn prove_gaps(client: &Connection, source: &Source, ends: &[i64]) -> Result<Vec<(String, i64)>, DbError> {
+pub async fn prove_gaps(
+    client: &Connection,
+    source: &BuildSource,
+    ends: &[i64],
+) -> Result<Vec<(String, i64)>, DbError> {
     let statement = include_str!("sql/prove_gaps.sql");
     let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
     client.execute(include_str!("sql/watch_gaps.sql"), &[&source.view, &source.build, &ends]).await?;
@@ -350,7 +364,7 @@ pub async fn any_decisions(client: &Connection, view: &str) -> Result<bool, DbEr
 /// Up to `limit` decisions after `after` that wait to be folded with, of keys in `partitions`: id, key, partition.
 pub async fn pending_decisions(
     client: &Connection,
-    source: &Source,
+    source: &BuildSource,
     partitions: &[i32],
     after: i64,
     limit: i64,

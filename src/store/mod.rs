@@ -5,6 +5,7 @@ pub mod build;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;
+pub mod ledger;
 pub mod lookup;
 pub mod migrate;
 pub mod observation;

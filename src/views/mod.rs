@@ -99,13 +99,11 @@ pub struct ChangedKey<'a, S> {
     pub state: &'a S,
 }
 
-/// Everything that one batch writes to a view's tables. Keys are sorted and unique.
+/// Everything that one batch writes to a view's own tables. Keys are sorted and unique.
 #[derive(Debug)]
 pub struct WriteSet<'p, 'a, V: View> {
     /// Keys with their final state, one row version each however many events they had.
     pub changed: Vec<ChangedKey<'p, V::State>>,
-    /// Ledger rows; none if no history is kept.
-    pub ledger: &'p [LedgerRow<'a>],
     /// Rows of the view's further tables.
     pub details: &'p [V::Detail<'a>],
 }
@@ -134,14 +132,18 @@ pub enum Written {
     Stale,
 }
 
-/// How the tables of an empty build are filled in bulk: without indexes, which are built when the rows are there. Scripts
-/// run by the owner of the tables, with the build's schema in the search path.
+/// What the tables of a build are, but for the ledger, which is the engine's. Scripts name no schema: they are run by the
+/// owner of the tables, with the build's schema first in the search path.
 #[derive(Debug, Clone, Copy)]
-pub struct BulkScripts {
-    /// Empties the tables and takes off what slows writing down; may run twice.
-    pub strip: &'static str,
-    /// Puts it on again: scripts that can run side by side.
-    pub dress: &'static [&'static str],
+pub struct BuildScripts {
+    /// Makes the tables, without indexes and constraints.
+    pub create: &'static str,
+    /// Puts those on, at once or when the rows are there: scripts that can run side by side.
+    pub index: &'static [&'static str],
+    /// Empties the tables and takes indexes and constraints off; may run twice.
+    pub unindex: &'static str,
+    /// Has the public names show this build.
+    pub publish: &'static str,
 }
 
 /// A materialised view: a pure fold per key, and the tables that hold its result.
@@ -162,16 +164,11 @@ pub trait View: Send + Sync + Sized + 'static {
     /// Constraint whose violation means that an event id is the latest of another key, if the view has one.
     const EVENT_ID_CONSTRAINT: Option<&'static str>;
 
-    /// How its tables are filled in bulk, if they can be.
-    const BULK: Option<BulkScripts> = None;
+    /// What its tables are.
+    const SCRIPTS: BuildScripts;
 
     /// What the view wants of Avro records; by default nothing, and Avro is refused.
     const AVRO: avro::Shape = avro::Shape::NONE;
-
-    /// The schema that holds the tables of `build`.
-    fn schema(build: i32) -> String {
-        format!("{}_{build}", Self::NAME)
-    }
 
     /// Reads a JSON payload. Pure.
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Self::Event<'a>>, Poison>;
@@ -198,7 +195,7 @@ pub trait View: Send + Sync + Sized + 'static {
     /// Bytes of heap that `state` holds, roughly: the cache is bounded by it.
     fn state_bytes(state: &Self::State) -> usize;
 
-    /// Prepares the statements on a connection whose search path is [`View::schema`].
+    /// Prepares the statements on a connection whose search path is the schema of a build.
     fn prepare(client: &Connection) -> impl Future<Output = Result<Self::Statements, DbError>> + Send;
 
     /// Loads the keys that exist.

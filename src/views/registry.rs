@@ -12,8 +12,8 @@ use crate::projector::load::{self, Loaded};
 use crate::projector::runtime::{self, Parts, RunningView};
 use crate::repair::check::Checker;
 use crate::telemetry::metrics::Metrics;
-use crate::views::View;
 use crate::views::orders::Orders;
+use crate::views::{BuildScripts, View};
 
 /// A result to come.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
@@ -23,6 +23,8 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 pub struct Registration {
     /// Its name: `views.<name>` in the configuration.
     pub name: &'static str,
+    /// What the tables of its builds are.
+    pub scripts: BuildScripts,
     /// Projects and observes it.
     pub start: fn(&Parts) -> Result<RunningView>,
     /// Observes it only.
@@ -54,6 +56,7 @@ impl Registration {
     pub const fn of<V: FromConfig>(api: Option<fn() -> ViewApi>) -> Self {
         Registration {
             name: V::NAME,
+            scripts: V::SCRIPTS,
             start: |parts| runtime::start(V::from_config(&parts.config)?, parts),
             observe: runtime::start_observing::<V>,
             load: |parts, memory| {

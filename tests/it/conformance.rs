@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use streamview::app::{self, Only};
+use streamview::builds::{self, BuildError};
 use streamview::config::{Config, ViewSettings};
+use streamview::domain::build::BuildId;
 use streamview::views::registry::{self, Registration};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -21,11 +23,22 @@ use crate::support::{PATIENCE, until};
 /// A view under test: its registry line, its events, and how its rows read.
 struct Subject {
     registration: Registration,
-    migration: &'static str,
     /// Events 1, 2, 3 … of a key.
     events: fn(&str, i64) -> Vec<TestRecord>,
     /// Key, sequence and a digest of the row, as text.
     rows: &'static str,
+}
+
+impl Subject {
+    /// Makes its first build, unless a migration has.
+    async fn install(&self, world: &World) {
+        let (build, scripts) = (BuildId::new(self.registration.name, 1), self.registration.scripts);
+        match builds::create(&world.sql, &build, &scripts).await {
+            Ok(()) => builds::publish(&world.sql, &build, &scripts).await.unwrap(),
+            Err(BuildError::Exists(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn subjects() -> Vec<Subject> {
@@ -33,9 +46,8 @@ fn subjects() -> Vec<Subject> {
         registry::all().into_iter().map(|registration| subject_of(&registration)).collect();
     subjects.push(Subject {
         registration: counter::registration(),
-        migration: counter::MIGRATION,
         events: counted,
-        rows: "select key, last_sequence, count::text from counter_1.counts",
+        rows: "select key, last_sequence, count::text from counts_view",
     });
     subjects
 }
@@ -45,7 +57,6 @@ fn subject_of(registration: &Registration) -> Subject {
     match registration.name {
         "orders" => Subject {
             registration: *registration,
-            migration: "",
             events: |key, count| life(key, count).iter().map(|event| event.record()).collect(),
             rows: "select order_id, last_event_sequence, item_count || ' ' || total_gross from orders_view",
         },
@@ -107,7 +118,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
     for subject in subjects() {
         let keys: Vec<String> = (0..5).map(|n| format!("key-{n}")).collect();
         let orderly = World::new(2).await;
-        orderly.sql.batch_execute(subject.migration).await.unwrap();
+        subject.install(&orderly).await;
         let service = Service::start(&orderly, subject.registration).await;
         orderly.publish(keys.iter().flat_map(|key| (subject.events)(key, 4))).await;
         orderly.until_consumed(20).await;
@@ -117,7 +128,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
         assert!(expected.values().all(|(sequence, _)| *sequence == 4), "{expected:?}");
 
         let messy = World::new(2).await;
-        messy.sql.batch_execute(subject.migration).await.unwrap();
+        subject.install(&messy).await;
         let service = Service::start(&messy, subject.registration).await;
         let poison = TestRecord {
             key: Some(b"broken".to_vec()),

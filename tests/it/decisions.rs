@@ -15,14 +15,17 @@ async fn decide(world: &World, columns: &str, values: &str) {
     let statement = format!(
         "begin; select from view_builds where view = 'orders' for update; \
          update projection_progress set decisions = decisions + 1 where view = 'orders'; \
-         insert into event_decisions (view, reason, actor, {columns}) values ('orders', 'a test', 'tester', {values}); commit"
+         with decided as (insert into event_decisions (view, reason, actor, {columns}) \
+                          values ('orders', 'a test', 'tester', {values}) returning id) \
+         insert into decision_outcomes (decision_id, view, build) \
+         select id, view, build from decided, view_builds where view = 'orders'; commit"
     );
     world.sql.batch_execute(&statement).await.unwrap();
 }
 
 async fn until_taken(world: &World, decisions: i64) {
     until("the decisions are taken", PATIENCE, || async {
-        let taken = "select count(*) from event_decisions where taken_at is not null";
+        let taken = "select count(*) from decision_outcomes where taken_at is not null";
         (world.number(taken).await == decisions).then_some(())
     })
     .await;
@@ -98,7 +101,7 @@ async fn a_decision_that_cannot_be_folded_with_is_refused_and_the_order_waits_on
     )
     .await;
     until("the decision is refused", PATIENCE, || async {
-        let why: Option<String> = world.row("select refused from event_decisions").await.get(0);
+        let why: Option<String> = world.row("select refused from decision_outcomes").await.get(0);
         why
     })
     .await;
@@ -164,7 +167,7 @@ fn mended(order_id: &str, sequence: i64) -> TestEvent {
 /// What was decided, read back from the audit.
 async fn decided(world: &World) -> Decisions {
     let query = "select key, sequence, sequence_to, action, convert_from(payload, 'UTF8') from event_decisions \
-                 where key is not null and refused is null";
+                 where key is not null and not revoked";
     let mut decisions = Decisions::new();
     for row in world.sql.query(query, &[]).await.unwrap() {
         let (key, sequence): (String, i64) = (row.get(0), row.get(1));
@@ -214,8 +217,7 @@ async fn one_world_of_histories(seed: u64) {
     world.until_consumed(load.len()).await;
     operate(&world, &api, &mut random).await;
     until("every decision is taken", PATIENCE, || async {
-        let waiting =
-            "select count(*) from event_decisions where key is not null and taken_at is null and refused is null";
+        let waiting = "select count(*) from decision_outcomes where taken_at is null and refused is null";
         (world.number(waiting).await == 0).then_some(())
     })
     .await;

@@ -13,7 +13,7 @@ use crate::codec::{Head, avro};
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::Poison;
 use crate::store::{Connection, DbError};
-use crate::views::{BulkScripts, Loaded, Parsed, View, WriteSet, Written};
+use crate::views::{BuildScripts, Loaded, Parsed, View, WriteSet, Written};
 use event::OrderEvent;
 use project::{Line, OrderState, TaxPolicy};
 
@@ -49,10 +49,12 @@ impl View for Orders {
     const EVENT_TYPES: &'static [&'static str] = &["OrderCreated", "OrderItemAdded", "OrderStatusChanged"];
     const EVENT_ID_CONSTRAINT: Option<&'static str> = Some("orders_dedup_event_id");
     const AVRO: avro::Shape = event::AVRO;
-    const BULK: Option<BulkScripts> = Some(BulkScripts {
-        strip: include_str!("sql/bulk_strip.sql"),
-        dress: &[include_str!("sql/bulk_dress_ledger.sql"), include_str!("sql/bulk_dress_orders.sql")],
-    });
+    const SCRIPTS: BuildScripts = BuildScripts {
+        create: include_str!("sql/create.sql"),
+        index: &[include_str!("sql/index.sql")],
+        unindex: include_str!("sql/unindex.sql"),
+        publish: include_str!("sql/publish.sql"),
+    };
 
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
         event::parse(head, payload)

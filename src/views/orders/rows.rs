@@ -1,6 +1,6 @@
 //! The orders view's rows: loads and writes them in sets. Decides nothing.
 
-use futures_util::future::try_join4;
+use futures_util::future::try_join3;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -10,7 +10,7 @@ use crate::store::copy::CopyRows;
 use crate::store::types::Micros;
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
-use crate::views::{ChangedKey, LedgerRow, Loaded, WriteSet, Written};
+use crate::views::{ChangedKey, Loaded, WriteSet, Written};
 
 /// Prepared statements of one connection.
 pub struct Statements {
@@ -18,7 +18,6 @@ pub struct Statements {
     copy_orders: Statement,
     update_orders: Statement,
     copy_items: Statement,
-    copy_ledger: Statement,
     owners: Statement,
 }
 
@@ -29,7 +28,6 @@ pub async fn prepare(client: &Client) -> Result<Statements, Error> {
         copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
         update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
         copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
-        copy_ledger: client.prepare(include_str!("sql/copy_ledger.sql")).await?,
         owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
     })
 }
@@ -68,11 +66,10 @@ fn read_order(row: &Row) -> Result<Loaded<OrderState>, Error> {
 /// has just moved on from. A new row that is there already breaks a primary key, which is told as stale.
 pub async fn write(statements: &Statements, client: &Client, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
     let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
-    let (updated, (), (), ()) = try_join4(
+    let (updated, (), ()) = try_join3(
         update_orders(statements, client, &known),
         copy_orders(statements, client, &new),
         copy_items(statements, client, set.details),
-        copy_ledger(statements, client, set.ledger),
     )
     .await?;
     Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
@@ -134,27 +131,6 @@ async fn copy_items(statements: &Statements, client: &Client, lines: &[OrderLine
             .put(item.tax_rate)
             .put(*net)
             .put(*gross);
-    }
-    rows.finish().await
-}
-
-async fn copy_ledger(statements: &Statements, client: &Client, ledger: &[LedgerRow<'_>]) -> Result<(), Error> {
-    if ledger.is_empty() {
-        return Ok(());
-    }
-    let mut rows = CopyRows::start(client, &statements.copy_ledger, 9).await?;
-    for LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } in ledger {
-        rows.row()
-            .await?
-            .put(*key)
-            .put(*sequence)
-            .put(&**event_id)
-            .put(&**event_type)
-            .put(Micros(*occurred_at))
-            .put(origin.partition)
-            .put(origin.offset)
-            .put(effect.as_str())
-            .put(payload.as_deref());
     }
     rows.finish().await
 }

@@ -7,7 +7,7 @@ use streamview::config::Config;
 use streamview::domain::poison::{Poison, Reason};
 use streamview::store::{Connection, DbError};
 use streamview::views::registry::{FromConfig, Registration};
-use streamview::views::{Loaded, Parsed, View, WriteSet, Written};
+use streamview::views::{BuildScripts, Loaded, Parsed, View, WriteSet, Written};
 
 /// The view.
 pub struct Counter;
@@ -16,9 +16,6 @@ pub struct Counter;
 pub fn registration() -> Registration {
     Registration::of::<Counter>(None)
 }
-
-/// The view's migration.
-pub const MIGRATION: &str = include_str!("migration.sql");
 
 impl FromConfig for Counter {
     fn from_config(_: &Config) -> anyhow::Result<Self> {
@@ -35,6 +32,13 @@ impl View for Counter {
     const NAME: &'static str = "counter";
     const EVENT_TYPES: &'static [&'static str] = &["Counted"];
     const EVENT_ID_CONSTRAINT: Option<&'static str> = None;
+    const SCRIPTS: BuildScripts = BuildScripts {
+        create: "create table counts (key text not null, last_sequence bigint not null, last_event_id text not null, \
+                 count bigint not null)",
+        index: &["alter table counts add constraint counts_pkey primary key (key)"],
+        unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
+        publish: "create or replace view public.counts_view as select key, last_sequence, count from counts",
+    };
 
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, ()>, Poison> {
         let event_id: String = serde_json::from_str(payload)

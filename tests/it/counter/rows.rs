@@ -11,7 +11,6 @@ pub struct Statements {
     load: Statement,
     insert: Statement,
     update: Statement,
-    ledger: Statement,
 }
 
 pub async fn prepare(client: &Connection) -> Result<Statements, DbError> {
@@ -35,7 +34,6 @@ pub async fn prepare(client: &Connection) -> Result<Statements, DbError> {
                  as u (key, sequence, event_id, count, base) where c.key = u.key and c.last_sequence = u.base",
             )
             .await?,
-        ledger: client.prepare("insert into ledger select * from unnest($1::text[], $2::bigint[], $3::text[])").await?,
     })
 }
 
@@ -73,9 +71,5 @@ pub async fn write(
             client.execute(&statements.insert, &[&keys, &sequences, &event_ids, &counts]).await?
         };
     }
-    let keys: Vec<&str> = set.ledger.iter().map(|row| row.key).collect();
-    let sequences: Vec<i64> = set.ledger.iter().map(|row| row.sequence).collect();
-    let event_ids: Vec<&str> = set.ledger.iter().map(|row| &*row.event_id).collect();
-    client.execute(&statements.ledger, &[&keys, &sequences, &event_ids]).await?;
     Ok(if written == set.changed.len() as u64 { Written::All } else { Written::Stale })
 }
