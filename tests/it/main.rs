@@ -15,6 +15,7 @@ mod transactions;
 mod unreadable;
 
 mod benchmark;
+mod builds;
 mod cli;
 mod conformance;
 mod contract;
@@ -30,3 +31,4 @@ mod schema_contract;
 mod schema_matrix;
 mod sql;
 mod support;
+mod upgrade;

@@ -1,4 +1,3 @@
-SELECT pg_catalog.set_config('search_path', '', false);
 INSERT INTO orders_1.order_events VALUES ('plain', 1, 'plain-event-1', 'OrderCreated', '2026-01-01 00:00:01+00', 0, 0, 'applied', '{"currency":"EUR","customerId":"customer-of-plain","eventId":"plain-event-1","items":[{"itemId":"i-1","price":"4.35","qty":2,"sku":"TEA","taxRate":0.07}],"occurredAt":"2026-01-01T00:00:01Z","orderId":"plain","type":"OrderCreated"}');
 INSERT INTO orders_1.order_events VALUES ('plain', 2, 'plain-event-2', 'OrderItemAdded', '2026-01-01 00:00:02+00', 0, 1, 'applied', '{"eventId":"plain-event-2","itemId":"i-2","occurredAt":"2026-01-01T00:00:02Z","orderId":"plain","price":9.99,"qty":1,"sku":"CUP","type":"OrderItemAdded"}');
 INSERT INTO orders_1.order_events VALUES ('plain', 3, 'plain-event-3', 'OrderStatusChanged', '2026-01-01 00:00:03+00', 0, 2, 'applied', '{"eventId":"plain-event-3","occurredAt":"2026-01-01T00:00:03Z","orderId":"plain","status":"Paid","type":"OrderStatusChanged"}');
