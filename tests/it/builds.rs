@@ -312,6 +312,9 @@ async fn commits_are_numbered_so_that_what_was_parked_or_healed_comes_after_what
     live.order_at("o-2", 3).await;
     assert_eq!(commits().await, before + 1);
     assert_eq!(ledger("o-2").await[1..], [(2, -1, before + 1), (3, 4, before + 1)]);
+    world.publish([item_added("o-2", 4).record()]).await;
+    live.order_at("o-2", 4).await;
+    assert_eq!(ledger("o-2").await[3], (4, 5, before + 2));
 }
 
 /// Columns, constraints, indexes and storage of a build's tables.
