@@ -7,25 +7,35 @@ ENV CFLAGS=-O2
 
 # The dependencies first, against an empty program: this layer is built again only when Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-COPY containers containers
+COPY crates crates
 RUN mkdir -p src tests/it benches/end_to_end \
-    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/tidy.rs benches/end_to_end.rs benches/end_to_end/main.rs >/dev/null \
+    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/tidy.rs benches/decode.rs benches/end_to_end/main.rs >/dev/null \
     && touch src/lib.rs \
-    && cargo build --release --locked --bin streamview \
-    && rm -rf src tests benches target/release/streamview* target/release/deps/*streamview* \
+    && cargo build --release --locked --no-default-features --bin streamview \
+    && rm -rf src tests benches target/release/streamview target/release/deps/*streamview-* \
        target/release/.fingerprint/streamview-*
 
 COPY . .
+# Without the feature `playground`: no test servers, no sample orders in what runs in production.
+RUN cargo build --release --locked --no-default-features --bin streamview
+
+# The same with sample orders: `streamview seed`.
+FROM build AS build-demo
 RUN cargo build --release --locked --bin streamview
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS runtime
 # zlib for compressed records, certificates for registries and brokers behind TLS.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates zlib1g \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /build/target/release/streamview /usr/local/bin/streamview
 USER 65532:65532
 STOPSIGNAL SIGTERM
 EXPOSE 8080
 ENTRYPOINT ["streamview"]
 CMD ["serve"]
+
+FROM runtime AS demo
+COPY --from=build-demo /build/target/release/streamview /usr/local/bin/streamview
+
+FROM runtime
+COPY --from=build /build/target/release/streamview /usr/local/bin/streamview

@@ -16,8 +16,8 @@ use streamview::codec::avro::{Program, Reader};
 use streamview::codec::schemas::{Schemas, WriterSchema};
 use streamview::domain::decimal::Decimal;
 use streamview::domain::record::{Headers, Record};
-use streamview::projector::decode::{Decoder, Overrules};
-use streamview::views::View;
+use streamview::engine::decode::{Decoder, Overrules};
+use streamview::engine::view::View;
 use streamview::views::orders::Orders;
 use streamview::views::orders::contract::contracts;
 
@@ -27,8 +27,8 @@ const EVENTS_PER_ROUND: usize = 20_000;
 const ITEMS: usize = 3;
 
 fn main() {
-    let view = Orders::new(Decimal::ZERO);
-    let reader = Reader::new(Orders::AVRO);
+    let view = Orders::new("orders", Decimal::ZERO);
+    let reader = Reader::new(view.spec().avro);
     let overrules = Overrules::default();
     println!("ns per event, best of {ROUNDS} rounds of {EVENTS_PER_ROUND}\n");
     println!(

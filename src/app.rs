@@ -9,14 +9,16 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
-use crate::config::{Config, GapPolicy, ViewSettings};
+use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::failure::Backoff;
 use crate::projector::runtime::{Parts, RunningView};
+use crate::registrations::{self, Registration};
 use crate::repair::{self, Desk};
+use crate::store::read::ReadPool;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
-use crate::views::registry::Registration;
 
 /// Which halves of the service a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -45,8 +47,12 @@ pub async fn serve(
     let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
-    let desks = views.iter().map(|(view, _)| Desk::new(view, &config, &metrics, (pool.clone(), writers.clone())));
+    let desks = views.iter().map(|(view, settings)| {
+        let rules = config.rules_of(settings);
+        desk(view, (&config, &rules), &metrics, (pool.clone(), writers.clone()))
+    });
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
+    let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
@@ -63,11 +69,11 @@ pub async fn serve(
             group,
         };
         running.push(match only {
-            Only::Api => (registration.observe)(&parts),
-            Only::Both | Only::Projector => (registration.start)(&parts)?,
+            Only::Api => registration.observe(&parts)?,
+            Only::Both | Only::Projector => registration.start(&parts)?,
         });
     }
-    if config.projector.gap_policy == GapPolicy::Skip && only != Only::Api {
+    if only != Only::Api {
         skip_proven_gaps(&desks, &running, &stop);
     }
     let shutting_down = Arc::new(AtomicBool::new(false));
@@ -75,7 +81,6 @@ pub async fn serve(
         pool,
         database: config.database.clone(),
         settings: config.http.clone(),
-        history: config.projector.history,
         serve_reads: only != Only::Projector,
         views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
         desks,
@@ -83,7 +88,7 @@ pub async fn serve(
         shutting_down: Arc::clone(&shutting_down),
     };
     let (server, addresses) =
-        api::serve(state).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
+        api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     for address in &addresses {
         tracing::info!(%address, "serving http");
     }
@@ -111,6 +116,22 @@ pub async fn serve(
     Ok(())
 }
 
+/// The APIs of all registered views.
+pub fn view_apis() -> Vec<ViewApi> {
+    registrations::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
+}
+
+/// The repair desk of a view.
+pub fn desk(
+    view: &Registration,
+    (config, rules): (&Config, &ViewRules),
+    metrics: &Arc<Metrics>,
+    pools: (ReadPool, pool::WriterPool),
+) -> Result<Desk> {
+    let checker = view.checker(config, rules, metrics)?;
+    Ok(Desk::new(view.name, (config, rules), (checker, view.sequences), pools))
+}
+
 /// The consumer group of a view.
 pub fn group_of(config: &Config, view: &str) -> String {
     match view {
@@ -120,7 +141,7 @@ pub fn group_of(config: &Config, view: &str) -> String {
 }
 
 fn skip_proven_gaps(desks: &[Desk], views: &[RunningView], stop: &CancellationToken) {
-    for (desk, view) in desks.iter().zip(views) {
+    for (desk, view) in desks.iter().zip(views).filter(|(desk, _)| desk.gap_policy == GapPolicy::Skip) {
         let (desk, status) = (desk.clone(), Arc::clone(&view.status));
         tokio::spawn(repair::policy::skip_proven_gaps(desk, status, stop.clone()));
     }
@@ -168,7 +189,7 @@ async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<i32
 
 /// The registered views with their settings.
 pub fn configured_views(config: &Config) -> Result<Vec<Served>> {
-    crate::views::registry::all()
+    registrations::all()
         .into_iter()
         .map(|view| match config.views.get(view.name) {
             Some(settings) => Ok((view, settings.clone())),

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use error::ConfigError;
 pub use secret::{Secret, SecretUrl};
 
+pub use crate::domain::history::History;
+
 use layers::Layers;
 
 /// Everything that can be set. The meaning of each key is in `config/default.toml`.
@@ -159,19 +161,6 @@ pub enum GapPolicy {
     Skip,
 }
 
-/// What is kept of each consumed event beside its effect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum History {
-    /// A row of the ledger with the event's payload.
-    #[default]
-    Payload,
-    /// A row of the ledger without it.
-    Compact,
-    /// Nothing. An event id that comes again under a later number is then recognised only if it is the key's latest.
-    Off,
-}
-
 /// `[projector]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -240,6 +229,31 @@ pub struct ViewSettings {
     pub topic: String,
     /// Topic for the view's dead letters.
     pub dlq_topic: String,
+    /// What is kept of each event; as in `[projector]` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+    /// What is done about proven gaps; as in `[projector]` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_policy: Option<GapPolicy>,
+    /// Sequence of a key's first event; as in `[projector]` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sequence: Option<i64>,
+    /// Tax where the view's events state none; as in `[tax]` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxSettings>,
+}
+
+/// The settings that say what a view's rows are: its own, or those of the process where it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewRules {
+    /// What is kept of each event.
+    pub history: History,
+    /// What is done about proven gaps.
+    pub gap_policy: GapPolicy,
+    /// Sequence of a key's first event: 0 or 1.
+    pub first_sequence: i64,
+    /// Tax rate of items that carry none, a plain decimal.
+    pub default_tax_rate: String,
 }
 
 impl Config {
@@ -260,6 +274,16 @@ impl Config {
         layers.add_overrides(overrides)?;
         layers.check_pairs()?;
         Ok(layers.into_config())
+    }
+
+    /// The rules of a view: what its settings say, else what holds for the process.
+    pub fn rules_of(&self, view: &ViewSettings) -> ViewRules {
+        ViewRules {
+            history: view.history.unwrap_or(self.projector.history),
+            gap_policy: view.gap_policy.unwrap_or(self.projector.gap_policy),
+            first_sequence: view.first_sequence.unwrap_or(self.projector.first_sequence),
+            default_tax_rate: view.tax.as_ref().unwrap_or(&self.tax).default_rate.clone(),
+        }
     }
 
     /// The settings of `config/default.toml` alone.

@@ -3,6 +3,7 @@
 //! `STREAMVIEW_CRASH_AT=commit.sent:3` sends SIGKILL to ourselves the third time `commit.sent` is reached: a real
 //! crash, without unwinding, flushing or destructors. `STREAMVIEW_STOP_AT` sends SIGSTOP instead: a process that
 //! sleeps until somebody sends SIGCONT, as one does on a frozen machine.
+#![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way.
 pub const POINTS: [&str; 21] = [
@@ -39,10 +40,10 @@ pub fn point(name: &str) {
 
     debug_assert!(POINTS.contains(&name), "crash point {name} is not listed");
     if CRASH.as_ref().is_some_and(|crash| crash.fires(name)) {
-        crate::servers::process::kill_self();
+        kill_self();
     }
     if STOP.as_ref().is_some_and(|stop| stop.fires(name)) {
-        crate::servers::process::stop_self();
+        stop_self();
     }
 }
 
@@ -71,3 +72,25 @@ impl Trigger {
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_: &str) {}
+
+/// Dies at once by SIGKILL: no unwinding, no flushing, no destructors.
+#[cfg(debug_assertions)]
+fn kill_self() -> ! {
+    // SAFETY: kill and getpid have no preconditions; SIGKILL does not return to us.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGKILL);
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Sleeps by SIGSTOP, all threads at once, until somebody sends SIGCONT.
+#[cfg(debug_assertions)]
+fn stop_self() {
+    // SAFETY: raise has no preconditions. It addresses this thread, which therefore goes no further; a signal to the
+    // process would let it run on until another thread has taken it.
+    unsafe {
+        libc::raise(libc::SIGSTOP);
+    }
+}

@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
-use crate::projector::state::Halt;
+/// Why a view stopped itself rather than be wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// Stable name: `log_identity_changed`, `log_truncated`, `permission_denied`, `schema_mismatch`, ...
+    pub code: &'static str,
+    /// One sentence with partition and offsets.
+    pub detail: String,
+    /// What the operator does next.
+    pub next_step: &'static str,
+}
 
 /// What went wrong with a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,22 @@
 //! StreamView: turns a Kafka log into Postgres views you can trust and serves them over REST.
 
+pub use streamview_core::{codec, domain, engine};
+
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod builds;
 pub mod cli;
-pub mod codec;
 pub mod config;
 pub mod crash;
-pub mod domain;
 pub mod failure;
+pub mod feed;
 pub mod memory;
 pub mod platforms;
 pub mod projector;
-pub mod registry;
+pub mod registrations;
 pub mod repair;
-pub mod seed;
-pub mod servers;
+pub mod schemas;
 pub mod store;
 pub mod telemetry;
 pub mod views;

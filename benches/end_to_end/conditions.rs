@@ -15,7 +15,7 @@ pub fn of(fleet: &Fleet, arguments: &Arguments) -> Result<BTreeMap<String, Strin
         ("CPU".to_owned(), cpu_model()?),
         ("cores".to_owned(), cores.to_string()),
         ("Postgres".to_owned(), fleet.postgres.version().to_owned()),
-        ("Kafka".to_owned(), streamview::servers::kafka::KAFKA_VERSION.to_owned()),
+        ("Kafka".to_owned(), streamview_lab::servers::kafka::KAFKA_VERSION.to_owned()),
         ("events".to_owned(), arguments.events.to_string()),
         ("partitions".to_owned(), PARTITIONS.to_string()),
         ("linger of the live producer, ms".to_owned(), arguments.linger_ms.to_string()),

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use streamview::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
+use streamview_lab::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
 use tokio_postgres::{Client, NoTls};
 
 use crate::http::Connection;

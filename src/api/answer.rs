@@ -189,6 +189,7 @@ mod tests {
     use actix_web::{App, test as server};
 
     use super::*;
+    use crate::auth::policy::Exposure;
 
     #[test]
     fn only_a_valid_traceparent_gives_the_trace_id() {
@@ -211,7 +212,7 @@ mod tests {
         let table = crate::api::routes::table(&[]);
         let app = App::new()
             .wrap(from_fn(finish))
-            .configure(|config| crate::api::routes::register(config, &table))
+            .configure(|config| crate::api::routes::register(config, &table, Exposure::Trusted))
             .route("/panics", web::get().to(|| async { panic!("on purpose") as HttpResponse }))
             .route("/teapot", web::get().to(|| async { HttpResponse::ImATeapot().body("plain text") }));
         let app = server::init_service(app).await;

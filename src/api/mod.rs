@@ -1,5 +1,5 @@
-//! The HTTP side: route table, error format, waiting, health, operations, documentation. Knows no view by its content;
-//! each view brings its own routes (`views/*/api.rs`).
+//! The HTTP side: route table, error format, health, operations, documentation. Knows no view; each brings its own routes
+//! (`views/*/api.rs`), and whoever starts the server says which.
 
 pub mod answer;
 pub mod body;
@@ -8,10 +8,10 @@ pub mod openapi;
 pub mod ops;
 pub mod pages;
 pub mod parameters;
+pub mod paths;
 pub mod problem;
 pub mod routes;
 pub mod skip_to;
-pub mod wait;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,8 +28,10 @@ use tokio::sync::Semaphore;
 use self::health::Check;
 pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
-use self::wait::{WaitResources, Waiters};
-use crate::config::{DatabaseSettings, History, HttpSettings};
+use self::routes::ViewApi;
+use crate::auth::policy::Exposure;
+use crate::config::{DatabaseSettings, HttpSettings};
+use crate::feed::waiters::{WaitResources, Waiters};
 use crate::projector::state::ViewStatus;
 use crate::repair::Desk;
 use crate::store::read::ReadPool;
@@ -52,8 +54,6 @@ pub struct ApiState {
     pub database: DatabaseSettings,
     /// Address and limits.
     pub settings: HttpSettings,
-    /// What is kept of each event.
-    pub history: History,
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.
@@ -96,17 +96,19 @@ fn views_of(state: &ApiState) -> &[Arc<ViewStatus>] {
 /// Binds `http.bind` and makes the server, which serves while it is polled. Returns the bound addresses too, so that
 /// port 0 can be used. Must be called within a Tokio runtime that outlives the server.
 ///
-/// Signals are the caller's: stop it with [`actix_web::dev::ServerHandle::stop`]. Routes of a view exist only where the
-/// view is in `state.views` and reads are served.
-pub fn serve(state: ApiState) -> std::io::Result<(Server, Vec<SocketAddr>)> {
+/// Signals are the caller's: stop it with [`actix_web::dev::ServerHandle::stop`]. `views` are the APIs of the views; each is
+/// in the documentation, but its routes exist only where the view is in `state.views` and reads are served.
+pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     let settings = state.settings.clone();
-    let views: Vec<_> = routes::view_apis()
+    let exposure = if settings.allows_operations() { Exposure::Trusted } else { Exposure::Strangers };
+    let document = openapi::with_limits(&openapi(&views), &settings);
+    let views: Vec<_> = views
         .into_iter()
         .filter(|api| state.serve_reads && state.views.iter().any(|status| status.view == api.view))
         .collect();
     let table = routes::table(&views);
     let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
-    let api = web::Data::new(shared(state, &views));
+    let api = web::Data::new(shared(state, &views, document));
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
@@ -116,7 +118,7 @@ pub fn serve(state: ApiState) -> std::io::Result<(Server, Vec<SocketAddr>)> {
             .app_data(api.clone())
             .wrap(from_fn(answer::finish))
             .configure(|config| of_worker.iter().for_each(|give| give(&api.state, config)))
-            .configure(|config| routes::register(config, &table))
+            .configure(|config| routes::register(config, &table, exposure))
     })
     .workers(workers)
     .keep_alive(KEEP_ALIVE)
@@ -130,7 +132,7 @@ pub fn serve(state: ApiState) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     Ok((server.run(), addresses))
 }
 
-fn shared(state: ApiState, views: &[routes::ViewApi]) -> Api {
+fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     let resources = WaitResources {
         pool: state.pool.clone(),
         metrics: Arc::clone(&state.metrics),
@@ -146,7 +148,7 @@ fn shared(state: ApiState, views: &[routes::ViewApi]) -> Api {
     }
     let of_views = views.iter().flat_map(|view| view.problems.iter().copied());
     Api {
-        openapi: openapi::with_limits(&openapi(), &state.settings).into(),
+        openapi: document.into(),
         problems: CODES.iter().copied().chain(of_views).collect(),
         state,
         waiters,

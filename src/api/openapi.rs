@@ -7,7 +7,7 @@ use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type};
 
 use super::problem::ProblemBody;
-use super::routes::view_apis;
+use super::routes::ViewApi;
 use super::{health, ops, pages, skip_to};
 use crate::config::HttpSettings;
 
@@ -57,10 +57,10 @@ struct EngineDocument;
 /// Paths that are the same as another.
 const ALIASES: [(&str, &str); 2] = [("/lags", "/ops/lags"), ("/healthz", "/readyz")];
 
-/// The document, with the default limits.
-pub fn openapi() -> OpenApi {
+/// The document of the engine and these views, with the default limits.
+pub fn openapi(views: &[ViewApi]) -> OpenApi {
     let mut document = EngineDocument::openapi();
-    for view in view_apis() {
+    for view in views {
         document.merge((view.openapi)());
     }
     for (alias, original) in ALIASES {
@@ -176,6 +176,23 @@ fn header(description: &str, of_type: Type) -> Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::action::Action;
+    use crate::domain::held::HeldReason;
+    use crate::domain::letter::LetterStatus;
+
+    /// The document's words carry a sentence each, so they stand in types of their own.
+    #[test]
+    fn the_words_of_the_document_are_those_of_the_domain() {
+        let document = serde_json::to_value(openapi(&[])).unwrap();
+        let letters = LetterStatus::ALL.map(LetterStatus::as_str).into_iter().chain(["all"]);
+        for (schema, words) in [
+            ("Action", Action::ALL.map(Action::as_str).to_vec()),
+            ("HeldReason", HeldReason::WORDS.to_vec()),
+            ("LetterStatus", letters.collect::<Vec<_>>()),
+        ] {
+            assert_eq!(document["components"]["schemas"][schema]["enum"], json!(words), "{schema}");
+        }
+    }
 
     #[test]
     fn limits_in_force_are_in_the_document() {
@@ -185,7 +202,7 @@ mod tests {
             max_wait_ms: 13,
             ..crate::config::Config::defaults().http
         };
-        let text = String::from_utf8(with_limits(&openapi(), &settings)).unwrap();
+        let text = String::from_utf8(with_limits(&openapi(&crate::app::view_apis()), &settings)).unwrap();
         assert!(
             text.contains(r#""maximum":11"#) && text.contains(r#""default":7"#) && text.contains(r#""maximum":13"#)
         );

@@ -5,9 +5,9 @@ mod calls;
 pub mod decisions;
 pub mod held;
 pub mod letters;
+pub mod model;
 mod paging;
-
-pub use self::calls::check_operations_allowed;
+pub mod render;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::parameters::Parameters;
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, views_of};
-use crate::projector::plan::Counters;
+use crate::domain::counters::Counters;
 use crate::projector::state::{Halt, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::read::{self, PartitionProgress, ReadError};
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::repair::{DeskError, Obstacle};
+use crate::feed::waiters::TooManyWaiters;
+use crate::repair::{DeskError, Obstacle, Seen};
 use crate::store::read::ReadError;
 
 /// One kind of error: a contract with clients, explained at `/problems/<name>`.
@@ -327,7 +328,26 @@ impl From<DeskError> for Problem {
             Obstacle::Unfit => &INVALID_BODY,
         };
         let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
-        Problem { more: refusal.more, retry_after, ..Problem::new(code, refusal.detail) }
+        let problem = Problem { retry_after, ..Problem::new(code, refusal.detail) };
+        match refusal.seen {
+            Seen::Nothing => problem,
+            Seen::Decision(id) => problem.with("decisionId", id),
+            Seen::LastSequence(last) => problem.with("lastSequence", last),
+            Seen::ParkedSequence(parked) => problem.with("parkedSequence", parked),
+            Seen::Reach { waits_for, reach } => problem.with("waitsFor", waits_for).with("reach", reach),
+            Seen::Matched(matched) => problem.with("matched", matched),
+            Seen::Unreadable { reason, violation: None } => problem.with("reason", reason),
+            Seen::Unreadable { reason, violation: Some(violation) } => {
+                problem.with("reason", reason).with("violation", violation)
+            }
+        }
+    }
+}
+
+impl From<TooManyWaiters> for Problem {
+    fn from(_: TooManyWaiters) -> Self {
+        let detail = "As many requests as allowed already wait for their `minSequence`";
+        Problem::new(&TOO_MANY_WAITERS, detail).retry_after(1)
     }
 }
 

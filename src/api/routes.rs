@@ -1,4 +1,4 @@
-//! The route table: every path, its method and who may use it.
+//! The route table: every path, its method and who may use it, which is enforced here, before any handler.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -9,19 +9,9 @@ use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use utoipa::openapi::OpenApi;
 
 use super::problem::{self, Code, Problem};
-use super::wait::Lookup;
 use super::{ApiState, health, ops, pages, skip_to};
-
-/// Who may use a route, once there is access control. Recorded now, so that no route can be forgotten then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Anybody who can reach the port: probes, metrics, documentation.
-    Public,
-    /// Whoever may read views.
-    Reader,
-    /// Whoever runs the service.
-    Operator,
-}
+use crate::auth::policy::{Denied, Exposure, Policy, allows};
+use crate::store::read::SequencesOf;
 
 /// One line of the table. A GET route answers HEAD too.
 #[derive(Debug, Clone)]
@@ -53,21 +43,16 @@ pub struct ViewApi {
     /// Its part of the OpenAPI document.
     pub openapi: fn() -> OpenApi,
     /// How to see how far keys are, for requests that wait.
-    pub sequences: Lookup,
+    pub sequences: SequencesOf,
     /// Gives an HTTP worker what it keeps for itself.
     pub of_worker: fn(&ApiState, &mut web::ServiceConfig),
 }
 
-/// The APIs of all registered views.
-pub fn view_apis() -> Vec<ViewApi> {
-    crate::views::registry::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
-}
-
 /// The engine's own routes.
 fn engine_routes() -> Vec<RouteSpec> {
-    use Policy::{Operator, Public};
+    use Policy::{OperatorDecides, OperatorLooks, Public};
     let get = |path, policy, handler| RouteSpec::new(Method::GET, path, policy, handler);
-    let post = |path, handler| RouteSpec::new(Method::POST, path, Operator, handler);
+    let post = |path, handler| RouteSpec::new(Method::POST, path, OperatorDecides, handler);
     vec![
         get("/", Public, || web::route().to(pages::index)),
         get("/livez", Public, || web::route().to(health::livez)),
@@ -79,21 +64,21 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/docs/{file:.*}", Public, || web::route().to(pages::docs)),
         get("/problems", Public, || web::route().to(pages::problems)),
         get("/problems/{code}", Public, || web::route().to(pages::problem)),
-        get("/ops/lags", Operator, || web::route().to(ops::lags)),
-        get("/lags", Operator, || web::route().to(ops::lags)),
-        get("/ops/consumer", Operator, || web::route().to(ops::consumer)),
-        get("/ops/held", Operator, || web::route().to(ops::held::list)),
+        get("/ops/lags", OperatorLooks, || web::route().to(ops::lags)),
+        get("/lags", OperatorLooks, || web::route().to(ops::lags)),
+        get("/ops/consumer", OperatorLooks, || web::route().to(ops::consumer)),
+        get("/ops/held", OperatorLooks, || web::route().to(ops::held::list)),
         post("/ops/held/skip", || web::route().to(ops::held::skip_by_filter)),
-        get("/ops/held/{key}", Operator, || web::route().to(ops::held::show)),
+        get("/ops/held/{key}", OperatorLooks, || web::route().to(ops::held::show)),
         post("/ops/held/{key}/skip", || web::route().to(ops::held::skip)),
-        get("/ops/dead-letters", Operator, || web::route().to(ops::letters::list)),
+        get("/ops/dead-letters", OperatorLooks, || web::route().to(ops::letters::list)),
         post("/ops/dead-letters/skip", || web::route().to(ops::letters::skip_by_filter)),
         post("/ops/dead-letters/redrive", || web::route().to(ops::letters::redrive_by_filter)),
-        get("/ops/dead-letters/{id}", Operator, || web::route().to(ops::letters::show)),
+        get("/ops/dead-letters/{id}", OperatorLooks, || web::route().to(ops::letters::show)),
         post("/ops/dead-letters/{id}/skip", || web::route().to(ops::letters::skip)),
         post("/ops/dead-letters/{id}/replace", || web::route().to(ops::letters::replace)),
         post("/ops/dead-letters/{id}/redrive", || web::route().to(ops::letters::redrive)),
-        get("/ops/decisions", Operator, || web::route().to(ops::decisions::list)),
+        get("/ops/decisions", OperatorLooks, || web::route().to(ops::decisions::list)),
         post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]
 }
@@ -114,8 +99,10 @@ impl Routed {
     }
 }
 
-/// Registers `table` with one worker. Any other method of a known path is a 405 that lists the known ones.
-pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec]) {
+/// Registers `table` with one worker. A route that its policy does not serve at this exposure is refused whatever its
+/// handler does, before anything of the request is read. Any other method of a known path is a 405 that lists the known
+/// ones.
+pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], exposure: Exposure) {
     let mut known = HashSet::new();
     for path in table.iter().map(|route| route.path).filter(|path| known.insert(*path)) {
         // Asked only of requests whose path matches; matching it again for the metric would cost as much as routing.
@@ -127,10 +114,10 @@ pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec]) {
         }));
         let mut allowed = Vec::new();
         for route in table.iter().filter(|route| route.path == path) {
-            resource = resource.route((route.handler)().method(route.method.clone()));
+            resource = resource.route(guarded(route, exposure).method(route.method.clone()));
             allowed.push(route.method.to_string());
             if route.method == Method::GET {
-                resource = resource.route((route.handler)().method(Method::HEAD));
+                resource = resource.route(guarded(route, exposure).method(Method::HEAD));
                 allowed.push(Method::HEAD.to_string());
             }
         }
@@ -138,6 +125,25 @@ pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec]) {
         config.service(resource.default_service(web::to(move |request| method_not_allowed(request, allow.clone()))));
     }
     config.default_service(web::to(not_found));
+}
+
+/// The route's handler, or the refusal in its place.
+fn guarded(route: &RouteSpec, exposure: Exposure) -> Route {
+    match allows(route.policy, exposure) {
+        Ok(()) => (route.handler)(),
+        Err(denied) => web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) }),
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::OperationsNotAllowed => {
+                let detail = "http.bind is not a loopback address, and http.allow_anonymous_operations is false";
+                Problem::new(&problem::OPERATIONS_NOT_ALLOWED, detail)
+            }
+        }
+    }
 }
 
 async fn method_not_allowed(request: HttpRequest, allow: String) -> HttpResponse {
@@ -156,13 +162,17 @@ async fn not_found() -> Result<HttpResponse, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, test as server};
+
     use super::*;
+    use crate::app::view_apis;
 
     #[test]
     fn every_route_is_listed_once_and_described_in_the_openapi_document() {
         let table = table(&view_apis());
         let mut seen = HashSet::new();
-        let document = crate::api::openapi();
+        let document = crate::api::openapi(&view_apis());
         // Pages for people and the document itself.
         let undescribed = ["/", "/docs", "/docs/{file:.*}", "/openapi.json", "/problems", "/problems/{code}"];
         for route in &table {
@@ -179,6 +189,44 @@ mod tests {
         let mut seen = HashSet::new();
         for code in codes {
             assert!(seen.insert(code.name), "{} twice", code.name);
+        }
+    }
+
+    #[test]
+    fn whatever_changes_something_is_an_operators_decision() {
+        for route in table(&view_apis()) {
+            let changes = route.method != Method::GET;
+            assert_eq!(changes, route.policy == Policy::OperatorDecides, "{} {}", route.method, route.path);
+        }
+    }
+
+    /// A handler that checks nothing, and reads the whole body before it answers.
+    fn careless() -> Route {
+        web::route().to(|body: web::Bytes| async move { HttpResponse::Ok().body(body) })
+    }
+
+    #[actix_web::test]
+    async fn a_policy_is_enforced_for_a_handler_that_checks_nothing() {
+        let table = [
+            RouteSpec::new(Method::POST, "/decide", Policy::OperatorDecides, careless),
+            RouteSpec::new(Method::GET, "/look", Policy::OperatorLooks, careless),
+        ];
+        for (exposure, decide) in [(Exposure::Strangers, 403), (Exposure::Trusted, 200)] {
+            let app = App::new()
+                .wrap(from_fn(crate::api::answer::finish))
+                .configure(|config| register(config, &table, exposure));
+            let app = server::init_service(app).await;
+            for (method, path, status) in
+                [(Method::POST, "/decide", decide), (Method::GET, "/look", 200), (Method::HEAD, "/look", 200)]
+            {
+                let request = server::TestRequest::with_uri(path).method(method).set_payload("a body").to_request();
+                let response = server::call_service(&app, request).await;
+                assert_eq!(response.status().as_u16(), status, "{path}, {exposure:?}");
+                if status == 403 {
+                    let problem: serde_json::Value = server::read_body_json(response).await;
+                    assert_eq!(problem["code"], "operations_not_allowed");
+                }
+            }
         }
     }
 }

@@ -104,7 +104,6 @@ pub async fn post(
             "is not a partition number",
         )
     })?;
-    super::ops::check_operations_allowed(&api)?;
     let asked = read_body(&request, body).await?;
     let status = view_of(&api, asked.view.as_deref())?;
     check(&asked, status, partition)?;

@@ -2,7 +2,7 @@
 
 use super::{BuildError, end, lock};
 use crate::domain::build::BuildId;
-use crate::store::Connection;
+use crate::store::{Connection, names};
 
 /// Everything that names a build, what refers to something else first.
 const ROWS: [&str; 7] = [
@@ -17,26 +17,26 @@ const ROWS: [&str; 7] = [
 
 /// Drops a build, in one transaction; not the active one. Whoever still projects into it is fenced by that, since its
 /// progress is gone.
-pub async fn drop(client: &Connection, build: &BuildId) -> Result<(), BuildError> {
+pub async fn drop(client: &Connection, build: BuildId) -> Result<(), BuildError> {
     if !build.is_well_named() {
-        return Err(BuildError::BadName(build.clone()));
+        return Err(BuildError::BadName(build));
     }
     client.batch_execute("begin").await?;
     let gone = remove(client, build).await;
     end(client, gone).await
 }
 
-async fn remove(client: &Connection, build: &BuildId) -> Result<(), BuildError> {
+async fn remove(client: &Connection, build: BuildId) -> Result<(), BuildError> {
     match lock(client, build).await? {
-        None => return Err(BuildError::Unknown(build.clone())),
-        Some(standing) if standing.active => return Err(BuildError::Active(build.clone())),
+        None => return Err(BuildError::Unknown(build)),
+        Some(standing) if standing.active => return Err(BuildError::Active(build)),
         Some(_) => {}
     }
     // The progress rows first: a batch that holds them ends before its tables go.
     for statement in ROWS {
         client.execute(statement, &[&build.view, &build.build]).await?;
     }
-    let schema = build.schema();
+    let schema = names::schema(build);
     // By name and without `cascade`: what somebody else has put there, or built upon it, stops us.
     let tables = client.query(include_str!("sql/tables_of_schema.sql"), &[&schema]).await?;
     let names: Vec<String> = tables.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;

@@ -1,10 +1,11 @@
-//! Builds as things that are made and dropped, by whoever owns the schema. What a build holds is written by its projector;
-//! what its tables are, each view says ([`crate::views::BuildScripts`]), and the engine for the ledger.
+//! Builds as things that are made, filled, published and dropped, by whoever owns the schema. What a build holds is written by its projector;
+//! what its tables are, each view says ([`crate::engine::view::BuildScripts`]), and the engine for the ledger.
 //!
 //! One lock puts all of this in a row with operators' decisions: that of the view's rows in `view_builds`.
 
 mod create;
 mod drop;
+pub mod load;
 mod publish;
 
 pub use create::create;
@@ -45,7 +46,7 @@ struct Standing {
 }
 
 /// Locks the view's builds until the end of the transaction: nobody decides, makes or drops anything meanwhile.
-async fn lock(client: &Connection, build: &BuildId) -> Result<Option<Standing>, BuildError> {
+async fn lock(client: &Connection, build: BuildId) -> Result<Option<Standing>, BuildError> {
     let rows = client.query(include_str!("sql/lock_builds.sql"), &[&build.view]).await?;
     for row in rows {
         if row.try_get::<_, i32>(0)? == build.build {

@@ -2,21 +2,21 @@
 
 use super::{BuildError, end, lock};
 use crate::domain::build::BuildId;
-use crate::store::Connection;
-use crate::views::BuildScripts;
+use crate::engine::view::BuildScripts;
+use crate::store::{Connection, names};
 
 /// Has the stable names show `build`, and makes it the active one. Decisions that it has refused count as never made from
 /// now on; letters that the last active build has published are not published again. `client` owns the public views.
-pub async fn publish(client: &Connection, build: &BuildId, scripts: &BuildScripts) -> Result<(), BuildError> {
+pub async fn publish(client: &Connection, build: BuildId, scripts: &BuildScripts) -> Result<(), BuildError> {
     client.batch_execute("begin").await?;
     let shown = show(client, build, scripts).await;
     end(client, shown).await
 }
 
-async fn show(client: &Connection, build: &BuildId, scripts: &BuildScripts) -> Result<(), BuildError> {
+async fn show(client: &Connection, build: BuildId, scripts: &BuildScripts) -> Result<(), BuildError> {
     match lock(client, build).await? {
-        None => return Err(BuildError::Unknown(build.clone())),
-        Some(standing) if standing.loading => return Err(BuildError::Loading(build.clone())),
+        None => return Err(BuildError::Unknown(build)),
+        Some(standing) if standing.loading => return Err(BuildError::Loading(build)),
         Some(_) => {}
     }
     // No batch of any build is under way from here on: what each makes of a decision depends on which build is active.
@@ -29,7 +29,7 @@ async fn show(client: &Connection, build: &BuildId, scripts: &BuildScripts) -> R
     ] {
         client.execute(statement, &[&build.view, &build.build]).await?;
     }
-    client.batch_execute(&format!("set local search_path = {}", build.search_path())).await?;
+    client.batch_execute(&format!("set local search_path = {}", names::search_path(build))).await?;
     client.batch_execute(scripts.publish).await?;
     Ok(())
 }

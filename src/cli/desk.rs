@@ -7,13 +7,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use crate::api::ops::model::{DecidedBody, DecidedInBulkBody, DecisionBody, NextStepBody};
+use crate::api::ops::render::spell;
+use crate::app;
 use crate::config::Config;
-use crate::repair::model::{Decided, DecidedInBulk, Decision, NextStep};
-use crate::repair::request::{AGE_FORM, Bulk, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age};
+use crate::registrations;
+use crate::repair::decide::{Called, Once};
+use crate::repair::request::{AGE_FORM, BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age};
 use crate::repair::{Desk, DeskError};
 use crate::store::{migrate, pool};
 use crate::telemetry::metrics::Metrics;
-use crate::views::registry;
 
 /// Which view, and how to print.
 #[derive(Args, Clone, Debug)]
@@ -59,9 +62,9 @@ pub struct BulkArgs {
 
 impl BulkArgs {
     /// As the desk takes it.
-    pub fn bulk(&self) -> Result<Bulk> {
+    pub fn bulk(&self) -> Result<BulkBounds> {
         ensure!(self.dry_run || self.expect.is_some(), "--all needs --dry-run first, then --expect with what it told");
-        Ok(Bulk { dry_run: self.dry_run, limit: self.limit, expect: self.expect })
+        Ok(BulkBounds { dry_run: self.dry_run, limit: self.limit, expect: self.expect })
     }
 }
 
@@ -72,7 +75,7 @@ pub fn parse_age(text: &str) -> Result<i64, String> {
 
 /// The desk of a view, once the database is there and of our version.
 pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
-    let views = registry::all();
+    let views = registrations::all();
     let view = match &common.view {
         None => views.first(),
         Some(name) => views.iter().find(|view| view.name == name),
@@ -82,7 +85,10 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
     let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
     migrate::check(&client).await?;
     let reads = pool::read_pool(&config.database).context("database.url is not usable")?;
-    Desk::new(view, config, &Arc::new(Metrics::new()), (reads, pool::WriterPool::new(&config.database)))
+    let settings = config.views.get(view.name).with_context(|| format!("views.{} is not configured", view.name))?;
+    let rules = config.rules_of(settings);
+    let pools = (reads, pool::WriterPool::new(&config.database));
+    app::desk(view, (config, &rules), &Arc::new(Metrics::new()), pools)
 }
 
 /// Asks for a decision and prints what came of it.
@@ -95,13 +101,17 @@ pub async fn decide(desk: &Desk, request: &Request, why: &WhyArgs, json: bool) -
     let visible = |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     ensure!(key.is_none_or(visible), "--idempotency-key must have 1 to 255 visible ASCII characters");
     let why = Why { reason: why.reason.clone(), actor: why.actor.clone() };
-    let answer = desk.call(request, &why, key).await.map_err(explain)?;
+    let once = key.map(|key| Once { key, spell });
+    let answer = match desk.call(request, &why, once).await.map_err(explain)? {
+        Called::Now(outcome) => spell(&outcome),
+        Called::Before(answer) => answer,
+    };
     if json {
         return print_json(&answer.body);
     }
-    let text = match serde_json::from_value::<DecidedInBulk>(answer.body.clone()) {
+    let text = match serde_json::from_value::<DecidedInBulkBody>(answer.body.clone()) {
         Ok(bulk) => bulk_text(&bulk),
-        Err(_) => decided_text(&serde_json::from_value::<Decided>(answer.body)?),
+        Err(_) => decided_text(&serde_json::from_value::<DecidedBody>(answer.body)?),
     };
     print!("{text}");
     Ok(())
@@ -115,12 +125,12 @@ pub fn explain(error: DeskError) -> anyhow::Error {
     }
 }
 
-fn decided_text(decided: &Decided) -> String {
+fn decided_text(decided: &DecidedBody) -> String {
     let ids: Vec<String> = decided.decisions.iter().map(|decision| decision.id.to_string()).collect();
     format!("decision {}: {}\n", ids.join(", "), decided.detail)
 }
 
-fn bulk_text(bulk: &DecidedInBulk) -> String {
+fn bulk_text(bulk: &DecidedInBulkBody) -> String {
     let mut text = String::new();
     let sample: Vec<String> = bulk.sample.iter().map(|name| name.to_string().replace('"', "")).collect();
     let more = if bulk.more { " (more match than --limit allows; call again afterwards)" } else { "" };
@@ -172,18 +182,18 @@ pub fn or_dash(value: Option<impl ToString>) -> String {
 }
 
 /// What can be done next.
-pub fn steps(next: &[NextStep]) -> String {
+pub fn steps(next: &[NextStepBody]) -> String {
     next.iter().map(|step| format!("  {:8} {}\n", step.action, step.effect)).collect()
 }
 
 /// Decisions as a table.
-pub fn decisions(decisions: &[Decision]) -> String {
+pub fn decisions(decisions: &[DecisionBody]) -> String {
     let rows: Vec<Vec<String>> = decisions
         .iter()
         .map(|decision| {
             vec![
                 decision.id.to_string(),
-                decision.action.as_str().to_owned(),
+                decision.action.clone(),
                 or_dash(decision.sequence),
                 or_dash(decision.sequence_to),
                 decision.status.clone(),

@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::desk::{self, BulkArgs, Common, WhyArgs, or_dash, parse_age, table};
+use crate::api::ops::model::{ImportedBody, LetterBody, LetterDetailBody, LetterPageBody};
 use crate::config::Config;
 use crate::platforms::kafka::bounded::read_topic;
 use crate::repair::Desk;
-use crate::repair::model::{Letter, LetterDetail, LetterPage};
 use crate::repair::request::{
-    Bulk, LetterFilter, MAX_BULK, Replacement, Request, known_reasons, known_statuses, statuses,
+    BulkBounds, LetterFilter, MAX_BULK, Replacement, Request, known_reasons, known_statuses, statuses,
 };
 
 /// Look at dead letters, and skip, replace or redrive them
@@ -164,6 +164,7 @@ pub async fn run(arguments: DlqArgs, config: &Config) -> Result<()> {
         }
         DlqAction::Show { id, common } => {
             let letter = desk::open(config, &common).await?.show_letter(id).await.map_err(desk::explain)?;
+            let letter = LetterDetailBody::from(letter);
             if common.json {
                 return desk::print_json(&letter);
             }
@@ -183,7 +184,7 @@ async fn answer(
     arguments: AnswerArgs,
     config: &Config,
     one: fn(i64) -> Request,
-    many: fn(LetterFilter, Bulk) -> Request,
+    many: fn(LetterFilter, BulkBounds) -> Request,
 ) -> Result<()> {
     let AnswerArgs { id, filter, bulk, why, common } = arguments;
     let is_filtered = filter != FilterArgs::default();
@@ -215,11 +216,12 @@ async fn replace(arguments: ReplaceArgs, config: &Config) -> Result<()> {
 }
 
 async fn list(desk: &Desk, filter: &LetterFilter, limit: u32, json: bool) -> Result<()> {
-    let mut items = desk.list_letters(filter, None, limit).await?;
+    let found = desk.list_letters(filter, None, limit).await?;
+    let mut items: Vec<LetterBody> = found.into_iter().map(Into::into).collect();
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     if json {
-        return desk::print_json(&LetterPage { items, page_size: limit });
+        return desk::print_json(&LetterPageBody { items, page_size: limit });
     }
     print!("{}", table(&COLUMNS, &items.iter().map(row).collect::<Vec<_>>()));
     if more {
@@ -232,10 +234,10 @@ async fn list(desk: &Desk, filter: &LetterFilter, limit: u32, json: bool) -> Res
 pub(super) const COLUMNS: [&str; 7] = ["ID", "STATUS", "KEY", "NUMBER", "REFUSED", "REASON", "ERROR"];
 
 /// A letter in a table.
-pub(super) fn row(letter: &Letter) -> Vec<String> {
+pub(super) fn row(letter: &LetterBody) -> Vec<String> {
     vec![
         letter.id.to_string(),
-        letter.status.clone(),
+        letter.status.to_owned(),
         or_dash(letter.key.as_deref()),
         or_dash(letter.sequence),
         letter.created_at.to_string(),
@@ -244,7 +246,7 @@ pub(super) fn row(letter: &Letter) -> Vec<String> {
     ]
 }
 
-fn shown(detail: &LetterDetail) -> String {
+fn shown(detail: &LetterDetailBody) -> String {
     let letter = &detail.letter;
     let mut text = format!("dead letter {}, {}\n", letter.id, letter.status);
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:9} {value}\n"));
@@ -296,7 +298,7 @@ async fn import(arguments: ImportArgs, config: &Config) -> Result<()> {
     let imported = desk.import(letters).await.map_err(desk::explain)?;
     reading.await?.with_context(|| format!("cannot read {topic} to its end; what was read is imported"))?;
     if common.json {
-        desk::print_json(&imported)?;
+        desk::print_json(&ImportedBody::from(&imported))?;
     } else {
         println!("{} read, {} imported, {} known already", imported.read, imported.imported, imported.known);
     }
@@ -304,7 +306,7 @@ async fn import(arguments: ImportArgs, config: &Config) -> Result<()> {
         let why = WhyArgs { reason, actor: why.actor, idempotency_key: None };
         for ids in imported.ids.chunks(MAX_BULK as usize) {
             let filter = LetterFilter { ids: Some(ids.to_vec()), ..LetterFilter::default() };
-            let bulk = Bulk { dry_run: false, limit: MAX_BULK, expect: Some(ids.len()) };
+            let bulk = BulkBounds { dry_run: false, limit: MAX_BULK, expect: Some(ids.len()) };
             desk::decide(&desk, &Request::RedriveByFilter(filter, bulk), &why, common.json).await?;
         }
     }

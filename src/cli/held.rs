@@ -5,9 +5,10 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::desk::{self, BulkArgs, Common, WhyArgs, or_dash, parse_age, table};
+use crate::api::ops::model::{HeldDetailBody, HeldKeyBody, HeldPageBody};
 use crate::config::Config;
+use crate::domain::held::HeldReason;
 use crate::repair::Desk;
-use crate::repair::model::{HELD_REASONS, HeldDetail, HeldKey, HeldPage};
 use crate::repair::request::{HeldFilter, Request, SkipHeld};
 
 /// Look at held orders, and skip what they wait for
@@ -65,7 +66,7 @@ enum HeldAction {
 #[derive(Args, Clone, Debug)]
 struct FilterArgs {
     /// Only keys held for this reason; may be repeated
-    #[arg(long, value_name = "REASON", value_parser = HELD_REASONS)]
+    #[arg(long, value_name = "REASON", value_parser = HeldReason::WORDS)]
     with_reason: Vec<String>,
     /// Only this key
     #[arg(long = "key", value_name = "KEY")]
@@ -104,7 +105,7 @@ pub async fn run(arguments: HeldArgs, config: &Config) -> Result<()> {
         }
         HeldAction::Show { key, common } => {
             let desk = desk::open(config, &common).await?;
-            let held = desk.show_held(&key).await.map_err(desk::explain)?;
+            let held = HeldDetailBody::from(desk.show_held(&key).await.map_err(desk::explain)?);
             if common.json {
                 return desk::print_json(&held);
             }
@@ -123,11 +124,12 @@ pub async fn run(arguments: HeldArgs, config: &Config) -> Result<()> {
 }
 
 async fn list(desk: &Desk, filter: &HeldFilter, limit: u32, json: bool) -> Result<()> {
-    let mut items = desk.list_held(filter, None, limit).await?;
+    let found = desk.list_held(filter, None, limit).await?;
+    let mut items: Vec<HeldKeyBody> = found.into_iter().map(Into::into).collect();
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     if json {
-        return desk::print_json(&HeldPage { items, page_size: limit });
+        return desk::print_json(&HeldPageBody { items, page_size: limit });
     }
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
     print!("{}", table(&["KEY", "REASON", "WAITS FOR", "PARKED", "BYTES", "SINCE", "DECIDED", "PROVEN"], &rows));
@@ -137,17 +139,17 @@ async fn list(desk: &Desk, filter: &HeldFilter, limit: u32, json: bool) -> Resul
     Ok(())
 }
 
-fn missing(held: &HeldKey) -> String {
+fn missing(held: &HeldKeyBody) -> String {
     match held.missing_to {
         Some(to) if to > held.missing_from => format!("{}-{to}", held.missing_from),
         _ => held.missing_from.to_string(),
     }
 }
 
-fn row(held: &HeldKey) -> Vec<String> {
+fn row(held: &HeldKeyBody) -> Vec<String> {
     vec![
         held.key.clone(),
-        held.reason.clone(),
+        held.reason.to_owned(),
         missing(held),
         held.parked_count.to_string(),
         held.parked_bytes.to_string(),
@@ -157,7 +159,7 @@ fn row(held: &HeldKey) -> Vec<String> {
     ]
 }
 
-fn shown(detail: &HeldDetail) -> String {
+fn shown(detail: &HeldDetailBody) -> String {
     let held = &detail.held;
     let mut text =
         format!("{} has waited for number {} since {} ({})\n", held.key, missing(held), held.since, held.reason);

@@ -51,11 +51,11 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
         config: Arc::clone(config),
     };
     if arguments.discard {
-        (view.discard_load)(parts).await?;
+        view.discard_load(parts).await?;
         println!("view {}: the tables of build {build} are empty again", view.name);
         return Ok(());
     }
-    let loaded = (view.load)(parts, arguments.memory as usize * 1024 * 1024).await?;
+    let loaded = view.load(parts, arguments.memory as usize * 1024 * 1024).await?;
     let seconds = (loaded.reading + loaded.finishing).as_secs_f64();
     println!(
         "view {}: {} records, {} keys in {seconds:.1} s ({:.0} records/s); {:.1} s of it for rows and indexes",

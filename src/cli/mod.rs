@@ -4,9 +4,12 @@ mod desk;
 pub mod dlq;
 pub mod held;
 pub mod load;
+#[cfg(feature = "playground")]
 pub mod playground;
 pub mod schemas;
+#[cfg(feature = "playground")]
 pub mod seed;
+#[cfg(feature = "playground")]
 pub mod servers;
 
 use std::path::PathBuf;
@@ -70,7 +73,9 @@ enum Command {
     Migrate,
     Load(load::LoadArgs),
     /// Try everything with nothing installed but Postgres' binaries
+    #[cfg(feature = "playground")]
     Playground(playground::PlaygroundArgs),
+    #[cfg(feature = "playground")]
     Seed(seed::SeedArgs),
     Schemas(schemas::SchemasArgs),
     Held(held::HeldArgs),
@@ -83,6 +88,7 @@ enum Command {
     /// Print the OpenAPI document
     Openapi,
     #[command(hide = true)]
+    #[cfg(feature = "playground")]
     Servers(servers::ServersArgs),
 }
 
@@ -135,9 +141,10 @@ fn run(command: Command, config: Config) -> Result<()> {
             return Ok(());
         }
         Command::Openapi => {
-            println!("{}", crate::api::openapi().to_pretty_json()?);
+            println!("{}", crate::api::openapi(&app::view_apis()).to_pretty_json()?);
             return Ok(());
         }
+        #[cfg(feature = "playground")]
         Command::Servers(arguments) => return servers::run(&arguments),
         _ => {}
     }
@@ -164,12 +171,16 @@ fn run(command: Command, config: Config) -> Result<()> {
                 telemetry::init_logs(&config.log)?;
                 load::run(arguments, &config).await
             }
+            #[cfg(feature = "playground")]
             Command::Playground(arguments) => playground::run(arguments, &config).await,
             Command::Schemas(arguments) => schemas::run(arguments, &config).await,
+            #[cfg(feature = "playground")]
             Command::Seed(arguments) => seed::run(arguments, &config).await,
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
-            Command::Config { .. } | Command::Openapi | Command::Servers(_) => Ok(()),
+            #[cfg(feature = "playground")]
+            Command::Servers(_) => Ok(()),
+            Command::Config { .. } | Command::Openapi => Ok(()),
         }
     });
     // A blocking call to a dead broker must not hold up the exit.

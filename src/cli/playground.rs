@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Only};
 use crate::config::{Config, SecretUrl};
-use crate::platforms::kafka::playground::PlaygroundBroker;
-use crate::seed::{self, SeedPlan};
-use crate::servers::{Postgres, PostgresOptions};
 use crate::store::migrate;
 use crate::telemetry;
+use streamview_lab::seed::{self, SeedPlan};
+use streamview_lab::servers::broker::PlaygroundBroker;
+use streamview_lab::servers::{Postgres, PostgresOptions};
 
 const PARTITIONS: i32 = 6;
 const LIVE_EVENTS_PER_SECOND: f64 = 5.0;

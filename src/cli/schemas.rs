@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::registry::client::RegistryClient;
-use crate::registry::subjects::{self, Format, Strategy, Subject, Verdict, subjects};
+use crate::schemas::client::RegistryClient;
+use crate::schemas::subjects::{self, Format, Strategy, Subject, Succession};
 use crate::views::orders::contract::NEWEST_VERSION;
+use crate::views::orders::subjects::subjects;
 
 /// Register, check or compare the event schemas in the schema registry
 ///
@@ -85,16 +86,16 @@ async fn register(client: &RegistryClient, subject: &Subject) -> Result<bool> {
 async fn check(client: &RegistryClient, subject: &Subject) -> Result<bool> {
     let verdict = subjects::check(client, subject).await.with_context(|| format!("checking {}", subject.name))?;
     match &verdict {
-        Verdict::First => println!("{}: nothing registered yet", subject.name),
-        Verdict::Compatible => println!("{}: compatible", subject.name),
-        Verdict::Incompatible(reasons) => {
+        Succession::First => println!("{}: nothing registered yet", subject.name),
+        Succession::Compatible => println!("{}: compatible", subject.name),
+        Succession::Incompatible(reasons) => {
             println!("{}: not compatible", subject.name);
             for reason in reasons {
                 println!("  {reason}");
             }
         }
     }
-    Ok(!matches!(verdict, Verdict::Incompatible(_)))
+    Ok(!matches!(verdict, Succession::Incompatible(_)))
 }
 
 async fn diff(client: &RegistryClient, subject: &Subject) -> Result<bool> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::seed::{SeedFormat, SeedPlan, Summary, create_topics, publish};
+use streamview_lab::seed::{SeedFormat, SeedPlan, Summary, create_topics, publish};
 
 /// Publish realistic order events to Kafka
 ///

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions};
+use streamview_lab::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions};
 
 /// Run a real Apache Kafka and PostgreSQL with throw-away data until SIGTERM or Ctrl-C
 ///

@@ -12,6 +12,8 @@ use super::{Config, ConfigError, SecretUrl};
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "STREAMVIEW_";
 const FILE_SUFFIX: &str = "_FILE";
+/// What a view may say of its own, below `views.<name>.`.
+const VIEW_RULES: [&str; 4] = ["history", "gap_policy", "first_sequence", "tax.default_rate"];
 
 /// The layer a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +44,12 @@ struct Setting {
     origin: Origin,
 }
 
-/// The merged settings by dotted key. Holds every known key from the start.
-pub(super) struct Layers(BTreeMap<String, Setting>);
+/// The merged settings by dotted key. Holds every known key from the start, but for those that a view may leave out.
+pub(super) struct Layers {
+    settings: BTreeMap<String, Setting>,
+    /// Keys that may be left out: what holds for the process holds then.
+    optional: Vec<String>,
+}
 
 impl Layers {
     pub(super) fn defaults() -> Layers {
@@ -52,7 +58,10 @@ impl Layers {
             let origin = Origin::Default;
             (key, Setting { value, origin })
         });
-        Layers(settings.collect())
+        let settings: BTreeMap<String, Setting> = settings.collect();
+        let views = settings.keys().filter_map(|key| key.strip_prefix("views.")?.strip_suffix(".topic"));
+        let optional = views.flat_map(|view| VIEW_RULES.map(|rule| format!("views.{view}.{rule}"))).collect();
+        Layers { settings, optional }
     }
 
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -86,7 +95,7 @@ impl Layers {
                 secret @ Some(_) => (secret, read(Path::new(&text), &origin)?.trim().to_owned()),
                 None => (key_of_variable(&name), text),
             };
-            let Some(key) = key.filter(|key| self.0.contains_key(key)) else {
+            let Some(key) = key.filter(|key| self.is_known(key)) else {
                 return Err(self.unknown_variable(name));
             };
             if !seen.insert(key.clone()) {
@@ -112,31 +121,39 @@ impl Layers {
             let allowed = "nothing where schema_registry.bearer_token is set".to_owned();
             return Err(self.not_allowed("schema_registry.username", allowed));
         }
-        for key in self.0.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
+        for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
-            if self.0[key].value == self.0[&topic].value {
+            if self.settings[key].value == self.settings[&topic].value {
                 return Err(self.not_allowed(key, format!("a topic other than {topic}")));
             }
         }
         Ok(())
     }
 
+    fn is_known(&self, key: &str) -> bool {
+        self.known().any(|known| known == key)
+    }
+
+    fn known(&self) -> impl Iterator<Item = &String> {
+        self.settings.keys().chain(&self.optional)
+    }
+
     pub(super) fn into_config(self) -> Config {
         let mut tree = Table::new();
-        for (key, setting) in self.0 {
+        for (key, setting) in self.settings {
             insert(&mut tree, &key, setting.value);
         }
         tree.try_into().expect("every value passed its rule, and a test deserializes the defaults")
     }
 
     fn is_empty(&self, key: &str) -> bool {
-        self.0[key].value.as_str().is_some_and(str::is_empty)
+        self.settings[key].value.as_str().is_some_and(str::is_empty)
     }
 
     fn check_at_most(&self, key: &str, limit: &str) -> Result<(), ConfigError> {
-        let most = &self.0[limit];
-        if self.0[key].value.as_integer() <= most.value.as_integer() {
+        let most = &self.settings[limit];
+        if self.settings[key].value.as_integer() <= most.value.as_integer() {
             return Ok(());
         }
         Err(self.not_allowed(key, format!("at most {limit} = {} ({})", most.value, most.origin)))
@@ -152,12 +169,12 @@ impl Layers {
         if self.is_section(key) && value.as_table().is_some_and(Table::is_empty) {
             return Ok(());
         }
-        let Some(setting) = self.0.get_mut(key) else {
+        if !self.is_known(key) {
             return Err(self.refuse_unknown(key, value, origin));
-        };
-        *setting = Setting { value, origin };
+        }
+        self.settings.insert(key.to_owned(), Setting { value, origin });
         let rule = rule_of(key).expect("a test finds a rule for every default");
-        if rule.accepts(&self.0[key].value) {
+        if rule.accepts(&self.settings[key].value) {
             return Ok(());
         }
         Err(self.not_allowed(key, rule.to_string()))
@@ -174,21 +191,21 @@ impl Layers {
                 allowed: "a section with keys of its own".to_owned(),
             };
         }
-        let nearest = nearest(key, self.0.keys().cloned());
+        let nearest = nearest(key, self.known().cloned());
         ConfigError::UnknownKey { key: key.to_owned(), origin, nearest }
     }
 
     fn is_section(&self, key: &str) -> bool {
-        self.0.keys().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+        self.known().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
     }
 
     fn unknown_variable(&self, name: String) -> ConfigError {
-        let nearest = nearest(&name, self.0.keys().map(|key| variable_of(key)));
+        let nearest = nearest(&name, self.known().map(|key| variable_of(key)));
         ConfigError::UnknownVariable { variable: name, nearest }
     }
 
     fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
-        let Setting { value, origin } = &self.0[key];
+        let Setting { value, origin } = &self.settings[key];
         let value = match value {
             Value::String(text) if is_secret(key) && key.ends_with(".url") => SecretUrl::new(text).to_string(),
             other if is_secret(key) => other.type_str().to_owned(),

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
+use crate::domain::name::is_view_name;
+
 /// What a key accepts.
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
@@ -24,6 +26,11 @@ const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
 
 const NAME: Rule = Rule::Text("text that is not blank", |text| !text.trim().is_empty());
+const HISTORY: Rule = Rule::Text("payload, compact or off", |text| matches!(text, "payload" | "compact" | "off"));
+const GAP_POLICY: Rule = Rule::Text("hold, notify or skip", |text| matches!(text, "hold" | "notify" | "skip"));
+const FIRST_SEQUENCE: Rule = Rule::Integer(0, 1);
+const TAX_RATE: Rule =
+    Rule::Text("a plain decimal such as 0.19, at most 18 digits before and 12 after the point", is_plain_decimal);
 const TOPIC: Rule = Rule::Text("1 to 249 letters, digits, dots, underscores or dashes", is_kafka_name);
 
 /// The rule of a dotted key; `None` for a key that does not exist.
@@ -72,14 +79,12 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "projector.cache_bytes" => Integer(0, 64 * GIB),
         "projector.max_parked_per_key" => Integer(1, 1_000_000),
         "projector.max_parked_total" => Integer(1, 1_000_000_000),
-        "projector.history" => Text("payload, compact or off", |text| matches!(text, "payload" | "compact" | "off")),
-        "projector.gap_policy" => Text("hold, notify or skip", |text| matches!(text, "hold" | "notify" | "skip")),
+        "projector.history" => HISTORY,
+        "projector.gap_policy" => GAP_POLICY,
         "projector.max_record_bytes" => Integer(1, 100 * MIB),
-        "projector.first_sequence" => Integer(0, 1),
+        "projector.first_sequence" => FIRST_SEQUENCE,
         "projector.identity_check_ms" => Integer(10, 60 * MINUTE),
-        "tax.default_rate" => {
-            Text("a plain decimal such as 0.19, at most 18 digits before and 12 after the point", is_plain_decimal)
-        }
+        "tax.default_rate" => TAX_RATE,
         "log.format" => Text("text or json", |text| matches!(text, "text" | "json")),
         "log.level" => Text(
             "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
@@ -90,8 +95,18 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
 }
 
 fn rule_of_view(key: &str) -> Option<Rule> {
-    let (_, setting) = key.strip_prefix("views.")?.split_once('.')?;
-    matches!(setting, "topic" | "dlq_topic").then_some(TOPIC)
+    let (view, setting) = key.strip_prefix("views.")?.split_once('.')?;
+    if !is_view_name(view) {
+        return None;
+    }
+    match setting {
+        "topic" | "dlq_topic" => Some(TOPIC),
+        "history" => Some(HISTORY),
+        "gap_policy" => Some(GAP_POLICY),
+        "first_sequence" => Some(FIRST_SEQUENCE),
+        "tax.default_rate" => Some(TAX_RATE),
+        _ => None,
+    }
 }
 
 /// Keys whose value may carry a password: shown redacted, and readable from a file (`..._FILE`).

@@ -298,3 +298,47 @@ fn every_default_keeps_its_rule() {
         assert!(rule_of(&key).is_some_and(|rule| rule.accepts(&value)), "{key} = {value}");
     }
 }
+
+#[test]
+fn a_view_has_the_rules_of_the_process_but_for_its_own() {
+    let environment = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
+    };
+    let process = [("STREAMVIEW_PROJECTOR__HISTORY", "compact"), ("STREAMVIEW_TAX__DEFAULT_RATE", "0.07")];
+    let config = Config::load(None, environment(&process), &[]).unwrap();
+    let rules = config.rules_of(&config.views["orders"]);
+    assert_eq!((rules.history, rules.default_tax_rate.as_str()), (History::Compact, "0.07"));
+    assert_eq!((rules.gap_policy, rules.first_sequence), (GapPolicy::Hold, 1));
+
+    let own = [
+        ("STREAMVIEW_VIEWS__ORDERS__HISTORY", "off"),
+        ("STREAMVIEW_VIEWS__ORDERS__GAP_POLICY", "skip"),
+        ("STREAMVIEW_VIEWS__ORDERS__FIRST_SEQUENCE", "0"),
+        ("STREAMVIEW_VIEWS__ORDERS__TAX__DEFAULT_RATE", "0.19"),
+    ];
+    let config = Config::load(None, environment(&[&process[..], &own[..]].concat()), &[]).unwrap();
+    let rules = config.rules_of(&config.views["orders"]);
+    let expected = ViewRules {
+        history: History::Off,
+        gap_policy: GapPolicy::Skip,
+        first_sequence: 0,
+        default_tax_rate: "0.19".to_owned(),
+    };
+    assert_eq!(rules, expected);
+    for (key, value) in
+        [("views.orders.history", "all"), ("views.orders.first_sequence", "2"), ("views.orders.tax.rate", "0")]
+    {
+        assert!(Config::load(None, [], &[(key.to_owned(), value.to_owned())]).is_err(), "{key} = {value}");
+    }
+}
+
+#[test]
+fn what_a_view_may_leave_out_is_shown_with_its_comment() {
+    let defaults = include_str!("../../config/default.toml");
+    let (_, orders) = defaults.split_once("[views.orders]").unwrap();
+    for rule in ["history", "gap_policy", "first_sequence", "tax.default_rate"] {
+        let lines: Vec<&str> = orders.lines().collect();
+        let place = lines.iter().position(|line| line.starts_with(&format!("# {rule} = "))).unwrap();
+        assert!(lines[place - 1].starts_with("# ") && lines[place - 1].ends_with('.'), "{rule}");
+    }
+}

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings};
-use crate::projector::bulk::Bulk;
+use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings, ViewRules};
+use crate::engine::fold::FoldLimits;
 use crate::projector::compaction::CompactionCheck;
-use crate::projector::fold::FoldLimits;
 use crate::projector::guard::LogGuard;
 use crate::projector::state::{ViewState, ViewStatus};
-use crate::registry::SchemaSource;
+use crate::schemas::SchemaSource;
 use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +36,8 @@ pub struct ViewContext {
     pub database: DatabaseSettings,
     /// Settings.
     pub settings: ProjectorSettings,
+    /// What the view's rows are.
+    pub rules: ViewRules,
     /// Watches the log's identity.
     pub guard: LogGuard,
     /// Whether the broker compacts the topic.
@@ -47,8 +48,8 @@ pub struct ViewContext {
     pub new_dead_letters: Notify,
     /// Events parked over all partitions, as last counted plus what this process changed since.
     pub parked_total: AtomicI64,
-    /// Set while the build is filled in bulk.
-    pub bulk: Option<Bulk>,
+    /// Whether the build is being filled in bulk by us: nobody else may take partitions over meanwhile.
+    pub is_filling: bool,
     /// What operators have skipped. It changes only together with the fence, so each takeover reads it anew.
     pub skipped: Mutex<SkippedRanges>,
 }
@@ -58,10 +59,10 @@ impl ViewContext {
     pub fn fold_limits(&self) -> FoldLimits {
         let parked = self.parked_total.load(std::sync::atomic::Ordering::Relaxed);
         FoldLimits {
-            history: self.settings.history,
+            history: self.rules.history,
             record: crate::codec::Limits {
                 max_record_bytes: self.settings.max_record_bytes,
-                first_sequence: self.settings.first_sequence,
+                first_sequence: self.rules.first_sequence,
             },
             max_parked_per_key: i32::try_from(self.settings.max_parked_per_key).unwrap_or(i32::MAX),
             parked_budget: i64::try_from(self.settings.max_parked_total).unwrap_or(i64::MAX) - parked,

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::GapPolicy;
 use crate::projector::context::ViewContext;
-use crate::projector::lane::LaneCommand;
+use crate::projector::keyed::Heal;
+use crate::projector::lane::Errand;
 use crate::projector::state::ViewState;
 use crate::store::{Connection, DbError, control, pool};
 
@@ -29,7 +30,7 @@ const NAMED: usize = 10;
 pub struct Keeper {
     context: Arc<ViewContext>,
     /// Lanes by number.
-    lanes: Vec<UnboundedSender<LaneCommand>>,
+    lanes: Vec<UnboundedSender<Errand<Heal>>>,
     client: Option<Connection>,
     sweep_after: String,
     swept_at: Option<Instant>,
@@ -37,7 +38,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// A keeper that sends keys to these lanes.
-    pub fn new(context: Arc<ViewContext>, lanes: Vec<UnboundedSender<LaneCommand>>) -> Self {
+    pub fn new(context: Arc<ViewContext>, lanes: Vec<UnboundedSender<Errand<Heal>>>) -> Self {
         Keeper { context, lanes, client: None, sweep_after: String::new(), swept_at: None }
     }
 
@@ -117,8 +118,7 @@ impl Keeper {
         }
         let healing = by_lane.into_iter().filter_map(|(lane, keys)| {
             let (done, healed) = oneshot::channel();
-            let command = LaneCommand::Heal((keys.into_iter().collect(), done));
-            self.lanes.get(lane)?.send(command).ok()?;
+            self.lanes.get(lane)?.send((keys.into_iter().collect(), done)).ok()?;
             Some(healed)
         });
         // A lane that has no time, or ends, drops the question; the keys come again.
@@ -136,7 +136,7 @@ impl Keeper {
         }
         let source = &self.context.source;
         let proven = control::prove_gaps(client, source, &ends).await?;
-        if self.context.settings.gap_policy == GapPolicy::Hold {
+        if self.context.rules.gap_policy == GapPolicy::Hold {
             return Ok(());
         }
         for (key, missing) in proven.iter().take(NAMED) {

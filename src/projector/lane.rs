@@ -1,9 +1,8 @@
-//! A lane: applies the records of its partitions, one transaction after the other, on its own connection.
+//! A lane: applies the records of its partitions, one transaction after the other.
 //!
-//! Here live ownership, retries and what to do about each failure; what a batch means is in [`super::fold`], how it
-//! is written in [`super::commit`].
+//! Here live ownership, retries, bisection and what to do about each failure. What a batch means, and what is written of
+//! it, is its [`Applier`]'s; how a commit is fenced is in [`crate::store::fence`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -13,56 +12,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
-use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::RecordBatch;
-use crate::failure::{Backoff, Failure};
+use crate::failure::{Backoff, Failure, Halt};
 use crate::memory;
 use crate::platforms::kafka::consumer::Command;
-use crate::projector::attempt::no_session;
-use crate::projector::bulk::load_failed;
-use crate::projector::cache::KeyCache;
-use crate::projector::commit::Session;
+use crate::projector::applier::{Applier, Blame, Done, Owned, Part, Partitions};
 use crate::projector::context::ViewContext;
-use crate::projector::decode::Overrules;
 use crate::projector::mailbox::Mailbox;
-use crate::projector::plan::Counters;
-use crate::projector::state::{Halt, Pause, ViewState};
-use crate::store::progress::{self, Advance};
-use crate::views::View;
+use crate::projector::state::{Pause, ViewState};
+use crate::store::progress;
 
-/// A partition that a lane owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owned {
-    /// The assignment: records of another generation are not ours.
-    pub generation: u64,
-    /// Our fencing number.
-    pub owner_epoch: i64,
-    /// First offset not applied yet.
-    pub next_offset: i64,
-    /// How often something had been decided when our keys were loaded.
-    pub decisions: i64,
-    /// The number of the partition's last commit. Only its owner raises it, so the next one is known beforehand.
-    pub commits: i64,
-}
-
-impl Owned {
-    /// Where the partition stands, as a move of nothing.
-    pub fn stand(&self, partition: i32) -> Advance {
-        Advance {
-            partition,
-            expected_offset: self.next_offset,
-            owner_epoch: self.owner_epoch,
-            next_offset: self.next_offset,
-            anchor: None,
-            counters: Counters::default(),
-            decisions: self.decisions,
-            commit: self.commits + 1,
-        }
-    }
-}
-
-/// Keys with their partitions, and who waits for their healing.
-pub type Healing = (Vec<(String, i32)>, oneshot::Sender<()>);
+/// Something to do without records, and who waits until it is over.
+pub type Errand<E> = (E, oneshot::Sender<()>);
 
 /// What a lane has to do beside applying records.
 #[derive(Debug)]
@@ -78,8 +39,6 @@ pub enum LaneCommand {
     },
     /// Let go of this partition; answered when no transaction of it is under way any more.
     Close(i32, oneshot::Sender<()>),
-    /// Look whether these keys (of these partitions) can be drained; dropped or answered when that is over.
-    Heal(Healing),
 }
 
 /// What a lane reports.
@@ -98,27 +57,15 @@ pub enum LaneEvent {
     Halted(Halt),
 }
 
-/// A batch on its way: which part is to be tried, and what Postgres has said of it so far.
-pub struct Job<'a> {
-    /// The records.
-    pub batch: &'a RecordBatch,
+/// A batch on its way: which part is to be tried next.
+struct Job<'a, C> {
+    batch: &'a RecordBatch,
     /// First record not done.
-    pub start: usize,
+    start: usize,
     /// One past the last record of the next attempt.
-    pub end: usize,
-    /// Keys to drain, without records.
-    pub heal: Vec<(String, i32)>,
-    /// Most parked events drained per key and attempt.
-    pub drain_limit: usize,
-    /// What overrules the decisions.
-    pub overrules: Overrules,
-}
-
-/// Parked events drained per key in one transaction.
-const DRAIN_LIMIT: usize = 2_000;
-
-fn unstorable(detail: &str) -> Poison {
-    Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"))
+    end: usize,
+    /// What the applier keeps between attempts.
+    course: C,
 }
 
 /// A batch of so many records leaves memory behind that small ones do not use up.
@@ -134,71 +81,46 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// One lane of a view.
-pub struct Lane<V: View> {
-    /// The view.
-    pub view: Arc<V>,
-    /// What all parts share.
-    pub context: Arc<ViewContext>,
-    /// Partitions owned.
-    pub owned: BTreeMap<i32, Owned>,
-    /// Hot keys.
-    pub cache: KeyCache<V::State>,
-    /// The connection; none after a failure.
-    pub session: Option<Session<V>>,
+pub struct Lane<A: Applier> {
+    applier: A,
+    context: Arc<ViewContext>,
+    owned: Partitions,
     commands: UnboundedReceiver<LaneCommand>,
+    errands: UnboundedReceiver<Errand<A::Errand>>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
-    /// Partitions that a bulk load was ever given.
-    pub opened: BTreeSet<i32>,
-    /// Bytes of its keys as it last told them.
-    pub told_bytes: usize,
     /// The last attempt failed for want of a schema.
     waits_for_registry: bool,
 }
 
-impl<V: View> Lane<V> {
+impl<A: Applier> Lane<A> {
     /// A lane without partitions.
     pub fn new(
-        view: Arc<V>,
+        applier: A,
         context: Arc<ViewContext>,
         commands: UnboundedReceiver<LaneCommand>,
+        errands: UnboundedReceiver<Errand<A::Errand>>,
         events: UnboundedSender<LaneEvent>,
     ) -> Self {
-        let cache_bytes = match context.bulk {
-            Some(_) => usize::MAX,
-            None => context.settings.cache_bytes / context.settings.lanes.max(1),
-        };
-        Lane {
-            view,
-            context,
-            owned: BTreeMap::new(),
-            cache: KeyCache::new(cache_bytes, V::state_bytes),
-            session: None,
-            commands,
-            events,
-            acknowledgements: None,
-            opened: BTreeSet::new(),
-            told_bytes: 0,
-            waits_for_registry: false,
-        }
+        let (owned, acknowledgements, waits_for_registry) = (Partitions::new(), None, false);
+        Lane { applier, context, owned, commands, errands, events, acknowledgements, waits_for_registry }
     }
 
     /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
     pub async fn run(mut self, mailbox: Arc<Mailbox>, stop: CancellationToken) {
         let interval = Duration::from_millis(self.context.settings.min_commit_interval_ms);
         let (mut not_before, mut give_back_at) = (Instant::now(), None);
-        let context = Arc::clone(&self.context);
+        let enough = self.applier.enough();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(command) = self.commands.recv() => {
-                    if let Some((heal, done)) = self.obey(command) {
-                        self.heal(heal, &stop).await;
-                        drop(done);
-                    }
+                Some(command) = self.commands.recv() => self.obey(command),
+                Some((errand, done)) = self.errands.recv() => {
+                    self.run_errand(errand, &stop).await;
+                    drop(done);
                 }
-                () = Self::all_read(context.bulk.as_ref()) => return self.write_keys().await,
+                () = enough.cancelled() => return self.finish().await,
                 () = at(give_back_at) => {
                     give_back_at = None;
                     // Milliseconds, and nobody waits for it.
@@ -222,35 +144,32 @@ impl<V: View> Lane<V> {
         }
     }
 
-    /// Obeys a command; keys to heal are given back, they need a transaction.
-    fn obey(&mut self, command: LaneCommand) -> Option<Healing> {
+    fn obey(&mut self, command: LaneCommand) {
         match command {
-            LaneCommand::Open { partition, owned, .. } if self.is_bulk() => self.open_once(partition, owned),
-            LaneCommand::Open { partition, owned, acknowledgements } => {
-                self.owned.insert(partition, owned);
-                self.session.iter_mut().for_each(Session::forget_decisions);
-                self.acknowledgements = Some(acknowledgements);
-            }
+            LaneCommand::Open { partition, owned, acknowledgements } => match self.applier.opened(partition) {
+                Ok(()) => {
+                    self.owned.insert(partition, owned);
+                    self.acknowledgements = Some(acknowledgements);
+                }
+                Err(halt) => self.halt(halt),
+            },
             LaneCommand::Close(partition, done) => {
                 self.owned.remove(&partition);
                 if done.send(()).is_err() {
                     tracing::debug!(partition, "nobody waited for the partition to close");
                 }
             }
-            LaneCommand::Heal(healing) => return Some(healing),
         }
-        None
+    }
+
+    async fn finish(&mut self) {
+        if let Err(halt) = self.applier.finish(&self.owned).await {
+            self.halt(halt);
+        }
     }
 
     async fn apply(&mut self, batch: &RecordBatch, stop: &CancellationToken) {
-        let mut job = Job {
-            batch,
-            start: 0,
-            end: batch.len(),
-            heal: Vec::new(),
-            drain_limit: DRAIN_LIMIT,
-            overrules: Overrules::default(),
-        };
+        let mut job = Job { batch, start: 0, end: batch.len(), course: A::set_out(None) };
         self.work_off(&mut job, stop).await;
         for broken in batch.unreadable() {
             if self.owned.get(&broken.partition).is_some_and(|owned| owned.generation == broken.generation) {
@@ -259,21 +178,14 @@ impl<V: View> Lane<V> {
         }
     }
 
-    async fn heal(&mut self, keys: Vec<(String, i32)>, stop: &CancellationToken) {
+    async fn run_errand(&mut self, errand: A::Errand, stop: &CancellationToken) {
         let batch = RecordBatch::default();
-        let mut job = Job {
-            batch: &batch,
-            start: 0,
-            end: 0,
-            heal: keys,
-            drain_limit: DRAIN_LIMIT,
-            overrules: Overrules::default(),
-        };
+        let mut job = Job { batch: &batch, start: 0, end: 0, course: A::set_out(Some(errand)) };
         self.work_off(&mut job, stop).await;
     }
 
     /// Tries until every record of the job is committed, or its partitions are not ours any more.
-    async fn work_off(&mut self, job: &mut Job<'_>, stop: &CancellationToken) {
+    async fn work_off(&mut self, job: &mut Job<'_, A::Course>, stop: &CancellationToken) {
         let mut backoff = Backoff::default();
         loop {
             if self.owned.is_empty() || stop.is_cancelled() {
@@ -284,25 +196,19 @@ impl<V: View> Lane<V> {
                 Ok(done) => {
                     backoff = Backoff::default();
                     self.leave_registry();
-                    for (partition, offset, reason) in done.blocked {
-                        self.let_go(partition, Pause::park_bound(&reason, offset));
-                    }
+                    self.moved(done);
                     job.start = job.end;
                     job.end = job.batch.len();
-                    job.heal = done.unfinished;
-                    job.drain_limit = DRAIN_LIMIT;
-                    if job.start == job.end && job.heal.is_empty() {
+                    if job.start == job.end && !A::has_more(&job.course) {
                         self.context.resume_from(&ViewState::WaitingForDatabase);
                         self.context.resume_from(&ViewState::WaitingForKafka);
                         return;
                     }
                 }
-                Err(failure)
-                    if self.is_bulk() && !matches!(failure, Failure::FirstOnly(_) | Failure::RegistryAway(_)) =>
-                {
-                    return self.halt(load_failed(format!("{failure:?}")));
-                }
                 Err(failure) => {
+                    if let Err(halt) = self.applier.survives(&failure) {
+                        return self.halt(halt);
+                    }
                     if !self.recover(failure, job, &mut backoff, stop).await {
                         return;
                     }
@@ -311,11 +217,41 @@ impl<V: View> Lane<V> {
         }
     }
 
+    async fn attempt(&mut self, job: &mut Job<'_, A::Course>) -> Result<Done, Failure> {
+        self.connect().await?;
+        let skipped = self.context.skipped();
+        let part = Part { batch: job.batch, start: job.start, end: job.end, owned: &self.owned, skipped: &skipped };
+        self.applier.attempt(&part, &mut job.course).await
+    }
+
+    /// After a commit: where the partitions stand now, for whoever asks, and the report to the group.
+    fn moved(&mut self, done: Done) {
+        let now = jiff::Timestamp::now();
+        for advance in &done.advances {
+            if let Some(owned) = self.owned.get_mut(&advance.partition) {
+                owned.next_offset = advance.next_offset;
+                owned.commits = advance.commit;
+            }
+            self.context.status.update_partition(advance.partition, |owned| {
+                owned.next_offset = advance.next_offset;
+                owned.paused = None;
+                owned.last_commit_at = Some(now);
+            });
+        }
+        if !done.advances.is_empty() {
+            self.context.status.committed();
+            self.acknowledge(done.advances.iter().map(|advance| (advance.partition, advance.next_offset)).collect());
+        }
+        for blocked in done.blocked {
+            self.let_go(blocked.partition, Pause::park_bound(&blocked.why, blocked.offset));
+        }
+    }
+
     /// Prepares the next attempt after a failure; `false` ends the job.
     async fn recover(
         &mut self,
         failure: Failure,
-        job: &mut Job<'_>,
+        job: &mut Job<'_, A::Course>,
         backoff: &mut Backoff,
         stop: &CancellationToken,
     ) -> bool {
@@ -323,32 +259,25 @@ impl<V: View> Lane<V> {
             Failure::Retry(reason) => {
                 self.context.wait_for(ViewState::WaitingForDatabase, &reason);
                 self.wait(backoff.next_wait(), stop).await;
-                true
             }
             Failure::KafkaAway(reason) => {
                 self.context.wait_for(ViewState::WaitingForKafka, &reason);
                 self.wait(backoff.next_wait(), stop).await;
-                true
             }
             Failure::RegistryAway(reason) => {
                 self.waits_for_registry = true;
                 self.context.wait_for(ViewState::WaitingForRegistry, &reason);
                 self.wait(backoff.next_wait(), stop).await;
-                true
             }
-            Failure::FirstOnly(records) => {
-                job.end = job.start + records;
-                true
-            }
+            Failure::FirstOnly(records) => job.end = job.start + records,
             Failure::TooMuch(reason) => {
                 self.context.wait_for(ViewState::WaitingForDatabase, &reason);
                 job.end = job.start + (job.end - job.start).div_ceil(2);
-                job.drain_limit = job.drain_limit.div_ceil(2);
+                A::ease(&mut job.course);
                 self.wait(backoff.next_wait(), stop).await;
-                true
             }
             Failure::Stale => {
-                self.cache.clear();
+                self.applier.forget();
                 // Two lanes on one key take turns; a constraint that is violated for ever is our bug.
                 if backoff.failures() > 20 {
                     self.halt(Halt {
@@ -359,34 +288,29 @@ impl<V: View> Lane<V> {
                     return false;
                 }
                 self.wait(backoff.next_wait(), stop).await;
-                true
             }
             Failure::Decided(numbers) => {
-                self.cache.clear();
-                self.session.iter_mut().for_each(Session::forget_decisions);
+                self.applier.forget();
                 for (partition, decisions) in numbers {
                     self.owned.entry(partition).and_modify(|owned| owned.decisions = decisions);
                 }
-                true
             }
             Failure::Fenced(partitions) => {
-                self.context.metrics.fenced.with_label_values(&[V::NAME]).inc();
+                self.context.metrics.fenced.with_label_values(&[self.context.source.view]).inc();
                 for partition in partitions {
                     self.let_go(partition, Pause::not_owner());
                 }
-                true
             }
-            Failure::Record(detail) => self.narrow_or_wait(job, &detail, backoff, stop).await,
-            Failure::ReusedEventId { detail, event_ids } => match self.find_owners(&event_ids, job).await {
-                Ok(true) => true,
-                Ok(false) => self.narrow_or_wait(job, &detail, backoff, stop).await,
-                Err(failure) => Box::pin(self.recover(failure, job, backoff, stop)).await,
+            Failure::Record(_) | Failure::ReusedEventId { .. } => match self.blame(failure, job).await {
+                Ok(()) => {}
+                Err(failure) => return Box::pin(self.recover(failure, job, backoff, stop)).await,
             },
             Failure::Halt(halt) => {
                 self.halt(halt);
-                false
+                return false;
             }
         }
+        true
     }
 
     /// Another lane that has its schemas must not say that all is well: only who has waited does.
@@ -396,54 +320,14 @@ impl<V: View> Lane<V> {
         }
     }
 
-    async fn narrow_or_wait(
-        &mut self,
-        job: &mut Job<'_>,
-        detail: &str,
-        backoff: &mut Backoff,
-        stop: &CancellationToken,
-    ) -> bool {
-        match self.narrow(job, detail).await {
-            Ok(()) => true,
-            Err(failure) => Box::pin(self.recover(failure, job, backoff, stop)).await,
-        }
-    }
-
-    /// Some event of the attempt cannot be stored: halves the attempt until it is alone, then refuses it.
-    async fn narrow(&mut self, job: &mut Job<'_>, detail: &str) -> Result<(), Failure> {
-        let records = job.end - job.start;
-        if records > 1 {
-            job.end = job.start + records / 2;
-        } else if job.drain_limit > 1 {
-            // Not the record itself but something that it drains, perhaps: drain less, then one by one.
-            job.drain_limit = if records == 1 { 0 } else { job.drain_limit / 2 };
-        } else if records == 1 {
-            if let Some((_, record)) = job.batch.iter().nth(job.start) {
-                job.overrules.refused.insert((record.partition, record.offset), unstorable(detail));
-                job.drain_limit = DRAIN_LIMIT;
-            }
-        } else if job.heal.len() > 1 {
-            // Several keys heal at once: the sweep brings the others back.
-            job.heal.truncate(job.heal.len() / 2);
-        } else if let Some((key, _)) = job.heal.first() {
-            // One key: what was decided for it, or the lowest parked event, whose turn it is then.
-            self.ensure_session().await?;
-            let session = self.session.as_ref().ok_or_else(no_session)?;
-            let decided = session.next_substitute(&self.context, key).await?;
-            let decided =
-                decided.filter(|origin| !job.overrules.refused.contains_key(&(origin.partition, origin.offset)));
-            let bad = match decided {
-                Some(_) if job.drain_limit > 0 => {
-                    job.drain_limit = 0;
-                    return Ok(());
-                }
-                Some(origin) => Some(origin),
-                None => session.lowest_parked(&self.context, key).await?,
-            };
-            if let Some(origin) = bad {
-                job.overrules.refused.insert((origin.partition, origin.offset), unstorable(detail));
-            }
-            job.drain_limit = DRAIN_LIMIT;
+    /// Some event of the attempt cannot be stored: halves the attempt until it is alone, then it is refused.
+    async fn blame(&mut self, failure: Failure, job: &mut Job<'_, A::Course>) -> Result<(), Failure> {
+        self.connect().await?;
+        let skipped = self.context.skipped();
+        let part = Part { batch: job.batch, start: job.start, end: job.end, owned: &self.owned, skipped: &skipped };
+        match self.applier.blame(&part, &mut job.course, failure).await? {
+            Blame::Settled => {}
+            Blame::Halve => job.end = job.start + part.len() / 2,
         }
         Ok(())
     }
@@ -458,19 +342,20 @@ impl<V: View> Lane<V> {
                 () = stop.cancelled() => return,
                 () = &mut deadline => return,
                 Some(command) = self.commands.recv() => {
-                    // Keys to heal come again with the next sweep.
-                    drop(self.obey(command));
+                    self.obey(command);
                     if self.owned.is_empty() {
                         return;
                     }
                 }
+                // Whoever sent it will ask again.
+                Some(errand) = self.errands.recv() => drop(errand),
             }
         }
     }
 
     fn let_go(&mut self, partition: i32, pause: Pause) {
-        if self.is_bulk() {
-            return self.halt(load_failed(format!("partition {partition}: {}", pause.detail)));
+        if let Err(halt) = self.applier.may_let_go(partition, &pause) {
+            return self.halt(halt);
         }
         if let Some(owned) = self.owned.remove(&partition) {
             self.tell(LaneEvent::LetGo { partition, generation: owned.generation, pause });
@@ -478,7 +363,7 @@ impl<V: View> Lane<V> {
     }
 
     /// Ends all work of this lane, and tells why.
-    pub fn halt(&mut self, halt: Halt) {
+    fn halt(&mut self, halt: Halt) {
         self.owned.clear();
         self.tell(LaneEvent::Halted(halt));
     }
@@ -490,7 +375,7 @@ impl<V: View> Lane<V> {
     }
 
     /// Reports committed progress to the group.
-    pub fn acknowledge(&self, positions: Vec<(i32, i64)>) {
+    fn acknowledge(&self, positions: Vec<(i32, i64)>) {
         crash::point("acknowledge.before");
         let Some(group) = &self.acknowledgements else { return };
         if group.send(Command::Acknowledge(positions)).is_err() {
@@ -499,23 +384,25 @@ impl<V: View> Lane<V> {
         crash::point("acknowledge.done");
     }
 
-    /// The session, opened if need be. After a new connection nothing in memory is believed: progress is read again,
-    /// which also tells how a commit ended whose answer was lost.
-    pub async fn ensure_session(&mut self) -> Result<(), Failure> {
-        if self.session.as_ref().is_some_and(Session::is_usable) {
+    /// Makes sure of a connection. After a new one nothing in memory is believed: progress is read again, which also tells
+    /// how a commit ended whose answer was lost.
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if !self.applier.connect().await? {
             return Ok(());
         }
-        if self.is_bulk() && self.session.is_some() {
-            return Err(Failure::Retry("the connection to Postgres was lost".to_owned()));
-        }
-        self.session = None;
-        self.cache.clear();
-        let session = Session::open(&self.context).await?;
+        let Some(client) = self.applier.connection() else { return Err(no_connection()) };
         let partitions: Vec<i32> = self.owned.keys().copied().collect();
-        let stored = progress::read(&session.client, &self.context.source, &partitions)
+        let stored = progress::read(client, &self.context.source, &partitions)
             .await
-            .map_err(|error| crate::store::sqlstate::classify(error, None))?;
-        self.session = Some(session);
+            .map_err(|error| crate::store::sqlstate::classify(error, None));
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(failure) => {
+                // Asked again over the next connection: what is not read is not believed.
+                self.applier.disconnect();
+                return Err(failure);
+            }
+        };
         let mut fenced: Vec<i32> = Vec::new();
         for partition in partitions {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
@@ -530,4 +417,9 @@ impl<V: View> Lane<V> {
         }
         if fenced.is_empty() { Ok(()) } else { Err(Failure::Fenced(fenced)) }
     }
+}
+
+/// A connection is needed and there is none.
+pub fn no_connection() -> Failure {
+    Failure::Retry("the connection was lost".to_owned())
 }

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaSettings;
+use crate::domain::held::HeldReason;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::state::{Pause, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Positions};
 use crate::store::progress::BuildSource;
-use crate::telemetry::metrics::{HELD_REASONS, Metrics};
+use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Kafka counts as away after this many silent rounds.
@@ -96,7 +97,7 @@ impl Observer {
     fn show_counts(&self, counts: Counts) {
         self.leave(&ViewState::WaitingForDatabase);
         let view = self.source.view;
-        for (reason, count) in HELD_REASONS.iter().zip(counts.held) {
+        for (reason, count) in HeldReason::WORDS.iter().zip(counts.held) {
             self.metrics.held_keys.with_label_values(&[view, reason]).set(count);
         }
         self.metrics.proven_gaps.with_label_values(&[view]).set(counts.proven);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use crate::codec::dlq_headers::{Left, Unpublished, headers_of};
 use crate::crash;
 use crate::failure::Backoff;
 use crate::platforms::kafka::producer::{Outgoing, PublishError, Publisher};
 use crate::projector::context::ViewContext;
-use crate::projector::dlq_headers::{Left, headers_of};
-use crate::store::dead_letters::{self, Unpublished};
+use crate::store::dead_letters;
 use crate::store::{Connection, pool};
 
 /// Letters per transaction.

@@ -11,25 +11,26 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ViewSettings};
+use crate::config::{Config, ViewRules, ViewSettings};
+use crate::engine::view::ViewSpec;
 use crate::failure::Backoff;
 use crate::platforms::kafka::consumer::GroupMember;
 use crate::platforms::kafka::log::LogReader;
-use crate::projector::bulk::Bulk;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
 use crate::projector::keeper::Keeper;
+use crate::projector::keyed::{Cached, Keyed, Keys};
 use crate::projector::lane::Lane;
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
 use crate::projector::state::{Halt, ViewState, ViewStatus};
-use crate::registry::SchemaSource;
+use crate::schemas::SchemaSource;
 use crate::store::progress::BuildSource;
+use crate::store::rows::Stored;
 use crate::telemetry::metrics::Metrics;
-use crate::views::View;
 
 /// What a view is started with.
 #[derive(Clone)]
@@ -49,6 +50,11 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// What the view's rows are, by its settings.
+    pub fn rules(&self) -> ViewRules {
+        self.config.rules_of(&self.settings)
+    }
+
     /// The view's log and build.
     pub fn source(&self, view: &'static str) -> BuildSource {
         BuildSource { view, build: self.build, topic: self.settings.topic.clone() }
@@ -85,20 +91,23 @@ impl RunningView {
 }
 
 /// Observes the view without projecting it.
-pub fn start_observing<V: View>(parts: &Parts) -> RunningView {
-    let (status, stop) = (base::<V>(parts, ViewState::NotProjecting), CancellationToken::new());
-    let tasks = vec![observe(parts, parts.source(V::NAME), &status, Box::new(|_| {}), &stop)];
+pub fn start_observing(spec: &ViewSpec, parts: &Parts) -> RunningView {
+    let (status, stop) = (base(spec, parts, ViewState::NotProjecting), CancellationToken::new());
+    let tasks = vec![observe(parts, parts.source(spec.name), &status, Box::new(|_| {}), &stop)];
     RunningView { status, stages: [Stage::default(), Stage { stop, tasks }] }
 }
 
 /// Projects and observes the view.
-pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
-    let (context, stop) = (context::<V>(parts, None)?, CancellationToken::new());
+pub fn start<V: Stored>(view: V, parts: &Parts) -> Result<RunningView> {
+    let (context, stop) = (context(view.spec(), parts, false)?, CancellationToken::new());
     let status = Arc::clone(&context.status);
     let parked = Arc::clone(&context);
     let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
     let projecting = CancellationToken::new();
-    let projector = tokio::spawn(project(view, Arc::clone(&context), parts.group.clone(), projecting.clone()));
+    let cache_bytes = context.settings.cache_bytes / context.settings.lanes.max(1);
+    let keys = move || Cached::new(cache_bytes);
+    let projector = project(view, keys, Arc::clone(&context), parts.group.clone(), projecting.clone());
+    let projector = tokio::spawn(projector);
     // Dead letters of the last batches are published, too.
     let tasks = vec![
         observe(parts, context.source.clone(), &status, on_parked, &stop),
@@ -108,9 +117,9 @@ pub fn start<V: View>(view: V, parts: &Parts) -> Result<RunningView> {
     Ok(RunningView { status, stages })
 }
 
-/// What all parts of a view share, before any of them runs.
-pub fn context<V: View>(parts: &Parts, bulk: Option<Bulk>) -> Result<Arc<ViewContext>> {
-    let (source, status, config) = (parts.source(V::NAME), base::<V>(parts, ViewState::Starting), &parts.config);
+/// What all parts of a view share, before any of them runs. `is_filling`: the build is filled in bulk.
+pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<ViewContext>> {
+    let (source, status, config) = (parts.source(spec.name), base(spec, parts, ViewState::Starting), &parts.config);
     Ok(Arc::new(ViewContext {
         source: source.clone(),
         dlq_topic: parts.settings.dlq_topic.clone(),
@@ -120,20 +129,21 @@ pub fn context<V: View>(parts: &Parts, bulk: Option<Bulk>) -> Result<Arc<ViewCon
         kafka: config.kafka.clone(),
         database: config.database.clone(),
         settings: config.projector.clone(),
+        rules: parts.rules(),
         guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
         compaction: CompactionCheck::default(),
-        schemas: SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(&parts.metrics))?,
+        schemas: SchemaSource::new(spec.name, spec.avro, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
         parked_total: AtomicI64::new(0),
-        bulk,
+        is_filling,
         skipped: std::sync::Mutex::default(),
     }))
 }
 
-fn base<V: View>(parts: &Parts, state: ViewState) -> Arc<ViewStatus> {
+fn base(spec: &ViewSpec, parts: &Parts, state: ViewState) -> Arc<ViewStatus> {
     let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
-    parts.metrics.prepare_view(V::NAME, V::EVENT_TYPES, &reasons);
-    Arc::new(ViewStatus::new(V::NAME, parts.build, &parts.settings.topic, &parts.group, state))
+    parts.metrics.prepare_view(spec.name, &spec.event_types, &reasons);
+    Arc::new(ViewStatus::new(&parts.source(spec.name), &parts.group, parts.rules().history, state))
 }
 
 fn observe(
@@ -154,8 +164,14 @@ fn observe(
     tokio::spawn(observer.run(stop.clone()))
 }
 
-/// Joins the group as soon as the topic is there, and works until `stop`.
-pub async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String, stop: CancellationToken) {
+/// Joins the group as soon as the topic is there, and works until `stop`; `keys` makes the memory of one lane.
+pub async fn project<V: Stored, K: Keys<V>>(
+    view: V,
+    keys: impl Fn() -> K + Send,
+    context: Arc<ViewContext>,
+    group: String,
+    stop: CancellationToken,
+) {
     let view = Arc::new(view);
     let joined = tokio::select! {
         () = stop.cancelled() => return,
@@ -183,10 +199,12 @@ pub async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String,
             }
         };
         let (commands, received) = unbounded_channel();
-        let lane = Lane::new(Arc::clone(&view), Arc::clone(&context), received, lane_sender.clone());
+        let (errands, to_do) = unbounded_channel();
+        let applier = Keyed::new(Arc::clone(&view), Arc::clone(&context), keys());
+        let lane = Lane::new(applier, Arc::clone(&context), received, to_do, lane_sender.clone());
         tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
         threads.push(thread);
-        to_lanes.push(commands.clone());
+        to_lanes.push(errands);
         handles.push(LaneHandle { commands, reader });
     }
     let (coordinator, takeovers) = Coordinator::new(
@@ -197,8 +215,8 @@ pub async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String,
         Rejoin { group, partitions, events: group_sender },
         problem_sender.clone(),
     );
-    // A load takes decisions along as it meets them, and heals nothing that others have changed.
-    if context.bulk.is_none() {
+    // A filling takes decisions along as it meets them, and heals nothing that others have changed.
+    if !context.is_filling {
         tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
     }
     let inbox = Inbox { group: group_events, lanes: lane_events, problems };
@@ -206,12 +224,12 @@ pub async fn project<V: View>(view: V, context: Arc<ViewContext>, group: String,
     lanes_stop.cancel();
     for task in tasks {
         if let Err(error) = task.await {
-            tracing::error!(view = V::NAME, error = %error, "a lane failed");
+            tracing::error!(view = context.source.view, error = %error, "a lane failed");
         }
     }
     for thread in threads {
         if thread.join().is_err() {
-            tracing::error!(view = V::NAME, "a reader thread panicked");
+            tracing::error!(view = context.source.view, "a reader thread panicked");
         }
     }
 }

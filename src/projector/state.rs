@@ -7,7 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use crate::domain::history::History;
 use crate::domain::lag::PartitionLag;
+pub use crate::failure::Halt;
+use crate::store::progress::BuildSource;
 
 /// The state of a view's projector in this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,17 +31,6 @@ pub enum ViewState {
     Stopping,
     /// This process serves reads only (`serve --only api`).
     NotProjecting,
-}
-
-/// Why a view stopped itself rather than be wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Halt {
-    /// Stable name: `log_identity_changed`, `log_truncated`, `permission_denied`, `schema_mismatch`, ...
-    pub code: &'static str,
-    /// One sentence with partition and offsets.
-    pub detail: String,
-    /// What the operator does next.
-    pub next_step: &'static str,
 }
 
 impl ViewState {
@@ -171,6 +163,8 @@ pub struct ViewStatus {
     pub topic: String,
     /// Kafka consumer group.
     pub group: String,
+    /// What is kept of each event.
+    pub history: History,
     snapshot: Mutex<StatusSnapshot>,
     commits: watch::Sender<u64>,
     /// Notified when something was decided through this process.
@@ -179,7 +173,7 @@ pub struct ViewStatus {
 
 impl ViewStatus {
     /// A view that has not started.
-    pub fn new(view: &'static str, build: i32, topic: &str, group: &str, state: ViewState) -> Self {
+    pub fn new(source: &BuildSource, group: &str, history: History, state: ViewState) -> Self {
         let snapshot = StatusSnapshot {
             state,
             reason: None,
@@ -189,10 +183,11 @@ impl ViewStatus {
             lags: None,
         };
         ViewStatus {
-            view,
-            build,
-            topic: topic.to_owned(),
+            view: source.view,
+            build: source.build,
+            topic: source.topic.clone(),
             group: group.to_owned(),
+            history,
             snapshot: Mutex::new(snapshot),
             commits: watch::Sender::new(0),
             decided: Notify::new(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-use crate::domain::identity::{Evidence, Fingerprint, Mismatch, judge};
+use crate::domain::identity::{Evidence, Mismatch, judge};
 use crate::failure::{Backoff, Failure};
 use crate::platforms::kafka::fetch::FetchProblem;
 use crate::platforms::kafka::log::{LogError, LogReader};
@@ -140,7 +140,7 @@ async fn try_acquire(
     context.compaction.confirm(context).await?;
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
-    if context.bulk.is_none()
+    if !context.is_filling
         && let Some(since) = progress::loading_since(&client, &context.source).await.map_err(fail)?
     {
         return Err(Failure::Retry(format!(
@@ -169,19 +169,14 @@ async fn try_acquire(
                 blocking(move || log.record_at(partition, anchor.offset)).await?
             }
         };
-        let print = |anchor: progress::Anchor| Fingerprint {
-            offset: anchor.offset,
-            crc: anchor.crc,
-            timestamp_ms: anchor.timestamp_ms,
-        };
         let evidence = Evidence {
             next_offset: row.next_offset,
             low: marks.low,
             high: marks.high,
             known_topic_id: row.topic_id.clone(),
             topic_id: topic_id.clone(),
-            anchor: row.anchor.map(print),
-            at_anchor: at_anchor.map(print),
+            anchor: row.anchor,
+            at_anchor,
         };
         let judged = judge(*partition, &evidence).map_err(|mismatch| match mismatch {
             Mismatch::IdentityChanged(detail) => guard::changed(&detail),

@@ -2,16 +2,15 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
-
-use super::decide::{Plan, closes_only, letter_decided, violated};
-use super::model::{Action, DecidedInBulk, Impossible};
+use super::decide::{Draft, closes_only, letter_decided, violated};
+use super::model::{DecidedInBulk, Impossible, Subject};
 use super::records::Prepared;
-use super::request::{Bulk, HeldFilter, LetterFilter, MAX_BULK, Request};
+use super::request::{BulkBounds, HeldFilter, LetterFilter, MAX_BULK, Request};
+use super::rows::write::NewDecision;
+use super::rows::{read, write};
 use super::rules::NotNow;
-use super::{Desk, DeskError, Obstacle, Refusal};
-use crate::store::repair_write::NewDecision;
-use crate::store::{Connection, repair_read, repair_write};
+use super::{Desk, DeskError, Obstacle, Refusal, Seen};
+use crate::store::Connection;
 
 /// Keys or letters named in an answer.
 const SAMPLE: usize = 20;
@@ -19,7 +18,7 @@ const SAMPLE: usize = 20;
 /// What a bulk call finds, as it goes.
 struct Findings {
     decisions: Vec<NewDecision>,
-    sample: Vec<Value>,
+    sample: Vec<Subject>,
     impossible: usize,
     impossible_sample: Vec<Impossible>,
 }
@@ -29,9 +28,9 @@ impl Findings {
         Findings { decisions: Vec::new(), sample: Vec::new(), impossible: 0, impossible_sample: Vec::new() }
     }
 
-    fn possible(&mut self, name: impl FnOnce() -> Value, decision: NewDecision) {
+    fn possible(&mut self, subject: impl FnOnce() -> Subject, decision: NewDecision) {
         if self.sample.len() < SAMPLE {
-            self.sample.push(name());
+            self.sample.push(subject());
         }
         self.decisions.push(decision);
     }
@@ -41,63 +40,62 @@ impl Findings {
         if self.impossible_sample.len() < SAMPLE {
             self.impossible_sample.push(Impossible {
                 key: key.map(str::to_owned),
-                dead_letter_id: letter,
-                code: refusal.obstacle.as_str().to_owned(),
+                letter,
+                obstacle: refusal.obstacle,
                 detail: refusal.detail.clone(),
             });
         }
     }
 
-    fn body(&self, matched: usize, bulk: Bulk) -> DecidedInBulk {
-        let limit = bulk.limit.min(MAX_BULK) as usize;
-        DecidedInBulk {
-            dry_run: bulk.dry_run,
+    fn told(self, matched: usize, bounds: BulkBounds) -> (Vec<NewDecision>, DecidedInBulk) {
+        let limit = bounds.limit.min(MAX_BULK) as usize;
+        let told = DecidedInBulk {
+            dry_run: bounds.dry_run,
             matched: matched.min(limit),
             more: matched > limit,
             possible: self.decisions.len(),
             decided: 0,
-            sample: self.sample.clone(),
+            sample: self.sample,
             impossible: self.impossible,
-            impossible_sample: self.impossible_sample.clone(),
-        }
+            impossible_sample: self.impossible_sample,
+        };
+        (self.decisions, told)
     }
 }
 
 impl Desk {
     /// What a bulk request writes and answers. The number that matches must be the one that the caller was told.
-    pub(super) async fn plan_bulk(
+    pub(super) async fn draft_bulk(
         &self,
         client: &Connection,
         request: &Request,
         prepared: &Prepared,
-    ) -> Result<(Plan, DecidedInBulk), DeskError> {
-        let (action, bulk, (findings, matched)) = match request {
-            Request::SkipHeldByFilter(filter, bulk) => {
-                (Action::Skip, *bulk, self.skip_held(client, filter, *bulk).await?)
+    ) -> Result<(Draft, DecidedInBulk), DeskError> {
+        let (bounds, (findings, matched)) = match request {
+            Request::SkipHeldByFilter(filter, bounds) => (*bounds, self.skip_held(client, filter, *bounds).await?),
+            Request::SkipLettersByFilter(filter, bounds) => {
+                (*bounds, self.answer_letters(client, filter, *bounds, None).await?)
             }
-            Request::SkipLettersByFilter(filter, bulk) => {
-                (Action::Skip, *bulk, self.answer_letters(client, filter, *bulk, None).await?)
+            Request::RedriveByFilter(filter, bounds) => {
+                (*bounds, self.answer_letters(client, filter, *bounds, Some(prepared)).await?)
             }
-            Request::RedriveByFilter(filter, bulk) => {
-                (Action::Redrive, *bulk, self.answer_letters(client, filter, *bulk, Some(prepared)).await?)
-            }
-            _ => unreachable!("requests about one key or letter are planned by plan"),
+            _ => unreachable!("requests about one key or letter are drafted by draft"),
         };
-        let body = findings.body(matched, bulk);
-        if !bulk.dry_run && bulk.expect != Some(body.matched) {
-            return Err(count_changed(body.matched, bulk.expect).into());
+        let (decisions, told) = findings.told(matched, bounds);
+        if !bounds.dry_run && bounds.expect != Some(told.matched) {
+            return Err(count_changed(told.matched, bounds.expect).into());
         }
-        Ok((Plan { action, decisions: findings.decisions, record: None }, body))
+        Ok((Draft { action: request.action(), decisions, record: None }, told))
     }
 
     async fn skip_held(
         &self,
         client: &Connection,
         filter: &HeldFilter,
-        bulk: Bulk,
+        bounds: BulkBounds,
     ) -> Result<(Findings, usize), DeskError> {
-        let limit = bulk.limit.min(MAX_BULK);
-        let held = repair_read::held(client, self.view, filter, None, i64::from(limit) + 1).await?;
+        let limit = bounds.limit.min(MAX_BULK);
+        let held = read::held(client, self.view, filter, None, i64::from(limit) + 1).await?;
         let matched = held.len();
         let keys: Vec<&str> = held.iter().take(limit as usize).map(|held| held.key.as_str()).collect();
         let facts = self.facts(client, &keys).await?;
@@ -109,13 +107,13 @@ impl Desk {
                 Err(not_now) => findings.impossible(Some(key), None, &not_now.refusal(key)),
             }
         }
-        let parked = repair_write::parked(client, self.view, &ranges).await?;
+        let parked = write::parked(client, self.view, &ranges).await?;
         for (key, from, to) in ranges {
             let parked = parked.get(&(key.to_owned(), from)).copied();
             match facts[key].may_decide(from, to, parked) {
                 Ok(()) => {
                     let numbers = Some((key.to_owned(), from, to));
-                    findings.possible(|| json!(key), NewDecision { numbers, letter: None });
+                    findings.possible(|| Subject::Key(key.to_owned()), NewDecision { numbers, letter: None });
                 }
                 Err(not_now) => findings.impossible(Some(key), None, &not_now.refusal(key)),
             }
@@ -128,11 +126,11 @@ impl Desk {
         &self,
         client: &Connection,
         filter: &LetterFilter,
-        bulk: Bulk,
+        bounds: BulkBounds,
         redrive: Option<&Prepared>,
     ) -> Result<(Findings, usize), DeskError> {
-        let limit = bulk.limit.min(MAX_BULK);
-        let mut letters = repair_read::matching_letters(client, self.view, filter, i64::from(limit) + 1).await?;
+        let limit = bounds.limit.min(MAX_BULK);
+        let mut letters = read::matching_letters(client, self.view, filter, i64::from(limit) + 1).await?;
         let matched = letters.len();
         letters.truncate(limit as usize);
         let mut findings = Findings::new();
@@ -146,17 +144,17 @@ impl Desk {
                     continue;
                 }
                 // It was not there when the letters were read.
-                Some(None) => return Err(count_changed(matched.min(limit as usize), bulk.expect).into()),
+                Some(None) => return Err(count_changed(matched.min(limit as usize), bounds.expect).into()),
             };
             places.push((letter.id, place));
         }
         let ids: Vec<i64> = places.iter().map(|(id, _)| *id).collect();
-        let answered = repair_write::decided_letters(client, &ids).await?;
+        let answered = write::decided_letters(client, &ids).await?;
         let keys: HashSet<&str> = places.iter().filter_map(|(_, place)| Some(place.as_ref()?.0.as_str())).collect();
         let facts = self.facts(client, &keys.into_iter().collect::<Vec<_>>()).await?;
         let ranges: Vec<(&str, i64, i64)> =
             places.iter().filter_map(|(_, place)| place.as_ref().map(|(key, n)| (key.as_str(), *n, *n))).collect();
-        let parked = repair_write::parked(client, self.view, &ranges).await?;
+        let parked = write::parked(client, self.view, &ranges).await?;
         let mut here: HashSet<(&str, i64)> = HashSet::new();
         for (id, place) in &places {
             let key = place.as_ref().map(|(key, _)| key.as_str());
@@ -165,7 +163,7 @@ impl Desk {
                 continue;
             }
             let Some((key, sequence)) = place else {
-                findings.possible(|| json!(id), NewDecision { numbers: None, letter: Some(*id) });
+                findings.possible(|| Subject::Letter(*id), NewDecision { numbers: None, letter: Some(*id) });
                 continue;
             };
             let allowed = facts[key].may_decide(*sequence, *sequence, parked.get(&(key.clone(), *sequence)).copied());
@@ -178,7 +176,7 @@ impl Desk {
                 }
                 Ok(folds) => {
                     let numbers = folds.then(|| (key.clone(), *sequence, *sequence));
-                    findings.possible(|| json!(id), NewDecision { numbers, letter: Some(*id) });
+                    findings.possible(|| Subject::Letter(*id), NewDecision { numbers, letter: Some(*id) });
                 }
                 Err(not_now) => findings.impossible(Some(key), Some(*id), &not_now.refusal(key)),
             }
@@ -191,5 +189,5 @@ fn count_changed(matched: usize, expected: Option<usize>) -> Refusal {
     let expected = expected.map_or("nothing was expected".to_owned(), |expected| format!("{expected} were expected"));
     let detail =
         format!("{matched} match now, {expected}; look again with dry_run=true, then repeat with the new number");
-    Refusal::new(Obstacle::CountChanged, detail).with("matched", matched)
+    Refusal::new(Obstacle::CountChanged, detail).because(Seen::Matched(matched))
 }

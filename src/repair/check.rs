@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{DeskError, Obstacle, Refusal};
+use super::{DeskError, Obstacle, Refusal, Seen};
 use crate::codec::schemas::Schemas;
 use crate::codec::{self, Limits};
-use crate::config::{Config, ProjectorSettings};
+use crate::config::{Config, ViewRules};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::engine::decode::{Decoder, Overrules};
+use crate::engine::view::View;
 use crate::failure::Failure;
-use crate::projector::decode::{Decoder, Overrules};
-use crate::registry::SchemaSource;
+use crate::schemas::SchemaSource;
 use crate::telemetry::metrics::Metrics;
-use crate::views::View;
 
 /// The longest that a page waits for a schema to show an event by.
 const PAGE_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,10 +47,11 @@ pub struct Checker {
 
 impl Checker {
     /// For a view with its settings.
-    pub fn new<V: View>(view: V, config: &Config, metrics: &Arc<Metrics>) -> Result<Self> {
-        let ProjectorSettings { max_record_bytes, first_sequence, .. } = config.projector;
-        let limits = Limits { max_record_bytes, first_sequence };
-        let schemas = SchemaSource::new(V::NAME, V::AVRO, &config.schema_registry, Arc::clone(metrics))?;
+    pub fn new<V: View>(view: V, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Self> {
+        let limits =
+            Limits { max_record_bytes: config.projector.max_record_bytes, first_sequence: rules.first_sequence };
+        let (name, shape) = (view.spec().name, view.spec().avro);
+        let schemas = SchemaSource::new(name, shape, &config.schema_registry, Arc::clone(metrics))?;
         Ok(Checker { read: Box::new(move |schemas, record| validate(&view, limits, schemas, record)), schemas })
     }
 
@@ -91,7 +92,8 @@ fn no_schema(failure: Failure) -> Refusal {
     match failure {
         Failure::Halt(halt) => {
             let detail = format!("The record cannot be read: {}. {}", halt.detail, halt.next_step);
-            Refusal::new(Obstacle::ContractViolated, detail).with("reason", halt.code)
+            Refusal::new(Obstacle::ContractViolated, detail)
+                .because(Seen::Unreadable { reason: halt.code, violation: None })
         }
         Failure::RegistryAway(why) => {
             Refusal::new(Obstacle::RegistryAway, format!("The record cannot be read now: {why}"))

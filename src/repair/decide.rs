@@ -8,90 +8,90 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::facts::numbers;
-use super::model::{Action, Decided, Decision, Links};
+use super::model::{OperatorDecision, Outcome, Spelled};
+use super::records::Prepared;
 use super::request::{Request, SkipHeld, Why};
+use super::rows::write::NewDecision;
+use super::rows::{read, write};
 use super::rules::NotNow;
-use super::{Desk, DeskError, Obstacle, Refusal};
-use crate::api::parameters::encode;
-use crate::repair::records::Prepared;
+use super::{Desk, DeskError, Obstacle, Refusal, Seen};
+use crate::domain::action::Action;
+use crate::store::Connection;
 use crate::store::read::ReadError;
-use crate::store::repair_write::NewDecision;
-use crate::store::{Connection, repair_read, repair_write};
 
 /// The longest that one call may take, reading and decoding the letters of a bulk call included.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// By what a call that is made again is known, and how its answer is spelled to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Once<'a> {
+    /// The idempotency key.
+    pub key: &'a str,
+    /// Spells the answer, which is then given to whoever calls again.
+    pub spell: fn(&Outcome) -> Spelled,
+}
+
 /// What a call gets.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// HTTP status: 202 for a decision, 200 for a dry run.
-    pub status: u16,
-    /// [`Decided`] or [`super::model::DecidedInBulk`] as JSON.
-    pub body: Value,
-    /// The answer of an earlier call with the same key.
-    pub replayed: bool,
-    /// How many decisions of which kind this call has made.
-    pub made: Option<(Action, usize)>,
+#[derive(Debug, Clone, PartialEq)]
+pub enum Called {
+    /// What it has done.
+    Now(Outcome),
+    /// The answer of an earlier call with the same key, as it was spelled then.
+    Before(Spelled),
 }
 
 /// What a call is going to write.
-pub(super) struct Plan {
+pub(super) struct Draft {
     pub(super) action: Action,
     pub(super) decisions: Vec<NewDecision>,
     /// Value and encoded headers of a replacement.
     pub(super) record: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Plan {
+impl Draft {
     fn of(action: Action, decision: NewDecision) -> Self {
-        Plan { action, decisions: vec![decision], record: None }
+        Draft { action, decisions: vec![decision], record: None }
     }
 }
 
 impl Desk {
     /// Does what is asked, or says why not. With an idempotency key, the same request a second time gets the answer of
     /// the first; also when both come at the same time.
-    pub async fn call(&self, request: &Request, why: &Why, key: Option<&str>) -> Result<Answer, DeskError> {
+    pub async fn call(&self, request: &Request, why: &Why, once: Option<Once<'_>>) -> Result<Called, DeskError> {
         let late = Err(DeskError::Database(ReadError::Unavailable(None)));
         if request.is_dry_run() {
             return tokio::time::timeout(DEADLINE, self.rehearse(request)).await.unwrap_or(late);
         }
-        tokio::time::timeout(DEADLINE, self.decide(request, why, key)).await.unwrap_or(late)
+        tokio::time::timeout(DEADLINE, self.decide(request, why, once)).await.unwrap_or(late)
     }
 
-    async fn rehearse(&self, request: &Request) -> Result<Answer, DeskError> {
+    async fn rehearse(&self, request: &Request) -> Result<Called, DeskError> {
         let client = self.pool.get().await.map_err(ReadError::from)?;
         let prepared = self.prepare(&client, request).await?;
-        let (_, body) = self.plan_bulk(&client, request, &prepared).await?;
-        Ok(Answer { status: 200, body: json(&body), replayed: false, made: None })
+        let (_, told) = self.draft_bulk(&client, request, &prepared).await?;
+        Ok(Called::Now(Outcome::InBulk(told)))
     }
 
-    async fn decide(&self, request: &Request, why: &Why, key: Option<&str>) -> Result<Answer, DeskError> {
+    async fn decide(&self, request: &Request, why: &Why, once: Option<Once<'_>>) -> Result<Called, DeskError> {
         let client = self.writers.open().await?;
         let fingerprint = request.fingerprint(self.view, why);
-        if let Some(key) = key
-            && let Some(answer) = replay(&client, key, &fingerprint).await?
+        if let Some(once) = once
+            && let Some(answer) = replay(&client, once.key, &fingerprint).await?
         {
-            return Ok(answer);
+            return Ok(Called::Before(answer));
         }
         let prepared = self.prepare(&client, request).await?;
-        repair_write::begin(&client).await?;
-        let outcome = self.decide_inside(&client, request, why, key.map(|key| (key, &*fingerprint)), &prepared).await;
-        match outcome {
-            Ok(answer) => {
-                repair_write::commit(&client).await?;
-                if let Some((action, decisions)) = answer.made {
-                    let (view, action, actor) = (self.view, action.as_str(), why.actor.as_str());
-                    tracing::info!(view, action, decisions, actor, "decided");
-                }
-                Ok(answer)
-            }
-            // The connection ends with this call, and with it the transaction.
-            Err(error) => Err(error),
+        write::begin(&client).await?;
+        // If it fails, the connection ends with this call, and with it the transaction.
+        let called =
+            self.decide_inside(&client, request, why, once.map(|once| (once, &*fingerprint)), &prepared).await?;
+        write::commit(&client).await?;
+        if let Called::Now(outcome) = &called {
+            let (view, action, actor) = (self.view, request.action().as_str(), why.actor.as_str());
+            tracing::info!(view, action, decisions = outcome.made(), actor, "decided");
         }
+        Ok(called)
     }
 
     async fn decide_inside(
@@ -99,52 +99,51 @@ impl Desk {
         client: &Connection,
         request: &Request,
         why: &Why,
-        key: Option<(&str, &[u8])>,
+        once: Option<(Once<'_>, &[u8])>,
         prepared: &Prepared,
-    ) -> Result<Answer, DeskError> {
-        if let Some((key, fingerprint)) = key
-            && !repair_write::claim(client, key, fingerprint).await?
-            && let Some(answer) = replay(client, key, fingerprint).await?
+    ) -> Result<Called, DeskError> {
+        if let Some((once, fingerprint)) = once
+            && !write::claim(client, once.key, fingerprint).await?
+            && let Some(answer) = replay(client, once.key, fingerprint).await?
         {
-            return Ok(answer);
+            return Ok(Called::Before(answer));
         }
-        repair_write::lock(client, self.view).await?;
-        let (action, body, made) = match request {
+        write::lock(client, self.view).await?;
+        let outcome = match request {
             Request::SkipHeldByFilter(..) | Request::SkipLettersByFilter(..) | Request::RedriveByFilter(..) => {
-                let (plan, mut body) = self.plan_bulk(client, request, prepared).await?;
-                body.decided = self.write(client, &plan, why).await?.len();
-                (plan.action, json(&body), body.decided)
+                let (draft, mut told) = self.draft_bulk(client, request, prepared).await?;
+                told.decided = self.write(client, &draft, why).await?.len();
+                Outcome::InBulk(told)
             }
             _ => {
-                let plan = self.plan(client, request, prepared).await?;
-                let ids = self.write(client, &plan, why).await?;
-                let decisions = repair_read::decisions_by_id(client, &ids).await?;
-                (plan.action, json(&self.decided(decisions)), ids.len())
+                let draft = self.draft(client, request, prepared).await?;
+                let ids = self.write(client, &draft, why).await?;
+                Outcome::Decided(read::decisions_by_id(client, &ids).await?)
             }
         };
-        if let Some((key, _)) = key {
-            repair_write::answer(client, key, 202, &body).await?;
+        if let Some((once, _)) = once {
+            write::answer(client, once.key, &(once.spell)(&outcome)).await?;
         }
-        Ok(Answer { status: 202, body, replayed: false, made: Some((action, made)) })
+        Ok(Called::Now(outcome))
     }
 
-    async fn write(&self, client: &Connection, plan: &Plan, why: &Why) -> Result<Vec<i64>, DeskError> {
-        let record = plan.record.as_ref().map(|(payload, headers)| (payload.as_slice(), headers.as_slice()));
-        Ok(repair_write::insert(client, self.view, plan.action, why, &plan.decisions, record).await?)
+    async fn write(&self, client: &Connection, draft: &Draft, why: &Why) -> Result<Vec<i64>, DeskError> {
+        let record = draft.record.as_ref().map(|(payload, headers)| (payload.as_slice(), headers.as_slice()));
+        Ok(write::insert(client, self.view, draft.action, why, &draft.decisions, record).await?)
     }
 
     /// What a request about one key or letter writes.
-    async fn plan(&self, client: &Connection, request: &Request, prepared: &Prepared) -> Result<Plan, DeskError> {
+    async fn draft(&self, client: &Connection, request: &Request, prepared: &Prepared) -> Result<Draft, DeskError> {
         match request {
-            Request::SkipHeld(skip) => self.plan_skip(client, skip).await,
-            Request::SkipLetter(id) => self.plan_skip_letter(client, *id).await,
-            Request::Replace(replacement) => self.plan_record(client, Action::Replace, replacement.id, prepared).await,
-            Request::Redrive(id) => self.plan_record(client, Action::Redrive, *id, prepared).await,
-            _ => unreachable!("bulk requests are planned by plan_bulk"),
+            Request::SkipHeld(skip) => self.draft_skip(client, skip).await,
+            Request::SkipLetter(id) => self.draft_skip_letter(client, *id).await,
+            Request::Replace(replacement) => self.draft_record(client, Action::Replace, replacement.id, prepared).await,
+            Request::Redrive(id) => self.draft_record(client, Action::Redrive, *id, prepared).await,
+            _ => unreachable!("bulk requests are drafted by draft_bulk"),
         }
     }
 
-    async fn plan_skip(&self, client: &Connection, skip: &SkipHeld) -> Result<Plan, DeskError> {
+    async fn draft_skip(&self, client: &Connection, skip: &SkipHeld) -> Result<Draft, DeskError> {
         let key = skip.key.as_str();
         let facts = self.facts(client, &[key]).await?.remove(key).unwrap_or_default();
         let refuse = |not_now: NotNow| DeskError::from(not_now.refusal(key));
@@ -166,13 +165,13 @@ impl Desk {
                 format!("`to` is {to}, which is before {from}, the number to begin with; give a `to` from {from}");
             return Err(Refusal::new(Obstacle::Unfit, detail).into());
         }
-        let parked = repair_write::parked(client, self.view, &[(key, from, to)]).await?.into_values().next();
+        let parked = write::parked(client, self.view, &[(key, from, to)]).await?.into_values().next();
         facts.may_decide(from, to, parked).map_err(refuse)?;
-        Ok(Plan::of(Action::Skip, NewDecision { numbers: Some((key.to_owned(), from, to)), letter: None }))
+        Ok(Draft::of(Action::Skip, NewDecision { numbers: Some((key.to_owned(), from, to)), letter: None }))
     }
 
-    async fn plan_skip_letter(&self, client: &Connection, id: i64) -> Result<Plan, DeskError> {
-        let letter = repair_read::letter(client, self.view, id, 0).await?.ok_or_else(|| no_such_letter(id))?.letter;
+    async fn draft_skip_letter(&self, client: &Connection, id: i64) -> Result<Draft, DeskError> {
+        let letter = read::letter(client, self.view, id, 0).await?.ok_or_else(|| no_such_letter(id))?.letter;
         self.refuse_decided(client, id).await?;
         let place = letter.key.zip(letter.sequence);
         let numbers = match place {
@@ -182,16 +181,16 @@ impl Desk {
                 closes_only(allowed).map_err(|not_now| not_now.refusal(&key))?.then_some((key, sequence, sequence))
             }
         };
-        Ok(Plan::of(Action::Skip, NewDecision { numbers, letter: Some(id) }))
+        Ok(Draft::of(Action::Skip, NewDecision { numbers, letter: Some(id) }))
     }
 
-    async fn plan_record(
+    async fn draft_record(
         &self,
         client: &Connection,
         action: Action,
         id: i64,
         prepared: &Prepared,
-    ) -> Result<Plan, DeskError> {
+    ) -> Result<Draft, DeskError> {
         self.refuse_decided(client, id).await?;
         let checked = match prepared.checked.get(&id) {
             Some(Ok(checked)) => checked,
@@ -201,12 +200,12 @@ impl Desk {
         let (key, sequence) = (&checked.key, checked.sequence);
         self.may_decide_one(client, key, sequence).await?.map_err(|not_now| not_now.refusal(key))?;
         let decision = NewDecision { numbers: Some((key.clone(), sequence, sequence)), letter: Some(id) };
-        Ok(Plan { record: prepared.record.clone(), ..Plan::of(action, decision) })
+        Ok(Draft { record: prepared.record.clone(), ..Draft::of(action, decision) })
     }
 
     /// A letter is answered once.
     async fn refuse_decided(&self, client: &Connection, id: i64) -> Result<(), DeskError> {
-        let Some((decision, action, taken)) = repair_write::decided_letters(client, &[id]).await?.remove(&id) else {
+        let Some((decision, action, taken)) = write::decided_letters(client, &[id]).await?.remove(&id) else {
             return Ok(());
         };
         Err(letter_decided(id, decision, action, taken).into())
@@ -220,42 +219,27 @@ impl Desk {
         sequence: i64,
     ) -> Result<Result<(), NotNow>, DeskError> {
         let facts = self.facts(client, &[key]).await?.remove(key).unwrap_or_default();
-        let parked = repair_write::parked(client, self.view, &[(key, sequence, sequence)]).await?;
+        let parked = write::parked(client, self.view, &[(key, sequence, sequence)]).await?;
         Ok(facts.may_decide(sequence, sequence, parked.into_values().next()))
     }
+}
 
-    fn decided(&self, decisions: Vec<Decision>) -> Decided {
-        let folds = decisions.first().and_then(|decision| {
-            let (sequence, to) = (decision.sequence?, decision.sequence_to?);
-            Some((decision.key.clone()?, sequence, to))
-        });
-        let (detail, links) = match folds {
-            None => {
-                let detail = "The dead letter is closed; no order waits for its number, so nothing else changes";
-                (detail.to_owned(), Links::default())
-            }
-            Some((key, from, to)) => {
-                let what = numbers(from, to);
-                let detail = format!(
-                    "Decided about {what} of `{key}`; it takes effect within about a second while a projector runs, \
-                     else when one runs again"
-                );
-                (detail, self.links_of(&key))
-            }
-        };
-        Decided { decisions, detail, links }
-    }
-
-    /// Where to look for a key.
-    pub(super) fn links_of(&self, key: &str) -> Links {
-        let key = encode(key);
-        Links {
-            row: Some(format!("/{}/{key}", self.view)),
-            held: Some(format!("/ops/held/{key}")),
-            decisions: Some(format!("/ops/decisions?key={key}")),
-            position: None,
-        }
-    }
+/// What a call about one key or letter has decided, in words; and the key that folds with it, if one does.
+pub fn in_words(decisions: &[OperatorDecision]) -> (String, Option<&str>) {
+    let folds = decisions.first().and_then(|decision| {
+        let (sequence, to) = (decision.sequence?, decision.sequence_to?);
+        Some((decision.key.as_deref()?, sequence, to))
+    });
+    let Some((key, from, to)) = folds else {
+        let detail = "The dead letter is closed; no order waits for its number, so nothing else changes";
+        return (detail.to_owned(), None);
+    };
+    let what = numbers(from, to);
+    let detail = format!(
+        "Decided about {what} of `{key}`; it takes effect within about a second while a projector runs, \
+         else when one runs again"
+    );
+    (detail, Some(key))
 }
 
 /// What skipping a letter does, by what the rules say of its number: `true` if the number is skipped, `false` if nobody
@@ -271,7 +255,7 @@ pub(super) fn closes_only(allowed: Result<(), NotNow>) -> Result<bool, NotNow> {
 pub(super) fn letter_decided(id: i64, decision: i64, action: Action, taken: bool) -> Refusal {
     let state = if taken { "it has been taken" } else { "it has not been taken yet" };
     let detail = format!("Dead letter {id} is answered by decision {decision} ({}); {state}", action.as_str());
-    Refusal::new(Obstacle::AlreadyDecided, detail).with("decisionId", decision)
+    Refusal::new(Obstacle::AlreadyDecided, detail).because(Seen::Decision(decision))
 }
 
 pub(super) fn not_held(key: &str) -> Refusal {
@@ -285,23 +269,17 @@ pub(super) fn no_such_letter(id: i64) -> Refusal {
 
 pub(super) fn violated(poison: &crate::domain::poison::Poison) -> Refusal {
     let detail = format!("The record cannot be taken, {poison}");
-    Refusal::new(Obstacle::ContractViolated, detail)
-        .with("reason", poison.reason.as_str())
-        .with("violation", &poison.detail)
+    let seen = Seen::Unreadable { reason: poison.reason.as_str(), violation: Some(poison.detail.clone()) };
+    Refusal::new(Obstacle::ContractViolated, detail).because(seen)
 }
 
 /// The answer that was given to the same request under this key; another request under it is refused.
-async fn replay(client: &Connection, key: &str, fingerprint: &[u8]) -> Result<Option<Answer>, DeskError> {
-    let Some(earlier) = repair_write::answered(client, key).await? else { return Ok(None) };
+async fn replay(client: &Connection, key: &str, fingerprint: &[u8]) -> Result<Option<Spelled>, DeskError> {
+    let Some(earlier) = write::answered(client, key).await? else { return Ok(None) };
     if earlier.request != fingerprint {
         let detail =
             "This Idempotency-Key was used for another request; use a new one for each thing that is to be done";
         return Err(Refusal::new(Obstacle::IdempotencyKeyReused, detail).into());
     }
-    let status = u16::try_from(earlier.status).unwrap_or(202);
-    Ok(Some(Answer { status, body: earlier.answer, replayed: true, made: None }))
-}
-
-pub(super) fn json(body: &impl serde::Serialize) -> Value {
-    serde_json::to_value(body).expect("answers are plain data")
+    Ok(Some(earlier.answer))
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::rows::write;
 use super::rules::{Decided, KeyFacts, NotNow};
-use super::{Desk, DeskError, Obstacle, Refusal};
-use crate::store::{Connection, repair_write};
+use super::{Desk, DeskError, Obstacle, Refusal, Seen};
+use crate::store::Connection;
 
 /// Facts by key.
 pub(super) type Facts = HashMap<String, KeyFacts>;
@@ -12,17 +13,17 @@ pub(super) type Facts = HashMap<String, KeyFacts>;
 impl Desk {
     /// What is known of `keys`. Decisions read it under the lock, pages without.
     pub(super) async fn facts(&self, client: &Connection, keys: &[&str]) -> Result<Facts, DeskError> {
-        let held = repair_write::held(client, self.view, keys).await?;
-        let mut decided = repair_write::decided(client, self.view, keys).await?;
+        let held = write::held(client, self.view, keys).await?;
+        let mut decided = write::decided(client, self.view, keys).await?;
         let free: Vec<String> =
             keys.iter().filter(|key| !held.contains_key(**key)).map(|key| (*key).to_owned()).collect();
-        let rows: HashMap<String, i64> = match self.lookup {
-            Some(lookup) if !free.is_empty() => lookup(self.pool.clone(), free).await?.into_iter().collect(),
+        let rows: HashMap<String, i64> = match self.sequences {
+            Some(sequences) if !free.is_empty() => sequences(self.pool.clone(), free).await?.into_iter().collect(),
             _ => HashMap::new(),
         };
         let facts = keys.iter().map(|key| {
             let hold = held.get(*key);
-            let last = match (hold, self.lookup) {
+            let last = match (hold, self.sequences) {
                 (Some(hold), _) => Some(hold.missing_from - 1),
                 (None, Some(_)) => Some(rows.get(*key).copied().unwrap_or(self.first_sequence - 1)),
                 (None, None) => None,
@@ -49,10 +50,12 @@ impl NotNow {
     pub fn refusal(&self, key: &str) -> Refusal {
         let refusal = Refusal::new(self.obstacle(), self.detail(key));
         match self {
-            NotNow::AlreadyDecided(decided) => refusal.with("decisionId", decided.id),
-            NotNow::AlreadyConsumed(last) => refusal.with("lastSequence", last),
-            NotNow::NumberIsParked(parked) => refusal.with("parkedSequence", parked),
-            NotNow::OutOfReach(waits_for, reach) => refusal.with("waitsFor", waits_for).with("reach", reach),
+            NotNow::AlreadyDecided(decided) => refusal.because(Seen::Decision(decided.id)),
+            NotNow::AlreadyConsumed(last) => refusal.because(Seen::LastSequence(*last)),
+            NotNow::NumberIsParked(parked) => refusal.because(Seen::ParkedSequence(*parked)),
+            NotNow::OutOfReach(waits_for, reach) => {
+                refusal.because(Seen::Reach { waits_for: *waits_for, reach: *reach })
+            }
             NotNow::Unknown => refusal,
         }
     }

@@ -4,13 +4,12 @@
 use tokio::sync::mpsc::Receiver;
 
 use super::model::Imported;
+use super::rows::write::{self, ImportedLetter};
 use super::{Desk, DeskError};
-use crate::codec;
+use crate::codec::{self, dlq_headers};
 use crate::domain::poison::Reason;
 use crate::domain::record::{Headers, Record};
-use crate::projector::dlq_headers;
 use crate::store::Connection;
-use crate::store::repair_write::{self, ImportedLetter};
 
 /// Letters written at a time.
 const CHUNK_LETTERS: usize = 500;
@@ -95,7 +94,7 @@ impl Desk {
         chunk: &mut Vec<ImportedLetter>,
         sum: &mut Imported,
     ) -> Result<(), DeskError> {
-        let new = repair_write::import(client, self.view, chunk).await?;
+        let new = write::import(client, self.view, chunk).await?;
         sum.read += chunk.len();
         sum.imported += new.len();
         sum.known += chunk.len() - new.len();

@@ -1,5 +1,6 @@
 //! The repair desk: shows what is held and what was refused, and makes decisions about it. Used by the API and by the
-//! command line alike. It never folds: the projector follows the decisions (`projector/`), now or when it is back.
+//! command line alike. It never folds: the projector follows the decisions (`projector/`), now or when it is back. It
+//! gives plain values: what these look like as an answer, and where its links lead, is the business of who asked.
 //!
 //! A decision locks the view's progress rows first and reads afterwards, so it is made against what is committed, and a
 //! batch that was folded before it is folded again.
@@ -13,32 +14,27 @@ pub mod model;
 pub mod policy;
 mod records;
 pub mod request;
+mod rows;
 pub mod rules;
 pub mod show;
 pub mod skip_to;
 
 use std::sync::Arc;
 
-use anyhow::Result;
-use futures_util::future::BoxFuture;
-use serde::Serialize;
-use serde_json::{Map, Value};
-
-use crate::config::Config;
+use crate::config::{Config, GapPolicy, ViewRules};
 use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
-use crate::store::read::{ReadError, ReadPool};
-use crate::telemetry::metrics::Metrics;
-use crate::views::registry::Registration;
+use crate::store::read::{ReadError, ReadPool, SequencesOf};
 
-/// Reads the last sequence of each key that a view holds; keys without a row are left out.
-pub type Lookup = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
+pub use self::rows::write::ImportedLetter;
 
 /// The desk of one view.
 #[derive(Clone)]
 pub struct Desk {
     /// Registry name of the view.
     pub view: &'static str,
+    /// What is done about proven gaps.
+    pub gap_policy: GapPolicy,
     /// Smallest sequence number.
     pub first_sequence: i64,
     /// Bytes of a record's key and value at most.
@@ -46,26 +42,27 @@ pub struct Desk {
     pool: ReadPool,
     writers: WriterPool,
     checker: Arc<Checker>,
-    lookup: Option<Lookup>,
+    sequences: Option<SequencesOf>,
 }
 
 impl Desk {
-    /// The desk of a registered view.
+    /// The desk of a view: what reads its records, and how to see how far its keys are, if it tells.
     pub fn new(
-        view: &Registration,
-        config: &Config,
-        metrics: &Arc<Metrics>,
+        view: &'static str,
+        (config, rules): (&Config, &ViewRules),
+        (checker, sequences): (Checker, Option<SequencesOf>),
         (pool, writers): (ReadPool, WriterPool),
-    ) -> Result<Self> {
-        Ok(Desk {
-            view: view.name,
-            first_sequence: config.projector.first_sequence,
+    ) -> Self {
+        Desk {
+            view,
+            gap_policy: rules.gap_policy,
+            first_sequence: rules.first_sequence,
             max_record_bytes: config.projector.max_record_bytes,
             pool,
             writers,
-            checker: Arc::new((view.checker)(config, metrics)?),
-            lookup: view.api.map(|api| api().sequences),
-        })
+            checker: Arc::new(checker),
+            sequences,
+        }
     }
 }
 
@@ -97,7 +94,7 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// The stable name: the code of the API's problem.
+    /// The stable name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Obstacle::AlreadyDecided => "already_decided",
@@ -122,21 +119,48 @@ pub struct Refusal {
     pub obstacle: Obstacle,
     /// What was seen, and what to do.
     pub detail: String,
-    /// More members of the answer.
-    pub more: Map<String, Value>,
+    /// What a caller can go on by.
+    pub seen: Seen,
+}
+
+/// What was seen that stands in the way, for callers that go on by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing but what the words say.
+    Nothing,
+    /// The decision that there is.
+    Decision(i64),
+    /// The last number that the key has consumed.
+    LastSequence(i64),
+    /// The number that is parked.
+    ParkedSequence(i64),
+    /// How far can be decided about.
+    Reach {
+        /// The number that the key waits for.
+        waits_for: i64,
+        /// The greatest number that can be decided about.
+        reach: i64,
+    },
+    /// How many match.
+    Matched(usize),
+    /// Why the record cannot be read.
+    Unreadable {
+        /// The stable name.
+        reason: &'static str,
+        /// The field, the value and what is expected, if it is that.
+        violation: Option<String>,
+    },
 }
 
 impl Refusal {
     /// A refusal.
     pub fn new(obstacle: Obstacle, detail: impl Into<String>) -> Self {
-        Refusal { obstacle, detail: detail.into(), more: Map::new() }
+        Refusal { obstacle, detail: detail.into(), seen: Seen::Nothing }
     }
 
-    /// Adds a member.
-    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        let value = serde_json::to_value(value).expect("members are plain data");
-        self.more.insert(name.to_owned(), value);
-        self
+    /// Adds what was seen.
+    pub fn because(self, seen: Seen) -> Self {
+        Refusal { seen, ..self }
     }
 }
 

@@ -1,194 +1,107 @@
-//! What operators are shown, as JSON and as OpenAPI schemas; the command line prints the same.
+//! What the desk tells, as plain values. How that looks as JSON and where its links lead is made in `api/ops/`.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
-/// What is decided about a missing event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Go on without it.
-    Skip,
-    /// Go on with another payload.
-    Replace,
-    /// Go on with the refused record as it was, which can be read by now.
-    Redrive,
-}
-
-impl Action {
-    /// All actions.
-    pub const ALL: [Action; 3] = [Action::Skip, Action::Replace, Action::Redrive];
-
-    /// The word in SQL, JSON and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Action::Skip => "skip",
-            Action::Replace => "replace",
-            Action::Redrive => "redrive",
-        }
-    }
-
-    /// The action of that name.
-    pub fn parse(text: &str) -> Option<Action> {
-        Action::ALL.into_iter().find(|action| action.as_str() == text)
-    }
-}
-
-/// Reasons of held keys.
-pub const HELD_REASONS: [&str; 4] = crate::telemetry::metrics::HELD_REASONS;
-
-/// States of a dead letter.
-pub const LETTER_STATUSES: [&str; 6] = ["open", "deciding", "skipped", "replaced", "redriven", "refused"];
+use super::Obstacle;
+use crate::domain::action::{Action, DecisionStatus};
+use crate::domain::held::HeldReason;
+use crate::domain::letter::LetterStatus;
 
 /// A key that waits for an event.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldKey {
     /// View.
-    #[schema(example = "orders")]
     pub view: String,
-    /// The key: an order's id.
-    #[schema(example = "order-275")]
+    /// The key.
     pub key: String,
-    /// `gap` (an event has not arrived), `poison` (it arrived and could not be read), `event_id_reused` or `conflict`.
-    #[schema(example = "gap")]
-    pub reason: String,
-    /// The sequence number it waits for.
+    /// Why it is held.
+    pub reason: HeldReason,
+    /// The number it waits for.
     pub missing_from: i64,
-    /// The last missing one before the first parked event; null while nothing is parked.
-    #[schema(required)]
+    /// The last missing one before the first parked event; `None` while nothing is parked.
     pub missing_to: Option<i64>,
     /// Numbers ahead that arrived and were refused.
-    #[schema(minimum = 0)]
     pub refused_count: i32,
     /// Events parked behind the missing ones.
-    #[schema(minimum = 0)]
     pub parked_count: i32,
     /// Their bytes.
-    #[schema(minimum = 0)]
     pub parked_bytes: i64,
     /// Since when.
-    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
-    /// Since when it is sure that the missing event is not in the log; null: it may still come.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
+    /// Since when it is sure that the missing event is not in the log; `None`: it may still come.
     pub proven_at: Option<Timestamp>,
     /// Whether there is a decision about the number it waits for, which the projector has not taken yet.
     pub decided: bool,
-    /// More about it.
-    #[schema(example = "/ops/held/order-275")]
-    pub href: String,
-}
-
-/// A page of held keys.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldPage {
-    /// Those that have waited longest first.
-    pub items: Vec<HeldKey>,
-    /// Keys on a page.
-    #[schema(minimum = 1)]
-    pub page_size: u32,
 }
 
 /// A held key with everything that is known about it.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct HeldDetail {
     /// As in the list.
-    #[serde(flatten)]
     pub held: HeldKey,
     /// The refused numbers ahead.
     pub refused: Vec<i64>,
-    /// The lowest parked events, at most 20.
+    /// The lowest parked events.
     pub parked: Vec<ParkedEvent>,
-    /// The dead letters of the key from the missing number on, at most 20.
+    /// The dead letters of the key from the missing number on.
     pub dead_letters: Vec<Letter>,
-    /// What was decided about the key so far, the newest first, at most 20.
-    pub decisions: Vec<Decision>,
+    /// What was decided about the key so far, the newest first.
+    pub decisions: Vec<OperatorDecision>,
     /// What can be done now.
     pub next: Vec<NextStep>,
-    /// Where to look further.
-    pub links: Links,
 }
 
 /// An event that waits behind a missing one.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct ParkedEvent {
     /// Its number.
     pub sequence: i64,
     /// Its id.
     pub event_id: String,
-    /// Its type; null where its value is too long to be read here.
-    #[serde(rename = "type")]
-    #[schema(required)]
+    /// Its type; `None` where its value is too long to be read here.
     pub event_type: Option<String>,
     /// When it happened, says the event.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub occurred_at: Option<Timestamp>,
     /// Topic it was read from.
     pub topic: String,
     /// Partition of that topic.
-    #[schema(minimum = 0)]
     pub partition: i32,
     /// Offset in that partition.
-    #[schema(minimum = 0)]
     pub offset: i64,
     /// When it was parked.
-    #[schema(value_type = String, format = DateTime)]
     pub parked_at: Timestamp,
-    /// The beginning of its value.
-    pub payload: Payload,
+    /// Its value.
+    pub payload: Shown,
 }
 
-/// Bytes, as far as they are shown.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Payload {
+/// The value of a record, as far as it is shown.
+#[derive(Debug)]
+pub struct Shown {
     /// How many bytes there are.
-    #[schema(minimum = 0)]
     pub bytes: i64,
-    /// Whether less than that is shown.
-    pub truncated: bool,
-    /// Decoded, if it is JSON and whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Value>)]
-    pub json: Option<Box<RawValue>>,
-    /// As text, if it is text but not JSON or not whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The bytes themselves, in base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
+    /// The first of them, or all.
+    pub beginning: Vec<u8>,
+    /// What was read from it as JSON text, where it is not that already.
+    pub json: Option<String>,
 }
 
 /// A refused record.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Its id.
-    #[schema(minimum = 1)]
     pub id: i64,
     /// The view that refused it.
     pub view: String,
-    /// `open`, `deciding` (decided, not folded yet), `skipped`, `replaced`, `redriven`, or `refused`: the decision could
-    /// not be followed, see `refusedBecause`.
-    #[schema(example = "open")]
-    pub status: String,
-    /// Why it was refused, a stable name.
-    #[schema(example = "schema_violation")]
+    /// What became of it.
+    pub status: LetterStatus,
+    /// Why it was refused, a stable name; that of a letter from elsewhere may be none of ours.
     pub reason: String,
     /// The sentence to it.
     pub error: String,
     /// Its key, if it could be read.
-    #[schema(required)]
     pub key: Option<String>,
     /// Its number, if it could be read.
-    #[schema(required)]
     pub sequence: Option<i64>,
     /// Topic it was read from.
     pub topic: String,
@@ -197,236 +110,199 @@ pub struct Letter {
     /// Offset in that partition.
     pub offset: i64,
     /// The record's own time.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub record_time: Option<Timestamp>,
     /// When it was refused.
-    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// Bytes of its value; null: it has none.
-    #[schema(required, minimum = 0)]
+    /// Bytes of its value; `None`: it has none.
     pub payload_bytes: Option<i64>,
     /// The decision that answers it.
-    #[schema(required)]
     pub decision_id: Option<i64>,
     /// Why that decision could not be followed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_because: Option<String>,
-    /// More about it.
-    #[schema(example = "/ops/dead-letters/12")]
-    pub href: String,
-}
-
-/// A page of dead letters.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LetterPage {
-    /// The newest first.
-    pub items: Vec<Letter>,
-    /// Letters on a page.
-    #[schema(minimum = 1)]
-    pub page_size: u32,
 }
 
 /// A dead letter, whole.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct LetterDetail {
     /// As in the list.
-    #[serde(flatten)]
     pub letter: Letter,
     /// The record's headers, in order.
-    pub headers: Vec<Header>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The record's key.
-    #[schema(required)]
-    pub record_key: Option<Payload>,
-    /// The record's value; null: it has none.
-    #[schema(required)]
-    pub payload: Option<Payload>,
+    pub record_key: Option<Vec<u8>>,
+    /// The record's value; `None`: it has none.
+    pub payload: Option<Shown>,
     /// When it was published to the DLQ topic.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub published_at: Option<Timestamp>,
     /// The decision that answers it.
-    #[schema(required)]
-    pub decision: Option<Decision>,
+    pub decision: Option<OperatorDecision>,
     /// What can be done now.
     pub next: Vec<NextStep>,
-    /// Where to look further.
-    pub links: Links,
-}
-
-/// A header of a record.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Header {
-    /// Its name.
-    pub name: String,
-    /// Its value, if that is text. Neither: the header has no value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// Its value in base64, if it is not text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
 }
 
 /// What was decided, by whom and why.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorDecision {
     /// Its id.
-    #[schema(minimum = 1)]
     pub id: i64,
     /// View.
     pub view: String,
     /// What was decided.
     pub action: Action,
-    /// `pending` (made, not folded yet), `taken`, `closed` (it only closes a dead letter) or `refused`.
-    #[schema(example = "pending")]
-    pub status: String,
-    /// The key; null: it only closes a dead letter.
-    #[schema(required)]
+    /// What became of it.
+    pub status: DecisionStatus,
+    /// The key; `None`: it only closes a dead letter.
     pub key: Option<String>,
     /// First number that it is about.
-    #[schema(required)]
     pub sequence: Option<i64>,
     /// Last number that it is about.
-    #[schema(required)]
     pub sequence_to: Option<i64>,
     /// Topic of the dead letter that it answers.
-    #[schema(required)]
     pub topic: Option<String>,
     /// Partition of that dead letter.
-    #[schema(required)]
     pub partition: Option<i32>,
     /// Offset of that dead letter.
-    #[schema(required)]
     pub offset: Option<i64>,
     /// Bytes of the payload to go on with.
-    #[schema(required)]
     pub payload_bytes: Option<i64>,
     /// Why, in the words of who decided.
     pub reason: String,
     /// Who.
     pub actor: String,
     /// When.
-    #[schema(value_type = String, format = DateTime)]
     pub decided_at: Timestamp,
     /// When the view first folded with it.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub taken_at: Option<Timestamp>,
     /// Why the view could not fold with it: it counts as never made.
-    #[schema(required)]
     pub refused: Option<String>,
 }
 
-/// A page of decisions.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct DecisionPage {
-    /// The newest first.
-    pub items: Vec<Decision>,
-    /// Decisions on a page.
-    #[schema(minimum = 1)]
-    pub page_size: u32,
-}
-
 /// Something that can be done now.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextStep {
-    /// `skip`, `replace`, `redrive` or `look`.
-    #[schema(example = "skip")]
-    pub action: &'static str,
-    /// What it does.
+    /// What.
+    pub step: Step,
+    /// What it does, in words.
     pub effect: String,
-    /// HTTP method.
-    #[schema(example = "POST")]
-    pub method: &'static str,
-    /// Where to.
-    pub href: String,
-    /// A body to start from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<Value>,
 }
 
-/// Where to look further.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Links {
-    /// The view's row of the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "/orders/order-275")]
-    pub row: Option<String>,
-    /// What the key waits for, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held: Option<String>,
-    /// Every decision about the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decisions: Option<String>,
-    /// The record's position in Kafka: topic, partition and offset.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "orders.events/3/4711")]
-    pub position: Option<String>,
+/// What can be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Skip these numbers of a held key.
+    SkipHeld {
+        /// The key.
+        key: String,
+        /// First number.
+        from: i64,
+        /// Last number.
+        to: i64,
+    },
+    /// Skip this letter.
+    SkipLetter(i64),
+    /// Replace a letter.
+    Replace {
+        /// The letter.
+        id: i64,
+        /// Whether the caller has to say the key.
+        needs_key: bool,
+        /// Whether the caller has to say the number.
+        needs_sequence: bool,
+    },
+    /// Redrive this letter.
+    Redrive(i64),
+    /// See what this key waits for.
+    LookAtHeld(String),
+    /// See what was decided about this key.
+    LookAtDecisions(String),
 }
 
-/// What a call has decided.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Decided {
-    /// The decisions made.
-    pub decisions: Vec<Decision>,
-    /// When it shows.
-    pub detail: String,
-    /// Where to see it.
-    pub links: Links,
+impl Step {
+    /// The action that it asks for; `None`: it only looks.
+    pub fn action(&self) -> Option<Action> {
+        match self {
+            Step::SkipHeld { .. } | Step::SkipLetter(_) => Some(Action::Skip),
+            Step::Replace { .. } => Some(Action::Replace),
+            Step::Redrive(_) => Some(Action::Redrive),
+            Step::LookAtHeld(_) | Step::LookAtDecisions(_) => None,
+        }
+    }
+}
+
+/// What a call has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// What a call about one key or letter has decided.
+    Decided(Vec<OperatorDecision>),
+    /// What a call by filter has decided, or would decide.
+    InBulk(DecidedInBulk),
+}
+
+impl Outcome {
+    /// How many decisions were made.
+    pub fn made(&self) -> usize {
+        match self {
+            Outcome::Decided(decisions) => decisions.len(),
+            Outcome::InBulk(bulk) => bulk.decided,
+        }
+    }
 }
 
 /// What a call by filter has decided, or would decide.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecidedInBulk {
     /// Nothing was changed.
     pub dry_run: bool,
-    /// Keys or letters that match the filter, up to `limit`: repeat this number as `expect`.
-    #[schema(minimum = 0)]
+    /// Keys or letters that match the filter, up to the limit.
     pub matched: usize,
-    /// More than `limit` match: call again afterwards.
+    /// More than the limit match.
     pub more: bool,
     /// Of those that match, how many can be decided about.
-    #[schema(minimum = 0)]
     pub possible: usize,
     /// Decisions made: 0 in a dry run.
-    #[schema(minimum = 0)]
     pub decided: usize,
-    /// The first of those that can be decided about, at most 20: keys, or ids of letters.
-    #[schema(value_type = Vec<Value>)]
-    pub sample: Vec<Value>,
+    /// The first of those that can be decided about.
+    pub sample: Vec<Subject>,
     /// How many cannot be decided about.
-    #[schema(minimum = 0)]
     pub impossible: usize,
-    /// The first of them, at most 20, and why.
+    /// The first of them, and why.
     pub impossible_sample: Vec<Impossible>,
 }
 
+/// What a decision by filter is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A held key.
+    Key(String),
+    /// A letter.
+    Letter(i64),
+}
+
 /// What cannot be decided about.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Impossible {
     /// The key, if there is one.
-    #[schema(required)]
     pub key: Option<String>,
     /// The letter, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dead_letter_id: Option<i64>,
-    /// Stable name of the obstacle, as of the same call about it alone.
-    #[schema(example = "already_consumed")]
-    pub code: String,
-    /// The obstacle.
+    pub letter: Option<i64>,
+    /// The obstacle, as of the same call about it alone.
+    pub obstacle: Obstacle,
+    /// The obstacle in words.
     pub detail: String,
 }
 
+/// An answer as whoever called spells it. The desk keeps it for a call that is made again and never looks into it: an
+/// upgraded database holds those of earlier versions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spelled {
+    /// A number that goes with it.
+    pub code: i32,
+    /// The answer.
+    pub body: Value,
+}
+
 /// What became of the letters of a DLQ topic.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     /// Records read.
     pub read: usize,
@@ -435,6 +311,5 @@ pub struct Imported {
     /// Letters that were there already.
     pub known: usize,
     /// Ids of the new ones.
-    #[serde(skip)]
     pub ids: Vec<i64>,
 }

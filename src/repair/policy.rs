@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::request::{Bulk, DEFAULT_BULK, HeldFilter, Request, Why};
+use super::decide::Called;
+use super::model::{DecidedInBulk, Outcome};
+use super::request::{BulkBounds, DEFAULT_BULK, HeldFilter, Request, Why};
 use super::{Desk, DeskError};
+use crate::domain::held::HeldReason;
 use crate::projector::state::ViewStatus;
 
 /// How often proven gaps are looked for.
@@ -34,22 +37,35 @@ pub async fn skip_proven_gaps(desk: Desk, status: Arc<ViewStatus>, stop: Cancell
 /// Whether anything was decided.
 async fn skip(desk: &Desk) -> Result<bool, DeskError> {
     let filter = HeldFilter {
-        reasons: vec!["gap".to_owned()],
+        reasons: vec![HeldReason::Gap.as_str().to_owned()],
         proven: Some(true),
         nothing_refused: true,
         ..HeldFilter::default()
     };
     let why = Why {
-        reason: "the missing events are not in the log (projector.gap_policy = skip)".to_owned(),
+        reason: "the missing events are not in the log (gap_policy = skip)".to_owned(),
         actor: "gap_policy".to_owned(),
     };
-    let bulk = Bulk { dry_run: true, limit: DEFAULT_BULK, expect: None };
-    let found = desk.call(&Request::SkipHeldByFilter(filter.clone(), bulk), &why, None).await?.body;
-    let number = |name: &str| found[name].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
-    if number("possible") == 0 {
+    let bounds = BulkBounds { dry_run: true, limit: DEFAULT_BULK, expect: None };
+    let found = skip_by_filter(desk, filter.clone(), bounds, &why).await?;
+    if found.possible == 0 {
         return Ok(false);
     }
-    let bulk = Bulk { dry_run: false, expect: Some(number("matched")), ..bulk };
-    desk.call(&Request::SkipHeldByFilter(filter, bulk), &why, None).await?;
+    let bounds = BulkBounds { dry_run: false, expect: Some(found.matched), ..bounds };
+    skip_by_filter(desk, filter, bounds, &why).await?;
     Ok(true)
+}
+
+async fn skip_by_filter(
+    desk: &Desk,
+    filter: HeldFilter,
+    bounds: BulkBounds,
+    why: &Why,
+) -> Result<DecidedInBulk, DeskError> {
+    match desk.call(&Request::SkipHeldByFilter(filter, bounds), why, None).await? {
+        Called::Now(Outcome::InBulk(bulk)) => Ok(bulk),
+        Called::Now(Outcome::Decided(_)) | Called::Before(_) => {
+            unreachable!("a call by filter without a key ends in a count")
+        }
+    }
 }

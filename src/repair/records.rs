@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use super::check::Checked;
 use super::request::{MAX_BULK, Replacement, Request};
+use super::rows::read::{self, LetterRecord};
 use super::{Desk, DeskError, Obstacle, Refusal};
 use crate::domain::poison::Poison;
 use crate::domain::record::{Headers, Record};
 use crate::repair::decide::no_such_letter;
-use crate::store::repair_read::LetterBody;
-use crate::store::{Connection, repair_read};
+use crate::store::Connection;
 
 /// Bytes of letters that are decoded at a time.
 const CHUNK_BYTES: i64 = 16 << 20;
@@ -34,7 +34,7 @@ impl Desk {
             Request::Redrive(id) => self.check_letters(client, &[*id], &mut prepared).await?,
             Request::RedriveByFilter(filter, bulk) => {
                 let limit = i64::from(bulk.limit.min(MAX_BULK)) + 1;
-                let letters = repair_read::matching_letters(client, self.view, filter, limit).await?;
+                let letters = read::matching_letters(client, self.view, filter, limit).await?;
                 let mut rest = letters.as_slice();
                 while !rest.is_empty() {
                     let mut bytes = 0;
@@ -55,7 +55,7 @@ impl Desk {
 
     /// Reads letters as they are.
     async fn check_letters(&self, client: &Connection, ids: &[i64], to: &mut Prepared) -> Result<(), DeskError> {
-        for body in repair_read::bodies(client, self.view, ids).await? {
+        for body in read::bodies(client, self.view, ids).await? {
             let record = record_of(body.key.as_deref(), body.payload.as_deref(), &body.headers);
             let checked = self.checker.check(record).await?;
             to.checked.insert(body.id, checked);
@@ -64,9 +64,9 @@ impl Desk {
     }
 
     async fn prepare_replacement(&self, client: &Connection, asked: &Replacement) -> Result<Prepared, DeskError> {
-        let letter = repair_read::letter(client, self.view, asked.id, 0).await?;
+        let letter = read::letter(client, self.view, asked.id, 0).await?;
         let letter = letter.ok_or_else(|| no_such_letter(asked.id))?.letter;
-        let body = repair_read::bodies(client, self.view, &[asked.id]).await?.into_iter().next();
+        let body = read::bodies(client, self.view, &[asked.id]).await?.into_iter().next();
         let body = body.ok_or_else(|| no_such_letter(asked.id))?;
         let key = same("key", letter.key, asked.key.clone())?;
         let sequence = same("sequence", letter.sequence, asked.sequence)?;
@@ -99,7 +99,7 @@ fn record_of<'a>(key: Option<&'a [u8]>, payload: Option<&'a [u8]>, headers: &'a 
 
 /// The letter's headers in their order, binary ones untouched, without those that are set or taken away; then those
 /// that are set.
-fn headers_of(letter: &LetterBody, asked: &Replacement, sequence: i64) -> Vec<u8> {
+fn headers_of(letter: &LetterRecord, asked: &Replacement, sequence: i64) -> Vec<u8> {
     let mut changes: Vec<(&str, Option<String>)> =
         asked.headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     let mut set = |name: &'static str, value: Option<String>| {
@@ -142,7 +142,7 @@ mod tests {
         ] {
             Headers::push(&mut headers, name.as_bytes(), value);
         }
-        let letter = LetterBody { id: 1, key: None, payload: None, headers };
+        let letter = LetterRecord { id: 1, key: None, payload: None, headers };
         let asked = Replacement {
             id: 1,
             payload: RawValue::from_string("{\"price\": 1.10}".to_owned()).unwrap(),

@@ -1,7 +1,8 @@
 //! What can be asked of the repair desk, after its form was checked by whoever took it (API or command line).
 
 use super::import::IMPORTED;
-use super::model::LETTER_STATUSES;
+use crate::domain::action::Action;
+use crate::domain::letter::LetterStatus;
 use crate::domain::poison::Reason;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -85,7 +86,7 @@ pub fn known_reasons() -> Vec<&'static str> {
 /// Open ones unless others are asked for; none named: any.
 pub fn statuses(asked: Vec<String>) -> Vec<String> {
     match asked.as_slice() {
-        [] => vec!["open".to_owned()],
+        [] => vec![LetterStatus::Open.as_str().to_owned()],
         asked if asked.iter().any(|status| status == ALL) => Vec::new(),
         _ => asked,
     }
@@ -93,18 +94,18 @@ pub fn statuses(asked: Vec<String>) -> Vec<String> {
 
 /// The statuses that may be asked for.
 pub fn known_statuses() -> Vec<&'static str> {
-    LETTER_STATUSES.into_iter().chain([ALL]).collect()
+    LetterStatus::ALL.map(LetterStatus::as_str).into_iter().chain([ALL]).collect()
 }
 
 /// Which decisions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DecisionFilter {
     /// About this key.
     pub key: Option<String>,
     /// By this actor.
     pub actor: Option<String>,
     /// Of this kind.
-    pub action: Option<String>,
+    pub action: Option<Action>,
 }
 
 /// A skip of missing numbers.
@@ -139,7 +140,7 @@ pub struct Replacement {
 
 /// How much of a filter a bulk call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Bulk {
+pub struct BulkBounds {
     /// Change nothing.
     pub dry_run: bool,
     /// Look at so many at most.
@@ -161,14 +162,26 @@ pub enum Request {
     /// Redrive one letter.
     Redrive(i64),
     /// Skip everything that is missing of every held key that matches.
-    SkipHeldByFilter(HeldFilter, Bulk),
+    SkipHeldByFilter(HeldFilter, BulkBounds),
     /// Skip every letter that matches.
-    SkipLettersByFilter(LetterFilter, Bulk),
+    SkipLettersByFilter(LetterFilter, BulkBounds),
     /// Redrive every letter that matches.
-    RedriveByFilter(LetterFilter, Bulk),
+    RedriveByFilter(LetterFilter, BulkBounds),
 }
 
 impl Request {
+    /// What is decided.
+    pub fn action(&self) -> Action {
+        match self {
+            Request::SkipHeld(_)
+            | Request::SkipLetter(_)
+            | Request::SkipHeldByFilter(..)
+            | Request::SkipLettersByFilter(..) => Action::Skip,
+            Request::Replace(_) => Action::Replace,
+            Request::Redrive(_) | Request::RedriveByFilter(..) => Action::Redrive,
+        }
+    }
+
     /// Whether it changes nothing.
     pub fn is_dry_run(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 //! A decision is about numbers that the key still wants. What is decided once is not decided again, what is consumed
 //! cannot be unmade, and nobody decides about numbers that the key may never come to.
 
-use super::model::Action;
+use crate::domain::action::Action;
 
 /// A decision that was made earlier and not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,16 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Row, Statement};
 
-use crate::projector::decisions::{Settled, StoredDecision, Substitute, Verdict};
-use crate::projector::plan::{DeadLetter, Held, NewParked, StoredParked};
+use crate::domain::action::Action;
+use crate::domain::ledger::{Effect, Origin};
+use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
+use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::BuildSource;
+use crate::store::types::Word;
 use crate::store::{Connection, DbError};
-use crate::views::{Effect, Origin};
 
 /// Statements that every view's batches use, prepared on one connection.
 pub struct ControlStatements {
-    /// The fence.
-    pub advance: Statement,
     load_held: Statement,
     load_parked: Statement,
     load_presence: Statement,
@@ -50,7 +50,6 @@ impl ControlStatements {
     /// Prepares all statements.
     pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
         Ok(ControlStatements {
-            advance: client.prepare(include_str!("sql/advance_progress.sql")).await?,
             load_held: client.prepare(include_str!("sql/load_held.sql")).await?,
             load_parked: client.prepare(include_str!("sql/load_parked.sql")).await?,
             load_presence: client.prepare(include_str!("sql/load_parked_presence.sql")).await?,
@@ -295,25 +294,11 @@ fn by_key(
 }
 
 fn decision(row: &Row) -> Result<StoredDecision, DbError> {
-    let effect = match row.try_get("action")? {
-        "skip" => None,
-        "replace" => Some(Effect::Replaced),
-        _ => Some(Effect::Applied),
-    };
-    let verdict = match effect {
-        None => Verdict::Skip,
-        Some(effect) => {
-            let partition: Option<i32> = row.try_get("partition")?;
-            let offset: Option<i64> = row.try_get("offset")?;
-            let headers: Option<Vec<u8>> = row.try_get("headers")?;
-            Verdict::Take(Box::new(Substitute {
-                origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
-                timestamp_ms: row.try_get("record_timestamp")?,
-                payload: row.try_get("payload")?,
-                headers: headers.unwrap_or_default(),
-                effect,
-            }))
-        }
+    let Word(action) = row.try_get("action")?;
+    let verdict = match action {
+        Action::Skip => Verdict::Skip,
+        Action::Replace => Verdict::Take(Box::new(substitute(row, Effect::Replaced)?)),
+        Action::Redrive => Verdict::Take(Box::new(substitute(row, Effect::Applied)?)),
     };
     let decided_at: jiff::Timestamp = row.try_get("decided_at")?;
     Ok(StoredDecision {
@@ -323,6 +308,19 @@ fn decision(row: &Row) -> Result<StoredDecision, DbError> {
         verdict,
         reason: row.try_get("reason")?,
         decided_at: decided_at.as_microsecond(),
+    })
+}
+
+fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
+    let partition: Option<i32> = row.try_get("partition")?;
+    let offset: Option<i64> = row.try_get("offset")?;
+    let headers: Option<Vec<u8>> = row.try_get("headers")?;
+    Ok(Substitute {
+        origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
+        timestamp_ms: row.try_get("record_timestamp")?,
+        payload: row.try_get("payload")?,
+        headers: headers.unwrap_or_default(),
+        effect,
     })
 }
 

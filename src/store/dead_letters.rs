@@ -1,35 +1,7 @@
 //! The outbox of the dead-letter topic.
 
-use jiff::Timestamp;
-
+use crate::codec::dlq_headers::Unpublished;
 use crate::store::{Connection, DbError};
-
-/// A dead letter on its way to the DLQ topic.
-#[derive(Debug)]
-pub struct Unpublished {
-    /// Row id.
-    pub id: i64,
-    /// Source topic.
-    pub topic: String,
-    /// Source partition.
-    pub partition: i32,
-    /// Source offset.
-    pub offset: i64,
-    /// Record timestamp.
-    pub timestamp_ms: Option<i64>,
-    /// Stable reason.
-    pub reason: String,
-    /// Sentence.
-    pub error: String,
-    /// Key bytes.
-    pub key: Option<Vec<u8>>,
-    /// Value bytes.
-    pub payload: Option<Vec<u8>>,
-    /// Encoded headers.
-    pub headers: Vec<u8>,
-    /// When it was refused.
-    pub created_at: Timestamp,
-}
 
 /// Locks and gives the oldest unpublished dead letters; call inside a transaction.
 pub async fn claim(client: &Connection, view: &str, limit: i64) -> Result<Vec<Unpublished>, DbError> {

@@ -7,10 +7,11 @@
 
 use tokio_postgres::Statement;
 
+use crate::domain::ledger::LedgerRow;
 use crate::store::copy::CopyRows;
+use crate::store::fence::Writing;
 use crate::store::types::Micros;
 use crate::store::{Connection, DbError};
-use crate::views::LedgerRow;
 
 /// Makes the table, without its index, in the schema that is first in the search path.
 pub const CREATE: &str = include_str!("sql/create_ledger.sql");
@@ -39,13 +40,13 @@ impl LedgerWriter {
         Ok(LedgerWriter { copy: client.prepare(include_str!("sql/copy_ledger.sql")).await? })
     }
 
-    /// Writes `rows`, each with its commit, by one `COPY`, inside the caller's transaction. A row that is there already
+    /// Writes `rows`, each with its commit, by one `COPY`, inside a fenced transaction. A row that is there already
     /// breaks the primary key.
-    pub async fn write(&self, client: &Connection, rows: &[LedgerRow<'_>], commits: &[Commit]) -> Result<(), DbError> {
+    pub async fn write(&self, writing: Writing<'_>, rows: &[LedgerRow<'_>], commits: &[Commit]) -> Result<(), DbError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut copy = CopyRows::start(client, &self.copy, 11).await?;
+        let mut copy = CopyRows::start(writing.client(), &self.copy, 11).await?;
         for (row, commit) in rows.iter().zip(commits) {
             let LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } = row;
             copy.row()

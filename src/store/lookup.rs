@@ -24,7 +24,7 @@ const MAX_KEYS: usize = 32;
 ///
 /// Made for one HTTP worker: connection and callers share its thread. Connects when the first key is asked for, and
 /// again when the connection is lost.
-pub struct Lookup {
+pub struct SharedLookup {
     shared: Arc<Shared>,
 }
 
@@ -48,11 +48,11 @@ struct Asked {
     answer: oneshot::Sender<Result<Option<Row>, ReadError>>,
 }
 
-impl Lookup {
+impl SharedLookup {
     /// Does not connect yet.
     pub fn new(settings: &DatabaseSettings, sql: &'static str) -> Self {
         let (settings, gathering) = (settings.clone(), Mutex::default());
-        Lookup { shared: Arc::new(Shared { settings, sql, gathering }) }
+        SharedLookup { shared: Arc::new(Shared { settings, sql, gathering }) }
     }
 
     /// The row of `key`, as it is now or a moment later.

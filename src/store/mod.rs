@@ -5,15 +5,16 @@ pub mod build;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;
+pub mod fence;
 pub mod ledger;
 pub mod lookup;
 pub mod migrate;
+pub mod names;
 pub mod observation;
 pub mod pool;
 pub mod progress;
 pub mod read;
-pub mod repair_read;
-pub mod repair_write;
+pub mod rows;
 pub mod sqlstate;
 pub mod types;
 

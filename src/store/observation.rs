@@ -3,6 +3,7 @@
 use deadpool_postgres::{Pool, PoolError};
 use jiff::Timestamp;
 
+use crate::domain::held::HeldReason;
 use crate::store::progress::BuildSource;
 
 /// Where each partition of a build stands: partition, next offset, timestamp of the last applied record, and why it
@@ -14,8 +15,8 @@ pub type Positions = Vec<(i32, i64, Option<Timestamp>, Option<String>)>;
 pub struct Counts {
     /// Parked events.
     pub parked: i64,
-    /// Keys held for a gap, a poison record, a reused event id, a conflict.
-    pub held: [i64; 4],
+    /// Held keys by reason, in the order of [`HeldReason::ALL`].
+    pub held: [i64; HeldReason::ALL.len()],
     /// Held keys whose missing event is known not to be in the log.
     pub proven: i64,
     /// Dead letters not published yet.

@@ -1,7 +1,8 @@
 //! Progress rows: who owns a partition, how far it is, and the fence that keeps everybody else out.
 
 use crate::domain::build::BuildId;
-use crate::projector::plan::Counters;
+use crate::domain::counters::Counters;
+use crate::domain::identity::Anchor;
 use crate::store::types::Micros;
 use crate::store::{Connection, DbError};
 
@@ -19,19 +20,8 @@ pub struct BuildSource {
 impl BuildSource {
     /// The build.
     pub fn id(&self) -> BuildId {
-        BuildId::new(self.view, self.build)
+        BuildId { view: self.view, build: self.build }
     }
-}
-
-/// The last record that a build has consumed from a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Anchor {
-    /// Its offset.
-    pub offset: i64,
-    /// CRC-32 of its key and value.
-    pub crc: u32,
-    /// Its timestamp.
-    pub timestamp_ms: Option<i64>,
 }
 
 /// What an owner gets.
@@ -155,6 +145,11 @@ pub struct AdvanceColumns {
     longs: [Vec<i64>; 11],
     anchors: [Vec<Option<i64>>; 3],
     record_time: Vec<Option<Micros>>,
+}
+
+/// Prepares the fence.
+pub async fn prepare_advance(client: &Connection) -> Result<tokio_postgres::Statement, DbError> {
+    client.prepare(include_str!("sql/advance_progress.sql")).await
 }
 
 impl AdvanceColumns {

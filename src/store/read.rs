@@ -1,6 +1,7 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
-use crate::projector::plan::Counters;
+use crate::domain::counters::Counters;
+use crate::domain::word::UnknownWord;
 use crate::store::types::BoxedError;
 
 use std::error::Error;
@@ -8,10 +9,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 /// The pool that every read goes through.
 pub type ReadPool = deadpool_postgres::Pool;
+
+/// Reads the last sequence of each key that a view holds; keys without a row are left out.
+pub type SequencesOf = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
 
 /// The longest that one read may take, waiting for a connection included. Statements end sooner by themselves
 /// (`statement_timeout`); this is for a server that no longer answers at all.
@@ -51,6 +57,9 @@ fn describe(error: &tokio_postgres::Error) -> String {
 impl From<tokio_postgres::Error> for ReadError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
+            if let Some(word) = error.source().and_then(|source| source.downcast_ref::<UnknownWord>()) {
+                return ReadError::Unreadable(Arc::new(word.clone()));
+            }
             return match error.source() {
                 // No SQLSTATE and no I/O error: a value of an unexpected type, say.
                 Some(source) if !error.is_closed() && !source.is::<std::io::Error>() => {
@@ -118,21 +127,24 @@ pub async fn progress(pool: &ReadPool, view: &str, build: i32) -> Result<Vec<Par
     let connection = pool.get().await?;
     let statement = connection.prepare_cached(include_str!("sql/conservation.sql")).await?;
     let rows = connection.query(&statement, &[&view, &build]).await?;
-    let progress = rows.iter().map(|row| PartitionProgress {
-        topic: row.get("topic"),
-        partition: row.get("partition"),
-        next_offset: row.get("next_offset"),
-        owner: row.get("owner"),
-        owner_epoch: row.get("owner_epoch"),
+    rows.iter().map(progress_of).collect()
+}
+
+fn progress_of(row: &Row) -> Result<PartitionProgress, ReadError> {
+    Ok(PartitionProgress {
+        topic: row.try_get("topic")?,
+        partition: row.try_get("partition")?,
+        next_offset: row.try_get("next_offset")?,
+        owner: row.try_get("owner")?,
+        owner_epoch: row.try_get("owner_epoch")?,
         counters: Counters {
-            consumed: row.get("consumed"),
-            applied: row.get("applied"),
-            duplicate: row.get("duplicate"),
-            late: row.get("late"),
-            conflict: row.get("conflict"),
-            parked: row.get("parked"),
-            dead_lettered: row.get("dead_lettered"),
+            consumed: row.try_get("consumed")?,
+            applied: row.try_get("applied")?,
+            duplicate: row.try_get("duplicate")?,
+            late: row.try_get("late")?,
+            conflict: row.try_get("conflict")?,
+            parked: row.try_get("parked")?,
+            dead_lettered: row.try_get("dead_lettered")?,
         },
-    });
-    Ok(progress.collect())
+    })
 }

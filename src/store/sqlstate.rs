@@ -1,5 +1,6 @@
 //! What an error of Postgres means for a batch: whose fault it is, and what to do.
 
+use crate::domain::word::UnknownWord;
 use crate::failure::Failure;
 use crate::store::DbError;
 
@@ -8,6 +9,7 @@ use crate::store::DbError;
 /// | SQLSTATE | meaning | failure |
 /// |---|---|---|
 /// | none (connection lost, refused, timed out) | infrastructure | retry |
+/// | none (a column holds a word that we do not know) | another version wrote it | halt |
 /// | 08, 40, 53, 57, 58, 55P03, 25P03, 25P04, 25006, XX000 | infrastructure | retry |
 /// | 57014 (statement timeout) | too much at once | smaller batch |
 /// | 22, 54 | the record cannot be held | record |
@@ -17,6 +19,9 @@ use crate::store::DbError;
 /// | 42501, 28, 3D, 42, the rest | permissions or schema | halt |
 pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
     let Some(db) = error.as_db_error() else {
+        if let Some(word) = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<UnknownWord>()) {
+            return unknown_word(word);
+        }
         let infrastructure = error.is_closed() || error_is_io(&error);
         return if infrastructure { Failure::Retry(describe(&error)) } else { internal(&error) };
     };
@@ -61,6 +66,14 @@ fn error_is_io(error: &DbError) -> bool {
 
 fn internal(error: &DbError) -> Failure {
     Failure::halt("internal_error", describe(error), "this is a bug: report it with the log, then restart")
+}
+
+fn unknown_word(word: &UnknownWord) -> Failure {
+    Failure::halt(
+        "unknown_word",
+        word.to_string(),
+        "start the version of the binary that wrote it, or correct the row, then restart",
+    )
 }
 
 /// The message with its cause, without addresses or statements.

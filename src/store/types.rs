@@ -1,6 +1,8 @@
-//! How our exact types travel in Postgres' binary format: NUMERIC and timestamptz, without a detour over text.
+//! How our exact types travel in Postgres' binary format: NUMERIC and timestamptz, without a detour over text; and our
+//! words, which are checked on the way in.
 
 use std::error::Error;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use tokio_postgres::types::private::BytesMut;
@@ -69,9 +71,13 @@ fn take_rest(value: &mut u128, step: u64) -> u64 {
     rest
 }
 
-impl ToSql for Decimal {
+/// A decimal as NUMERIC: the domain's type knows no driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqlDecimal(pub Decimal);
+
+impl ToSql for SqlDecimal {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
-        put_numeric(*self, out);
+        put_numeric(self.0, out);
         Ok(IsNull::No)
     }
 
@@ -79,7 +85,7 @@ impl ToSql for Decimal {
     to_sql_checked!();
 }
 
-impl<'a> FromSql<'a> for Decimal {
+impl<'a> FromSql<'a> for SqlDecimal {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
         let words: Vec<u16> = raw.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
         let [count, weight, sign, scale, groups @ ..] = words.as_slice() else { return Err("short NUMERIC".into()) };
@@ -98,7 +104,7 @@ impl<'a> FromSql<'a> for Decimal {
         let factor = 10i128.checked_pow(shift.unsigned_abs()).ok_or_else(too_large)?;
         mantissa = if shift >= 0 { mantissa.checked_mul(factor).ok_or_else(too_large)? } else { mantissa / factor };
         let signed = if *sign == NEGATIVE { -mantissa } else { mantissa };
-        Ok(Decimal::new(signed, u8::try_from(*scale).map_err(|_| too_large())?))
+        Ok(SqlDecimal(Decimal::new(signed, u8::try_from(*scale).map_err(|_| too_large())?)))
     }
 
     accepts!(NUMERIC);
@@ -231,6 +237,22 @@ impl<'a, const N: usize> FromSql<'a> for Records<'a, N> {
     accepts!(RECORD_ARRAY);
 }
 
+/// One of a list of words, as text; an unknown one is an error that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word<T>(pub T);
+
+impl<'a, T> FromSql<'a> for Word<T>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    fn from_sql(column: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        Ok(Word(<&str>::from_sql(column, raw)?.parse()?))
+    }
+
+    accepts!(TEXT);
+}
+
 /// A timestamptz as microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Micros(pub i64);
@@ -277,8 +299,8 @@ mod tests {
         ) {
             let sent = Decimal::new(mantissa, scale);
             let mut bytes = BytesMut::new();
-            sent.to_sql(&Type::NUMERIC, &mut bytes).unwrap();
-            let received = Decimal::from_sql(&Type::NUMERIC, &bytes).unwrap();
+            SqlDecimal(sent).to_sql(&Type::NUMERIC, &mut bytes).unwrap();
+            let SqlDecimal(received) = SqlDecimal::from_sql(&Type::NUMERIC, &bytes).unwrap();
             prop_assert_eq!((received.mantissa(), received.scale()), (sent.mantissa(), sent.scale()));
             prop_assert_eq!(Numeric::read(&bytes).unwrap().text(), sent.to_string());
         }

@@ -7,6 +7,9 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::domain::action::Action;
+use crate::domain::held::HeldReason;
+
 const HTTP_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const COMMIT_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -82,10 +85,6 @@ const REGISTRY_RESULTS: [&str; 7] = ["ok", "unreachable", "denied", "failing", "
 pub const DUPLICATE_REASONS: [&str; 2] = ["sequence", "event_id"];
 /// Reasons of `streamview_out_of_order_total`.
 pub const OUT_OF_ORDER_REASONS: [&str; 2] = ["late", "gap"];
-/// Reasons of `streamview_held_keys`.
-pub const HELD_REASONS: [&str; 4] = ["gap", "poison", "event_id_reused", "conflict"];
-/// Actions of `streamview_decisions_total` and `streamview_decisions_taken_total`.
-pub const DECISION_ACTIONS: [&str; 3] = ["skip", "replace", "redrive"];
 
 impl Metrics {
     /// Registers the whole catalogue.
@@ -171,8 +170,8 @@ impl Metrics {
     }
 
     /// Makes every series of `view` exist at 0.
-    pub fn prepare_view(&self, view: &str, event_types: &[&str], poison_reasons: &[&str]) {
-        for event_type in event_types.iter().chain(&["unknown"]) {
+    pub fn prepare_view(&self, view: &str, event_types: &[impl AsRef<str>], poison_reasons: &[&str]) {
+        for event_type in event_types.iter().map(AsRef::as_ref).chain(["unknown"]) {
             self.events.with_label_values(&[view, event_type]);
         }
         for reason in DUPLICATE_REASONS {
@@ -187,13 +186,13 @@ impl Metrics {
         for result in REGISTRY_RESULTS {
             self.registry_requests.with_label_values(&[view, result]);
         }
-        for reason in HELD_REASONS {
+        for reason in HeldReason::WORDS {
             self.held_keys.with_label_values(&[view, reason]);
         }
         for code in crate::projector::state::Pause::CODES {
             self.partitions_paused.with_label_values(&[view, code]);
         }
-        for action in DECISION_ACTIONS {
+        for action in Action::ALL.map(Action::as_str) {
             self.decisions.with_label_values(&[view, action]);
             self.decisions_taken.with_label_values(&[view, action]);
         }

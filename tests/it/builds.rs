@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use streamview::builds::{self, BuildError};
-use streamview::config::{Config, ViewSettings};
+use streamview::config::Config;
 use streamview::domain::build::BuildId;
 use streamview::projector::runtime::{Parts, RunningView};
-use streamview::store::pool;
+use streamview::registrations;
+use streamview::store::{names, pool};
 use streamview::telemetry::metrics::Metrics;
-use streamview::views::registry::{self, Registration};
+use streamview::views::orders::TABLES;
 
 use crate::support::instance::Instance;
 use crate::support::load::Load;
@@ -19,31 +20,27 @@ use crate::support::orders::{created, item_added, life, status_changed};
 use crate::support::world::{TestRecord, World, header};
 use crate::support::{PATIENCE, until};
 
-fn orders() -> Registration {
-    registry::all()[0]
-}
-
 async fn create(world: &World, number: i32) -> BuildId {
     let build = BuildId::new("orders", number);
-    builds::create(&world.sql, &build, &orders().scripts).await.unwrap();
+    builds::create(&world.sql, build, &TABLES).await.unwrap();
     build
 }
 
 /// Projects into a build, in this process, with a group of its own.
-fn feed(world: &World, build: &BuildId, settings: &[(&str, &str)]) -> RunningView {
+fn feed(world: &World, build: BuildId, settings: &[(&str, &str)]) -> RunningView {
     let mut environment = world.environment();
     environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     let config = Arc::new(Config::load(None, environment, &[]).unwrap());
-    streamview::registry::client::install_tls();
+    streamview::schemas::client::install_tls();
     let parts = Parts {
-        settings: ViewSettings { topic: world.topic.clone(), dlq_topic: world.dlq_topic.clone() },
+        settings: world.view_settings(),
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database).unwrap(),
         build: build.build,
-        group: format!("{}.{}", world.group, build.schema()),
+        group: format!("{}.{}", world.group, names::schema(build)),
         config,
     };
-    (orders().start)(&parts).unwrap()
+    registrations::all()[0].start(&parts).unwrap()
 }
 
 async fn until_consumed_by(world: &World, build: i32, records: i64) {
@@ -147,7 +144,7 @@ async fn a_second_build_is_created_fed_and_dropped_beside_the_live_one() {
     let epochs = world.number(owners).await;
 
     let build = create(&world, 2).await;
-    let shadow = feed(&world, &build, &[]);
+    let shadow = feed(&world, build, &[]);
     world.publish(second).await;
     until_consumed_by(&world, 1, all).await;
     until_consumed_by(&world, 2, all).await;
@@ -178,15 +175,15 @@ async fn a_second_build_is_created_fed_and_dropped_beside_the_live_one() {
     assert_eq!(world.number("select count(*) from dead_letters where build = 2 and published_at is not null").await, 0);
     live.until_metric("streamview_dead_letters_unpublished", &[], 0.0).await;
 
-    builds::drop(&world.sql, &build).await.unwrap();
-    assert_nothing_left(&world, &build).await;
+    builds::drop(&world.sql, build).await.unwrap();
+    assert_nothing_left(&world, build).await;
     assert_eq!(content(&world, 1).await, one);
     world.publish([status_changed("steady", 6, "Closed").record()]).await;
     assert_eq!(live.order_at("steady", 6).await["status"], "Closed");
 }
 
-async fn assert_nothing_left(world: &World, build: &BuildId) {
-    let schemas = format!("select count(*) from pg_namespace where nspname = '{}'", build.schema());
+async fn assert_nothing_left(world: &World, build: BuildId) {
+    let schemas = format!("select count(*) from pg_namespace where nspname = '{}'", names::schema(build));
     assert_eq!(world.number(&schemas).await, 0);
     let query = "select table_name::text from information_schema.columns join information_schema.tables \
                  using (table_schema, table_name) \
@@ -206,7 +203,9 @@ async fn a_shadow_build_that_refuses_a_decision_revokes_nothing_of_the_live_one(
     let live = world.start().await;
     // A build whose settings leave no room for the replacement.
     let build = create(&world, 2).await;
-    let shadow = feed(&world, &build, &[("STREAMVIEW_PROJECTOR__MAX_RECORD_BYTES", "2000")]);
+    let shadow = feed(&world, build, &[("STREAMVIEW_PROJECTOR__MAX_RECORD_BYTES", "2000")]);
+    // Another view has builds of the same numbers.
+    world.sql.batch_execute("insert into view_builds (view, build) values ('another', 1)").await.unwrap();
     world.publish([created("o-1").record(), broken("o-1", 2), item_added("o-1", 3).record()]).await;
     until_consumed_by(&world, 1, 3).await;
     until_consumed_by(&world, 2, 3).await;
@@ -259,7 +258,7 @@ async fn what_the_live_build_refused_another_tries_by_itself_behind_what_was_dec
     until_settled(&world).await;
 
     let build = create(&world, 2).await;
-    let shadow = feed(&world, &build, &[]);
+    let shadow = feed(&world, build, &[]);
     until_consumed_by(&world, 2, 5).await;
     until_settled(&world).await;
 
@@ -273,7 +272,7 @@ async fn what_the_live_build_refused_another_tries_by_itself_behind_what_was_dec
     assert_eq!([&two[0], &two[1], &two[2]], [&one[0], "decision 3 was made in its place", "taken"]);
     shadow.stop().await;
     // Readers of the second build are told what it made of them.
-    builds::publish(&world.sql, &build, &orders().scripts).await.unwrap();
+    builds::publish(&world.sql, build, &TABLES).await.unwrap();
     let statuses: Vec<Value> = live.json("/ops/decisions").await["items"].as_array().unwrap().clone();
     let statuses: Vec<&Value> = statuses.iter().map(|decision| &decision["status"]).collect();
     assert_eq!(statuses, ["taken", "refused", "refused"]);
@@ -318,8 +317,8 @@ async fn commits_are_numbered_so_that_what_was_parked_or_healed_comes_after_what
 }
 
 /// Columns, constraints, indexes and storage of a build's tables.
-async fn catalog(world: &World, build: &BuildId) -> Vec<String> {
-    let schema = build.schema();
+async fn catalog(world: &World, build: BuildId) -> Vec<String> {
+    let schema = names::schema(build);
     let query = format!(
         "select concat_ws(' ', c.relname, a.attnum - (select count(*) from pg_attribute d where d.attrelid = c.oid \
                           and d.attnum between 1 and a.attnum and d.attisdropped), \
@@ -350,38 +349,37 @@ async fn catalog(world: &World, build: &BuildId) -> Vec<String> {
 async fn a_build_that_is_created_has_the_shape_of_the_one_that_migrations_made() {
     let world = World::new(1).await;
     let (one, two) = (BuildId::new("orders", 1), create(&world, 2).await);
-    let migrated = catalog(&world, &one).await;
+    let migrated = catalog(&world, one).await;
     assert!(migrated.len() > 40, "{migrated:#?}");
-    assert_eq!(catalog(&world, &two).await, migrated);
+    assert_eq!(catalog(&world, two).await, migrated);
     // And the stable names show the same columns whichever build is behind them.
     let views = "select string_agg(concat_ws(' ', attrelid::regclass, attnum, attname, format_type(atttypid, atttypmod)), \
                  ', ' order by attrelid::regclass::text, attnum) from pg_attribute \
                  where attrelid in ('orders_view'::regclass, 'order_items_view'::regclass, 'order_events_view'::regclass)";
     let before: String = world.row(views).await.get(0);
-    builds::publish(&world.sql, &two, &orders().scripts).await.unwrap();
+    builds::publish(&world.sql, two, &TABLES).await.unwrap();
     assert_eq!(world.row(views).await.get::<_, String>(0), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_made_or_dropped_leaves_everything_as_it_was() {
     let world = World::new(1).await;
-    let scripts = orders().scripts;
     let (one, two) = (BuildId::new("orders", 1), create(&world, 2).await);
-    let refused = builds::create(&world.sql, &two, &scripts).await;
+    let refused = builds::create(&world.sql, two, &TABLES).await;
     assert!(matches!(refused, Err(BuildError::Exists(_))), "{refused:?}");
-    let refused = builds::create(&world.sql, &BuildId::new("x; drop schema orders_1 cascade; --", 3), &scripts).await;
+    let refused = builds::create(&world.sql, BuildId::new("x; drop schema orders_1 cascade; --", 3), &TABLES).await;
     assert!(matches!(refused, Err(BuildError::BadName(_))), "{refused:?}");
-    let refused = builds::drop(&world.sql, &one).await;
+    let refused = builds::drop(&world.sql, one).await;
     assert!(matches!(refused, Err(BuildError::Active(_))), "{refused:?}");
-    let refused = builds::drop(&world.sql, &BuildId::new("orders", 3)).await;
+    let refused = builds::drop(&world.sql, BuildId::new("orders", 3)).await;
     assert!(matches!(refused, Err(BuildError::Unknown(_))), "{refused:?}");
     // Somebody's report reads it: not ours to take away.
     world.sql.batch_execute("create view report as select * from orders_2.orders").await.unwrap();
-    let refused = builds::drop(&world.sql, &two).await;
+    let refused = builds::drop(&world.sql, two).await;
     assert!(matches!(refused, Err(BuildError::Database(_))), "{refused:?}");
     let stands = "select count(*) from view_builds, orders_2.orders where false";
     assert_eq!((world.number(stands).await, world.number("select count(*) from view_builds").await), (0, 2));
     world.sql.batch_execute("drop view report").await.unwrap();
-    builds::drop(&world.sql, &two).await.unwrap();
-    assert_nothing_left(&world, &two).await;
+    builds::drop(&world.sql, two).await.unwrap();
+    assert_nothing_left(&world, two).await;
 }

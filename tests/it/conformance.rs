@@ -6,11 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
-use streamview::app::{self, Only};
-use streamview::builds::{self, BuildError};
-use streamview::config::{Config, ViewSettings};
-use streamview::domain::build::BuildId;
-use streamview::views::registry::{self, Registration};
+use streamview::app::{self, Only, Served};
+use streamview::config::{Config, History, ViewSettings};
+use streamview::registrations::{self, Registration};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,22 +30,19 @@ struct Subject {
 impl Subject {
     /// Makes its first build, unless a migration has.
     async fn install(&self, world: &World) {
-        let (build, scripts) = (BuildId::new(self.registration.name, 1), self.registration.scripts);
-        match builds::create(&world.sql, &build, &scripts).await {
-            Ok(()) => builds::publish(&world.sql, &build, &scripts).await.unwrap(),
-            Err(BuildError::Exists(_)) => {}
-            Err(error) => panic!("{error}"),
+        if self.registration.name == "counter" {
+            counter::install(world, "counter").await;
         }
     }
 }
 
 fn subjects() -> Vec<Subject> {
     let mut subjects: Vec<Subject> =
-        registry::all().into_iter().map(|registration| subject_of(&registration)).collect();
+        registrations::all().into_iter().map(|registration| subject_of(&registration)).collect();
     subjects.push(Subject {
-        registration: counter::registration(),
+        registration: counter::registration("counter"),
         events: counted,
-        rows: "select key, last_sequence, count::text from counts_view",
+        rows: "select key, last_sequence, count::text from counter_1.counts",
     });
     subjects
 }
@@ -56,7 +51,7 @@ fn subjects() -> Vec<Subject> {
 fn subject_of(registration: &Registration) -> Subject {
     match registration.name {
         "orders" => Subject {
-            registration: *registration,
+            registration: registration.clone(),
             events: |key, count| life(key, count).iter().map(|event| event.record()).collect(),
             rows: "select order_id, last_event_sequence, item_count || ' ' || total_gross from orders_view",
         },
@@ -84,16 +79,18 @@ struct Service {
 
 impl Service {
     async fn start(world: &World, registration: Registration) -> Service {
+        Service::start_views(world, vec![(registration, world.view_settings())]).await
+    }
+
+    async fn start_views(world: &World, views: Vec<Served>) -> Service {
         let mut environment = world.environment();
         environment.push(("STREAMVIEW_HTTP__BIND".to_owned(), "127.0.0.1:0".to_owned()));
         let config = Arc::new(Config::load(None, environment, &[]).unwrap());
-        let settings = ViewSettings { topic: world.topic.clone(), dlq_topic: world.dlq_topic.clone() };
         let stop = CancellationToken::new();
         let (ready, addresses) = oneshot::channel();
-        let task =
-            tokio::spawn(app::serve(config, vec![(registration, settings)], Only::Both, stop.clone(), Some(ready)));
+        let task = tokio::spawn(app::serve(config, views, Only::Both, stop.clone(), Some(ready)));
         let address = addresses.await.unwrap()[0];
-        streamview::registry::client::install_tls();
+        streamview::schemas::client::install_tls();
         Service { address, stop, task }
     }
 
@@ -119,7 +116,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
         let keys: Vec<String> = (0..5).map(|n| format!("key-{n}")).collect();
         let orderly = World::new(2).await;
         subject.install(&orderly).await;
-        let service = Service::start(&orderly, subject.registration).await;
+        let service = Service::start(&orderly, subject.registration.clone()).await;
         orderly.publish(keys.iter().flat_map(|key| (subject.events)(key, 4))).await;
         orderly.until_consumed(20).await;
         service.stop().await;
@@ -129,7 +126,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
 
         let messy = World::new(2).await;
         subject.install(&messy).await;
-        let service = Service::start(&messy, subject.registration).await;
+        let service = Service::start(&messy, subject.registration.clone()).await;
         let poison = TestRecord {
             key: Some(b"broken".to_vec()),
             payload: Some(b"{".to_vec()),
@@ -141,7 +138,7 @@ async fn every_view_converges_and_accounts_for_every_record() {
         messy.publish(first.iter().cloned().chain([poison])).await;
         messy.until_consumed(21).await;
         service.stop().await;
-        let service = Service::start(&messy, subject.registration).await;
+        let service = Service::start(&messy, subject.registration.clone()).await;
         messy.publish(first).await;
         messy.until_consumed(41).await;
 
@@ -159,4 +156,55 @@ async fn every_view_converges_and_accounts_for_every_record() {
         assert_eq!((&lags["view"], lags["partitions"].as_array().unwrap().len()), (&Value::from(name), 2));
         service.stop().await;
     }
+}
+
+/// Nothing is known by its type: two views of one type, each with its name, topic, tables, progress and rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_views_of_one_type_live_side_by_side_under_their_own_names() {
+    let world = World::new(2).await;
+    let second = format!("{}.second", world.topic);
+    world.create_topic(&second, 3, &[]).await;
+    for name in ["clicks", "taps"] {
+        counter::install(&world, name).await;
+    }
+    let taps = ViewSettings { topic: second.clone(), history: Some(History::Off), ..world.view_settings() };
+    let views = vec![(counter::registration("clicks"), world.view_settings()), (counter::registration("taps"), taps)];
+    let service = Service::start_views(&world, views).await;
+    // The same keys and event ids on both topics, more of them on the second.
+    world.publish(counted("a", 3)).await;
+    world.publish_to(&second, counted("a", 5).into_iter().chain(counted("b", 1))).await;
+
+    let counts = |name: &'static str| {
+        let query = format!(
+            "select key || ' ' || count || ' ' || (select count(*) from {name}_1.ledger l where l.key = c.key) \
+             from {name}_1.counts c order by key"
+        );
+        let world = &world;
+        async move {
+            let rows = world.sql.query(&query, &[]).await.unwrap();
+            rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+        }
+    };
+    until("the first view has counted", PATIENCE, || async { (counts("clicks").await == ["a 3 3"]).then_some(()) })
+        .await;
+    let expected = ["a 5 0", "b 1 0"];
+    until("the second view has counted", PATIENCE, || async { (counts("taps").await == expected).then_some(()) }).await;
+    for (name, topic, partitions) in [("clicks", &world.topic, 2), ("taps", &second, 3)] {
+        let lags = until("the lag is observed as 0", PATIENCE, || async {
+            let lags = service.json(&format!("/ops/lags?view={name}")).await;
+            (lags["totalLag"] == 0 && lags["state"] == "running").then_some(lags)
+        })
+        .await;
+        let shown = lags["partitions"].as_array().unwrap();
+        assert_eq!((&lags["view"], shown.len()), (&Value::from(name), partitions));
+        assert!(shown.iter().all(|partition| partition["topic"] == **topic), "{lags}");
+    }
+    let metrics = reqwest::get(format!("http://{}/metrics", service.address)).await.unwrap().text().await.unwrap();
+    for series in [
+        r#"streamview_events_total{type="Counted",view="clicks"} 3"#,
+        r#"streamview_events_total{type="Counted",view="taps"} 6"#,
+    ] {
+        assert!(metrics.contains(series), "{series} is not among\n{metrics}");
+    }
+    service.stop().await;
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use streamview::api::routes::{table, view_apis};
+use streamview::api::routes::table;
+use streamview::app::view_apis;
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, item_added, life};

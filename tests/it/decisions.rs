@@ -39,6 +39,33 @@ async fn assert_rebuilds_alike(world: &World, live: Instance) {
     assert_eq!(stored(world).await, before, "a rebuild honours the decisions");
 }
 
+/// As a later version may write it. To guess would be to lose an event, or to make one up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_we_do_not_know_stops_projector_and_desk_by_name() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let events = life("o-1", 4);
+    world.publish([events[0].record(), events[3].record()]).await;
+    world.until_consumed(2).await;
+    let newer = "alter table event_decisions drop constraint event_decisions_action_check";
+    world.sql.batch_execute(newer).await.unwrap();
+    decide(&world, "action, key, sequence, sequence_to, payload", "'explode', 'o-1', 2, 3, ''").await;
+
+    instance.until_halted("unknown_word").await;
+    let halt = &instance.json("/ops/consumer").await["views"][0]["halt"]["detail"];
+    assert_eq!(halt, "\"explode\" is no action; known are skip, replace, redrive");
+    for path in ["/ops/decisions", "/ops/held/o-1"] {
+        assert_eq!(instance.refusal(path, 500).await["code"], "internal_error", "{path}");
+    }
+    let skip = json!({ "reason": "x", "from": 2, "to": 3 });
+    assert_eq!(instance.posted("/ops/held/o-1/skip", &skip, 500).await["code"], "internal_error");
+    let read_failed = instance.log_text().matches("is no action; known are skip, replace, redrive").count();
+    assert!(read_failed >= 4, "the halt and each failed read name the word: {}", instance.log_text());
+    let untouched = "select count(*) from event_decisions where taken_at is null and refused is null";
+    assert_eq!(world.number(untouched).await, 1);
+    assert_eq!(world.number("select count(*) from held_keys").await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_skipped_gap_heals_and_a_rebuild_skips_it_too() {
     let world = World::new(2).await;

@@ -7,10 +7,10 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::Message;
+use streamview::codec::dlq_headers::{self, Writer};
 use streamview::config::Config;
 use streamview::platforms::kafka::bounded::read_topic;
-use streamview::projector::dlq_headers::{self, Writer};
-use streamview::servers::{KafkaOptions, KafkaServer};
+use streamview_lab::servers::{KafkaOptions, KafkaServer};
 
 use crate::support::instance::Instance;
 use crate::support::load::{Load, letters_in_table, letters_on_topic};

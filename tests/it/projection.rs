@@ -414,6 +414,43 @@ async fn more_parked_events_than_allowed_in_all_pause_their_partitions_and_drop_
     assert_eq!(world.conservation().await, [34, 34, 0, 0, 0, 0, 0]);
 }
 
+/// Tried again, a batch begins with the very record that cannot be parked: it stands there as before, and so does all that
+/// comes behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_that_is_met_again_at_every_try_loses_nothing() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__MAX_PARKED_PER_KEY", "1")]).await;
+    let (held, behind) = (life("held", 4), life("behind", 4));
+    world.publish([0, 2, 3].map(|index| held[index].record())).await;
+    until_paused(&instance, 0).await;
+    let position = || async {
+        let row = world.sql.query_one("select next_offset, owner_epoch from projection_progress", &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    let (stands_at, epoch) = position().await;
+    let tried_again = async |times| {
+        until("the partition is tried again", PATIENCE, || async {
+            (position().await.1 >= epoch + times).then_some(())
+        })
+        .await;
+    };
+    tried_again(1).await;
+    world.publish(behind[..2].iter().map(|event| event.record())).await;
+    tried_again(3).await;
+    world.publish(behind[2..].iter().map(|event| event.record())).await;
+    tried_again(4).await;
+    assert_eq!(position().await.0, stands_at);
+    assert_eq!(stored(&world).await.len(), 1, "nothing behind it was applied");
+
+    instance.stop().await;
+    let instance = world.start().await;
+    world.publish([held[1].record()]).await;
+    instance.order_at("held", 4).await;
+    instance.order_at("behind", 4).await;
+    assert_eq!(stored(&world).await, oracle(held.iter().chain(&behind)));
+    assert_eq!(world.conservation().await, [8, 8, 0, 0, 0, 0, 0]);
+}
+
 /// Offset, reason, key and sequence of every dead letter.
 async fn refusals(world: &World) -> Vec<(i64, String, Option<String>, Option<i64>)> {
     let query = "select \"offset\", reason, key, sequence from dead_letters order by \"offset\"";

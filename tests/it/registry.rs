@@ -2,8 +2,8 @@
 //! record's own fault.
 
 use serde_json::{Value, json};
-use streamview::registry::subjects::Format;
-use streamview::servers::RegistryOptions;
+use streamview::schemas::subjects::Format;
+use streamview_lab::servers::RegistryOptions;
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, oracle, status_changed, stored};
@@ -237,7 +237,7 @@ async fn what_is_no_event_of_its_schema_is_refused_and_holds_its_order() {
 }
 
 async fn protobuf_id(registry: &str, topic: &str) -> u32 {
-    use streamview::registry::client::Method;
+    use streamview::schemas::client::Method;
     let body = json!({ "schemaType": "PROTOBUF", "schema": "syntax = \"proto3\"; message A { string b = 1; }" });
     let path = format!("/subjects/{topic}-p/versions");
     let answer: Value = registry::client(registry).send(Method::POST, &path, Some(&body)).await.unwrap();
@@ -272,9 +272,9 @@ async fn basic_authentication_a_token_and_a_private_authority_are_understood() {
     let status = registering.until_ended().await;
     assert!(status.success(), "{}", registering.log_text());
     let id: u32 = registering.log_text().trim().rsplit_once("as id ").unwrap().1.parse().unwrap();
-    let schema = streamview::registry::subjects::subjects(
+    let schema = streamview::views::orders::subjects::subjects(
         Format::Avro,
-        streamview::registry::subjects::Strategy::Topic,
+        streamview::schemas::subjects::Strategy::Topic,
         2,
         &world.topic,
     );

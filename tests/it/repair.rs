@@ -207,7 +207,7 @@ async fn a_request_that_is_not_usable_is_refused_by_name_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_are_denied_where_strangers_reach_the_port() {
     let world = World::new(1).await;
-    let port = streamview::servers::free_port().unwrap();
+    let port = streamview_lab::servers::free_port().unwrap();
     let bind = format!("0.0.0.0:{port}");
     let open = [("STREAMVIEW_HTTP__BIND", bind.as_str()), ("STREAMVIEW_HTTP__ALLOW_ANONYMOUS", "true")];
     // The launch sets its own address: flags beat it.
@@ -295,6 +295,57 @@ async fn every_call_twice_with_the_same_key_and_from_two_clients_at_once_has_one
     assert_eq!(api.metric("streamview_decisions_total", &[]).await, made as f64, "answers given again are not counted");
     let open = api.json("/ops/dead-letters").await;
     assert_eq!(open["items"].as_array().unwrap().len(), 1, "only that of o-3 is left: {open}");
+}
+
+/// The table of an upgraded database holds answers of earlier versions: they are given again as they were given then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_an_earlier_version_has_kept_is_given_again_as_it_is() {
+    let world = World::new(1).await;
+    let projector = world.start().await;
+    two_held_orders(&world).await;
+    let api = without_projector(&world, projector).await;
+    let headers = [("idempotency-key", "kept")];
+    assert_eq!(api.post_as("/ops/held/gap/skip", &why("lost"), &headers).await.status(), 202);
+    // What identifies a request is what it asks for, in this form ever since.
+    let asked = r#"["orders",{"skip_held":{"key":"gap","from":null,"to":null}},{"reason":"lost","actor":"somebody"}]"#;
+    let known = format!("select count(*) from idempotent_calls where request = sha256('{asked}')");
+    assert_eq!(world.number(&known).await, 1);
+    let older = r#"{"decisions": [], "detail": "in the words of an earlier version", "links": {}, "more": [1, null]}"#;
+    let keep = format!("update idempotent_calls set status = 200, answer = '{older}'");
+    assert_eq!(world.sql.execute(&keep, &[]).await.unwrap(), 1);
+
+    let again = api.post_as("/ops/held/gap/skip", &why("lost"), &headers).await;
+    assert_eq!((again.status().as_u16(), again.headers()["idempotent-replayed"].to_str().unwrap()), (200, "true"));
+    assert_eq!(again.json::<Value>().await.unwrap(), serde_json::from_str::<Value>(older).unwrap());
+    assert_eq!(decisions(&world).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_key_of_any_characters_is_found_by_its_link_and_decided_about() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let key = "a/skip?b+c%2F100% é";
+    let events = life(key, 3);
+    world.publish([events[0].record(), events[2].record()]).await;
+    world.until_consumed(2).await;
+    let href = "/ops/held/a%2Fskip%3Fb%2Bc%252F100%25%20%C3%A9";
+    let list = instance.json("/ops/held").await;
+    assert_eq!((&list["items"][0]["key"], &list["items"][0]["href"]), (&json!(key), &json!(href)));
+    let held = instance.json(href).await;
+    assert_eq!((&held["key"], &held["next"][0]["href"]), (&json!(key), &json!(format!("{href}/skip"))));
+    // A `+` stands for itself in a path.
+    assert_eq!(instance.json(&href.replace("%2B", "+")).await["key"], key);
+    for (path, fault) in [("/ops/held/%ff", "%ff"), ("/ops/held/a%00b", "a%00b"), ("/ops/held/%4", "%4")] {
+        let refused = instance.refusal(path, 400).await;
+        assert_eq!(
+            (&refused["errors"][0]["parameter"], &refused["errors"][0]["value"]),
+            (&json!("key"), &json!(fault))
+        );
+    }
+    assert_eq!(instance.refusal("/ops/held/a%252Fskip", 404).await["code"], "held_key_not_found");
+    let decided = instance.posted(&format!("{href}/skip"), &why("lost"), 202).await;
+    assert_eq!(decided["decisions"][0]["key"], key);
+    assert_eq!(decided["links"]["held"], href);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use apache_avro::Schema;
 use serde_json::{Value, json};
-use streamview::registry::subjects::{Format, Strategy, Subject, subjects};
-use streamview::servers::{build_once, cache_folder};
+use streamview::schemas::subjects::{Format, Strategy, Subject};
+use streamview::views::orders::subjects::subjects;
+use streamview_lab::servers::{build_once, cache_folder};
 
 use crate::support::orders::{TestEvent, stored};
 use crate::support::registry::{self, avro_body, framed, register};
@@ -313,7 +314,7 @@ async fn what_may_follow_is_registered_and_what_may_not_is_refused_with_the_regi
     register(real, &v1.name, Format::Json, &v1.schema).await;
     let v2 = subjects(Format::Json, Strategy::TopicRecord, 2, &topic).remove(1);
     let verdict =
-        streamview::registry::subjects::check(&registry::client(real), &Subject { name: v1.name.clone(), ..v2 }).await;
+        streamview::schemas::subjects::check(&registry::client(real), &Subject { name: v1.name.clone(), ..v2 }).await;
     let text = format!("{verdict:?}");
     assert!(text.contains("Incompatible") && text.contains("taxPercent"), "{text}");
 }

@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use streamview::config::Config;
 use streamview::platforms::kafka::bounded::read_topic;
-use streamview::servers::{KafkaOptions, KafkaServer};
+use streamview_lab::servers::{KafkaOptions, KafkaServer};
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, life, oracle, stored};

@@ -4,7 +4,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use reqwest::Response;
 use serde_json::{Value, json};
-use streamview::servers::{KafkaOptions, KafkaServer};
+use streamview_lab::servers::{KafkaOptions, KafkaServer};
 use tempfile::TempDir;
 
 use crate::support::instance::Instance;

@@ -1,13 +1,18 @@
-//! What every call that decides has in common: may it, is it JSON, was it made before, who decides and why.
+//! What every call that decides has in common: is it JSON, was it made before, who decides and why.
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use super::render::spell;
 use crate::api::Api;
 use crate::api::body::{self, Body};
 use crate::api::parameters::{self, MAX_ID_CHARS, Parameters};
+use crate::api::paths::path_part;
 use crate::api::problem::{self, Problem};
 use crate::repair::Desk;
-use crate::repair::request::{Bulk, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why};
+use crate::repair::decide::{Called, Once};
+use crate::repair::model::Spelled;
+use crate::repair::request::{BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why};
 
 /// Greatest number of an event: 18 digits.
 pub(super) const MAX_SEQUENCE: i64 = 999_999_999_999_999_999;
@@ -29,15 +34,6 @@ pub(super) fn desk<'a>(api: &'a Api, parameters: &mut Parameters) -> Result<&'a 
     })
 }
 
-/// Refuses whatever changes something where strangers can reach it and nobody logs in.
-pub fn check_operations_allowed(api: &Api) -> Result<(), Problem> {
-    if api.state.settings.allows_operations() {
-        return Ok(());
-    }
-    let detail = "http.bind is not a loopback address, and http.allow_anonymous_operations is false";
-    Err(Problem::new(&problem::OPERATIONS_NOT_ALLOWED, detail))
-}
-
 /// A call that decides, as far as every such call is read.
 pub(super) struct Call<'a> {
     desk: &'a Desk,
@@ -56,7 +52,6 @@ impl<'a> Call<'a> {
         payload: web::Payload,
         bulk: bool,
     ) -> Result<Self, Problem> {
-        check_operations_allowed(api)?;
         let allowed: &[&str] = if bulk { &["view", "dry_run"] } else { &["view"] };
         let mut parameters = Parameters::parse(request.query_string(), allowed);
         let desk = desk(api, &mut parameters);
@@ -72,32 +67,50 @@ impl<'a> Call<'a> {
 
     /// Makes the decision and answers.
     pub(super) async fn make(self, api: &Api, request: Request, why: Why) -> Result<HttpResponse, Problem> {
-        let answer = self.desk.call(&request, &why, self.key.as_deref()).await?;
-        if let Some((action, decisions)) = answer.made {
-            let labels = [self.desk.view, action.as_str()];
-            api.state.metrics.decisions.with_label_values(&labels).inc_by(decisions as u64);
-            for status in api.state.views.iter().filter(|status| status.view == self.desk.view) {
-                status.decided.notify_one();
+        let once = self.key.as_deref().map(|key| Once { key, spell });
+        let (answer, is_replayed) = match self.desk.call(&request, &why, once).await? {
+            Called::Before(answer) => (answer, true),
+            Called::Now(outcome) => {
+                if !request.is_dry_run() {
+                    self.tell(api, &request, outcome.made());
+                }
+                (spell(&outcome), false)
             }
-        }
-        let status = actix_web::http::StatusCode::from_u16(answer.status).unwrap_or_default();
-        let mut response = HttpResponse::build(status);
-        if answer.replayed {
+        };
+        let mut response = HttpResponse::build(status_of(&answer)?);
+        if is_replayed {
             response.insert_header(("Idempotent-Replayed", "true"));
         }
         Ok(response.json(answer.body))
     }
 
+    /// Counts the decisions, and has the projector of this process look at once.
+    fn tell(&self, api: &Api, request: &Request, decisions: usize) {
+        let labels = [self.desk.view, request.action().as_str()];
+        api.state.metrics.decisions.with_label_values(&labels).inc_by(decisions as u64);
+        for status in api.state.views.iter().filter(|status| status.view == self.desk.view) {
+            status.decided.notify_one();
+        }
+    }
+
     /// How much of a filter is taken.
-    pub(super) fn bulk(&self, body: &mut Body) -> Bulk {
+    pub(super) fn bulk(&self, body: &mut Body) -> BulkBounds {
         let limit = body.number("limit", 1..=i64::from(MAX_BULK));
         let expect = body.number("expect", 0..=i64::from(MAX_BULK));
         if expect.is_none() && !self.dry_run {
             body.reject("expect", "", "is missing; send the `matched` of the same call with dry_run=true");
         }
         let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(DEFAULT_BULK);
-        Bulk { dry_run: self.dry_run, limit, expect: expect.and_then(|expect| usize::try_from(expect).ok()) }
+        BulkBounds { dry_run: self.dry_run, limit, expect: expect.and_then(|expect| usize::try_from(expect).ok()) }
     }
+}
+
+fn status_of(answer: &Spelled) -> Result<StatusCode, Problem> {
+    let status = u16::try_from(answer.code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+    status.ok_or_else(|| {
+        tracing::error!(status = answer.code, "the kept answer of an idempotent call has no status of HTTP");
+        Problem::new(&problem::INTERNAL_ERROR, "The answer to the first call with this key cannot be given again")
+    })
 }
 
 /// `Idempotency-Key`: 1 to 255 visible ASCII characters.
@@ -122,7 +135,7 @@ pub(super) fn why(body: &mut Body) -> Why {
 
 /// A key in the path, from the path as sent: decoded once, strictly.
 pub(super) fn key_in_path(request: &HttpRequest) -> Result<String, Problem> {
-    let raw = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let raw = path_part(request, "key");
     let key = parameters::decode(raw).filter(|key| parameters::is_id(key));
     key.ok_or_else(|| {
         let allowed = "must be 1 to 256 characters of percent-encoded UTF-8 without NUL";
@@ -133,7 +146,7 @@ pub(super) fn key_in_path(request: &HttpRequest) -> Result<String, Problem> {
 
 /// The id of a dead letter in the path.
 pub(super) fn id_in_path(request: &HttpRequest) -> Result<i64, Problem> {
-    let raw = request.uri().path().split('/').nth(3).unwrap_or_default();
+    let raw = path_part(request, "id");
     let plain = !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit());
     let id = raw.parse().ok().filter(|id| plain && *id > 0);
     id.ok_or_else(|| {

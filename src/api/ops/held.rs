@@ -6,12 +6,13 @@ use utoipa::IntoParams;
 
 use super::bodies::{HeldBulkBody, SkipHeldBody};
 use super::calls::{Call, MAX_SEQUENCE, desk, key_in_path, why};
+use super::model::{DecidedBody, DecidedInBulkBody, HeldDetailBody, HeldPageBody};
 use super::paging::{Page, each};
 use crate::api::Api;
 use crate::api::body::Body;
 use crate::api::parameters::{MAX_ID_CHARS, Parameters};
 use crate::api::problem::{Problem, ProblemBody};
-use crate::repair::model::{Decided, DecidedInBulk, HELD_REASONS, HeldDetail, HeldPage};
+use crate::domain::held::HeldReason;
 use crate::repair::request::{HeldFilter, Request, SkipHeld};
 
 /// The parameters of the list.
@@ -50,7 +51,7 @@ pub(super) struct HeldParameters {
 /// Keys that wait for a missing event, those that have waited longest first, with what they wait for and how much waits
 /// behind. Follow `Link: rel="next"`.
 #[utoipa::path(get, path = "/ops/held", operation_id = "list_held", tag = "operations", params(HeldParameters), responses(
-    (status = 200, description = "One page", body = HeldPage, headers(
+    (status = 200, description = "One page", body = HeldPageBody, headers(
         ("Link" = String, description = "RFC 8288 links `first` and `next`; no `next` on the last page"),
     )),
     (status = 400, description = "A parameter or the cursor is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -61,7 +62,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let mut parameters = Parameters::parse(request.query_string(), &names);
     let desk = desk(&api, &mut parameters);
     let filter = HeldFilter {
-        reasons: parameters.words("reason", &HELD_REASONS),
+        reasons: parameters.words("reason", &HeldReason::WORDS),
         key: parameters.id("key"),
         older_than: parameters.age("olderThan"),
         newer_than: parameters.age("newerThan"),
@@ -80,7 +81,8 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     };
     let mut items = desk?.list_held(&filter, after, page.limit).await?;
     let link = page.link(&mut items, |held| (held.since.to_string(), held.key.clone()));
-    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(HeldPage { items, page_size: page.limit }))
+    let items = items.into_iter().map(Into::into).collect();
+    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(HeldPageBody { items, page_size: page.limit }))
 }
 
 /// What does a key wait for?
@@ -93,7 +95,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
     ),
     responses(
-        (status = 200, description = "What it waits for", body = HeldDetail),
+        (status = 200, description = "What it waits for", body = HeldDetailBody),
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "`held_key_not_found`: it waits for nothing; or no such view here",
             body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -103,7 +105,7 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let desk = desk(&api, &mut parameters);
     parameters.finish()?;
     let key = key_in_path(&request)?;
-    Ok(HttpResponse::Ok().json(desk?.show_held(&key).await?))
+    Ok(HttpResponse::Ok().json(HeldDetailBody::from(desk?.show_held(&key).await?)))
 }
 
 /// Skip what a key waits for
@@ -116,7 +118,7 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
     ),
     request_body = SkipHeldBody,
-    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = Decided)))]
+    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedBody)))]
 pub async fn skip(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
     let call = Call::read(&api, &request, payload, false).await?;
     let key = key_in_path(&request)?;
@@ -138,8 +140,8 @@ pub async fn skip(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
     ),
     request_body = HeldBulkBody,
     responses(
-        (status = 200, description = "What would be done", body = DecidedInBulk),
-        (status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedInBulk),
+        (status = 200, description = "What would be done", body = DecidedInBulkBody),
+        (status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedInBulkBody),
     ))]
 pub async fn skip_by_filter(
     api: web::Data<Api>,
@@ -153,7 +155,7 @@ pub async fn skip_by_filter(
     let mut filter = HeldFilter::default();
     if let Some(mut inner) = body.object("filter", "filter.", &["reason", "key", "olderThan", "newerThan", "proven"]) {
         filter = HeldFilter {
-            reasons: inner.words("reason", &HELD_REASONS),
+            reasons: inner.words("reason", &HeldReason::WORDS),
             key: inner.text("key", MAX_ID_CHARS),
             older_than: inner.age("olderThan"),
             newer_than: inner.age("newerThan"),

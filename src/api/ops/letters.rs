@@ -7,16 +7,17 @@ use utoipa::IntoParams;
 
 use super::bodies::{LetterBulkBody, ReasonBody, ReplaceBody};
 use super::calls::{Call, MAX_SEQUENCE, desk, id_in_path, why};
+use super::model::{DecidedBody, DecidedInBulkBody, LetterDetailBody, LetterPageBody};
 use super::paging::{Page, each};
 use crate::api::Api;
 use crate::api::body::Body;
 use crate::api::parameters::{MAX_ID_CHARS, Parameters};
 use crate::api::problem::{Problem, ProblemBody};
-use crate::repair::model::{Decided, DecidedInBulk, LetterDetail, LetterPage};
 use crate::repair::request::{LetterFilter, Replacement, Request, known_reasons, known_statuses, statuses};
 
 /// Most headers that a replacement sets.
 const MAX_HEADERS: usize = 100;
+
 /// The parameters of the list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -53,7 +54,7 @@ pub(super) struct LetterParameters {
 ///
 /// The newest first; those about which nothing is decided, unless `status` says otherwise. Follow `Link: rel="next"`.
 #[utoipa::path(get, path = "/ops/dead-letters", operation_id = "list_dead_letters", tag = "operations", params(LetterParameters), responses(
-    (status = 200, description = "One page", body = LetterPage, headers(
+    (status = 200, description = "One page", body = LetterPageBody, headers(
         ("Link" = String, description = "RFC 8288 links `first` and `next`; no `next` on the last page"),
     )),
     (status = 400, description = "A parameter or the cursor is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -80,7 +81,8 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let page = Page::take(parameters, &api.state.settings, ("/ops/dead-letters", "-id"), &filters)?;
     let mut items = desk?.list_letters(&filter, page.after_id()?, page.limit).await?;
     let link = page.link(&mut items, |letter| (String::new(), letter.id.to_string()));
-    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(LetterPage { items, page_size: page.limit }))
+    let items = items.into_iter().map(Into::into).collect();
+    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(LetterPageBody { items, page_size: page.limit }))
 }
 
 /// Show a refused record
@@ -93,7 +95,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
     ),
     responses(
-        (status = 200, description = "The letter", body = LetterDetail),
+        (status = 200, description = "The letter", body = LetterDetailBody),
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "`dead_letter_not_found`, or no such view here", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
@@ -102,7 +104,7 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let desk = desk(&api, &mut parameters);
     parameters.finish()?;
     let id = id_in_path(&request)?;
-    Ok(HttpResponse::Ok().json(desk?.show_letter(id).await?))
+    Ok(HttpResponse::Ok().json(LetterDetailBody::from(desk?.show_letter(id).await?)))
 }
 
 /// Skip a dead letter
@@ -115,7 +117,7 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
     ),
     request_body = ReasonBody,
-    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = Decided)))]
+    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedBody)))]
 pub async fn skip(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
     answer(&api, &request, payload, Request::SkipLetter).await
 }
@@ -130,7 +132,7 @@ pub async fn skip(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
         ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
     ),
     request_body = ReasonBody,
-    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = Decided)))]
+    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedBody)))]
 pub async fn redrive(
     api: web::Data<Api>,
     request: HttpRequest,
@@ -163,7 +165,7 @@ async fn answer(
         ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
     ),
     request_body = ReplaceBody,
-    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = Decided)))]
+    responses((status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedBody)))]
 pub async fn replace(
     api: web::Data<Api>,
     request: HttpRequest,
@@ -229,8 +231,8 @@ fn headers_of(body: &mut Body) -> Vec<(String, Option<String>)> {
     ),
     request_body = LetterBulkBody,
     responses(
-        (status = 200, description = "What would be done", body = DecidedInBulk),
-        (status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedInBulk),
+        (status = 200, description = "What would be done", body = DecidedInBulkBody),
+        (status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedInBulkBody),
     ))]
 pub async fn skip_by_filter(
     api: web::Data<Api>,
@@ -255,8 +257,8 @@ pub async fn skip_by_filter(
     ),
     request_body = LetterBulkBody,
     responses(
-        (status = 200, description = "What would be done", body = DecidedInBulk),
-        (status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedInBulk),
+        (status = 200, description = "What would be done", body = DecidedInBulkBody),
+        (status = 202, description = "Decided; it takes effect within about a second while a projector runs", body = DecidedInBulkBody),
     ))]
 pub async fn redrive_by_filter(
     api: web::Data<Api>,

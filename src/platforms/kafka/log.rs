@@ -9,9 +9,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::KafkaSettings;
+use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
 use crate::platforms::kafka::{base_config, limit_answers};
-use crate::store::progress::Anchor;
 
 /// Why the log could not be looked at.
 pub type LogError = KafkaError;

@@ -6,7 +6,6 @@ pub mod bounded;
 pub mod consumer;
 pub mod fetch;
 pub mod log;
-pub mod playground;
 pub mod probe;
 pub mod producer;
 pub mod topic_id;

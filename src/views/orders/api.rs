@@ -11,16 +11,18 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use utoipa::{IntoParams, OpenApi as _};
 
 use self::list::Request;
-use self::model::{Held, Order, OrderEventPage, OrderPage};
+use self::model::{HeldBody, Order, OrderEventPage, OrderPage};
 use super::estimates::Estimates;
 use super::queries::{self, OrderRead};
 use crate::api::Api;
 use crate::api::answer;
 use crate::api::parameters::{self, Parameters};
+use crate::api::paths::path_part;
 use crate::api::problem::{self, Code, Problem, ProblemBody};
-use crate::api::routes::{Policy, RouteSpec, ViewApi};
+use crate::api::routes::{RouteSpec, ViewApi};
+use crate::auth::policy::Policy;
 use crate::config::History;
-use crate::store::lookup::Lookup;
+use crate::store::lookup::SharedLookup;
 
 const VIEW: &str = "orders";
 /// Clients may keep an answer, but ask each time whether it is still right.
@@ -189,7 +191,7 @@ impl WriteToSee {
     ))]
 async fn get_order(
     api: web::Data<Api>,
-    lookup: web::Data<Lookup>,
+    lookup: web::Data<SharedLookup>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let order_id = order_id(&request)?;
@@ -221,7 +223,7 @@ async fn get_order(
 /// Reads until the write shows, or the wait ends: then 412.
 async fn read_own_write(
     api: &Api,
-    lookup: &Lookup,
+    lookup: &SharedLookup,
     order_id: &str,
     write: &WriteToSee,
 ) -> Result<Option<OrderRead>, Problem> {
@@ -285,8 +287,8 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(0);
     let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
     parameters.finish()?;
-    if api.state.history == History::Off {
-        return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (projector.history = off)"));
+    if api.state.views.iter().any(|status| status.view == VIEW && status.history == History::Off) {
+        return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (history = off)"));
     }
     let limit = page_size.unwrap_or(settings.default_page_size);
     let read = queries::events(&api.state.pool, &order_id, after, limit).await?.ok_or_else(not_found)?;
@@ -303,7 +305,7 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
 
 /// The order id of `/orders/{orderId}…`, from the path as sent: decoded once, strictly.
 fn order_id(request: &HttpRequest) -> Result<String, Problem> {
-    let raw = request.uri().path().split('/').nth(2).unwrap_or_default();
+    let raw = path_part(request, "orderId");
     let fault = |detail: &str| {
         let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`orderId`: {detail}"));
         problem.parameter("orderId", raw, detail)
@@ -318,7 +320,7 @@ fn not_found() -> Problem {
 
 /// Strong: equal tags mean equal bodies. The held part follows everything in `held` that can change while the order's
 /// sequence does not.
-fn entity_tag(build: i32, sequence: i64, held: Option<&Held>) -> String {
+fn entity_tag(build: i32, sequence: i64, held: Option<&HeldBody>) -> String {
     let Some(held) = held else { return format!("\"{build}-{sequence}\"") };
     let dead_letter = held.dead_letter_id.map_or_else(String::new, |id| format!(".d{id}"));
     format!("\"{build}-{sequence}-h{}.{}{dead_letter}\"", held.missing_from, held.parked_count)
@@ -339,9 +341,9 @@ mod tests {
 
     use super::*;
 
-    fn held(parked_count: i32, dead_letter_id: Option<i64>) -> Held {
-        Held {
-            reason: "gap".into(),
+    fn held(parked_count: i32, dead_letter_id: Option<i64>) -> HeldBody {
+        HeldBody {
+            reason: "gap",
             missing_from: 7,
             missing_to: None,
             parked_count,

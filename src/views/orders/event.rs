@@ -13,7 +13,7 @@ use crate::codec::avro;
 use crate::codec::fields::{self, Field, FieldSet, Typed};
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
-use crate::views::Parsed;
+use crate::engine::view::Parsed;
 use crate::views::orders::contract::ALL;
 use crate::views::orders::versions::Version;
 

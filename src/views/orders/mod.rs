@@ -7,26 +7,50 @@ pub mod event;
 pub mod project;
 pub mod queries;
 pub mod rows;
+pub mod subjects;
 pub mod versions;
+
+use std::borrow::Cow;
 
 use crate::codec::{Head, avro};
 use crate::domain::decimal::Decimal;
+use crate::domain::name::intern;
 use crate::domain::poison::Poison;
-use crate::store::{Connection, DbError};
-use crate::views::{BuildScripts, Loaded, Parsed, View, WriteSet, Written};
+use crate::engine::view::{BuildScripts, Parsed, View, ViewSpec};
+use crate::store::rows::Stored;
 use event::OrderEvent;
 use project::{Line, OrderState, TaxPolicy};
 
 /// The view with its settings.
 #[derive(Debug, Clone)]
 pub struct Orders {
+    spec: ViewSpec,
     tax: TaxPolicy,
 }
 
+/// The tables of its builds.
+pub const TABLES: BuildScripts = BuildScripts {
+    create: include_str!("sql/create.sql"),
+    index: &[include_str!("sql/index.sql")],
+    unindex: include_str!("sql/unindex.sql"),
+    publish: include_str!("sql/publish.sql"),
+};
+
+/// The types of its events.
+const EVENT_TYPES: [Cow<'static, str>; 3] =
+    [Cow::Borrowed("OrderCreated"), Cow::Borrowed("OrderItemAdded"), Cow::Borrowed("OrderStatusChanged")];
+
 impl Orders {
-    /// The view with `default_rate` for items that state no tax rate.
-    pub fn new(default_rate: Decimal) -> Self {
-        Orders { tax: TaxPolicy { default_rate } }
+    /// The view under `name`, with `default_rate` for items that state no tax rate.
+    pub fn new(name: &str, default_rate: Decimal) -> Self {
+        let spec = ViewSpec {
+            name: intern(name),
+            event_types: EVENT_TYPES.to_vec(),
+            avro: event::AVRO,
+            event_id_constraint: Some(Cow::Borrowed("orders_dedup_event_id")),
+            tables: TABLES,
+        };
+        Orders { spec, tax: TaxPolicy { default_rate } }
     }
 }
 
@@ -43,18 +67,10 @@ impl View for Orders {
     type Event<'a> = OrderEvent<'a>;
     type State = OrderState;
     type Detail<'a> = OrderLine<'a>;
-    type Statements = rows::Statements;
 
-    const NAME: &'static str = "orders";
-    const EVENT_TYPES: &'static [&'static str] = &["OrderCreated", "OrderItemAdded", "OrderStatusChanged"];
-    const EVENT_ID_CONSTRAINT: Option<&'static str> = Some("orders_dedup_event_id");
-    const AVRO: avro::Shape = event::AVRO;
-    const SCRIPTS: BuildScripts = BuildScripts {
-        create: include_str!("sql/create.sql"),
-        index: &[include_str!("sql/index.sql")],
-        unindex: include_str!("sql/unindex.sql"),
-        publish: include_str!("sql/publish.sql"),
-    };
+    fn spec(&self) -> &ViewSpec {
+        &self.spec
+    }
 
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
         event::parse(head, payload)
@@ -82,38 +98,14 @@ impl View for Orders {
         state.updated_at = state.updated_at.max(Some(occurred_at));
     }
 
-    fn state_bytes(state: &OrderState) -> usize {
+    fn state_bytes(&self, state: &OrderState) -> usize {
         [&state.customer_id, &state.status, &state.currency]
             .iter()
             .map(|text| text.as_deref().map_or(0, str::len))
             .sum()
     }
+}
 
-    async fn prepare(client: &Connection) -> Result<rows::Statements, DbError> {
-        rows::prepare(client).await
-    }
-
-    async fn load(
-        statements: &rows::Statements,
-        client: &Connection,
-        keys: &[&str],
-    ) -> Result<Vec<Loaded<OrderState>>, DbError> {
-        rows::load(statements, client, keys).await
-    }
-
-    async fn write(
-        statements: &rows::Statements,
-        client: &Connection,
-        set: &WriteSet<'_, '_, Self>,
-    ) -> Result<Written, DbError> {
-        rows::write(statements, client, set).await
-    }
-
-    async fn owners_of(
-        statements: &rows::Statements,
-        client: &Connection,
-        event_ids: &[&str],
-    ) -> Result<Vec<(String, String)>, DbError> {
-        rows::owners_of(statements, client, event_ids).await
-    }
+impl Stored for Orders {
+    type Rows = rows::OrderRows;
 }

@@ -11,14 +11,15 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::api::model::{Held, Order, OrderEvent, OrderItem, OrderSummary};
+use super::api::model::{HeldBody, Order, OrderEvent, OrderItem, OrderSummary};
 use super::estimates::Estimates;
 use crate::config::DatabaseSettings;
+use crate::domain::held::HeldReason;
 use crate::domain::page::Direction;
-use crate::store::lookup::Lookup;
+use crate::store::lookup::SharedLookup;
 use crate::store::pool::ReadConnection;
 use crate::store::read::{ReadError, ReadPool, within_deadline};
-use crate::store::types::{BoxedError, Numeric, Records};
+use crate::store::types::{BoxedError, Numeric, Records, Word};
 
 /// Matching orders are counted exactly up to this many.
 pub const EXACT_TOTAL: i64 = 10_000;
@@ -32,7 +33,7 @@ pub struct OrderRead {
     /// The active build.
     pub build: i32,
     /// What it waits for, if it is held; an order may be held before it has a row.
-    pub held: Option<Held>,
+    pub held: Option<HeldBody>,
     /// The last sequence that its row holds; `None` without a row.
     pub sequence: Option<i64>,
     row: Row,
@@ -160,21 +161,20 @@ pub struct EventsRead {
 }
 
 /// What reads single orders for one HTTP worker.
-pub fn order_lookup(settings: &DatabaseSettings) -> Lookup {
-    Lookup::new(settings, include_str!("sql/read_orders.sql"))
+pub fn order_lookup(settings: &DatabaseSettings) -> SharedLookup {
+    SharedLookup::new(settings, include_str!("sql/read_orders.sql"))
 }
 
 /// Reads one order; `None` if the view has no active build.
-pub async fn order(lookup: &Lookup, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
+pub async fn order(lookup: &SharedLookup, order_id: &str) -> Result<Option<OrderRead>, ReadError> {
     let row = lookup.row(order_id.to_owned()).await?;
     row.map(|row| OrderRead::of(order_id, row)).transpose()
 }
 
-fn held_of(order_id: &str, row: &Row) -> Result<Option<Held>, ReadError> {
-    let reason: Option<String> = row.try_get(HELD)?;
-    let Some(reason) = reason else { return Ok(None) };
-    Ok(Some(Held {
-        reason,
+fn held_of(order_id: &str, row: &Row) -> Result<Option<HeldBody>, ReadError> {
+    let Some(Word(reason)) = row.try_get::<_, Option<Word<HeldReason>>>(HELD)? else { return Ok(None) };
+    Ok(Some(HeldBody {
+        reason: reason.as_str(),
         missing_from: row.try_get(HELD + 1)?,
         missing_to: row.try_get(HELD + 2)?,
         parked_count: row.try_get(HELD + 3)?,

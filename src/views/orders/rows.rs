@@ -4,16 +4,17 @@ use futures_util::future::try_join3;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use crate::domain::decimal::Decimal;
-use crate::projector::event_ids::EventIds;
+use crate::engine::event_ids::EventIds;
+use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
-use crate::store::types::Micros;
+use crate::store::fence::Writing;
+use crate::store::rows::{Rows, Written};
+use crate::store::types::{Micros, SqlDecimal};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
-use crate::views::{ChangedKey, Loaded, WriteSet, Written};
 
 /// Prepared statements of one connection.
-pub struct Statements {
+pub struct OrderRows {
     load: Statement,
     copy_orders: Statement,
     update_orders: Statement,
@@ -21,38 +22,58 @@ pub struct Statements {
     owners: Statement,
 }
 
-/// Prepares all statements.
-pub async fn prepare(client: &Client) -> Result<Statements, Error> {
-    Ok(Statements {
-        load: client.prepare(include_str!("sql/load_orders.sql")).await?,
-        copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
-        update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
-        copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
-        owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
-    })
+impl Rows<Orders> for OrderRows {
+    async fn prepare(_: &Orders, client: &Client) -> Result<Self, Error> {
+        Ok(OrderRows {
+            load: client.prepare(include_str!("sql/load_orders.sql")).await?,
+            copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
+            update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
+            copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
+            owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
+        })
+    }
+
+    async fn load(&self, client: &Client, keys: &[&str]) -> Result<Vec<StoredKey<OrderState>>, Error> {
+        let rows = client.query(&self.load, &[&keys]).await?;
+        rows.iter().map(read_order).collect()
+    }
+
+    /// One statement for the orders that existed, one `COPY` for each table that gets new rows. All of them are under way
+    /// before the first is answered; in this order, because a new order may carry an event id that a known one has just
+    /// moved on from. A new row that is there already breaks a primary key, which is told as stale.
+    async fn write(&self, writing: Writing<'_>, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
+        let client = writing.client();
+        let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
+        let (updated, (), ()) = try_join3(
+            update_orders(self, client, &known),
+            copy_orders(self, client, &new),
+            copy_items(self, client, set.details),
+        )
+        .await?;
+        Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
+    }
+
+    async fn owners_of(&self, client: &Client, event_ids: &[&str]) -> Result<Vec<(String, String)>, Error> {
+        let rows = client.query(&self.owners, &[&event_ids]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
 }
 
-/// Loads the orders that exist among `keys`.
-pub async fn load(statements: &Statements, client: &Client, keys: &[&str]) -> Result<Vec<Loaded<OrderState>>, Error> {
-    let rows = client.query(&statements.load, &[&keys]).await?;
-    rows.iter().map(read_order).collect()
-}
-
-fn read_order(row: &Row) -> Result<Loaded<OrderState>, Error> {
+fn read_order(row: &Row) -> Result<StoredKey<OrderState>, Error> {
     let boxed = |index: usize| row.try_get::<_, Option<&str>>(index).map(|text| text.map(Box::from));
     let names: Vec<&str> = row.try_get(12)?;
     let state = OrderState {
         customer_id: boxed(4)?,
         status: boxed(5)?,
         currency: boxed(6)?,
-        total_net: row.try_get(7)?,
-        total_gross: row.try_get(8)?,
+        total_net: row.try_get::<_, SqlDecimal>(7)?.0,
+        total_gross: row.try_get::<_, SqlDecimal>(8)?.0,
         item_count: row.try_get(9)?,
         updated_at: Some(row.try_get::<_, Micros>(10)?.0),
         tax_basis: TaxBasis::from_stored(row.try_get(11)?),
         anomalies: Anomalies::from_names(names),
     };
-    Ok(Loaded {
+    Ok(StoredKey {
         key: row.try_get(0)?,
         last_sequence: row.try_get(1)?,
         last_event_id: row.try_get(2)?,
@@ -61,24 +82,10 @@ fn read_order(row: &Row) -> Result<Loaded<OrderState>, Error> {
     })
 }
 
-/// Writes one batch: one statement for the orders that existed, one `COPY` for each table that gets new rows. All of them
-/// are under way before the first is answered; in this order, because a new order may carry an event id that a known one
-/// has just moved on from. A new row that is there already breaks a primary key, which is told as stale.
-pub async fn write(statements: &Statements, client: &Client, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
-    let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
-    let (updated, (), ()) = try_join3(
-        update_orders(statements, client, &known),
-        copy_orders(statements, client, &new),
-        copy_items(statements, client, set.details),
-    )
-    .await?;
-    Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
-}
-
 type Changed<'a> = &'a ChangedKey<'a, OrderState>;
 
 /// Returns how many were where the fold started from.
-async fn update_orders(statements: &Statements, client: &Client, orders: &[Changed<'_>]) -> Result<u64, Error> {
+async fn update_orders(statements: &OrderRows, client: &Client, orders: &[Changed<'_>]) -> Result<u64, Error> {
     if orders.is_empty() {
         return Ok(0);
     }
@@ -89,7 +96,7 @@ async fn update_orders(statements: &Statements, client: &Client, orders: &[Chang
     client.execute(&statements.update_orders, &parameters).await
 }
 
-async fn copy_orders(statements: &Statements, client: &Client, orders: &[Changed<'_>]) -> Result<(), Error> {
+async fn copy_orders(statements: &OrderRows, client: &Client, orders: &[Changed<'_>]) -> Result<(), Error> {
     if orders.is_empty() {
         return Ok(());
     }
@@ -114,7 +121,7 @@ async fn copy_orders(statements: &Statements, client: &Client, orders: &[Changed
     rows.finish().await
 }
 
-async fn copy_items(statements: &Statements, client: &Client, lines: &[OrderLine<'_>]) -> Result<(), Error> {
+async fn copy_items(statements: &OrderRows, client: &Client, lines: &[OrderLine<'_>]) -> Result<(), Error> {
     if lines.is_empty() {
         return Ok(());
     }
@@ -135,16 +142,6 @@ async fn copy_items(statements: &Statements, client: &Client, lines: &[OrderLine
     rows.finish().await
 }
 
-/// Of `event_ids`, those that are some order's latest, with that order.
-pub async fn owners_of(
-    statements: &Statements,
-    client: &Client,
-    event_ids: &[&str],
-) -> Result<Vec<(String, String)>, Error> {
-    let rows = client.query(&statements.owners, &[&event_ids]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-}
-
 type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 #[derive(Default)]
@@ -155,8 +152,8 @@ struct OrderColumns<'a> {
     customer_id: Vec<Option<&'a str>>,
     status: Vec<Option<&'a str>>,
     currency: Vec<Option<&'a str>>,
-    total_net: Vec<Decimal>,
-    total_gross: Vec<Decimal>,
+    total_net: Vec<SqlDecimal>,
+    total_gross: Vec<SqlDecimal>,
     item_count: Vec<i32>,
     updated_at: Vec<Option<Micros>>,
     tax_basis: Vec<&'static str>,
@@ -174,8 +171,8 @@ impl<'a> OrderColumns<'a> {
             columns.customer_id.push(order.customer_id.as_deref());
             columns.status.push(order.status.as_deref());
             columns.currency.push(order.currency.as_deref());
-            columns.total_net.push(order.total_net);
-            columns.total_gross.push(order.total_gross);
+            columns.total_net.push(SqlDecimal(order.total_net));
+            columns.total_gross.push(SqlDecimal(order.total_gross));
             columns.item_count.push(order.item_count);
             columns.updated_at.push(order.updated_at.map(Micros));
             columns.tax_basis.push(order.tax_basis.as_str());

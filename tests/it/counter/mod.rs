@@ -2,43 +2,70 @@
 
 mod rows;
 
-use streamview::codec::Head;
-use streamview::config::Config;
+use std::borrow::Cow;
+
+use streamview::builds;
+use streamview::codec::{Head, avro};
+use streamview::domain::build::BuildId;
+use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
-use streamview::store::{Connection, DbError};
-use streamview::views::registry::{FromConfig, Registration};
-use streamview::views::{BuildScripts, Loaded, Parsed, View, WriteSet, Written};
+use streamview::engine::view::{BuildScripts, Parsed, View, ViewSpec};
+use streamview::registrations::Registration;
+use streamview::store::rows::Stored;
 
-/// The view.
-pub struct Counter;
+use crate::support::world::World;
 
-/// The registry line.
-pub fn registration() -> Registration {
-    Registration::of::<Counter>(None)
+/// The view, under a name of its own: there may be several.
+pub struct Counter {
+    spec: ViewSpec,
 }
 
-impl FromConfig for Counter {
-    fn from_config(_: &Config) -> anyhow::Result<Self> {
-        Ok(Counter)
+/// The registry line.
+pub fn registration(name: &str) -> Registration {
+    Registration::of(name, (None, None), |name, _| Ok(Counter::new(name))).unwrap()
+}
+
+/// The tables of its builds.
+const TABLES: BuildScripts = BuildScripts {
+    create: "create table counts (key text not null, last_sequence bigint not null, last_event_id text not null, \
+             count bigint not null)",
+    index: &["alter table counts add constraint counts_pkey primary key (key)"],
+    unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
+    publish: "",
+};
+
+/// Makes build 1 of the view under `name`.
+pub async fn install(world: &World, name: &str) {
+    let build = BuildId::new(name, 1);
+    builds::create(&world.sql, build, &TABLES).await.unwrap();
+    builds::publish(&world.sql, build, &TABLES).await.unwrap();
+}
+
+impl Counter {
+    fn new(name: &str) -> Self {
+        let spec = ViewSpec {
+            name: intern(name),
+            event_types: vec![Cow::Borrowed("Counted")],
+            avro: avro::Shape::NONE,
+            event_id_constraint: None,
+            tables: TABLES,
+        };
+        Counter { spec }
     }
+}
+
+impl Stored for Counter {
+    type Rows = rows::CounterRows;
 }
 
 impl View for Counter {
     type Event<'a> = ();
     type State = i64;
     type Detail<'a> = ();
-    type Statements = rows::Statements;
 
-    const NAME: &'static str = "counter";
-    const EVENT_TYPES: &'static [&'static str] = &["Counted"];
-    const EVENT_ID_CONSTRAINT: Option<&'static str> = None;
-    const SCRIPTS: BuildScripts = BuildScripts {
-        create: "create table counts (key text not null, last_sequence bigint not null, last_event_id text not null, \
-                 count bigint not null)",
-        index: &["alter table counts add constraint counts_pkey primary key (key)"],
-        unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
-        publish: "create or replace view public.counts_view as select key, last_sequence, count from counts",
-    };
+    fn spec(&self) -> &ViewSpec {
+        &self.spec
+    }
 
     fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, ()>, Poison> {
         let event_id: String = serde_json::from_str(payload)
@@ -55,31 +82,7 @@ impl View for Counter {
 
     fn skip(&self, _: &mut i64, _: i64) {}
 
-    fn state_bytes(_: &i64) -> usize {
+    fn state_bytes(&self, _: &i64) -> usize {
         0
-    }
-
-    async fn prepare(client: &Connection) -> Result<rows::Statements, DbError> {
-        rows::prepare(client).await
-    }
-
-    async fn load(
-        statements: &rows::Statements,
-        client: &Connection,
-        keys: &[&str],
-    ) -> Result<Vec<Loaded<i64>>, DbError> {
-        rows::load(statements, client, keys).await
-    }
-
-    async fn write(
-        statements: &rows::Statements,
-        client: &Connection,
-        set: &WriteSet<'_, '_, Self>,
-    ) -> Result<Written, DbError> {
-        rows::write(statements, client, set).await
-    }
-
-    async fn owners_of(_: &rows::Statements, _: &Connection, _: &[&str]) -> Result<Vec<(String, String)>, DbError> {
-        Ok(Vec::new())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
-use streamview::servers::free_port;
+use streamview_lab::servers::free_port;
 
 use crate::support::{PATIENCE, until};
 
@@ -34,7 +34,7 @@ impl Instance {
             .stderr(file)
             .spawn()
             .unwrap();
-        streamview::registry::client::install_tls();
+        streamview::schemas::client::install_tls();
         Instance { child: Mutex::new(child), address, http: Client::new(), log }
     }
 

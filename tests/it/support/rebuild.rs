@@ -2,8 +2,7 @@
 
 use streamview::builds;
 use streamview::domain::build::BuildId;
-use streamview::views::View;
-use streamview::views::orders::Orders;
+use streamview::views::orders::TABLES;
 
 use crate::support::instance::Instance;
 use crate::support::world::World;
@@ -12,8 +11,8 @@ impl World {
     /// Makes an empty build 2 the active one; whoever projects starts from the beginning of the log.
     pub async fn begin_build_2(&self) {
         let build = BuildId::new("orders", 2);
-        builds::create(&self.sql, &build, &Orders::SCRIPTS).await.unwrap();
-        builds::publish(&self.sql, &build, &Orders::SCRIPTS).await.unwrap();
+        builds::create(&self.sql, build, &TABLES).await.unwrap();
+        builds::publish(&self.sql, build, &TABLES).await.unwrap();
     }
 
     /// Projects the whole log into build 2, until as much is consumed as build 1 has.

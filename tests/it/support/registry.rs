@@ -11,9 +11,9 @@ use schema_registry_converter::schema_registry_common::get_payload;
 use serde_json::Value;
 use streamview::config::{Config, SecretUrl};
 use streamview::domain::decimal::Decimal;
-use streamview::registry::client::RegistryClient;
-use streamview::registry::subjects::{self, Format, Subject};
-use streamview::servers::{RegistryOptions, SchemaRegistry};
+use streamview::schemas::client::RegistryClient;
+use streamview::schemas::subjects::{self, Format, Subject};
+use streamview_lab::servers::{RegistryOptions, SchemaRegistry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -6,8 +6,8 @@
 use std::sync::OnceLock;
 
 use streamview::config::{Config, SecretUrl};
-use streamview::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions};
 use streamview::store::migrate;
+use streamview_lab::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions};
 use tokio_postgres::NoTls;
 
 /// Addresses of the shared servers.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use streamview::config::ViewSettings;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -125,6 +126,12 @@ impl World {
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
+    }
+
+    /// The settings of a view on this world's topics.
+    pub fn view_settings(&self) -> ViewSettings {
+        let (topic, dlq_topic) = (self.topic.clone(), self.dlq_topic.clone());
+        ViewSettings { topic, dlq_topic, history: None, gap_policy: None, first_sequence: None, tax: None }
     }
 
     /// Starts an instance and waits until it is ready.

@@ -57,7 +57,7 @@ pub struct Order<'a> {
     pub items: Vec<OrderItem<'a>>,
     /// Null, or why the order does not move on.
     #[schema(required)]
-    pub held: Option<Held>,
+    pub held: Option<HeldBody>,
 }
 
 /// One line of an order.
@@ -91,10 +91,11 @@ pub struct OrderItem<'a> {
 /// Why an order does not move on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Held {
+#[schema(as = Held)]
+pub struct HeldBody {
     /// `gap` (an event has not arrived), `poison` (it arrived and could not be read), `event_id_reused` or `conflict`.
     #[schema(example = "gap")]
-    pub reason: String,
+    pub reason: &'static str,
     /// The sequence number it waits for.
     pub missing_from: i64,
     /// The last missing one before the first parked event; null while nothing is parked.

@@ -1,0 +1,227 @@
+//! From record bytes to an envelope: the headers every event carries, whatever its payload format.
+//!
+//! Payload formats live beside this file, told apart by content: plain JSON ([`json`]), and behind Confluent's five
+//! bytes ([`frame`]) Avro ([`avro`]) or JSON again. What a frame's id means stands in [`schemas`].
+
+pub mod avro;
+pub mod dlq_headers;
+pub mod fields;
+pub mod json;
+pub mod schemas;
+
+use crate::domain::poison::{Poison, Reason};
+use crate::domain::record::Record;
+
+/// Longest key, in bytes.
+pub const MAX_KEY_BYTES: usize = 256;
+
+/// What the record says about its event outside the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// The record key: the id of what the event is about.
+    pub key: &'a str,
+    /// Number of the event within its key, from `first_sequence` on.
+    pub sequence: i64,
+    /// `x-event-type`, if there.
+    pub event_type: Option<&'a str>,
+    /// `x-event-version`; 1 if missing.
+    pub version: u32,
+}
+
+/// A record that cannot be an event, with as much of its identity as could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused<'a> {
+    /// Why.
+    pub poison: Poison,
+    /// Key and sequence, when both are readable: the key is then held at that sequence.
+    pub place: Option<(&'a str, i64)>,
+    /// The key alone, when it is readable.
+    pub key: Option<&'a str>,
+}
+
+/// Bounds that a record has to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of key and value together.
+    pub max_record_bytes: usize,
+    /// Smallest sequence number.
+    pub first_sequence: i64,
+}
+
+/// A payload in Confluent's wire format: the byte 0, the schema's id (u32, big endian), the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Number of the schema in its registry.
+    pub schema_id: u32,
+    /// What that schema describes.
+    pub body: &'a [u8],
+}
+
+/// The frame around a payload; `None` for plain JSON, which cannot begin with a zero byte.
+pub fn frame(payload: &[u8]) -> Option<Frame<'_>> {
+    let (id, body) = payload.strip_prefix(&[0])?.split_first_chunk::<4>()?;
+    Some(Frame { schema_id: u32::from_be_bytes(*id), body })
+}
+
+/// Reads key and headers, and checks the record's size. The payload is not looked at.
+pub fn head<'a>(record: &Record<'a>, limits: Limits) -> Result<(Head<'a>, &'a [u8]), Refused<'a>> {
+    let key = read_key(record).map_err(|poison| Refused { poison, place: None, key: None })?;
+    let refuse = |poison, sequence: Option<i64>| Refused {
+        poison,
+        place: sequence.map(|sequence| (key, sequence)),
+        key: Some(key),
+    };
+    let sequence = read_sequence(record, limits.first_sequence).map_err(|poison| refuse(poison, None))?;
+    if record.size() > limits.max_record_bytes {
+        let detail = format!(
+            "record has {} bytes, more than projector.max_record_bytes = {}",
+            record.size(),
+            limits.max_record_bytes
+        );
+        return Err(refuse(Poison::new(Reason::RecordTooLarge, detail), Some(sequence)));
+    }
+    let version = read_version(record).map_err(|poison| refuse(poison, Some(sequence)))?;
+    let event_type = read_event_type(record).map_err(|poison| refuse(poison, Some(sequence)))?;
+    let Some(payload) = record.payload else {
+        return Err(refuse(Poison::new(Reason::NullPayload, "the record has no value"), Some(sequence)));
+    };
+    Ok((Head { key, sequence, event_type, version }, payload))
+}
+
+fn read_key<'a>(record: &Record<'a>) -> Result<&'a str, Poison> {
+    let Some(key) = record.key else {
+        return Err(Poison::new(Reason::NullKey, "the record has no key; expected the id as UTF-8"));
+    };
+    match std::str::from_utf8(key) {
+        Ok("") => Err(Poison::new(Reason::InvalidKey, "the key is empty")),
+        Ok(text) if text.len() > MAX_KEY_BYTES => {
+            Err(Poison::new(Reason::InvalidKey, format!("the key has {} bytes, at most {MAX_KEY_BYTES}", text.len())))
+        }
+        Ok(text) if text.contains('\0') => Err(Poison::new(Reason::InvalidKey, "the key holds a NUL character")),
+        Ok(text) => Ok(text),
+        Err(error) => Err(Poison::new(Reason::InvalidKey, format!("the key is not UTF-8: {error}"))),
+    }
+}
+
+fn read_sequence(record: &Record<'_>, first: i64) -> Result<i64, Poison> {
+    let text = match record.headers.only("x-sequence") {
+        Ok(Some(text)) => text,
+        Ok(None) => return Err(Poison::new(Reason::MissingSequence, "header x-sequence is missing")),
+        Err(other) => {
+            let detail = format!("header x-sequence stands twice, also as `{}`", String::from_utf8_lossy(other));
+            return Err(Poison::new(Reason::InvalidSequence, detail));
+        }
+    };
+    match canonical_decimal(text) {
+        Some(sequence) if sequence >= first => Ok(sequence),
+        _ => {
+            let shown = String::from_utf8_lossy(text);
+            let detail = format!(
+                "header x-sequence is `{shown}`; expected a decimal number from {first} without sign or leading zeros"
+            );
+            Err(Poison::new(Reason::InvalidSequence, detail))
+        }
+    }
+}
+
+/// At most 18 digits, no sign, no leading zero.
+fn canonical_decimal(text: &[u8]) -> Option<i64> {
+    let canonical = matches!(text, [b'0'] | [b'1'..=b'9', ..]) && text.len() <= 18;
+    if !canonical {
+        return None;
+    }
+    text.iter().try_fold(0i64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
+}
+
+fn read_version(record: &Record<'_>) -> Result<u32, Poison> {
+    let Some(text) = read_text(record, "x-event-version", Reason::UnsupportedVersion)? else { return Ok(1) };
+    match canonical_decimal(text.as_bytes()).map(u32::try_from) {
+        Some(Ok(version)) if version >= 1 => Ok(version),
+        _ => {
+            let detail = format!("header x-event-version is `{text}`; expected a number from 1");
+            Err(Poison::new(Reason::UnsupportedVersion, detail))
+        }
+    }
+}
+
+/// The header has the same bounds as the field `type`.
+fn read_event_type<'a>(record: &Record<'a>) -> Result<Option<&'a str>, Poison> {
+    let event_type = read_text(record, "x-event-type", Reason::TypeMismatch)?;
+    match event_type {
+        Some(text) if text.contains('\0') => {
+            Err(Poison::new(Reason::Unrepresentable, "header x-event-type holds a NUL character"))
+        }
+        Some(text) if text.chars().nth(fields::MAX_TEXT_CHARS).is_some() => Err(Poison::new(
+            Reason::SchemaViolation,
+            format!("header x-event-type has more than {} characters", fields::MAX_TEXT_CHARS),
+        )),
+        other => Ok(other),
+    }
+}
+
+fn read_text<'a>(record: &Record<'a>, name: &str, reason: Reason) -> Result<Option<&'a str>, Poison> {
+    match record.headers.only(name) {
+        Ok(None) => Ok(None),
+        Ok(Some(bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Poison::new(reason, format!("header {name} is not UTF-8"))),
+        },
+        Err(_) => Err(Poison::new(reason, format!("header {name} stands twice with different values"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::Headers;
+
+    const LIMITS: Limits = Limits { max_record_bytes: 64, first_sequence: 1 };
+
+    fn refusal(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> Reason {
+        let mut bytes = Vec::new();
+        for (name, value) in headers {
+            Headers::push(&mut bytes, name.as_bytes(), Some(value.as_bytes()));
+        }
+        let headers = Headers::from_encoded(&bytes);
+        let record = Record { partition: 0, offset: 0, timestamp_ms: None, key, payload, headers };
+        head(&record, LIMITS).unwrap_err().poison.reason
+    }
+
+    #[test]
+    fn each_malformed_head_has_its_reason() {
+        let body = Some(b"{}".as_slice());
+        let key = Some(b"k".as_slice());
+        assert_eq!(refusal(None, body, &[]), Reason::NullKey);
+        for bad in [b"".as_slice(), b"\xff", b"a\0b", &[b'k'; MAX_KEY_BYTES + 1]] {
+            assert_eq!(refusal(Some(bad), body, &[("x-sequence", "1")]), Reason::InvalidKey);
+        }
+        assert_eq!(refusal(key, body, &[]), Reason::MissingSequence);
+        for bad in ["", "0", "01", "+1", "-1", " 1", "1 ", "1.0", "0x1", "1234567890123456789", "١"] {
+            assert_eq!(refusal(key, body, &[("x-sequence", bad)]), Reason::InvalidSequence, "{bad:?}");
+        }
+        assert_eq!(refusal(key, body, &[("x-sequence", "1"), ("x-sequence", "2")]), Reason::InvalidSequence);
+        assert_eq!(refusal(key, Some(&[b' '; 64]), &[("x-sequence", "1")]), Reason::RecordTooLarge);
+        assert_eq!(refusal(key, None, &[("x-sequence", "1")]), Reason::NullPayload);
+        assert_eq!(refusal(key, body, &[("x-sequence", "1"), ("x-event-version", "0")]), Reason::UnsupportedVersion);
+    }
+
+    #[test]
+    fn repeated_equal_headers_and_the_longest_key_are_fine() {
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            Headers::push(&mut bytes, b"x-sequence", Some(b"999999999999999999"));
+        }
+        let key = [b'k'; MAX_KEY_BYTES];
+        let record = Record {
+            partition: 0,
+            offset: 0,
+            timestamp_ms: None,
+            key: Some(&key),
+            payload: Some(b"{}"),
+            headers: Headers::from_encoded(&bytes),
+        };
+        let limits = Limits { max_record_bytes: MAX_KEY_BYTES + 2, ..LIMITS };
+        let (head, _) = head(&record, limits).unwrap();
+        assert_eq!((head.sequence, head.version, head.event_type), (999_999_999_999_999_999, 1, None));
+    }
+}

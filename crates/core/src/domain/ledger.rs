@@ -1,0 +1,62 @@
+//! The ledger: one row for each number that a key has consumed, and what that did.
+
+use std::borrow::Cow;
+
+/// Where an effect came from: the ledger's coordinates.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// Partition of the record.
+    pub partition: i32,
+    /// Offset of the record.
+    pub offset: i64,
+}
+
+/// What a consumed sequence number did to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Projected.
+    Applied,
+    /// The event id was applied before under another number: only the sequence advanced.
+    Duplicate,
+    /// Unknown type: only the sequence advanced.
+    UnknownType,
+    /// Projected from what an operator put in the place of a refused record.
+    Replaced,
+    /// An operator skipped it, or a run of numbers that ends here.
+    Skipped,
+}
+
+impl Effect {
+    /// The word in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Effect::Applied => "applied",
+            Effect::Duplicate => "duplicate",
+            Effect::UnknownType => "unknown_type",
+            Effect::Replaced => "replaced",
+            Effect::Skipped => "skipped",
+        }
+    }
+}
+
+/// One row of the ledger: a sequence number that a key has consumed.
+#[derive(Debug, Clone)]
+pub struct LedgerRow<'a> {
+    /// Key.
+    pub key: &'a str,
+    /// Its number.
+    pub sequence: i64,
+    /// Event id.
+    pub event_id: Cow<'a, str>,
+    /// Event type.
+    pub event_type: Cow<'a, str>,
+    /// Microseconds since the epoch.
+    pub occurred_at: i64,
+    /// Where it was read.
+    pub origin: Origin,
+    /// What it did.
+    pub effect: Effect,
+    /// The payload as JSON: as consumed, or for Avro as [`crate::codec::avro::Event::json`] writes it; none in a compact
+    /// history.
+    pub payload: Option<Cow<'a, str>>,
+}

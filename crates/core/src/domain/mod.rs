@@ -1,0 +1,18 @@
+//! Pure rules. No I/O, no async, no clock, no database or broker types.
+
+pub mod action;
+pub mod build;
+pub mod counters;
+pub mod decimal;
+pub mod decision;
+pub mod held;
+pub mod history;
+pub mod identity;
+pub mod lag;
+pub mod ledger;
+pub mod letter;
+pub mod name;
+pub mod page;
+pub mod poison;
+pub mod record;
+pub mod word;

@@ -1,0 +1,118 @@
+//! From records to events, or to what speaks against them. Pure.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+
+use crate::codec::schemas::{Schemas, WriterSchema};
+use crate::codec::{self, Head, Limits, Refused, json};
+use crate::domain::poison::Poison;
+use crate::domain::record::Record;
+use crate::engine::view::{Parsed, View};
+
+/// A record after decoding.
+#[derive(Debug)]
+pub struct Decoded<'a, V: View> {
+    /// The record.
+    pub record: Record<'a>,
+    /// Its event, or why it is none.
+    pub outcome: Result<Event<'a, V>, Refused<'a>>,
+}
+
+/// A decoded event.
+#[derive(Debug)]
+pub struct Event<'a, V: View> {
+    /// Key.
+    pub key: &'a str,
+    /// Sequence.
+    pub sequence: i64,
+    /// As the view read it.
+    pub parsed: Parsed<'a, V::Event<'a>>,
+    /// Payload as JSON text.
+    pub payload: Cow<'a, str>,
+}
+
+/// What Postgres said of an earlier attempt: it overrules the rules.
+#[derive(Debug, Default)]
+pub struct Overrules {
+    /// Records that Postgres cannot hold, by position.
+    pub refused: HashMap<(i32, i64), Poison>,
+    /// Event ids that are the latest of a key, with that key. Asked for only after the view's constraint was violated.
+    pub owners: HashMap<String, String>,
+}
+
+/// How records are read.
+#[derive(Debug)]
+pub struct Decoder<'a, V: View> {
+    /// The view.
+    pub view: &'a V,
+    /// Bounds of one record.
+    pub limits: Limits,
+    /// What overrules the rules.
+    pub overrules: &'a Overrules,
+    /// The schemas of all framed records that it will meet.
+    pub schemas: &'a Schemas,
+}
+
+impl<V: View> Clone for Decoder<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V: View> Copy for Decoder<'_, V> {}
+
+/// A payload as its view read it, and its JSON text.
+type Read<'a, V> = (Parsed<'a, <V as View>::Event<'a>>, Cow<'a, str>);
+
+impl<'a, V: View> Decoder<'a, V> {
+    /// Decodes one record.
+    pub fn decode(self, record: Record<'a>) -> Decoded<'a, V> {
+        Decoded { record, outcome: self.event(record) }
+    }
+
+    fn event(self, record: Record<'a>) -> Result<Event<'a, V>, Refused<'a>> {
+        let (head, payload) = codec::head(&record, self.limits)?;
+        let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
+        if !self.overrules.refused.is_empty()
+            && let Some(poison) = self.overrules.refused.get(&(record.partition, record.offset))
+        {
+            return Err(refuse(poison.clone()));
+        }
+        let Head { key, sequence, .. } = head;
+        let (parsed, payload) = match codec::frame(payload) {
+            None => self.json(&head, payload),
+            Some(frame) => self.framed(&head, frame),
+        }
+        .map_err(refuse)?;
+        Ok(Event { key, sequence, parsed, payload })
+    }
+
+    fn json(self, head: &Head<'a>, payload: &'a [u8]) -> Result<Read<'a, V>, Poison> {
+        let text = json::check_storable(payload)?;
+        Ok((self.view.parse(head, text)?, Cow::Borrowed(text)))
+    }
+
+    fn framed(self, head: &Head<'a>, frame: codec::Frame<'a>) -> Result<Read<'a, V>, Poison> {
+        match self.schemas.get(frame.schema_id).expect("schemas of framed records are looked up before decoding") {
+            WriterSchema::Json => self.json(head, frame.body),
+            WriterSchema::Avro(program) => {
+                let mut event = program.read(frame.body)?;
+                let text = std::mem::take(&mut event.json);
+                Ok((self.view.parse_avro(head, event)?, Cow::Owned(text)))
+            }
+            WriterSchema::Refused(poison) => Err(poison.clone()),
+        }
+    }
+}
+
+/// The keys that a batch touches.
+pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str, RandomState> {
+    let mut keys = HashSet::with_capacity_and_hasher(batch.len(), RandomState::default());
+    keys.extend(batch.iter().filter_map(|decoded| match &decoded.outcome {
+        Ok(event) => Some(event.key),
+        Err(refused) => refused.place.map(|(key, _)| key),
+    }));
+    keys
+}

@@ -1,0 +1,102 @@
+//! The part of the fold that folds with decisions: numbers that an operator skipped, or gave another record.
+
+use std::borrow::Cow;
+
+use super::{Fold, Outcome, refused_as};
+use crate::domain::decision::Decision;
+use crate::domain::ledger::{Effect, LedgerRow, Origin};
+use crate::domain::poison::{Poison, Reason};
+use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
+use crate::engine::event_ids::Fingerprint;
+use crate::engine::view::View;
+
+/// Where a skipped number comes from: from no record.
+const NOWHERE: Origin = Origin { partition: -1, offset: -1 };
+
+impl<'a, V: View> Fold<'a, V> {
+    /// Folds with the decision about the key's next number. `None`: there is none; `Some(false)`: it cannot be folded
+    /// with, the key stays where it is.
+    pub(super) fn take_decision(&mut self, key: &'a str) -> Option<bool> {
+        let work = self.work(key);
+        let next = work.entry.last_sequence + 1;
+        let index = work.decisions.iter().position(|decision| decision.covers(next))?;
+        let decision = work.decisions.remove(index);
+        work.decided = true;
+        let refused = match &decision.verdict {
+            Verdict::Skip => {
+                self.skip(key, decision);
+                None
+            }
+            Verdict::Take(substitute) => self.substitute(key, next, substitute).err().map(|poison| poison.to_string()),
+        };
+        let taken = refused.is_none();
+        if taken {
+            *self.plan.tally.decisions.entry(decision.action()).or_default() += 1;
+        }
+        self.plan.settled.push(Settled { id: decision.id, refused });
+        Some(taken)
+    }
+
+    /// Consumes the decided numbers. The ledger gets one row, under the last of them.
+    fn skip(&mut self, key: &'a str, decision: &'a StoredDecision) {
+        let (from, to) = (decision.sequence, decision.sequence_to);
+        // No event has this id: one that comes later with that number is told as a conflict.
+        let event_id = format!("skipped:{key}:{to}");
+        let id = Fingerprint::of(&event_id);
+        let view = self.decoder.view;
+        let history = self.limits.history;
+        let work = self.work(key);
+        if work.entry.last_event_id.is_none() {
+            // Nothing has happened yet, and the clock of the decision is not the order's: the beginning of time.
+            view.skip(&mut work.entry.state, 0);
+        }
+        let before = work.entry.last_event_id.replace(event_id.as_str().into());
+        work.entry.last_sequence = to;
+        work.entry.remember(id, history);
+        work.changed = true;
+        self.latest_ids.move_on(key, before.as_deref(), id);
+        let payload = serde_json::json!({
+            "type": "Skipped", "from": from, "to": to, "reason": decision.reason, "decision": decision.id,
+        });
+        self.plan.ledger.push(LedgerRow {
+            key,
+            sequence: to,
+            event_id: Cow::Owned(event_id),
+            event_type: Cow::Borrowed("Skipped"),
+            occurred_at: decision.decided_at,
+            origin: NOWHERE,
+            effect: Effect::Skipped,
+            payload: Some(Cow::Owned(payload.to_string())),
+        });
+    }
+
+    /// Consumes the record that the operator put there.
+    fn substitute(&mut self, key: &'a str, next: i64, substitute: &'a Substitute) -> Result<Outcome, Poison> {
+        let record = substitute.record(key);
+        let event = self.decoder.decode(record).outcome.map_err(|refused| refused.poison)?;
+        if (event.key, event.sequence) != (key, next) {
+            let detail = format!("it is event {} of `{}`, not {next} of `{key}`", event.sequence, event.key);
+            return Err(Poison::new(Reason::InvalidSequence, detail));
+        }
+        let id = Fingerprint::of(&event.parsed.event_id);
+        match self.work(key).decide(next, &event.parsed.event_id, id) {
+            decision @ (Decision::Apply | Decision::Duplicate { .. }) => {
+                self.consume(event, id, record, decision, substitute.effect)
+            }
+            // Not reached: the number is the next one.
+            _ => Err(Poison::new(Reason::SequenceConflict, "the number is taken")),
+        }
+    }
+
+    /// Refuses a record that was next but cannot be applied.
+    pub(super) fn refuse_next(
+        &mut self,
+        record: crate::domain::record::Record<'a>,
+        poison: Poison,
+        place: (&'a str, i64),
+    ) -> Outcome {
+        let outcome = refused_as(&poison);
+        self.dead_letter(record, poison, Some(place));
+        outcome
+    }
+}

@@ -1,0 +1,273 @@
+//! What a batch knows and changes: entries of keys, what is parked behind them, and the plan that is committed whole.
+//! Plain data; [`super::fold`] fills it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use foldhash::fast::RandomState;
+
+use crate::domain::counters::Counters;
+use crate::domain::decision::{Decision, Known, decide};
+use crate::domain::history::History;
+use crate::domain::ledger::{LedgerRow, Origin};
+use crate::domain::poison::Poison;
+use crate::domain::record::Record;
+use crate::engine::decisions::{Settled, StoredDecision};
+use crate::engine::event_ids::{EventIds, Fingerprint};
+use crate::engine::view::View;
+
+/// By key. Several looks per event: the standard hasher would cost more than the rest of a look.
+pub type ByKey<'a, T> = HashMap<&'a str, T, RandomState>;
+
+/// What is known of a key between batches.
+#[derive(Debug, Default)]
+pub struct KeyEntry<S> {
+    /// Sequence of the last consumed event; `first_sequence - 1` before the first.
+    pub last_sequence: i64,
+    /// Its id.
+    pub last_event_id: Option<Box<str>>,
+    /// Ids of all its events.
+    pub event_ids: EventIds,
+    /// Whether the view has a row for it.
+    pub stored: bool,
+    /// Folding state of the view.
+    pub state: S,
+    /// Set while something ahead is missing.
+    pub held: Option<Held>,
+}
+
+impl<S> KeyEntry<S> {
+    /// The key has consumed the event `id`. Without history nobody could tell the earlier ones after a reload.
+    pub fn remember(&mut self, id: Fingerprint, history: History) {
+        if history == History::Off {
+            self.event_ids = EventIds::default();
+        }
+        self.event_ids.insert(id);
+    }
+}
+
+/// Why and for what a key waits. It waits for `last_sequence + 1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Lowest parked sequence, if any is parked.
+    pub first_parked: Option<i64>,
+    /// Events parked.
+    pub parked_count: i32,
+    /// Their bytes.
+    pub parked_bytes: i64,
+    /// Refused sequences ahead.
+    pub refused: BTreeSet<i64>,
+}
+
+/// A parked event, as loaded from its table.
+#[derive(Debug)]
+pub struct StoredParked {
+    /// Its sequence.
+    pub sequence: i64,
+    /// Its id.
+    pub event_id: String,
+    /// Where it was read.
+    pub origin: Origin,
+    /// Record timestamp.
+    pub timestamp_ms: Option<i64>,
+    /// Bytes of key and value.
+    pub bytes: i64,
+    /// Value and encoded headers; `None` when only its presence was asked for.
+    pub body: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A parked event that a plan adds.
+#[derive(Debug)]
+pub struct NewParked<'a> {
+    /// Key.
+    pub key: &'a str,
+    /// Sequence.
+    pub sequence: i64,
+    /// Event id.
+    pub event_id: Cow<'a, str>,
+    /// The record, whole.
+    pub record: Record<'a>,
+}
+
+/// A dead letter that a plan adds.
+#[derive(Debug)]
+pub struct DeadLetter<'a> {
+    /// Why.
+    pub poison: Poison,
+    /// The key, if it could be read.
+    pub key: Option<&'a str>,
+    /// The sequence, if it could be read.
+    pub sequence: Option<i64>,
+    /// The record, byte for byte.
+    pub record: Record<'a>,
+}
+
+/// Counts for metrics, over the whole batch.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Applied events by the place of their type in [`crate::engine::view::ViewSpec::event_types`]; the last count is that of
+    /// all other types.
+    pub by_type: Vec<u64>,
+    /// Duplicates by sequence.
+    pub duplicates_by_sequence: u64,
+    /// Duplicates by event id.
+    pub duplicates_by_event_id: u64,
+    /// Late events.
+    pub late: u64,
+    /// Events that came ahead of a gap.
+    pub gaps: u64,
+    /// Oddities flagged.
+    pub anomalies: u64,
+    /// Dead letters by reason.
+    pub dead_letters: HashMap<&'static str, u64>,
+    /// Decisions folded with, by action.
+    pub decisions: HashMap<&'static str, u64>,
+}
+
+/// A key in work: its entry, what is parked behind it, and what the batch did to it.
+#[derive(Debug)]
+pub struct Work<'a, S> {
+    /// The entry, changed in place. Boxed: it moves between cache, batch and plan.
+    pub entry: Box<KeyEntry<S>>,
+    /// What was decided about numbers ahead.
+    pub decisions: Vec<&'a StoredDecision>,
+    /// A decision was folded with, or refused.
+    pub decided: bool,
+    /// Sequence of the stored row when the batch began; `None` if there was none.
+    pub base_sequence: Option<i64>,
+    /// The view's row has to be written.
+    pub changed: bool,
+    /// The held row has to be written or removed.
+    pub held_changed: bool,
+    /// Whether a held row was stored when the batch began.
+    pub was_held: bool,
+    /// More is parked than was loaded: drain again after this batch.
+    pub unfinished: bool,
+    /// What is parked behind it, as far as it was loaded.
+    pub parked: BTreeMap<i64, Parked<'a>>,
+    /// Up to here all that is parked was loaded whole; `None` if that is everything.
+    pub horizon: Option<i64>,
+    /// Where the key's last record came from; `None` if the batch stopped before it.
+    pub partition: Option<i32>,
+}
+
+#[derive(Debug)]
+/// A parked event in the fold.
+pub struct Parked<'a> {
+    /// Its id.
+    pub event_id: Cow<'a, str>,
+    /// The record, if it was loaded.
+    pub record: Option<Record<'a>>,
+    /// Whether it is stored already.
+    pub stored: bool,
+    /// Bytes of key and value.
+    pub bytes: i64,
+}
+
+/// Everything that one batch changes.
+#[derive(Debug)]
+pub struct Plan<'a, V: View> {
+    /// Keys touched.
+    pub keys: ByKey<'a, Work<'a, V::State>>,
+    /// New ledger rows.
+    pub ledger: Vec<LedgerRow<'a>>,
+    /// New rows of the view's further tables.
+    pub details: Vec<V::Detail<'a>>,
+    /// Parked events that have been drained and were stored.
+    pub drained: Vec<(&'a str, i64)>,
+    /// New dead letters.
+    pub dead_letters: Vec<DeadLetter<'a>>,
+    /// Counters per partition.
+    pub counters: BTreeMap<i32, Counters>,
+    /// For metrics.
+    pub tally: Tally,
+    /// Partitions that had to stop before a record, with its offset and why.
+    pub blocked: BTreeMap<i32, (i64, String)>,
+    /// What became of decisions.
+    pub settled: Vec<Settled>,
+}
+
+impl<'a, V: View> Plan<'a, V> {
+    /// Keys touched, in order: rows are written in the same order by everybody, so nobody waits in a circle.
+    pub fn in_order(&self) -> Vec<(&'a str, &Work<'a, V::State>)> {
+        let mut keys: Vec<_> = self.keys.iter().map(|(key, work)| (*key, work)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys
+    }
+
+    /// Events parked by this plan that stay parked, to be stored.
+    pub fn new_parked(&self) -> Vec<NewParked<'_>> {
+        let parked = self.keys.iter().flat_map(|(key, work)| {
+            let fresh = work.parked.iter().filter(|(_, parked)| !parked.stored);
+            fresh.filter_map(move |(sequence, parked)| {
+                let record = parked.record?;
+                Some(NewParked { key, sequence: *sequence, event_id: Cow::Borrowed(&parked.event_id), record })
+            })
+        });
+        let mut parked: Vec<_> = parked.collect();
+        parked.sort_unstable_by_key(|parked| (parked.key, parked.sequence));
+        parked
+    }
+}
+
+impl<S> Work<'_, S> {
+    /// Applies the rules of the sequence.
+    pub fn decide(&self, sequence: i64, event_id: &str, id: Fingerprint) -> Decision {
+        let known = Known {
+            last_sequence: self.entry.last_sequence,
+            last_event_id: self.entry.last_event_id.as_deref(),
+            event_id_in_ledger: sequence == self.entry.last_sequence + 1 && self.entry.event_ids.contains(id),
+        };
+        decide(known, sequence, event_id)
+    }
+
+    /// Whether something that is not ahead any more, or next, waits to be consumed.
+    pub fn has_next(&self) -> bool {
+        let next = self.entry.last_sequence + 1;
+        self.parked.first_key_value().is_some_and(|(first, _)| *first <= next)
+            || self.decisions.iter().any(|decision| decision.covers(next))
+    }
+
+    /// The entry as it is once the plan is committed.
+    pub fn into_entry(self) -> Box<KeyEntry<S>> {
+        let mut entry = self.entry;
+        entry.stored = self.base_sequence.is_some() || self.changed;
+        entry
+    }
+
+    /// Counts one event out of the parked ones.
+    pub fn count_out(&mut self, sequence: i64, bytes: i64) {
+        // Beyond the horizon anything may be parked: the next number is the safe guess.
+        let next =
+            self.parked.keys().next().copied().filter(|next| self.horizon.is_none_or(|horizon| *next <= horizon));
+        if let Some(held) = self.entry.held.as_mut() {
+            held.parked_count -= 1;
+            held.parked_bytes -= bytes;
+            held.first_parked = if held.parked_count > 0 { Some(next.unwrap_or(sequence + 1)) } else { None };
+            self.held_changed = true;
+        }
+    }
+
+    /// A key that waits for nothing is not held.
+    pub fn forget_empty_hold(&mut self) {
+        if self.entry.held.as_ref().is_some_and(|held| held.parked_count == 0 && held.refused.is_empty()) {
+            self.entry.held = None;
+        }
+    }
+
+    /// After the batch: what is behind us is no longer missing; a key that waits for nothing is not held.
+    pub fn settle(&mut self) {
+        let last = self.entry.last_sequence;
+        let mut unfinished = false;
+        if let Some(held) = self.entry.held.as_mut() {
+            let before = held.refused.len();
+            held.refused.retain(|sequence| *sequence > last);
+            self.held_changed |= held.refused.len() != before || self.changed;
+            // A lower bound that was passed: what is parked lies further on, perhaps right here.
+            held.first_parked = held.first_parked.map(|first| first.max(last + 1));
+            unfinished = held.first_parked == Some(last + 1);
+        }
+        self.unfinished = unfinished || self.decisions.iter().any(|decision| decision.covers(last + 1));
+        self.forget_empty_hold();
+    }
+}

@@ -1,0 +1,135 @@
+//! What a view is to the engine: how it reads an event and folds it into the state of its key. Pure.
+//!
+//! A view is a value: it carries its name and what it wants in its [`ViewSpec`], so that two views may share a type, and
+//! a definition may be data. How its rows are stored stands beside the driver (`store/rows.rs` of the service).
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+
+use crate::codec::{Head, avro};
+use crate::domain::poison::{Poison, Reason};
+use crate::engine::event_ids::EventIds;
+
+/// What the engine has to know of a view beside its functions.
+#[derive(Debug, Clone)]
+pub struct ViewSpec {
+    /// Its name ([`crate::domain::name`]). Progress rows, metrics and routes carry it.
+    pub name: &'static str,
+    /// Known event types, for metric labels.
+    pub event_types: Vec<Cow<'static, str>>,
+    /// What it wants of Avro records; [`avro::Shape::NONE`] refuses them.
+    pub avro: avro::Shape,
+    /// Constraint whose violation means that an event id is the latest of another key, if the view has one.
+    pub event_id_constraint: Option<Cow<'static, str>>,
+    /// What the tables of its builds are.
+    pub tables: BuildScripts,
+}
+
+/// What the tables of a build are, but for the ledger, which is the engine's. Scripts name no schema: they are run by the
+/// owner of the tables, with the build's schema first in the search path.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildScripts {
+    /// Makes the tables, without indexes and constraints.
+    pub create: &'static str,
+    /// Puts those on, at once or when the rows are there: scripts that can run side by side.
+    pub index: &'static [&'static str],
+    /// Empties the tables and takes indexes and constraints off; may run twice.
+    pub unindex: &'static str,
+    /// Has the public names show this build.
+    pub publish: &'static str,
+}
+
+impl BuildScripts {
+    /// No tables but the ledger.
+    pub const NONE: BuildScripts = BuildScripts { create: "", index: &[], unindex: "", publish: "" };
+}
+
+/// An event as its view read it.
+#[derive(Debug, Clone)]
+pub struct Parsed<'a, E> {
+    /// Unique id of the event.
+    pub event_id: Cow<'a, str>,
+    /// Name of its type.
+    pub event_type: Cow<'a, str>,
+    /// When it happened, microseconds since the epoch.
+    pub occurred_at: i64,
+    /// The event; `None` for a type that the view does not know.
+    pub event: Option<E>,
+}
+
+/// A materialised view: a pure fold per key.
+pub trait View: Send + Sync + Sized + 'static {
+    /// A parsed event, borrowing from its record.
+    type Event<'a>: Send + Sync + Debug;
+    /// What is kept per key between events.
+    type State: Default + Send + Sync + Debug;
+    /// A row of a further table, produced by the fold.
+    type Detail<'a>: Send + Sync + Debug;
+
+    /// What the engine has to know of it. The same at every call.
+    fn spec(&self) -> &ViewSpec;
+
+    /// Reads a JSON payload.
+    fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Self::Event<'a>>, Poison>;
+
+    /// Reads an Avro event, of which the engine has taken the fields named in [`ViewSpec::avro`].
+    fn parse_avro<'a>(&self, _: &Head<'a>, _: avro::Event<'a>) -> Result<Parsed<'a, Self::Event<'a>>, Poison> {
+        Err(Poison::new(Reason::UnsupportedSchema, format!("view {} reads no Avro", self.spec().name)))
+    }
+
+    /// Folds one event into its key. On `Err` the state is as before. Returns how many oddities it flagged.
+    fn project<'a>(
+        &self,
+        key: &'a str,
+        state: &mut Self::State,
+        event: Self::Event<'a>,
+        occurred_at: i64,
+        details: &mut Vec<Self::Detail<'a>>,
+    ) -> Result<u64, Poison>;
+
+    /// Advances over an event that is not projected (unknown type, repeated event id), so that a first event of that
+    /// kind still leaves a row that can be written.
+    fn skip(&self, state: &mut Self::State, occurred_at: i64);
+
+    /// Bytes of heap that `state` holds, roughly: the cache is bounded by it.
+    fn state_bytes(&self, state: &Self::State) -> usize;
+}
+
+/// The final state of a key that a batch changed.
+#[derive(Debug)]
+pub struct ChangedKey<'a, S> {
+    /// Key.
+    pub key: &'a str,
+    /// Sequence of the stored row before the batch; `None` if there was no row.
+    pub base_sequence: Option<i64>,
+    /// Sequence after the batch.
+    pub last_sequence: i64,
+    /// Id of the event with that sequence.
+    pub last_event_id: &'a str,
+    /// State after the batch.
+    pub state: &'a S,
+}
+
+/// Everything that one batch writes to a view's own tables. Keys are sorted and unique.
+#[derive(Debug)]
+pub struct WriteSet<'p, 'a, V: View> {
+    /// Keys with their final state, one row version each however many events they had.
+    pub changed: Vec<ChangedKey<'p, V::State>>,
+    /// Rows of the view's further tables.
+    pub details: &'p [V::Detail<'a>],
+}
+
+/// A key as stored.
+#[derive(Debug)]
+pub struct StoredKey<S> {
+    /// Key.
+    pub key: String,
+    /// Sequence of its last event.
+    pub last_sequence: i64,
+    /// Id of its last event.
+    pub last_event_id: String,
+    /// Ids of all its events in the ledger.
+    pub event_ids: EventIds,
+    /// Folding state.
+    pub state: S,
+}

@@ -1,0 +1,215 @@
+//! Fills an empty build in bulk: a whole topic is read once, keys are folded in memory, ledger and details are written
+//! as they come into tables without indexes, the rows of the keys at the end; then the indexes are built.
+//!
+//! Progress, holds, parked events, dead letters and decisions are committed batch by batch as ever. Until all is done
+//! the build is marked as being loaded: nobody else projects into it, and a load that was cut short begins anew.
+//! Memory is bounded: when the keys take more than allowed, the load ends early, and the rest is applied as ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::crash;
+use crate::engine::view::{BuildScripts, ViewSpec};
+use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
+use crate::projector::context::ViewContext;
+use crate::projector::keyed::{Filling, InMemory};
+use crate::projector::runtime::{self, Parts};
+use crate::projector::state::ViewState;
+use crate::store::progress::BuildSource;
+use crate::store::rows::Stored;
+use crate::store::{Connection, build, ledger, names, pool};
+
+/// How often it is looked how far the load is.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often progress is logged.
+const SAY: Duration = Duration::from_secs(5);
+
+/// What a load did.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadSummary {
+    /// Records consumed.
+    pub records: i64,
+    /// Rows of keys written.
+    pub keys: u64,
+    /// From the start until all records were folded.
+    pub reading: Duration,
+    /// From then on: rows of keys, indexes.
+    pub finishing: Duration,
+    /// Records that were left for `serve`, because the memory bound was reached.
+    pub left: i64,
+}
+
+/// A build that is ours to load, as long as the connection lives.
+struct Claim {
+    client: Connection,
+    source: BuildSource,
+    scripts: BuildScripts,
+}
+
+impl Claim {
+    async fn take(spec: &ViewSpec, config: &Config, source: BuildSource) -> Result<Claim> {
+        let client = pool::connect_writer(&config.database, &names::search_path(source.id()))
+            .await
+            .context("cannot connect to Postgres")?;
+        // Building an index takes as long as it takes, and so does waiting beside it.
+        client.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
+        let (view, number) = (source.view, source.build);
+        ensure!(build::lock(&client, &source).await?, "another process is loading build {number} of view {view}");
+        Ok(Claim { client, source, scripts: spec.tables })
+    }
+
+    /// Marks the build as being loaded, and takes off its indexes.
+    async fn strip(&self, log: &[Extent]) -> Result<()> {
+        let consumed = build::consumed(&self.client, &self.source).await?;
+        ensure!(
+            consumed == 0,
+            "build {} of view {} is not empty, {consumed} records were applied to it: only an empty one can be loaded",
+            self.source.build,
+            self.source.view
+        );
+        let begins: Vec<(i32, i64)> = log.iter().map(|(partition, marks)| (*partition, marks.low)).collect();
+        let strip = build::strip(&self.client, &self.source, &begins, self.scripts.unindex).await;
+        strip.context("cannot prepare the tables; the role of database.url has to own them, as for `migrate`")
+    }
+
+    /// Builds the indexes, side by side, and gives the build free.
+    async fn dress(&self, config: &Config) -> Result<()> {
+        let search_path = names::search_path(self.source.id());
+        let scripts = [ledger::INDEX].into_iter().chain(self.scripts.index.iter().copied()).map(async |script| {
+            let client = pool::connect_writer(&config.database, &search_path).await?;
+            client.batch_execute("set statement_timeout = 0; set maintenance_work_mem = '256MB'").await?;
+            client.batch_execute(script).await
+        });
+        futures_util::future::try_join_all(scripts).await.context(
+            "the indexes cannot be built. If an event id is the latest of two orders, only applying the topic in its \
+             order tells which event to refuse: run `streamview load --discard`, then `streamview serve`",
+        )?;
+        crash::point("load.dressed");
+        build::set_free(&self.client, &self.source).await.context("cannot give the build free")
+    }
+}
+
+/// Empties a build whose load was cut short, and gives it free.
+pub async fn discard(spec: &ViewSpec, parts: Parts) -> Result<()> {
+    let claim = Claim::take(spec, &parts.config, parts.source(spec.name)).await?;
+    ensure!(
+        build::is_loading(&claim.client, &claim.source).await?,
+        "build {} of view {} is not being loaded: nothing was done",
+        claim.source.build,
+        spec.name
+    );
+    claim.strip(&look_at_log(&parts.config, &claim.source.topic).await?).await?;
+    claim.dress(&parts.config).await
+}
+
+/// Loads the whole topic, as it is now, into the build; keys may take `memory` bytes.
+pub async fn load<V: Stored>(view: V, parts: Parts, memory: usize) -> Result<LoadSummary> {
+    let started = Instant::now();
+    let source = parts.source(view.spec().name);
+    let log = look_at_log(&parts.config, &source.topic).await?;
+    let claim = Claim::take(view.spec(), &parts.config, source).await?;
+    claim.strip(&log).await?;
+    crash::point("load.stripped");
+
+    let (written, reports) = unbounded_channel();
+    let filling = Arc::new(Filling { enough: CancellationToken::new(), written, bytes: AtomicUsize::new(0) });
+    let (context, stop) = (runtime::context(view.spec(), &parts, true)?, CancellationToken::new());
+    let group = format!("{}.load", parts.group);
+    let lanes = Arc::clone(&filling);
+    let keys = move || InMemory::new(Arc::clone(&lanes));
+    let projecting = tokio::spawn(runtime::project(view, keys, Arc::clone(&context), group, stop.clone()));
+    let done = read_all(&context, (&filling, reports), &log, memory).await;
+    stop.cancel();
+    projecting.await.context("the load failed")?;
+    let Read { at: reading, keys, left } = done?;
+    crash::point("load.written");
+    claim.dress(&parts.config).await?;
+
+    let records = build::consumed(&claim.client, &claim.source).await?;
+    Ok(LoadSummary { records, keys, reading: reading - started, finishing: reading.elapsed(), left })
+}
+
+/// What the lanes have read and written.
+struct Read {
+    /// When enough was read.
+    at: Instant,
+    /// Keys written.
+    keys: u64,
+    /// Records that were not read.
+    left: i64,
+}
+
+/// Waits until the lanes have read up to the ends and written their keys.
+async fn read_all(
+    context: &ViewContext,
+    (filling, mut reports): (&Filling, UnboundedReceiver<u64>),
+    log: &[Extent],
+    memory: usize,
+) -> Result<Read> {
+    let (mut tick, mut said) = (tokio::time::interval(LOOK), Instant::now());
+    loop {
+        tick.tick().await;
+        check_halted(context)?;
+        let (left, bytes) = (left_of(context, log), filling.bytes.load(Ordering::Relaxed));
+        if said.elapsed() >= SAY {
+            said = Instant::now();
+            tracing::info!(view = context.source.view, left, megabytes = bytes / 1_000_000, "loading");
+        }
+        if left == 0 || bytes > memory {
+            break;
+        }
+    }
+    let read = Instant::now();
+    filling.enough.cancel();
+    let mut keys = 0;
+    for _ in 0..context.settings.lanes {
+        keys += loop {
+            tokio::select! {
+                Some(written) = reports.recv() => break written,
+                _ = tick.tick() => check_halted(context)?,
+            }
+        };
+    }
+    // Asked while the partitions are still ours: of one that was let go nobody knows here how far it is.
+    Ok(Read { at: read, keys, left: left_of(context, log) })
+}
+
+fn check_halted(context: &ViewContext) -> Result<()> {
+    match context.status.snapshot().state {
+        ViewState::Halted(halt) => bail!("{}; {}", halt.detail, halt.next_step),
+        _ => Ok(()),
+    }
+}
+
+/// Records of the log, as it was when the load began, that are not read yet.
+fn left_of(context: &ViewContext, log: &[Extent]) -> i64 {
+    let owned = context.status.snapshot().partitions;
+    let left = log.iter().map(|(partition, marks)| match owned.get(partition) {
+        Some(owned) => (marks.high - owned.next_offset).max(0),
+        // Even an empty partition has to be taken over.
+        None => (marks.high - marks.low).max(1),
+    });
+    left.sum()
+}
+
+/// A partition and where it begins and ends.
+type Extent = (i32, Watermarks);
+
+async fn look_at_log(config: &Config, topic: &str) -> Result<Vec<Extent>> {
+    let (kafka, topic) = (config.kafka.clone(), topic.to_owned());
+    let looked = tokio::task::spawn_blocking(move || {
+        let log = LogReader::open(&kafka, &topic)?;
+        let partitions = log.partitions()?;
+        partitions.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
+    });
+    let looked: Result<Vec<Extent>, LogError> = looked.await.context("the log reader failed")?;
+    let extents = looked.with_context(|| format!("Kafka at {} does not answer", config.kafka.bootstrap_servers))?;
+    ensure!(!extents.is_empty(), "the topic does not exist");
+    Ok(extents)
+}

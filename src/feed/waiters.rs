@@ -1,0 +1,190 @@
+//! Read your own write: requests wait for a key of a view to reach a sequence, and one task looks for all of them.
+//!
+//! It looks once per commit of this process, however many wait. Commits of other processes are not announced here, so
+//! while partitions of the view are owned elsewhere it also looks every 20 ms, and only while somebody waits.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+
+use crate::projector::state::{ViewState, ViewStatus};
+use crate::store::read::{ReadPool, SequencesOf};
+use crate::telemetry::metrics::Metrics;
+
+const POLL: Duration = Duration::from_millis(20);
+/// Between looks when this process commits everything itself: only there in case a partition just changed hands.
+const SAFETY_POLL: Duration = Duration::from_millis(250);
+
+/// What waiting needs of the process.
+#[derive(Clone)]
+pub struct WaitResources {
+    /// Reads.
+    pub pool: ReadPool,
+    /// The gauge of waiters.
+    pub metrics: Arc<Metrics>,
+    /// Ends every wait.
+    pub shutting_down: Arc<AtomicBool>,
+    /// Bounds the waiters of the process.
+    pub slots: Arc<Semaphore>,
+    /// Runs the looking task; the HTTP workers' own runtimes come and go.
+    pub runtime: Handle,
+}
+
+/// Everybody who waits for one view.
+pub struct Waiters {
+    status: Arc<ViewStatus>,
+    sequences: SequencesOf,
+    resources: WaitResources,
+    waiting: Mutex<Waiting>,
+    look_now: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next_id: u64,
+    looking: bool,
+    by_id: HashMap<u64, Waiter>,
+}
+
+struct Waiter {
+    key: String,
+    sequence: i64,
+    reached: oneshot::Sender<()>,
+}
+
+/// As many requests as allowed wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many requests as allowed wait already")]
+pub struct TooManyWaiters;
+
+/// The commits that a request had seen before it read: a later one may hold what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenCommits(u64);
+
+impl Waiters {
+    /// Nobody waits yet.
+    pub fn new(status: Arc<ViewStatus>, sequences: SequencesOf, resources: WaitResources) -> Arc<Self> {
+        let (waiting, look_now) = (Mutex::default(), Notify::new());
+        Arc::new(Waiters { status, sequences, resources, waiting, look_now })
+    }
+
+    /// To be called before the read that decides whether to wait.
+    pub fn seen_commits(&self) -> SeenCommits {
+        SeenCommits(*self.status.commits().borrow())
+    }
+
+    /// Returns when `key` has reached `sequence`, or after `limit`, whichever is first: the caller reads again.
+    pub async fn wait(
+        self: &Arc<Self>,
+        key: &str,
+        sequence: i64,
+        seen: SeenCommits,
+        limit: Duration,
+    ) -> Result<(), TooManyWaiters> {
+        let Ok(_slot) = self.resources.slots.try_acquire() else { return Err(TooManyWaiters) };
+        let (reached, released) = oneshot::channel();
+        let _registration = self.register(Waiter { key: key.to_owned(), sequence, reached }, seen);
+        // Ends by the look, by shutdown (the sender is dropped) or by the limit: the caller tells them apart by reading.
+        tokio::select! {
+            _ = released => {}
+            () = tokio::time::sleep(limit) => {}
+        }
+        Ok(())
+    }
+
+    fn register(self: &Arc<Self>, waiter: Waiter, seen: SeenCommits) -> Registration {
+        let commits = self.status.commits();
+        let missed_one = SeenCommits(*commits.borrow()) != seen;
+        let mut waiting = self.lock();
+        let id = waiting.next_id;
+        waiting.next_id += 1;
+        waiting.by_id.insert(id, waiter);
+        if !waiting.looking {
+            waiting.looking = true;
+            self.resources.runtime.spawn(Arc::clone(self).look_for_all(commits));
+        }
+        drop(waiting);
+        self.resources.metrics.waiters.inc();
+        if missed_one {
+            self.look_now.notify_one();
+        }
+        Registration { waiters: Arc::clone(self), id }
+    }
+
+    /// The one task: looks while somebody waits, then ends.
+    async fn look_for_all(self: Arc<Self>, mut commits: watch::Receiver<u64>) {
+        loop {
+            tokio::select! {
+                // The sender lives in `self.status`, so this cannot fail; if it did, the poll below would go on.
+                Ok(()) = commits.changed() => {}
+                () = self.look_now.notified() => {}
+                () = tokio::time::sleep(self.poll_interval()) => {}
+            }
+            let Some(keys) = self.keys_or_end() else { return };
+            commits.borrow_and_update();
+            match (self.sequences)(self.resources.pool.clone(), keys).await {
+                Ok(found) => self.release(&found.into_iter().collect()),
+                Err(error) => {
+                    // The waiters' own last read tells their callers.
+                    tracing::debug!(view = self.status.view, error = %error, "could not look for waiting requests");
+                    tokio::time::sleep(SAFETY_POLL).await;
+                }
+            }
+        }
+    }
+
+    fn keys_or_end(&self) -> Option<Vec<String>> {
+        let mut waiting = self.lock();
+        if self.resources.shutting_down.load(Ordering::Relaxed) {
+            waiting.by_id.clear();
+        }
+        if waiting.by_id.is_empty() {
+            waiting.looking = false;
+            return None;
+        }
+        let keys: HashSet<&String> = waiting.by_id.values().map(|waiter| &waiter.key).collect();
+        Some(keys.into_iter().cloned().collect())
+    }
+
+    fn release(&self, found: &HashMap<String, i64>) {
+        let mut waiting = self.lock();
+        let reached = waiting
+            .by_id
+            .extract_if(|_, waiter| found.get(&waiter.key).is_some_and(|sequence| *sequence >= waiter.sequence));
+        for (_, waiter) in reached {
+            if waiter.reached.send(()).is_err() {
+                tracing::trace!("a waiting request ended at the same moment");
+            }
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        let snapshot = self.status.snapshot();
+        let owns_all = snapshot.state != ViewState::NotProjecting
+            && snapshot.lags.is_some_and(|(_, lags)| {
+                lags.iter().all(|lag| snapshot.partitions.contains_key(&lag.position.partition))
+            });
+        if owns_all { SAFETY_POLL } else { POLL }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves when the request is answered or its client goes away.
+struct Registration {
+    waiters: Arc<Waiters>,
+    id: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.waiters.lock().by_id.remove(&self.id);
+        self.waiters.resources.metrics.waiters.dec();
+    }
+}

@@ -1,0 +1,108 @@
+//! One batch on its way through its attempts: what is to be healed, how much is drained at once, and what Postgres has said
+//! of single records.
+
+use std::collections::HashMap;
+
+use crate::domain::ledger::Origin;
+use crate::domain::poison::{Poison, Reason};
+use crate::engine::decode::Overrules;
+use crate::failure::Failure;
+use crate::projector::applier::{Blame, Part, Partitions};
+use crate::projector::context::ViewContext;
+use crate::projector::keyed::session::Session;
+use crate::store::rows::Stored;
+
+/// Keys that are to be drained without a record, with their partitions.
+pub type Heal = Vec<(String, i32)>;
+
+/// Parked events drained per key in one transaction.
+const DRAIN_LIMIT: usize = 2_000;
+
+/// What an attempt leaves for the next one.
+#[derive(Debug)]
+pub struct Course {
+    /// Keys to drain, without records.
+    pub heal: Heal,
+    /// Most parked events drained per key and attempt.
+    pub drain_limit: usize,
+    /// What overrules the decisions.
+    pub overrules: Overrules,
+}
+
+impl Course {
+    /// A batch, or keys to heal, set out.
+    pub fn new(heal: Heal) -> Self {
+        Course { heal, drain_limit: DRAIN_LIMIT, overrules: Overrules::default() }
+    }
+
+    /// The keys to heal whose partitions are ours.
+    pub fn heal_of(&self, owned: &Partitions) -> Vec<(&str, i32)> {
+        let ours = self.heal.iter().filter(|(_, partition)| owned.contains_key(partition));
+        ours.map(|(key, partition)| (key.as_str(), *partition)).collect()
+    }
+
+    /// After a commit: what it has left to drain is next.
+    pub fn go_on(&mut self, unfinished: Heal) {
+        self.heal = unfinished;
+        self.drain_limit = DRAIN_LIMIT;
+    }
+
+    /// Notes whose latest events these ids are; whether that is new.
+    pub fn learn_owners(&mut self, owners: HashMap<String, String>) -> bool {
+        let before = self.overrules.owners.len();
+        self.overrules.owners.extend(owners);
+        self.overrules.owners.len() > before
+    }
+
+    /// Something of the attempt cannot be stored. Asks for fewer records until one is alone, then drains less, and refuses
+    /// what is left.
+    pub async fn blame<V: Stored>(
+        &mut self,
+        part: &Part<'_>,
+        session: &Session<V>,
+        context: &ViewContext,
+        detail: &str,
+    ) -> Result<Blame, Failure> {
+        let records = part.len();
+        if records > 1 {
+            return Ok(Blame::Halve);
+        }
+        if self.drain_limit > 1 {
+            // Not the record itself but something that it drains, perhaps: drain less, then one by one.
+            self.drain_limit = if records == 1 { 0 } else { self.drain_limit / 2 };
+        } else if records == 1 {
+            if let Some((_, record)) = part.batch.iter().nth(part.start) {
+                self.refuse(Origin { partition: record.partition, offset: record.offset }, detail);
+            }
+        } else if self.heal.len() > 1 {
+            // Several keys heal at once: the sweep brings the others back.
+            self.heal.truncate(self.heal.len() / 2);
+        } else if let Some((key, _)) = self.heal.first() {
+            // One key: what was decided for it, or the lowest parked event, whose turn it is then.
+            let decided = session.next_substitute(context, key).await?;
+            let bad = match decided.filter(|origin| !self.is_refused(*origin)) {
+                Some(_) if self.drain_limit > 0 => {
+                    self.drain_limit = 0;
+                    return Ok(Blame::Settled);
+                }
+                Some(origin) => Some(origin),
+                None => session.lowest_parked(context, key).await?,
+            };
+            match bad {
+                Some(origin) => self.refuse(origin, detail),
+                None => self.drain_limit = DRAIN_LIMIT,
+            }
+        }
+        Ok(Blame::Settled)
+    }
+
+    fn is_refused(&self, origin: Origin) -> bool {
+        self.overrules.refused.contains_key(&(origin.partition, origin.offset))
+    }
+
+    fn refuse(&mut self, origin: Origin, detail: &str) {
+        let poison = Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"));
+        self.overrules.refused.insert((origin.partition, origin.offset), poison);
+        self.drain_limit = DRAIN_LIMIT;
+    }
+}

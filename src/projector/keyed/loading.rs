@@ -1,0 +1,164 @@
+//! What a batch has to know beside the entries of its keys: what is parked behind them, as far as the batch can meet it, and
+//! the schemas of records that were stored whole.
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures_util::future::join;
+
+use crate::codec;
+use crate::codec::schemas::Schemas;
+use crate::engine::decisions::Verdict;
+use crate::engine::decode::Decoded;
+use crate::engine::plan::{ByKey, KeyEntry};
+use crate::failure::Failure;
+use crate::projector::context::ViewContext;
+use crate::projector::keyed::session::Session;
+use crate::schemas::SchemaSource;
+use crate::store::control::{DecisionsByKey, ParkedByKey};
+use crate::store::rows::Stored;
+use crate::store::sqlstate::classify;
+
+/// What loading works with.
+pub struct Loading<'c, V: Stored> {
+    /// The view's context.
+    pub context: &'c ViewContext,
+    /// The connection.
+    pub session: &'c Session<V>,
+}
+
+impl<V: Stored> Loading<'_, V> {
+    /// The entry of a key that nobody has seen.
+    pub fn new_entry(&self) -> KeyEntry<V::State> {
+        KeyEntry { last_sequence: self.context.rules.first_sequence - 1, ..KeyEntry::default() }
+    }
+
+    /// Loads what is parked behind held keys as far as the batch can meet it: whole events for keys whose missing
+    /// event is in the batch or that need healing, presence only for the others.
+    pub async fn parked<'a>(
+        &self,
+        batch: &[Decoded<'a, V>],
+        heal: &[(&'a str, i32)],
+        entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
+        decisions: &DecisionsByKey,
+        drain_limit: usize,
+    ) -> Result<LoadedParked<'a>, Failure> {
+        let decided = entries.iter().filter(|(key, entry)| is_decided(decisions, key, entry.last_sequence + 1));
+        let mut to_drain: HashSet<&str> = decided.map(|(key, _)| *key).collect();
+        let mut met: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
+            let Some(entry) = entries.get(event.key).filter(|entry| entry.held.is_some()) else { continue };
+            if event.sequence == entry.last_sequence + 1 {
+                to_drain.insert(event.key);
+            } else if event.sequence > entry.last_sequence {
+                met.entry(event.key).or_default().push(event.sequence);
+            }
+        }
+        to_drain.extend(self.in_need(heal, entries).await?);
+        if to_drain.is_empty() && met.is_empty() {
+            return Ok(LoadedParked { to_drain, drain_limit, rows: ParkedByKey::new() });
+        }
+        let drain_limit = drain_limit.min(self.drain_limit(to_drain.iter().filter_map(|key| entries.get(key))));
+        let pairs = || met.iter().flat_map(|(key, numbers)| numbers.iter().map(move |number| (*key, *number)));
+        let (keys, sequences): (Vec<&str>, Vec<i64>) = pairs().unzip();
+        let drained: Vec<&str> = to_drain.iter().copied().collect();
+        let (session, source) = (self.session, &self.context.source);
+        let limit = i64::try_from(drain_limit).unwrap_or(i64::MAX);
+        let (whole, presence) = join(
+            session.control.load_parked(session.client(), source, &drained, limit),
+            session.control.load_presence(session.client(), source, &keys, &sequences),
+        )
+        .await;
+        let fail = |error| classify(error, None);
+        let mut parked = whole.map_err(fail)?;
+        for (key, rows) in presence.map_err(fail)? {
+            let known = parked.entry(key).or_default();
+            for row in rows {
+                if !known.iter().any(|other| other.sequence == row.sequence) {
+                    known.push(row);
+                }
+            }
+        }
+        Ok(LoadedParked { to_drain, drain_limit, rows: parked })
+    }
+
+    /// Of the keys to heal those where something is parked that is not ahead any more, or counted wrongly: another
+    /// process consumed what was missing, or did not know of what we had parked.
+    async fn in_need<'a>(
+        &self,
+        heal: &[(&'a str, i32)],
+        entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
+    ) -> Result<Vec<&'a str>, Failure> {
+        let keys: Vec<&'a str> = heal.iter().map(|(key, _)| *key).collect();
+        if keys.is_empty() {
+            return Ok(keys);
+        }
+        let (session, source) = (self.session, &self.context.source);
+        let parked = session.control.summarize_parked(session.client(), source, &keys).await;
+        let parked = parked.map_err(|error| classify(error, None))?;
+        let is_in_need = |key: &&str| {
+            let Some(entry) = entries.get(*key) else { return false };
+            let counted = entry.held.as_ref().map_or(0, |held| i64::from(held.parked_count));
+            match parked.get(*key) {
+                Some((lowest, count)) => *lowest <= entry.last_sequence + 1 || *count != counted,
+                None => counted != 0,
+            }
+        };
+        Ok(keys.into_iter().filter(is_in_need).collect())
+    }
+
+    /// How many events per key may be loaded so that all of them fit into a few batches' memory.
+    fn drain_limit<'e>(&self, entries: impl Iterator<Item = &'e Box<KeyEntry<V::State>>>) -> usize
+    where
+        V::State: 'e,
+    {
+        let (mut keys, mut events, mut bytes) = (0usize, 0usize, 0usize);
+        for held in entries.filter_map(|entry| entry.held.as_ref()) {
+            keys += 1;
+            events += usize::try_from(held.parked_count).unwrap_or(0);
+            bytes += usize::try_from(held.parked_bytes).unwrap_or(0);
+        }
+        let budget = DRAIN_BATCHES * self.context.settings.max_batch_bytes;
+        if bytes <= budget { usize::MAX } else { (budget / (bytes / events.max(1)).max(1) / keys).max(1) }
+    }
+}
+
+/// Whether something was decided about that number.
+fn is_decided(decisions: &DecisionsByKey, key: &str, sequence: i64) -> bool {
+    decisions.get(key).into_iter().flatten().any(|decision| decision.covers(sequence))
+}
+
+/// What was loaded of the parked events.
+pub struct LoadedParked<'a> {
+    /// Keys whose lowest events were loaded whole.
+    pub to_drain: HashSet<&'a str>,
+    /// Most events loaded per key.
+    pub drain_limit: usize,
+    /// The rows.
+    pub rows: ParkedByKey,
+}
+
+/// Parked events that one attempt loads may take as much memory as this many batches.
+const DRAIN_BATCHES: usize = 4;
+
+/// `schemas`, and those of records that were loaded whole: parked ones, and what operators put in place of others.
+pub async fn with_stored(
+    source: &SchemaSource,
+    schemas: &Schemas,
+    parked: &ParkedByKey,
+    decisions: &DecisionsByKey,
+) -> Result<Schemas, Failure> {
+    let mut all = schemas.clone();
+    let parked = parked.values().flatten().filter_map(|row| Some((&row.body.as_ref()?.0, row.origin)));
+    let substitutes = decisions.values().flatten().filter_map(|decision| match &decision.verdict {
+        Verdict::Take(substitute) => Some((&substitute.payload, substitute.origin)),
+        Verdict::Skip => None,
+    });
+    for (payload, origin) in parked.chain(substitutes) {
+        let Some(frame) = codec::frame(payload) else { continue };
+        if all.get(frame.schema_id).is_none() {
+            let schema = source.find(frame.schema_id, origin.partition, origin.offset).await?;
+            all.insert(frame.schema_id, schema);
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,288 @@
+//! The applier of views whose rows are kept by key and sequence: one attempt at part of a batch is decode, load, fold,
+//! commit, remember. Either all of it happens or none.
+//!
+//! Where entries of keys live between batches is a parameter ([`Keys`]): in a cache over Postgres, or in memory until all
+//! is read.
+
+mod cached;
+mod course;
+mod in_memory;
+mod keys;
+mod loading;
+mod report;
+mod session;
+
+pub use cached::Cached;
+pub use course::{Course, Heal};
+pub use in_memory::{Filling, InMemory};
+pub use keys::Keys;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::schemas::Schemas;
+use crate::codec::{self, Frame};
+use crate::crash;
+use crate::engine::decode::{Decoded, Decoder, keys_of};
+use crate::engine::fold::{Fold, ParkedLoad};
+use crate::engine::plan::{ByKey, KeyEntry, Plan, Work};
+use crate::failure::{Failure, Halt};
+use crate::projector::applier::{Applier, Blame, Blocked, Done, Outcomes, Part, Partitions};
+use crate::projector::context::ViewContext;
+use crate::projector::lane::no_connection;
+use crate::projector::state::Pause;
+use crate::store::Connection;
+use crate::store::progress::Advance;
+use crate::store::rows::Stored;
+use loading::{LoadedParked, Loading};
+use session::Session;
+
+/// Applies a view's records by key.
+pub struct Keyed<V: Stored, K: Keys<V>> {
+    view: Arc<V>,
+    context: Arc<ViewContext>,
+    keys: K,
+    /// None after a failure of the connection.
+    session: Option<Session<V>>,
+}
+
+impl<V: Stored, K: Keys<V>> Keyed<V, K> {
+    /// Without a connection yet.
+    pub fn new(view: Arc<V>, context: Arc<ViewContext>, keys: K) -> Self {
+        Keyed { view, context, keys, session: None }
+    }
+
+    fn session(&mut self) -> Result<&mut Session<V>, Failure> {
+        self.session.as_mut().ok_or_else(no_connection)
+    }
+
+    /// The schemas that the framed records of an attempt were written with. Nothing is asked where none is framed.
+    async fn schemas_of(&self, part: &Part<'_>) -> Result<Schemas, Failure> {
+        let mut schemas = Schemas::default();
+        let mut all = part.batch.iter().skip(part.start).take(part.len());
+        if !all.any(|(_, record)| record.payload.and_then(codec::frame).is_some()) {
+            return Ok(schemas);
+        }
+        for (index, record) in part.records() {
+            let Some(Frame { schema_id, .. }) = record.payload.and_then(codec::frame) else { continue };
+            if schemas.get(schema_id).is_some() {
+                continue;
+            }
+            match self.context.schemas.find(schema_id, record.partition, record.offset).await {
+                Ok(schema) => schemas.insert(schema_id, schema),
+                // What stands before it needs nothing of it.
+                Err(_) if index > 0 => return Err(Failure::FirstOnly(index)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(schemas)
+    }
+
+    /// Splits the keys of a batch into entries that are remembered, and keys that have to be loaded.
+    fn take_known<'a>(
+        &mut self,
+        keys: HashSet<&'a str, foldhash::fast::RandomState>,
+        (owned, to_heal): (&Partitions, &HashSet<&str>),
+    ) -> (ByKey<'a, Box<KeyEntry<V::State>>>, Vec<&'a str>) {
+        let mut entries: ByKey<'_, Box<KeyEntry<V::State>>> = ByKey::default();
+        entries.reserve(keys.len());
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.keys.take(key, owned, to_heal.contains(key)) {
+                Some(entry) => drop(entries.insert(key, entry)),
+                None => missing.push(key),
+            }
+        }
+        (entries, missing)
+    }
+
+    /// One attempt; gives what was committed, and the keys with more to drain.
+    async fn try_once(&mut self, part: &Part<'_>, course: &Course) -> Result<(Done, Heal), Failure> {
+        let (view, context) = (Arc::clone(&self.view), Arc::clone(&self.context));
+        let schemas = self.schemas_of(part).await?;
+        #[allow(clippy::needless_late_init)]
+        let (parked, decisions, known_schemas); // outlive the batch, whose events may be drained from them
+        let limits = context.fold_limits();
+        let decoder = Decoder { view: &*view, limits: limits.record, overrules: &course.overrules, schemas: &schemas };
+        // Grown step by step it would be copied more often than it is read.
+        let mut batch: Vec<Decoded<'_, V>> = Vec::with_capacity(part.len());
+        batch.extend(part.records().map(|(_, record)| decoder.decode(record)));
+        crash::point("batch.decoded");
+
+        let heal = course.heal_of(part.owned);
+        let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
+        let mut keys = keys_of(&batch);
+        keys.extend(&to_heal);
+        let (mut entries, missing) = self.take_known(keys, (part.owned, &to_heal));
+        let session = self.session()?;
+        if !heal.is_empty() {
+            // Perhaps because something was decided just now.
+            session.forget_decisions();
+        }
+        session.look_for_decisions(context.source.view).await?;
+        let loading = Loading { context: &context, session: self.session.as_ref().ok_or_else(no_connection)? };
+        decisions = self.keys.load(&loading, &missing, &mut entries).await?;
+        let LoadedParked { to_drain, drain_limit, rows } =
+            loading.parked(&batch, &heal, &entries, &decisions, course.drain_limit).await?;
+        parked = rows;
+        known_schemas = loading::with_stored(&context.schemas, &schemas, &parked, &decisions).await?;
+        crash::point("batch.loaded");
+
+        let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
+        fold.reserve(entries.len(), batch.len());
+        for (key, entry) in entries {
+            let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
+            let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
+            let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
+            fold.add_key(key, entry, (rows, loaded), decided);
+        }
+        for decoded in batch {
+            fold.take(decoded);
+        }
+        for (key, partition) in &heal {
+            fold.heal(key, *partition);
+        }
+        self.commit(fold.finish(), part).await
+    }
+
+    async fn commit(&mut self, plan: Plan<'_, V>, part: &Part<'_>) -> Result<(Done, Heal), Failure> {
+        let advances = advances_of(&plan, part);
+        if advances.is_empty() {
+            let blocked = blocked_of(&plan);
+            let unfinished = if K::KEEPS_UNWRITTEN { self.remember(plan, part) } else { Heal::new() };
+            return Ok((Done { advances, blocked }, unfinished));
+        }
+        crash::point("batch.folded");
+        let started = Instant::now();
+        let session = self.session.as_ref().ok_or_else(no_connection)?;
+        session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH).await?;
+        crash::point("commit.done");
+        report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
+        let blocked = blocked_of(&plan);
+        let unfinished = self.remember(plan, part);
+        let bytes = i64::try_from(self.keys.bytes()).unwrap_or(i64::MAX);
+        self.context.metrics.cache_bytes.with_label_values(&[self.context.source.view]).set(bytes);
+        Ok((Done { advances, blocked }, unfinished))
+    }
+
+    /// Remembers the keys of a plan as they are stored now; gives those with more to drain.
+    fn remember(&mut self, plan: Plan<'_, V>, part: &Part<'_>) -> Heal {
+        let mut unfinished = Heal::new();
+        for (key, work) in plan.keys {
+            let Some(partition) = work.partition else { continue };
+            if work.unfinished {
+                unfinished.push((key.to_owned(), partition));
+            }
+            if let Some(owned) = part.owned.get(&partition) {
+                let bytes = self.view.state_bytes(&work.entry.state);
+                self.keys.put(key, work, bytes, (partition, owned.generation));
+            }
+        }
+        unfinished
+    }
+}
+
+/// How the partitions move with a plan.
+fn advances_of<V: Stored>(plan: &Plan<'_, V>, part: &Part<'_>) -> Vec<Advance> {
+    // A key can move without a record: what it waited for was consumed elsewhere, or decided.
+    let is_written =
+        |work: &&Work<'_, V::State>| work.held_changed || work.decided || work.was_held != work.entry.held.is_some();
+    let touched: HashSet<i32> = plan.keys.values().filter(is_written).filter_map(|work| work.partition).collect();
+    let touched = |partition: i32| touched.contains(&partition);
+    part.advances(&Outcomes { counters: &plan.counters, blocked: &plan.blocked, touched: &touched })
+}
+
+fn blocked_of<V: Stored>(plan: &Plan<'_, V>) -> Vec<Blocked> {
+    let blocked = plan.blocked.iter();
+    blocked
+        .map(|(partition, (offset, why))| Blocked { partition: *partition, offset: *offset, why: why.clone() })
+        .collect()
+}
+
+impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
+    type Errand = Heal;
+    type Course = Course;
+
+    fn set_out(errand: Option<Heal>) -> Course {
+        Course::new(errand.unwrap_or_default())
+    }
+
+    fn has_more(course: &Course) -> bool {
+        !course.heal.is_empty()
+    }
+
+    fn ease(course: &mut Course) {
+        course.drain_limit = course.drain_limit.div_ceil(2);
+    }
+
+    async fn connect(&mut self) -> Result<bool, Failure> {
+        if self.session.as_ref().is_some_and(Session::is_usable) {
+            return Ok(false);
+        }
+        if self.session.take().is_some() && !K::RELOADS {
+            return Err(no_connection());
+        }
+        self.keys.forget();
+        self.session = Some(Session::open(&*self.view, &self.context).await?);
+        Ok(true)
+    }
+
+    fn disconnect(&mut self) {
+        self.session = None;
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        self.session.as_ref().map(Session::client)
+    }
+
+    async fn attempt(&mut self, part: &Part<'_>, course: &mut Course) -> Result<Done, Failure> {
+        let (done, unfinished) = self.try_once(part, course).await?;
+        course.go_on(unfinished);
+        Ok(done)
+    }
+
+    async fn blame(&mut self, part: &Part<'_>, course: &mut Course, failure: Failure) -> Result<Blame, Failure> {
+        let session = self.session.as_ref().ok_or_else(no_connection)?;
+        let detail = match failure {
+            Failure::ReusedEventId { detail, event_ids } => {
+                // Whose latest events these are, if that tells anything new.
+                if course.learn_owners(session.owners_of(&event_ids).await?) {
+                    return Ok(Blame::Settled);
+                }
+                detail
+            }
+            Failure::Record(detail) => detail,
+            other => return Err(other),
+        };
+        course.blame(part, session, &self.context, &detail).await
+    }
+
+    fn forget(&mut self) {
+        self.keys.forget();
+        self.session.iter_mut().for_each(Session::forget_decisions);
+    }
+
+    fn opened(&mut self, partition: i32) -> Result<(), Halt> {
+        self.session.iter_mut().for_each(Session::forget_decisions);
+        self.keys.opened(partition)
+    }
+
+    fn survives(&self, failure: &Failure) -> Result<(), Halt> {
+        self.keys.survives(failure)
+    }
+
+    fn may_let_go(&self, partition: i32, pause: &Pause) -> Result<(), Halt> {
+        self.keys.may_let_go(partition, pause)
+    }
+
+    fn enough(&self) -> CancellationToken {
+        self.keys.enough()
+    }
+
+    async fn finish(&mut self, owned: &Partitions) -> Result<(), Halt> {
+        self.keys.finish(self.session.as_ref(), &self.context, owned).await
+    }
+}

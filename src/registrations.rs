@@ -1,0 +1,121 @@
+//! The views that this binary knows, one line each; and a view as the process knows it, whatever its type.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use crate::api::routes::ViewApi;
+use crate::builds::load::{self, LoadSummary};
+use crate::config::{Config, ViewRules};
+use crate::domain::decimal::Decimal;
+use crate::domain::name::{intern, is_view_name};
+use crate::projector::runtime::{self, Parts, RunningView};
+use crate::repair::check::Checker;
+use crate::store::read::SequencesOf;
+use crate::store::rows::Stored;
+use crate::telemetry::metrics::Metrics;
+use crate::views::orders::Orders;
+
+/// All views, one line each. The first is the default of the operator's endpoints.
+pub fn all() -> Vec<Registration> {
+    use crate::views::orders::{api, queries};
+    vec![
+        Registration::of("orders", (Some(queries::sequences), Some(api::configure)), |name, rules| {
+            Ok(Orders::new(name, Decimal::parse(&rules.default_tax_rate)?))
+        })
+        .expect("its name is one"),
+    ]
+}
+
+/// A result to come.
+pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// A view as the process knows it.
+#[derive(Clone)]
+pub struct Registration {
+    /// Its name: `views.<name>` in the configuration.
+    pub name: &'static str,
+    /// How to see how far its keys are, if it tells.
+    pub sequences: Option<SequencesOf>,
+    /// Its REST API, if it has one.
+    pub api: Option<fn() -> ViewApi>,
+    view: Arc<dyn Registered>,
+}
+
+impl Registration {
+    /// A view under `name`, made by `make` from what its settings say. An error: the name cannot be a view's.
+    pub fn of<V: Stored>(
+        name: &str,
+        (sequences, api): (Option<SequencesOf>, Option<fn() -> ViewApi>),
+        make: impl Fn(&str, &ViewRules) -> Result<V> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        ensure!(
+            is_view_name(name),
+            "{name:?} cannot be a view's name: a lower-case letter, then at most 47 of a-z, 0-9 and _"
+        );
+        let name = intern(name);
+        let view = Arc::new(Made { make: move |rules: &ViewRules| make(name, rules) });
+        Ok(Registration { name, sequences, api, view })
+    }
+
+    /// Projects and observes it.
+    pub fn start(&self, parts: &Parts) -> Result<RunningView> {
+        self.view.start(parts)
+    }
+
+    /// Observes it only.
+    pub fn observe(&self, parts: &Parts) -> Result<RunningView> {
+        self.view.observe(parts)
+    }
+
+    /// Fills an empty build in bulk, within so many bytes of memory for its keys.
+    pub fn load(&self, parts: Parts, memory: usize) -> Pending<LoadSummary> {
+        Arc::clone(&self.view).load(parts, memory)
+    }
+
+    /// Empties a build whose load was cut short.
+    pub fn discard_load(&self, parts: Parts) -> Pending<()> {
+        Arc::clone(&self.view).discard_load(parts)
+    }
+
+    /// Makes what reads single records as the view's projector would.
+    pub fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {
+        self.view.checker(config, rules, metrics)
+    }
+}
+
+/// What the process does with a view, its type forgotten.
+trait Registered: Send + Sync {
+    fn start(&self, parts: &Parts) -> Result<RunningView>;
+    fn observe(&self, parts: &Parts) -> Result<RunningView>;
+    fn load(self: Arc<Self>, parts: Parts, memory: usize) -> Pending<LoadSummary>;
+    fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
+    fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker>;
+}
+
+struct Made<M> {
+    make: M,
+}
+
+impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Registered for Made<M> {
+    fn start(&self, parts: &Parts) -> Result<RunningView> {
+        runtime::start((self.make)(&parts.rules())?, parts)
+    }
+
+    fn observe(&self, parts: &Parts) -> Result<RunningView> {
+        Ok(runtime::start_observing((self.make)(&parts.rules())?.spec(), parts))
+    }
+
+    fn load(self: Arc<Self>, parts: Parts, memory: usize) -> Pending<LoadSummary> {
+        Box::pin(async move { load::load((self.make)(&parts.rules())?, parts, memory).await })
+    }
+
+    fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()> {
+        Box::pin(async move { load::discard((self.make)(&parts.rules())?.spec(), parts).await })
+    }
+
+    fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {
+        Checker::new((self.make)(rules)?, config, rules, metrics)
+    }
+}
