@@ -61,7 +61,7 @@ async fn an_action_that_we_do_not_know_stops_projector_and_desk_by_name() {
     assert_eq!(instance.posted("/ops/held/o-1/skip", &skip, 500).await["code"], "internal_error");
     let read_failed = instance.log_text().matches("is no action; known are skip, replace, redrive").count();
     assert!(read_failed >= 4, "the halt and each failed read name the word: {}", instance.log_text());
-    let untouched = "select count(*) from event_decisions where taken_at is null and refused is null";
+    let untouched = "select count(*) from decision_outcomes where taken_at is null and refused is null";
     assert_eq!(world.number(untouched).await, 1);
     assert_eq!(world.number("select count(*) from held_keys").await, 1);
 }
