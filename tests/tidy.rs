@@ -365,3 +365,96 @@ fn every_metric_is_on_a_dashboard_or_marked_internal() {
         .collect();
     assert_none(&missing, "every metric is on a dashboard or marked internal");
 }
+
+/// A long name that is not ours.
+const POSTGRES_SETTING: &str = "idle_in_transaction_session_timeout";
+/// Documents that name parts of the code.
+const DOCUMENTS: [&str; 4] = ["ARCHITECTURE.md", "README.md", "STYLE.md", "CONTRIBUTING.md"];
+
+/// What stands between backticks outside of code blocks, with its line.
+fn quoted(document: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut in_block = false;
+    for (number, line) in document.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if !in_block {
+            found.extend(line.split('`').skip(1).step_by(2).map(|text| (number + 1, text.to_owned())));
+        }
+    }
+    found
+}
+
+/// The files that `name` may mean: a path from the root, or the end of one.
+fn files_named<'a>(all: &'a [String], name: &str) -> Vec<&'a String> {
+    let name = name.trim_end_matches('/');
+    all.iter().filter(|path| *path == name || path.ends_with(&format!("/{name}"))).collect()
+}
+
+/// Every file and folder below the root that is ours.
+fn everything() -> Vec<String> {
+    fn walk(folder: &Path, found: &mut Vec<String>) {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if ["target", ".git", ".servers"].contains(&name.as_str()) {
+                continue;
+            }
+            found.push(relative(&path));
+            if path.is_dir() {
+                walk(&path, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root(), &mut found);
+    found
+}
+
+fn is_identifier(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// Paths, `file.rs::function`, and names of tests (four words and more) that stand in the documents exist.
+#[test]
+fn what_the_documents_name_exists() {
+    let all = everything();
+    let code: Vec<(String, String)> = all
+        .iter()
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| (path.clone(), fs::read_to_string(root().join(path)).unwrap()))
+        .collect();
+    let defines = |text: &str, name: &str| {
+        [format!("fn {name}("), format!("fn {name}<"), format!("const {name}:")].iter().any(|form| text.contains(form))
+    };
+    let mut found = Vec::new();
+    let mut checked = 0;
+    for document in DOCUMENTS {
+        for (line, text) in quoted(&fs::read_to_string(root().join(document)).unwrap()) {
+            let (path, function) = text.split_once("::").unwrap_or((&text, ""));
+            let is_file = [".rs", ".sql", ".md", ".toml", ".yml"].iter().any(|ending| path.ends_with(ending));
+            let is_path = is_file || path.ends_with('/') && !path.starts_with('/') && !path.contains([' ', '<', '*']);
+            let exists = if is_path && !path.contains(['*', '{', '<', ' ']) {
+                checked += 1;
+                let files = files_named(&all, path);
+                !files.is_empty()
+                    && (!is_identifier(function)
+                        || code.iter().any(|(name, text)| files.contains(&name) && defines(text, function)))
+            } else if is_identifier(&text)
+                && text != POSTGRES_SETTING
+                && text.matches('_').count() >= 4
+                && !text.starts_with("streamview_")
+            {
+                checked += 1;
+                code.iter().any(|(_, code)| defines(code, &text) || code.contains(&format!("\"{text}\"")))
+                    || all.iter().any(|path| path.ends_with(&format!("/{text}.sql")))
+            } else {
+                true
+            };
+            if !exists {
+                found.push(format!("{document}:{line}: {text}"));
+            }
+        }
+    }
+    assert!(checked > 100, "only {checked} names were found");
+    assert_none(&found, "what a document names exists");
+}
