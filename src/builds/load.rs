@@ -15,16 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::crash;
-use crate::engine::view::{BulkScripts, ViewSpec};
+use crate::engine::view::{BuildScripts, ViewSpec};
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::{Filling, InMemory};
 use crate::projector::runtime::{self, Parts};
 use crate::projector::supervisor::Supervisor;
 use crate::status::ViewState;
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::store::rows::Stored;
-use crate::store::{Connection, build, names, pool};
+use crate::store::{Connection, build, ledger, names, pool};
 
 /// How often it is looked how far the load is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -49,21 +49,20 @@ pub struct LoadSummary {
 /// A build that is ours to load, as long as the connection lives.
 struct Claim {
     client: Connection,
-    source: Source,
-    scripts: BulkScripts,
+    source: BuildSource,
+    scripts: BuildScripts,
 }
 
 impl Claim {
-    async fn take(spec: &ViewSpec, config: &Config, source: Source) -> Result<Claim> {
-        let Some(scripts) = spec.bulk else { bail!("view {} cannot be loaded in bulk", spec.name) };
-        let client = pool::connect_writer(&config.database, &names::search_path(&source))
+    async fn take(spec: &ViewSpec, config: &Config, source: BuildSource) -> Result<Claim> {
+        let client = pool::connect_writer(&config.database, &names::search_path(source.id()))
             .await
             .context("cannot connect to Postgres")?;
         // Building an index takes as long as it takes, and so does waiting beside it.
         client.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
         let (view, number) = (source.view, source.build);
         ensure!(build::lock(&client, &source).await?, "another process is loading build {number} of view {view}");
-        Ok(Claim { client, source, scripts })
+        Ok(Claim { client, source, scripts: spec.tables })
     }
 
     /// Marks the build as being loaded, and takes off its indexes.
@@ -76,14 +75,14 @@ impl Claim {
             self.source.view
         );
         let begins: Vec<(i32, i64)> = log.iter().map(|(partition, marks)| (*partition, marks.low)).collect();
-        let strip = build::strip(&self.client, &self.source, &begins, self.scripts.strip).await;
+        let strip = build::strip(&self.client, &self.source, &begins, self.scripts.unindex).await;
         strip.context("cannot prepare the tables; the role of database.url has to own them, as for `migrate`")
     }
 
     /// Builds the indexes, side by side, and gives the build free.
     async fn dress(&self, config: &Config) -> Result<()> {
-        let search_path = names::search_path(&self.source);
-        let scripts = self.scripts.dress.iter().map(|script| async {
+        let search_path = names::search_path(self.source.id());
+        let scripts = [ledger::INDEX].into_iter().chain(self.scripts.index.iter().copied()).map(async |script| {
             let client = pool::connect_writer(&config.database, &search_path).await?;
             client.batch_execute("set statement_timeout = 0; set maintenance_work_mem = '256MB'").await?;
             client.batch_execute(script).await

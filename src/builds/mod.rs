@@ -1,3 +1,67 @@
-//! Builds of a view: how one is made and filled.
+//! Builds as things that are made, filled, published and dropped, by whoever owns the schema. What a build holds is written by its projector;
+//! what its tables are, each view says ([`crate::engine::view::BuildScripts`]), and the engine for the ledger.
+//!
+//! One lock puts all of this in a row with operators' decisions: that of the view's rows in `view_builds`.
 
+mod create;
+mod drop;
 pub mod load;
+mod publish;
+
+pub use create::create;
+pub use drop::drop;
+pub use publish::publish;
+
+use crate::domain::build::BuildId;
+use crate::store::{Connection, DbError};
+
+/// Why a build was not made, dropped or published. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Its name cannot be that of a schema.
+    #[error("{0} cannot be made: a view's name is lower-case letters, digits and `_`, and builds count from 1")]
+    BadName(BuildId),
+    /// There is one already.
+    #[error("{0} is there already")]
+    Exists(BuildId),
+    /// There is none.
+    #[error("there is no {0}")]
+    Unknown(BuildId),
+    /// Readers read it.
+    #[error("{0} is the active one: readers read it")]
+    Active(BuildId),
+    /// It is being filled in bulk.
+    #[error("{0} is being loaded in bulk: it has no indexes and is not whole")]
+    Loading(BuildId),
+    /// Postgres did not do it.
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
+
+/// What the control tables say of a build, under the lock.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    active: bool,
+    loading: bool,
+}
+
+/// Locks the view's builds until the end of the transaction: nobody decides, makes or drops anything meanwhile.
+async fn lock(client: &Connection, build: BuildId) -> Result<Option<Standing>, BuildError> {
+    let rows = client.query(include_str!("sql/lock_builds.sql"), &[&build.view]).await?;
+    for row in rows {
+        if row.try_get::<_, i32>(0)? == build.build {
+            return Ok(Some(Standing { active: row.try_get(1)?, loading: row.try_get(2)? }));
+        }
+    }
+    Ok(None)
+}
+
+/// Ends the transaction that `outcome` came of.
+async fn end<T>(client: &Connection, outcome: Result<T, BuildError>) -> Result<T, BuildError> {
+    let end = if outcome.is_ok() { "commit" } else { "rollback" };
+    match client.batch_execute(end).await {
+        Ok(()) => outcome,
+        // What went wrong first says more.
+        Err(error) => outcome.and(Err(error.into())),
+    }
+}

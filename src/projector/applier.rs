@@ -26,6 +26,8 @@ pub struct Owned {
     pub next_offset: i64,
     /// How often something had been decided when our keys were loaded.
     pub decisions: i64,
+    /// The number of the partition's last commit. Only its owner raises it, so the next one is known beforehand.
+    pub commits: i64,
 }
 
 /// The partitions of a lane.
@@ -42,6 +44,7 @@ impl Owned {
             anchor: None,
             counters: Counters::default(),
             decisions: self.decisions,
+            commit: self.commits + 1,
         }
     }
 }

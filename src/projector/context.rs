@@ -12,7 +12,7 @@ use crate::projector::compaction::CompactionCheck;
 use crate::projector::guard::LogGuard;
 use crate::schemas::SchemaSource;
 use crate::status::ViewStatus;
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::Metrics;
 
 /// Offsets that no build applies, by partition: the first one and the first one after.
@@ -21,7 +21,7 @@ pub type SkippedRanges = HashMap<i32, Vec<(i64, i64)>>;
 /// Shared by lanes, coordinator, relay and observer of one view.
 pub struct ViewContext {
     /// View, build and topic.
-    pub source: Source,
+    pub source: BuildSource,
     /// Dead-letter topic.
     pub dlq_topic: String,
     /// This process, as progress rows and logs name it.

@@ -269,6 +269,7 @@ impl Coordinator {
                 owner_epoch: row.owner_epoch,
                 next_offset: row.next_offset,
                 decisions: row.decisions,
+                commits: row.commits,
             };
             let acknowledgements = self.member.acknowledger();
             let open = LaneCommand::Open { partition: row.partition, owned, acknowledgements };

@@ -233,6 +233,7 @@ impl<A: Applier> Lane<A> {
         for advance in &done.advances {
             if let Some(owned) = self.owned.get_mut(&advance.partition) {
                 owned.next_offset = advance.next_offset;
+                owned.commits = advance.commit;
             }
             self.context.status.update_partition(advance.partition, |owned| {
                 owned.next_offset = advance.next_offset;
@@ -408,6 +409,7 @@ impl<A: Applier> Lane<A> {
                 Some(row) if row.owner_epoch == owned.owner_epoch => {
                     owned.next_offset = row.next_offset;
                     owned.decisions = row.decisions;
+                    owned.commits = row.commits;
                 }
                 _ => fenced.push(partition),
             }

@@ -18,7 +18,7 @@ use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Positions};
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::store::read::ReadError;
 use crate::store::sqlstate::describe_read;
 use crate::telemetry::metrics::Metrics;
@@ -30,7 +30,7 @@ const PATIENCE: u32 = 2;
 /// The observer of one view.
 pub struct Observer {
     /// View, build and topic.
-    pub source: Source,
+    pub source: BuildSource,
     /// What it observes into.
     pub status: Arc<ViewStatus>,
     /// Gauges.

@@ -30,7 +30,7 @@ use crate::projector::relay;
 use crate::projector::supervisor::{self, Supervisor};
 use crate::schemas::SchemaSource;
 use crate::status::{Phase, Reporter, ViewStatus};
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::store::rows::Stored;
 use crate::telemetry::metrics::Metrics;
 
@@ -58,8 +58,8 @@ impl Parts {
     }
 
     /// The view's log and build.
-    pub fn source(&self, view: &'static str) -> Source {
-        Source { view, build: self.build, topic: self.settings.topic.clone() }
+    pub fn source(&self, view: &'static str) -> BuildSource {
+        BuildSource { view, build: self.build, topic: self.settings.topic.clone() }
     }
 }
 
@@ -171,7 +171,7 @@ fn base(spec: &ViewSpec, parts: &Parts, phase: Phase) -> Arc<ViewStatus> {
 
 fn observer(
     parts: &Parts,
-    source: Source,
+    source: BuildSource,
     status: &Arc<ViewStatus>,
     on_parked: Box<dyn Fn(i64) + Send + Sync>,
 ) -> Observer {

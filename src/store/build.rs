@@ -1,28 +1,33 @@
 //! Builds as a bulk load sees them: whether one is empty, and the mark that keeps everybody else out.
 
-use crate::store::progress::Source;
-use crate::store::{Connection, DbError};
+use crate::store::progress::BuildSource;
+use crate::store::{Connection, DbError, ledger};
 
 /// Locks the build for this connection; `false` if another one has it.
-pub async fn lock(client: &Connection, source: &Source) -> Result<bool, DbError> {
+pub async fn lock(client: &Connection, source: &BuildSource) -> Result<bool, DbError> {
     let name = format!("streamview load {} {}", source.view, source.build);
     client.query_one("select pg_try_advisory_lock(hashtextextended($1, 0))", &[&name]).await?.try_get(0)
 }
 
 /// Whether a load of the build has begun and not ended.
-pub async fn is_loading(client: &Connection, source: &Source) -> Result<bool, DbError> {
+pub async fn is_loading(client: &Connection, source: &BuildSource) -> Result<bool, DbError> {
     Ok(super::progress::loading_since(client, source).await?.is_some())
 }
 
 /// Records consumed into the build; 0 for one whose load was cut short, since that is thrown away.
-pub async fn consumed(client: &Connection, source: &Source) -> Result<i64, DbError> {
+pub async fn consumed(client: &Connection, source: &BuildSource) -> Result<i64, DbError> {
     let row = client.query_one(include_str!("sql/consumed.sql"), &[&source.view, &source.build]).await?;
     row.try_get(0)
 }
 
-/// Marks the build as being loaded, takes progress back to `begins` (partition and offset), forgets what came of it, and
-/// runs `script`; all or nothing.
-pub async fn strip(client: &Connection, source: &Source, begins: &[(i32, i64)], script: &str) -> Result<(), DbError> {
+/// Marks the build as being loaded, takes progress back to `begins` (partition and offset), forgets what came of it,
+/// empties the ledger, and runs `script`; all or nothing.
+pub async fn strip(
+    client: &Connection,
+    source: &BuildSource,
+    begins: &[(i32, i64)],
+    script: &str,
+) -> Result<(), DbError> {
     let (partitions, lows): (Vec<i32>, Vec<i64>) = begins.iter().copied().unzip();
     client.batch_execute("begin").await?;
     let stripped = async {
@@ -34,6 +39,8 @@ pub async fn strip(client: &Connection, source: &Source, begins: &[(i32, i64)], 
             let forget = format!("delete from {table} where view = $1 and build = $2");
             client.execute(&forget, &[&source.view, &source.build]).await?;
         }
+        client.execute(include_str!("sql/forget_outcomes.sql"), &[&source.view, &source.build]).await?;
+        client.batch_execute(ledger::UNINDEX).await?;
         client.batch_execute(script).await
     };
     match stripped.await {
@@ -46,6 +53,6 @@ pub async fn strip(client: &Connection, source: &Source, begins: &[(i32, i64)], 
 }
 
 /// The build is whole: everybody may project into it.
-pub async fn set_free(client: &Connection, source: &Source) -> Result<(), DbError> {
+pub async fn set_free(client: &Connection, source: &BuildSource) -> Result<(), DbError> {
     client.execute(include_str!("sql/end_loading.sql"), &[&source.view, &source.build]).await.map(drop)
 }

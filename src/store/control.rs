@@ -8,7 +8,7 @@ use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 use crate::store::types::Word;
 use crate::store::{Connection, DbError};
 
@@ -68,7 +68,7 @@ impl ControlStatements {
     pub async fn load_held(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
     ) -> Result<HashMap<String, Held>, DbError> {
         let rows = client.query(&self.load_held, &[&source.view, &source.build, &keys]).await?;
@@ -90,7 +90,7 @@ impl ControlStatements {
     pub async fn load_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
         limit: i64,
     ) -> Result<ParkedByKey, DbError> {
@@ -102,7 +102,7 @@ impl ControlStatements {
     pub async fn load_presence(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
         sequences: &[i64],
     ) -> Result<ParkedByKey, DbError> {
@@ -114,7 +114,7 @@ impl ControlStatements {
     pub async fn summarize_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
     ) -> Result<HashMap<String, (i64, i64)>, DbError> {
         let rows = client.query(&self.summarize_parked, &[&source.view, &source.build, &keys]).await?;
@@ -125,10 +125,10 @@ impl ControlStatements {
     pub async fn load_decisions(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         keys: &[&str],
     ) -> Result<DecisionsByKey, DbError> {
-        let rows = client.query(&self.load_decisions, &[&source.view, &keys]).await?;
+        let rows = client.query(&self.load_decisions, &[&source.view, &source.build, &keys]).await?;
         let mut decisions = DecisionsByKey::new();
         for row in &rows {
             decisions.entry(row.try_get("key")?).or_default().push(decision(row)?);
@@ -136,18 +136,23 @@ impl ControlStatements {
         Ok(decisions)
     }
 
-    /// Notes what became of decisions.
-    pub async fn settle_decisions(&self, client: &Connection, rows: &[Settled]) -> Result<u64, DbError> {
+    /// Notes what became of decisions in this build.
+    pub async fn settle_decisions(
+        &self,
+        client: &Connection,
+        source: &BuildSource,
+        rows: &[Settled],
+    ) -> Result<u64, DbError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let refused: Vec<Option<&str>> = rows.iter().map(|row| row.refused.as_deref()).collect();
-        client.execute(&self.settle_decisions, &[&ids, &refused]).await
+        client.execute(&self.settle_decisions, &[&source.view, &source.build, &ids, &refused]).await
     }
 
     /// Stores newly parked events.
     pub async fn insert_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         rows: &[NewParked<'_>],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
@@ -182,7 +187,7 @@ impl ControlStatements {
     pub async fn delete_parked(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         rows: &[(&str, i64)],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.0).collect();
@@ -191,7 +196,12 @@ impl ControlStatements {
     }
 
     /// Stores holds. Runs after the dead letters of the same batch: the reason is read from them.
-    pub async fn put_held(&self, client: &Connection, source: &Source, rows: &[HeldRow<'_>]) -> Result<u64, DbError> {
+    pub async fn put_held(
+        &self,
+        client: &Connection,
+        source: &BuildSource,
+        rows: &[HeldRow<'_>],
+    ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
         let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from).collect();
         let missing_to: Vec<Option<i64>> =
@@ -220,7 +230,7 @@ impl ControlStatements {
     }
 
     /// Removes the holds of `keys`.
-    pub async fn delete_held(&self, client: &Connection, source: &Source, keys: &[&str]) -> Result<u64, DbError> {
+    pub async fn delete_held(&self, client: &Connection, source: &BuildSource, keys: &[&str]) -> Result<u64, DbError> {
         client.execute(&self.delete_held, &[&source.view, &source.build, &keys]).await
     }
 
@@ -228,7 +238,7 @@ impl ControlStatements {
     pub async fn insert_dead_letters(
         &self,
         client: &Connection,
-        source: &Source,
+        source: &BuildSource,
         rows: &[DeadLetter<'_>],
     ) -> Result<u64, DbError> {
         let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
@@ -323,7 +333,7 @@ fn array_text(numbers: &BTreeSet<i64>) -> String {
 /// Up to `limit` held keys after `after`, in key order, with their partition.
 pub async fn held_page(
     client: &Connection,
-    source: &Source,
+    source: &BuildSource,
     after: &str,
     limit: i64,
 ) -> Result<Vec<(String, i32)>, DbError> {
@@ -333,14 +343,14 @@ pub async fn held_page(
 
 /// Marks gaps as proven whose ends, as noted before, have all been consumed. Gives the keys proven now with the number
 /// that each waits for.
-pub async fn prove_gaps(client: &Connection, source: &Source) -> Result<Vec<(String, i64)>, DbError> {
+pub async fn prove_gaps(client: &Connection, source: &BuildSource) -> Result<Vec<(String, i64)>, DbError> {
     let statement = include_str!("sql/prove_gaps.sql");
     let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 /// Up to `limit` gaps of which no ends are noted: keys, and the number that each waits for.
-pub async fn fresh_gaps(client: &Connection, source: &Source, limit: i64) -> Result<Vec<(String, i64)>, DbError> {
+pub async fn fresh_gaps(client: &Connection, source: &BuildSource, limit: i64) -> Result<Vec<(String, i64)>, DbError> {
     let rows = client.query(include_str!("sql/fresh_gaps.sql"), &[&source.view, &source.build, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
@@ -348,7 +358,7 @@ pub async fn fresh_gaps(client: &Connection, source: &Source, limit: i64) -> Res
 /// Notes the `ends` of all partitions (index = partition) beside these gaps, if they still wait for those numbers.
 pub async fn watch_gaps(
     client: &Connection,
-    source: &Source,
+    source: &BuildSource,
     gaps: &[(String, i64)],
     ends: &[i64],
 ) -> Result<u64, DbError> {
@@ -365,7 +375,7 @@ pub async fn any_decisions(client: &Connection, view: &str) -> Result<bool, DbEr
 /// Up to `limit` decisions after `after` that wait to be folded with, of keys in `partitions`: id, key, partition.
 pub async fn pending_decisions(
     client: &Connection,
-    source: &Source,
+    source: &BuildSource,
     partitions: &[i32],
     after: i64,
     limit: i64,

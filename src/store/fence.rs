@@ -11,7 +11,7 @@ use tokio_postgres::Statement;
 use crate::config::DatabaseSettings;
 use crate::crash;
 use crate::failure::Failure;
-use crate::store::progress::{self, Advance, AdvanceColumns, Source};
+use crate::store::progress::{self, Advance, AdvanceColumns, BuildSource};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, DbError, pool};
 
@@ -72,7 +72,7 @@ impl FencedConnection {
     /// constraints may be checked there only.
     pub async fn commit<'c, W: Future<Output = Result<(), Failure>>>(
         &'c self,
-        (source, advances, patience): (&Source, &[Advance], Patience),
+        (source, advances, patience): (&BuildSource, &[Advance], Patience),
         writes: impl FnOnce(Writing<'c>) -> W,
         confirmed: impl Future<Output = Result<(), Failure>>,
         classify_end: impl Fn(DbError) -> Failure,
@@ -105,7 +105,7 @@ impl FencedConnection {
     /// somebody else's by now means nothing.
     async fn write(
         &self,
-        (source, advances, patience): (&Source, &[Advance], Patience),
+        (source, advances, patience): (&BuildSource, &[Advance], Patience),
         writes: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
         let fail = |error| classify(error, None);

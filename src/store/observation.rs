@@ -4,7 +4,7 @@ use deadpool_postgres::{Pool, PoolError};
 use jiff::Timestamp;
 
 use crate::domain::held::HeldReason;
-use crate::store::progress::Source;
+use crate::store::progress::BuildSource;
 
 /// Where each partition of a build stands: partition, next offset, timestamp of the last applied record, and why it
 /// cannot go on without an operator, if so.
@@ -26,7 +26,7 @@ pub struct Counts {
 }
 
 /// Reads both in one go.
-pub async fn observe(pool: &Pool, source: &Source) -> Result<(Positions, Counts), PoolError> {
+pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Positions, Counts), PoolError> {
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
     let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;

@@ -1,19 +1,27 @@
 //! Progress rows: who owns a partition, how far it is, and the fence that keeps everybody else out.
 
+use crate::domain::build::BuildId;
 use crate::domain::counters::Counters;
 use crate::domain::identity::Anchor;
 use crate::store::types::Micros;
 use crate::store::{Connection, DbError};
 
-/// The identity of a view's log in the control tables.
+/// A build and the topic that it is made from: what its progress rows are found by.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct BuildSource {
     /// View name.
     pub view: &'static str,
     /// Build number.
     pub build: i32,
     /// Topic.
     pub topic: String,
+}
+
+impl BuildSource {
+    /// The build.
+    pub fn id(&self) -> BuildId {
+        BuildId { view: self.view, build: self.build }
+    }
 }
 
 /// What an owner gets.
@@ -31,6 +39,8 @@ pub struct Acquired {
     pub anchor: Option<Anchor>,
     /// How often something was decided so far.
     pub decisions: i64,
+    /// The number of the partition's last commit.
+    pub commits: i64,
 }
 
 /// The active build of a view, or `None` if no migration created one.
@@ -40,7 +50,7 @@ pub async fn active_build(client: &Connection, view: &str) -> Result<Option<i32>
 }
 
 /// Since when the build is being loaded in bulk, if it is.
-pub async fn loading_since(client: &Connection, source: &Source) -> Result<Option<String>, DbError> {
+pub async fn loading_since(client: &Connection, source: &BuildSource) -> Result<Option<String>, DbError> {
     let row = client.query_opt(include_str!("sql/loading_since.sql"), &[&source.view, &source.build]).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
@@ -48,7 +58,7 @@ pub async fn loading_since(client: &Connection, source: &Source) -> Result<Optio
 /// Becomes the owner of a partition; `start` is used if there is no progress yet.
 pub async fn acquire(
     client: &Connection,
-    source: &Source,
+    source: &BuildSource,
     partition: i32,
     start: i64,
     (topic_id, owner): (Option<&str>, &str),
@@ -70,6 +80,7 @@ pub async fn acquire(
         topic_id: row.try_get(2)?,
         anchor,
         decisions: row.try_get(6)?,
+        commits: row.try_get(7)?,
     })
 }
 
@@ -84,10 +95,12 @@ pub struct Stored {
     pub owner_epoch: i64,
     /// How often something was decided so far.
     pub decisions: i64,
+    /// The number of the partition's last commit.
+    pub commits: i64,
 }
 
 /// Partitions as stored: tells the outcome of a commit whose answer was lost.
-pub async fn read(client: &Connection, source: &Source, partitions: &[i32]) -> Result<Vec<Stored>, DbError> {
+pub async fn read(client: &Connection, source: &BuildSource, partitions: &[i32]) -> Result<Vec<Stored>, DbError> {
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&source.view, &source.build, &source.topic, &partitions];
     let rows = client.query(include_str!("sql/read_progress.sql"), &parameters).await?;
@@ -98,6 +111,7 @@ pub async fn read(client: &Connection, source: &Source, partitions: &[i32]) -> R
                 next_offset: row.try_get(1)?,
                 owner_epoch: row.try_get(2)?,
                 decisions: row.try_get(3)?,
+                commits: row.try_get(4)?,
             })
         })
         .collect()
@@ -120,13 +134,15 @@ pub struct Advance {
     pub counters: Counters,
     /// The decisions that the batch was folded with, as a number.
     pub decisions: i64,
+    /// The number of this commit: one more than the partition's last.
+    pub commit: i64,
 }
 
 /// The columns of [`Advance`] rows, as Postgres arrays.
 #[derive(Debug, Default)]
 pub struct AdvanceColumns {
     partition: Vec<i32>,
-    longs: [Vec<i64>; 10],
+    longs: [Vec<i64>; 11],
     anchors: [Vec<Option<i64>>; 3],
     record_time: Vec<Option<Micros>>,
 }
@@ -144,7 +160,7 @@ impl AdvanceColumns {
             let c = row.counters;
             columns.partition.push(row.partition);
             let longs = [row.expected_offset, row.owner_epoch, row.next_offset, c.consumed, c.applied, c.duplicate];
-            let longs = longs.into_iter().chain([c.late, c.conflict, c.parked, c.dead_lettered]);
+            let longs = longs.into_iter().chain([c.late, c.conflict, c.parked, c.dead_lettered, row.commit]);
             for (column, value) in columns.longs.iter_mut().zip(longs) {
                 column.push(value);
             }
@@ -163,9 +179,9 @@ impl AdvanceColumns {
         &self,
         client: &Connection,
         statement: &tokio_postgres::Statement,
-        source: &Source,
+        source: &BuildSource,
     ) -> Result<Vec<(i32, i64)>, DbError> {
-        let [expected, epoch, next, consumed, applied, duplicate, late, conflict, parked, dead] = &self.longs;
+        let [expected, epoch, next, consumed, applied, duplicate, late, conflict, parked, dead, commit] = &self.longs;
         let [anchor_offset, anchor_crc, anchor_timestamp] = &self.anchors;
         let rows = client
             .query(
@@ -189,6 +205,7 @@ impl AdvanceColumns {
                     conflict,
                     parked,
                     dead,
+                    commit,
                 ],
             )
             .await?;

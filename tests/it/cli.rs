@@ -123,7 +123,7 @@ async fn letters_of_a_topic_are_taken_over_once_and_redriven() {
     world
         .sql
         .batch_execute(
-            "truncate orders_1.orders, orders_1.order_items, orders_1.order_events; \
+            "truncate orders_1.orders, orders_1.order_items, orders_1.ledger; \
         delete from projection_progress; delete from held_keys; delete from dead_letters",
         )
         .await

@@ -15,14 +15,17 @@ async fn decide(world: &World, columns: &str, values: &str) {
     let statement = format!(
         "begin; select from view_builds where view = 'orders' for update; \
          update projection_progress set decisions = decisions + 1 where view = 'orders'; \
-         insert into event_decisions (view, reason, actor, {columns}) values ('orders', 'a test', 'tester', {values}); commit"
+         with decided as (insert into event_decisions (view, reason, actor, {columns}) \
+                          values ('orders', 'a test', 'tester', {values}) returning id) \
+         insert into decision_outcomes (decision_id, view, build) \
+         select id, view, build from decided, view_builds where view = 'orders'; commit"
     );
     world.sql.batch_execute(&statement).await.unwrap();
 }
 
 async fn until_taken(world: &World, decisions: i64) {
     until("the decisions are taken", PATIENCE, || async {
-        let taken = "select count(*) from event_decisions where taken_at is not null";
+        let taken = "select count(*) from decision_outcomes where taken_at is not null";
         (world.number(taken).await == decisions).then_some(())
     })
     .await;
@@ -58,7 +61,7 @@ async fn an_action_that_we_do_not_know_stops_projector_and_desk_by_name() {
     assert_eq!(instance.posted("/ops/held/o-1/skip", &skip, 500).await["code"], "internal_error");
     let read_failed = instance.log_text().matches("is no action; known are skip, replace, redrive").count();
     assert!(read_failed >= 4, "the halt and each failed read name the word: {}", instance.log_text());
-    let untouched = "select count(*) from event_decisions where taken_at is null and refused is null";
+    let untouched = "select count(*) from decision_outcomes where taken_at is null and refused is null";
     assert_eq!(world.number(untouched).await, 1);
     assert_eq!(world.number("select count(*) from held_keys").await, 1);
 }
@@ -125,7 +128,7 @@ async fn a_decision_that_cannot_be_folded_with_is_refused_and_the_order_waits_on
     )
     .await;
     until("the decision is refused", PATIENCE, || async {
-        let why: Option<String> = world.row("select refused from event_decisions").await.get(0);
+        let why: Option<String> = world.row("select refused from decision_outcomes").await.get(0);
         why
     })
     .await;
@@ -191,7 +194,7 @@ fn mended(order_id: &str, sequence: i64) -> TestEvent {
 /// What was decided, read back from the audit.
 async fn decided(world: &World) -> Decisions {
     let query = "select key, sequence, sequence_to, action, convert_from(payload, 'UTF8') from event_decisions \
-                 where key is not null and refused is null";
+                 where key is not null and not revoked";
     let mut decisions = Decisions::new();
     for row in world.sql.query(query, &[]).await.unwrap() {
         let (key, sequence): (String, i64) = (row.get(0), row.get(1));
@@ -241,8 +244,7 @@ async fn one_world_of_histories(seed: u64) {
     world.until_consumed(load.len()).await;
     operate(&world, &api, &mut random).await;
     until("every decision is taken", PATIENCE, || async {
-        let waiting =
-            "select count(*) from event_decisions where key is not null and taken_at is null and refused is null";
+        let waiting = "select count(*) from decision_outcomes where taken_at is null and refused is null";
         (world.number(waiting).await == 0).then_some(())
     })
     .await;

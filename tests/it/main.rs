@@ -18,6 +18,7 @@ mod transactions;
 mod unreadable;
 
 mod benchmark;
+mod builds;
 mod cli;
 mod conformance;
 mod contract;
@@ -33,3 +34,4 @@ mod schema_contract;
 mod schema_matrix;
 mod sql;
 mod support;
+mod upgrade;

@@ -120,7 +120,7 @@ async fn a_fault_of_the_database_is_waited_for_and_dead_letters_nothing() {
         let fault = format!(
             "create function orders_1.fail() returns trigger language plpgsql as
                $$ begin raise exception 'a fault' using errcode = '{code}'; end $$;
-             create trigger fault before insert on orders_1.order_events execute function orders_1.fail()"
+             create trigger fault before insert on orders_1.ledger execute function orders_1.fail()"
         );
         world.sql.batch_execute(&fault).await.unwrap();
         world.publish([event.record()]).await;
@@ -152,16 +152,16 @@ async fn a_right_taken_away_halts_the_view_with_the_next_step() {
     world.publish([events[0].record()]).await;
     instance.order_at("o-1", 1).await;
 
-    world.sql.batch_execute(&format!("revoke insert on orders_1.order_events from {role}")).await.unwrap();
+    world.sql.batch_execute(&format!("revoke insert on orders_1.ledger from {role}")).await.unwrap();
     world.publish([events[1].record()]).await;
 
     instance.until_halted("permission_denied").await;
     let halt = &instance.json("/ops/consumer").await["views"][0]["halt"];
-    assert!(halt["detail"].as_str().unwrap().contains("order_events"), "{halt}");
+    assert!(halt["detail"].as_str().unwrap().contains("ledger"), "{halt}");
     assert!(halt["nextStep"].as_str().unwrap().contains("grant"), "{halt}");
     assert_eq!(world.conservation().await, [1, 1, 0, 0, 0, 0, 0]);
     // The next step helps.
-    world.sql.batch_execute(&format!("grant insert on orders_1.order_events to {role}")).await.unwrap();
+    world.sql.batch_execute(&format!("grant insert on orders_1.ledger to {role}")).await.unwrap();
     drop(instance);
     world.start_with(&settings).await.order_at("o-1", 2).await;
     assert_eq!(world.conservation().await, [2, 2, 0, 0, 0, 0, 0]);

@@ -60,7 +60,7 @@ async fn row_versions(world: &World) -> Vec<(String, String)> {
     let query = "
         select 'order ' || order_id, xmin::text from orders_1.orders
         union all select 'item ' || order_id || line_no, xmin::text from orders_1.order_items
-        union all select 'event ' || order_id || sequence, xmin::text from orders_1.order_events
+        union all select 'event ' || key || sequence, xmin::text from orders_1.ledger
         union all select 'held ' || key, concat(missing_from, ' ', parked_count, ' ', refused) from held_keys
         union all select 'parked ' || key || sequence, xmin::text from parked_events
         union all select 'letter ' || partition || ' ' || \"offset\", xmin::text from dead_letters

@@ -325,7 +325,7 @@ async fn refuse_to_store(world: &World, condition: &str) {
     let trigger = format!(
         "create function refuse() returns trigger language plpgsql as $$ \
          begin raise exception 'value out of range' using errcode = '22003'; end $$; \
-         create trigger refuse before insert on orders_1.order_events for each row when ({condition}) \
+         create trigger refuse before insert on orders_1.ledger for each row when ({condition}) \
          execute function refuse()"
     );
     world.sql.batch_execute(&trigger).await.unwrap();
@@ -334,7 +334,7 @@ async fn refuse_to_store(world: &World, condition: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_postgres_refuses_is_found_in_its_batch_and_refused_alone() {
     let world = World::new(2).await;
-    refuse_to_store(&world, "new.order_id like 'unstorable-%'").await;
+    refuse_to_store(&world, "new.key like 'unstorable-%'").await;
     let names: Vec<String> =
         (0..200).map(|n| if n % 67 == 31 { format!("unstorable-{n}") } else { format!("o-{n}") }).collect();
     let events: Vec<TestEvent> = names.iter().flat_map(|name| [created(name), item_added(name, 2)]).collect();

@@ -148,7 +148,7 @@ mod tests {
     use crate::projector::applier::Owned;
 
     fn owned(generation: u64) -> Partitions {
-        Partitions::from([(0, Owned { generation, owner_epoch: 1, next_offset: 0, decisions: 0 })])
+        Partitions::from([(0, Owned { generation, owner_epoch: 1, next_offset: 0, decisions: 0, commits: 0 })])
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use futures_util::future::{join, join5};
+use futures_util::future::{join, join3, join5};
 
 use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::projector::context::ViewContext;
 use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow};
 use crate::store::fence::{FencedConnection, Patience, Writing};
+use crate::store::ledger::{Commit, LedgerWriter};
 use crate::store::progress::Advance;
 use crate::store::rows::{Rows, Stored, Written};
 use crate::store::sqlstate::classify;
@@ -26,6 +27,7 @@ pub struct Session<V: Stored> {
     pub rows: V::Rows,
     /// What every view has.
     pub control: ControlStatements,
+    ledger: LedgerWriter,
     /// The view's constraint on event ids.
     event_id_constraint: Option<String>,
     /// Whether there are decisions about events, as far as it was asked.
@@ -36,12 +38,13 @@ impl<V: Stored> Session<V> {
     /// Connects and prepares.
     pub async fn open(view: &V, context: &ViewContext) -> Result<Self, Failure> {
         let fail = |error| classify(error, None);
-        let search_path = names::search_path(&context.source);
+        let search_path = names::search_path(context.source.id());
         let fenced = FencedConnection::open(&context.database, &search_path).await.map_err(fail)?;
         let rows = V::Rows::prepare(view, fenced.client()).await.map_err(fail)?;
         let control = ControlStatements::prepare(fenced.client()).await.map_err(fail)?;
         let event_id_constraint = view.spec().event_id_constraint.as_deref().map(str::to_owned);
-        Ok(Session { fenced, rows, control, event_id_constraint, has_decisions: None })
+        let ledger = LedgerWriter::prepare(fenced.client()).await.map_err(fail)?;
+        Ok(Session { fenced, rows, control, ledger, event_id_constraint, has_decisions: None })
     }
 
     /// The connection.
@@ -117,7 +120,7 @@ impl<V: Stored> Session<V> {
         with_keys: bool,
     ) -> Result<(), Failure> {
         let moves = (&context.source, advances, Patience::AsSet);
-        let writes = |writing| self.write(writing, context, plan, with_keys);
+        let writes = |writing| self.write(writing, context, plan, (advances, with_keys));
         let confirmed = context.guard.confirm();
         let committed = self.fenced.commit(moves, writes, confirmed, |error| self.classify(error)).await;
         committed.map_err(|failure| with_event_ids(failure, plan))
@@ -130,7 +133,7 @@ impl<V: Stored> Session<V> {
         changed: Vec<ChangedKey<'_, V::State>>,
         advances: &[Advance],
     ) -> Result<(), Failure> {
-        let set: WriteSet<'_, '_, V> = WriteSet { changed, ledger: &[], details: &[] };
+        let set: WriteSet<'_, '_, V> = WriteSet { changed, details: &[] };
         let writes = async |writing| match self.rows.write(writing, &set).await {
             Ok(Written::All) => Ok(()),
             Ok(Written::Stale) => Err(Failure::Stale),
@@ -150,14 +153,18 @@ impl<V: Stored> Session<V> {
         writing: Writing<'_>,
         context: &ViewContext,
         plan: &Plan<'_, V>,
-        with_keys: bool,
+        (advances, with_keys): (&[Advance], bool),
     ) -> Result<(), Failure> {
         let keys = plan.in_order();
         let ledger = if context.rules.history == History::Off { &[] } else { plan.ledger.as_slice() };
-        let set = write_set(plan, if with_keys { &keys } else { &[] }, ledger);
+        let commits = commits_of(plan, ledger, advances)?;
+        let set = write_set(plan, if with_keys { &keys } else { &[] });
         let rows = self.rows.write(writing, &set);
-        let (rows, control) = join(rows, self.write_control(context, plan, &keys)).await;
+        let ledger = self.ledger.write(writing, ledger, &commits);
+        let (rows, ledger, control) = join3(rows, ledger, self.write_control(context, plan, &keys)).await;
+        // In the order in which they were sent: what follows a failure fails, too.
         let rows = rows.map_err(|error| self.classify(error))?;
+        ledger.map_err(|error| self.classify(error))?;
         control?;
         if rows == Written::Stale { Err(Failure::Stale) } else { Ok(()) }
     }
@@ -173,7 +180,7 @@ impl<V: Stored> Session<V> {
         let parked = plan.new_parked();
         let (put, released) = held_rows(keys);
         // Nearly always all of them are empty: then nothing is sent.
-        let settled = unless(plan.settled.is_empty(), self.control.settle_decisions(client, &plan.settled));
+        let settled = unless(plan.settled.is_empty(), self.control.settle_decisions(client, source, &plan.settled));
         let results = join5(
             unless(plan.dead_letters.is_empty(), self.control.insert_dead_letters(client, source, &plan.dead_letters)),
             unless(parked.is_empty(), self.control.insert_parked(client, source, &parked)),
@@ -197,11 +204,7 @@ async fn unless<E>(skip: bool, work: impl Future<Output = Result<u64, E>>) -> Re
 
 type InWork<'p, 'a, V> = (&'a str, &'p Work<'a, <V as View>::State>);
 
-fn write_set<'p, 'a, V: Stored>(
-    plan: &'p Plan<'a, V>,
-    keys: &[InWork<'p, 'a, V>],
-    ledger: &'p [LedgerRow<'a>],
-) -> WriteSet<'p, 'a, V> {
+fn write_set<'p, 'a, V: Stored>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>]) -> WriteSet<'p, 'a, V> {
     let changed = keys
         .iter()
         .filter(|(_, work)| work.changed)
@@ -213,7 +216,28 @@ fn write_set<'p, 'a, V: Stored>(
             state: &work.entry.state,
         })
         .collect();
-    WriteSet { changed, ledger, details: &plan.details }
+    WriteSet { changed, details: &plan.details }
+}
+
+/// The commit of each ledger row: that of the partition in whose turn its key is, so that all rows of a key in one
+/// transaction have the same.
+fn commits_of<V: Stored>(
+    plan: &Plan<'_, V>,
+    ledger: &[LedgerRow<'_>],
+    advances: &[Advance],
+) -> Result<Vec<Commit>, Failure> {
+    let numbers: HashMap<i32, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
+    ledger
+        .iter()
+        .map(|row| {
+            let partition = plan.keys.get(row.key).and_then(|work| work.partition);
+            let commit = partition.and_then(|partition| Some(Commit { partition, number: *numbers.get(&partition)? }));
+            commit.ok_or_else(|| {
+                let detail = format!("`{}` has consumed {} in nobody's turn", row.key, row.sequence);
+                Failure::halt("internal_error", detail, "this is a bug: report it with the log, then restart")
+            })
+        })
+        .collect()
 }
 
 fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {

@@ -1,6 +1,8 @@
-select id, view, action, key, sequence, sequence_to, topic, partition, "offset", reason, actor, decided_at, taken_at,
-       refused, octet_length(payload) as payload_bytes
-from event_decisions
-where view = $1 and key = $2
-order by id desc
+select e.id, e.view, e.action, e.key, e.sequence, e.sequence_to, e.topic, e.partition, e."offset", e.reason, e.actor,
+       e.decided_at, o.taken_at, o.refused, octet_length(e.payload) as payload_bytes
+from event_decisions e
+left join decision_outcomes o
+    on o.decision_id = e.id and o.build = (select build from view_builds where view = e.view and active)
+where e.view = $1 and e.key = $2
+order by e.id desc
 limit $3

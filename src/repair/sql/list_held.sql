@@ -2,7 +2,7 @@
 select h.key, h.reason, h.missing_from, h.missing_to, h.parked_count, h.parked_bytes, h.since, h.proven_at,
        cardinality(h.refused) as refused_count,
        exists (select from event_decisions e
-               where e.view = h.view and e.key = h.key and e.refused is null
+               where e.view = h.view and e.key = h.key and not e.revoked
                  and e.sequence <= h.missing_from and e.sequence_to >= h.missing_from) as decided
 from held_keys h
 where h.view = $1

@@ -5,4 +5,4 @@ on conflict (view, build, topic, partition)
     do update set owner_epoch = projection_progress.owner_epoch + 1,
                   owner       = excluded.owner,
                   topic_id    = coalesce(projection_progress.topic_id, excluded.topic_id)
-returning next_offset, owner_epoch, topic_id, anchor_offset, anchor_crc, anchor_timestamp, decisions
+returning next_offset, owner_epoch, topic_id, anchor_offset, anchor_crc, anchor_timestamp, decisions, commits

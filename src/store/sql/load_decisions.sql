@@ -1,5 +1,8 @@
--- What was decided about these keys, in order of the numbers.
-select key, id, action, sequence, sequence_to, partition, "offset", record_timestamp, payload, headers, reason, decided_at
-from event_decisions
-where view = $1 and key = any ($2::text[]) and refused is null
-order by key, sequence
+-- What was decided about these keys, in order of the numbers; without what this build has found that it cannot fold with.
+-- What only another build refused is tried here, behind the decision that was made in its place.
+select d.key, d.id, d.action, d.sequence, d.sequence_to, d.partition, d."offset", d.record_timestamp, d.payload, d.headers,
+       d.reason, d.decided_at
+from event_decisions d
+left join decision_outcomes o on o.decision_id = d.id and o.build = $2
+where d.view = $1 and d.key = any ($3::text[]) and o.refused is null
+order by d.key, d.sequence, d.id desc

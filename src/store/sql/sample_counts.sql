@@ -10,7 +10,10 @@ from (
     from held_keys where view = $1 and build = $2
 ) h
 cross join (
-    select count(*) as unpublished from dead_letters where view = $1 and published_at is null
+    -- letters wait for nobody but the active build
+    select count(*) as unpublished from dead_letters
+    where view = $1 and build = $2 and published_at is null
+      and exists (select from view_builds where view = $1 and build = $2 and active)
 ) d
 cross join (
     select coalesce(sum(consumed - applied - duplicate - late - conflict - parked - dead_lettered), 0)::bigint as difference

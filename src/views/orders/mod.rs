@@ -16,7 +16,7 @@ use crate::codec::{Head, avro};
 use crate::domain::decimal::Decimal;
 use crate::domain::name::intern;
 use crate::domain::poison::Poison;
-use crate::engine::view::{BulkScripts, Parsed, View, ViewSpec};
+use crate::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 use crate::store::rows::Stored;
 use event::OrderEvent;
 use project::{Line, OrderState, TaxPolicy};
@@ -27,6 +27,14 @@ pub struct Orders {
     spec: ViewSpec,
     tax: TaxPolicy,
 }
+
+/// The tables of its builds.
+pub const TABLES: BuildScripts = BuildScripts {
+    create: include_str!("sql/create.sql"),
+    index: &[include_str!("sql/index.sql")],
+    unindex: include_str!("sql/unindex.sql"),
+    publish: include_str!("sql/publish.sql"),
+};
 
 /// The types of its events.
 const EVENT_TYPES: [Cow<'static, str>; 3] =
@@ -40,10 +48,7 @@ impl Orders {
             event_types: EVENT_TYPES.to_vec(),
             avro: event::AVRO,
             event_id_constraint: Some(Cow::Borrowed("orders_dedup_event_id")),
-            bulk: Some(BulkScripts {
-                strip: include_str!("sql/bulk_strip.sql"),
-                dress: &[include_str!("sql/bulk_dress_ledger.sql"), include_str!("sql/bulk_dress_orders.sql")],
-            }),
+            tables: TABLES,
         };
         Orders { spec, tax: TaxPolicy { default_rate } }
     }

@@ -1,10 +1,9 @@
 //! The orders view's rows: loads and writes them in sets. Decides nothing.
 
-use futures_util::future::try_join4;
+use futures_util::future::try_join3;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use crate::domain::ledger::LedgerRow;
 use crate::engine::event_ids::EventIds;
 use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
@@ -20,7 +19,6 @@ pub struct OrderRows {
     copy_orders: Statement,
     update_orders: Statement,
     copy_items: Statement,
-    copy_ledger: Statement,
     owners: Statement,
 }
 
@@ -31,7 +29,6 @@ impl Rows<Orders> for OrderRows {
             copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
             update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
             copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
-            copy_ledger: client.prepare(include_str!("sql/copy_ledger.sql")).await?,
             owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
         })
     }
@@ -47,11 +44,10 @@ impl Rows<Orders> for OrderRows {
     async fn write(&self, writing: Writing<'_>, set: &WriteSet<'_, '_, Orders>) -> Result<Written, Error> {
         let client = writing.client();
         let (new, known): (Vec<_>, Vec<_>) = set.changed.iter().partition(|changed| changed.base_sequence.is_none());
-        let (updated, (), (), ()) = try_join4(
+        let (updated, (), ()) = try_join3(
             update_orders(self, client, &known),
             copy_orders(self, client, &new),
             copy_items(self, client, set.details),
-            copy_ledger(self, client, set.ledger),
         )
         .await?;
         Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
@@ -142,27 +138,6 @@ async fn copy_items(statements: &OrderRows, client: &Client, lines: &[OrderLine<
             .put(item.tax_rate)
             .put(*net)
             .put(*gross);
-    }
-    rows.finish().await
-}
-
-async fn copy_ledger(statements: &OrderRows, client: &Client, ledger: &[LedgerRow<'_>]) -> Result<(), Error> {
-    if ledger.is_empty() {
-        return Ok(());
-    }
-    let mut rows = CopyRows::start(client, &statements.copy_ledger, 9).await?;
-    for LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } in ledger {
-        rows.row()
-            .await?
-            .put(*key)
-            .put(*sequence)
-            .put(&**event_id)
-            .put(&**event_type)
-            .put(Micros(*occurred_at))
-            .put(origin.partition)
-            .put(origin.offset)
-            .put(effect.as_str())
-            .put(payload.as_deref());
     }
     rows.finish().await
 }

@@ -4,12 +4,16 @@ mod rows;
 
 use std::borrow::Cow;
 
+use streamview::builds;
 use streamview::codec::{Head, avro};
+use streamview::domain::build::BuildId;
 use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
-use streamview::engine::view::{Parsed, View, ViewSpec};
+use streamview::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 use streamview::registrations::Registration;
 use streamview::store::rows::Stored;
+
+use crate::support::world::World;
 
 /// The view, under a name of its own: there may be several.
 pub struct Counter {
@@ -21,9 +25,20 @@ pub fn registration(name: &str) -> Registration {
     Registration::of(name, (None, None), |name, _| Ok(Counter::new(name))).unwrap()
 }
 
-/// The tables of build 1 of the view under `name`.
-pub fn migration(name: &str) -> String {
-    include_str!("migration.sql").replace("counter", name)
+/// The tables of its builds.
+const TABLES: BuildScripts = BuildScripts {
+    create: "create table counts (key text not null, last_sequence bigint not null, last_event_id text not null, \
+             count bigint not null)",
+    index: &["alter table counts add constraint counts_pkey primary key (key)"],
+    unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
+    publish: "",
+};
+
+/// Makes build 1 of the view under `name`.
+pub async fn install(world: &World, name: &str) {
+    let build = BuildId::new(name, 1);
+    builds::create(&world.sql, build, &TABLES).await.unwrap();
+    builds::publish(&world.sql, build, &TABLES).await.unwrap();
 }
 
 impl Counter {
@@ -33,7 +48,7 @@ impl Counter {
             event_types: vec![Cow::Borrowed("Counted")],
             avro: avro::Shape::NONE,
             event_id_constraint: None,
-            bulk: None,
+            tables: TABLES,
         };
         Counter { spec }
     }

@@ -13,7 +13,6 @@ pub struct CounterRows {
     load: Statement,
     insert: Statement,
     update: Statement,
-    ledger: Statement,
 }
 
 impl Rows<Counter> for CounterRows {
@@ -37,9 +36,6 @@ impl Rows<Counter> for CounterRows {
                  from unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) \
                  as u (key, sequence, event_id, count, base) where c.key = u.key and c.last_sequence = u.base",
                 )
-                .await?,
-            ledger: client
-                .prepare("insert into ledger select * from unnest($1::text[], $2::bigint[], $3::text[])")
                 .await?,
         })
     }
@@ -75,10 +71,6 @@ impl Rows<Counter> for CounterRows {
                 client.execute(&self.insert, &[&keys, &sequences, &event_ids, &counts]).await?
             };
         }
-        let keys: Vec<&str> = set.ledger.iter().map(|row| row.key).collect();
-        let sequences: Vec<i64> = set.ledger.iter().map(|row| row.sequence).collect();
-        let event_ids: Vec<&str> = set.ledger.iter().map(|row| &*row.event_id).collect();
-        client.execute(&self.ledger, &[&keys, &sequences, &event_ids]).await?;
         Ok(if written == set.changed.len() as u64 { Written::All } else { Written::Stale })
     }
 

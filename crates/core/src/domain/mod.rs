@@ -1,6 +1,7 @@
 //! Pure rules. No I/O, no async, no clock, no database or broker types.
 
 pub mod action;
+pub mod build;
 pub mod counters;
 pub mod decimal;
 pub mod decision;

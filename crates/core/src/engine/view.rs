@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 
 use crate::codec::{Head, avro};
-use crate::domain::ledger::LedgerRow;
 use crate::domain::poison::{Poison, Reason};
 use crate::engine::event_ids::EventIds;
 
@@ -22,18 +21,27 @@ pub struct ViewSpec {
     pub avro: avro::Shape,
     /// Constraint whose violation means that an event id is the latest of another key, if the view has one.
     pub event_id_constraint: Option<Cow<'static, str>>,
-    /// How its tables are filled in bulk, if they can be.
-    pub bulk: Option<BulkScripts>,
+    /// What the tables of its builds are.
+    pub tables: BuildScripts,
 }
 
-/// How the tables of an empty build are filled in bulk: without indexes, which are built when the rows are there. Scripts
-/// run by the owner of the tables, with the build's schema in the search path.
+/// What the tables of a build are, but for the ledger, which is the engine's. Scripts name no schema: they are run by the
+/// owner of the tables, with the build's schema first in the search path.
 #[derive(Debug, Clone, Copy)]
-pub struct BulkScripts {
-    /// Empties the tables and takes off what slows writing down; may run twice.
-    pub strip: &'static str,
-    /// Puts it on again: scripts that can run side by side.
-    pub dress: &'static [&'static str],
+pub struct BuildScripts {
+    /// Makes the tables, without indexes and constraints.
+    pub create: &'static str,
+    /// Puts those on, at once or when the rows are there: scripts that can run side by side.
+    pub index: &'static [&'static str],
+    /// Empties the tables and takes indexes and constraints off; may run twice.
+    pub unindex: &'static str,
+    /// Has the public names show this build.
+    pub publish: &'static str,
+}
+
+impl BuildScripts {
+    /// No tables but the ledger.
+    pub const NONE: BuildScripts = BuildScripts { create: "", index: &[], unindex: "", publish: "" };
 }
 
 /// An event as its view read it.
@@ -102,13 +110,11 @@ pub struct ChangedKey<'a, S> {
     pub state: &'a S,
 }
 
-/// Everything that one batch writes to a view's tables. Keys are sorted and unique.
+/// Everything that one batch writes to a view's own tables. Keys are sorted and unique.
 #[derive(Debug)]
 pub struct WriteSet<'p, 'a, V: View> {
     /// Keys with their final state, one row version each however many events they had.
     pub changed: Vec<ChangedKey<'p, V::State>>,
-    /// Ledger rows; none if no history is kept.
-    pub ledger: &'p [LedgerRow<'a>],
     /// Rows of the view's further tables.
     pub details: &'p [V::Detail<'a>],
 }

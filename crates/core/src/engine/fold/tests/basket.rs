@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::codec::{Head, avro};
 use crate::domain::poison::{Poison, Reason};
-use crate::engine::view::{Parsed, View, ViewSpec};
+use crate::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 
 /// The view.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Basket {
             event_types: vec![Cow::Borrowed("Put"), Cow::Borrowed("Noted")],
             avro: avro::Shape::NONE,
             event_id_constraint: Some(Cow::Borrowed("baskets_event_id")),
-            bulk: None,
+            tables: BuildScripts::NONE,
         };
         Basket { spec }
     }

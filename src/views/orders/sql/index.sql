@@ -1,3 +1,5 @@
+-- The event id's constraint is checked at the end of each statement, not row by row: one order may take over an id that
+-- another leaves.
 alter table orders
     add constraint orders_pkey primary key (order_id),
     add constraint orders_dedup_event_id unique (dedup_event_id) deferrable;

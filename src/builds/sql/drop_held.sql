@@ -1,0 +1,1 @@
+delete from held_keys where view = $1 and build = $2

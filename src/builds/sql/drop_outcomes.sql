@@ -1,0 +1,1 @@
+delete from decision_outcomes where view = $1 and build = $2

@@ -1,0 +1,1 @@
+delete from projection_progress where view = $1 and build = $2

@@ -1,0 +1,68 @@
+//! The ledger of a build: one row for every sequence number that a key has consumed. The engine's own table, alike in every
+//! build of every view; no view writes it.
+//!
+//! Each row says with which commit it came: the partition in whose turn that was, and a number that grows by one with each
+//! commit of that partition. Who follows the ledger remembers one number per partition and misses nothing, which positions
+//! in the log could not promise: an event that was parked is committed later, under its old offset.
+
+use tokio_postgres::Statement;
+
+use crate::domain::ledger::LedgerRow;
+use crate::store::copy::CopyRows;
+use crate::store::fence::Writing;
+use crate::store::types::Micros;
+use crate::store::{Connection, DbError};
+
+/// Makes the table, without its index, in the schema that is first in the search path.
+pub const CREATE: &str = include_str!("sql/create_ledger.sql");
+/// Its index: at once, or when the rows are there.
+pub const INDEX: &str = include_str!("sql/index_ledger.sql");
+/// Empties the table and takes the index off; may run twice.
+pub const UNINDEX: &str = include_str!("sql/unindex_ledger.sql");
+
+/// A commit of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// The partition.
+    pub partition: i32,
+    /// Its number: one more than that of the partition's commit before.
+    pub number: i64,
+}
+
+/// Writes ledger rows on one connection.
+pub struct LedgerWriter {
+    copy: Statement,
+}
+
+impl LedgerWriter {
+    /// Prepares, on a connection whose search path begins with the build's schema.
+    pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
+        Ok(LedgerWriter { copy: client.prepare(include_str!("sql/copy_ledger.sql")).await? })
+    }
+
+    /// Writes `rows`, each with its commit, by one `COPY`, inside a fenced transaction. A row that is there already
+    /// breaks the primary key.
+    pub async fn write(&self, writing: Writing<'_>, rows: &[LedgerRow<'_>], commits: &[Commit]) -> Result<(), DbError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut copy = CopyRows::start(writing.client(), &self.copy, 11).await?;
+        for (row, commit) in rows.iter().zip(commits) {
+            let LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } = row;
+            copy.row()
+                .await?
+                .put(*key)
+                .put(*sequence)
+                .put(&**event_id)
+                .put(&**event_type)
+                .put(Micros(*occurred_at))
+                .put(origin.partition)
+                .put(origin.offset)
+                .put(effect.as_str())
+                .put(payload.as_deref())
+                .put(commit.partition)
+                .put(commit.number);
+        }
+        copy.finish().await
+    }
+}

@@ -1,0 +1,3 @@
+copy ledger (key, sequence, event_id, event_type, occurred_at, partition, "offset", effect, payload, commit_partition,
+             commit_number)
+from stdin (format binary)

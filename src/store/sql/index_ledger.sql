@@ -1,0 +1,2 @@
+alter table ledger add constraint ledger_pkey primary key (key, sequence);
+analyze ledger;

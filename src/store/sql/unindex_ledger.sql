@@ -1,0 +1,3 @@
+-- Runs twice without harm.
+truncate ledger;
+alter table ledger drop constraint if exists ledger_pkey;
