@@ -48,10 +48,10 @@ impl Course {
     }
 
     /// Notes whose latest events these ids are; whether that is new.
-    pub fn learn_owners(&mut self, owners: HashMap<String, String>) -> bool {
-        let before = self.overrules.owners.len();
-        self.overrules.owners.extend(owners);
-        self.overrules.owners.len() > before
+    pub fn learn_holders(&mut self, holders: HashMap<String, String>) -> bool {
+        let before = self.overrules.holders.len();
+        self.overrules.holders.extend(holders);
+        self.overrules.holders.len() > before
     }
 
     /// Something of the attempt cannot be stored. Asks for fewer records until one is alone, then drains less, and refuses

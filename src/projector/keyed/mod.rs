@@ -249,7 +249,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         let detail = match failure {
             Failure::ReusedEventId { detail, event_ids } => {
                 // Whose latest events these are, if that tells anything new.
-                if course.learn_owners(session.owners_of(&event_ids).await?) {
+                if course.learn_holders(session.holders_of(&event_ids).await?) {
                     return Ok(Blame::Settled);
                 }
                 detail

@@ -105,10 +105,10 @@ impl<V: Stored> Session<V> {
     }
 
     /// Of `event_ids`, those that are the latest of a key, with that key.
-    pub async fn owners_of(&self, event_ids: &[String]) -> Result<HashMap<String, String>, Failure> {
+    pub async fn holders_of(&self, event_ids: &[String]) -> Result<HashMap<String, String>, Failure> {
         let ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
-        let owners = self.rows.owners_of(self.client(), &ids).await.map_err(|error| classify(error, None))?;
-        Ok(owners.into_iter().collect())
+        let holders = self.rows.holders_of(self.client(), &ids).await.map_err(|error| classify(error, None))?;
+        Ok(holders.into_iter().collect())
     }
 
     /// Commits the plan and the advances, or changes nothing. Rows of keys are left out unless `with_keys`.

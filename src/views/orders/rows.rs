@@ -19,7 +19,7 @@ pub struct OrderRows {
     copy_orders: Statement,
     update_orders: Statement,
     copy_items: Statement,
-    owners: Statement,
+    holders: Statement,
 }
 
 impl Rows<Orders> for OrderRows {
@@ -29,7 +29,7 @@ impl Rows<Orders> for OrderRows {
             copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
             update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
             copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
-            owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
+            holders: client.prepare(include_str!("sql/holders_of_event_ids.sql")).await?,
         })
     }
 
@@ -53,8 +53,8 @@ impl Rows<Orders> for OrderRows {
         Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
     }
 
-    async fn owners_of(&self, client: &Client, event_ids: &[&str]) -> Result<Vec<(String, String)>, Error> {
-        let rows = client.query(&self.owners, &[&event_ids]).await?;
+    async fn holders_of(&self, client: &Client, event_ids: &[&str]) -> Result<Vec<(String, String)>, Error> {
+        let rows = client.query(&self.holders, &[&event_ids]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 }

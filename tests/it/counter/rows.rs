@@ -74,7 +74,7 @@ impl Rows<Counter> for CounterRows {
         Ok(if written == set.changed.len() as u64 { Written::All } else { Written::Stale })
     }
 
-    async fn owners_of(&self, _: &Connection, _: &[&str]) -> Result<Vec<(String, String)>, DbError> {
+    async fn holders_of(&self, _: &Connection, _: &[&str]) -> Result<Vec<(String, String)>, DbError> {
         Ok(Vec::new())
     }
 }

@@ -39,7 +39,7 @@ pub struct Overrules {
     /// Records that Postgres cannot hold, by position.
     pub refused: HashMap<(i32, i64), Poison>,
     /// Event ids that are the latest of a key, with that key. Asked for only after the view's constraint was violated.
-    pub owners: HashMap<String, String>,
+    pub holders: HashMap<String, String>,
 }
 
 /// How records are read.

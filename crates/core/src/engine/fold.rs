@@ -288,8 +288,8 @@ impl<'a, V: View> Fold<'a, V> {
         applied: Effect,
     ) -> Result<Outcome, Poison> {
         let Event { key, sequence, parsed, payload } = event;
-        if let Some(owner) = self.other_owner(key, &parsed.event_id, id) {
-            let detail = format!("event id `{}` is the latest of `{owner}`", parsed.event_id);
+        if let Some(holder) = self.other_holder(key, &parsed.event_id, id) {
+            let detail = format!("event id `{}` is the latest of `{holder}`", parsed.event_id);
             return Err(Poison::new(Reason::EventIdReused, detail));
         }
         let view = self.decoder.view;
@@ -335,11 +335,11 @@ impl<'a, V: View> Fold<'a, V> {
 
     /// The other key whose latest event has this id. Keys of the batch are known as of now; of keys outside it Postgres
     /// tells when the batch ends with an id twice (an id that the batch only passes through is not looked for there).
-    fn other_owner(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
+    fn other_holder(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
         self.decoder.view.spec().event_id_constraint.as_ref()?;
-        let owners = &self.decoder.overrules.owners;
-        let outside = || owners.get(event_id).filter(|owner| !self.plan.keys.contains_key(owner.as_str()));
-        self.latest_ids.owner(id).or_else(|| outside().map(String::as_str)).filter(|owner| *owner != key)
+        let holders = &self.decoder.overrules.holders;
+        let outside = || holders.get(event_id).filter(|holder| !self.plan.keys.contains_key(holder.as_str()));
+        self.latest_ids.holder(id).or_else(|| outside().map(String::as_str)).filter(|holder| *holder != key)
     }
 
     fn park(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
