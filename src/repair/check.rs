@@ -13,6 +13,7 @@ use crate::codec::{self, Limits};
 use crate::config::{Config, ViewRules};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::domain::units::Micros;
 use crate::engine::decode::{Decoder, Overrules};
 use crate::engine::view::View;
 use crate::failure::Failure;
@@ -31,8 +32,8 @@ pub struct Checked {
     pub sequence: i64,
     /// Type of its event.
     pub event_type: String,
-    /// When it happened, microseconds since the epoch.
-    pub occurred_at: i64,
+    /// When it happened.
+    pub occurred_at: Micros,
     /// Its value as JSON text, where it is not that already.
     pub json: Option<String>,
 }

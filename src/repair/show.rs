@@ -102,7 +102,7 @@ impl Desk {
             headers: Headers::from_encoded(&read.headers),
         };
         let event = if whole { self.checker.look(record).await } else { None };
-        let occurred_at = event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at).ok());
+        let occurred_at = event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at.0).ok());
         let (event_type, json) = event.map(|event| (event.event_type, event.json)).unzip();
         let mut beginning = read.payload;
         beginning.truncate(PREVIEW_BYTES);

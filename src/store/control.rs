@@ -6,6 +6,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
+use crate::domain::units::{Micros, Millis};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::BuildSource;
@@ -160,7 +161,8 @@ impl ControlStatements {
         let event_ids: Vec<&str> = rows.iter().map(|row| &*row.event_id).collect();
         let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
         let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
-        let timestamps: Vec<Option<i64>> = rows.iter().map(|row| row.record.timestamp_ms).collect();
+        let timestamps: Vec<Option<i64>> =
+            rows.iter().map(|row| row.record.timestamp_ms.map(|millis| millis.0)).collect();
         let payloads: Vec<&[u8]> = rows.iter().map(|row| row.record.payload.unwrap_or_default()).collect();
         let headers: Vec<&[u8]> = rows.iter().map(|row| row.record.headers.encoded()).collect();
         client
@@ -243,7 +245,8 @@ impl ControlStatements {
     ) -> Result<u64, DbError> {
         let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
         let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
-        let timestamps: Vec<Option<i64>> = rows.iter().map(|row| row.record.timestamp_ms).collect();
+        let timestamps: Vec<Option<i64>> =
+            rows.iter().map(|row| row.record.timestamp_ms.map(|millis| millis.0)).collect();
         let reasons: Vec<&str> = rows.iter().map(|row| row.poison.reason.as_str()).collect();
         let errors: Vec<&str> = rows.iter().map(|row| row.poison.detail.as_str()).collect();
         let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key).collect();
@@ -284,7 +287,7 @@ fn by_key(
             sequence: row.try_get(1)?,
             event_id: row.try_get(2)?,
             origin: Origin { partition: row.try_get(3)?, offset: row.try_get(4)? },
-            timestamp_ms: row.try_get(5)?,
+            timestamp_ms: row.try_get::<_, Option<i64>>(5)?.map(Millis),
             bytes: row.try_get(6)?,
             body: body(row)?,
         };
@@ -307,7 +310,7 @@ fn decision(row: &Row) -> Result<StoredDecision, DbError> {
         sequence_to: row.try_get("sequence_to")?,
         verdict,
         reason: row.try_get("reason")?,
-        decided_at: decided_at.as_microsecond(),
+        decided_at: Micros(decided_at.as_microsecond()),
     })
 }
 
@@ -317,7 +320,7 @@ fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
     let headers: Option<Vec<u8>> = row.try_get("headers")?;
     Ok(Substitute {
         origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
-        timestamp_ms: row.try_get("record_timestamp")?,
+        timestamp_ms: row.try_get::<_, Option<i64>>("record_timestamp")?.map(Millis),
         payload: row.try_get("payload")?,
         headers: headers.unwrap_or_default(),
         effect,

@@ -10,7 +10,7 @@ use tokio_postgres::Statement;
 use crate::domain::ledger::LedgerRow;
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
-use crate::store::types::Micros;
+use crate::store::types::SqlTimestamp;
 use crate::store::{Connection, DbError};
 
 /// Makes the table, without its index, in the schema that is first in the search path.
@@ -55,7 +55,7 @@ impl LedgerWriter {
                 .put(*sequence)
                 .put(&**event_id)
                 .put(&**event_type)
-                .put(Micros(*occurred_at))
+                .put(SqlTimestamp(*occurred_at))
                 .put(origin.partition)
                 .put(origin.offset)
                 .put(effect.as_str())

@@ -3,7 +3,8 @@
 use crate::domain::build::BuildId;
 use crate::domain::counters::Counters;
 use crate::domain::identity::Anchor;
-use crate::store::types::Micros;
+use crate::domain::units::{Micros, Millis};
+use crate::store::types::SqlTimestamp;
 use crate::store::{Connection, DbError};
 
 /// A build and the topic that it is made from: what its progress rows are found by.
@@ -71,7 +72,7 @@ pub async fn acquire(
         .await?;
     let anchor_offset: Option<i64> = row.try_get(3)?;
     let crc: Option<i64> = row.try_get(4)?;
-    let timestamp_ms = row.try_get(5)?;
+    let timestamp_ms = row.try_get::<_, Option<i64>>(5)?.map(Millis);
     let anchor = anchor_offset.zip(crc).map(|(offset, crc)| Anchor { offset, crc: crc as u32, timestamp_ms });
     Ok(Acquired {
         partition,
@@ -144,7 +145,7 @@ pub struct AdvanceColumns {
     partition: Vec<i32>,
     longs: [Vec<i64>; 11],
     anchors: [Vec<Option<i64>>; 3],
-    record_time: Vec<Option<Micros>>,
+    record_time: Vec<Option<SqlTimestamp>>,
 }
 
 /// Prepares the fence.
@@ -167,8 +168,8 @@ impl AdvanceColumns {
             let timestamp_ms = row.anchor.and_then(|anchor| anchor.timestamp_ms);
             columns.anchors[0].push(row.anchor.map(|anchor| anchor.offset));
             columns.anchors[1].push(row.anchor.map(|anchor| anchor.crc.into()));
-            columns.anchors[2].push(timestamp_ms);
-            columns.record_time.push(timestamp_ms.and_then(|ms| ms.checked_mul(1000)).map(Micros));
+            columns.anchors[2].push(timestamp_ms.map(|millis| millis.0));
+            columns.record_time.push(timestamp_ms.and_then(Micros::from_millis).map(SqlTimestamp));
         }
         columns
     }

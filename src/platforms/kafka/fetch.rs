@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch, UnreadableBatch};
+use crate::domain::units::Millis;
 use crate::platforms::kafka::consumer::GroupContext;
 
 /// Most messages taken from one partition at a time, so that partitions take turns.
@@ -156,7 +157,7 @@ impl PartitionQueue {
                 let record = Record {
                     partition: self.partition,
                     offset: message.offset,
-                    timestamp_ms: (timestamp >= 0).then_some(timestamp),
+                    timestamp_ms: (timestamp >= 0).then_some(Millis(timestamp)),
                     key,
                     payload,
                     headers: Headers::default(),

@@ -11,6 +11,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::Millis;
 use crate::platforms::kafka::{base_config, limit_answers};
 
 /// Why the log could not be looked at.
@@ -85,7 +86,7 @@ impl LogReader {
                 // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
                 Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
-                    let timestamp_ms = message.timestamp().to_millis();
+                    let timestamp_ms = message.timestamp().to_millis().map(Millis);
                     let record = Record {
                         partition: message.partition(),
                         offset: message.offset(),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::domain::action::Action;
+use crate::domain::units::Millis;
 use crate::repair::model::Spelled;
 use crate::repair::request::Why;
 use crate::repair::rules::{Decided, Missing};
@@ -167,7 +168,7 @@ pub struct ImportedLetter {
     /// Its offset.
     pub offset: i64,
     /// Its timestamp in milliseconds.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Why it was refused.
     pub reason: String,
     /// The sentence to it.
@@ -189,7 +190,8 @@ pub async fn import(client: &Connection, view: &str, letters: &[ImportedLetter])
     let topics: Vec<&str> = letters.iter().map(|letter| letter.topic.as_str()).collect();
     let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
     let offsets: Vec<i64> = letters.iter().map(|letter| letter.offset).collect();
-    let timestamps: Vec<Option<i64>> = letters.iter().map(|letter| letter.timestamp_ms).collect();
+    let timestamps: Vec<Option<i64>> =
+        letters.iter().map(|letter| letter.timestamp_ms.map(|millis| millis.0)).collect();
     let reasons: Vec<&str> = letters.iter().map(|letter| letter.reason.as_str()).collect();
     let errors: Vec<&str> = letters.iter().map(|letter| letter.error.as_str()).collect();
     let keys: Vec<Option<&str>> = letters.iter().map(|letter| letter.key.as_deref()).collect();

@@ -9,7 +9,7 @@ use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
 use crate::store::rows::{Rows, Written};
-use crate::store::types::{Micros, SqlDecimal};
+use crate::store::types::{SqlDecimal, SqlTimestamp};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
 
@@ -69,7 +69,7 @@ fn read_order(row: &Row) -> Result<StoredKey<OrderState>, Error> {
         total_net: row.try_get::<_, SqlDecimal>(7)?.0,
         total_gross: row.try_get::<_, SqlDecimal>(8)?.0,
         item_count: row.try_get(9)?,
-        updated_at: Some(row.try_get::<_, Micros>(10)?.0),
+        updated_at: Some(row.try_get::<_, SqlTimestamp>(10)?.0),
         tax_basis: TaxBasis::from_stored(row.try_get(11)?),
         anomalies: Anomalies::from_names(names),
     };
@@ -114,7 +114,7 @@ async fn copy_orders(statements: &OrderRows, client: &Client, orders: &[Changed<
             .put(state.total_net)
             .put(state.total_gross)
             .put(state.item_count)
-            .put(state.updated_at.map(Micros))
+            .put(state.updated_at.map(SqlTimestamp))
             .put(state.tax_basis.as_str())
             .put(state.anomalies.names().as_slice());
     }
@@ -155,7 +155,7 @@ struct OrderColumns<'a> {
     total_net: Vec<SqlDecimal>,
     total_gross: Vec<SqlDecimal>,
     item_count: Vec<i32>,
-    updated_at: Vec<Option<Micros>>,
+    updated_at: Vec<Option<SqlTimestamp>>,
     tax_basis: Vec<&'static str>,
     anomalies: Vec<String>,
 }
@@ -174,7 +174,7 @@ impl<'a> OrderColumns<'a> {
             columns.total_net.push(SqlDecimal(order.total_net));
             columns.total_gross.push(SqlDecimal(order.total_gross));
             columns.item_count.push(order.item_count);
-            columns.updated_at.push(order.updated_at.map(Micros));
+            columns.updated_at.push(order.updated_at.map(SqlTimestamp));
             columns.tax_basis.push(order.tax_basis.as_str());
             // Arrays of arrays cannot be unnested row by row, so this one travels in its text form.
             columns.anomalies.push(format!("{{{}}}", order.anomalies.names().join(",")));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use streamview::codec::Head;
 use streamview::domain::decimal::Decimal;
+use streamview::domain::units::Micros;
 use streamview::views::orders::event;
 use streamview::views::orders::project::{Line, OrderState, TaxPolicy, project};
 
@@ -147,7 +148,7 @@ fn fold_in_order(order_id: &str, steps: &[(i64, Option<&TestEvent>)]) -> Option<
     for ((sequence, event), payload) in steps.iter().zip(&payloads) {
         let Some(event) = event else {
             if ids.is_empty() {
-                order.updated_at = Some(0);
+                order.updated_at = Some(Micros::EPOCH);
             }
             ids.push(format!("skipped:{order_id}:{sequence}"));
             continue;

@@ -1,5 +1,7 @@
 //! Is this still the log that our progress was made on? Pure: what was seen comes in, the verdict goes out.
 
+use crate::domain::units::Millis;
+
 /// What is stored of our position and what the broker shows now, for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -27,7 +29,7 @@ pub struct Anchor {
     /// CRC-32 of key and value.
     pub crc: u32,
     /// Timestamp.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
 }
 
 /// What speaks against going on.
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     fn evidence() -> Evidence {
-        let anchor = Anchor { offset: 9, crc: 1, timestamp_ms: Some(5) };
+        let anchor = Anchor { offset: 9, crc: 1, timestamp_ms: Some(Millis(5)) };
         Evidence {
             next_offset: 10,
             low: 0,
@@ -100,7 +102,7 @@ mod tests {
         let truncated = |seen: Evidence| matches!(judge(0, &seen), Err(Mismatch::Truncated(_)));
         assert_eq!(judge(0, &evidence()), Ok(()));
         assert!(identity(Evidence { topic_id: Some("b".into()), ..evidence() }));
-        let other = Anchor { offset: 9, crc: 2, timestamp_ms: Some(5) };
+        let other = Anchor { offset: 9, crc: 2, timestamp_ms: Some(Millis(5)) };
         assert!(identity(Evidence { at_anchor: Some(other), ..evidence() }));
         assert!(truncated(Evidence { low: 11, at_anchor: None, ..evidence() }));
         assert!(truncated(Evidence { high: 9, at_anchor: None, ..evidence() }));

@@ -1,5 +1,7 @@
 //! The ledger: one row for each number that a key has consumed, and what that did.
 
+use crate::domain::units::Micros;
+
 use std::borrow::Cow;
 
 /// Where an effect came from: the ledger's coordinates.
@@ -50,8 +52,8 @@ pub struct LedgerRow<'a> {
     pub event_id: Cow<'a, str>,
     /// Event type.
     pub event_type: Cow<'a, str>,
-    /// Microseconds since the epoch.
-    pub occurred_at: i64,
+    /// When it happened.
+    pub occurred_at: Micros,
     /// Where it was read.
     pub origin: Origin,
     /// What it did.

@@ -1,5 +1,7 @@
 //! Records as they come from the log: borrowed bytes with their position, many of them in one allocation.
 
+use crate::domain::units::Millis;
+
 /// One record. Borrowed from a [`RecordBatch`] or from a parked row.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
@@ -8,7 +10,7 @@ pub struct Record<'a> {
     /// Its offset there.
     pub offset: i64,
     /// Broker or producer timestamp in milliseconds since the epoch.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Key bytes.
     pub key: Option<&'a [u8]>,
     /// Value bytes.
@@ -90,7 +92,7 @@ struct Entry {
     partition: i32,
     generation: u64,
     offset: i64,
-    timestamp_ms: Option<i64>,
+    timestamp_ms: Option<Millis>,
     start: usize,
     key: Option<usize>,
     payload: Option<usize>,
@@ -216,7 +218,7 @@ mod tests {
         let record = |offset| Record {
             partition: 3,
             offset,
-            timestamp_ms: Some(17),
+            timestamp_ms: Some(Millis(17)),
             key: (offset % 2 == 0).then_some(b"key".as_slice()),
             payload: (offset % 3 == 0).then_some(b"payload".as_slice()),
             headers: Headers::default(),

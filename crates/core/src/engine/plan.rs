@@ -12,6 +12,7 @@ use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::domain::units::Millis;
 use crate::engine::decisions::{Settled, StoredDecision};
 use crate::engine::event_ids::{EventIds, Fingerprint};
 use crate::engine::view::View;
@@ -69,7 +70,7 @@ pub struct StoredParked {
     /// Where it was read.
     pub origin: Origin,
     /// Record timestamp.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Bytes of key and value.
     pub bytes: i64,
     /// Value and encoded headers; `None` when only its presence was asked for.

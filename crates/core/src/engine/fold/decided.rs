@@ -6,6 +6,7 @@ use super::{Fold, Outcome, refused_as};
 use crate::domain::decision::Decision;
 use crate::domain::ledger::{Effect, LedgerRow, Origin};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Micros;
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::event_ids::Fingerprint;
 use crate::engine::view::View;
@@ -48,7 +49,7 @@ impl<'a, V: View> Fold<'a, V> {
         let work = self.work(key);
         if work.entry.last_event_id.is_none() {
             // Nothing has happened yet, and the clock of the decision is not the order's: the beginning of time.
-            view.skip(&mut work.entry.state, 0);
+            view.skip(&mut work.entry.state, Micros::EPOCH);
         }
         let before = work.entry.last_event_id.replace(event_id.as_str().into());
         work.entry.last_sequence = to;

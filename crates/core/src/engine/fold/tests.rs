@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::schemas::Schemas;
 use crate::domain::history::History;
+use crate::domain::units::Micros;
 use crate::engine::decisions::{Substitute, Verdict};
 use crate::engine::decode::{Overrules, keys_of};
 use crate::engine::event_ids::EventIds;
@@ -164,7 +165,7 @@ impl Stored {
         let verdict = if replace { Verdict::Take(Box::new(substitute(order, sequence))) } else { Verdict::Skip };
         self.decided += 1;
         let id = self.decided;
-        mine.push(StoredDecision { id, sequence, sequence_to, verdict, reason: "r".into(), decided_at: 7 });
+        mine.push(StoredDecision { id, sequence, sequence_to, verdict, reason: "r".into(), decided_at: Micros(7) });
         mine.sort_by_key(|decision| decision.sequence);
     }
 
@@ -320,7 +321,7 @@ fn oracle(history: &[Sent], order: usize, decisions: &[StoredDecision]) -> (Vec<
             Some(Verdict::Skip) => {
                 let to = decision.map_or(sequence, |decision| decision.sequence_to);
                 if ledger.is_empty() {
-                    view.skip(&mut state, 0);
+                    view.skip(&mut state, Micros::EPOCH);
                 }
                 seen.insert(format!("skipped:o-{order}:{to}"));
                 ledger.push((to, format!("skipped:o-{order}:{to}"), "skipped"));
