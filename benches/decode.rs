@@ -16,6 +16,7 @@ use streamview::codec::avro::{Program, Reader};
 use streamview::codec::schemas::{Schemas, WriterSchema};
 use streamview::domain::decimal::Decimal;
 use streamview::domain::record::{Headers, Record};
+use streamview::domain::units::{Offset, Partition};
 use streamview::engine::decode::{Decoder, Overrules};
 use streamview::engine::view::View;
 use streamview::views::orders::Orders;
@@ -46,8 +47,8 @@ fn main() {
         let mut headers = Vec::new();
         Headers::push(&mut headers, b"x-sequence", Some(b"1"));
         let record = |payload| Record {
-            partition: 0,
-            offset: 0,
+            partition: Partition(0),
+            offset: Offset(0),
             timestamp_ms: None,
             key: Some(b"order-1"),
             payload: Some(payload),

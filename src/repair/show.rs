@@ -11,6 +11,7 @@ use super::rows::read::{self, ParkedRead};
 use super::rules::{KeyFacts, NotNow};
 use super::{Desk, DeskError};
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Offset, Partition};
 use crate::store::read::{ReadError, within_deadline};
 
 /// Parked events, letters and decisions shown with a held key.
@@ -94,8 +95,8 @@ impl Desk {
         let ParkedRead { sequence, event_id, topic, partition, offset, timestamp_ms, parked_at, .. } = read;
         let whole = read.payload.len() as i64 == read.payload_bytes;
         let record = Record {
-            partition,
-            offset,
+            partition: Partition(partition),
+            offset: Offset(offset),
             timestamp_ms,
             key: Some(key.as_bytes()),
             payload: Some(&read.payload),
@@ -130,8 +131,8 @@ impl Desk {
         let next = steps_of_letter(&letter, allowed);
         let payload_bytes = letter.payload_bytes.unwrap_or(0);
         let record = Record {
-            partition: letter.partition,
-            offset: letter.offset,
+            partition: Partition(letter.partition),
+            offset: Offset(letter.offset),
             timestamp_ms: None,
             key: read.record_key.as_deref(),
             payload: read.payload.as_deref().filter(|payload| payload.len() as i64 == payload_bytes),

@@ -6,7 +6,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
-use crate::domain::units::{Micros, Millis};
+use crate::domain::units::{Micros, Millis, NextOffset, Offset, Partition};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::BuildSource;
@@ -44,7 +44,7 @@ pub struct HeldRow<'a> {
     /// Its state.
     pub held: &'a Held,
     /// Partition of its last record.
-    pub partition: i32,
+    pub partition: Partition,
 }
 
 impl ControlStatements {
@@ -159,8 +159,8 @@ impl ControlStatements {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
         let sequences: Vec<i64> = rows.iter().map(|row| row.sequence).collect();
         let event_ids: Vec<&str> = rows.iter().map(|row| &*row.event_id).collect();
-        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
-        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition.0).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset.0).collect();
         let timestamps: Vec<Option<i64>> =
             rows.iter().map(|row| row.record.timestamp_ms.map(|millis| millis.0)).collect();
         let payloads: Vec<&[u8]> = rows.iter().map(|row| row.record.payload.unwrap_or_default()).collect();
@@ -211,7 +211,7 @@ impl ControlStatements {
         let counts: Vec<i32> = rows.iter().map(|row| row.held.parked_count).collect();
         let bytes: Vec<i64> = rows.iter().map(|row| row.held.parked_bytes).collect();
         let refused: Vec<String> = rows.iter().map(|row| array_text(&row.held.refused)).collect();
-        let partitions: Vec<i32> = rows.iter().map(|row| row.partition).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.partition.0).collect();
         client
             .execute(
                 &self.put_held,
@@ -243,8 +243,8 @@ impl ControlStatements {
         source: &BuildSource,
         rows: &[DeadLetter<'_>],
     ) -> Result<u64, DbError> {
-        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
-        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition.0).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset.0).collect();
         let timestamps: Vec<Option<i64>> =
             rows.iter().map(|row| row.record.timestamp_ms.map(|millis| millis.0)).collect();
         let reasons: Vec<&str> = rows.iter().map(|row| row.poison.reason.as_str()).collect();
@@ -286,7 +286,7 @@ fn by_key(
         let stored = StoredParked {
             sequence: row.try_get(1)?,
             event_id: row.try_get(2)?,
-            origin: Origin { partition: row.try_get(3)?, offset: row.try_get(4)? },
+            origin: Origin { partition: Partition(row.try_get(3)?), offset: Offset(row.try_get(4)?) },
             timestamp_ms: row.try_get::<_, Option<i64>>(5)?.map(Millis),
             bytes: row.try_get(6)?,
             body: body(row)?,
@@ -315,11 +315,12 @@ fn decision(row: &Row) -> Result<StoredDecision, DbError> {
 }
 
 fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
-    let partition: Option<i32> = row.try_get("partition")?;
-    let offset: Option<i64> = row.try_get("offset")?;
+    let partition = row.try_get::<_, Option<i32>>("partition")?.map(Partition);
+    let offset = row.try_get::<_, Option<i64>>("offset")?.map(Offset);
+    let read_at = partition.zip(offset).map(|(partition, offset)| Origin { partition, offset });
     let headers: Option<Vec<u8>> = row.try_get("headers")?;
     Ok(Substitute {
-        origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
+        origin: read_at.unwrap_or(Origin::NOWHERE),
         timestamp_ms: row.try_get::<_, Option<i64>>("record_timestamp")?.map(Millis),
         payload: row.try_get("payload")?,
         headers: headers.unwrap_or_default(),
@@ -339,9 +340,9 @@ pub async fn held_page(
     source: &BuildSource,
     after: &str,
     limit: i64,
-) -> Result<Vec<(String, i32)>, DbError> {
+) -> Result<Vec<(String, Partition)>, DbError> {
     let rows = client.query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Partition(row.try_get(1)?)))).collect()
 }
 
 /// Marks gaps as proven whose ends, as noted before, have all been consumed. Gives the keys proven now with the number
@@ -358,14 +359,15 @@ pub async fn fresh_gaps(client: &Connection, source: &BuildSource, limit: i64) -
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Notes the `ends` of all partitions (index = partition) beside these gaps, if they still wait for those numbers.
+/// Notes the `ends` of all partitions, by their index, beside these gaps, if they still wait for those numbers.
 pub async fn watch_gaps(
     client: &Connection,
     source: &BuildSource,
     gaps: &[(String, i64)],
-    ends: &[i64],
+    ends: &[NextOffset],
 ) -> Result<u64, DbError> {
     let (keys, missing): (Vec<&str>, Vec<i64>) = gaps.iter().map(|(key, missing)| (key.as_str(), *missing)).unzip();
+    let ends: Vec<i64> = ends.iter().map(|end| end.0).collect();
     let statement = include_str!("sql/watch_gaps.sql");
     client.execute(statement, &[&source.view, &source.build, &ends, &keys, &missing]).await
 }
@@ -379,12 +381,13 @@ pub async fn any_decisions(client: &Connection, view: &str) -> Result<bool, DbEr
 pub async fn pending_decisions(
     client: &Connection,
     source: &BuildSource,
-    partitions: &[i32],
+    partitions: &[Partition],
     after: i64,
     limit: i64,
-) -> Result<Vec<(i64, String, i32)>, DbError> {
+) -> Result<Vec<(i64, String, Partition)>, DbError> {
+    let partitions: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
     let statement = include_str!("sql/pending_decisions.sql");
     let rows =
         client.query(statement, &[&source.view, &source.build, &source.topic, &partitions, &after, &limit]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, Partition(row.try_get(2)?)))).collect()
 }

@@ -8,6 +8,7 @@
 use tokio_postgres::Statement;
 
 use crate::domain::ledger::LedgerRow;
+use crate::domain::units::Partition;
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
 use crate::store::types::SqlTimestamp;
@@ -24,7 +25,7 @@ pub const UNINDEX: &str = include_str!("sql/unindex_ledger.sql");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
     /// The partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Its number: one more than that of the partition's commit before.
     pub number: i64,
 }
@@ -56,11 +57,11 @@ impl LedgerWriter {
                 .put(&**event_id)
                 .put(&**event_type)
                 .put(SqlTimestamp(*occurred_at))
-                .put(origin.partition)
-                .put(origin.offset)
+                .put(origin.partition.0)
+                .put(origin.offset.0)
                 .put(effect.as_str())
                 .put(payload.as_deref())
-                .put(commit.partition)
+                .put(commit.partition.0)
                 .put(commit.number);
         }
         copy.finish().await

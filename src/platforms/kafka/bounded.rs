@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::Millis;
+use crate::domain::units::{self, Millis, Partition};
 use crate::platforms::kafka::{base_config, limit_answers};
 
 /// Longest silence of the broker while records are missing.
@@ -55,8 +55,8 @@ pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Re
                 Headers::push(&mut headers, header.key.as_bytes(), header.value);
             }
             take(Record {
-                partition,
-                offset,
+                partition: Partition(partition),
+                offset: units::Offset(offset),
                 timestamp_ms: message.timestamp().to_millis().map(Millis),
                 key: message.key(),
                 payload: message.payload(),

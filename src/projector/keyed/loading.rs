@@ -7,6 +7,7 @@ use futures_util::future::join;
 
 use crate::codec;
 use crate::codec::schemas::Schemas;
+use crate::domain::units::Partition;
 use crate::engine::decisions::Verdict;
 use crate::engine::decode::Decoded;
 use crate::engine::plan::{ByKey, KeyEntry};
@@ -37,7 +38,7 @@ impl<V: Stored> Loading<'_, V> {
     pub async fn parked<'a>(
         &self,
         batch: &[Decoded<'a, V>],
-        heal: &[(&'a str, i32)],
+        heal: &[(&'a str, Partition)],
         entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
         decisions: &DecisionsByKey,
         drain_limit: usize,
@@ -85,7 +86,7 @@ impl<V: Stored> Loading<'_, V> {
     /// process consumed what was missing, or did not know of what we had parked.
     async fn in_need<'a>(
         &self,
-        heal: &[(&'a str, i32)],
+        heal: &[(&'a str, Partition)],
         entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
     ) -> Result<Vec<&'a str>, Failure> {
         let keys: Vec<&'a str> = heal.iter().map(|(key, _)| *key).collect();

@@ -49,8 +49,8 @@ pub fn report<V: View>(
             error = letter.poison.detail,
             orderId = letter.key,
             sequence = letter.sequence,
-            partition = letter.record.partition,
-            offset = letter.record.offset,
+            partition = letter.record.partition.0,
+            offset = letter.record.offset.0,
             "record refused"
         );
     }

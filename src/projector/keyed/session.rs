@@ -7,6 +7,7 @@ use futures_util::future::{join, join3, join5};
 
 use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
+use crate::domain::units::Partition;
 use crate::engine::decisions::Verdict;
 use crate::engine::plan::{Plan, Work};
 use crate::engine::view::{ChangedKey, View, WriteSet};
@@ -226,7 +227,7 @@ fn commits_of<V: Stored>(
     ledger: &[LedgerRow<'_>],
     advances: &[Advance],
 ) -> Result<Vec<Commit>, Failure> {
-    let numbers: HashMap<i32, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
+    let numbers: HashMap<Partition, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
     ledger
         .iter()
         .map(|row| {

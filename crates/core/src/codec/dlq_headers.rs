@@ -245,6 +245,7 @@ fn encode<'h>(headers: impl Iterator<Item = &'h Seen<'h>>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::units::{Offset, Partition};
 
     fn encoded(headers: &[Seen<'_>]) -> Vec<u8> {
         encode(headers.iter())
@@ -252,8 +253,8 @@ mod tests {
 
     fn record<'a>(headers: &'a [u8], payload: Option<&'a [u8]>) -> Record<'a> {
         Record {
-            partition: 0,
-            offset: 99,
+            partition: Partition(0),
+            offset: Offset(99),
             timestamp_ms: Some(Millis(1)),
             key: Some(b"o-1"),
             payload,

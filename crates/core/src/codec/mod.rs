@@ -174,6 +174,7 @@ fn read_text<'a>(record: &Record<'a>, name: &str, reason: Reason) -> Result<Opti
 mod tests {
     use super::*;
     use crate::domain::record::Headers;
+    use crate::domain::units::{Offset, Partition};
 
     const LIMITS: Limits = Limits { max_record_bytes: 64, first_sequence: 1 };
 
@@ -183,7 +184,7 @@ mod tests {
             Headers::push(&mut bytes, name.as_bytes(), Some(value.as_bytes()));
         }
         let headers = Headers::from_encoded(&bytes);
-        let record = Record { partition: 0, offset: 0, timestamp_ms: None, key, payload, headers };
+        let record = Record { partition: Partition(0), offset: Offset(0), timestamp_ms: None, key, payload, headers };
         head(&record, LIMITS).unwrap_err().poison.reason
     }
 
@@ -213,8 +214,8 @@ mod tests {
         }
         let key = [b'k'; MAX_KEY_BYTES];
         let record = Record {
-            partition: 0,
-            offset: 0,
+            partition: Partition(0),
+            offset: Offset(0),
             timestamp_ms: None,
             key: Some(&key),
             payload: Some(b"{}"),

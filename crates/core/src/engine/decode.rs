@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 
 use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::{self, Head, Limits, Refused, json};
+use crate::domain::ledger::Origin;
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
 use crate::engine::view::{Parsed, View};
@@ -36,8 +37,8 @@ pub struct Event<'a, V: View> {
 /// What Postgres said of an earlier attempt: it overrules the rules.
 #[derive(Debug, Default)]
 pub struct Overrules {
-    /// Records that Postgres cannot hold, by position.
-    pub refused: HashMap<(i32, i64), Poison>,
+    /// Records that Postgres cannot hold, by where they were read.
+    pub refused: HashMap<Origin, Poison>,
     /// Event ids that are the latest of a key, with that key. Asked for only after the view's constraint was violated.
     pub holders: HashMap<String, String>,
 }
@@ -76,7 +77,7 @@ impl<'a, V: View> Decoder<'a, V> {
         let (head, payload) = codec::head(&record, self.limits)?;
         let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
         if !self.overrules.refused.is_empty()
-            && let Some(poison) = self.overrules.refused.get(&(record.partition, record.offset))
+            && let Some(poison) = self.overrules.refused.get(&record.origin())
         {
             return Err(refuse(poison.clone()));
         }

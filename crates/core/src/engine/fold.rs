@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use crate::codec::{Limits, Refused};
 use crate::domain::decision::Decision;
 use crate::domain::history::History;
-use crate::domain::ledger::{Effect, LedgerRow, Origin};
+use crate::domain::ledger::{Effect, LedgerRow};
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::Partition;
 use crate::engine::decisions::StoredDecision;
 use crate::engine::decode::{Decoded, Decoder, Event};
 use crate::engine::event_ids::{Fingerprint, LatestIds};
@@ -188,7 +189,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Drains a key that is satisfied already (after a bounded drain, or when another process filled the gap).
-    pub fn heal(&mut self, key: &'a str, partition: i32) {
+    pub fn heal(&mut self, key: &'a str, partition: Partition) {
         if let Some(work) = self.plan.keys.get_mut(key) {
             work.partition = Some(partition);
         }
@@ -326,7 +327,7 @@ impl<'a, V: View> Fold<'a, V> {
             event_id: parsed.event_id,
             event_type: parsed.event_type,
             occurred_at: parsed.occurred_at,
-            origin: Origin { partition: record.partition, offset: record.offset },
+            origin: record.origin(),
             effect,
             payload: (self.limits.history == History::Payload).then_some(payload),
         });
@@ -384,7 +385,7 @@ impl<'a, V: View> Fold<'a, V> {
     /// Consumes decided and parked events as long as the next one is there. They count on `partition`, whose batch this is.
     ///
     /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
-    fn drain(&mut self, key: &'a str, partition: i32) {
+    fn drain(&mut self, key: &'a str, partition: Partition) {
         while self.work(key).has_next() {
             match self.take_decision(key) {
                 Some(true) => continue,
@@ -408,7 +409,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Takes one event out of the parked ones.
-    fn unpark(&mut self, key: &'a str, sequence: i64, partition: i32) {
+    fn unpark(&mut self, key: &'a str, sequence: i64, partition: Partition) {
         let work = self.work(key);
         let Some(parked) = work.parked.remove(&sequence) else { return };
         work.count_out(sequence, parked.bytes);

@@ -12,7 +12,7 @@ use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
-use crate::domain::units::Millis;
+use crate::domain::units::{Millis, Offset, Partition};
 use crate::engine::decisions::{Settled, StoredDecision};
 use crate::engine::event_ids::{EventIds, Fingerprint};
 use crate::engine::view::View;
@@ -149,7 +149,7 @@ pub struct Work<'a, S> {
     /// Up to here all that is parked was loaded whole; `None` if that is everything.
     pub horizon: Option<i64>,
     /// Where the key's last record came from; `None` if the batch stopped before it.
-    pub partition: Option<i32>,
+    pub partition: Option<Partition>,
 }
 
 #[derive(Debug)]
@@ -179,11 +179,11 @@ pub struct Plan<'a, V: View> {
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// Counters per partition.
-    pub counters: BTreeMap<i32, Counters>,
+    pub counters: BTreeMap<Partition, Counters>,
     /// For metrics.
     pub tally: Tally,
     /// Partitions that had to stop before a record, with its offset and why.
-    pub blocked: BTreeMap<i32, (i64, String)>,
+    pub blocked: BTreeMap<Partition, (Offset, String)>,
     /// What became of decisions.
     pub settled: Vec<Settled>,
 }

@@ -11,9 +11,6 @@ use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::event_ids::Fingerprint;
 use crate::engine::view::View;
 
-/// Where a skipped number comes from: from no record.
-const NOWHERE: Origin = Origin { partition: -1, offset: -1 };
-
 impl<'a, V: View> Fold<'a, V> {
     /// Folds with the decision about the key's next number. `None`: there is none; `Some(false)`: it cannot be folded
     /// with, the key stays where it is.
@@ -65,7 +62,7 @@ impl<'a, V: View> Fold<'a, V> {
             event_id: Cow::Owned(event_id),
             event_type: Cow::Borrowed("Skipped"),
             occurred_at: decision.decided_at,
-            origin: NOWHERE,
+            origin: Origin::NOWHERE,
             effect: Effect::Skipped,
             payload: Some(Cow::Owned(payload.to_string())),
         });

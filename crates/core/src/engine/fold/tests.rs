@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::schemas::Schemas;
 use crate::domain::history::History;
-use crate::domain::units::Micros;
+use crate::domain::ledger::Origin;
+use crate::domain::units::{Micros, Offset, Partition};
 use crate::engine::decisions::{Substitute, Verdict};
 use crate::engine::decode::{Overrules, keys_of};
 use crate::engine::event_ids::EventIds;
@@ -89,8 +90,8 @@ fn send(delivery: Delivery) -> Sent {
 impl Sent {
     fn record(&self, offset: i64) -> Record<'_> {
         Record {
-            partition: self.delivery.order as i32 % 2,
-            offset,
+            partition: Partition(self.delivery.order as i32 % 2),
+            offset: Offset(offset),
             timestamp_ms: None,
             key: Some(self.key.as_bytes()),
             payload: Some(self.payload.as_bytes()),
@@ -105,7 +106,7 @@ struct Stored {
     keys: HashMap<String, StoredKey>,
     ledger: Vec<(String, i64, String, &'static str)>,
     lines: Vec<(String, i64, i64)>,
-    dead_letters: HashSet<(i32, i64)>,
+    dead_letters: HashSet<Origin>,
     counters: Counters,
     /// Belongs to the view: a build that starts anew has it from the start.
     decisions: HashMap<String, Vec<StoredDecision>>,
@@ -223,7 +224,7 @@ impl Stored {
             fold.take(record);
         }
         for key in heal {
-            fold.heal(key, 0);
+            fold.heal(key, Partition(0));
         }
         let plan = fold.finish();
         if commit { self.store(plan) } else { heal.to_vec() }
@@ -237,7 +238,7 @@ impl Stored {
             .new_parked()
             .iter()
             .map(|row| {
-                let origin = Origin { partition: row.record.partition, offset: row.record.offset };
+                let origin = row.record.origin();
                 let payload = row.record.payload.unwrap().to_vec();
                 let stored = (row.event_id.to_string(), origin, payload, row.record.headers.encoded().to_vec());
                 (row.key.to_owned(), row.sequence, stored)
@@ -251,7 +252,7 @@ impl Stored {
             self.lines.push((row.basket.to_owned(), row.number, row.quantity));
         }
         for letter in &plan.dead_letters {
-            assert!(self.dead_letters.insert((letter.record.partition, letter.record.offset)), "refused twice");
+            assert!(self.dead_letters.insert(letter.record.origin()), "refused twice");
         }
         for counters in plan.counters.values() {
             self.counters.add(counters);
@@ -295,7 +296,7 @@ fn substitute(order: usize, sequence: i64) -> Substitute {
     let content = if sequence == UNUSABLE { Content::Broken } else { Content::Good };
     let sent = send(Delivery { order, sequence, content });
     Substitute {
-        origin: Origin { partition: 0, offset: -1 },
+        origin: Origin { partition: Partition(0), offset: Offset(-1) },
         timestamp_ms: None,
         payload: sent.payload.replace("good-", "mended-").into_bytes(),
         headers: sent.headers,
