@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::GapPolicy;
 use crate::crash;
-use crate::domain::units::{NextOffset, Partition};
+use crate::domain::units::{NextOffset, Partition, Sequence};
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::Heal;
 use crate::projector::lane::Errand;
@@ -51,7 +51,7 @@ pub struct Keeper {
 struct FreshGaps {
     seen_at: Instant,
     /// Keys, and the number that each waits for.
-    gaps: Vec<(String, i64)>,
+    gaps: Vec<(String, Sequence)>,
 }
 
 impl Keeper {
@@ -196,7 +196,7 @@ impl Keeper {
             return Ok(());
         }
         for (key, missing) in proven.iter().take(NAMED) {
-            tracing::warn!(view = source.view, orderId = key, sequence = missing, "gap is proven: not in the log");
+            tracing::warn!(view = source.view, orderId = key, sequence = missing.0, "gap is proven: not in the log");
         }
         if proven.len() > NAMED {
             tracing::warn!(view = source.view, more = proven.len() - NAMED, "more gaps are proven");

@@ -4,14 +4,13 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::decide::{closes_only, no_such_letter, not_held};
-use super::facts::numbers;
 use super::model::{HeldDetail, HeldKey, Letter, LetterDetail, NextStep, OperatorDecision, ParkedEvent, Shown, Step};
 use super::request::{DecisionFilter, HeldFilter, LetterFilter};
 use super::rows::read::{self, ParkedRead};
 use super::rules::{KeyFacts, NotNow};
 use super::{Desk, DeskError};
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{Offset, Partition};
+use crate::domain::units::{Offset, Partition, Sequence};
 use crate::store::read::{ReadError, within_deadline};
 
 /// Parked events, letters and decisions shown with a held key.
@@ -124,7 +123,7 @@ impl Desk {
             Some(decision) => read::decisions_by_id(&client, &[decision]).await?.pop(),
             None => None,
         };
-        let allowed = match letter.key.as_deref().zip(letter.sequence) {
+        let allowed = match letter.key.as_deref().zip(letter.sequence.map(Sequence)) {
             Some((key, sequence)) => Some(self.may_decide_one(&client, key, sequence).await?),
             None => None,
         };
@@ -169,9 +168,9 @@ fn steps_of_held(held: &HeldKey, facts: &KeyFacts, letters: &[Letter]) -> Vec<Ne
     }
     let key = held.key.clone();
     steps.push(match facts.missing_range() {
-        Ok((from, to)) => step(
-            Step::SkipHeld { key, from, to },
-            format!("goes on without {}; what is parked behind is applied", numbers(from, to)),
+        Ok(numbers) => step(
+            Step::SkipHeld { key, from: numbers.from.0, to: numbers.to.0 },
+            format!("goes on without {numbers}; what is parked behind is applied"),
         ),
         Err(not_now) => step(
             Step::LookAtDecisions(key),

@@ -53,7 +53,7 @@ impl LedgerWriter {
             copy.row()
                 .await?
                 .put(*key)
-                .put(*sequence)
+                .put(sequence.0)
                 .put(&**event_id)
                 .put(&**event_type)
                 .put(SqlTimestamp(*occurred_at))

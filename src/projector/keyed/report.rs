@@ -48,7 +48,7 @@ pub fn report<V: View>(
             reason = letter.poison.reason.as_str(),
             error = letter.poison.detail,
             orderId = letter.key,
-            sequence = letter.sequence,
+            sequence = letter.sequence.map(|sequence| sequence.0),
             partition = letter.record.partition.0,
             offset = letter.record.offset.0,
             "record refused"

@@ -86,11 +86,11 @@ impl<V: Stored> Session<V> {
         let fail = |error| classify(error, None);
         let decisions = self.control.load_decisions(self.client(), &context.source, &[key]).await.map_err(fail)?;
         let stored = self.rows.load(self.client(), &[key]).await.map_err(fail)?;
-        let mut last = stored.first().map_or(context.rules.first_sequence - 1, |loaded| loaded.last_sequence);
+        let mut last = stored.first().map_or(context.rules.first_sequence.previous(), |loaded| loaded.last_sequence);
         for decision in decisions.get(key).into_iter().flatten() {
             match &decision.verdict {
                 _ if decision.sequence_to <= last => {}
-                _ if !decision.covers(last + 1) => break,
+                _ if !decision.covers(last.next()) => break,
                 Verdict::Skip => last = decision.sequence_to,
                 Verdict::Take(substitute) => return Ok(Some(substitute.origin)),
             }
@@ -246,7 +246,7 @@ fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, V
     for (key, work) in keys {
         match (&work.entry.held, work.partition) {
             (Some(held), Some(partition)) if work.held_changed => {
-                put.push(HeldRow { key, missing_from: work.entry.last_sequence + 1, held, partition });
+                put.push(HeldRow { key, missing_from: work.entry.last_sequence.next(), held, partition });
             }
             (None, _) if work.was_held => released.push(*key),
             _ => {}

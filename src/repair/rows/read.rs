@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use crate::domain::action::{Action, DecisionStatus};
-use crate::domain::units::Millis;
+use crate::domain::units::{Millis, Sequence};
 use crate::repair::model::{HeldKey, Letter, OperatorDecision};
 use crate::repair::request::{DecisionFilter, HeldFilter, LetterFilter};
 use crate::store::types::Word;
@@ -79,7 +79,7 @@ pub struct LetterRef {
     /// The letter.
     pub id: i64,
     /// Its key and number, if both could be read.
-    pub place: Option<(String, i64)>,
+    pub place: Option<(String, Sequence)>,
     /// Its key, if it could be read.
     pub key: Option<String>,
     /// Bytes of its value.
@@ -273,7 +273,7 @@ pub async fn matching_letters(
             let (key, sequence): (Option<String>, Option<i64>) = (row.try_get("key")?, row.try_get("sequence")?);
             Ok(LetterRef {
                 id: row.try_get("id")?,
-                place: key.clone().zip(sequence),
+                place: key.clone().zip(sequence.map(Sequence)),
                 key,
                 payload_bytes: i64::from(row.try_get::<_, i32>("payload_bytes")?),
             })

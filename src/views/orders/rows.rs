@@ -4,6 +4,7 @@ use futures_util::future::try_join3;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
+use crate::domain::units::Sequence;
 use crate::engine::event_ids::EventIds;
 use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
@@ -75,7 +76,7 @@ fn read_order(row: &Row) -> Result<StoredKey<OrderState>, Error> {
     };
     Ok(StoredKey {
         key: row.try_get(0)?,
-        last_sequence: row.try_get(1)?,
+        last_sequence: Sequence(row.try_get(1)?),
         last_event_id: row.try_get(2)?,
         event_ids: EventIds::of(&row.try_get::<_, Vec<&str>>(3)?),
         state,
@@ -90,7 +91,7 @@ async fn update_orders(statements: &OrderRows, client: &Client, orders: &[Change
         return Ok(0);
     }
     let columns = OrderColumns::of(orders);
-    let bases: Vec<i64> = orders.iter().filter_map(|changed| changed.base_sequence).collect();
+    let bases: Vec<i64> = orders.iter().filter_map(|changed| Some(changed.base_sequence?.0)).collect();
     let mut parameters = columns.parameters();
     parameters.push(&bases);
     client.execute(&statements.update_orders, &parameters).await
@@ -105,7 +106,7 @@ async fn copy_orders(statements: &OrderRows, client: &Client, orders: &[Changed<
         rows.row()
             .await?
             .put(*key)
-            .put(*last_sequence)
+            .put(last_sequence.0)
             .put(*last_event_id)
             .put(*last_event_id)
             .put(state.customer_id.as_deref())
@@ -166,7 +167,7 @@ impl<'a> OrderColumns<'a> {
         for row in rows {
             let order = row.state;
             columns.order_id.push(row.key);
-            columns.last_event_sequence.push(row.last_sequence);
+            columns.last_event_sequence.push(row.last_sequence.0);
             columns.last_event_id.push(row.last_event_id);
             columns.customer_id.push(order.customer_id.as_deref());
             columns.status.push(order.status.as_deref());

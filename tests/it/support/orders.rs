@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use streamview::codec::Head;
 use streamview::domain::decimal::Decimal;
-use streamview::domain::units::Micros;
+use streamview::domain::units::{Micros, Sequence};
 use streamview::views::orders::event;
 use streamview::views::orders::project::{Line, OrderState, TaxPolicy, project};
 
@@ -153,7 +153,7 @@ fn fold_in_order(order_id: &str, steps: &[(i64, Option<&TestEvent>)]) -> Option<
             ids.push(format!("skipped:{order_id}:{sequence}"));
             continue;
         };
-        let head = Head { key: order_id, sequence: *sequence, event_type: None, version: 1 };
+        let head = Head { key: order_id, sequence: Sequence(*sequence), event_type: None, version: 1 };
         let parsed = event::parse(&head, payload).unwrap();
         project(policy, &mut order, parsed.event.unwrap(), parsed.occurred_at, &mut lines).unwrap();
         ids.push(event.event_id().to_owned());

@@ -1,6 +1,6 @@
 //! The ledger: one row for each number that a key has consumed, and what that did.
 
-use crate::domain::units::{Micros, Offset, Partition};
+use crate::domain::units::{Micros, Offset, Partition, Sequence};
 
 use std::borrow::Cow;
 
@@ -52,7 +52,7 @@ pub struct LedgerRow<'a> {
     /// Key.
     pub key: &'a str,
     /// Its number.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// Event id.
     pub event_id: Cow<'a, str>,
     /// Event type.

@@ -10,6 +10,7 @@ use crate::codec::{self, Head, Limits, Refused, json};
 use crate::domain::ledger::Origin;
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::domain::units::Sequence;
 use crate::engine::view::{Parsed, View};
 
 /// A record after decoding.
@@ -27,7 +28,7 @@ pub struct Event<'a, V: View> {
     /// Key.
     pub key: &'a str,
     /// Sequence.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// As the view read it.
     pub parsed: Parsed<'a, V::Event<'a>>,
     /// Payload as JSON text.

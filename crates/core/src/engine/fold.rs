@@ -12,7 +12,7 @@ use crate::domain::history::History;
 use crate::domain::ledger::{Effect, LedgerRow};
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::Partition;
+use crate::domain::units::{Partition, Sequence};
 use crate::engine::decisions::StoredDecision;
 use crate::engine::decode::{Decoded, Decoder, Event};
 use crate::engine::event_ids::{Fingerprint, LatestIds};
@@ -115,14 +115,15 @@ impl<'a, V: View> Fold<'a, V> {
                 // A drain that was cut short left only a lower bound.
                 held.first_parked = lowest.or(held.first_parked);
                 let whole = parked.iter().filter(|row| row.body.is_some());
-                horizon = Some(whole.map(|row| row.sequence).max().unwrap_or(0));
+                // Where nothing was loaded whole, every number lies beyond.
+                horizon = Some(whole.map(|row| row.sequence).max().unwrap_or(Sequence(i64::MIN)));
             }
             held_changed = before != (held.first_parked, held.parked_count);
         }
         if let Some(latest) = entry.last_event_id.as_deref() {
             self.latest_ids.move_on(key, None, Fingerprint::of(latest));
         }
-        let parked: BTreeMap<i64, Parked<'a>> = parked
+        let parked: BTreeMap<Sequence, Parked<'a>> = parked
             .iter()
             .map(|row| {
                 let record = row.body.as_ref().map(|(payload, headers)| Record {
@@ -361,7 +362,7 @@ impl<'a, V: View> Fold<'a, V> {
             let why = format!(
                 "park bound reached: {} events of `{key}` wait for sequence {} (projector.max_parked_per_key)",
                 held.parked_count,
-                work.entry.last_sequence + 1
+                work.entry.last_sequence.next()
             );
             return Outcome::Blocked(why);
         }
@@ -393,7 +394,7 @@ impl<'a, V: View> Fold<'a, V> {
                 None => {}
             }
             let work = self.work(key);
-            let next = work.entry.last_sequence + 1;
+            let next = work.entry.last_sequence.next();
             let first = work.parked.first_key_value().filter(|(sequence, _)| **sequence <= next);
             let Some((sequence, record)) = first.and_then(|(sequence, parked)| Some((*sequence, parked.record?)))
             else {
@@ -409,7 +410,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Takes one event out of the parked ones.
-    fn unpark(&mut self, key: &'a str, sequence: i64, partition: Partition) {
+    fn unpark(&mut self, key: &'a str, sequence: Sequence, partition: Partition) {
         let work = self.work(key);
         let Some(parked) = work.parked.remove(&sequence) else { return };
         work.count_out(sequence, parked.bytes);
@@ -471,7 +472,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Refuses a record; its key cannot pass that sequence until it is repaired.
-    fn dead_letter(&mut self, record: Record<'a>, poison: Poison, place: Option<(&'a str, i64)>) {
+    fn dead_letter(&mut self, record: Record<'a>, poison: Poison, place: Option<(&'a str, Sequence)>) {
         *self.plan.tally.dead_letters.entry(poison.reason.as_str()).or_default() += 1;
         if let Some((key, sequence)) = place {
             let work = self.work(key);

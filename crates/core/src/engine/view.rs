@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use crate::codec::{Head, avro};
 use crate::domain::poison::{Poison, Reason};
-use crate::domain::units::Micros;
+use crate::domain::units::{Micros, Sequence};
 use crate::engine::event_ids::EventIds;
 
 /// What the engine has to know of a view beside its functions.
@@ -102,9 +102,9 @@ pub struct ChangedKey<'a, S> {
     /// Key.
     pub key: &'a str,
     /// Sequence of the stored row before the batch; `None` if there was no row.
-    pub base_sequence: Option<i64>,
+    pub base_sequence: Option<Sequence>,
     /// Sequence after the batch.
-    pub last_sequence: i64,
+    pub last_sequence: Sequence,
     /// Id of the event with that sequence.
     pub last_event_id: &'a str,
     /// State after the batch.
@@ -126,7 +126,7 @@ pub struct StoredKey<S> {
     /// Key.
     pub key: String,
     /// Sequence of its last event.
-    pub last_sequence: i64,
+    pub last_sequence: Sequence,
     /// Id of its last event.
     pub last_event_id: String,
     /// Ids of all its events in the ledger.

@@ -6,7 +6,7 @@ use super::{Fold, Outcome, refused_as};
 use crate::domain::decision::Decision;
 use crate::domain::ledger::{Effect, LedgerRow, Origin};
 use crate::domain::poison::{Poison, Reason};
-use crate::domain::units::Micros;
+use crate::domain::units::{Micros, Sequence};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::event_ids::Fingerprint;
 use crate::engine::view::View;
@@ -16,7 +16,7 @@ impl<'a, V: View> Fold<'a, V> {
     /// with, the key stays where it is.
     pub(super) fn take_decision(&mut self, key: &'a str) -> Option<bool> {
         let work = self.work(key);
-        let next = work.entry.last_sequence + 1;
+        let next = work.entry.last_sequence.next();
         let index = work.decisions.iter().position(|decision| decision.covers(next))?;
         let decision = work.decisions.remove(index);
         work.decided = true;
@@ -54,7 +54,7 @@ impl<'a, V: View> Fold<'a, V> {
         work.changed = true;
         self.latest_ids.move_on(key, before.as_deref(), id);
         let payload = serde_json::json!({
-            "type": "Skipped", "from": from, "to": to, "reason": decision.reason, "decision": decision.id,
+            "type": "Skipped", "from": from.0, "to": to.0, "reason": decision.reason, "decision": decision.id,
         });
         self.plan.ledger.push(LedgerRow {
             key,
@@ -69,7 +69,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Consumes the record that the operator put there.
-    fn substitute(&mut self, key: &'a str, next: i64, substitute: &'a Substitute) -> Result<Outcome, Poison> {
+    fn substitute(&mut self, key: &'a str, next: Sequence, substitute: &'a Substitute) -> Result<Outcome, Poison> {
         let record = substitute.record(key);
         let event = self.decoder.decode(record).outcome.map_err(|refused| refused.poison)?;
         if (event.key, event.sequence) != (key, next) {
@@ -91,7 +91,7 @@ impl<'a, V: View> Fold<'a, V> {
         &mut self,
         record: crate::domain::record::Record<'a>,
         poison: Poison,
-        place: (&'a str, i64),
+        place: (&'a str, Sequence),
     ) -> Outcome {
         let outcome = refused_as(&poison);
         self.dead_letter(record, poison, Some(place));
