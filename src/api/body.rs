@@ -11,7 +11,8 @@ use super::parameters::unknown;
 use super::problem::{self, ParameterError, Problem, shorten};
 use crate::repair::request;
 
-/// Reads a body of at most `limit` bytes that says it is JSON.
+/// Reads a body of at most `limit` bytes that says it is JSON: a web page of somebody else cannot send that type without
+/// asking first.
 pub async fn read(request: &HttpRequest, payload: web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod body;
 pub mod health;
+pub mod idempotency;
 pub mod openapi;
 pub mod ops;
 pub mod pages;

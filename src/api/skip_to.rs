@@ -1,14 +1,13 @@
 //! `POST /ops/partitions/{partition}/skip-to`: gives up records that cannot be read. What it means is in
 //! [`crate::repair::skip_to`]; here are its form and its answers.
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::problem::{self, Problem, ProblemBody};
+use super::{Api, body, idempotency};
 use crate::domain::units::{NextOffset, Partition};
 use crate::repair::skip_to::{self, SkipError, SkipTo, Skipped};
 use crate::status::ViewStatus;
@@ -17,7 +16,8 @@ use crate::store::read::ReadError;
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 const MAX_TEXT_CHARS: usize = 1000;
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// Longest `Idempotency-Key`.
+const MAX_KEY_CHARS: usize = 256;
 
 /// What to skip.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -109,7 +109,7 @@ pub async fn post(
     let asked = read_body(&request, body).await?;
     let status = view_of(&api, asked.view.as_deref())?;
     check(&asked, status, partition)?;
-    let idempotency_key = idempotency_key(&request)?;
+    let idempotency_key = idempotency::key_of(&request, MAX_KEY_CHARS)?;
     let order = SkipTo {
         view: status.view.to_owned(),
         build: status.build,
@@ -152,22 +152,8 @@ fn answer(order: SkipTo, skipped: &Skipped) -> SkipToAnswer {
     }
 }
 
-/// Only JSON, said so: a web page of somebody else cannot send that type without asking first.
 async fn read_body(request: &HttpRequest, body: web::Payload) -> Result<SkipToRequest, Problem> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        let detail = format!("The body has to be application/json, this one is {media_type:?}");
-        return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    let bytes = match body.to_bytes_limited(MAX_BODY_BYTES).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(Problem::new(&problem::BAD_REQUEST, error.to_string())),
-        Err(_) => {
-            let detail = format!("The body has more than {MAX_BODY_BYTES} bytes");
-            return Err(Problem::new(&problem::BODY_TOO_LARGE, detail));
-        }
-    };
+    let bytes = body::read(request, body, MAX_BODY_BYTES).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Problem::new(&problem::BAD_REQUEST, format!("The body cannot be read: {error}")))
 }
@@ -210,20 +196,6 @@ fn check(asked: &SkipToRequest, status: &ViewStatus, partition: Partition) -> Re
         return invalid("to", asked.to.to_string(), &format!("is beyond the end of the partition, {high}"));
     }
     Ok(())
-}
-
-fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Problem> {
-    let Some(value) = request.headers().get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Ok(Some(key.to_owned()))
-        }
-        _ => {
-            let detail = "has to be 1 to 256 printable ASCII characters without spaces";
-            let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`{IDEMPOTENCY_KEY}`: {detail}"));
-            Err(problem.parameter(IDEMPOTENCY_KEY, &String::from_utf8_lossy(value.as_bytes()), detail))
-        }
-    }
 }
 
 fn refused(error: SkipError, asked: &SkipTo) -> Problem {

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::crash;
 use crate::domain::units::{NextOffset, Partition};
 use crate::engine::view::{BuildScripts, ViewSpec};
-use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
+use crate::platforms::kafka::log::{LogReader, Watermarks};
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::{Filling, InMemory};
 use crate::projector::runtime::{self, Parts};
@@ -208,13 +208,11 @@ type Extent = (Partition, Watermarks);
 
 async fn look_at_log(config: &Config, topic: &str) -> Result<Vec<Extent>> {
     let (kafka, topic) = (config.kafka.clone(), topic.to_owned());
-    let looked = tokio::task::spawn_blocking(move || {
-        let log = LogReader::open(&kafka, &topic)?;
-        let partitions = log.partitions()?;
-        partitions.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
-    });
-    let looked: Result<Vec<Extent>, LogError> = looked.await.context("the log reader failed")?;
-    let extents = looked.with_context(|| format!("Kafka at {} does not answer", config.kafka.bootstrap_servers))?;
+    let looked = tokio::task::spawn_blocking(move || LogReader::open(&kafka, &topic)?.extents());
+    let extents = looked
+        .await
+        .context("the log reader failed")?
+        .with_context(|| format!("Kafka at {} does not answer", config.kafka.bootstrap_servers))?;
     ensure!(!extents.is_empty(), "the topic does not exist");
     Ok(extents)
 }

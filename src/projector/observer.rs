@@ -15,7 +15,7 @@ use crate::domain::held::HeldReason;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::Waiting;
-use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
+use crate::platforms::kafka::log::{LogReader, Watermarks};
 use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Position};
@@ -161,10 +161,7 @@ fn obstacle(snapshot: &StatusSnapshot, partition: Partition) -> Option<String> {
 
 async fn watermarks(log: Option<&Arc<LogReader>>, topic: &str) -> Result<Vec<(Partition, Watermarks)>, String> {
     let Some(log) = log.cloned() else { return Err("no Kafka client".to_owned()) };
-    let read = move || -> Result<Vec<(Partition, Watermarks)>, LogError> {
-        log.partitions()?.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
-    };
-    match supervisor::blocking(read).await {
+    match supervisor::blocking(move || log.extents()).await {
         Ok(marks) if marks.is_empty() => Err(format!("topic {topic} does not exist")),
         Ok(marks) => Ok(marks),
         Err(error) => Err(format!("Kafka does not answer: {error}")),

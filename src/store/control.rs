@@ -1,6 +1,6 @@
 //! Held keys, parked events and dead letters: what a batch reads of them and writes to them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use tokio_postgres::{Row, Statement};
 
@@ -10,7 +10,7 @@ use crate::domain::units::{Micros, Millis, NextOffset, Offset, Partition, Sequen
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::BuildSource;
-use crate::store::types::Word;
+use crate::store::types::{Word, array_text};
 use crate::store::{Connection, DbError};
 
 /// Statements that every view's batches use, prepared on one connection.
@@ -337,12 +337,6 @@ fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
         headers: headers.unwrap_or_default(),
         effect,
     })
-}
-
-/// `{1,2}`: arrays of arrays cannot be unnested row by row, so each travels as text.
-fn array_text(numbers: &BTreeSet<Sequence>) -> String {
-    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
 }
 
 /// Up to `limit` held keys after `after`, in key order, with their partition.

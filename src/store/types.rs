@@ -2,6 +2,7 @@
 //! words, which are checked on the way in.
 
 use std::error::Error;
+use std::fmt::{Display, Write};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -252,6 +253,18 @@ where
     }
 
     accepts!(TEXT);
+}
+
+/// `{1,2}`: an array as text. Arrays of arrays cannot be unnested row by row, so each of them travels like this. Only for
+/// numbers and plain words: nothing is quoted.
+pub fn array_text(elements: impl IntoIterator<Item = impl Display>) -> String {
+    let mut text = String::from("{");
+    for (index, element) in elements.into_iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        write!(text, "{comma}{element}").expect("a String takes everything");
+    }
+    text.push('}');
+    text
 }
 
 /// A timestamptz as microseconds since the Unix epoch.

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::render::spell;
 use crate::api::Api;
 use crate::api::body::{self, Body};
+use crate::api::idempotency;
 use crate::api::parameters::{self, MAX_ID_CHARS, Parameters};
 use crate::api::paths::path_part;
 use crate::api::problem::{self, Problem};
@@ -16,6 +17,8 @@ use crate::repair::request::{BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHAR
 
 /// Greatest number of an event: 18 digits.
 pub(super) const MAX_SEQUENCE: i64 = 999_999_999_999_999_999;
+/// Longest `Idempotency-Key`.
+const MAX_KEY_CHARS: usize = 255;
 /// Bytes of a body beside the payload of a record.
 const BODY_BYTES: usize = 64 << 10;
 /// The actor where nobody says.
@@ -58,7 +61,7 @@ impl<'a> Call<'a> {
         let dry_run = parameters.switch("dry_run").unwrap_or(false);
         parameters.finish()?;
         let desk = desk?;
-        let key = idempotency_key(request)?;
+        let key = idempotency::key_of(request, MAX_KEY_CHARS)?;
         // A payload may be spelled as a JSON string, where a byte can take six.
         let limit = desk.max_record_bytes.saturating_mul(6).saturating_add(BODY_BYTES);
         let bytes = body::read(request, payload, limit).await?;
@@ -111,20 +114,6 @@ fn status_of(answer: &Spelled) -> Result<StatusCode, Problem> {
         tracing::error!(status = answer.code, "the kept answer of an idempotent call has no status of HTTP");
         Problem::new(&problem::INTERNAL_ERROR, "The answer to the first call with this key cannot be given again")
     })
-}
-
-/// `Idempotency-Key`: 1 to 255 visible ASCII characters.
-fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Problem> {
-    let mut values = request.headers().get_all("idempotency-key");
-    let Some(value) = values.next() else { return Ok(None) };
-    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let visible = !text.is_empty() && text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if visible && values.next().is_none() {
-        return Ok(Some(text));
-    }
-    let allowed = "must be given once, with 1 to 255 visible ASCII characters";
-    let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`Idempotency-Key`: {allowed}"));
-    Err(problem.parameter("Idempotency-Key", &text, allowed))
 }
 
 /// Who decides and why. The one place that will ask who has logged in, once somebody can.

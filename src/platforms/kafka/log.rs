@@ -77,6 +77,11 @@ impl LogReader {
         Ok(Watermarks { low: Offset(low), high: NextOffset(high) })
     }
 
+    /// Where every partition begins and ends; empty if there is no such topic.
+    pub fn extents(&self) -> Result<Vec<(Partition, Watermarks)>, KafkaError> {
+        self.partitions()?.into_iter().map(|partition| Ok((partition, self.watermarks(partition)?))).collect()
+    }
+
     /// Reads the record at `offset`, or `None` if it is not there (compacted, a control record, beyond the end).
     pub fn record_at(&self, partition: Partition, offset: Offset) -> Result<Option<Anchor>, KafkaError> {
         let mut list = TopicPartitionList::new();

@@ -151,7 +151,7 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
                 key,
                 base_sequence: None,
                 last_sequence: kept.entry.last_sequence,
-                last_event_id: kept.entry.last_event_id.as_deref().unwrap_or_default(),
+                last_event_id: kept.entry.last_event_id.as_deref().expect("a stored key has consumed an event"),
                 state: &kept.entry.state,
             })
             .collect();

@@ -63,6 +63,7 @@ impl<V: Stored> Loading<'_, V> {
         let (keys, sequences): (Vec<&str>, Vec<Sequence>) = pairs().unzip();
         let drained: Vec<&str> = to_drain.iter().copied().collect();
         let (session, source) = (self.session, &self.context.source);
+        // Where everything fits, the limit is the greatest number there is.
         let limit = i64::try_from(drain_limit).unwrap_or(i64::MAX);
         let (whole, presence) = join(
             session.control.load_parked(session.client(), source, &drained, limit),

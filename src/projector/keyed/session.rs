@@ -213,7 +213,7 @@ fn write_set<'p, 'a, V: Stored>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>
             key,
             base_sequence: work.base_sequence,
             last_sequence: work.entry.last_sequence,
-            last_event_id: work.entry.last_event_id.as_deref().unwrap_or_default(),
+            last_event_id: work.entry.last_event_id.as_deref().expect("a changed key has consumed an event"),
             state: &work.entry.state,
         })
         .collect();

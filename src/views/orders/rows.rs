@@ -10,7 +10,7 @@ use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
 use crate::store::rows::{Rows, Written};
-use crate::store::types::{SqlDecimal, SqlTimestamp};
+use crate::store::types::{SqlDecimal, SqlTimestamp, array_text};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
 
@@ -177,8 +177,7 @@ impl<'a> OrderColumns<'a> {
             columns.item_count.push(order.item_count);
             columns.updated_at.push(order.updated_at.map(SqlTimestamp));
             columns.tax_basis.push(order.tax_basis.as_str());
-            // Arrays of arrays cannot be unnested row by row, so this one travels in its text form.
-            columns.anomalies.push(format!("{{{}}}", order.anomalies.names().join(",")));
+            columns.anomalies.push(array_text(order.anomalies.names()));
         }
         columns
     }
