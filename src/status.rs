@@ -174,7 +174,11 @@ impl ViewStatus {
 
     /// `reporter` waits, and goes on trying.
     pub fn report(&self, reporter: Reporter, waiting: Waiting, reason: &str) {
-        self.change(|conditions| conditions.report(reporter, waiting, reason, Timestamp::now()));
+        let is_new = self.change(|conditions| conditions.report(reporter, waiting, reason, Timestamp::now()));
+        // Its state does not tell.
+        if is_new && self.lock().snapshot.state == ViewState::NotProjecting {
+            tracing::warn!(view = self.view, ?reporter, reason, "the view is not projected here, nor observed");
+        }
     }
 
     /// `reporter` waits for nothing: it has succeeded, or there is nothing left for it to do.

@@ -57,11 +57,13 @@ impl Observer {
                 _ = tick.tick() => {}
             }
             crash::point("part.observer");
-            if log.is_none() {
-                log = LogReader::open(&self.kafka, &self.source.topic).ok().map(Arc::new);
-            }
+            let opened = match &log {
+                Some(log) => Ok(Arc::clone(log)),
+                None => LogReader::open(&self.kafka, &self.source.topic).map(Arc::new),
+            };
+            log = opened.as_ref().ok().cloned();
             let asked = Instant::now();
-            let marks = watermarks(log.as_ref(), &self.source.topic);
+            let marks = watermarks(opened, &self.source.topic);
             let (marks, stored) = tokio::join!(marks, observation::observe(&self.pool, &self.source));
             match &marks {
                 Ok(_) => {
@@ -158,8 +160,8 @@ fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
     }
 }
 
-async fn watermarks(log: Option<&Arc<LogReader>>, topic: &str) -> Result<Vec<(i32, Watermarks)>, String> {
-    let Some(log) = log.cloned() else { return Err("no Kafka client".to_owned()) };
+async fn watermarks(log: Result<Arc<LogReader>, LogError>, topic: &str) -> Result<Vec<(i32, Watermarks)>, String> {
+    let log = log.map_err(|error| format!("no Kafka client: {error}"))?;
     let read = move || -> Result<Vec<(i32, Watermarks)>, LogError> {
         log.partitions()?.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
     };
