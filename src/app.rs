@@ -1,4 +1,4 @@
-//! Puts the parts together: the only module that knows all others.
+//! Puts the parts of the process together, serves, drains.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::{join, join_all};
 use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
 use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
-use crate::failure::Backoff;
+use crate::crash;
+use crate::failure::{Backoff, panic_text};
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
 use crate::repair::{self, Desk};
@@ -57,24 +60,10 @@ pub async fn serve(
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
     };
-    let mut running: Vec<RunningView> = Vec::new();
-    for ((registration, settings), build) in views.into_iter().zip(builds) {
-        let group = group_of(&config, registration.name);
-        let parts = Parts {
-            config: Arc::clone(&config),
-            settings,
-            metrics: Arc::clone(&metrics),
-            pool: pool.clone(),
-            build,
-            group,
-        };
-        running.push(match only {
-            Only::Api => registration.observe(&parts)?,
-            Only::Both | Only::Projector => registration.start(&parts)?,
-        });
-    }
+    let shared = (Arc::clone(&metrics), pool.clone());
+    let mut running = start_views(&config, views.into_iter().zip(builds), only, &shared)?;
     if only != Only::Api {
-        skip_proven_gaps(&desks, &running, &stop);
+        skip_proven_gaps(&desks, &mut running);
     }
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
@@ -98,15 +87,57 @@ pub async fn serve(
         tracing::debug!("nobody waited for the addresses");
     }
     let handle = server.handle();
-    let http = tokio::spawn(server);
-    stop.cancelled().await;
-    tracing::info!("stopping");
+    let mut http = tokio::spawn(async move {
+        crash::point("part.http");
+        server.await
+    });
+    let ended = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = &mut http => Some(part_ended("HTTP server", ended)),
+    };
+    tracing::info!(failure = ended, "stopping");
     shutting_down.store(true, Ordering::Release);
-    let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
-    let views = futures_util::future::join_all(running.into_iter().map(RunningView::stop));
-    let drained = tokio::time::timeout(deadline, futures_util::future::join(handle.stop(true), views)).await;
+    let answered = async {
+        // A server that is not there any more would not say that it has stopped.
+        if ended.is_none() {
+            handle.stop(true).await;
+        }
+    };
+    let drained = drain(answered, running, Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
-    if drained.is_err() {
+    match ended {
+        Some(ended) => bail!("{ended}"),
+        None => drained,
+    }
+}
+
+fn start_views(
+    config: &Arc<Config>,
+    views: impl Iterator<Item = (Served, i32)>,
+    only: Only,
+    (metrics, pool): &(Arc<Metrics>, ReadPool),
+) -> Result<Vec<RunningView>> {
+    let start = |((registration, settings), build): (Served, i32)| {
+        let parts = Parts {
+            config: Arc::clone(config),
+            settings,
+            metrics: Arc::clone(metrics),
+            pool: pool.clone(),
+            build,
+            group: group_of(config, registration.name),
+        };
+        match only {
+            Only::Api => registration.observe(&parts),
+            Only::Both | Only::Projector => registration.start(&parts),
+        }
+    };
+    views.map(start).collect()
+}
+
+/// Lets requests and views end in order, within the deadline.
+async fn drain(answered: impl Future<Output = ()>, views: Vec<RunningView>, deadline: Duration) -> Result<()> {
+    let views = join_all(views.into_iter().map(RunningView::stop));
+    if tokio::time::timeout(deadline, join(answered, views)).await.is_err() {
         bail!(
             "not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated",
             deadline.as_millis()
@@ -140,10 +171,10 @@ pub fn group_of(config: &Config, view: &str) -> String {
     }
 }
 
-fn skip_proven_gaps(desks: &[Desk], views: &[RunningView], stop: &CancellationToken) {
+fn skip_proven_gaps(desks: &[Desk], views: &mut [RunningView]) {
     for (desk, view) in desks.iter().zip(views).filter(|(desk, _)| desk.gap_policy == GapPolicy::Skip) {
         let (desk, status) = (desk.clone(), Arc::clone(&view.status));
-        tokio::spawn(repair::policy::skip_proven_gaps(desk, status, stop.clone()));
+        view.also("gap policy", |stop| repair::policy::skip_proven_gaps(desk, status, stop));
     }
 }
 
@@ -198,23 +229,54 @@ pub fn configured_views(config: &Config) -> Result<Vec<Served>> {
         .collect()
 }
 
-/// Cancelled by SIGTERM or Ctrl-C; a second signal ends the process at once.
-pub fn stop_on_signals() -> Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let first = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            let code = tokio::select! {
-                _ = terminate.recv() => 143,
-                _ = interrupt.recv() => 130,
-            };
-            if first.is_cancelled() {
-                std::process::exit(code);
+/// What the operator wants of the process, and the task that listens for it.
+pub struct Signals {
+    /// Cancelled by SIGTERM or Ctrl-C; a second signal ends the process at once.
+    pub stop: CancellationToken,
+    listening: JoinHandle<()>,
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub fn listen() -> Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let stop = CancellationToken::new();
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let first = stop.clone();
+        let listening = tokio::spawn(async move {
+            crash::point("part.signals");
+            loop {
+                let code = tokio::select! {
+                    _ = terminate.recv() => 143,
+                    _ = interrupt.recv() => 130,
+                };
+                if first.is_cancelled() {
+                    std::process::exit(code);
+                }
+                first.cancel();
             }
-            first.cancel();
-        }
-    });
-    Ok(stop)
+        });
+        Ok(Signals { stop, listening })
+    }
+
+    /// Does `work`, which ends when it is told to stop. A process that nobody can stop any more is stopped, and fails.
+    pub async fn with<T>(mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        let ended = tokio::select! {
+            done = &mut work => return done,
+            ended = &mut self.listening => ended,
+        };
+        self.stop.cancel();
+        work.await?;
+        bail!("{}", part_ended("signal task", ended))
+    }
+}
+
+/// That a part of the process ended unasked, in words.
+fn part_ended(part: &str, end: Result<impl std::fmt::Debug, JoinError>) -> String {
+    match end.map_err(JoinError::try_into_panic) {
+        Ok(end) => format!("the {part} ended although nobody asked it to: {end:?}; report it with the log"),
+        Err(Ok(panic)) => format!("the {part} panicked: {}; report it with the log", panic_text(&*panic)),
+        Err(Err(error)) => format!("the {part} ended: {error}"),
+    }
 }

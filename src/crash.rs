@@ -1,12 +1,13 @@
-//! Named points at which a test can kill or stop the process. Compiled to nothing in release builds.
+//! Named points at which a test can kill, stop or panic the process. Compiled to nothing in release builds.
 //!
 //! `STREAMVIEW_CRASH_AT=commit.sent:3` sends SIGKILL to ourselves the third time `commit.sent` is reached: a real
 //! crash, without unwinding, flushing or destructors. `STREAMVIEW_STOP_AT` sends SIGSTOP instead: a process that
-//! sleeps until somebody sends SIGCONT, as one does on a frozen machine.
+//! sleeps until somebody sends SIGCONT, as one does on a frozen machine. `STREAMVIEW_PANIC_AT` panics there: a part of the
+//! process dies, and the others have to notice.
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
-/// Every point, in the order of a record's way.
-pub const POINTS: [&str; 21] = [
+/// Every point, in the order of a record's way; then those of the parts, each in its every turn.
+pub const POINTS: [&str; 31] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -28,15 +29,26 @@ pub const POINTS: [&str; 21] = [
     "load.stripped",
     "load.written",
     "load.dressed",
+    "part.reader",
+    "part.poll",
+    "part.guard",
+    "part.observer",
+    "part.keeper",
+    "part.takeover",
+    "part.identity",
+    "part.gap_policy",
+    "part.http",
+    "part.signals",
 ];
 
-/// Dies or stops here if this was asked for.
+/// Dies, stops or panics here if this was asked for.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
     use std::sync::LazyLock;
 
     static CRASH: LazyLock<Option<Trigger>> = LazyLock::new(|| Trigger::read("STREAMVIEW_CRASH_AT"));
     static STOP: LazyLock<Option<Trigger>> = LazyLock::new(|| Trigger::read("STREAMVIEW_STOP_AT"));
+    static PANIC: LazyLock<Option<Trigger>> = LazyLock::new(|| Trigger::read("STREAMVIEW_PANIC_AT"));
 
     debug_assert!(POINTS.contains(&name), "crash point {name} is not listed");
     if CRASH.as_ref().is_some_and(|crash| crash.fires(name)) {
@@ -44,6 +56,9 @@ pub fn point(name: &str) {
     }
     if STOP.as_ref().is_some_and(|stop| stop.fires(name)) {
         stop_self();
+    }
+    if PANIC.as_ref().is_some_and(|panic| panic.fires(name)) {
+        panic!("STREAMVIEW_PANIC_AT is {name}");
     }
 }
 

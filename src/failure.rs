@@ -1,16 +1,28 @@
-//! The one retry policy: whose fault an error is, whether to try again, and what the operator does next.
+//! Whose fault an error is, whether to try again, and what the operator does next.
 
+use std::any::Any;
 use std::time::Duration;
 
 /// Why a view stopped itself rather than be wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halt {
-    /// Stable name: `log_identity_changed`, `log_truncated`, `permission_denied`, `schema_mismatch`, ...
+    /// Stable name: `log_identity_changed`, `log_truncated`, `permission_denied`, `part_ended`, ...
     pub code: &'static str,
     /// One sentence with partition and offsets.
     pub detail: String,
     /// What the operator does next.
     pub next_step: &'static str,
+}
+
+/// What somebody waits for; the first of several is the one that a view is said to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiting {
+    /// Postgres, without which nothing at all goes on.
+    Database,
+    /// Kafka, without which nothing new comes.
+    Kafka,
+    /// The schema registry, without which records of unknown schemas stand.
+    Registry,
 }
 
 /// What went wrong with a batch.
@@ -50,6 +62,26 @@ impl Failure {
     pub fn halt(code: &'static str, detail: impl Into<String>, next_step: &'static str) -> Failure {
         Failure::Halt(Halt { code, detail: detail.into(), next_step })
     }
+
+    /// What follows for a part that has no batch to halve and no record to refuse: it waits and tries again, or the view
+    /// halts.
+    pub fn wait_or_halt(self) -> Result<(Waiting, String), Halt> {
+        match self {
+            Failure::Halt(halt) => Err(halt),
+            Failure::KafkaAway(reason) => Ok((Waiting::Kafka, reason)),
+            Failure::RegistryAway(reason) => Ok((Waiting::Registry, reason)),
+            Failure::Retry(reason) | Failure::TooMuch(reason) | Failure::Record(reason) => {
+                Ok((Waiting::Database, reason))
+            }
+            other => Ok((Waiting::Database, format!("{other:?}"))),
+        }
+    }
+}
+
+/// What a panic said.
+pub fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text").to_owned()
 }
 
 /// Exponential backoff with full jitter: 50 ms doubling to 5 s, each wait drawn between half and all of it.

@@ -17,6 +17,7 @@ pub mod projector;
 pub mod registrations;
 pub mod repair;
 pub mod schemas;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod views;

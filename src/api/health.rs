@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::answer::OwnFormat;
 use super::{Api, views_of};
-use crate::projector::state::{StatusSnapshot, ViewState};
+use crate::status::{StatusSnapshot, ViewState};
 use crate::store::read;
 
 /// How long the database's answer is believed, so that probes cost nothing.

@@ -32,8 +32,8 @@ use self::routes::ViewApi;
 use crate::auth::policy::Exposure;
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::feed::waiters::{WaitResources, Waiters};
-use crate::projector::state::ViewStatus;
 use crate::repair::Desk;
+use crate::status::ViewStatus;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 

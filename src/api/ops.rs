@@ -19,7 +19,8 @@ use super::parameters::Parameters;
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, views_of};
 use crate::domain::counters::Counters;
-use crate::projector::state::{Halt, StatusSnapshot, ViewState, ViewStatus};
+use crate::failure::Halt;
+use crate::status::{StatusSnapshot, ViewState, ViewStatus};
 use crate::store::read::{self, PartitionProgress, ReadError};
 
 /// How far behind a view is.

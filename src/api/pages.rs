@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::problem::{self, Code, Problem};
 use super::{Api, views_of};
-use crate::projector::state::ViewState;
+use crate::status::ViewState;
 
 const DOCS_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::{self, Problem, ProblemBody};
-use crate::projector::state::ViewStatus;
 use crate::repair::skip_to::{self, SkipError, SkipTo, Skipped};
+use crate::status::ViewStatus;
 use crate::store::read::ReadError;
 
 const MAX_BODY_BYTES: usize = 16 * 1024;

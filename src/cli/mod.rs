@@ -155,9 +155,10 @@ fn run(command: Command, config: Config) -> Result<()> {
         match command {
             Command::Serve { only } => {
                 telemetry::init_logs(&config.log)?;
-                let stop = app::stop_on_signals()?;
+                let signals = app::Signals::listen()?;
                 let views = app::configured_views(&config)?;
-                app::serve(Arc::clone(&config), views, only, stop, None).await
+                let stop = signals.stop.clone();
+                signals.with(app::serve(Arc::clone(&config), views, only, stop, None)).await
             }
             Command::Migrate => {
                 let applied = migrate::migrate(&config.database).await?;

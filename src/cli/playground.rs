@@ -50,8 +50,12 @@ pub async fn run(arguments: PlaygroundArgs, config: &Config) -> Result<()> {
         "warn".clone_into(&mut config.log.level);
     }
     telemetry::init_logs(&config.log)?;
-    let stop = app::stop_on_signals()?;
+    let signals = app::Signals::listen()?;
+    let stop = signals.stop.clone();
+    signals.with(play(arguments, config, stop)).await
+}
 
+async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationToken) -> Result<()> {
     let mut postgres = None;
     if let Some(url) = arguments.database {
         config.database.url = SecretUrl::new(url);

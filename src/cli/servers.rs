@@ -30,8 +30,13 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
     println!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        crate::app::stop_on_signals()?.cancelled().await;
-        anyhow::Ok(())
+        let signals = crate::app::Signals::listen()?;
+        let stop = signals.stop.clone();
+        let told = async {
+            stop.cancelled().await;
+            anyhow::Ok(())
+        };
+        signals.with(told).await
     })?;
     kafka.stop()?;
     postgres.stop()

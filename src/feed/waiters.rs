@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-use crate::projector::state::{ViewState, ViewStatus};
+use crate::status::{ViewState, ViewStatus};
 use crate::store::read::{ReadPool, SequencesOf};
 use crate::telemetry::metrics::Metrics;
 

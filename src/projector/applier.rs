@@ -11,7 +11,7 @@ use crate::domain::identity::Anchor;
 use crate::domain::record::{Record, RecordBatch};
 use crate::failure::{Failure, Halt};
 use crate::projector::context::SkippedRanges;
-use crate::projector::state::Pause;
+use crate::status::Pause;
 use crate::store::Connection;
 use crate::store::progress::Advance;
 

@@ -10,8 +10,8 @@ use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings, ViewRule
 use crate::engine::fold::FoldLimits;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::guard::LogGuard;
-use crate::projector::state::{ViewState, ViewStatus};
 use crate::schemas::SchemaSource;
+use crate::status::ViewStatus;
 use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::Metrics;
 
@@ -82,20 +82,5 @@ impl ViewContext {
         } else {
             skipped.insert(partition, ranges)
         };
-    }
-
-    /// Enters a waiting state, with one warning per change.
-    pub fn wait_for(&self, state: ViewState, reason: &str) {
-        if self.status.enter(state.clone(), Some(reason.to_owned())) {
-            tracing::warn!(view = self.source.view, state = state.as_str(), reason, "view waits, partitions are kept");
-        }
-    }
-
-    /// Leaves `waiting` (or the start) for running.
-    pub fn resume_from(&self, waiting: &ViewState) {
-        let state = self.status.snapshot().state;
-        if (state == *waiting || state == ViewState::Starting) && self.status.enter(ViewState::Running, None) {
-            tracing::info!(view = self.source.view, from = state.as_str(), "view is running");
-        }
     }
 }

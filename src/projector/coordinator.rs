@@ -2,13 +2,13 @@
 //!
 //! It alone decides what is consumed. Lanes report what they had to let go; it tries those again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
@@ -20,8 +20,9 @@ use crate::projector::applier::Owned;
 use crate::projector::context::ViewContext;
 use crate::projector::lane::{LaneCommand, LaneEvent};
 use crate::projector::mailbox::LaneReader;
-use crate::projector::state::{Halt, OwnedPartition, Pause, ViewState};
+use crate::projector::supervisor::{self, Supervisor};
 use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all, truncated};
+use crate::status::{OwnedPartition, Pause, ViewState};
 
 /// How often partitions that were let go are tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -71,11 +72,15 @@ pub struct Coordinator {
     rejoin: Rejoin,
     /// Since when the group has said nothing after it took our partitions.
     left_alone_since: Option<Instant>,
+    /// What is done beside: takeovers, checks, searches, notes. It ends with us.
+    chores: Supervisor,
+    /// Memberships that were replaced: leaving may take as long as the client likes.
+    leaving: Supervisor,
     /// The identity check under way: it may take as long as Kafka is away, and nothing waits for it.
-    checking: Option<JoinHandle<Result<(), Failure>>>,
+    checking: Option<AbortHandle>,
     /// Where a search for what is too large to receive reports, the search under way, and how many are left.
     problems: UnboundedSender<FetchProblem>,
-    searching: Option<JoinHandle<()>>,
+    searching: Option<AbortHandle>,
     searches_left: u32,
     next_generation: u64,
     takeovers: UnboundedSender<(u64, Takeover)>,
@@ -103,6 +108,8 @@ impl Coordinator {
     ) -> (Self, UnboundedReceiver<(u64, Takeover)>) {
         let (takeovers, results) = unbounded_channel();
         let coordinator = Coordinator {
+            chores: Supervisor::new(&context.status),
+            leaving: Supervisor::new(&context.status),
             context,
             member,
             lanes,
@@ -136,12 +143,13 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = self.context.status.until_halted() => self.let_all_go().await,
                 Some(event) = inbox.group.recv() => self.on_group(event).await,
-                Some((number, result)) = takeovers.recv() => self.on_takeover(number, result).await,
-                Some(event) = inbox.lanes.recv() => self.on_lane(event).await,
+                Some((number, result)) = takeovers.recv() => self.on_takeover(number, result),
+                Some(event) = inbox.lanes.recv() => self.on_lane(event),
                 Some(problem) = inbox.problems.recv() => self.on_problem(problem).await,
                 _ = retry.tick() => self.on_tick().await,
-                _ = identity.tick() => self.check_identity().await,
+                _ = identity.tick() => self.check_identity(),
             }
         }
         crash::point("shutdown.begun");
@@ -150,10 +158,21 @@ impl Coordinator {
         for lane in &self.lanes {
             lane.reader.stop();
         }
+        let (view, patience) = (self.context.source.view, self.patience());
+        drop(self.chores); // whatever they found out, nobody acts on it any more
         let leaving = tokio::task::spawn_blocking(move || self.member.leave());
         if leaving.await.is_err() {
             tracing::error!("leaving the group panicked");
         }
+        if tokio::time::timeout(patience, self.leaving.ended()).await.is_err() {
+            tracing::warn!(view, "a replaced membership has not left the group yet; its session ends by itself");
+        }
+    }
+
+    /// How long is waited for what may never end: some time has to be left for the rest.
+    fn patience(&self) -> Duration {
+        let (session, shutdown) = (self.context.kafka.session_timeout_ms, self.context.settings.shutdown_timeout_ms);
+        Duration::from_millis(session.min(shutdown) / 2)
     }
 
     async fn on_group(&mut self, event: GroupEvent) {
@@ -166,7 +185,7 @@ impl Coordinator {
                     self.member.command(Command::Assign(Vec::new()));
                 } else if partitions.is_empty() {
                     self.member.command(Command::Assign(Vec::new()));
-                    self.context.resume_from(&ViewState::Starting);
+                    self.context.status.started();
                 } else {
                     self.take_over(partitions);
                 }
@@ -188,6 +207,9 @@ impl Coordinator {
                 self.searches_left = SEARCHES;
                 self.search_too_large();
             }
+            GroupEvent::PollEnded(panic) => {
+                self.context.status.halt(supervisor::part_ended("poll thread", Some(&panic)));
+            }
             GroupEvent::Error(error) => {
                 tracing::debug!(view = self.context.source.view, error, "kafka client");
             }
@@ -204,19 +226,19 @@ impl Coordinator {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).extend(&partitions);
         let (context, log, results) = (Arc::clone(&self.context), Arc::clone(&self.log), self.takeovers.clone());
         let wanted = Arc::clone(&self.wanted);
-        tokio::spawn(async move {
-            let result = acquire_all(&context, &log, &partitions, &wanted).await;
+        self.chores.chore("takeover", async move {
+            let result = acquire_all(&context, &log, (number, &partitions), &wanted).await;
             if results.send((number, result)).is_err() {
                 tracing::debug!("takeover after the end of the view");
             }
         });
     }
 
-    async fn on_takeover(&mut self, number: u64, result: Takeover) {
+    fn on_takeover(&mut self, number: u64, result: Takeover) {
         crash::point("assign.acquired");
         let acquired = match result {
             Ok(acquired) => acquired,
-            Err(halt) => return self.halt(halt).await,
+            Err(halt) => return self.context.status.halt(halt),
         };
         let mut positions = Vec::new();
         for (partition, grant) in &mut self.granted {
@@ -271,8 +293,7 @@ impl Coordinator {
         tracing::info!(view = self.context.source.view, ?positions, "partitions taken over");
         self.member.command(Command::Assign(positions.clone()));
         self.member.command(Command::Acknowledge(positions));
-        self.context.resume_from(&ViewState::WaitingForDatabase);
-        self.context.resume_from(&ViewState::WaitingForKafka);
+        self.context.status.started();
     }
 
     /// Lets partitions go: no lane works on them any more, or it is left to the fence after half a session.
@@ -284,10 +305,8 @@ impl Coordinator {
             self.context.status.disown(*partition);
             closing.push(self.close(*partition));
         }
-        let (session, shutdown) = (self.context.kafka.session_timeout_ms, self.context.settings.shutdown_timeout_ms);
-        let patience = Duration::from_millis(session.min(shutdown) / 2);
         let all = futures_util::future::join_all(closing);
-        if tokio::time::timeout(patience, all).await.is_err() {
+        if tokio::time::timeout(self.patience(), all).await.is_err() {
             tracing::warn!(view = self.context.source.view, "a batch is still under way; its fence decides");
         }
         self.member.command(Command::Unassign(partitions.to_vec()));
@@ -303,9 +322,9 @@ impl Coordinator {
         closed
     }
 
-    async fn on_lane(&mut self, event: LaneEvent) {
+    fn on_lane(&mut self, event: LaneEvent) {
         match event {
-            LaneEvent::Halted(halt) => self.halt(halt).await,
+            LaneEvent::Halted(halt) => self.context.status.halt(halt),
             LaneEvent::LetGo { partition, generation, pause } => {
                 if self.granted.get(&partition) != Some(&Grant::Open(generation)) {
                     return;
@@ -323,7 +342,8 @@ impl Coordinator {
         let open = self.context.status.snapshot().partitions;
         let open = open.iter().filter(|(partition, _)| matches!(self.granted.get(partition), Some(Grant::Open(_))));
         let positions = open.map(|(partition, owned)| (*partition, owned.next_offset)).collect();
-        self.searching = Some(takeover::find_too_large(&self.context, positions, self.problems.clone()));
+        let search = takeover::find_too_large(Arc::clone(&self.context), positions, self.problems.clone());
+        self.searching = Some(self.chores.chore("search for what is too large", search));
     }
 
     fn on_too_large(&mut self, partition: i32, offset: i64, text: &str) {
@@ -343,9 +363,13 @@ impl Coordinator {
         if let Some(offset) = pause.unreadable_at {
             let (context, detail, owner) =
                 (Arc::clone(&self.context), pause.detail.clone(), (partition, owned.owner_epoch));
-            tokio::spawn(async move {
-                if let Err(failure) = takeover::at_unreadable(&context, owner, (offset, &detail)).await {
-                    tracing::debug!(view = context.source.view, ?failure, "said again when it is tried again");
+            self.chores.chore("note of an unreadable batch", async move {
+                match takeover::at_unreadable(&context, owner, (offset, &detail)).await {
+                    Ok(()) => {}
+                    Err(Failure::Halt(halt)) => context.status.halt(halt),
+                    Err(failure) => {
+                        tracing::debug!(view = context.source.view, ?failure, "said again when it is tried again");
+                    }
                 }
             });
         }
@@ -381,7 +405,7 @@ impl Coordinator {
             let failure =
                 self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
             if let Failure::Halt(halt) = failure {
-                self.halt(halt).await;
+                self.context.status.halt(halt);
             }
             return;
         }
@@ -395,7 +419,7 @@ impl Coordinator {
 
     async fn watermarks_of(&self, partition: i32) -> Option<(i64, i64)> {
         let log = Arc::clone(&self.log);
-        let marks = tokio::task::spawn_blocking(move || log.watermarks(partition)).await.ok()?.ok()?;
+        let marks = supervisor::blocking(move || log.watermarks(partition)).await.ok()?;
         Some((marks.low, marks.high))
     }
 
@@ -416,16 +440,18 @@ impl Coordinator {
         }
     }
 
-    async fn check_identity(&mut self) {
-        if let Some(check) = self.checking.take_if(|check| check.is_finished())
-            && let Ok(Err(Failure::Halt(halt))) = check.await
-        {
-            return self.halt(halt).await;
+    fn check_identity(&mut self) {
+        if self.is_halted() || self.checking.as_ref().is_some_and(|check| !check.is_finished()) {
+            return;
         }
-        if self.checking.is_none() && !self.is_halted() {
-            let context = Arc::clone(&self.context);
-            self.checking = Some(tokio::spawn(async move { context.guard.confirm().await }));
-        }
+        let context = Arc::clone(&self.context);
+        self.checking = Some(self.chores.chore("identity check", async move {
+            crash::point("part.identity");
+            // That Kafka is away is said by those who need it.
+            if let Err(Failure::Halt(halt)) = context.guard.confirm().await {
+                context.status.halt(halt);
+            }
+        }));
     }
 
     /// Joins anew when the group took our partitions and then said nothing for two sessions: after some outages the
@@ -460,8 +486,7 @@ impl Coordinator {
                 tracing::warn!(view = self.context.source.view, group, "{why}");
                 let old = std::mem::replace(&mut self.member, member);
                 old.hush();
-                // Leaving may take as long as the client likes.
-                std::thread::spawn(move || old.leave());
+                self.leaving.chore("replaced membership", supervisor::blocking(move || old.leave()));
                 self.left_alone_since = None;
             }
             Err(error) => tracing::warn!(view = self.context.source.view, error = %error, "cannot join anew"),
@@ -469,23 +494,13 @@ impl Coordinator {
     }
 
     fn is_halted(&self) -> bool {
-        matches!(self.context.status.snapshot().state, ViewState::Halted(_))
+        self.context.status.is_halted()
     }
 
-    /// Stops consuming for good. The membership stays, so that the group does not hand our partitions to somebody
-    /// who would halt as well.
-    async fn halt(&mut self, halt: Halt) {
-        if !self.context.status.enter(ViewState::Halted(halt.clone()), Some(halt.detail.clone())) {
-            return;
-        }
-        tracing::error!(
-            view = self.context.source.view,
-            code = halt.code,
-            detail = halt.detail,
-            next_step = halt.next_step,
-            "view halted, nothing more is applied"
-        );
-        let open: BTreeSet<i32> = self.granted.keys().copied().collect();
-        self.release(&open.into_iter().collect::<Vec<_>>()).await;
+    /// Stops consuming for good: the view has halted. The membership stays, so that the group does not hand our
+    /// partitions to somebody who would halt as well.
+    async fn let_all_go(&mut self) {
+        let open: Vec<i32> = self.granted.keys().copied().collect();
+        self.release(&open).await;
     }
 }

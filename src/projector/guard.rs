@@ -1,13 +1,16 @@
 //! Confirms, before each commit, that the topic is still the one we know. Many askers share one answer.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::config::KafkaSettings;
+use crate::crash;
 use crate::failure::Failure;
 use crate::platforms::kafka::topic_id::{TopicIdReader, TopicIdentity};
+use crate::projector::supervisor;
+use crate::status::ViewStatus;
 
 type Asker = oneshot::Sender<Result<Option<String>, Failure>>;
 
@@ -23,12 +26,15 @@ pub struct LogGuard {
 }
 
 impl LogGuard {
-    /// Starts the guard's thread; with `kafka.topic_ids = false` there is nothing to ask.
-    pub fn start(settings: &KafkaSettings, topic: &str) -> anyhow::Result<LogGuard> {
+    /// Starts the guard's thread, which ends when the guard is dropped; with `kafka.topic_ids = false` there is nothing to
+    /// ask.
+    pub fn start(settings: &KafkaSettings, topic: &str, status: &Arc<ViewStatus>) -> anyhow::Result<LogGuard> {
         let askers = if settings.topic_ids {
             let reader = TopicIdReader::open(settings, topic)?;
             let (sender, receiver) = channel();
-            std::thread::Builder::new().name(format!("guard-{topic}")).spawn(move || answer(&reader, &receiver))?;
+            let names = (format!("guard-{topic}"), "log guard".to_owned());
+            // Nobody waits for it: it may be in the middle of a question that takes as long as Kafka is away.
+            supervisor::thread(status, names, || true, move || answer(&reader, &receiver))?;
             Some(Mutex::new(sender))
         } else {
             None
@@ -75,6 +81,7 @@ pub fn changed(detail: &str) -> Failure {
 
 fn answer(reader: &TopicIdReader, askers: &Receiver<Asker>) {
     while let Ok(first) = askers.recv() {
+        crash::point("part.guard");
         let waiting: Vec<Asker> = std::iter::once(first).chain(askers.try_iter()).collect();
         let answer = match reader.read() {
             Ok(TopicIdentity::Id(id)) => Ok(Some(id)),

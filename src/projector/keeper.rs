@@ -11,10 +11,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::GapPolicy;
+use crate::crash;
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::Heal;
 use crate::projector::lane::Errand;
-use crate::projector::state::ViewState;
+use crate::status::{Reporter, StatusSnapshot};
+use crate::store::sqlstate::classify;
 use crate::store::{Connection, DbError, control, pool};
 
 /// How often decisions are looked for without being told of one.
@@ -23,6 +25,10 @@ const TICK: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Keys per healing: all of them are drained side by side, within the memory of a few batches.
 const PAGE: i64 = 500;
+/// Gaps whose ends are noted at a time; more of them wait for the next sweep.
+const FRESH: i64 = 10_000;
+/// So many rounds have to fail in a row before it counts as an outage.
+const PATIENCE: u32 = 2;
 /// Proven gaps named in the log, per sweep.
 const NAMED: usize = 10;
 
@@ -34,12 +40,23 @@ pub struct Keeper {
     client: Option<Connection>,
     sweep_after: String,
     swept_at: Option<Instant>,
+    fresh: Option<FreshGaps>,
+    /// Rounds in a row that failed.
+    failures: u32,
+}
+
+/// Gaps that were stored by the moment `seen_at`, and of which nobody has noted yet where the log ends.
+#[derive(Debug)]
+struct FreshGaps {
+    seen_at: Instant,
+    /// Keys, and the number that each waits for.
+    gaps: Vec<(String, i64)>,
 }
 
 impl Keeper {
     /// A keeper that sends keys to these lanes.
     pub fn new(context: Arc<ViewContext>, lanes: Vec<UnboundedSender<Errand<Heal>>>) -> Self {
-        Keeper { context, lanes, client: None, sweep_after: String::new(), swept_at: None }
+        Keeper { context, lanes, client: None, sweep_after: String::new(), swept_at: None, fresh: None, failures: 0 }
     }
 
     /// Keeps until `stop`.
@@ -53,17 +70,36 @@ impl Keeper {
                 () = context.status.decided.notified() => {}
                 _ = tick.tick() => {}
             }
-            let state = context.status.snapshot().state;
-            if matches!(state, ViewState::Halted(_) | ViewState::WaitingForDatabase) {
+            crash::point("part.keeper");
+            if context.status.is_halted() {
                 continue;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.round() => if let Err(error) = done {
-                    tracing::debug!(view = context.source.view, error = %error, "held keys were not looked after");
-                    self.client = None;
-                }
+                done = self.round() => self.report(done),
             }
+        }
+    }
+
+    fn report(&mut self, done: Result<(), DbError>) {
+        let status = &self.context.status;
+        let Err(error) = done else {
+            self.failures = 0;
+            return status.clear(Reporter::Keeper);
+        };
+        self.client = None;
+        // The whole round again: what only reads would say that all is well.
+        self.swept_at = None;
+        self.failures += 1;
+        match classify(error, None).wait_or_halt() {
+            // A deadlock lost once is no outage.
+            Ok((_, reason)) if self.failures < PATIENCE => {
+                tracing::debug!(view = self.context.source.view, reason, "held keys were not looked after");
+            }
+            Ok((waiting, reason)) => {
+                status.report(Reporter::Keeper, waiting, &format!("held keys are not looked after: {reason}"));
+            }
+            Err(halt) => status.halt(halt),
         }
     }
 
@@ -73,10 +109,12 @@ impl Keeper {
             None => pool::connect_writer(&self.context.database, "public").await?,
         };
         self.bring_decisions(&client).await?;
+        self.watch_gaps(&client).await?;
         if self.swept_at.is_none_or(|at| at.elapsed() >= SWEEP) {
             self.swept_at = Some(Instant::now());
             self.sweep(&client).await?;
             self.prove_gaps(&client).await?;
+            self.look_for_gaps(&client).await?;
         }
         self.client = Some(client);
         Ok(())
@@ -125,17 +163,34 @@ impl Keeper {
         drop(join_all(healing.collect::<Vec<_>>()).await);
     }
 
-    /// A gap is proven when every partition has been consumed past where it ended when the gap was first seen.
-    async fn prove_gaps(&self, client: &Connection) -> Result<(), DbError> {
-        let Some((_, lags)) = self.context.status.snapshot().lags else { return Ok(()) };
-        let mut ends: Vec<i64> = Vec::new();
-        for lag in &lags {
-            let partition = usize::try_from(lag.position.partition).unwrap_or(0);
-            ends.resize(ends.len().max(partition + 1), 0);
-            ends[partition] = lag.position.high_watermark;
+    /// Notes beside gaps where the log ends, in every partition: what is missing is not in the log once all of it is
+    /// consumed up to there.
+    ///
+    /// That is true only of ends asked for after the gap was stored: the observer's last ones may be as old as an outage
+    /// of Kafka is long, and the missing event may stand right behind them. So gaps are noted that were seen before the
+    /// observer began to ask, and both moments are this process's own: Postgres, which stores the gaps, has another
+    /// clock, and other processes store gaps, too.
+    async fn watch_gaps(&mut self, client: &Connection) -> Result<(), DbError> {
+        let Some(fresh) = &self.fresh else { return Ok(()) };
+        let Some(ends) = ends_asked_after(fresh.seen_at, &self.context.status.snapshot()) else { return Ok(()) };
+        control::watch_gaps(client, &self.context.source, &fresh.gaps, &ends).await?;
+        self.fresh = None;
+        Ok(())
+    }
+
+    /// Remembers gaps of which nobody has noted the ends, for [`Keeper::watch_gaps`].
+    async fn look_for_gaps(&mut self, client: &Connection) -> Result<(), DbError> {
+        if self.fresh.is_none() {
+            let gaps = control::fresh_gaps(client, &self.context.source, FRESH).await?;
+            self.fresh = (!gaps.is_empty()).then(|| FreshGaps { seen_at: Instant::now(), gaps });
         }
+        Ok(())
+    }
+
+    /// A gap is proven when every partition has been consumed past where it ended after the gap was first seen.
+    async fn prove_gaps(&self, client: &Connection) -> Result<(), DbError> {
         let source = &self.context.source;
-        let proven = control::prove_gaps(client, source, &ends).await?;
+        let proven = control::prove_gaps(client, source).await?;
         if self.context.rules.gap_policy == GapPolicy::Hold {
             return Ok(());
         }
@@ -146,5 +201,54 @@ impl Keeper {
             tracing::warn!(view = source.view, more = proven.len() - NAMED, "more gaps are proven");
         }
         Ok(())
+    }
+}
+
+/// Where the log ends, by partition, if that was asked for after `moment`, and there is a log.
+fn ends_asked_after(moment: Instant, snapshot: &StatusSnapshot) -> Option<Vec<i64>> {
+    let (_, lags) = snapshot.lags.as_ref().filter(|_| snapshot.ends_asked_at.is_some_and(|asked| asked > moment))?;
+    let mut ends: Vec<i64> = Vec::new();
+    for lag in lags {
+        let partition = usize::try_from(lag.position.partition).ok()?;
+        ends.resize(ends.len().max(partition + 1), 0);
+        ends[partition] = lag.position.high_watermark;
+    }
+    // Every gap would be past the ends of no partition at all.
+    (!ends.is_empty()).then_some(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::history::History;
+    use crate::domain::lag::{LagHistory, PartitionPosition};
+    use crate::status::{Phase, ViewStatus};
+
+    fn observed(asked: Instant, ends: &[i64]) -> StatusSnapshot {
+        let now = jiff::Timestamp::now();
+        let lags = ends.iter().zip(0..).map(|(end, partition)| {
+            let (next_offset, low_watermark, last_record_timestamp) = (0, 0, None);
+            let high_watermark = *end;
+            let position =
+                PartitionPosition { partition, next_offset, low_watermark, high_watermark, last_record_timestamp };
+            LagHistory::default().observe(position, now, None)
+        });
+        let status = ViewStatus::new(("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running);
+        status.observe_lags(asked, now, lags.collect());
+        status.snapshot()
+    }
+
+    #[test]
+    fn ends_count_only_if_they_were_asked_for_after_the_gap_was_seen() {
+        let before = Instant::now();
+        let seen = before + Duration::from_secs(1);
+        let after = seen + Duration::from_secs(1);
+        assert_eq!(ends_asked_after(seen, &observed(before, &[5, 7])), None, "as old as the outage");
+        assert_eq!(ends_asked_after(seen, &observed(seen, &[5, 7])), None, "perhaps a moment before");
+        assert_eq!(ends_asked_after(seen, &observed(after, &[5, 7])), Some(vec![5, 7]));
+        assert_eq!(ends_asked_after(seen, &observed(after, &[])), None, "no log");
+        let never =
+            ViewStatus::new(("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running).snapshot();
+        assert_eq!(ends_asked_after(seen, &never), None);
     }
 }

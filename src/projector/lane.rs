@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crash;
 use crate::domain::record::RecordBatch;
-use crate::failure::{Backoff, Failure, Halt};
+use crate::failure::{Backoff, Failure, Halt, Waiting};
 use crate::memory;
 use crate::platforms::kafka::consumer::Command;
 use crate::projector::applier::{Applier, Blame, Done, Owned, Part, Partitions};
 use crate::projector::context::ViewContext;
 use crate::projector::mailbox::Mailbox;
-use crate::projector::state::{Pause, ViewState};
+use crate::status::{Pause, Reporter};
 use crate::store::progress;
 
 /// Something to do without records, and who waits until it is over.
@@ -89,21 +89,21 @@ pub struct Lane<A: Applier> {
     errands: UnboundedReceiver<Errand<A::Errand>>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
-    /// The last attempt failed for want of a schema.
-    waits_for_registry: bool,
+    /// As it is called in what it reports.
+    reporter: Reporter,
 }
 
 impl<A: Applier> Lane<A> {
-    /// A lane without partitions.
+    /// The lane of that number, without partitions.
     pub fn new(
         applier: A,
         context: Arc<ViewContext>,
-        commands: UnboundedReceiver<LaneCommand>,
-        errands: UnboundedReceiver<Errand<A::Errand>>,
+        number: usize,
+        (commands, errands): (UnboundedReceiver<LaneCommand>, UnboundedReceiver<Errand<A::Errand>>),
         events: UnboundedSender<LaneEvent>,
     ) -> Self {
-        let (owned, acknowledgements, waits_for_registry) = (Partitions::new(), None, false);
-        Lane { applier, context, owned, commands, errands, events, acknowledgements, waits_for_registry }
+        let (owned, acknowledgements, reporter) = (Partitions::new(), None, Reporter::Lane(number));
+        Lane { applier, context, owned, commands, errands, events, acknowledgements, reporter }
     }
 
     /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
@@ -184,24 +184,27 @@ impl<A: Applier> Lane<A> {
         self.work_off(&mut job, stop).await;
     }
 
-    /// Tries until every record of the job is committed, or its partitions are not ours any more.
+    /// Tries until every record of the job is committed, or its partitions are not ours any more; then it waits for
+    /// nothing.
     async fn work_off(&mut self, job: &mut Job<'_, A::Course>, stop: &CancellationToken) {
+        self.try_all(job, stop).await;
+        self.context.status.clear(self.reporter);
+    }
+
+    async fn try_all(&mut self, job: &mut Job<'_, A::Course>, stop: &CancellationToken) {
         let mut backoff = Backoff::default();
         loop {
             if self.owned.is_empty() || stop.is_cancelled() {
-                self.leave_registry(); // whatever it waited for is no longer ours
                 return;
             }
             match self.attempt(job).await {
                 Ok(done) => {
                     backoff = Backoff::default();
-                    self.leave_registry();
+                    self.context.status.clear(self.reporter);
                     self.moved(done);
                     job.start = job.end;
                     job.end = job.batch.len();
                     if job.start == job.end && !A::has_more(&job.course) {
-                        self.context.resume_from(&ViewState::WaitingForDatabase);
-                        self.context.resume_from(&ViewState::WaitingForKafka);
                         return;
                     }
                 }
@@ -257,21 +260,20 @@ impl<A: Applier> Lane<A> {
     ) -> bool {
         match failure {
             Failure::Retry(reason) => {
-                self.context.wait_for(ViewState::WaitingForDatabase, &reason);
+                self.waits_for(Waiting::Database, &reason);
                 self.wait(backoff.next_wait(), stop).await;
             }
             Failure::KafkaAway(reason) => {
-                self.context.wait_for(ViewState::WaitingForKafka, &reason);
+                self.waits_for(Waiting::Kafka, &reason);
                 self.wait(backoff.next_wait(), stop).await;
             }
             Failure::RegistryAway(reason) => {
-                self.waits_for_registry = true;
-                self.context.wait_for(ViewState::WaitingForRegistry, &reason);
+                self.waits_for(Waiting::Registry, &reason);
                 self.wait(backoff.next_wait(), stop).await;
             }
             Failure::FirstOnly(records) => job.end = job.start + records,
             Failure::TooMuch(reason) => {
-                self.context.wait_for(ViewState::WaitingForDatabase, &reason);
+                self.waits_for(Waiting::Database, &reason);
                 job.end = job.start + (job.end - job.start).div_ceil(2);
                 A::ease(&mut job.course);
                 self.wait(backoff.next_wait(), stop).await;
@@ -313,11 +315,8 @@ impl<A: Applier> Lane<A> {
         true
     }
 
-    /// Another lane that has its schemas must not say that all is well: only who has waited does.
-    fn leave_registry(&mut self) {
-        if std::mem::take(&mut self.waits_for_registry) {
-            self.context.resume_from(&ViewState::WaitingForRegistry);
-        }
+    fn waits_for(&self, waiting: Waiting, reason: &str) {
+        self.context.status.report(self.reporter, waiting, reason);
     }
 
     /// Some event of the attempt cannot be stored: halves the attempt until it is alone, then it is refused.

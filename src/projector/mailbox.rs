@@ -8,8 +8,11 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::crash;
 use crate::domain::record::RecordBatch;
 use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue, Wake};
+use crate::projector::supervisor;
+use crate::status::ViewStatus;
 
 /// So many records are not worth waiting for more of.
 const ENOUGH: usize = 500;
@@ -99,12 +102,14 @@ impl LaneReader {
         lane: usize,
         mailbox: Arc<Mailbox>,
         problems: UnboundedSender<FetchProblem>,
+        status: &Arc<ViewStatus>,
     ) -> std::io::Result<(Arc<LaneReader>, std::thread::JoinHandle<()>)> {
         let reader =
             Arc::new(LaneReader { queues: Mutex::default(), wake: Arc::default(), stopped: AtomicBool::new(false) });
-        let running = Arc::clone(&reader);
-        let thread =
-            std::thread::Builder::new().name(format!("read-{lane}")).spawn(move || running.run(&mailbox, &problems))?;
+        let (running, stopping) = (Arc::clone(&reader), Arc::clone(&reader));
+        let is_over = move || stopping.stopped.load(Ordering::Acquire);
+        let names = (format!("read-{lane}"), format!("reader {lane}"));
+        let thread = supervisor::thread(status, names, is_over, move || running.run(&mailbox, &problems))?;
         Ok((reader, thread))
     }
 
@@ -138,6 +143,7 @@ impl LaneReader {
         let mut found = Vec::new();
         let mut first: usize = 0;
         while !self.stopped.load(Ordering::Acquire) {
+            crash::point("part.reader");
             if !mailbox.wait_for_room(IDLE) {
                 continue;
             }

@@ -2,8 +2,9 @@
 //!
 //! [`coordinator`] owns the group membership, has partitions taken over ([`takeover`]) and gives them to [`lane`]s; a
 //! lane takes batches from its [`mailbox`] and has its [`applier`] turn them into rows: [`keyed`] decodes, folds and writes
-//! through a connection whose commits are fenced ([`crate::store::fence`]). [`guard`] watches the log's identity, [`keeper`] looks after
-//! held keys, [`relay`] publishes dead letters, [`observer`] measures lag.
+//! through a connection whose commits are fenced ([`crate::store::fence`]). [`guard`] watches the log's identity, [`keeper`]
+//! looks after held keys, [`relay`] publishes dead letters, [`observer`] measures lag; [`supervisor`] sees to it that none of
+//! them ends unseen.
 
 pub mod applier;
 pub mod compaction;
@@ -17,5 +18,5 @@ pub mod mailbox;
 pub mod observer;
 pub mod relay;
 pub mod runtime;
-pub mod state;
+pub mod supervisor;
 pub mod takeover;

@@ -3,19 +3,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaSettings;
+use crate::crash;
 use crate::domain::held::HeldReason;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
+use crate::failure::Waiting;
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
-use crate::projector::state::{Pause, StatusSnapshot, ViewState, ViewStatus};
+use crate::projector::supervisor;
+use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Positions};
 use crate::store::progress::BuildSource;
+use crate::store::read::ReadError;
+use crate::store::sqlstate::describe_read;
 use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -51,51 +56,42 @@ impl Observer {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
+            crash::point("part.observer");
             if log.is_none() {
                 log = LogReader::open(&self.kafka, &self.source.topic).ok().map(Arc::new);
             }
-            let (marks, stored) =
-                tokio::join!(watermarks(log.as_ref()), observation::observe(&self.pool, &self.source));
+            let asked = Instant::now();
+            let marks = watermarks(log.as_ref(), &self.source.topic);
+            let (marks, stored) = tokio::join!(marks, observation::observe(&self.pool, &self.source));
             match &marks {
                 Ok(_) => {
                     silent = 0;
-                    self.leave(&ViewState::WaitingForKafka);
+                    self.status.clear(Reporter::Log);
                 }
                 Err(reason) => {
                     silent += 1;
                     if silent >= PATIENCE {
-                        self.wait_for(ViewState::WaitingForKafka, reason);
+                        self.status.report(Reporter::Log, Waiting::Kafka, reason);
                     }
                 }
             }
             match stored {
                 Ok((positions, counts)) => {
+                    self.status.clear(Reporter::Tables);
                     self.show_counts(counts);
                     if let Ok(marks) = marks {
-                        self.show_lags(&mut histories, &marks, &positions);
+                        self.show_lags(&mut histories, asked, &marks, &positions);
                     }
                 }
-                Err(error) => self.wait_for(ViewState::WaitingForDatabase, &error.to_string()),
+                Err(error) => {
+                    self.status.report(Reporter::Tables, Waiting::Database, &describe_read(&ReadError::from(error)));
+                }
             }
-            self.show_state();
-        }
-    }
-
-    fn wait_for(&self, state: ViewState, reason: &str) {
-        let projecting = self.status.snapshot().state == ViewState::Running;
-        if projecting && self.status.enter(state.clone(), Some(reason.to_owned())) {
-            tracing::warn!(view = self.source.view, state = state.as_str(), reason, "view waits, partitions are kept");
-        }
-    }
-
-    fn leave(&self, state: &ViewState) {
-        if self.status.snapshot().state == *state && self.status.enter(ViewState::Running, None) {
-            tracing::info!(view = self.source.view, from = state.as_str(), "view is running");
+            self.show_pauses();
         }
     }
 
     fn show_counts(&self, counts: Counts) {
-        self.leave(&ViewState::WaitingForDatabase);
         let view = self.source.view;
         for (reason, count) in HeldReason::WORDS.iter().zip(counts.held) {
             self.metrics.held_keys.with_label_values(&[view, reason]).set(count);
@@ -107,7 +103,13 @@ impl Observer {
         (self.on_parked)(counts.parked);
     }
 
-    fn show_lags(&self, histories: &mut HashMap<i32, LagHistory>, marks: &[(i32, Watermarks)], positions: &Positions) {
+    fn show_lags(
+        &self,
+        histories: &mut HashMap<i32, LagHistory>,
+        asked: Instant,
+        marks: &[(i32, Watermarks)],
+        positions: &Positions,
+    ) {
         let now = Timestamp::now();
         let snapshot = self.status.snapshot();
         let mut lags: Vec<PartitionLag> = Vec::with_capacity(marks.len());
@@ -132,16 +134,11 @@ impl Observer {
             self.metrics.consumer_lag_seconds.with_label_values(&labels).set(lag.lag_seconds);
             lags.push(lag);
         }
-        self.status.observe_lags(now, lags);
+        self.status.observe_lags(asked, now, lags);
     }
 
-    fn show_state(&self) {
+    fn show_pauses(&self) {
         let snapshot = self.status.snapshot();
-        let state = snapshot.state.as_str();
-        for name in ViewState::NAMES {
-            let shown = i64::from(name == state);
-            self.metrics.consumer_state.with_label_values(&[self.source.view, name]).set(shown);
-        }
         for code in Pause::CODES {
             let paused =
                 snapshot.partitions.values().filter(|owned| owned.paused.as_ref().is_some_and(|p| p.code == code));
@@ -161,13 +158,14 @@ fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
     }
 }
 
-async fn watermarks(log: Option<&Arc<LogReader>>) -> Result<Vec<(i32, Watermarks)>, String> {
+async fn watermarks(log: Option<&Arc<LogReader>>, topic: &str) -> Result<Vec<(i32, Watermarks)>, String> {
     let Some(log) = log.cloned() else { return Err("no Kafka client".to_owned()) };
     let read = move || -> Result<Vec<(i32, Watermarks)>, LogError> {
         log.partitions()?.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(marks) => marks.map_err(|error| error.to_string()),
-        Err(panic) => Err(panic.to_string()),
+    match supervisor::blocking(read).await {
+        Ok(marks) if marks.is_empty() => Err(format!("topic {topic} does not exist")),
+        Ok(marks) => Ok(marks),
+        Err(error) => Err(format!("Kafka does not answer: {error}")),
     }
 }

@@ -13,6 +13,7 @@ use crate::failure::Backoff;
 use crate::platforms::kafka::producer::{Outgoing, PublishError, Publisher};
 use crate::projector::context::ViewContext;
 use crate::store::dead_letters;
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, pool};
 
 /// Letters per transaction.
@@ -42,11 +43,12 @@ pub async fn run(context: Arc<ViewContext>, stop: CancellationToken) {
             Err(error) => {
                 client = None;
                 publisher = publisher.filter(|publisher| !publisher.is_dead());
-                context.status.dead_letters_wait(Some(error.to_string()));
+                let why = error.downcast_ref().map_or_else(|| format!("{error:#}"), describe);
                 if backoff.failures() == 0 {
                     let topic = &context.dlq_topic;
-                    tracing::warn!(view = context.source.view, topic, error = %error, "dead letters wait in their table");
+                    tracing::warn!(view = context.source.view, topic, error = why, "dead letters wait in their table");
                 }
+                context.status.dead_letters_wait(Some(why));
                 backoff.next_wait()
             }
         };

@@ -7,27 +7,29 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use deadpool_postgres::Pool;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::unbounded_channel;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ViewRules, ViewSettings};
 use crate::engine::view::ViewSpec;
-use crate::failure::Backoff;
+use crate::failure::{Backoff, Halt, Waiting};
 use crate::platforms::kafka::consumer::GroupMember;
-use crate::platforms::kafka::log::LogReader;
+use crate::platforms::kafka::fetch::FetchProblem;
+use crate::platforms::kafka::log::{LogError, LogReader};
+use crate::projector::applier::Applier;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
 use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
 use crate::projector::guard::LogGuard;
 use crate::projector::keeper::Keeper;
-use crate::projector::keyed::{Cached, Keyed, Keys};
-use crate::projector::lane::Lane;
+use crate::projector::keyed::{Cached, Heal, Keyed, Keys};
+use crate::projector::lane::{Errand, Lane, LaneCommand, LaneEvent};
 use crate::projector::mailbox::{LaneReader, Mailbox};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
-use crate::projector::state::{Halt, ViewState, ViewStatus};
+use crate::projector::supervisor::{self, Supervisor};
 use crate::schemas::SchemaSource;
+use crate::status::{Phase, Reporter, ViewStatus};
 use crate::store::progress::BuildSource;
 use crate::store::rows::Stored;
 use crate::telemetry::metrics::Metrics;
@@ -69,59 +71,79 @@ pub struct RunningView {
     stages: [Stage; 2],
 }
 
-#[derive(Default)]
 struct Stage {
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    parts: Supervisor,
+}
+
+impl Stage {
+    fn new(status: &Arc<ViewStatus>) -> Self {
+        Stage { stop: CancellationToken::new(), parts: Supervisor::new(status) }
+    }
+
+    /// Starts a part that works until the stage is stopped.
+    fn part<W: Future<Output = ()> + Send + 'static>(&mut self, name: &str, work: impl FnOnce(CancellationToken) -> W) {
+        self.parts.part(name, &self.stop, work(self.stop.clone()));
+    }
 }
 
 impl RunningView {
+    fn new(status: &Arc<ViewStatus>) -> Self {
+        RunningView { status: Arc::clone(status), stages: [Stage::new(status), Stage::new(status)] }
+    }
+
+    /// Adds a part that decides something: it is stopped with what projects.
+    pub fn also<W: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(CancellationToken) -> W,
+    ) {
+        let [projecting, _] = &mut self.stages;
+        projecting.part(name, work);
+    }
+
     /// Stops all parts: the batch under way is finished or abandoned, the outbox flushed, the group left.
     pub async fn stop(self) {
-        self.status.enter(ViewState::Stopping, None);
+        self.status.stopping();
         for stage in self.stages {
             stage.stop.cancel();
-            for task in stage.tasks {
-                if let Err(error) = task.await {
-                    tracing::error!(view = self.status.view, error = %error, "a part of the view failed");
-                }
-            }
+            stage.parts.ended().await;
         }
     }
 }
 
 /// Observes the view without projecting it.
 pub fn start_observing(spec: &ViewSpec, parts: &Parts) -> RunningView {
-    let (status, stop) = (base(spec, parts, ViewState::NotProjecting), CancellationToken::new());
-    let tasks = vec![observe(parts, parts.source(spec.name), &status, Box::new(|_| {}), &stop)];
-    RunningView { status, stages: [Stage::default(), Stage { stop, tasks }] }
+    let status = base(spec, parts, Phase::NotProjecting);
+    let mut running = RunningView::new(&status);
+    let [_, observing] = &mut running.stages;
+    observing.part("observer", |stop| observer(parts, parts.source(spec.name), &status, Box::new(|_| {})).run(stop));
+    running
 }
 
 /// Projects and observes the view.
 pub fn start<V: Stored>(view: V, parts: &Parts) -> Result<RunningView> {
-    let (context, stop) = (context(view.spec(), parts, false)?, CancellationToken::new());
-    let status = Arc::clone(&context.status);
-    let parked = Arc::clone(&context);
-    let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
-    let projecting = CancellationToken::new();
+    let context = context(view.spec(), parts, false)?;
+    let mut running = RunningView::new(&context.status);
+    let [projecting, observing] = &mut running.stages;
     let cache_bytes = context.settings.cache_bytes / context.settings.lanes.max(1);
     let keys = move || Cached::new(cache_bytes);
-    let projector = project(view, keys, Arc::clone(&context), parts.group.clone(), projecting.clone());
-    let projector = tokio::spawn(projector);
+    projecting.part("projector", |stop| project(view, keys, Arc::clone(&context), parts.group.clone(), stop));
+    let parked = Arc::clone(&context);
+    let on_parked = Box::new(move |count| parked.parked_total.store(count, Ordering::Relaxed));
+    let observer = observer(parts, context.source.clone(), &context.status, on_parked);
+    observing.part("observer", |stop| observer.run(stop));
     // Dead letters of the last batches are published, too.
-    let tasks = vec![
-        observe(parts, context.source.clone(), &status, on_parked, &stop),
-        tokio::spawn(relay::run(context, stop.clone())),
-    ];
-    let stages = [Stage { stop: projecting, tasks: vec![projector] }, Stage { stop, tasks }];
-    Ok(RunningView { status, stages })
+    observing.part("relay", |stop| relay::run(context, stop));
+    Ok(running)
 }
 
 /// What all parts of a view share, before any of them runs. `is_filling`: the build is filled in bulk.
 pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<ViewContext>> {
-    let (source, status, config) = (parts.source(spec.name), base(spec, parts, ViewState::Starting), &parts.config);
+    let (source, status, config) = (parts.source(spec.name), base(spec, parts, Phase::Starting), &parts.config);
+    let guard = LogGuard::start(&config.kafka, &source.topic, &status).context("cannot start the log guard")?;
     Ok(Arc::new(ViewContext {
-        source: source.clone(),
+        source,
         dlq_topic: parts.settings.dlq_topic.clone(),
         owner: format!("{}-{}", config.kafka.client_id, std::process::id()),
         status,
@@ -130,7 +152,7 @@ pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<V
         database: config.database.clone(),
         settings: config.projector.clone(),
         rules: parts.rules(),
-        guard: LogGuard::start(&config.kafka, &source.topic).context("cannot start the log guard")?,
+        guard,
         compaction: CompactionCheck::default(),
         schemas: SchemaSource::new(spec.name, spec.avro, &config.schema_registry, Arc::clone(&parts.metrics))?,
         new_dead_letters: Notify::new(),
@@ -140,124 +162,162 @@ pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<V
     }))
 }
 
-fn base(spec: &ViewSpec, parts: &Parts, state: ViewState) -> Arc<ViewStatus> {
+fn base(spec: &ViewSpec, parts: &Parts, phase: Phase) -> Arc<ViewStatus> {
     let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
     parts.metrics.prepare_view(spec.name, &spec.event_types, &reasons);
-    Arc::new(ViewStatus::new(&parts.source(spec.name), &parts.group, parts.rules().history, state))
+    let (build, history) = ((spec.name, parts.build), parts.rules().history);
+    Arc::new(ViewStatus::new(build, &parts.settings.topic, &parts.group, history, phase))
 }
 
-fn observe(
+fn observer(
     parts: &Parts,
     source: BuildSource,
     status: &Arc<ViewStatus>,
     on_parked: Box<dyn Fn(i64) + Send + Sync>,
-    stop: &CancellationToken,
-) -> JoinHandle<()> {
-    let observer = Observer {
+) -> Observer {
+    Observer {
         source,
         status: Arc::clone(status),
         metrics: Arc::clone(&parts.metrics),
         pool: parts.pool.clone(),
         kafka: parts.config.kafka.clone(),
         on_parked,
-    };
-    tokio::spawn(observer.run(stop.clone()))
+    }
 }
 
 /// Joins the group as soon as the topic is there, and works until `stop`; `keys` makes the memory of one lane.
 pub async fn project<V: Stored, K: Keys<V>>(
     view: V,
-    keys: impl Fn() -> K + Send,
+    keys: impl Fn() -> K + Send + Sync,
     context: Arc<ViewContext>,
     group: String,
     stop: CancellationToken,
 ) {
-    let view = Arc::new(view);
     let joined = tokio::select! {
         () = stop.cancelled() => return,
         joined = wait_for_topic(&context) => joined,
     };
-    let (log, partitions) = joined;
-    let (group_sender, group_events) = unbounded_channel();
-    let topic = &context.source.topic;
-    let member = match GroupMember::join(&context.kafka, &group, topic, partitions, group_sender.clone()) {
-        Ok(member) => member,
-        Err(error) => {
-            return give_up(&context, &format!("cannot join the group: {error}"));
-        }
+    let mut crew = Crew {
+        parts: Supervisor::new(&context.status),
+        lanes_stop: CancellationToken::new(),
+        readers: Vec::new(),
+        to_lanes: Vec::new(),
+        errands: Vec::new(),
     };
-    let (lane_sender, lane_events) = unbounded_channel();
-    let (problem_sender, problems) = unbounded_channel();
-    let lanes_stop = CancellationToken::new();
-    let (mut handles, mut tasks, mut threads, mut to_lanes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for number in 0..context.settings.lanes {
+    let appliers = {
+        let context = Arc::clone(&context);
+        let view = Arc::new(view);
+        move || Keyed::new(Arc::clone(&view), Arc::clone(&context), keys())
+    };
+    if let Err(detail) = crew.consume(appliers, &context, group, joined, &stop).await {
+        give_up(&context, &detail);
+    }
+    // Whatever became of the coordinator: without it nobody works, and nothing is ours.
+    crew.lanes_stop.cancel();
+    crew.readers.iter().for_each(|reader| reader.stop());
+    context.status.disown_all();
+    crew.parts.ended().await;
+    // The view has halted if nobody has stopped it, and there is nothing left to do here.
+    stop.cancelled().await;
+}
+
+/// What works under a coordinator, and outlives it, however it ends.
+struct Crew {
+    parts: Supervisor,
+    lanes_stop: CancellationToken,
+    readers: Vec<Arc<LaneReader>>,
+    to_lanes: Vec<UnboundedSender<LaneCommand>>,
+    errands: Vec<UnboundedSender<Errand<Heal>>>,
+}
+
+impl Crew {
+    /// Joins the group and consumes until `stop`. An error says why that could not begin.
+    async fn consume<A: Applier<Errand = Heal>>(
+        &mut self,
+        appliers: impl Fn() -> A + Send + Sync,
+        context: &Arc<ViewContext>,
+        group: String,
+        (log, partitions): (Arc<LogReader>, usize),
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
+        let (group_sender, group_events) = unbounded_channel();
+        let topic = &context.source.topic;
+        let member = GroupMember::join(&context.kafka, &group, topic, partitions, group_sender.clone())
+            .map_err(|error| format!("cannot join the group: {error}"))?;
+        let (lane_sender, lane_events) = unbounded_channel();
+        let (problem_sender, problems) = unbounded_channel();
+        for number in 0..context.settings.lanes {
+            self.add_lane(appliers(), context, number, (&lane_sender, &problem_sender))
+                .map_err(|error| format!("cannot start a reader thread: {error}"))?;
+        }
+        // A filling takes decisions along as it meets them, and heals nothing that others have changed.
+        if !context.is_filling {
+            let keeper = Keeper::new(Arc::clone(context), self.errands.clone());
+            self.parts.part("keeper", &self.lanes_stop, keeper.run(self.lanes_stop.clone()));
+        }
+        let lanes = self.to_lanes.iter().cloned().zip(self.readers.iter().cloned());
+        let lanes = lanes.map(|(commands, reader)| LaneHandle { commands, reader }).collect();
+        let rejoin = Rejoin { group, partitions, events: group_sender };
+        let (coordinator, takeovers) =
+            Coordinator::new(Arc::clone(context), member, lanes, log, rejoin, problem_sender);
+        let inbox = Inbox { group: group_events, lanes: lane_events, problems };
+        let (status, is_over) = (Arc::clone(&context.status), || stop.is_cancelled());
+        let work = coordinator.run(inbox, takeovers, stop.clone());
+        supervisor::watched(status, "coordinator".to_owned(), is_over, work).await;
+        Ok(())
+    }
+
+    fn add_lane<A: Applier<Errand = Heal>>(
+        &mut self,
+        applier: A,
+        context: &Arc<ViewContext>,
+        number: usize,
+        (events, problems): (&UnboundedSender<LaneEvent>, &UnboundedSender<FetchProblem>),
+    ) -> std::io::Result<()> {
         let mailbox = Arc::new(Mailbox::new(context.settings.max_batch_events, context.settings.max_batch_bytes));
-        let (reader, thread) = match LaneReader::start(number, Arc::clone(&mailbox), problem_sender.clone()) {
-            Ok(started) => started,
-            Err(error) => {
-                return give_up(&context, &format!("cannot start a reader thread: {error}"));
-            }
-        };
+        let (reader, thread) = LaneReader::start(number, Arc::clone(&mailbox), problems.clone(), &context.status)?;
+        self.readers.push(reader);
+        self.parts.adopt(thread);
         let (commands, received) = unbounded_channel();
+        self.to_lanes.push(commands);
         let (errands, to_do) = unbounded_channel();
-        let applier = Keyed::new(Arc::clone(&view), Arc::clone(&context), keys());
-        let lane = Lane::new(applier, Arc::clone(&context), received, to_do, lane_sender.clone());
-        tasks.push(tokio::spawn(lane.run(mailbox, lanes_stop.clone())));
-        threads.push(thread);
-        to_lanes.push(errands);
-        handles.push(LaneHandle { commands, reader });
-    }
-    let (coordinator, takeovers) = Coordinator::new(
-        Arc::clone(&context),
-        member,
-        handles,
-        log,
-        Rejoin { group, partitions, events: group_sender },
-        problem_sender.clone(),
-    );
-    // A filling takes decisions along as it meets them, and heals nothing that others have changed.
-    if !context.is_filling {
-        tasks.push(tokio::spawn(Keeper::new(Arc::clone(&context), to_lanes).run(lanes_stop.clone())));
-    }
-    let inbox = Inbox { group: group_events, lanes: lane_events, problems };
-    coordinator.run(inbox, takeovers, stop).await;
-    lanes_stop.cancel();
-    for task in tasks {
-        if let Err(error) = task.await {
-            tracing::error!(view = context.source.view, error = %error, "a lane failed");
+        self.errands.push(errands);
+        let lane = Lane::new(applier, Arc::clone(context), number, (received, to_do), events.clone());
+        let work = lane.run(mailbox, self.lanes_stop.clone());
+        if context.is_filling {
+            // It ends when it has written its keys.
+            self.parts.chore(format!("lane {number}"), work);
+        } else {
+            self.parts.part(format!("lane {number}"), &self.lanes_stop, work);
         }
-    }
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!(view = context.source.view, "a reader thread panicked");
-        }
+        Ok(())
     }
 }
 
 /// The view cannot start in this process, and says so.
 fn give_up(context: &ViewContext, detail: &str) {
-    tracing::error!(view = context.source.view, detail, "view halted before it started");
     let next_step = "correct the kafka settings or the limits of the process, then restart";
-    let halt = Halt { code: "cannot_start", detail: detail.to_owned(), next_step };
-    context.status.enter(ViewState::Halted(halt), Some(detail.to_owned()));
+    context.status.halt(Halt { code: "cannot_start", detail: detail.to_owned(), next_step });
 }
 
 async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {
     let mut backoff = Backoff::default();
     loop {
         let (settings, topic) = (context.kafka.clone(), context.source.topic.clone());
-        let looked = tokio::task::spawn_blocking(move || {
+        let look = move || {
             let log = LogReader::open(&settings, &topic)?;
             let partitions = log.partitions()?.len();
-            Ok::<_, crate::platforms::kafka::log::LogError>((Arc::new(log), partitions))
-        });
-        let reason = match looked.await {
-            Ok(Ok((log, partitions))) if partitions > 0 => return (log, partitions),
-            Ok(Ok(_)) => format!("topic {} does not exist", context.source.topic),
-            Ok(Err(error)) => format!("Kafka at {} does not answer: {error}", context.kafka.bootstrap_servers),
-            Err(panic) => panic.to_string(),
+            Ok::<_, LogError>((Arc::new(log), partitions))
         };
-        context.wait_for(ViewState::WaitingForKafka, &reason);
+        let reason = match supervisor::blocking(look).await {
+            Ok((log, partitions)) if partitions > 0 => {
+                context.status.clear(Reporter::Start);
+                return (log, partitions);
+            }
+            Ok(_) => format!("topic {} does not exist", context.source.topic),
+            Err(error) => format!("Kafka at {} does not answer: {error}", context.kafka.bootstrap_servers),
+        };
+        context.status.report(Reporter::Start, Waiting::Kafka, &reason);
         tokio::time::sleep(backoff.next_wait().max(Duration::from_millis(200))).await;
     }
 }

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinHandle;
 
+use crate::crash;
 use crate::domain::identity::{Evidence, Mismatch, judge};
-use crate::failure::{Backoff, Failure};
+use crate::failure::{Backoff, Failure, Halt};
 use crate::platforms::kafka::fetch::FetchProblem;
 use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::platforms::kafka::probe;
 use crate::projector::context::ViewContext;
 use crate::projector::guard;
-use crate::projector::state::{Halt, Pause, ViewState};
+use crate::projector::supervisor;
+use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, blocked, pool};
@@ -88,13 +89,12 @@ async fn is_still_too_large(context: &ViewContext, partition: i32, next_offset: 
 }
 
 /// Looks which of these partitions, at these positions, is what cannot be received, and reports it as a problem.
-pub fn find_too_large(
-    context: &Arc<ViewContext>,
+pub async fn find_too_large(
+    context: Arc<ViewContext>,
     positions: Vec<(i32, i64)>,
     problems: UnboundedSender<FetchProblem>,
-) -> JoinHandle<()> {
-    let context = Arc::clone(context);
-    tokio::task::spawn_blocking(move || {
+) {
+    let search = move || {
         for (partition, offset) in positions {
             let Some(text) = probe::too_large_at(&context.kafka, &context.source.topic, partition, offset) else {
                 continue;
@@ -104,7 +104,8 @@ pub fn find_too_large(
                 return;
             }
         }
-    })
+    };
+    supervisor::blocking(search).await;
 }
 
 /// Whether nothing of the view stands before a hole any more.
@@ -115,19 +116,32 @@ pub async fn is_truncation_over(context: &ViewContext) -> Result<bool, Failure> 
 }
 
 /// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes, or as long as they are `wanted`:
-/// a late takeover would fence the next owner.
-pub async fn acquire_all(context: &ViewContext, log: &Arc<LogReader>, partitions: &[i32], wanted: &Wanted) -> Takeover {
+/// a late takeover would fence the next owner. Reports as the takeover of that `number`.
+pub async fn acquire_all(
+    context: &ViewContext,
+    log: &Arc<LogReader>,
+    (number, partitions): (u64, &[i32]),
+    wanted: &Wanted,
+) -> Takeover {
+    let reporter = Reporter::Takeover(number);
+    crash::point("part.takeover");
     let mut backoff = Backoff::default();
-    loop {
-        match try_acquire(context, log, partitions, wanted).await {
-            Ok(acquired) => return Ok(acquired),
-            Err(Failure::Halt(halt)) => return Err(halt),
-            Err(Failure::KafkaAway(reason)) => context.wait_for(ViewState::WaitingForKafka, &reason),
-            Err(Failure::Retry(reason)) => context.wait_for(ViewState::WaitingForDatabase, &reason),
-            Err(other) => context.wait_for(ViewState::WaitingForDatabase, &format!("{other:?}")),
+    let result = loop {
+        match try_acquire(context, log, partitions, wanted).await.map_err(Failure::wait_or_halt) {
+            Ok(acquired) => break Ok(acquired),
+            Err(Err(halt)) => break Err(halt),
+            // The group has taken back all of them: nobody waits for the answer.
+            Err(Ok(_)) if !partitions.iter().any(|partition| is_wanted(wanted, *partition)) => break Ok(Vec::new()),
+            Err(Ok((waiting, reason))) => context.status.report(reporter, waiting, &reason),
         }
         tokio::time::sleep(backoff.next_wait()).await;
-    }
+    };
+    context.status.clear(reporter);
+    result
+}
+
+fn is_wanted(wanted: &Wanted, partition: i32) -> bool {
+    wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
 }
 
 async fn try_acquire(
@@ -150,7 +164,7 @@ async fn try_acquire(
     }
     let mut acquired = Vec::new();
     for partition in partitions {
-        if !wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(partition) {
+        if !is_wanted(wanted, *partition) {
             continue;
         }
         let marks = {
@@ -202,8 +216,5 @@ async fn try_acquire(
 async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| Failure::KafkaAway(format!("Kafka does not answer: {error}"))),
-        Err(panic) => Err(Failure::Retry(format!("a log reader failed: {panic}"))),
-    }
+    supervisor::blocking(work).await.map_err(|error| Failure::KafkaAway(format!("Kafka does not answer: {error}")))
 }

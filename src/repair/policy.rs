@@ -10,26 +10,55 @@ use super::decide::Called;
 use super::model::{DecidedInBulk, Outcome};
 use super::request::{BulkBounds, DEFAULT_BULK, HeldFilter, Request, Why};
 use super::{Desk, DeskError};
+use crate::crash;
 use crate::domain::held::HeldReason;
-use crate::projector::state::ViewStatus;
+use crate::status::{Reporter, ViewStatus};
+use crate::store::sqlstate::classify_read;
 
 /// How often proven gaps are looked for.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// So many rounds have to fail in a row before it counts as an outage: one may have met an operator's lock.
+const PATIENCE: u32 = 2;
 
 /// Skips proven gaps until `stop`.
 pub async fn skip_proven_gaps(desk: Desk, status: Arc<ViewStatus>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failures = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        match skip(&desk).await {
-            Ok(false) => {}
-            Ok(true) => status.decided.notify_one(),
-            // Somebody else decided meanwhile, or Postgres is away: the next round looks again.
-            Err(error) => tracing::debug!(view = desk.view, error = %error, "proven gaps were not skipped"),
+        crash::point("part.gap_policy");
+        let done = tokio::select! {
+            () = stop.cancelled() => return,
+            done = skip(&desk) => done,
+        };
+        match done {
+            Ok(decided) => {
+                failures = 0;
+                status.clear(Reporter::GapPolicy);
+                if decided {
+                    status.decided.notify_one();
+                }
+            }
+            // Somebody else decided meanwhile: the next round looks again.
+            Err(DeskError::Refused(why)) => {
+                tracing::debug!(view = desk.view, why = why.detail, "proven gaps were not skipped");
+            }
+            Err(DeskError::Database(error)) => {
+                failures += 1;
+                match classify_read(&error).wait_or_halt() {
+                    Ok((_, why)) if failures < PATIENCE => {
+                        tracing::debug!(view = desk.view, why, "proven gaps were not skipped");
+                    }
+                    Ok((waiting, why)) => {
+                        status.report(Reporter::GapPolicy, waiting, &format!("proven gaps are not skipped: {why}"));
+                    }
+                    Err(halt) => status.halt(halt),
+                }
+            }
         }
     }
 }

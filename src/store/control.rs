@@ -341,17 +341,30 @@ pub async fn held_page(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Notes the `ends` of all partitions (index = partition) for new gaps, and marks those as proven whose ends, as noted
-/// before, have all been consumed. Gives the keys proven now with the number each waits for.
-pub async fn prove_gaps(
-    client: &Connection,
-    source: &BuildSource,
-    ends: &[i64],
-) -> Result<Vec<(String, i64)>, DbError> {
+/// Marks gaps as proven whose ends, as noted before, have all been consumed. Gives the keys proven now with the number
+/// that each waits for.
+pub async fn prove_gaps(client: &Connection, source: &BuildSource) -> Result<Vec<(String, i64)>, DbError> {
     let statement = include_str!("sql/prove_gaps.sql");
     let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
-    client.execute(include_str!("sql/watch_gaps.sql"), &[&source.view, &source.build, &ends]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Up to `limit` gaps of which no ends are noted: keys, and the number that each waits for.
+pub async fn fresh_gaps(client: &Connection, source: &BuildSource, limit: i64) -> Result<Vec<(String, i64)>, DbError> {
+    let rows = client.query(include_str!("sql/fresh_gaps.sql"), &[&source.view, &source.build, &limit]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Notes the `ends` of all partitions (index = partition) beside these gaps, if they still wait for those numbers.
+pub async fn watch_gaps(
+    client: &Connection,
+    source: &BuildSource,
+    gaps: &[(String, i64)],
+    ends: &[i64],
+) -> Result<u64, DbError> {
+    let (keys, missing): (Vec<&str>, Vec<i64>) = gaps.iter().map(|(key, missing)| (key.as_str(), *missing)).unzip();
+    let statement = include_str!("sql/watch_gaps.sql");
+    client.execute(statement, &[&source.view, &source.build, &ends, &keys, &missing]).await
 }
 
 /// Whether anything was ever decided about an event of the view.

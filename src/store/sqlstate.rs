@@ -3,6 +3,7 @@
 use crate::domain::word::UnknownWord;
 use crate::failure::Failure;
 use crate::store::DbError;
+use crate::store::read::ReadError;
 
 /// Classifies an error of a statement.
 ///
@@ -18,12 +19,24 @@ use crate::store::DbError;
 /// | other 23 | the record cannot be held | record |
 /// | 42501, 28, 3D, 42, the rest | permissions or schema | halt |
 pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
+    sort(&error, event_id_constraint)
+}
+
+/// Likewise, of what was read or decided through the pools.
+pub fn classify_read(error: &ReadError) -> Failure {
+    match error {
+        ReadError::Failed(error) => sort(error, None),
+        other => Failure::Retry(describe_read(other)),
+    }
+}
+
+fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
     let Some(db) = error.as_db_error() else {
-        if let Some(word) = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<UnknownWord>()) {
+        if let Some(word) = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<UnknownWord>()) {
             return unknown_word(word);
         }
-        let infrastructure = error.is_closed() || error_is_io(&error);
-        return if infrastructure { Failure::Retry(describe(&error)) } else { internal(&error) };
+        let infrastructure = error.is_closed() || error_is_io(error);
+        return if infrastructure { Failure::Retry(describe(error)) } else { internal(error) };
     };
     let code = db.code().code();
     let detail = format!("{} (SQLSTATE {code})", db.message());
@@ -74,6 +87,15 @@ fn unknown_word(word: &UnknownWord) -> Failure {
         word.to_string(),
         "start the version of the binary that wrote it, or correct the row, then restart",
     )
+}
+
+/// What a failed read says, with the words of its cause.
+pub fn describe_read(error: &ReadError) -> String {
+    let cause = std::error::Error::source(error);
+    match cause.and_then(|cause| cause.downcast_ref()) {
+        Some(cause) => describe(cause),
+        None => cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+    }
 }
 
 /// The message with its cause, without addresses or statements.

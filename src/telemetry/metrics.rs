@@ -189,14 +189,14 @@ impl Metrics {
         for reason in HeldReason::WORDS {
             self.held_keys.with_label_values(&[view, reason]);
         }
-        for code in crate::projector::state::Pause::CODES {
+        for code in crate::status::Pause::CODES {
             self.partitions_paused.with_label_values(&[view, code]);
         }
         for action in Action::ALL.map(Action::as_str) {
             self.decisions.with_label_values(&[view, action]);
             self.decisions_taken.with_label_values(&[view, action]);
         }
-        for state in crate::projector::state::ViewState::NAMES {
+        for state in crate::status::ViewState::NAMES {
             self.consumer_state.with_label_values(&[view, state]);
         }
         for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {

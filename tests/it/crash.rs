@@ -16,8 +16,8 @@ const SETTINGS: [(&str, &str); 2] =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_point_of_the_commit_path_loses_and_repeats_nothing() {
-    // Those of a bulk load have their own test.
-    let points = POINTS.iter().filter(|point| !point.starts_with("load."));
+    // Those of a bulk load and those of single parts have their own tests.
+    let points = POINTS.iter().filter(|point| !point.starts_with("load.") && !point.starts_with("part."));
     let crashes = points.map(|point| async move {
         // The first time that a point is reached is often a special case: the third is in the middle of the load.
         let time = match *point {

@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
 
 // What happens when parts die.
+mod conditions;
 mod crash;
 mod history;
+mod keeper;
 mod lists;
 mod load;
 mod log_identity;
 mod metrics;
 mod outage;
 mod ownership;
+mod parts;
 mod shutdown;
 mod transactions;
 mod unreadable;

@@ -2,6 +2,7 @@
 //! what a rebalance means is for whoever receives its events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -15,6 +16,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::KafkaSettings;
+use crate::crash;
+use crate::failure::panic_text;
 use crate::platforms::kafka::probe::is_too_large;
 use crate::platforms::kafka::{base_config, limit_answers};
 
@@ -34,6 +37,8 @@ pub enum GroupEvent {
     Error(String),
     /// An answer of the broker was too large to be received; it asks again and again.
     AnswerTooLarge(String),
+    /// The thread that polls is there no more: what its panic said.
+    PollEnded(String),
 }
 
 /// What the thread has to do.
@@ -141,7 +146,7 @@ impl GroupMember {
         };
         let thread = std::thread::Builder::new()
             .name(format!("poll-{topic}"))
-            .spawn(move || membership.run(&received))
+            .spawn(move || membership.run_to_the_end(&received))
             .map_err(|error| KafkaError::ClientCreation(format!("cannot start the poll thread: {error}")))?;
         Ok(GroupMember { consumer, commands, thread: Some(thread) })
     }
@@ -172,6 +177,13 @@ impl GroupMember {
             tracing::error!("the poll thread panicked");
         }
         // Dropping the client leaves the group.
+    }
+}
+
+/// A member that is dropped without leaving, because its coordinator died, still obeys the group: else the client would
+/// wait for an answer when it is closed.
+impl Drop for GroupMember {
+    fn drop(&mut self) {
         self.hush();
     }
 }
@@ -184,9 +196,17 @@ struct Membership {
 }
 
 impl Membership {
+    fn run_to_the_end(self, commands: &mpsc::Receiver<Command>) {
+        let consumer = Arc::clone(&self.consumer);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run(commands))) {
+            consumer.context().tell(GroupEvent::PollEnded(panic_text(&*panic)));
+        }
+    }
+
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         let mut last_report = Instant::now();
         loop {
+            crash::point("part.poll");
             // Records go to the partition queues, so a poll yields only errors; events arrive through the context.
             if let Some(Err(error)) = self.consumer.poll(POLL) {
                 self.consumer.context().tell(GroupEvent::Error(error.to_string()));

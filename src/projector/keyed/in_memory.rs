@@ -21,7 +21,7 @@ use crate::projector::keyed::keys::Keys;
 use crate::projector::keyed::loading::Loading;
 use crate::projector::keyed::session::Session;
 use crate::projector::lane::no_connection;
-use crate::projector::state::Pause;
+use crate::status::Pause;
 use crate::store::control::DecisionsByKey;
 use crate::store::progress::Advance;
 use crate::store::rows::Stored;

@@ -10,7 +10,7 @@ use crate::projector::applier::Partitions;
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::loading::Loading;
 use crate::projector::keyed::session::Session;
-use crate::projector::state::Pause;
+use crate::status::Pause;
 use crate::store::control::DecisionsByKey;
 use crate::store::rows::Stored;
 

@@ -33,7 +33,7 @@ use crate::failure::{Failure, Halt};
 use crate::projector::applier::{Applier, Blame, Blocked, Done, Outcomes, Part, Partitions};
 use crate::projector::context::ViewContext;
 use crate::projector::lane::no_connection;
-use crate::projector::state::Pause;
+use crate::status::Pause;
 use crate::store::Connection;
 use crate::store::progress::Advance;
 use crate::store::rows::Stored;

@@ -1,65 +1,22 @@
 //! What a running view tells the rest of the process: its state, its partitions, its commits.
-//! Written by the projector, read by the API, readiness and metrics. Holds no rows and takes no decisions.
+//!
+//! Parts report what they wait for, each for itself; the state follows from all of it ([`conditions`]). Written by the
+//! projector, read by the API, readiness and metrics. Holds no rows and takes no decisions.
+
+mod conditions;
+
+pub use self::conditions::{Condition, Conditions, HaltIs, Phase, Reporter, ViewState};
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::domain::history::History;
 use crate::domain::lag::PartitionLag;
-pub use crate::failure::Halt;
-use crate::store::progress::BuildSource;
-
-/// The state of a view's projector in this process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ViewState {
-    /// Connecting; nothing assigned yet.
-    Starting,
-    /// Consuming, or assigned and at the end of the log.
-    Running,
-    /// Postgres does not answer; partitions wait, polling goes on.
-    WaitingForDatabase,
-    /// Kafka does not answer.
-    WaitingForKafka,
-    /// The schema registry does not answer; records whose schemas are known go on.
-    WaitingForRegistry,
-    /// Stopped for good until an operator acts: what is wrong and the next step.
-    Halted(Halt),
-    /// Draining after SIGTERM.
-    Stopping,
-    /// This process serves reads only (`serve --only api`).
-    NotProjecting,
-}
-
-impl ViewState {
-    /// The word used in JSON and as a metric label.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            ViewState::Starting => "starting",
-            ViewState::Running => "running",
-            ViewState::WaitingForDatabase => "waiting_for_database",
-            ViewState::WaitingForKafka => "waiting_for_kafka",
-            ViewState::WaitingForRegistry => "waiting_for_registry",
-            ViewState::Halted(_) => "halted",
-            ViewState::Stopping => "stopping",
-            ViewState::NotProjecting => "not_projecting",
-        }
-    }
-
-    /// Every word `as_str` can give, so that each metric series exists from the start.
-    pub const NAMES: [&'static str; 8] = [
-        "starting",
-        "running",
-        "waiting_for_database",
-        "waiting_for_kafka",
-        "waiting_for_registry",
-        "halted",
-        "stopping",
-        "not_projecting",
-    ];
-}
+use crate::failure::{Halt, Waiting};
 
 /// One partition that this process owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +107,14 @@ pub struct StatusSnapshot {
     pub dead_letters_wait: Option<String>,
     /// Last observed lag of every partition of the topic, whoever owns it, and when it was observed.
     pub lags: Option<(Timestamp, Vec<PartitionLag>)>,
+    /// When it was begun to ask for the ends of that log: they are at least as new as that.
+    pub ends_asked_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Known {
+    conditions: Conditions,
+    snapshot: StatusSnapshot,
 }
 
 /// Shared handle of one view.
@@ -165,60 +130,131 @@ pub struct ViewStatus {
     pub group: String,
     /// What is kept of each event.
     pub history: History,
-    snapshot: Mutex<StatusSnapshot>,
+    known: Mutex<Known>,
     commits: watch::Sender<u64>,
+    halted: Notify,
     /// Notified when something was decided through this process.
     pub decided: Notify,
 }
 
 impl ViewStatus {
-    /// A view that has not started.
-    pub fn new(source: &BuildSource, group: &str, history: History, state: ViewState) -> Self {
+    /// A view of which nobody waits for anything.
+    pub fn new((view, build): (&'static str, i32), topic: &str, group: &str, history: History, phase: Phase) -> Self {
+        let conditions = Conditions::new(phase);
         let snapshot = StatusSnapshot {
-            state,
+            state: conditions.state(),
             reason: None,
             since: Timestamp::now(),
             partitions: BTreeMap::new(),
             dead_letters_wait: None,
             lags: None,
+            ends_asked_at: None,
         };
         ViewStatus {
-            view: source.view,
-            build: source.build,
-            topic: source.topic.clone(),
+            view,
+            build,
+            topic: topic.to_owned(),
             group: group.to_owned(),
             history,
-            snapshot: Mutex::new(snapshot),
+            known: Mutex::new(Known { conditions, snapshot }),
             commits: watch::Sender::new(0),
+            halted: Notify::new(),
             decided: Notify::new(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, StatusSnapshot> {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy of everything now.
     pub fn snapshot(&self) -> StatusSnapshot {
-        self.lock().clone()
+        self.lock().snapshot.clone()
     }
 
-    /// Moves to `state`; returns whether that was a change. A halted view stays halted.
-    pub fn enter(&self, state: ViewState, reason: Option<String>) -> bool {
-        let mut snapshot = self.lock();
-        let halted = matches!(snapshot.state, ViewState::Halted(_));
-        if snapshot.state == state || (halted && state != ViewState::Stopping) {
-            return false;
+    /// `reporter` waits, and goes on trying.
+    pub fn report(&self, reporter: Reporter, waiting: Waiting, reason: &str) {
+        self.change(|conditions| conditions.report(reporter, waiting, reason, Timestamp::now()));
+    }
+
+    /// `reporter` waits for nothing: it has succeeded, or there is nothing left for it to do.
+    pub fn clear(&self, reporter: Reporter) {
+        self.change(|conditions| conditions.clear(reporter));
+    }
+
+    /// The group has said what is ours.
+    pub fn started(&self) {
+        self.change(Conditions::started);
+    }
+
+    /// The view is told to stop.
+    pub fn stopping(&self) {
+        self.change(Conditions::stopping);
+    }
+
+    /// Stops for good: going on would be wrong. Whoever consumes learns of it by [`ViewStatus::until_halted`].
+    pub fn halt(&self, halt: Halt) {
+        let (view, Halt { code, detail, next_step }) = (self.view, halt.clone());
+        match self.change(|conditions| conditions.halt(halt)) {
+            HaltIs::First => {
+                tracing::error!(view, code, detail, next_step, "view halted, nothing more is applied");
+                self.halted.notify_one();
+            }
+            HaltIs::Another => tracing::error!(view, code, detail, next_step, "view has another reason to be halted"),
+            HaltIs::Known => {}
         }
-        snapshot.state = state;
-        snapshot.reason = reason;
-        snapshot.since = Timestamp::now();
-        true
+    }
+
+    /// Returns once when the view halts: whatever is consumed has to be let go then.
+    pub async fn until_halted(&self) {
+        self.halted.notified().await;
+    }
+
+    /// Leaves a halt of that code, whose reason is gone; tells whether the view goes on.
+    pub fn end_halt(&self, code: &str) -> bool {
+        self.change(|conditions| conditions.end_halt(code))
+    }
+
+    /// Whether the view has stopped for good, as far as it knows.
+    pub fn is_halted(&self) -> bool {
+        matches!(self.lock().snapshot.state, ViewState::Halted(_))
+    }
+
+    /// Changes what is known, and says so once if another state follows from it.
+    fn change<T>(&self, change: impl FnOnce(&mut Conditions) -> T) -> T {
+        let (changed, from, to) = {
+            let mut known = self.lock();
+            let changed = change(&mut known.conditions);
+            let (state, reason) = (known.conditions.state(), known.conditions.reason().map(str::to_owned));
+            let snapshot = &mut known.snapshot;
+            if snapshot.reason != reason {
+                snapshot.reason = reason.clone();
+            }
+            if snapshot.state == state {
+                return changed;
+            }
+            snapshot.since = Timestamp::now();
+            let from = std::mem::replace(&mut snapshot.state, state.clone());
+            (changed, from.as_str(), (state, reason.unwrap_or_default()))
+        };
+        let (view, (state, reason)) = (self.view, to);
+        match &state {
+            ViewState::WaitingForDatabase | ViewState::WaitingForKafka | ViewState::WaitingForRegistry => {
+                tracing::warn!(view, state = state.as_str(), reason, "view waits, partitions are kept");
+            }
+            ViewState::Running => tracing::info!(view, from, "view is running"),
+            // Told by who halts it, and by who stops it.
+            ViewState::Halted(_) | ViewState::Stopping => {}
+            ViewState::Starting | ViewState::NotProjecting => {
+                tracing::info!(view, from, state = state.as_str(), "view waits no more");
+            }
+        }
+        changed
     }
 
     /// Changes what is known of one owned partition; does nothing for a partition that is not owned.
     pub fn update_partition(&self, partition: i32, change: impl FnOnce(&mut OwnedPartition)) {
-        if let Some(owned) = self.lock().partitions.get_mut(&partition) {
+        if let Some(owned) = self.lock().snapshot.partitions.get_mut(&partition) {
             change(owned);
         }
     }
@@ -226,38 +262,33 @@ impl ViewStatus {
     /// Records that this process owns `partition` from now on. A partition tried again at the same place stays paused
     /// until it has moved, so that nobody sees it flicker.
     pub fn own(&self, partition: i32, mut owned: OwnedPartition) {
-        let mut snapshot = self.lock();
-        if let Some(before) = snapshot.partitions.get(&partition).filter(|p| p.next_offset == owned.next_offset) {
+        let partitions = &mut self.lock().snapshot.partitions;
+        if let Some(before) = partitions.get(&partition).filter(|before| before.next_offset == owned.next_offset) {
             owned.paused = before.paused.clone().filter(Pause::lasts);
         }
-        snapshot.partitions.insert(partition, owned);
-    }
-
-    /// Leaves a halt of that code, whose reason is gone; tells whether there was one.
-    pub fn end_halt(&self, code: &str) -> bool {
-        let mut snapshot = self.lock();
-        let ends = matches!(&snapshot.state, ViewState::Halted(halt) if halt.code == code);
-        if ends {
-            snapshot.state = ViewState::Starting;
-            snapshot.reason = None;
-            snapshot.since = Timestamp::now();
-        }
-        ends
+        partitions.insert(partition, owned);
     }
 
     /// Records that this process lets go of `partition`.
     pub fn disown(&self, partition: i32) {
-        self.lock().partitions.remove(&partition);
+        self.lock().snapshot.partitions.remove(&partition);
+    }
+
+    /// Records that nobody here is left to consume anything.
+    pub fn disown_all(&self) {
+        self.lock().snapshot.partitions.clear();
     }
 
     /// Records why dead letters wait in their table, or that they flow.
     pub fn dead_letters_wait(&self, why: Option<String>) {
-        self.lock().dead_letters_wait = why;
+        self.lock().snapshot.dead_letters_wait = why;
     }
 
-    /// Publishes a new observation of the lag.
-    pub fn observe_lags(&self, at: Timestamp, lags: Vec<PartitionLag>) {
-        self.lock().lags = Some((at, lags));
+    /// Publishes a new observation of the lag, whose ends were asked for after `asked`.
+    pub fn observe_lags(&self, asked: Instant, at: Timestamp, lags: Vec<PartitionLag>) {
+        let snapshot = &mut self.lock().snapshot;
+        snapshot.ends_asked_at = Some(asked);
+        snapshot.lags = Some((at, lags));
     }
 
     /// Tells waiters that something was committed.
