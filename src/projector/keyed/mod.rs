@@ -158,7 +158,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         crash::point("batch.folded");
         let started = Instant::now();
         let session = self.session.as_ref().ok_or_else(no_connection)?;
-        session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH).await?;
+        Box::pin(session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH)).await?;
         crash::point("commit.done");
         report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
         let blocked = blocked_of(&plan);
@@ -239,7 +239,8 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
     }
 
     async fn attempt(&mut self, part: &Part<'_>, course: &mut Course) -> Result<Done, Failure> {
-        let (done, unfinished) = self.try_once(part, course).await?;
+        // Boxed, as what is committed below: these futures are large, and whoever awaits them would hold them on its stack.
+        let (done, unfinished) = Box::pin(self.try_once(part, course)).await?;
         course.go_on(unfinished);
         Ok(done)
     }
