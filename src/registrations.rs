@@ -10,6 +10,7 @@ use crate::builds::load::{self, LoadSummary};
 use crate::config::{Config, ViewRules};
 use crate::domain::decimal::Decimal;
 use crate::domain::name::{intern, is_view_name};
+use crate::engine::view::ViewSpec;
 use crate::projector::runtime::{self, Parts, RunningView};
 use crate::repair::check::Checker;
 use crate::store::read::SequencesOf;
@@ -59,6 +60,11 @@ impl Registration {
         Ok(Registration { name, sequences, api, view })
     }
 
+    /// What the engine has to know of it, under these rules.
+    pub fn spec(&self, rules: &ViewRules) -> Result<ViewSpec> {
+        self.view.spec(rules)
+    }
+
     /// Projects and observes it.
     pub fn start(&self, parts: &Parts) -> Result<RunningView> {
         self.view.start(parts)
@@ -87,6 +93,7 @@ impl Registration {
 
 /// What the process does with a view, its type forgotten.
 trait Registered: Send + Sync {
+    fn spec(&self, rules: &ViewRules) -> Result<ViewSpec>;
     fn start(&self, parts: &Parts) -> Result<RunningView>;
     fn observe(&self, parts: &Parts) -> Result<RunningView>;
     fn load(self: Arc<Self>, parts: Parts, memory: usize) -> Pending<LoadSummary>;
@@ -99,6 +106,10 @@ struct Made<M> {
 }
 
 impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Registered for Made<M> {
+    fn spec(&self, rules: &ViewRules) -> Result<ViewSpec> {
+        Ok((self.make)(rules)?.spec().clone())
+    }
+
     fn start(&self, parts: &Parts) -> Result<RunningView> {
         runtime::start((self.make)(&parts.rules())?, parts)
     }

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Only};
 use crate::config::{Config, SecretUrl};
-use crate::store::migrate;
 use crate::telemetry;
 use streamview_lab::seed::{self, SeedPlan};
 use streamview_lab::servers::broker::PlaygroundBroker;
@@ -66,7 +65,7 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
         postgres = Some(server);
     }
     progress("creating the tables");
-    migrate::migrate(&config.database).await?;
+    app::migrate(&config, &app::configured_views(&config)?).await?;
 
     let view = config.views.get("orders").context("views.orders is not configured")?.clone();
     let topics = [(view.topic.as_str(), PARTITIONS), (view.dlq_topic.as_str(), 1)];

@@ -4,16 +4,12 @@ mod rows;
 
 use std::borrow::Cow;
 
-use streamview::builds;
 use streamview::codec::{Head, avro};
-use streamview::domain::build::BuildId;
 use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
 use streamview::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 use streamview::registrations::Registration;
 use streamview::store::rows::Stored;
-
-use crate::support::world::World;
 
 /// The view, under a name of its own: there may be several.
 pub struct Counter {
@@ -33,13 +29,6 @@ const TABLES: BuildScripts = BuildScripts {
     unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
     publish: "",
 };
-
-/// Makes build 1 of the view under `name`.
-pub async fn install(world: &World, name: &str) {
-    let build = BuildId::new(name, 1);
-    builds::create(&world.sql, build, &TABLES).await.unwrap();
-    builds::publish(&world.sql, build, &TABLES).await.unwrap();
-}
 
 impl Counter {
     fn new(name: &str) -> Self {
