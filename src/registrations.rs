@@ -22,7 +22,7 @@ use crate::views::orders::Orders;
 pub fn all() -> Vec<Registration> {
     use crate::views::orders::{api, queries};
     vec![
-        Registration::of("orders", (Some(queries::sequences), Some(api::configure)), |name, rules| {
+        Registration::of("orders", Some(queries::sequences), Some(api::configure), |name, rules| {
             Ok(Orders::new(name, Decimal::parse(&rules.default_tax_rate)?))
         })
         .expect("its name is one"),
@@ -48,7 +48,8 @@ impl Registration {
     /// A view under `name`, made by `make` from what its settings say. An error: the name cannot be a view's.
     pub fn of<V: Stored>(
         name: &str,
-        (sequences, api): (Option<SequencesOf>, Option<fn() -> ViewApi>),
+        sequences: Option<SequencesOf>,
+        api: Option<fn() -> ViewApi>,
         make: impl Fn(&str, &ViewRules) -> Result<V> + Send + Sync + 'static,
     ) -> Result<Self> {
         ensure!(

@@ -1,6 +1,6 @@
 //! What a running view tells the rest of the process: its state, its partitions, its commits.
 //!
-//! Parts report what they wait for, each for itself; the state follows from all of it ([`conditions`]). Written by the
+//! Parts report what they wait for, each for itself; the state follows from all of it ([`Conditions`]). Written by the
 //! projector, read by the API, readiness and metrics. Holds no rows and takes no decisions.
 
 mod conditions;

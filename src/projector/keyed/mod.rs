@@ -15,6 +15,7 @@ mod session;
 pub use cached::Cached;
 pub use course::{Course, Heal};
 pub use in_memory::{Filling, InMemory};
+use keys::Entries;
 pub use keys::Keys;
 
 use std::collections::HashSet;
@@ -28,7 +29,7 @@ use crate::codec::{self, Frame};
 use crate::crash;
 use crate::engine::decode::{Decoded, Decoder, keys_of};
 use crate::engine::fold::{Fold, ParkedLoad};
-use crate::engine::plan::{ByKey, KeyEntry, Plan, Work};
+use crate::engine::plan::{Plan, Work};
 use crate::failure::{Failure, Halt};
 use crate::projector::applier::{Applier, Blame, Blocked, Done, Outcomes, Part, Partitions};
 use crate::projector::context::ViewContext;
@@ -86,8 +87,8 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         &mut self,
         keys: HashSet<&'a str, foldhash::fast::RandomState>,
         (owned, to_heal): (&Partitions, &HashSet<&str>),
-    ) -> (ByKey<'a, Box<KeyEntry<V::State>>>, Vec<&'a str>) {
-        let mut entries: ByKey<'_, Box<KeyEntry<V::State>>> = ByKey::default();
+    ) -> (Entries<'a, V::State>, Vec<&'a str>) {
+        let mut entries = Entries::default();
         entries.reserve(keys.len());
         let mut missing = Vec::new();
         for key in keys {

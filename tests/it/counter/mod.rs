@@ -18,7 +18,7 @@ pub struct Counter {
 
 /// The registry line.
 pub fn registration(name: &str) -> Registration {
-    Registration::of(name, (None, None), |name, _| Ok(Counter::new(name))).unwrap()
+    Registration::of(name, None, None, |name, _| Ok(Counter::new(name))).unwrap()
 }
 
 /// The tables of its builds.
