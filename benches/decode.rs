@@ -16,6 +16,7 @@ use streamview::codec::avro::{Program, Reader};
 use streamview::codec::schemas::{Schemas, WriterSchema};
 use streamview::domain::decimal::Decimal;
 use streamview::domain::record::{Headers, Record};
+use streamview::domain::units::{Offset, Partition, Sequence};
 use streamview::engine::decode::{Decoder, Overrules};
 use streamview::engine::view::View;
 use streamview::views::orders::Orders;
@@ -41,13 +42,13 @@ fn main() {
         let mut schemas = Schemas::default();
         schemas.insert(1, WriterSchema::Avro(Arc::new(Program::compile(&reader, contract.avro, &[]).unwrap())));
         let avro = [&[0, 0, 0, 0, 1], body.as_slice()].concat();
-        let limits = Limits { max_record_bytes: 1 << 20, first_sequence: 1 };
+        let limits = Limits { max_record_bytes: 1 << 20, first_sequence: Sequence(1) };
         let decoder = Decoder { view: &view, limits, overrules: &overrules, schemas: &schemas };
         let mut headers = Vec::new();
         Headers::push(&mut headers, b"x-sequence", Some(b"1"));
         let record = |payload| Record {
-            partition: 0,
-            offset: 0,
+            partition: Partition(0),
+            offset: Offset(0),
             timestamp_ms: None,
             key: Some(b"order-1"),
             payload: Some(payload),

@@ -8,6 +8,8 @@ mod layers;
 mod rules;
 mod secret;
 
+use crate::domain::units::Sequence;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -251,7 +253,7 @@ pub struct ViewRules {
     /// What is done about proven gaps.
     pub gap_policy: GapPolicy,
     /// Sequence of a key's first event: 0 or 1.
-    pub first_sequence: i64,
+    pub first_sequence: Sequence,
     /// Tax rate of items that carry none, a plain decimal.
     pub default_tax_rate: String,
 }
@@ -281,7 +283,7 @@ impl Config {
         ViewRules {
             history: view.history.unwrap_or(self.projector.history),
             gap_policy: view.gap_policy.unwrap_or(self.projector.gap_policy),
-            first_sequence: view.first_sequence.unwrap_or(self.projector.first_sequence),
+            first_sequence: Sequence(view.first_sequence.unwrap_or(self.projector.first_sequence)),
             default_tax_rate: view.tax.as_ref().unwrap_or(&self.tax).default_rate.clone(),
         }
     }

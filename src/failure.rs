@@ -1,5 +1,7 @@
 //! Whose fault an error is, whether to try again, and what the operator does next.
 
+use crate::domain::units::Partition;
+
 use std::any::Any;
 use std::time::Duration;
 
@@ -50,9 +52,9 @@ pub enum Failure {
     /// The cached state is not what is stored: load again, try again.
     Stale,
     /// Something was decided after the batch was folded: fold it again. The new number of decisions by partition.
-    Decided(Vec<(i32, i64)>),
+    Decided(Vec<(Partition, i64)>),
     /// Another instance owns these partitions: let them go.
-    Fenced(Vec<i32>),
+    Fenced(Vec<Partition>),
     /// Going on would be wrong.
     Halt(Halt),
 }

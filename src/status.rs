@@ -16,15 +16,16 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::history::History;
 use crate::domain::lag::PartitionLag;
+use crate::domain::units::{Epoch, NextOffset, Offset, Partition};
 use crate::failure::{Halt, Waiting};
 
 /// One partition that this process owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedPartition {
     /// First offset not applied yet.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// Our fencing number.
-    pub owner_epoch: i64,
+    pub owner_epoch: Epoch,
     /// The lane that applies it.
     pub lane: usize,
     /// Why nothing is read from it now, if so.
@@ -41,7 +42,7 @@ pub struct Pause {
     /// A sentence with offsets, and what to do where somebody has to.
     pub detail: String,
     /// Where the batch begins that cannot be read, if that is why.
-    pub unreadable_at: Option<i64>,
+    pub unreadable_at: Option<Offset>,
     /// Whether it is too large to be received, so that asking for it disturbs the other partitions.
     pub too_large: bool,
 }
@@ -53,7 +54,7 @@ impl Pause {
     pub const CODES: [&'static str; 3] = ["park_bound_reached", Pause::UNREADABLE, "not_owner"];
 
     /// One event more would be more parked events than allowed.
-    pub fn park_bound(why: &str, offset: i64) -> Pause {
+    pub fn park_bound(why: &str, offset: Offset) -> Pause {
         Pause {
             code: "park_bound_reached",
             detail: format!("{why}, at offset {offset}"),
@@ -69,7 +70,7 @@ impl Pause {
     }
 
     /// The batch at `offset` cannot be read.
-    pub fn unreadable(partition: i32, offset: i64, text: &str) -> Pause {
+    pub fn unreadable(partition: Partition, offset: Offset, text: &str) -> Pause {
         let detail = format!(
             "unreadable_batch: partition {partition}, the batch at offset {offset} cannot be read: {text}. Repair the log \
              (another replica may have it whole), or give it up with POST /ops/partitions/{partition}/skip-to"
@@ -78,7 +79,7 @@ impl Pause {
     }
 
     /// The batch that holds `offset` is larger than we may receive.
-    pub fn too_large(partition: i32, offset: i64, text: &str) -> Pause {
+    pub fn too_large(partition: Partition, offset: Offset, text: &str) -> Pause {
         let detail = format!(
             "unreadable_batch: partition {partition}, the batch at offset {offset} is larger than kafka.max_fetch_bytes: \
              {text}. Raise that setting and restart, or give it up with POST /ops/partitions/{partition}/skip-to"
@@ -102,7 +103,7 @@ pub struct StatusSnapshot {
     /// Since when it is in this state.
     pub since: Timestamp,
     /// Partitions that this process owns.
-    pub partitions: BTreeMap<i32, OwnedPartition>,
+    pub partitions: BTreeMap<Partition, OwnedPartition>,
     /// Why dead letters wait in their table, if they do.
     pub dead_letters_wait: Option<String>,
     /// Last observed lag of every partition of the topic, whoever owns it, and when it was observed.
@@ -257,7 +258,7 @@ impl ViewStatus {
     }
 
     /// Changes what is known of one owned partition; does nothing for a partition that is not owned.
-    pub fn update_partition(&self, partition: i32, change: impl FnOnce(&mut OwnedPartition)) {
+    pub fn update_partition(&self, partition: Partition, change: impl FnOnce(&mut OwnedPartition)) {
         if let Some(owned) = self.lock().snapshot.partitions.get_mut(&partition) {
             change(owned);
         }
@@ -265,7 +266,7 @@ impl ViewStatus {
 
     /// Records that this process owns `partition` from now on. A partition tried again at the same place stays paused
     /// until it has moved, so that nobody sees it flicker.
-    pub fn own(&self, partition: i32, mut owned: OwnedPartition) {
+    pub fn own(&self, partition: Partition, mut owned: OwnedPartition) {
         let partitions = &mut self.lock().snapshot.partitions;
         if let Some(before) = partitions.get(&partition).filter(|before| before.next_offset == owned.next_offset) {
             owned.paused = before.paused.clone().filter(Pause::lasts);
@@ -274,7 +275,7 @@ impl ViewStatus {
     }
 
     /// Records that this process lets go of `partition`.
-    pub fn disown(&self, partition: i32) {
+    pub fn disown(&self, partition: Partition) {
         self.lock().snapshot.partitions.remove(&partition);
     }
 

@@ -126,9 +126,9 @@ fn view_lag(status: &ViewStatus, snapshot: &StatusSnapshot) -> ViewLag {
     };
     let partitions = lags.iter().map(|lag| PartitionLagBody {
         topic: status.topic.clone(),
-        partition: lag.position.partition,
-        next_offset: lag.position.next_offset,
-        high_watermark: lag.position.high_watermark,
+        partition: lag.position.partition.0,
+        next_offset: lag.position.next_offset.0,
+        high_watermark: lag.position.high_watermark.0,
         lag: lag.lag,
         lag_seconds: lag.lag_seconds,
         verdict: lag.verdict.as_str(),
@@ -310,10 +310,10 @@ fn consumer_of(status: &ViewStatus, progress: Result<Vec<PartitionProgress>, Rea
         _ => None,
     };
     let partitions = snapshot.partitions.iter().map(|(partition, owned)| OwnedPartitionBody {
-        partition: *partition,
+        partition: partition.0,
         lane: owned.lane,
-        next_offset: owned.next_offset,
-        owner_epoch: owned.owner_epoch,
+        next_offset: owned.next_offset.0,
+        owner_epoch: owned.owner_epoch.0,
         paused: owned.paused.as_ref().map(|pause| pause.detail.clone()),
         paused_code: owned.paused.as_ref().map(|pause| pause.code),
         last_commit_at: owned.last_commit_at,
@@ -335,5 +335,12 @@ fn consumer_of(status: &ViewStatus, progress: Result<Vec<PartitionProgress>, Rea
 
 fn progress_body(progress: PartitionProgress) -> ProgressBody {
     let PartitionProgress { topic, partition, next_offset, owner, owner_epoch, counters } = progress;
-    ProgressBody { topic, partition, next_offset, owner, owner_epoch, conservation: counters.into() }
+    ProgressBody {
+        topic,
+        partition: partition.0,
+        next_offset: next_offset.0,
+        owner,
+        owner_epoch: owner_epoch.0,
+        conservation: counters.into(),
+    }
 }

@@ -9,8 +9,10 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::{self, Problem, ProblemBody};
+use crate::domain::units::{NextOffset, Partition};
 use crate::repair::skip_to::{self, SkipError, SkipTo, Skipped};
 use crate::status::ViewStatus;
+use crate::store::blocked::SkippedRange;
 use crate::store::read::ReadError;
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -97,7 +99,7 @@ pub async fn post(
     partition: web::Path<String>,
     body: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    let partition: i32 = partition.parse().ok().filter(|number| *number >= 0).ok_or_else(|| {
+    let partition = partition.parse().ok().filter(|number| *number >= 0).map(Partition).ok_or_else(|| {
         Problem::new(&problem::INVALID_PARAMETER, "The partition is not usable").parameter(
             "partition",
             &partition,
@@ -113,8 +115,8 @@ pub async fn post(
         build: status.build,
         topic: status.topic.clone(),
         partition,
-        from: asked.from,
-        to: asked.to,
+        from: NextOffset(asked.from),
+        to: NextOffset(asked.to),
         reason: asked.reason,
         actor: asked.actor,
         idempotency_key,
@@ -123,9 +125,9 @@ pub async fn post(
     if skipped.is_new {
         tracing::warn!(
             view = order.view,
-            partition,
-            from = order.from,
-            to = order.to,
+            partition = partition.0,
+            from = order.from.0,
+            to = order.to.0,
             reason = order.reason,
             actor = order.actor,
             decision = skipped.id,
@@ -136,14 +138,15 @@ pub async fn post(
 }
 
 fn answer(order: SkipTo, skipped: &Skipped) -> SkipToAnswer {
+    let SkippedRange { from, to } = skipped.range;
     SkipToAnswer {
         id: skipped.id,
         view: order.view,
         topic: order.topic,
-        partition: order.partition,
-        from: skipped.from,
-        to: skipped.to,
-        skipped_offsets: skipped.to - skipped.from,
+        partition: order.partition.0,
+        from: from.0,
+        to: to.0,
+        skipped_offsets: NextOffset::before(from).distance_to(to),
         decided_at: skipped.decided_at,
         consequences: CONSEQUENCES,
     }
@@ -178,7 +181,7 @@ fn view_of<'a>(api: &'a Api, name: Option<&str>) -> Result<&'a ViewStatus, Probl
     found.ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process"))
 }
 
-fn check(asked: &SkipToRequest, status: &ViewStatus, partition: i32) -> Result<(), Problem> {
+fn check(asked: &SkipToRequest, status: &ViewStatus, partition: Partition) -> Result<(), Problem> {
     let invalid = |name: &str, value: String, detail: &str| {
         Err(Problem::new(&problem::INVALID_PARAMETER, format!("`{name}`: {detail}")).parameter(name, &value, detail))
     };
@@ -203,7 +206,7 @@ fn check(asked: &SkipToRequest, status: &ViewStatus, partition: i32) -> Result<(
         return Err(Problem::new(&problem::PARTITION_NOT_FOUND, detail));
     };
     let high = lag.position.high_watermark;
-    if asked.to > high {
+    if NextOffset(asked.to) > high {
         return invalid("to", asked.to.to_string(), &format!("is beyond the end of the partition, {high}"));
     }
     Ok(())
@@ -229,10 +232,10 @@ fn refused(error: SkipError, asked: &SkipTo) -> Problem {
         SkipError::UnknownPartition(_) => Problem::new(&problem::PARTITION_NOT_FOUND, detail),
         SkipError::Moved(next_offset) => {
             let detail = format!("{detail}, not at {}", asked.from);
-            Problem::new(&problem::OFFSET_MOVED, detail).with("nextOffset", next_offset)
+            Problem::new(&problem::OFFSET_MOVED, detail).with("nextOffset", next_offset.0)
         }
         SkipError::NotBlocked(next_offset) => {
-            Problem::new(&problem::PARTITION_NOT_BLOCKED, detail).with("nextOffset", next_offset)
+            Problem::new(&problem::PARTITION_NOT_BLOCKED, detail).with("nextOffset", next_offset.0)
         }
         SkipError::KeyReused { .. } => Problem::new(&problem::IDEMPOTENCY_KEY_REUSED, detail),
         // lock_not_available: a takeover or a batch is under way.

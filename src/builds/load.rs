@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::crash;
+use crate::domain::units::{NextOffset, Partition};
 use crate::engine::view::{BuildScripts, ViewSpec};
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::context::ViewContext;
@@ -74,7 +75,8 @@ impl Claim {
             self.source.build,
             self.source.view
         );
-        let begins: Vec<(i32, i64)> = log.iter().map(|(partition, marks)| (*partition, marks.low)).collect();
+        let begins: Vec<(Partition, NextOffset)> =
+            log.iter().map(|(partition, marks)| (*partition, NextOffset::before(marks.low))).collect();
         let strip = build::strip(&self.client, &self.source, &begins, self.scripts.unindex).await;
         strip.context("cannot prepare the tables; the role of database.url has to own them, as for `migrate`")
     }
@@ -194,15 +196,15 @@ fn check_halted(context: &ViewContext) -> Result<()> {
 fn left_of(context: &ViewContext, log: &[Extent]) -> i64 {
     let owned = context.status.snapshot().partitions;
     let left = log.iter().map(|(partition, marks)| match owned.get(partition) {
-        Some(owned) => (marks.high - owned.next_offset).max(0),
+        Some(owned) => owned.next_offset.distance_to(marks.high),
         // Even an empty partition has to be taken over.
-        None => (marks.high - marks.low).max(1),
+        None => NextOffset::before(marks.low).distance_to(marks.high).max(1),
     });
     left.sum()
 }
 
 /// A partition and where it begins and ends.
-type Extent = (i32, Watermarks);
+type Extent = (Partition, Watermarks);
 
 async fn look_at_log(config: &Config, topic: &str) -> Result<Vec<Extent>> {
     let (kafka, topic) = (config.kafka.clone(), topic.to_owned());

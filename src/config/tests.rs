@@ -1,3 +1,5 @@
+use crate::domain::units::Sequence;
+
 use std::io::Write;
 
 use super::rules::{Rule, rule_of};
@@ -308,7 +310,7 @@ fn a_view_has_the_rules_of_the_process_but_for_its_own() {
     let config = Config::load(None, environment(&process), &[]).unwrap();
     let rules = config.rules_of(&config.views["orders"]);
     assert_eq!((rules.history, rules.default_tax_rate.as_str()), (History::Compact, "0.07"));
-    assert_eq!((rules.gap_policy, rules.first_sequence), (GapPolicy::Hold, 1));
+    assert_eq!((rules.gap_policy, rules.first_sequence), (GapPolicy::Hold, Sequence(1)));
 
     let own = [
         ("STREAMVIEW_VIEWS__ORDERS__HISTORY", "off"),
@@ -321,7 +323,7 @@ fn a_view_has_the_rules_of_the_process_but_for_its_own() {
     let expected = ViewRules {
         history: History::Off,
         gap_policy: GapPolicy::Skip,
-        first_sequence: 0,
+        first_sequence: Sequence(0),
         default_tax_rate: "0.19".to_owned(),
     };
     assert_eq!(rules, expected);

@@ -7,7 +7,8 @@ use std::future::Future;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::counters::Counters;
-use crate::domain::identity::Anchor;
+use crate::domain::units::{Epoch, NextOffset, Offset, Partition};
+
 use crate::domain::record::{Record, RecordBatch};
 use crate::failure::{Failure, Halt};
 use crate::projector::context::SkippedRanges;
@@ -21,9 +22,9 @@ pub struct Owned {
     /// The assignment: records of another generation are not ours.
     pub generation: u64,
     /// Our fencing number.
-    pub owner_epoch: i64,
+    pub owner_epoch: Epoch,
     /// First offset not applied yet.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// How often something had been decided when our keys were loaded.
     pub decisions: i64,
     /// The number of the partition's last commit. Only its owner raises it, so the next one is known beforehand.
@@ -31,11 +32,11 @@ pub struct Owned {
 }
 
 /// The partitions of a lane.
-pub type Partitions = BTreeMap<i32, Owned>;
+pub type Partitions = BTreeMap<Partition, Owned>;
 
 impl Owned {
     /// Where the partition stands, as a move of nothing.
-    pub fn stand(&self, partition: i32) -> Advance {
+    pub fn stand(&self, partition: Partition) -> Advance {
         Advance {
             partition,
             expected_offset: self.next_offset,
@@ -53,9 +54,9 @@ impl Owned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Offset of that record.
-    pub offset: i64,
+    pub offset: Offset,
     /// Why.
     pub why: String,
 }
@@ -96,11 +97,11 @@ pub struct Part<'a> {
 /// How the partitions of an attempt end: what became of their records, and where they had to stop.
 pub struct Outcomes<'p> {
     /// Counters by partition.
-    pub counters: &'p BTreeMap<i32, Counters>,
+    pub counters: &'p BTreeMap<Partition, Counters>,
     /// Partitions that had to stop before a record, with its offset and why.
-    pub blocked: &'p BTreeMap<i32, (i64, String)>,
+    pub blocked: &'p BTreeMap<Partition, (Offset, String)>,
     /// Partitions with something to write although they may have no record.
-    pub touched: &'p dyn Fn(i32) -> bool,
+    pub touched: &'p dyn Fn(Partition) -> bool,
 }
 
 impl<'a> Part<'a> {
@@ -116,30 +117,30 @@ impl<'a> Part<'a> {
 
     /// Its records that are ours, not applied yet and not given up, with their place in the part.
     pub fn records(&self) -> impl Iterator<Item = (usize, Record<'a>)> {
-        let is_skipped = |partition: i32, offset: i64| {
+        let is_skipped = |partition: Partition, offset: Offset| {
             let ranges = self.skipped.get(&partition);
-            ranges.is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..*to).contains(&offset)))
+            ranges.is_some_and(|ranges| ranges.iter().any(|range| range.covers(offset)))
         };
         let all = self.batch.iter().skip(self.start).take(self.len()).enumerate();
         // A client that fetches anew may bring a record twice: offsets only grow.
-        let mut expected: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut expected: BTreeMap<Partition, NextOffset> = BTreeMap::new();
         all.filter_map(move |(index, (generation, record))| {
             let owned = self.owned.get(&record.partition).filter(|owned| owned.generation == generation)?;
             let next = expected.entry(record.partition).or_insert(owned.next_offset);
-            let is_new = record.offset >= *next;
-            *next = (*next).max(record.offset + 1);
+            let is_new = !next.is_past(record.offset);
+            *next = (*next).max(record.offset.next());
             (is_new && !is_skipped(record.partition, record.offset)).then_some((index, record))
         })
     }
 
     /// How far each partition moves.
     pub fn advances(&self, outcomes: &Outcomes<'_>) -> Vec<Advance> {
-        let mut advances: BTreeMap<i32, Advance> = BTreeMap::new();
+        let mut advances: BTreeMap<Partition, Advance> = BTreeMap::new();
         // The last record taken of each partition becomes its anchor.
-        let mut last: BTreeMap<i32, Record<'_>> = BTreeMap::new();
+        let mut last: BTreeMap<Partition, Record<'_>> = BTreeMap::new();
         for (_, record) in self.records() {
-            let stop = outcomes.blocked.get(&record.partition).map_or(i64::MAX, |(offset, _)| *offset);
-            if record.offset < stop {
+            let stop = outcomes.blocked.get(&record.partition);
+            if stop.is_none_or(|(offset, _)| record.offset < *offset) {
                 last.insert(record.partition, record);
             }
         }
@@ -152,9 +153,8 @@ impl<'a> Part<'a> {
             let mut advance = owned.stand(*partition);
             advance.counters = counters;
             if let Some(record) = taken {
-                advance.next_offset = record.offset + 1;
-                advance.anchor =
-                    Some(Anchor { offset: record.offset, crc: record.checksum(), timestamp_ms: record.timestamp_ms });
+                advance.next_offset = record.offset.next();
+                advance.anchor = Some(record.anchor());
             }
             advances.insert(*partition, advance);
         }
@@ -165,13 +165,14 @@ impl<'a> Part<'a> {
     }
 
     /// Past control records and aborted transactions, which only the end of the partition tells of.
-    fn reach_ends(&self, outcomes: &Outcomes<'_>, advances: &mut BTreeMap<i32, Advance>) {
+    fn reach_ends(&self, outcomes: &Outcomes<'_>, advances: &mut BTreeMap<Partition, Advance>) {
         for end in self.batch.ends() {
             let owned = self.owned.get(&end.partition).filter(|owned| owned.generation == end.generation);
             let Some(owned) = owned else { continue };
             let reached = advances.get(&end.partition).map_or(owned.next_offset, |advance| advance.next_offset);
-            if end.offset > reached && !outcomes.blocked.contains_key(&end.partition) {
-                advances.entry(end.partition).or_insert_with(|| owned.stand(end.partition)).next_offset = end.offset;
+            if end.next_offset > reached && !outcomes.blocked.contains_key(&end.partition) {
+                let advance = advances.entry(end.partition).or_insert_with(|| owned.stand(end.partition));
+                advance.next_offset = end.next_offset;
             }
         }
     }
@@ -221,13 +222,13 @@ pub trait Applier: Send + Sized + 'static {
     fn forget(&mut self);
 
     /// A partition is opened. A halt: that must not happen (again).
-    fn opened(&mut self, partition: i32) -> Result<(), Halt>;
+    fn opened(&mut self, partition: Partition) -> Result<(), Halt>;
 
     /// Whether the applier can go on after that failure, as far as its memory is concerned.
     fn survives(&self, failure: &Failure) -> Result<(), Halt>;
 
     /// Whether the lane may let a partition go, to try it again later.
-    fn may_let_go(&self, partition: i32, pause: &Pause) -> Result<(), Halt>;
+    fn may_let_go(&self, partition: Partition, pause: &Pause) -> Result<(), Halt>;
 
     /// Cancelled when no more records are wanted: then [`Applier::finish`] is called, and the lane ends.
     fn enough(&self) -> CancellationToken;

@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings, ViewRules};
+use crate::domain::units::Partition;
 use crate::engine::fold::FoldLimits;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::guard::LogGuard;
 use crate::schemas::SchemaSource;
 use crate::status::ViewStatus;
+use crate::store::blocked::SkippedRange;
 use crate::store::progress::BuildSource;
 use crate::telemetry::metrics::Metrics;
 
-/// Offsets that no build applies, by partition: the first one and the first one after.
-pub type SkippedRanges = HashMap<i32, Vec<(i64, i64)>>;
+/// Offsets that no build applies, by partition.
+pub type SkippedRanges = HashMap<Partition, Vec<SkippedRange>>;
 
 /// Shared by lanes, coordinator, relay and observer of one view.
 pub struct ViewContext {
@@ -75,7 +77,7 @@ impl ViewContext {
     }
 
     /// Notes what operators have skipped of a partition.
-    pub fn set_skipped(&self, partition: i32, ranges: Vec<(i64, i64)>) {
+    pub fn set_skipped(&self, partition: Partition, ranges: Vec<SkippedRange>) {
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         if ranges.is_empty() {
             skipped.remove(&partition)

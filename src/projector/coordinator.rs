@@ -12,10 +12,11 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
+use crate::domain::units::{Offset, Partition};
 use crate::failure::Failure;
 use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupMember};
 use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue};
-use crate::platforms::kafka::log::LogReader;
+use crate::platforms::kafka::log::{LogReader, Watermarks};
 use crate::projector::applier::Owned;
 use crate::projector::context::ViewContext;
 use crate::projector::lane::{LaneCommand, LaneEvent};
@@ -23,6 +24,7 @@ use crate::projector::mailbox::LaneReader;
 use crate::projector::supervisor::{self, Supervisor};
 use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all, truncated};
 use crate::status::{OwnedPartition, Pause, ViewState};
+use crate::store::progress::Ownership;
 
 /// How often partitions that were let go are tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -67,7 +69,7 @@ pub struct Coordinator {
     pub lanes: Vec<LaneHandle>,
     /// Looks at the log.
     pub log: Arc<LogReader>,
-    granted: BTreeMap<i32, Grant>,
+    granted: BTreeMap<Partition, Grant>,
     wanted: Wanted,
     rejoin: Rejoin,
     /// Since when the group has said nothing after it took our partitions.
@@ -153,7 +155,7 @@ impl Coordinator {
             }
         }
         crash::point("shutdown.begun");
-        let all: Vec<i32> = self.granted.keys().copied().collect();
+        let all: Vec<Partition> = self.granted.keys().copied().collect();
         self.release(&all).await;
         for lane in &self.lanes {
             lane.reader.stop();
@@ -180,7 +182,7 @@ impl Coordinator {
             GroupEvent::Assigned(partitions) => {
                 self.left_alone_since = None;
                 self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
-                tracing::info!(view = self.context.source.view, ?partitions, "partitions assigned");
+                tracing::info!(view = self.context.source.view, partitions = ?numbers(&partitions), "partitions assigned");
                 if self.is_halted() {
                     self.member.command(Command::Assign(Vec::new()));
                 } else if partitions.is_empty() {
@@ -192,7 +194,7 @@ impl Coordinator {
             }
             GroupEvent::Revoked(partitions) => {
                 self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
-                tracing::info!(view = self.context.source.view, ?partitions, "partitions revoked");
+                tracing::info!(view = self.context.source.view, partitions = ?numbers(&partitions), "partitions revoked");
                 self.release(&partitions).await;
                 self.left_alone_since = self.granted.is_empty().then(Instant::now);
                 crash::point("revoke.closed");
@@ -217,7 +219,7 @@ impl Coordinator {
     }
 
     /// Starts to take partitions over; the group waits for its answer meanwhile, which it may.
-    fn take_over(&mut self, partitions: Vec<i32>) {
+    fn take_over(&mut self, partitions: Vec<Partition>) {
         let number = self.next_generation;
         self.next_generation += 1;
         for partition in &partitions {
@@ -253,14 +255,14 @@ impl Coordinator {
             }
             let generation = self.next_generation;
             self.next_generation += 1;
-            let number = usize::try_from(row.partition).unwrap_or(0) % self.lanes.len();
+            let number = row.partition.lane(self.lanes.len());
             let lane = &self.lanes[number];
             let topic = &self.context.source.topic;
             let wake = lane.reader.wake();
             let reading = (row.partition, generation);
             let largest = self.context.kafka.max_fetch_bytes;
             let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, reading, largest, wake) else {
-                tracing::error!(partition = row.partition, "the client has no queue for the partition");
+                tracing::error!(partition = row.partition.0, "the client has no queue for the partition");
                 self.granted.insert(row.partition, Grant::Waiting);
                 continue;
             };
@@ -290,14 +292,15 @@ impl Coordinator {
             );
             positions.push((row.partition, row.next_offset));
         }
-        tracing::info!(view = self.context.source.view, ?positions, "partitions taken over");
+        let told: Vec<(i32, i64)> = positions.iter().map(|(partition, next)| (partition.0, next.0)).collect();
+        tracing::info!(view = self.context.source.view, positions = ?told, "partitions taken over");
         self.member.command(Command::Assign(positions.clone()));
         self.member.command(Command::Acknowledge(positions));
         self.context.status.started();
     }
 
     /// Lets partitions go: no lane works on them any more, or it is left to the fence after half a session.
-    async fn release(&mut self, partitions: &[i32]) {
+    async fn release(&mut self, partitions: &[Partition]) {
         let mut closing = Vec::new();
         for partition in partitions {
             self.granted.remove(partition);
@@ -312,8 +315,8 @@ impl Coordinator {
         self.member.command(Command::Unassign(partitions.to_vec()));
     }
 
-    fn close(&self, partition: i32) -> oneshot::Receiver<()> {
-        let lane = &self.lanes[usize::try_from(partition).unwrap_or(0) % self.lanes.len()];
+    fn close(&self, partition: Partition) -> oneshot::Receiver<()> {
+        let lane = &self.lanes[partition.lane(self.lanes.len())];
         lane.reader.remove(partition);
         let (done, closed) = oneshot::channel();
         if lane.commands.send(LaneCommand::Close(partition, done)).is_err() {
@@ -346,23 +349,23 @@ impl Coordinator {
         self.searching = Some(self.chores.chore("search for what is too large", search));
     }
 
-    fn on_too_large(&mut self, partition: i32, offset: i64, text: &str) {
+    fn on_too_large(&mut self, partition: Partition, offset: Offset, text: &str) {
         let is_open = matches!(self.granted.get(&partition), Some(Grant::Open(_)));
         let owned = self.context.status.snapshot().partitions.remove(&partition);
-        if is_open && owned.is_some_and(|owned| owned.next_offset == offset) {
+        if is_open && owned.is_some_and(|owned| owned.next_offset.first_ahead() == offset) {
             self.pause(partition, Pause::too_large(partition, offset, text));
         }
     }
 
     /// Lets a partition go for now.
-    fn pause(&mut self, partition: i32, pause: Pause) {
+    fn pause(&mut self, partition: Partition, pause: Pause) {
         self.granted.insert(partition, Grant::Waiting);
         drop(self.close(partition));
         self.member.command(Command::Unassign(vec![partition]));
         let Some(owned) = self.context.status.snapshot().partitions.remove(&partition) else { return };
         if let Some(offset) = pause.unreadable_at {
-            let (context, detail, owner) =
-                (Arc::clone(&self.context), pause.detail.clone(), (partition, owned.owner_epoch));
+            let (context, detail) = (Arc::clone(&self.context), pause.detail.clone());
+            let owner = Ownership { partition, epoch: owned.owner_epoch };
             self.chores.chore("note of an unreadable batch", async move {
                 match takeover::at_unreadable(&context, owner, (offset, &detail)).await {
                     Ok(()) => {}
@@ -376,7 +379,14 @@ impl Coordinator {
         // Tried every few seconds, told once.
         if owned.paused.as_ref() != Some(&pause) {
             let (view, offset) = (self.context.source.view, owned.next_offset);
-            tracing::warn!(view, partition, offset, code = pause.code, reason = pause.detail, "partition is paused");
+            tracing::warn!(
+                view,
+                partition = partition.0,
+                offset = offset.0,
+                code = pause.code,
+                reason = pause.detail,
+                "partition is paused"
+            );
         }
         self.context.status.update_partition(partition, |owned| owned.paused = Some(pause));
     }
@@ -388,16 +398,16 @@ impl Coordinator {
         }
         if out_of_range {
             let detail = match self.watermarks_of(partition).await {
-                Some((low, high)) => {
+                Some(Watermarks { low, high }) => {
                     format!("partition {partition} now holds offsets {low} to {high}; our position is outside: {text}")
                 }
                 None => format!("partition {partition}: our position is not in the log: {text}"),
             };
             let failure = truncated(&detail);
             let owned = self.context.status.snapshot().partitions.remove(&partition);
-            if let Some(owned) = owned
-                && let Err(error) =
-                    takeover::note_truncated(&self.context, (partition, owned.owner_epoch), &failure).await
+            let owner = owned.map(|owned| Ownership { partition, epoch: owned.owner_epoch });
+            if let Some(owner) = owner
+                && let Err(error) = takeover::note_truncated(&self.context, owner, &failure).await
             {
                 tracing::debug!(view = self.context.source.view, ?error, "the hole is found again after a restart");
             }
@@ -411,16 +421,15 @@ impl Coordinator {
         }
         tracing::warn!(
             view = self.context.source.view,
-            partition,
+            partition = partition.0,
             error = text,
             "fetch failed, the client tries again"
         );
     }
 
-    async fn watermarks_of(&self, partition: i32) -> Option<(i64, i64)> {
+    async fn watermarks_of(&self, partition: Partition) -> Option<Watermarks> {
         let log = Arc::clone(&self.log);
-        let marks = supervisor::blocking(move || log.watermarks(partition)).await.ok()?;
-        Some((marks.low, marks.high))
+        supervisor::blocking(move || log.watermarks(partition)).await.ok()
     }
 
     async fn on_tick(&mut self) {
@@ -429,7 +438,7 @@ impl Coordinator {
         }
         self.rejoin_if_left_alone();
         self.search_too_large();
-        let waiting: Vec<i32> = self
+        let waiting: Vec<Partition> = self
             .granted
             .iter()
             .filter(|(_, grant)| **grant == Grant::Waiting)
@@ -500,7 +509,12 @@ impl Coordinator {
     /// Stops consuming for good: the view has halted. The membership stays, so that the group does not hand our
     /// partitions to somebody who would halt as well.
     async fn let_all_go(&mut self) {
-        let open: Vec<i32> = self.granted.keys().copied().collect();
+        let open: Vec<Partition> = self.granted.keys().copied().collect();
         self.release(&open).await;
     }
+}
+
+/// For the log.
+fn numbers(partitions: &[Partition]) -> Vec<i32> {
+    partitions.iter().map(|partition| partition.0).collect()
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::GapPolicy;
 use crate::crash;
+use crate::domain::units::{NextOffset, Partition, Sequence};
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::Heal;
 use crate::projector::lane::Errand;
@@ -50,7 +51,7 @@ pub struct Keeper {
 struct FreshGaps {
     seen_at: Instant,
     /// Keys, and the number that each waits for.
-    gaps: Vec<(String, i64)>,
+    gaps: Vec<(String, Sequence)>,
 }
 
 impl Keeper {
@@ -124,7 +125,7 @@ impl Keeper {
     async fn bring_decisions(&self, client: &Connection) -> Result<(), DbError> {
         let mut after = 0;
         loop {
-            let owned: Vec<i32> = self.context.status.snapshot().partitions.into_keys().collect();
+            let owned: Vec<Partition> = self.context.status.snapshot().partitions.into_keys().collect();
             let page = control::pending_decisions(client, &self.context.source, &owned, after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.0;
@@ -146,9 +147,9 @@ impl Keeper {
     }
 
     /// Has the lanes look at these keys, and waits until they have: a busy lane is not asked twice.
-    async fn heal(&self, keys: impl Iterator<Item = (String, i32)>) {
+    async fn heal(&self, keys: impl Iterator<Item = (String, Partition)>) {
         let owned = self.context.status.snapshot().partitions;
-        let mut by_lane: BTreeMap<usize, BTreeMap<String, i32>> = BTreeMap::new();
+        let mut by_lane: BTreeMap<usize, BTreeMap<String, Partition>> = BTreeMap::new();
         for (key, partition) in keys {
             if let Some(owned) = owned.get(&partition).filter(|owned| owned.paused.is_none()) {
                 by_lane.entry(owned.lane).or_default().insert(key, partition);
@@ -195,7 +196,7 @@ impl Keeper {
             return Ok(());
         }
         for (key, missing) in proven.iter().take(NAMED) {
-            tracing::warn!(view = source.view, orderId = key, sequence = missing, "gap is proven: not in the log");
+            tracing::warn!(view = source.view, orderId = key, sequence = missing.0, "gap is proven: not in the log");
         }
         if proven.len() > NAMED {
             tracing::warn!(view = source.view, more = proven.len() - NAMED, "more gaps are proven");
@@ -205,12 +206,12 @@ impl Keeper {
 }
 
 /// Where the log ends, by partition, if that was asked for after `moment`, and there is a log.
-fn ends_asked_after(moment: Instant, snapshot: &StatusSnapshot) -> Option<Vec<i64>> {
+fn ends_asked_after(moment: Instant, snapshot: &StatusSnapshot) -> Option<Vec<NextOffset>> {
     let (_, lags) = snapshot.lags.as_ref().filter(|_| snapshot.ends_asked_at.is_some_and(|asked| asked > moment))?;
-    let mut ends: Vec<i64> = Vec::new();
+    let mut ends: Vec<NextOffset> = Vec::new();
     for lag in lags {
-        let partition = usize::try_from(lag.position.partition).ok()?;
-        ends.resize(ends.len().max(partition + 1), 0);
+        let partition = lag.position.partition.index()?;
+        ends.resize(ends.len().max(partition + 1), NextOffset(0));
         ends[partition] = lag.position.high_watermark;
     }
     // Every gap would be past the ends of no partition at all.
@@ -222,13 +223,14 @@ mod tests {
     use super::*;
     use crate::domain::history::History;
     use crate::domain::lag::{LagHistory, PartitionPosition};
+    use crate::domain::units::Offset;
     use crate::status::{Phase, ViewStatus};
 
     fn observed(asked: Instant, ends: &[i64]) -> StatusSnapshot {
         let now = jiff::Timestamp::now();
         let lags = ends.iter().zip(0..).map(|(end, partition)| {
-            let (next_offset, low_watermark, last_record_timestamp) = (0, 0, None);
-            let high_watermark = *end;
+            let (partition, last_record_timestamp) = (Partition(partition), None);
+            let (next_offset, low_watermark, high_watermark) = (NextOffset(0), Offset(0), NextOffset(*end));
             let position =
                 PartitionPosition { partition, next_offset, low_watermark, high_watermark, last_record_timestamp };
             LagHistory::default().observe(position, now, None)
@@ -245,7 +247,7 @@ mod tests {
         let after = seen + Duration::from_secs(1);
         assert_eq!(ends_asked_after(seen, &observed(before, &[5, 7])), None, "as old as the outage");
         assert_eq!(ends_asked_after(seen, &observed(seen, &[5, 7])), None, "perhaps a moment before");
-        assert_eq!(ends_asked_after(seen, &observed(after, &[5, 7])), Some(vec![5, 7]));
+        assert_eq!(ends_asked_after(seen, &observed(after, &[5, 7])), Some(vec![NextOffset(5), NextOffset(7)]));
         assert_eq!(ends_asked_after(seen, &observed(after, &[])), None, "no log");
         let never =
             ViewStatus::new(("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running).snapshot();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crash;
 use crate::domain::record::RecordBatch;
+use crate::domain::units::{NextOffset, Partition};
 use crate::failure::{Backoff, Failure, Halt, Waiting};
 use crate::memory;
 use crate::platforms::kafka::consumer::Command;
@@ -31,14 +32,14 @@ pub enum LaneCommand {
     /// Apply records of this partition from now on.
     Open {
         /// Partition.
-        partition: i32,
+        partition: Partition,
         /// The assignment.
         owned: Owned,
         /// Where its progress is reported.
         acknowledgements: mpsc::Sender<Command>,
     },
     /// Let go of this partition; answered when no transaction of it is under way any more.
-    Close(i32, oneshot::Sender<()>),
+    Close(Partition, oneshot::Sender<()>),
 }
 
 /// What a lane reports.
@@ -47,7 +48,7 @@ pub enum LaneEvent {
     /// The partition was let go: a bound or an unreadable batch was reached, or its fence was lost. Try again later.
     LetGo {
         /// Partition.
-        partition: i32,
+        partition: Partition,
         /// Its assignment.
         generation: u64,
         /// Why.
@@ -156,7 +157,7 @@ impl<A: Applier> Lane<A> {
             LaneCommand::Close(partition, done) => {
                 self.owned.remove(&partition);
                 if done.send(()).is_err() {
-                    tracing::debug!(partition, "nobody waited for the partition to close");
+                    tracing::debug!(partition = partition.0, "nobody waited for the partition to close");
                 }
             }
         }
@@ -352,7 +353,7 @@ impl<A: Applier> Lane<A> {
         }
     }
 
-    fn let_go(&mut self, partition: i32, pause: Pause) {
+    fn let_go(&mut self, partition: Partition, pause: Pause) {
         if let Err(halt) = self.applier.may_let_go(partition, &pause) {
             return self.halt(halt);
         }
@@ -374,7 +375,7 @@ impl<A: Applier> Lane<A> {
     }
 
     /// Reports committed progress to the group.
-    fn acknowledge(&self, positions: Vec<(i32, i64)>) {
+    fn acknowledge(&self, positions: Vec<(Partition, NextOffset)>) {
         crash::point("acknowledge.before");
         let Some(group) = &self.acknowledgements else { return };
         if group.send(Command::Acknowledge(positions)).is_err() {
@@ -390,7 +391,7 @@ impl<A: Applier> Lane<A> {
             return Ok(());
         }
         let Some(client) = self.applier.connection() else { return Err(no_connection()) };
-        let partitions: Vec<i32> = self.owned.keys().copied().collect();
+        let partitions: Vec<Partition> = self.owned.keys().copied().collect();
         let stored = progress::read(client, &self.context.source, &partitions)
             .await
             .map_err(|error| crate::store::sqlstate::classify(error, None));
@@ -402,7 +403,7 @@ impl<A: Applier> Lane<A> {
                 return Err(failure);
             }
         };
-        let mut fenced: Vec<i32> = Vec::new();
+        let mut fenced: Vec<Partition> = Vec::new();
         for partition in partitions {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             match stored.iter().find(|row| row.partition == partition) {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::crash;
 use crate::domain::record::RecordBatch;
+use crate::domain::units::Partition;
 use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue, Wake};
 use crate::projector::supervisor;
 use crate::status::ViewStatus;
@@ -91,7 +92,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// The thread that fills one mailbox from the queues of its partitions.
 pub struct LaneReader {
-    queues: Mutex<Vec<(i32, Arc<PartitionQueue>)>>,
+    queues: Mutex<Vec<(Partition, Arc<PartitionQueue>)>>,
     wake: Arc<Wake>,
     stopped: AtomicBool,
 }
@@ -119,12 +120,12 @@ impl LaneReader {
     }
 
     /// Reads from `queue` from now on.
-    pub fn add(&self, partition: i32, queue: PartitionQueue) {
+    pub fn add(&self, partition: Partition, queue: PartitionQueue) {
         self.change(|queues| queues.push((partition, Arc::new(queue))));
     }
 
     /// Stops reading `partition`. A read under way may still deliver records of its generation.
-    pub fn remove(&self, partition: i32) {
+    pub fn remove(&self, partition: Partition) {
         self.change(|queues| queues.retain(|(other, _)| *other != partition));
     }
 
@@ -134,7 +135,7 @@ impl LaneReader {
         self.change(Vec::clear);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<(i32, Arc<PartitionQueue>)>)) {
+    fn change(&self, change: impl FnOnce(&mut Vec<(Partition, Arc<PartitionQueue>)>)) {
         change(&mut self.queues.lock().unwrap_or_else(PoisonError::into_inner));
         self.wake.wake();
     }
@@ -172,11 +173,13 @@ impl LaneReader {
 mod tests {
     use super::*;
     use crate::domain::record::{Headers, Record};
+    use crate::domain::units::Offset;
 
     fn filled(mailbox: &Mailbox, count: i64) {
         for offset in 0..count {
             let (key, payload, headers) = (None, None, Headers::default());
-            let record = Record { partition: 0, offset, timestamp_ms: None, key, payload, headers };
+            let record =
+                Record { partition: Partition(0), offset: Offset(offset), timestamp_ms: None, key, payload, headers };
             mailbox.fill(|batch, _| {
                 batch.push(1, record, |_| {});
                 1
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn a_batch_never_holds_more_than_its_bound() {
         let (key, payload, headers) = (None, None, Headers::default());
-        let record = Record { partition: 0, offset: 0, timestamp_ms: None, key, payload, headers };
+        let record = Record { partition: Partition(0), offset: Offset(0), timestamp_ms: None, key, payload, headers };
         let mailbox = Mailbox::new(3, 1_000);
         let mut rooms = Vec::new();
         for _ in 0..5 {

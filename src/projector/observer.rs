@@ -13,11 +13,12 @@ use crate::config::KafkaSettings;
 use crate::crash;
 use crate::domain::held::HeldReason;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
+use crate::domain::units::{NextOffset, Partition};
 use crate::failure::Waiting;
 use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
-use crate::store::observation::{self, Counts, Positions};
+use crate::store::observation::{self, Counts, Position};
 use crate::store::progress::BuildSource;
 use crate::store::read::ReadError;
 use crate::store::sqlstate::describe_read;
@@ -46,7 +47,7 @@ pub struct Observer {
 impl Observer {
     /// Observes until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut histories: HashMap<i32, LagHistory> = HashMap::new();
+        let mut histories: HashMap<Partition, LagHistory> = HashMap::new();
         let mut log: Option<Arc<LogReader>> = None;
         let mut silent = 0;
         let mut tick = tokio::time::interval(INTERVAL);
@@ -107,24 +108,24 @@ impl Observer {
 
     fn show_lags(
         &self,
-        histories: &mut HashMap<i32, LagHistory>,
+        histories: &mut HashMap<Partition, LagHistory>,
         asked: Instant,
-        marks: &[(i32, Watermarks)],
-        positions: &Positions,
+        marks: &[(Partition, Watermarks)],
+        positions: &[Position],
     ) {
         let now = Timestamp::now();
         let snapshot = self.status.snapshot();
         let mut lags: Vec<PartitionLag> = Vec::with_capacity(marks.len());
         for (partition, marks) in marks {
-            let stored = positions.iter().find(|row| row.0 == *partition);
+            let stored = positions.iter().find(|row| row.partition == *partition);
             // What another process, the owner, found.
-            let blocked = stored.and_then(|row| row.3.clone());
+            let blocked = stored.and_then(|row| row.blocked.clone());
             let position = PartitionPosition {
                 partition: *partition,
-                next_offset: stored.map_or(marks.low, |row| row.1),
+                next_offset: stored.map_or(NextOffset::before(marks.low), |row| row.next_offset),
                 low_watermark: marks.low,
                 high_watermark: marks.high,
-                last_record_timestamp: stored.and_then(|row| row.2),
+                last_record_timestamp: stored.and_then(|row| row.last_record_timestamp),
             };
             let lag = histories.entry(*partition).or_default().observe(
                 position,
@@ -150,7 +151,7 @@ impl Observer {
 }
 
 /// Why nobody here consumes the partition, as far as this process knows.
-fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
+fn obstacle(snapshot: &StatusSnapshot, partition: Partition) -> Option<String> {
     match &snapshot.state {
         ViewState::Halted(halt) => Some(format!("halted: {}: {}", halt.code, halt.detail)),
         ViewState::WaitingForDatabase => Some("waiting for the database".to_owned()),
@@ -160,9 +161,12 @@ fn obstacle(snapshot: &StatusSnapshot, partition: i32) -> Option<String> {
     }
 }
 
-async fn watermarks(log: Result<Arc<LogReader>, LogError>, topic: &str) -> Result<Vec<(i32, Watermarks)>, String> {
+async fn watermarks(
+    log: Result<Arc<LogReader>, LogError>,
+    topic: &str,
+) -> Result<Vec<(Partition, Watermarks)>, String> {
     let log = log.map_err(|error| format!("no Kafka client: {error}"))?;
-    let read = move || -> Result<Vec<(i32, Watermarks)>, LogError> {
+    let read = move || -> Result<Vec<(Partition, Watermarks)>, LogError> {
         log.partitions()?.into_iter().map(|partition| Ok((partition, log.watermarks(partition)?))).collect()
     };
     match supervisor::blocking(read).await {

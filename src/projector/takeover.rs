@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::crash;
 use crate::domain::identity::{Evidence, Mismatch, judge};
+use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::failure::{Backoff, Failure, Halt};
 use crate::platforms::kafka::fetch::FetchProblem;
 use crate::platforms::kafka::log::{LogError, LogReader};
@@ -16,12 +17,12 @@ use crate::projector::context::ViewContext;
 use crate::projector::guard;
 use crate::projector::supervisor;
 use crate::status::{Pause, Reporter};
-use crate::store::progress::{self, Acquired};
+use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
 use crate::store::{Connection, blocked, pool};
 
 /// Partitions that the group gave us and has not taken back.
-pub type Wanted = Arc<Mutex<BTreeSet<i32>>>;
+pub type Wanted = Arc<Mutex<BTreeSet<Partition>>>;
 /// What a takeover gives: the partitions, or why the view has to halt.
 pub type Takeover = Result<Vec<Acquired>, Halt>;
 
@@ -42,7 +43,7 @@ pub fn truncated(detail: &str) -> Failure {
 async fn note_block(
     client: &Connection,
     context: &ViewContext,
-    owner: (i32, i64),
+    owner: Ownership,
     failure: &Failure,
 ) -> Result<(), Failure> {
     let Failure::Halt(halt) = failure else { return Ok(()) };
@@ -55,7 +56,7 @@ async fn note_block(
 }
 
 /// Likewise, on a connection of its own.
-pub async fn note_truncated(context: &ViewContext, owner: (i32, i64), failure: &Failure) -> Result<(), Failure> {
+pub async fn note_truncated(context: &ViewContext, owner: Ownership, failure: &Failure) -> Result<(), Failure> {
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
     note_block(&client, context, owner, failure).await
@@ -65,37 +66,51 @@ pub async fn note_truncated(context: &ViewContext, owner: (i32, i64), failure: &
 /// it already, for another build perhaps; else it is noted, and an operator has to decide.
 pub async fn at_unreadable(
     context: &ViewContext,
-    owner: (i32, i64),
-    (offset, detail): (i64, &str),
+    owner: Ownership,
+    (offset, detail): (Offset, &str),
 ) -> Result<(), Failure> {
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
-    let (view, partition) = (context.source.view, owner.0);
+    let (view, partition) = (context.source.view, owner.partition);
     if let Some(next_offset) = blocked::step_over(&client, &context.source, owner, offset).await.map_err(fail)? {
-        tracing::warn!(view, partition, offset, next_offset, "an unreadable batch was skipped by an earlier decision");
+        tracing::warn!(
+            view,
+            partition = partition.0,
+            offset = offset.0,
+            next_offset = next_offset.0,
+            "an unreadable batch was skipped by an earlier decision"
+        );
         return Ok(());
     }
     blocked::block(&client, &context.source, owner, (Pause::UNREADABLE, detail)).await.map_err(fail)
 }
 
 /// Whether a partition that was too large to receive still is: asked for alone, so that the others are left in peace.
-async fn is_still_too_large(context: &ViewContext, partition: i32, next_offset: i64) -> Result<bool, Failure> {
+async fn is_still_too_large(
+    context: &ViewContext,
+    partition: Partition,
+    next_offset: NextOffset,
+) -> Result<bool, Failure> {
     let paused = context.status.snapshot().partitions.remove(&partition).and_then(|owned| owned.paused);
-    if !paused.is_some_and(|pause| pause.too_large && pause.unreadable_at == Some(next_offset)) {
+    if !paused.is_some_and(|pause| pause.too_large && pause.unreadable_at == Some(next_offset.first_ahead())) {
         return Ok(false);
     }
     let (kafka, topic) = (context.kafka.clone(), context.source.topic.clone());
-    blocking(move || Ok::<_, LogError>(probe::too_large_at(&kafka, &topic, partition, next_offset).is_some())).await
+    blocking(move || {
+        Ok::<_, LogError>(probe::too_large_at(&kafka, &topic, partition, next_offset.first_ahead()).is_some())
+    })
+    .await
 }
 
 /// Looks which of these partitions, at these positions, is what cannot be received, and reports it as a problem.
 pub async fn find_too_large(
     context: Arc<ViewContext>,
-    positions: Vec<(i32, i64)>,
+    positions: Vec<(Partition, NextOffset)>,
     problems: UnboundedSender<FetchProblem>,
 ) {
     let search = move || {
-        for (partition, offset) in positions {
+        for (partition, next_offset) in positions {
+            let offset = next_offset.first_ahead();
             let Some(text) = probe::too_large_at(&context.kafka, &context.source.topic, partition, offset) else {
                 continue;
             };
@@ -120,7 +135,7 @@ pub async fn is_truncation_over(context: &ViewContext) -> Result<bool, Failure> 
 pub async fn acquire_all(
     context: &ViewContext,
     log: &Arc<LogReader>,
-    (number, partitions): (u64, &[i32]),
+    (number, partitions): (u64, &[Partition]),
     wanted: &Wanted,
 ) -> Takeover {
     let reporter = Reporter::Takeover(number);
@@ -140,14 +155,14 @@ pub async fn acquire_all(
     result
 }
 
-fn is_wanted(wanted: &Wanted, partition: i32) -> bool {
+fn is_wanted(wanted: &Wanted, partition: Partition) -> bool {
     wanted.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
 }
 
 async fn try_acquire(
     context: &ViewContext,
     log: &Arc<LogReader>,
-    partitions: &[i32],
+    partitions: &[Partition],
     wanted: &Wanted,
 ) -> Result<Vec<Acquired>, Failure> {
     let topic_id = context.guard.current().await?;
@@ -172,11 +187,11 @@ async fn try_acquire(
             blocking(move || log.watermarks(partition)).await?
         };
         // No progress yet means: from the beginning of the log.
-        let row =
-            progress::acquire(&client, &context.source, *partition, marks.low, (topic_id.as_deref(), &context.owner))
-                .await
-                .map_err(fail)?;
-        let at_anchor = match row.anchor.filter(|anchor| anchor.offset >= marks.low && anchor.offset < marks.high) {
+        let begin = NextOffset::before(marks.low);
+        let row = progress::acquire(&client, &context.source, *partition, begin, (topic_id.as_deref(), &context.owner))
+            .await
+            .map_err(fail)?;
+        let at_anchor = match row.anchor.filter(|anchor| marks.hold(anchor.offset)) {
             None => None,
             Some(anchor) => {
                 let (log, partition) = (Arc::clone(log), *partition);
@@ -197,7 +212,7 @@ async fn try_acquire(
             Mismatch::Truncated(detail) => truncated(&detail),
         });
         if let Err(failure) = judged {
-            note_block(&client, context, (*partition, row.owner_epoch), &failure).await?;
+            note_block(&client, context, row.ownership(), &failure).await?;
             return Err(failure);
         }
         if is_still_too_large(context, *partition, row.next_offset).await? {

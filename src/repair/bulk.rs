@@ -8,8 +8,9 @@ use super::records::Prepared;
 use super::request::{BulkBounds, HeldFilter, LetterFilter, MAX_BULK, Request};
 use super::rows::write::NewDecision;
 use super::rows::{read, write};
-use super::rules::NotNow;
+use super::rules::{NotNow, Numbers};
 use super::{Desk, DeskError, Obstacle, Refusal, Seen};
+use crate::domain::units::Sequence;
 use crate::store::Connection;
 
 /// Keys or letters named in an answer.
@@ -103,17 +104,17 @@ impl Desk {
         let mut ranges = Vec::with_capacity(keys.len());
         for key in keys {
             match facts.get(key).ok_or(NotNow::Unknown).and_then(|facts| facts.missing_range()) {
-                Ok((from, to)) => ranges.push((key, from, to)),
+                Ok(numbers) => ranges.push((key, numbers)),
                 Err(not_now) => findings.impossible(Some(key), None, &not_now.refusal(key)),
             }
         }
         let parked = write::parked(client, self.view, &ranges).await?;
-        for (key, from, to) in ranges {
-            let parked = parked.get(&(key.to_owned(), from)).copied();
-            match facts[key].may_decide(from, to, parked) {
+        for (key, numbers) in ranges {
+            let parked = parked.get(&(key.to_owned(), numbers.from)).copied();
+            match facts[key].may_decide(numbers, parked) {
                 Ok(()) => {
-                    let numbers = Some((key.to_owned(), from, to));
-                    findings.possible(|| Subject::Key(key.to_owned()), NewDecision { numbers, letter: None });
+                    let about = Some((key.to_owned(), numbers));
+                    findings.possible(|| Subject::Key(key.to_owned()), NewDecision { about, letter: None });
                 }
                 Err(not_now) => findings.impossible(Some(key), None, &not_now.refusal(key)),
             }
@@ -152,10 +153,11 @@ impl Desk {
         let answered = write::decided_letters(client, &ids).await?;
         let keys: HashSet<&str> = places.iter().filter_map(|(_, place)| Some(place.as_ref()?.0.as_str())).collect();
         let facts = self.facts(client, &keys.into_iter().collect::<Vec<_>>()).await?;
-        let ranges: Vec<(&str, i64, i64)> =
-            places.iter().filter_map(|(_, place)| place.as_ref().map(|(key, n)| (key.as_str(), *n, *n))).collect();
+        let places_with_key = places.iter().filter_map(|(_, place)| place.as_ref());
+        let ranges: Vec<(&str, Numbers)> =
+            places_with_key.map(|(key, sequence)| (key.as_str(), Numbers::one(*sequence))).collect();
         let parked = write::parked(client, self.view, &ranges).await?;
-        let mut here: HashSet<(&str, i64)> = HashSet::new();
+        let mut here: HashSet<(&str, Sequence)> = HashSet::new();
         for (id, place) in &places {
             let key = place.as_ref().map(|(key, _)| key.as_str());
             if let Some((decision, action, taken)) = answered.get(id) {
@@ -163,10 +165,11 @@ impl Desk {
                 continue;
             }
             let Some((key, sequence)) = place else {
-                findings.possible(|| Subject::Letter(*id), NewDecision { numbers: None, letter: Some(*id) });
+                findings.possible(|| Subject::Letter(*id), NewDecision { about: None, letter: Some(*id) });
                 continue;
             };
-            let allowed = facts[key].may_decide(*sequence, *sequence, parked.get(&(key.clone(), *sequence)).copied());
+            let numbers = Numbers::one(*sequence);
+            let allowed = facts[key].may_decide(numbers, parked.get(&(key.clone(), *sequence)).copied());
             let folds = if redrive.is_some() { allowed.map(|()| true) } else { closes_only(allowed) };
             match folds {
                 Ok(true) if !here.insert((key, *sequence)) => {
@@ -175,8 +178,8 @@ impl Desk {
                     findings.impossible(Some(key), Some(*id), &Refusal::new(Obstacle::AlreadyDecided, detail));
                 }
                 Ok(folds) => {
-                    let numbers = folds.then(|| (key.clone(), *sequence, *sequence));
-                    findings.possible(|| Subject::Letter(*id), NewDecision { numbers, letter: Some(*id) });
+                    let about = folds.then(|| (key.clone(), numbers));
+                    findings.possible(|| Subject::Letter(*id), NewDecision { about, letter: Some(*id) });
                 }
                 Err(not_now) => findings.impossible(Some(key), Some(*id), &not_now.refusal(key)),
             }

@@ -13,6 +13,7 @@ use crate::codec::{self, Limits};
 use crate::config::{Config, ViewRules};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::domain::units::{Micros, Sequence};
 use crate::engine::decode::{Decoder, Overrules};
 use crate::engine::view::View;
 use crate::failure::Failure;
@@ -28,11 +29,11 @@ pub struct Checked {
     /// Its key.
     pub key: String,
     /// Its number.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// Type of its event.
     pub event_type: String,
-    /// When it happened, microseconds since the epoch.
-    pub occurred_at: i64,
+    /// When it happened.
+    pub occurred_at: Micros,
     /// Its value as JSON text, where it is not that already.
     pub json: Option<String>,
 }

@@ -8,15 +8,15 @@
 
 use std::time::Duration;
 
-use super::facts::numbers;
 use super::model::{OperatorDecision, Outcome, Spelled};
 use super::records::Prepared;
 use super::request::{Request, SkipHeld, Why};
 use super::rows::write::NewDecision;
 use super::rows::{read, write};
-use super::rules::NotNow;
+use super::rules::{NotNow, Numbers};
 use super::{Desk, DeskError, Obstacle, Refusal, Seen};
 use crate::domain::action::Action;
+use crate::domain::units::Sequence;
 use crate::store::Connection;
 use crate::store::read::ReadError;
 
@@ -153,35 +153,38 @@ impl Desk {
                 None => not_held(key).into(),
             });
         }
-        let (from, to) = match (skip.from, skip.to) {
-            (Some(from), to) => (from, to.unwrap_or(from)),
-            (None, to) => {
-                let (from, all) = facts.missing_range().map_err(refuse)?;
-                (from, to.unwrap_or(all))
+        let (from, to) = (skip.from.map(Sequence), skip.to.map(Sequence));
+        let numbers = match from {
+            Some(from) => Numbers { from, to: to.unwrap_or(from) },
+            None => {
+                let missing = facts.missing_range().map_err(refuse)?;
+                Numbers { to: to.unwrap_or(missing.to), ..missing }
             }
         };
+        let Numbers { from, to } = numbers;
         if from > to {
             let detail =
                 format!("`to` is {to}, which is before {from}, the number to begin with; give a `to` from {from}");
             return Err(Refusal::new(Obstacle::Unfit, detail).into());
         }
-        let parked = write::parked(client, self.view, &[(key, from, to)]).await?.into_values().next();
-        facts.may_decide(from, to, parked).map_err(refuse)?;
-        Ok(Draft::of(Action::Skip, NewDecision { numbers: Some((key.to_owned(), from, to)), letter: None }))
+        let parked = write::parked(client, self.view, &[(key, numbers)]).await?.into_values().next();
+        facts.may_decide(numbers, parked).map_err(refuse)?;
+        Ok(Draft::of(Action::Skip, NewDecision { about: Some((key.to_owned(), numbers)), letter: None }))
     }
 
     async fn draft_skip_letter(&self, client: &Connection, id: i64) -> Result<Draft, DeskError> {
         let letter = read::letter(client, self.view, id, 0).await?.ok_or_else(|| no_such_letter(id))?.letter;
         self.refuse_decided(client, id).await?;
-        let place = letter.key.zip(letter.sequence);
-        let numbers = match place {
+        let place = letter.key.zip(letter.sequence.map(Sequence));
+        let about = match place {
             None => None,
             Some((key, sequence)) => {
                 let allowed = self.may_decide_one(client, &key, sequence).await?;
-                closes_only(allowed).map_err(|not_now| not_now.refusal(&key))?.then_some((key, sequence, sequence))
+                let folds = closes_only(allowed).map_err(|not_now| not_now.refusal(&key))?;
+                folds.then_some((key, Numbers::one(sequence)))
             }
         };
-        Ok(Draft::of(Action::Skip, NewDecision { numbers, letter: Some(id) }))
+        Ok(Draft::of(Action::Skip, NewDecision { about, letter: Some(id) }))
     }
 
     async fn draft_record(
@@ -199,7 +202,7 @@ impl Desk {
         };
         let (key, sequence) = (&checked.key, checked.sequence);
         self.may_decide_one(client, key, sequence).await?.map_err(|not_now| not_now.refusal(key))?;
-        let decision = NewDecision { numbers: Some((key.clone(), sequence, sequence)), letter: Some(id) };
+        let decision = NewDecision { about: Some((key.clone(), Numbers::one(sequence))), letter: Some(id) };
         Ok(Draft { record: prepared.record.clone(), ..Draft::of(action, decision) })
     }
 
@@ -216,27 +219,27 @@ impl Desk {
         &self,
         client: &Connection,
         key: &str,
-        sequence: i64,
+        sequence: Sequence,
     ) -> Result<Result<(), NotNow>, DeskError> {
+        let numbers = Numbers::one(sequence);
         let facts = self.facts(client, &[key]).await?.remove(key).unwrap_or_default();
-        let parked = write::parked(client, self.view, &[(key, sequence, sequence)]).await?;
-        Ok(facts.may_decide(sequence, sequence, parked.into_values().next()))
+        let parked = write::parked(client, self.view, &[(key, numbers)]).await?;
+        Ok(facts.may_decide(numbers, parked.into_values().next()))
     }
 }
 
 /// What a call about one key or letter has decided, in words; and the key that folds with it, if one does.
 pub fn in_words(decisions: &[OperatorDecision]) -> (String, Option<&str>) {
     let folds = decisions.first().and_then(|decision| {
-        let (sequence, to) = (decision.sequence?, decision.sequence_to?);
-        Some((decision.key.as_deref()?, sequence, to))
+        let (from, to) = (Sequence(decision.sequence?), Sequence(decision.sequence_to?));
+        Some((decision.key.as_deref()?, Numbers { from, to }))
     });
-    let Some((key, from, to)) = folds else {
+    let Some((key, numbers)) = folds else {
         let detail = "The dead letter is closed; no order waits for its number, so nothing else changes";
         return (detail.to_owned(), None);
     };
-    let what = numbers(from, to);
     let detail = format!(
-        "Decided about {what} of `{key}`; it takes effect within about a second while a projector runs, \
+        "Decided about {numbers} of `{key}`; it takes effect within about a second while a projector runs, \
          else when one runs again"
     );
     (detail, Some(key))
@@ -248,7 +251,7 @@ pub(super) fn closes_only(allowed: Result<(), NotNow>) -> Result<bool, NotNow> {
     match allowed {
         Ok(()) => Ok(true),
         Err(NotNow::AlreadyConsumed(_) | NotNow::NumberIsParked(_) | NotNow::Unknown) => Ok(false),
-        Err(not_now @ (NotNow::AlreadyDecided(_) | NotNow::OutOfReach(..))) => Err(not_now),
+        Err(not_now @ (NotNow::AlreadyDecided(_) | NotNow::OutOfReach { .. })) => Err(not_now),
     }
 }
 

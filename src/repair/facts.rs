@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::rows::write;
 use super::rules::{Decided, KeyFacts, NotNow};
 use super::{Desk, DeskError, Obstacle, Refusal, Seen};
+use crate::domain::units::Sequence;
 use crate::store::Connection;
 
 /// Facts by key.
@@ -24,8 +25,8 @@ impl Desk {
         let facts = keys.iter().map(|key| {
             let hold = held.get(*key);
             let last = match (hold, self.sequences) {
-                (Some(hold), _) => Some(hold.missing_from - 1),
-                (None, Some(_)) => Some(rows.get(*key).copied().unwrap_or(self.first_sequence - 1)),
+                (Some(hold), _) => Some(hold.missing_from.previous()),
+                (None, Some(_)) => Some(rows.get(*key).map_or(self.first_sequence.previous(), |last| Sequence(*last))),
                 (None, None) => None,
             };
             let decided = decided.remove(*key).unwrap_or_default();
@@ -42,7 +43,7 @@ impl NotNow {
             NotNow::AlreadyDecided(_) => Obstacle::AlreadyDecided,
             NotNow::AlreadyConsumed(_) => Obstacle::AlreadyConsumed,
             NotNow::NumberIsParked(_) => Obstacle::NumberIsParked,
-            NotNow::OutOfReach(..) | NotNow::Unknown => Obstacle::OutOfReach,
+            NotNow::OutOfReach { .. } | NotNow::Unknown => Obstacle::OutOfReach,
         }
     }
 
@@ -51,10 +52,10 @@ impl NotNow {
         let refusal = Refusal::new(self.obstacle(), self.detail(key));
         match self {
             NotNow::AlreadyDecided(decided) => refusal.because(Seen::Decision(decided.id)),
-            NotNow::AlreadyConsumed(last) => refusal.because(Seen::LastSequence(*last)),
-            NotNow::NumberIsParked(parked) => refusal.because(Seen::ParkedSequence(*parked)),
-            NotNow::OutOfReach(waits_for, reach) => {
-                refusal.because(Seen::Reach { waits_for: *waits_for, reach: *reach })
+            NotNow::AlreadyConsumed(last) => refusal.because(Seen::LastSequence(last.0)),
+            NotNow::NumberIsParked(parked) => refusal.because(Seen::ParkedSequence(parked.0)),
+            NotNow::OutOfReach { waits_for, reach } => {
+                refusal.because(Seen::Reach { waits_for: waits_for.0, reach: reach.0 })
             }
             NotNow::Unknown => refusal,
         }
@@ -63,8 +64,7 @@ impl NotNow {
     /// What was seen.
     pub fn detail(&self, key: &str) -> String {
         match self {
-            NotNow::AlreadyDecided(Decided { id, action, sequence, sequence_to, taken }) => {
-                let numbers = numbers(*sequence, *sequence_to);
+            NotNow::AlreadyDecided(Decided { id, action, numbers, taken }) => {
                 let state = if *taken { "the view has taken it" } else { "the view has not taken it yet" };
                 format!("Decision {id} ({}) is about {numbers} of `{key}` already; {state}", action.as_str())
             }
@@ -76,16 +76,11 @@ impl NotNow {
                     "The event with number {parked} of `{key}` is parked: it is there and will be applied in its turn"
                 )
             }
-            NotNow::OutOfReach(waits_for, reach) => format!(
+            NotNow::OutOfReach { waits_for, reach } => format!(
                 "`{key}` waits for number {waits_for} and can be decided about up to {reach}; \
                  what comes after that may still arrive"
             ),
             NotNow::Unknown => format!("`{key}` is not held, and its view does not tell how far it is"),
         }
     }
-}
-
-/// `number 4`, or `numbers 4 to 6`.
-pub(super) fn numbers(from: i64, to: i64) -> String {
-    if from == to { format!("number {from}") } else { format!("numbers {from} to {to}") }
 }

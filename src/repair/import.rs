@@ -9,6 +9,7 @@ use super::{Desk, DeskError};
 use crate::codec::{self, dlq_headers};
 use crate::domain::poison::Reason;
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Offset, Partition};
 use crate::store::Connection;
 
 /// Letters written at a time.
@@ -22,7 +23,7 @@ impl Desk {
     /// The letter that a record of `topic`, a DLQ topic, tells of. One that does not tell where it came from keeps its
     /// position on the DLQ topic: it is a letter all the same.
     pub fn letter_of(&self, topic: &str, record: Record<'_>) -> ImportedLetter {
-        let (partition, offset, timestamp_ms) = (record.partition, record.offset, record.timestamp_ms);
+        let (partition, offset, timestamp_ms) = (record.partition.0, record.offset.0, record.timestamp_ms);
         let mut letter = match dlq_headers::read(&record) {
             Some(read) => ImportedLetter {
                 topic: read.topic,
@@ -56,8 +57,8 @@ impl Desk {
     /// Key and number, as far as the projector would read them.
     fn find_place(&self, letter: &mut ImportedLetter) {
         let record = Record {
-            partition: letter.partition,
-            offset: letter.offset,
+            partition: Partition(letter.partition),
+            offset: Offset(letter.offset),
             timestamp_ms: letter.timestamp_ms,
             key: letter.record_key.as_deref(),
             payload: letter.payload.as_deref(),

@@ -22,6 +22,7 @@ pub mod skip_to;
 use std::sync::Arc;
 
 use crate::config::{Config, GapPolicy, ViewRules};
+use crate::domain::units::Sequence;
 use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
 use crate::store::read::{ReadError, ReadPool, SequencesOf};
@@ -36,7 +37,7 @@ pub struct Desk {
     /// What is done about proven gaps.
     pub gap_policy: GapPolicy,
     /// Smallest sequence number.
-    pub first_sequence: i64,
+    pub first_sequence: Sequence,
     /// Bytes of a record's key and value at most.
     pub max_record_bytes: usize,
     pool: ReadPool,

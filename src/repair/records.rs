@@ -9,6 +9,7 @@ use super::rows::read::{self, LetterRecord};
 use super::{Desk, DeskError, Obstacle, Refusal};
 use crate::domain::poison::Poison;
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Offset, Partition};
 use crate::repair::decide::no_such_letter;
 use crate::store::Connection;
 
@@ -94,7 +95,7 @@ fn same<T: PartialEq + std::fmt::Display>(field: &str, own: Option<T>, given: Op
 
 fn record_of<'a>(key: Option<&'a [u8]>, payload: Option<&'a [u8]>, headers: &'a [u8]) -> Record<'a> {
     let headers = Headers::from_encoded(headers);
-    Record { partition: 0, offset: 0, timestamp_ms: None, key, payload, headers }
+    Record { partition: Partition(0), offset: Offset(0), timestamp_ms: None, key, payload, headers }
 }
 
 /// The letter's headers in their order, binary ones untouched, without those that are set or taken away; then those

@@ -4,13 +4,13 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::decide::{closes_only, no_such_letter, not_held};
-use super::facts::numbers;
 use super::model::{HeldDetail, HeldKey, Letter, LetterDetail, NextStep, OperatorDecision, ParkedEvent, Shown, Step};
 use super::request::{DecisionFilter, HeldFilter, LetterFilter};
 use super::rows::read::{self, ParkedRead};
 use super::rules::{KeyFacts, NotNow};
 use super::{Desk, DeskError};
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Offset, Partition, Sequence};
 use crate::store::read::{ReadError, within_deadline};
 
 /// Parked events, letters and decisions shown with a held key.
@@ -94,15 +94,15 @@ impl Desk {
         let ParkedRead { sequence, event_id, topic, partition, offset, timestamp_ms, parked_at, .. } = read;
         let whole = read.payload.len() as i64 == read.payload_bytes;
         let record = Record {
-            partition,
-            offset,
+            partition: Partition(partition),
+            offset: Offset(offset),
             timestamp_ms,
             key: Some(key.as_bytes()),
             payload: Some(&read.payload),
             headers: Headers::from_encoded(&read.headers),
         };
         let event = if whole { self.checker.look(record).await } else { None };
-        let occurred_at = event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at).ok());
+        let occurred_at = event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at.0).ok());
         let (event_type, json) = event.map(|event| (event.event_type, event.json)).unzip();
         let mut beginning = read.payload;
         beginning.truncate(PREVIEW_BYTES);
@@ -123,15 +123,15 @@ impl Desk {
             Some(decision) => read::decisions_by_id(&client, &[decision]).await?.pop(),
             None => None,
         };
-        let allowed = match letter.key.as_deref().zip(letter.sequence) {
+        let allowed = match letter.key.as_deref().zip(letter.sequence.map(Sequence)) {
             Some((key, sequence)) => Some(self.may_decide_one(&client, key, sequence).await?),
             None => None,
         };
         let next = steps_of_letter(&letter, allowed);
         let payload_bytes = letter.payload_bytes.unwrap_or(0);
         let record = Record {
-            partition: letter.partition,
-            offset: letter.offset,
+            partition: Partition(letter.partition),
+            offset: Offset(letter.offset),
             timestamp_ms: None,
             key: read.record_key.as_deref(),
             payload: read.payload.as_deref().filter(|payload| payload.len() as i64 == payload_bytes),
@@ -168,9 +168,9 @@ fn steps_of_held(held: &HeldKey, facts: &KeyFacts, letters: &[Letter]) -> Vec<Ne
     }
     let key = held.key.clone();
     steps.push(match facts.missing_range() {
-        Ok((from, to)) => step(
-            Step::SkipHeld { key, from, to },
-            format!("goes on without {}; what is parked behind is applied", numbers(from, to)),
+        Ok(numbers) => step(
+            Step::SkipHeld { key, from: numbers.from.0, to: numbers.to.0 },
+            format!("goes on without {numbers}; what is parked behind is applied"),
         ),
         Err(not_now) => step(
             Step::LookAtDecisions(key),

@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 
 use crate::config::DatabaseSettings;
+use crate::domain::units::{NextOffset, Offset, Partition};
+use crate::store::blocked::SkippedRange;
 use crate::store::{Connection, DbError, pool};
 
 /// What an operator asks for.
@@ -18,11 +20,11 @@ pub struct SkipTo {
     /// Topic.
     pub topic: String,
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Where the partition stands, as the operator sees it.
-    pub from: i64,
-    /// First offset that is read again.
-    pub to: i64,
+    pub from: NextOffset,
+    /// Where it goes on.
+    pub to: NextOffset,
     /// Why, for those who ask later.
     pub reason: String,
     /// Who.
@@ -31,15 +33,20 @@ pub struct SkipTo {
     pub idempotency_key: Option<String>,
 }
 
+impl SkipTo {
+    /// What is given up.
+    pub fn range(&self) -> SkippedRange {
+        SkippedRange { from: self.from.first_ahead(), to: self.to }
+    }
+}
+
 /// A skipped range as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Row id.
     pub id: i64,
-    /// First offset skipped.
-    pub from: i64,
-    /// First offset that is read again.
-    pub to: i64,
+    /// What is given up.
+    pub range: SkippedRange,
     /// When it was decided.
     pub decided_at: Timestamp,
     /// Whether this call decided it, or an earlier one with the same idempotency key.
@@ -51,22 +58,20 @@ pub struct Skipped {
 pub enum SkipError {
     /// The view has never consumed this partition.
     #[error("the view has no progress on partition {0}")]
-    UnknownPartition(i32),
+    UnknownPartition(Partition),
     /// The partition stands elsewhere.
     #[error("the partition stands at offset {0}")]
-    Moved(i64),
+    Moved(NextOffset),
     /// Nothing is wrong with the partition at its position.
     #[error("the partition is not stopped by its log at offset {0}")]
-    NotBlocked(i64),
+    NotBlocked(NextOffset),
     /// The idempotency key belongs to another decision.
-    #[error("the idempotency key was used for offsets {from} to {to} of partition {partition}")]
+    #[error("the idempotency key was used for offsets {} to {} of partition {partition}", .range.from, .range.to)]
     KeyReused {
         /// Partition of that decision.
-        partition: i32,
-        /// Its first offset.
-        from: i64,
-        /// Its end.
-        to: i64,
+        partition: Partition,
+        /// What it gave up.
+        range: SkippedRange,
     },
     /// Postgres did not do it.
     #[error(transparent)]
@@ -86,10 +91,13 @@ pub async fn skip(database: &DatabaseSettings, asked: &SkipTo) -> Result<Skipped
 async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipError> {
     // The row's lock puts operators, takeovers and batches in a row.
     let row = client
-        .query_opt(include_str!("sql/lock_position.sql"), &[&asked.view, &asked.build, &asked.topic, &asked.partition])
+        .query_opt(
+            include_str!("sql/lock_position.sql"),
+            &[&asked.view, &asked.build, &asked.topic, &asked.partition.0],
+        )
         .await?;
     let Some(row) = row else { return Err(SkipError::UnknownPartition(asked.partition)) };
-    let (next_offset, is_blocked): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let (next_offset, is_blocked): (NextOffset, bool) = (NextOffset(row.try_get(0)?), row.try_get(1)?);
     if let Some(earlier) = earlier(client, asked).await? {
         return Ok(earlier);
     }
@@ -106,16 +114,16 @@ async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipErro
                 &asked.view,
                 &asked.build,
                 &asked.topic,
-                &asked.partition,
-                &asked.from,
-                &asked.to,
+                &asked.partition.0,
+                &asked.from.0,
+                &asked.to.0,
                 &asked.reason,
                 &asked.actor,
                 &asked.idempotency_key,
             ],
         )
         .await?;
-    Ok(Skipped { id: row.try_get(0)?, from: asked.from, to: asked.to, decided_at: row.try_get(1)?, is_new: true })
+    Ok(Skipped { id: row.try_get(0)?, range: asked.range(), decided_at: row.try_get(1)?, is_new: true })
 }
 
 /// The decision that was made under the same idempotency key.
@@ -123,10 +131,10 @@ async fn earlier(client: &Connection, asked: &SkipTo) -> Result<Option<Skipped>,
     let Some(key) = &asked.idempotency_key else { return Ok(None) };
     let row = client.query_opt(include_str!("sql/skipped_with_key.sql"), &[&asked.view, key]).await?;
     let Some(row) = row else { return Ok(None) };
-    let (topic, partition, from, to): (String, i32, i64, i64) =
-        (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
-    if (topic.as_str(), partition, from, to) != (asked.topic.as_str(), asked.partition, asked.from, asked.to) {
-        return Err(SkipError::KeyReused { partition, from, to });
+    let (topic, partition): (&str, Partition) = (row.try_get(1)?, Partition(row.try_get(2)?));
+    let range = SkippedRange { from: Offset(row.try_get(3)?), to: NextOffset(row.try_get(4)?) };
+    if (topic, partition, range) != (asked.topic.as_str(), asked.partition, asked.range()) {
+        return Err(SkipError::KeyReused { partition, range });
     }
-    Ok(Some(Skipped { id: row.try_get(0)?, from, to, decided_at: row.try_get(5)?, is_new: false }))
+    Ok(Some(Skipped { id: row.try_get(0)?, range, decided_at: row.try_get(5)?, is_new: false }))
 }

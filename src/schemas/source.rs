@@ -14,6 +14,7 @@ use crate::codec::avro::{Program, Reader, Shape};
 use crate::codec::schemas::WriterSchema;
 use crate::config::{NotFoundPolicy, SchemaRegistrySettings};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::{Offset, Partition};
 use crate::failure::Failure;
 use crate::schemas::client::{Fault, RegistryClient};
 use crate::telemetry::metrics::Metrics;
@@ -62,7 +63,7 @@ impl SchemaSource {
     }
 
     /// What the id of a record at that position means.
-    pub async fn find(&self, id: u32, partition: i32, offset: i64) -> Result<WriterSchema, Failure> {
+    pub async fn find(&self, id: u32, partition: Partition, offset: Offset) -> Result<WriterSchema, Failure> {
         if let Some(known) = self.memory().found.get(&id) {
             return Ok(known.clone());
         }

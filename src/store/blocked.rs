@@ -1,19 +1,36 @@
 //! Partitions that cannot go on without an operator, and what operators have skipped. The decision itself is made in
 //! [`crate::repair::skip_to`].
 
-use crate::store::progress::BuildSource;
+use crate::domain::units::{NextOffset, Offset, Partition};
+use crate::store::progress::{BuildSource, Ownership};
 use crate::store::{Connection, DbError};
 
-/// Notes that the owner under `owner_epoch` cannot go on; nothing happens if it is not the owner any more.
+/// Offsets of a partition that no build applies, because an operator has given them up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SkippedRange {
+    /// The first one.
+    pub from: Offset,
+    /// The position behind the last one.
+    pub to: NextOffset,
+}
+
+impl SkippedRange {
+    /// Whether the record at `offset` is given up.
+    pub fn covers(&self, offset: Offset) -> bool {
+        self.from <= offset && self.to.is_past(offset)
+    }
+}
+
+/// Notes that the owner cannot go on; nothing happens if it is not the owner any more.
 pub async fn block(
     client: &Connection,
     source: &BuildSource,
-    (partition, owner_epoch): (i32, i64),
+    owner: Ownership,
     (code, detail): (&str, &str),
 ) -> Result<(), DbError> {
     let statement = include_str!("sql/block_partition.sql");
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-        [&source.view, &source.build, &source.topic, &partition, &owner_epoch, &code, &detail];
+        [&source.view, &source.build, &source.topic, &owner.partition.0, &owner.epoch.0, &code, &detail];
     client.execute(statement, &parameters).await?;
     Ok(())
 }
@@ -24,10 +41,17 @@ pub async fn count(client: &Connection, source: &BuildSource, code: &str) -> Res
     client.query_one(statement, &[&source.view, &source.build, &source.topic, &code]).await?.try_get(0)
 }
 
-/// What operators have skipped of a partition: first offset and the first one after, in order.
-pub async fn skipped(client: &Connection, source: &BuildSource, partition: i32) -> Result<Vec<(i64, i64)>, DbError> {
-    let rows = client.query(include_str!("sql/skipped_ranges.sql"), &[&source.view, &source.topic, &partition]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+/// What operators have skipped of a partition, in order.
+pub async fn skipped(
+    client: &Connection,
+    source: &BuildSource,
+    partition: Partition,
+) -> Result<Vec<SkippedRange>, DbError> {
+    let statement = include_str!("sql/skipped_ranges.sql");
+    let rows = client.query(statement, &[&source.view, &source.topic, &partition.0]).await?;
+    let range =
+        |row: &tokio_postgres::Row| Ok(SkippedRange { from: Offset(row.try_get(0)?), to: NextOffset(row.try_get(1)?) });
+    rows.iter().map(range).collect()
 }
 
 /// Moves the partition past an unreadable batch that begins at `offset`, if an operator has skipped that; gives the new
@@ -35,11 +59,11 @@ pub async fn skipped(client: &Connection, source: &BuildSource, partition: i32) 
 pub async fn step_over(
     client: &Connection,
     source: &BuildSource,
-    (partition, owner_epoch): (i32, i64),
-    offset: i64,
-) -> Result<Option<i64>, DbError> {
+    owner: Ownership,
+    offset: Offset,
+) -> Result<Option<NextOffset>, DbError> {
     let statement = include_str!("sql/step_over.sql");
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&source.view, &source.build, &source.topic, &partition, &offset, &owner_epoch];
-    client.query_opt(statement, &parameters).await?.map(|row| row.try_get(0)).transpose()
+        [&source.view, &source.build, &source.topic, &owner.partition.0, &offset.0, &owner.epoch.0];
+    client.query_opt(statement, &parameters).await?.map(|row| row.try_get(0).map(NextOffset)).transpose()
 }

@@ -1,5 +1,6 @@
 //! Builds as a bulk load sees them: whether one is empty, and the mark that keeps everybody else out.
 
+use crate::domain::units::{NextOffset, Partition};
 use crate::store::progress::BuildSource;
 use crate::store::{Connection, DbError, ledger};
 
@@ -20,15 +21,15 @@ pub async fn consumed(client: &Connection, source: &BuildSource) -> Result<i64, 
     row.try_get(0)
 }
 
-/// Marks the build as being loaded, takes progress back to `begins` (partition and offset), forgets what came of it,
-/// empties the ledger, and runs `script`; all or nothing.
+/// Marks the build as being loaded, takes progress back to `begins`, forgets what came of it, empties the ledger, and runs `script`; all or nothing.
 pub async fn strip(
     client: &Connection,
     source: &BuildSource,
-    begins: &[(i32, i64)],
+    begins: &[(Partition, NextOffset)],
     script: &str,
 ) -> Result<(), DbError> {
-    let (partitions, lows): (Vec<i32>, Vec<i64>) = begins.iter().copied().unzip();
+    let (partitions, lows): (Vec<i32>, Vec<i64>) =
+        begins.iter().map(|(partition, begin)| (partition.0, begin.0)).unzip();
     client.batch_execute("begin").await?;
     let stripped = async {
         client.execute(include_str!("sql/begin_loading.sql"), &[&source.view, &source.build]).await?;

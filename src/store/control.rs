@@ -6,6 +6,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
+use crate::domain::units::{Micros, Millis, NextOffset, Offset, Partition, Sequence};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
 use crate::store::progress::BuildSource;
@@ -33,17 +34,26 @@ pub type ParkedByKey = HashMap<String, Vec<StoredParked>>;
 /// What was decided, by key.
 pub type DecisionsByKey = HashMap<String, Vec<StoredDecision>>;
 
+/// What is parked behind a key, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedSummary {
+    /// The lowest number.
+    pub lowest: Sequence,
+    /// How many events.
+    pub count: i64,
+}
+
 /// A held row as a batch leaves it.
 #[derive(Debug)]
 pub struct HeldRow<'a> {
     /// Key.
     pub key: &'a str,
     /// The sequence it waits for.
-    pub missing_from: i64,
+    pub missing_from: Sequence,
     /// Its state.
     pub held: &'a Held,
     /// Partition of its last record.
-    pub partition: i32,
+    pub partition: Partition,
 }
 
 impl ControlStatements {
@@ -78,8 +88,8 @@ impl ControlStatements {
                 let held = Held {
                     parked_count: row.try_get(1)?,
                     parked_bytes: row.try_get(2)?,
-                    first_parked: row.try_get(3)?,
-                    refused: refused.into_iter().collect::<BTreeSet<i64>>(),
+                    first_parked: row.try_get::<_, Option<i64>>(3)?.map(Sequence),
+                    refused: refused.into_iter().map(Sequence).collect(),
                 };
                 Ok((row.try_get(0)?, held))
             })
@@ -104,21 +114,23 @@ impl ControlStatements {
         client: &Connection,
         source: &BuildSource,
         keys: &[&str],
-        sequences: &[i64],
+        sequences: &[Sequence],
     ) -> Result<ParkedByKey, DbError> {
+        let sequences: Vec<i64> = sequences.iter().map(|sequence| sequence.0).collect();
         let rows = client.query(&self.load_presence, &[&source.view, &source.build, &keys, &sequences]).await?;
         by_key(&rows, |_| Ok(None))
     }
 
-    /// Lowest sequence and number of what is parked behind each key that has anything parked.
+    /// What is parked behind each key that has anything parked.
     pub async fn summarize_parked(
         &self,
         client: &Connection,
         source: &BuildSource,
         keys: &[&str],
-    ) -> Result<HashMap<String, (i64, i64)>, DbError> {
+    ) -> Result<HashMap<String, ParkedSummary>, DbError> {
         let rows = client.query(&self.summarize_parked, &[&source.view, &source.build, &keys]).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
+        let summary = |row: &Row| Ok(ParkedSummary { lowest: Sequence(row.try_get(1)?), count: row.try_get(2)? });
+        rows.iter().map(|row| Ok((row.try_get(0)?, summary(row)?))).collect()
     }
 
     /// Loads what was decided about these keys, behind and ahead.
@@ -156,11 +168,12 @@ impl ControlStatements {
         rows: &[NewParked<'_>],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
-        let sequences: Vec<i64> = rows.iter().map(|row| row.sequence).collect();
+        let sequences: Vec<i64> = rows.iter().map(|row| row.sequence.0).collect();
         let event_ids: Vec<&str> = rows.iter().map(|row| &*row.event_id).collect();
-        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
-        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
-        let timestamps: Vec<Option<i64>> = rows.iter().map(|row| row.record.timestamp_ms).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition.0).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset.0).collect();
+        let timestamps: Vec<Option<i64>> =
+            rows.iter().map(|row| row.record.timestamp_ms.map(|millis| millis.0)).collect();
         let payloads: Vec<&[u8]> = rows.iter().map(|row| row.record.payload.unwrap_or_default()).collect();
         let headers: Vec<&[u8]> = rows.iter().map(|row| row.record.headers.encoded()).collect();
         client
@@ -188,10 +201,10 @@ impl ControlStatements {
         &self,
         client: &Connection,
         source: &BuildSource,
-        rows: &[(&str, i64)],
+        rows: &[(&str, Sequence)],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.0).collect();
-        let sequences: Vec<i64> = rows.iter().map(|row| row.1).collect();
+        let sequences: Vec<i64> = rows.iter().map(|row| row.1.0).collect();
         client.execute(&self.delete_parked, &[&source.view, &source.build, &keys, &sequences]).await
     }
 
@@ -203,13 +216,13 @@ impl ControlStatements {
         rows: &[HeldRow<'_>],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
-        let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from).collect();
+        let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from.0).collect();
         let missing_to: Vec<Option<i64>> =
-            rows.iter().map(|row| row.held.first_parked.map(|first| first - 1)).collect();
+            rows.iter().map(|row| row.held.first_parked.map(|first| first.previous().0)).collect();
         let counts: Vec<i32> = rows.iter().map(|row| row.held.parked_count).collect();
         let bytes: Vec<i64> = rows.iter().map(|row| row.held.parked_bytes).collect();
         let refused: Vec<String> = rows.iter().map(|row| array_text(&row.held.refused)).collect();
-        let partitions: Vec<i32> = rows.iter().map(|row| row.partition).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.partition.0).collect();
         client
             .execute(
                 &self.put_held,
@@ -241,13 +254,14 @@ impl ControlStatements {
         source: &BuildSource,
         rows: &[DeadLetter<'_>],
     ) -> Result<u64, DbError> {
-        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition).collect();
-        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset).collect();
-        let timestamps: Vec<Option<i64>> = rows.iter().map(|row| row.record.timestamp_ms).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| row.record.partition.0).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| row.record.offset.0).collect();
+        let timestamps: Vec<Option<i64>> =
+            rows.iter().map(|row| row.record.timestamp_ms.map(|millis| millis.0)).collect();
         let reasons: Vec<&str> = rows.iter().map(|row| row.poison.reason.as_str()).collect();
         let errors: Vec<&str> = rows.iter().map(|row| row.poison.detail.as_str()).collect();
         let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key).collect();
-        let sequences: Vec<Option<i64>> = rows.iter().map(|row| row.sequence).collect();
+        let sequences: Vec<Option<i64>> = rows.iter().map(|row| row.sequence.map(|sequence| sequence.0)).collect();
         let record_keys: Vec<Option<&[u8]>> = rows.iter().map(|row| row.record.key).collect();
         let payloads: Vec<Option<&[u8]>> = rows.iter().map(|row| row.record.payload).collect();
         let headers: Vec<&[u8]> = rows.iter().map(|row| row.record.headers.encoded()).collect();
@@ -281,10 +295,10 @@ fn by_key(
     let mut parked = ParkedByKey::new();
     for row in rows {
         let stored = StoredParked {
-            sequence: row.try_get(1)?,
+            sequence: Sequence(row.try_get(1)?),
             event_id: row.try_get(2)?,
-            origin: Origin { partition: row.try_get(3)?, offset: row.try_get(4)? },
-            timestamp_ms: row.try_get(5)?,
+            origin: Origin { partition: Partition(row.try_get(3)?), offset: Offset(row.try_get(4)?) },
+            timestamp_ms: row.try_get::<_, Option<i64>>(5)?.map(Millis),
             bytes: row.try_get(6)?,
             body: body(row)?,
         };
@@ -303,21 +317,22 @@ fn decision(row: &Row) -> Result<StoredDecision, DbError> {
     let decided_at: jiff::Timestamp = row.try_get("decided_at")?;
     Ok(StoredDecision {
         id: row.try_get("id")?,
-        sequence: row.try_get("sequence")?,
-        sequence_to: row.try_get("sequence_to")?,
+        sequence: Sequence(row.try_get("sequence")?),
+        sequence_to: Sequence(row.try_get("sequence_to")?),
         verdict,
         reason: row.try_get("reason")?,
-        decided_at: decided_at.as_microsecond(),
+        decided_at: Micros(decided_at.as_microsecond()),
     })
 }
 
 fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
-    let partition: Option<i32> = row.try_get("partition")?;
-    let offset: Option<i64> = row.try_get("offset")?;
+    let partition = row.try_get::<_, Option<i32>>("partition")?.map(Partition);
+    let offset = row.try_get::<_, Option<i64>>("offset")?.map(Offset);
+    let read_at = partition.zip(offset).map(|(partition, offset)| Origin { partition, offset });
     let headers: Option<Vec<u8>> = row.try_get("headers")?;
     Ok(Substitute {
-        origin: Origin { partition: partition.unwrap_or(-1), offset: offset.unwrap_or(-1) },
-        timestamp_ms: row.try_get("record_timestamp")?,
+        origin: read_at.unwrap_or(Origin::NOWHERE),
+        timestamp_ms: row.try_get::<_, Option<i64>>("record_timestamp")?.map(Millis),
         payload: row.try_get("payload")?,
         headers: headers.unwrap_or_default(),
         effect,
@@ -325,7 +340,7 @@ fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
 }
 
 /// `{1,2}`: arrays of arrays cannot be unnested row by row, so each travels as text.
-fn array_text(numbers: &BTreeSet<i64>) -> String {
+fn array_text(numbers: &BTreeSet<Sequence>) -> String {
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     format!("{{{}}}", numbers.join(","))
 }
@@ -336,33 +351,38 @@ pub async fn held_page(
     source: &BuildSource,
     after: &str,
     limit: i64,
-) -> Result<Vec<(String, i32)>, DbError> {
+) -> Result<Vec<(String, Partition)>, DbError> {
     let rows = client.query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Partition(row.try_get(1)?)))).collect()
 }
 
 /// Marks gaps as proven whose ends, as noted before, have all been consumed. Gives the keys proven now with the number
 /// that each waits for.
-pub async fn prove_gaps(client: &Connection, source: &BuildSource) -> Result<Vec<(String, i64)>, DbError> {
+pub async fn prove_gaps(client: &Connection, source: &BuildSource) -> Result<Vec<(String, Sequence)>, DbError> {
     let statement = include_str!("sql/prove_gaps.sql");
     let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Sequence(row.try_get(1)?)))).collect()
 }
 
 /// Up to `limit` gaps of which no ends are noted: keys, and the number that each waits for.
-pub async fn fresh_gaps(client: &Connection, source: &BuildSource, limit: i64) -> Result<Vec<(String, i64)>, DbError> {
+pub async fn fresh_gaps(
+    client: &Connection,
+    source: &BuildSource,
+    limit: i64,
+) -> Result<Vec<(String, Sequence)>, DbError> {
     let rows = client.query(include_str!("sql/fresh_gaps.sql"), &[&source.view, &source.build, &limit]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Sequence(row.try_get(1)?)))).collect()
 }
 
-/// Notes the `ends` of all partitions (index = partition) beside these gaps, if they still wait for those numbers.
+/// Notes the `ends` of all partitions, by their index, beside these gaps, if they still wait for those numbers.
 pub async fn watch_gaps(
     client: &Connection,
     source: &BuildSource,
-    gaps: &[(String, i64)],
-    ends: &[i64],
+    gaps: &[(String, Sequence)],
+    ends: &[NextOffset],
 ) -> Result<u64, DbError> {
-    let (keys, missing): (Vec<&str>, Vec<i64>) = gaps.iter().map(|(key, missing)| (key.as_str(), *missing)).unzip();
+    let (keys, missing): (Vec<&str>, Vec<i64>) = gaps.iter().map(|(key, missing)| (key.as_str(), missing.0)).unzip();
+    let ends: Vec<i64> = ends.iter().map(|end| end.0).collect();
     let statement = include_str!("sql/watch_gaps.sql");
     client.execute(statement, &[&source.view, &source.build, &ends, &keys, &missing]).await
 }
@@ -376,12 +396,13 @@ pub async fn any_decisions(client: &Connection, view: &str) -> Result<bool, DbEr
 pub async fn pending_decisions(
     client: &Connection,
     source: &BuildSource,
-    partitions: &[i32],
+    partitions: &[Partition],
     after: i64,
     limit: i64,
-) -> Result<Vec<(i64, String, i32)>, DbError> {
+) -> Result<Vec<(i64, String, Partition)>, DbError> {
+    let partitions: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
     let statement = include_str!("sql/pending_decisions.sql");
     let rows =
         client.query(statement, &[&source.view, &source.build, &source.topic, &partitions, &after, &limit]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, Partition(row.try_get(2)?)))).collect()
 }

@@ -9,7 +9,7 @@ use futures_util::SinkExt;
 use tokio_postgres::{CopyInSink, Statement};
 
 use crate::domain::decimal::Decimal;
-use crate::store::types::{Micros, put_numeric};
+use crate::store::types::{SqlTimestamp, put_numeric};
 use crate::store::{Connection, DbError};
 
 /// Signature, flags and length of the header's extension (source: the manual of `COPY`, "Binary Format").
@@ -93,7 +93,7 @@ impl Field for i64 {
     }
 }
 
-impl Field for Micros {
+impl Field for SqlTimestamp {
     fn put(self, out: &mut BytesMut) -> bool {
         out.put_i64(self.since_2000());
         true

@@ -1,6 +1,7 @@
 //! The outbox of the dead-letter topic.
 
 use crate::codec::dlq_headers::Unpublished;
+use crate::domain::units::Millis;
 use crate::store::{Connection, DbError};
 
 /// Locks and gives the oldest unpublished dead letters; call inside a transaction.
@@ -13,7 +14,7 @@ pub async fn claim(client: &Connection, view: &str, limit: i64) -> Result<Vec<Un
                 topic: row.try_get(1)?,
                 partition: row.try_get(2)?,
                 offset: row.try_get(3)?,
-                timestamp_ms: row.try_get(4)?,
+                timestamp_ms: row.try_get::<_, Option<i64>>(4)?.map(Millis),
                 reason: row.try_get(5)?,
                 error: row.try_get(6)?,
                 key: row.try_get(7)?,

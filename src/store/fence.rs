@@ -10,6 +10,7 @@ use tokio_postgres::Statement;
 
 use crate::config::DatabaseSettings;
 use crate::crash;
+use crate::domain::units::Partition;
 use crate::failure::Failure;
 use crate::store::progress::{self, Advance, AdvanceColumns, BuildSource};
 use crate::store::sqlstate::classify;
@@ -119,9 +120,9 @@ impl FencedConnection {
         let (begun, (moved, written)) = join(begin, join(fence, writes)).await;
         crash::point("commit.begun");
         begun.map_err(fail)?;
-        let moved: HashMap<i32, i64> = moved.map_err(fail)?.into_iter().collect();
+        let moved: HashMap<Partition, i64> = moved.map_err(fail)?.into_iter().collect();
         let partitions = advances.iter().map(|advance| advance.partition);
-        let fenced: Vec<i32> = partitions.filter(|partition| !moved.contains_key(partition)).collect();
+        let fenced: Vec<Partition> = partitions.filter(|partition| !moved.contains_key(partition)).collect();
         if !fenced.is_empty() {
             return Err(Failure::Fenced(fenced));
         }

@@ -8,9 +8,10 @@
 use tokio_postgres::Statement;
 
 use crate::domain::ledger::LedgerRow;
+use crate::domain::units::Partition;
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
-use crate::store::types::Micros;
+use crate::store::types::SqlTimestamp;
 use crate::store::{Connection, DbError};
 
 /// Makes the table, without its index, in the schema that is first in the search path.
@@ -24,7 +25,7 @@ pub const UNINDEX: &str = include_str!("sql/unindex_ledger.sql");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
     /// The partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Its number: one more than that of the partition's commit before.
     pub number: i64,
 }
@@ -52,15 +53,15 @@ impl LedgerWriter {
             copy.row()
                 .await?
                 .put(*key)
-                .put(*sequence)
+                .put(sequence.0)
                 .put(&**event_id)
                 .put(&**event_type)
-                .put(Micros(*occurred_at))
-                .put(origin.partition)
-                .put(origin.offset)
+                .put(SqlTimestamp(*occurred_at))
+                .put(origin.partition.0)
+                .put(origin.offset.0)
                 .put(effect.as_str())
                 .put(payload.as_deref())
-                .put(commit.partition)
+                .put(commit.partition.0)
                 .put(commit.number);
         }
         copy.finish().await

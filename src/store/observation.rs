@@ -4,11 +4,21 @@ use deadpool_postgres::{Pool, PoolError};
 use jiff::Timestamp;
 
 use crate::domain::held::HeldReason;
+use crate::domain::units::{NextOffset, Partition};
 use crate::store::progress::BuildSource;
 
-/// Where each partition of a build stands: partition, next offset, timestamp of the last applied record, and why it
-/// cannot go on without an operator, if so.
-pub type Positions = Vec<(i32, i64, Option<Timestamp>, Option<String>)>;
+/// Where one partition of a build stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: Partition,
+    /// First offset not applied yet.
+    pub next_offset: NextOffset,
+    /// Timestamp of the last applied record.
+    pub last_record_timestamp: Option<Timestamp>,
+    /// Why it cannot go on without an operator, if so.
+    pub blocked: Option<String>,
+}
 
 /// What the gauges show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +36,20 @@ pub struct Counts {
 }
 
 /// Reads both in one go.
-pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Positions, Counts), PoolError> {
+pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>, Counts), PoolError> {
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
     let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;
     let positions = rows
         .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)))
+        .map(|row| {
+            Ok(Position {
+                partition: Partition(row.try_get(0)?),
+                next_offset: NextOffset(row.try_get(1)?),
+                last_record_timestamp: row.try_get(2)?,
+                blocked: row.try_get(3)?,
+            })
+        })
         .collect::<Result<_, PoolError>>()?;
     let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
     let row = client.query_one(&counts, &[&source.view, &source.build]).await?;

@@ -3,7 +3,8 @@
 use crate::domain::build::BuildId;
 use crate::domain::counters::Counters;
 use crate::domain::identity::Anchor;
-use crate::store::types::Micros;
+use crate::domain::units::{Epoch, Micros, Millis, NextOffset, Offset, Partition};
+use crate::store::types::SqlTimestamp;
 use crate::store::{Connection, DbError};
 
 /// A build and the topic that it is made from: what its progress rows are found by.
@@ -24,15 +25,24 @@ impl BuildSource {
     }
 }
 
+/// A partition and the number under which it is owned: what the fence compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// The partition.
+    pub partition: Partition,
+    /// The owner's fencing number.
+    pub epoch: Epoch,
+}
+
 /// What an owner gets.
 #[derive(Debug, Clone)]
 pub struct Acquired {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Where to go on.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// Our fencing number.
-    pub owner_epoch: i64,
+    pub owner_epoch: Epoch,
     /// The topic id under which the progress was made.
     pub topic_id: Option<String>,
     /// What was consumed last.
@@ -41,6 +51,13 @@ pub struct Acquired {
     pub decisions: i64,
     /// The number of the partition's last commit.
     pub commits: i64,
+}
+
+impl Acquired {
+    /// What the fence compares.
+    pub fn ownership(&self) -> Ownership {
+        Ownership { partition: self.partition, epoch: self.owner_epoch }
+    }
 }
 
 /// The active build of a view, or `None` if no migration created one.
@@ -59,24 +76,25 @@ pub async fn loading_since(client: &Connection, source: &BuildSource) -> Result<
 pub async fn acquire(
     client: &Connection,
     source: &BuildSource,
-    partition: i32,
-    start: i64,
+    partition: Partition,
+    start: NextOffset,
     (topic_id, owner): (Option<&str>, &str),
 ) -> Result<Acquired, DbError> {
     let row = client
         .query_one(
             include_str!("sql/acquire_partition.sql"),
-            &[&source.view, &source.build, &source.topic, &topic_id, &partition, &start, &owner],
+            &[&source.view, &source.build, &source.topic, &topic_id, &partition.0, &start.0, &owner],
         )
         .await?;
     let anchor_offset: Option<i64> = row.try_get(3)?;
     let crc: Option<i64> = row.try_get(4)?;
-    let timestamp_ms = row.try_get(5)?;
-    let anchor = anchor_offset.zip(crc).map(|(offset, crc)| Anchor { offset, crc: crc as u32, timestamp_ms });
+    let timestamp_ms = row.try_get::<_, Option<i64>>(5)?.map(Millis);
+    let anchor =
+        anchor_offset.zip(crc).map(|(offset, crc)| Anchor { offset: Offset(offset), crc: crc as u32, timestamp_ms });
     Ok(Acquired {
         partition,
-        next_offset: row.try_get(0)?,
-        owner_epoch: row.try_get(1)?,
+        next_offset: NextOffset(row.try_get(0)?),
+        owner_epoch: Epoch(row.try_get(1)?),
         topic_id: row.try_get(2)?,
         anchor,
         decisions: row.try_get(6)?,
@@ -88,11 +106,11 @@ pub async fn acquire(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// First offset not applied yet.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// Fencing number of the owner.
-    pub owner_epoch: i64,
+    pub owner_epoch: Epoch,
     /// How often something was decided so far.
     pub decisions: i64,
     /// The number of the partition's last commit.
@@ -100,16 +118,17 @@ pub struct Stored {
 }
 
 /// Partitions as stored: tells the outcome of a commit whose answer was lost.
-pub async fn read(client: &Connection, source: &BuildSource, partitions: &[i32]) -> Result<Vec<Stored>, DbError> {
+pub async fn read(client: &Connection, source: &BuildSource, partitions: &[Partition]) -> Result<Vec<Stored>, DbError> {
+    let partitions: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&source.view, &source.build, &source.topic, &partitions];
     let rows = client.query(include_str!("sql/read_progress.sql"), &parameters).await?;
     rows.iter()
         .map(|row| {
             Ok(Stored {
-                partition: row.try_get(0)?,
-                next_offset: row.try_get(1)?,
-                owner_epoch: row.try_get(2)?,
+                partition: Partition(row.try_get(0)?),
+                next_offset: NextOffset(row.try_get(1)?),
+                owner_epoch: Epoch(row.try_get(2)?),
                 decisions: row.try_get(3)?,
                 commits: row.try_get(4)?,
             })
@@ -121,13 +140,13 @@ pub async fn read(client: &Connection, source: &BuildSource, partitions: &[i32])
 #[derive(Debug, Clone)]
 pub struct Advance {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Where it must stand now.
-    pub expected_offset: i64,
+    pub expected_offset: NextOffset,
     /// Our fencing number.
-    pub owner_epoch: i64,
+    pub owner_epoch: Epoch,
     /// Where it will stand.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// Last record of the batch.
     pub anchor: Option<Anchor>,
     /// What became of its records.
@@ -144,7 +163,7 @@ pub struct AdvanceColumns {
     partition: Vec<i32>,
     longs: [Vec<i64>; 11],
     anchors: [Vec<Option<i64>>; 3],
-    record_time: Vec<Option<Micros>>,
+    record_time: Vec<Option<SqlTimestamp>>,
 }
 
 /// Prepares the fence.
@@ -158,17 +177,18 @@ impl AdvanceColumns {
         let mut columns = Self::default();
         for row in rows {
             let c = row.counters;
-            columns.partition.push(row.partition);
-            let longs = [row.expected_offset, row.owner_epoch, row.next_offset, c.consumed, c.applied, c.duplicate];
+            columns.partition.push(row.partition.0);
+            let longs =
+                [row.expected_offset.0, row.owner_epoch.0, row.next_offset.0, c.consumed, c.applied, c.duplicate];
             let longs = longs.into_iter().chain([c.late, c.conflict, c.parked, c.dead_lettered, row.commit]);
             for (column, value) in columns.longs.iter_mut().zip(longs) {
                 column.push(value);
             }
             let timestamp_ms = row.anchor.and_then(|anchor| anchor.timestamp_ms);
-            columns.anchors[0].push(row.anchor.map(|anchor| anchor.offset));
+            columns.anchors[0].push(row.anchor.map(|anchor| anchor.offset.0));
             columns.anchors[1].push(row.anchor.map(|anchor| anchor.crc.into()));
-            columns.anchors[2].push(timestamp_ms);
-            columns.record_time.push(timestamp_ms.and_then(|ms| ms.checked_mul(1000)).map(Micros));
+            columns.anchors[2].push(timestamp_ms.map(|millis| millis.0));
+            columns.record_time.push(timestamp_ms.and_then(Micros::from_millis).map(SqlTimestamp));
         }
         columns
     }
@@ -180,7 +200,7 @@ impl AdvanceColumns {
         client: &Connection,
         statement: &tokio_postgres::Statement,
         source: &BuildSource,
-    ) -> Result<Vec<(i32, i64)>, DbError> {
+    ) -> Result<Vec<(Partition, i64)>, DbError> {
         let [expected, epoch, next, consumed, applied, duplicate, late, conflict, parked, dead, commit] = &self.longs;
         let [anchor_offset, anchor_crc, anchor_timestamp] = &self.anchors;
         let rows = client
@@ -209,6 +229,6 @@ impl AdvanceColumns {
                 ],
             )
             .await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+        rows.iter().map(|row| Ok((Partition(row.try_get(0)?), row.try_get(1)?))).collect()
     }
 }

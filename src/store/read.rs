@@ -1,6 +1,7 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
 use crate::domain::counters::Counters;
+use crate::domain::units::{Epoch, NextOffset, Partition};
 use crate::domain::word::UnknownWord;
 use crate::store::types::BoxedError;
 
@@ -111,13 +112,13 @@ pub struct PartitionProgress {
     /// Source topic.
     pub topic: String,
     /// Partition number.
-    pub partition: i32,
+    pub partition: Partition,
     /// First offset not applied yet.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// The instance that owns it, if it said so.
     pub owner: Option<String>,
     /// Fencing number of that owner.
-    pub owner_epoch: i64,
+    pub owner_epoch: Epoch,
     /// Records consumed, and what became of them.
     pub counters: Counters,
 }
@@ -133,10 +134,10 @@ pub async fn progress(pool: &ReadPool, view: &str, build: i32) -> Result<Vec<Par
 fn progress_of(row: &Row) -> Result<PartitionProgress, ReadError> {
     Ok(PartitionProgress {
         topic: row.try_get("topic")?,
-        partition: row.try_get("partition")?,
-        next_offset: row.try_get("next_offset")?,
+        partition: Partition(row.try_get("partition")?),
+        next_offset: NextOffset(row.try_get("next_offset")?),
         owner: row.try_get("owner")?,
-        owner_epoch: row.try_get("owner_epoch")?,
+        owner_epoch: Epoch(row.try_get("owner_epoch")?),
         counters: Counters {
             consumed: row.try_get("consumed")?,
             applied: row.try_get("applied")?,

@@ -42,7 +42,7 @@ pub trait Rows<V: View>: Send + Sync + Sized + 'static {
 
     /// Of `event_ids`, those that are the latest of a key, with that key. Asked only after a violation of
     /// [`crate::engine::view::ViewSpec::event_id_constraint`]: a view without one has nothing to tell.
-    fn owners_of(
+    fn holders_of(
         &self,
         client: &Connection,
         event_ids: &[&str],

@@ -9,6 +9,7 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use crate::domain::decimal::Decimal;
+use crate::domain::units::Micros;
 
 /// What is wrong with a value.
 pub type BoxedError = Box<dyn Error + Sync + Send>;
@@ -255,19 +256,19 @@ where
 
 /// A timestamptz as microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Micros(pub i64);
+pub struct SqlTimestamp(pub Micros);
 
 /// Postgres counts from 2000-01-01.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-impl Micros {
+impl SqlTimestamp {
     /// As Postgres counts. Times that an event can have are far from the ends of the range.
     pub fn since_2000(self) -> i64 {
-        self.0.saturating_sub(POSTGRES_EPOCH)
+        self.0.0.saturating_sub(POSTGRES_EPOCH)
     }
 }
 
-impl ToSql for Micros {
+impl ToSql for SqlTimestamp {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
         out.extend_from_slice(&self.since_2000().to_be_bytes());
         Ok(IsNull::No)
@@ -277,10 +278,10 @@ impl ToSql for Micros {
     to_sql_checked!();
 }
 
-impl<'a> FromSql<'a> for Micros {
+impl<'a> FromSql<'a> for SqlTimestamp {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
         let value = i64::from_be_bytes(raw.try_into()?);
-        Ok(Micros(value.checked_add(POSTGRES_EPOCH).ok_or("time is infinite")?))
+        Ok(SqlTimestamp(Micros(value.checked_add(POSTGRES_EPOCH).ok_or("time is infinite")?)))
     }
 
     accepts!(TIMESTAMPTZ);

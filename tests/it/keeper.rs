@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use streamview::config::Config;
 use streamview::domain::decimal::Decimal;
 use streamview::domain::lag::{LagHistory, PartitionPosition};
+use streamview::domain::units::{NextOffset, Offset, Partition};
 use streamview::engine::view::View;
 use streamview::projector::context::ViewContext;
 use streamview::projector::keeper::Keeper;
@@ -40,8 +41,13 @@ fn observe(context: &ViewContext, asked: Instant, ends: [i64; 2]) {
     let lags = ends.iter().enumerate().map(|(partition, end)| {
         let partition = i32::try_from(partition).unwrap();
         let (low_watermark, high_watermark, last_record_timestamp) = (0, *end, None);
-        let position =
-            PartitionPosition { partition, next_offset: 5, low_watermark, high_watermark, last_record_timestamp };
+        let position = PartitionPosition {
+            partition: Partition(partition),
+            next_offset: NextOffset(5),
+            low_watermark: Offset(low_watermark),
+            high_watermark: NextOffset(high_watermark),
+            last_record_timestamp,
+        };
         LagHistory::default().observe(position, Timestamp::now(), None)
     });
     context.status.observe_lags(asked, Timestamp::now(), lags.collect());

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use streamview::codec::Head;
 use streamview::codec::json::check_storable;
 use streamview::domain::poison::{Poison, Reason};
+use streamview::domain::units::Sequence;
 use streamview::views::orders::contract::ALL;
 use streamview::views::orders::event::{self, MAX_ITEMS};
 
@@ -37,7 +38,7 @@ fn schema_accepts(event_type: &str, document: &Value) -> bool {
 fn read(event_type: &str, text: &str) -> Result<(), Poison> {
     let document: Value = serde_json::from_str(text).unwrap_or_default();
     let key = document["orderId"].as_str().unwrap_or("some-key").to_owned();
-    let head = Head { key: &key, sequence: 1, event_type: Some(event_type), version: 1 };
+    let head = Head { key: &key, sequence: Sequence(1), event_type: Some(event_type), version: 1 };
     event::parse(&head, check_storable(text.as_bytes())?).map(|_| ())
 }
 
@@ -72,7 +73,7 @@ fn every_example_is_accepted_by_the_schema_and_by_the_reader() {
         let errors: Vec<String> = schema.iter_errors(&document).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{}: {errors:?}", path.display());
         let key = document["orderId"].as_str().unwrap();
-        let head = Head { key, sequence: 1, event_type: Some(contract.event_type), version: contract.since };
+        let head = Head { key, sequence: Sequence(1), event_type: Some(contract.event_type), version: contract.since };
         let read = event::parse(&head, check_storable(text.as_bytes()).unwrap());
         assert!(read.is_ok(), "{}: {read:?}", path.display());
         seen += 1;
@@ -388,7 +389,7 @@ fn version_2_and_the_reader_agree_on_the_tax_of_a_line() {
             if event_type == "OrderCreated" {
                 document["items"][0].as_object_mut().unwrap().remove("taxRate");
             }
-            let head = Head { key: "o-1", sequence: 1, event_type: None, version: 2 };
+            let head = Head { key: "o-1", sequence: Sequence(1), event_type: None, version: 2 };
             let text = document.to_string();
             let accepted = event::parse(&head, &text).is_ok();
             assert_eq!(accepted, schema.is_valid(&document), "{event_type}.{field} = {value}");
@@ -402,7 +403,7 @@ fn version_2_and_the_reader_agree_on_the_tax_of_a_line() {
 fn only_the_reader_knows_the_key_and_the_headers() {
     let text = full("OrderStatusChanged").to_string();
     assert!(schema_accepts("OrderStatusChanged", &json_of(&text)));
-    let head = Head { key: "o-1", sequence: 1, event_type: None, version: 1 };
+    let head = Head { key: "o-1", sequence: Sequence(1), event_type: None, version: 1 };
     let reason = |head: &Head<'_>| event::parse(head, &text).err().map(|poison| poison.reason);
     assert_eq!(reason(&head), None);
     assert_eq!(reason(&Head { key: "o-2", ..head }), Some(Reason::KeyMismatch));

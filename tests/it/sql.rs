@@ -48,7 +48,7 @@ async fn what_a_projector_asks_for_by_key_is_never_read_whole() {
     let writer = writer(&world).await;
     let reader = crate::support::world::connect(&world.database).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/views/orders/sql");
-    let of_writers = ["load_orders", "update_orders", "owners_of_event_ids"].map(|name| (&writer, name));
+    let of_writers = ["load_orders", "update_orders", "holders_of_event_ids"].map(|name| (&writer, name));
     let of_readers = ["read_orders", "read_sequences"].map(|name| (&reader, name));
     for (client, name) in of_writers.into_iter().chain(of_readers) {
         let sql = std::fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();

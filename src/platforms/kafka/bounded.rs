@@ -10,6 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{self, Millis, Partition};
 use crate::platforms::kafka::{base_config, limit_answers};
 
 /// Longest silence of the broker while records are missing.
@@ -54,9 +55,9 @@ pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Re
                 Headers::push(&mut headers, header.key.as_bytes(), header.value);
             }
             take(Record {
-                partition,
-                offset,
-                timestamp_ms: message.timestamp().to_millis(),
+                partition: Partition(partition),
+                offset: units::Offset(offset),
+                timestamp_ms: message.timestamp().to_millis().map(Millis),
                 key: message.key(),
                 payload: message.payload(),
                 headers: Headers::from_encoded(&headers),

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::KafkaSettings;
 use crate::crash;
+use crate::domain::units::{NextOffset, Partition};
 use crate::failure::panic_text;
 use crate::platforms::kafka::probe::is_too_large;
 use crate::platforms::kafka::{base_config, limit_answers};
@@ -30,9 +31,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupEvent {
     /// These partitions are ours now; answer with [`Command::Assign`] for each.
-    Assigned(Vec<i32>),
+    Assigned(Vec<Partition>),
     /// These partitions have to be given up; answer with [`Command::Unassign`].
-    Revoked(Vec<i32>),
+    Revoked(Vec<Partition>),
     /// The client reports an error.
     Error(String),
     /// An answer of the broker was too large to be received; it asks again and again.
@@ -44,12 +45,12 @@ pub enum GroupEvent {
 /// What the thread has to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Start fetching these partitions at these offsets.
-    Assign(Vec<(i32, i64)>),
+    /// Start fetching these partitions from these positions on.
+    Assign(Vec<(Partition, NextOffset)>),
     /// Stop fetching these partitions.
-    Unassign(Vec<i32>),
-    /// Report progress to the group: partition and next offset. A report only, it may be lost.
-    Acknowledge(Vec<(i32, i64)>),
+    Unassign(Vec<Partition>),
+    /// Report progress to the group. A report only, it may be lost.
+    Acknowledge(Vec<(Partition, NextOffset)>),
     /// Leave the group and end.
     Stop,
 }
@@ -77,7 +78,7 @@ impl ConsumerContext for GroupContext {
             }
             return;
         }
-        let partitions = list.elements().iter().map(|element| element.partition()).collect();
+        let partitions = list.elements().iter().map(|element| Partition(element.partition())).collect();
         self.tell(if assigned { GroupEvent::Assigned(partitions) } else { GroupEvent::Revoked(partitions) });
     }
 }
@@ -191,8 +192,8 @@ impl Drop for GroupMember {
 struct Membership {
     consumer: Arc<BaseConsumer<GroupContext>>,
     topic: String,
-    assigned: BTreeSet<i32>,
-    unreported: BTreeMap<i32, i64>,
+    assigned: BTreeSet<Partition>,
+    unreported: BTreeMap<Partition, NextOffset>,
 }
 
 impl Membership {
@@ -231,7 +232,7 @@ impl Membership {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Assign(positions) => {
-                let list = self.list(positions.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset))));
+                let list = self.list(positions.iter().map(|(partition, next)| (*partition, Offset::Offset(next.0))));
                 match self.consumer.incremental_assign(&list) {
                     Ok(()) => self.assigned.extend(positions.iter().map(|(partition, _)| *partition)),
                     Err(error) => self.consumer.context().tell(GroupEvent::Error(format!("assign failed: {error}"))),
@@ -245,9 +246,9 @@ impl Membership {
 
     /// librdkafka refuses to take away what it was not given, and a revoked partition may never have been assigned
     /// (Postgres was away): those are given first.
-    fn unassign(&mut self, partitions: &[i32]) {
+    fn unassign(&mut self, partitions: &[Partition]) {
         self.report(CommitMode::Async);
-        let missing: Vec<i32> = partitions.iter().copied().filter(|p| !self.assigned.contains(p)).collect();
+        let missing: Vec<Partition> = partitions.iter().copied().filter(|p| !self.assigned.contains(p)).collect();
         let steps = [
             self.consumer.incremental_assign(&self.list(missing.iter().map(|p| (*p, Offset::End)))),
             self.consumer.incremental_unassign(&self.list(partitions.iter().map(|p| (*p, Offset::Invalid)))),
@@ -265,18 +266,18 @@ impl Membership {
         if self.unreported.is_empty() {
             return;
         }
-        let list = self.list(self.unreported.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset))));
+        let list = self.list(self.unreported.iter().map(|(partition, next)| (*partition, Offset::Offset(next.0))));
         if let Err(error) = self.consumer.commit(&list, mode) {
             tracing::debug!(error = %error, "progress was not reported to the group");
         }
         self.unreported.clear();
     }
 
-    fn list(&self, positions: impl Iterator<Item = (i32, Offset)>) -> TopicPartitionList {
+    fn list(&self, positions: impl Iterator<Item = (Partition, Offset)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in positions {
-            if let Err(error) = list.add_partition_offset(&self.topic, partition, offset) {
-                tracing::error!(partition, error = %error, "offset was not accepted");
+            if let Err(error) = list.add_partition_offset(&self.topic, partition.0, offset) {
+                tracing::error!(partition = partition.0, error = %error, "offset was not accepted");
             }
         }
         list

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch, UnreadableBatch};
+use crate::domain::units::{Millis, NextOffset, Offset, Partition};
 use crate::platforms::kafka::consumer::GroupContext;
 
 /// Most messages taken from one partition at a time, so that partitions take turns.
@@ -47,11 +48,11 @@ impl Wake {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchProblem {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Whether our position is not in the log (any more).
     pub out_of_range: bool,
     /// The offset at which something stands that is too large to be received, if that is it.
-    pub too_large_at: Option<i64>,
+    pub too_large_at: Option<Offset>,
     /// What librdkafka says.
     pub text: String,
 }
@@ -60,7 +61,7 @@ pub struct FetchProblem {
 /// all it reads carries its generation.
 pub struct PartitionQueue {
     queue: *mut sys::rd_kafka_queue_t,
-    partition: i32,
+    partition: Partition,
     generation: u64,
     max_record_bytes: usize,
     /// Set at the first thing that cannot be read: whatever follows must not be consumed before it is dealt with.
@@ -86,14 +87,14 @@ impl PartitionQueue {
     pub fn open(
         consumer: &Arc<BaseConsumer<GroupContext>>,
         topic: &str,
-        (partition, generation): (i32, u64),
+        (partition, generation): (Partition, u64),
         max_record_bytes: usize,
         wake: &Arc<Wake>,
     ) -> Option<PartitionQueue> {
         let topic = CString::new(topic).ok()?;
         // SAFETY: the client is alive (we hold it) and the topic is a C string.
         let queue =
-            unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition) };
+            unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition.0) };
         if queue.is_null() {
             return None;
         }
@@ -144,7 +145,7 @@ impl PartitionQueue {
         match message.err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR if message.len + message.key_len > self.max_record_bytes => {
                 let bytes = message.len + message.key_len;
-                self.stop_at(batch, message.offset, format!("one record of {bytes} bytes"));
+                self.stop_at(batch, Offset(message.offset), format!("one record of {bytes} bytes"));
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                 let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
@@ -155,8 +156,8 @@ impl PartitionQueue {
                     unsafe { (bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
                 let record = Record {
                     partition: self.partition,
-                    offset: message.offset,
-                    timestamp_ms: (timestamp >= 0).then_some(timestamp),
+                    offset: Offset(message.offset),
+                    timestamp_ms: (timestamp >= 0).then_some(Millis(timestamp)),
                     key,
                     payload,
                     headers: Headers::default(),
@@ -167,7 +168,7 @@ impl PartitionQueue {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => batch.push_end(PartitionEnd {
                 partition: self.partition,
                 generation: self.generation,
-                offset: message.offset,
+                next_offset: NextOffset(message.offset),
             }),
             error => {
                 let out_of_range = matches!(
@@ -182,7 +183,7 @@ impl PartitionQueue {
                     detail.map_or_else(|| name.to_string(), |detail| format!("{name}: {detail}"))
                 };
                 if is_unreadable(error) {
-                    return self.stop_at(batch, message.offset, text);
+                    return self.stop_at(batch, Offset(message.offset), text);
                 }
                 if out_of_range {
                     self.stopped.store(true, Ordering::Relaxed);
@@ -193,7 +194,7 @@ impl PartitionQueue {
     }
 
     /// The mark goes the way of the records, so it is seen after those before it are committed.
-    fn stop_at(&self, batch: &mut RecordBatch, offset: i64, text: String) {
+    fn stop_at(&self, batch: &mut RecordBatch, offset: Offset, text: String) {
         self.stopped.store(true, Ordering::Relaxed);
         let (partition, generation) = (self.partition, self.generation);
         batch.push_unreadable(UnreadableBatch { partition, generation, offset, text });

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{self, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Millis, NextOffset, Offset, Partition};
 use crate::platforms::kafka::{base_config, limit_answers};
 
 /// Why the log could not be looked at.
@@ -28,9 +29,16 @@ pub struct LogReader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
     /// First offset still there.
-    pub low: i64,
+    pub low: Offset,
     /// Last stable offset: one past what a read-committed reader can read.
-    pub high: i64,
+    pub high: NextOffset,
+}
+
+impl Watermarks {
+    /// Whether `offset` lies between them.
+    pub fn hold(&self, offset: Offset) -> bool {
+        self.low <= offset && self.high.is_past(offset)
+    }
 }
 
 impl LogReader {
@@ -51,24 +59,28 @@ impl LogReader {
     }
 
     /// The topic's partitions; empty if there is no such topic.
-    pub fn partitions(&self) -> Result<Vec<i32>, KafkaError> {
+    pub fn partitions(&self) -> Result<Vec<Partition>, KafkaError> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
-        let mut partitions: Vec<i32> =
-            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+        let mut partitions: Vec<Partition> = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+            .map(|partition| Partition(partition.id()))
+            .collect();
         partitions.sort_unstable();
         Ok(partitions)
     }
 
     /// Where the partition begins and ends, asked from the broker.
-    pub fn watermarks(&self, partition: i32) -> Result<Watermarks, KafkaError> {
-        let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?;
-        Ok(Watermarks { low, high })
+    pub fn watermarks(&self, partition: Partition) -> Result<Watermarks, KafkaError> {
+        let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition.0, TIMEOUT)?;
+        Ok(Watermarks { low: Offset(low), high: NextOffset(high) })
     }
 
     /// Reads the record at `offset`, or `None` if it is not there (compacted, a control record, beyond the end).
-    pub fn record_at(&self, partition: i32, offset: i64) -> Result<Option<Anchor>, KafkaError> {
+    pub fn record_at(&self, partition: Partition, offset: Offset) -> Result<Option<Anchor>, KafkaError> {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        list.add_partition_offset(&self.topic, partition.0, topic_partition_list::Offset::Offset(offset.0))?;
         self.consumer.assign(&list)?;
         let read = self.first_record();
         self.consumer.unassign()?;
@@ -85,16 +97,16 @@ impl LogReader {
                 // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
                 Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
-                    let timestamp_ms = message.timestamp().to_millis();
+                    let timestamp_ms = message.timestamp().to_millis().map(Millis);
                     let record = Record {
-                        partition: message.partition(),
-                        offset: message.offset(),
+                        partition: Partition(message.partition()),
+                        offset: Offset(message.offset()),
                         timestamp_ms,
                         key: message.key(),
                         payload: message.payload(),
                         headers: Headers::default(),
                     };
-                    return Ok(Some(Anchor { offset: message.offset(), crc: record.checksum(), timestamp_ms }));
+                    return Ok(Some(record.anchor()));
                 }
             }
         }

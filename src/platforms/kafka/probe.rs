@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
+use crate::domain::units::{self, Partition};
 use crate::platforms::kafka::{base_config, limit_answers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,7 +39,12 @@ pub fn is_too_large(error: &KafkaError) -> bool {
 
 /// What is wrong with the size of what stands at `offset`; `None` if it can be received, or if nobody answers in time.
 /// Blocks.
-pub fn too_large_at(settings: &KafkaSettings, topic: &str, partition: i32, offset: i64) -> Option<String> {
+pub fn too_large_at(
+    settings: &KafkaSettings,
+    topic: &str,
+    partition: Partition,
+    offset: units::Offset,
+) -> Option<String> {
     let mut config = base_config(settings);
     limit_answers(&mut config, settings);
     config
@@ -49,7 +55,7 @@ pub fn too_large_at(settings: &KafkaSettings, topic: &str, partition: i32, offse
         .set("fetch.wait.max.ms", "10");
     let consumer: BaseConsumer<Listener> = config.create_with_context(Listener::default()).ok()?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(offset)).ok()?;
+    list.add_partition_offset(topic, partition.0, Offset::Offset(offset.0)).ok()?;
     consumer.assign(&list).ok()?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {

@@ -6,6 +6,7 @@ use futures_util::future::join3;
 use lru::LruCache;
 
 use crate::domain::history::History;
+use crate::domain::units::Partition;
 use crate::engine::event_ids::EventIds;
 use crate::engine::plan::{KeyEntry, Work};
 use crate::failure::Failure;
@@ -21,7 +22,7 @@ const OVERHEAD: usize = 224;
 
 struct Kept<S> {
     entry: Box<KeyEntry<S>>,
-    partition: i32,
+    partition: Partition,
     generation: u64,
     bytes: usize,
 }
@@ -49,7 +50,7 @@ impl<S> Cached<S> {
     }
 
     /// Puts an entry in, as of a commit.
-    fn put_entry(&mut self, key: &str, entry: Box<KeyEntry<S>>, state_bytes: usize, place: (i32, u64)) {
+    fn put_entry(&mut self, key: &str, entry: Box<KeyEntry<S>>, state_bytes: usize, place: (Partition, u64)) {
         let bytes = bytes_of(key, &entry, state_bytes);
         self.bytes += bytes;
         let (partition, generation) = place;
@@ -125,7 +126,7 @@ impl<V: Stored> Keys<V> for Cached<V::State> {
         decided
     }
 
-    fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, place: (i32, u64)) {
+    fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, place: (Partition, u64)) {
         // Keys with decisions ahead are loaded with them each time.
         if work.decisions.is_empty() {
             self.put_entry(key, work.into_entry(), bytes, place);
@@ -145,17 +146,19 @@ impl<V: Stored> Keys<V> for Cached<V::State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::units::{Epoch, NextOffset};
     use crate::projector::applier::Owned;
 
     fn owned(generation: u64) -> Partitions {
-        Partitions::from([(0, Owned { generation, owner_epoch: 1, next_offset: 0, decisions: 0, commits: 0 })])
+        let (owner_epoch, next_offset) = (Epoch(1), NextOffset(0));
+        Partitions::from([(Partition(0), Owned { generation, owner_epoch, next_offset, decisions: 0, commits: 0 })])
     }
 
     #[test]
     fn stays_below_its_limit_and_drops_the_oldest() {
         let mut cache: Cached<()> = Cached::new(10_000);
         for n in 0..1000 {
-            cache.put_entry(&n.to_string(), Box::default(), 0, (0, 1));
+            cache.put_entry(&n.to_string(), Box::default(), 0, (Partition(0), 1));
             assert!(cache.bytes <= 10_000);
         }
         assert!(cache.take_entry("0", &owned(1)).is_none());
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn an_entry_of_an_earlier_assignment_does_not_count() {
         let mut cache: Cached<()> = Cached::new(10_000);
-        cache.put_entry("a", Box::default(), 0, (0, 1));
+        cache.put_entry("a", Box::default(), 0, (Partition(0), 1));
         assert!(cache.take_entry("a", &owned(2)).is_none());
         assert_eq!(cache.bytes, 0);
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Partition;
 use crate::engine::decode::Overrules;
 use crate::failure::Failure;
 use crate::projector::applier::{Blame, Part, Partitions};
@@ -13,7 +14,7 @@ use crate::projector::keyed::session::Session;
 use crate::store::rows::Stored;
 
 /// Keys that are to be drained without a record, with their partitions.
-pub type Heal = Vec<(String, i32)>;
+pub type Heal = Vec<(String, Partition)>;
 
 /// Parked events drained per key in one transaction.
 const DRAIN_LIMIT: usize = 2_000;
@@ -36,7 +37,7 @@ impl Course {
     }
 
     /// The keys to heal whose partitions are ours.
-    pub fn heal_of(&self, owned: &Partitions) -> Vec<(&str, i32)> {
+    pub fn heal_of(&self, owned: &Partitions) -> Vec<(&str, Partition)> {
         let ours = self.heal.iter().filter(|(_, partition)| owned.contains_key(partition));
         ours.map(|(key, partition)| (key.as_str(), *partition)).collect()
     }
@@ -48,10 +49,10 @@ impl Course {
     }
 
     /// Notes whose latest events these ids are; whether that is new.
-    pub fn learn_owners(&mut self, owners: HashMap<String, String>) -> bool {
-        let before = self.overrules.owners.len();
-        self.overrules.owners.extend(owners);
-        self.overrules.owners.len() > before
+    pub fn learn_holders(&mut self, holders: HashMap<String, String>) -> bool {
+        let before = self.overrules.holders.len();
+        self.overrules.holders.extend(holders);
+        self.overrules.holders.len() > before
     }
 
     /// Something of the attempt cannot be stored. Asks for fewer records until one is alone, then drains less, and refuses
@@ -72,7 +73,7 @@ impl Course {
             self.drain_limit = if records == 1 { 0 } else { self.drain_limit / 2 };
         } else if records == 1 {
             if let Some((_, record)) = part.batch.iter().nth(part.start) {
-                self.refuse(Origin { partition: record.partition, offset: record.offset }, detail);
+                self.refuse(record.origin(), detail);
             }
         } else if self.heal.len() > 1 {
             // Several keys heal at once: the sweep brings the others back.
@@ -97,12 +98,12 @@ impl Course {
     }
 
     fn is_refused(&self, origin: Origin) -> bool {
-        self.overrules.refused.contains_key(&(origin.partition, origin.offset))
+        self.overrules.refused.contains_key(&origin)
     }
 
     fn refuse(&mut self, origin: Origin, detail: &str) {
         let poison = Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"));
-        self.overrules.refused.insert((origin.partition, origin.offset), poison);
+        self.overrules.refused.insert(origin, poison);
         self.drain_limit = DRAIN_LIMIT;
     }
 }

@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::units::Partition;
 use crate::engine::plan::{KeyEntry, Work};
 use crate::engine::view::ChangedKey;
 use crate::failure::{Failure, Halt};
@@ -48,7 +49,7 @@ pub struct InMemory<S> {
     bytes: usize,
     filling: Arc<Filling>,
     /// Partitions that this lane was ever given.
-    opened: BTreeSet<i32>,
+    opened: BTreeSet<Partition>,
 }
 
 impl<S> InMemory<S> {
@@ -97,7 +98,7 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
         loading.session.decisions_of(loading.context, &keys).await
     }
 
-    fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, _: (i32, u64)) {
+    fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, _: (Partition, u64)) {
         let entry = work.into_entry();
         let bytes = bytes_of(key, &entry, bytes);
         let replaced = self.entries.insert(key.into(), Kept { entry, bytes });
@@ -114,7 +115,7 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
     }
 
     /// A partition that comes back may have been somebody else's meanwhile.
-    fn opened(&mut self, partition: i32) -> Result<(), Halt> {
+    fn opened(&mut self, partition: Partition) -> Result<(), Halt> {
         match self.opened.insert(partition) {
             true => Ok(()),
             false => Err(failed(format!("partition {partition} was taken from this process for a moment"))),
@@ -130,7 +131,7 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
         }
     }
 
-    fn may_let_go(&self, partition: i32, pause: &Pause) -> Result<(), Halt> {
+    fn may_let_go(&self, partition: Partition, pause: &Pause) -> Result<(), Halt> {
         Err(failed(format!("partition {partition}: {}", pause.detail)))
     }
 

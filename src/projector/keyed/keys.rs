@@ -4,6 +4,7 @@ use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::units::Partition;
 use crate::engine::plan::{ByKey, KeyEntry, Work};
 use crate::failure::{Failure, Halt};
 use crate::projector::applier::Partitions;
@@ -38,7 +39,7 @@ pub trait Keys<V: Stored>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<DecisionsByKey, Failure>> + Send;
 
     /// Keeps a key as it was committed; `bytes` is what its state holds, the place its partition and generation.
-    fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, place: (i32, u64));
+    fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, place: (Partition, u64));
 
     /// Bytes held, roughly.
     fn bytes(&self) -> usize;
@@ -47,7 +48,7 @@ pub trait Keys<V: Stored>: Send + Sync + 'static {
     fn forget(&mut self);
 
     /// A partition is opened; a halt where that must not happen again.
-    fn opened(&mut self, _partition: i32) -> Result<(), Halt> {
+    fn opened(&mut self, _partition: Partition) -> Result<(), Halt> {
         Ok(())
     }
 
@@ -57,7 +58,7 @@ pub trait Keys<V: Stored>: Send + Sync + 'static {
     }
 
     /// Whether a partition can be let go, to be taken over again later.
-    fn may_let_go(&self, _partition: i32, _pause: &Pause) -> Result<(), Halt> {
+    fn may_let_go(&self, _partition: Partition, _pause: &Pause) -> Result<(), Halt> {
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use futures_util::future::join;
 
 use crate::codec;
 use crate::codec::schemas::Schemas;
+use crate::domain::units::{Partition, Sequence};
 use crate::engine::decisions::Verdict;
 use crate::engine::decode::Decoded;
 use crate::engine::plan::{ByKey, KeyEntry};
@@ -29,7 +30,7 @@ pub struct Loading<'c, V: Stored> {
 impl<V: Stored> Loading<'_, V> {
     /// The entry of a key that nobody has seen.
     pub fn new_entry(&self) -> KeyEntry<V::State> {
-        KeyEntry { last_sequence: self.context.rules.first_sequence - 1, ..KeyEntry::default() }
+        KeyEntry { last_sequence: self.context.rules.first_sequence.previous(), ..KeyEntry::default() }
     }
 
     /// Loads what is parked behind held keys as far as the batch can meet it: whole events for keys whose missing
@@ -37,17 +38,17 @@ impl<V: Stored> Loading<'_, V> {
     pub async fn parked<'a>(
         &self,
         batch: &[Decoded<'a, V>],
-        heal: &[(&'a str, i32)],
+        heal: &[(&'a str, Partition)],
         entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
         decisions: &DecisionsByKey,
         drain_limit: usize,
     ) -> Result<LoadedParked<'a>, Failure> {
-        let decided = entries.iter().filter(|(key, entry)| is_decided(decisions, key, entry.last_sequence + 1));
+        let decided = entries.iter().filter(|(key, entry)| is_decided(decisions, key, entry.last_sequence.next()));
         let mut to_drain: HashSet<&str> = decided.map(|(key, _)| *key).collect();
-        let mut met: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        let mut met: BTreeMap<&str, Vec<Sequence>> = BTreeMap::new();
         for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
             let Some(entry) = entries.get(event.key).filter(|entry| entry.held.is_some()) else { continue };
-            if event.sequence == entry.last_sequence + 1 {
+            if event.sequence == entry.last_sequence.next() {
                 to_drain.insert(event.key);
             } else if event.sequence > entry.last_sequence {
                 met.entry(event.key).or_default().push(event.sequence);
@@ -59,7 +60,7 @@ impl<V: Stored> Loading<'_, V> {
         }
         let drain_limit = drain_limit.min(self.drain_limit(to_drain.iter().filter_map(|key| entries.get(key))));
         let pairs = || met.iter().flat_map(|(key, numbers)| numbers.iter().map(move |number| (*key, *number)));
-        let (keys, sequences): (Vec<&str>, Vec<i64>) = pairs().unzip();
+        let (keys, sequences): (Vec<&str>, Vec<Sequence>) = pairs().unzip();
         let drained: Vec<&str> = to_drain.iter().copied().collect();
         let (session, source) = (self.session, &self.context.source);
         let limit = i64::try_from(drain_limit).unwrap_or(i64::MAX);
@@ -85,7 +86,7 @@ impl<V: Stored> Loading<'_, V> {
     /// process consumed what was missing, or did not know of what we had parked.
     async fn in_need<'a>(
         &self,
-        heal: &[(&'a str, i32)],
+        heal: &[(&'a str, Partition)],
         entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
     ) -> Result<Vec<&'a str>, Failure> {
         let keys: Vec<&'a str> = heal.iter().map(|(key, _)| *key).collect();
@@ -99,7 +100,7 @@ impl<V: Stored> Loading<'_, V> {
             let Some(entry) = entries.get(*key) else { return false };
             let counted = entry.held.as_ref().map_or(0, |held| i64::from(held.parked_count));
             match parked.get(*key) {
-                Some((lowest, count)) => *lowest <= entry.last_sequence + 1 || *count != counted,
+                Some(there) => there.lowest <= entry.last_sequence.next() || there.count != counted,
                 None => counted != 0,
             }
         };
@@ -114,8 +115,9 @@ impl<V: Stored> Loading<'_, V> {
         let (mut keys, mut events, mut bytes) = (0usize, 0usize, 0usize);
         for held in entries.filter_map(|entry| entry.held.as_ref()) {
             keys += 1;
-            events += usize::try_from(held.parked_count).unwrap_or(0);
-            bytes += usize::try_from(held.parked_bytes).unwrap_or(0);
+            // An estimate. What lanes count beside each other can be off for a moment, also below nothing.
+            events += held.parked_count.max(0) as usize;
+            bytes += held.parked_bytes.max(0) as usize;
         }
         let budget = DRAIN_BATCHES * self.context.settings.max_batch_bytes;
         if bytes <= budget { usize::MAX } else { (budget / (bytes / events.max(1)).max(1) / keys).max(1) }
@@ -123,7 +125,7 @@ impl<V: Stored> Loading<'_, V> {
 }
 
 /// Whether something was decided about that number.
-fn is_decided(decisions: &DecisionsByKey, key: &str, sequence: i64) -> bool {
+fn is_decided(decisions: &DecisionsByKey, key: &str, sequence: Sequence) -> bool {
     decisions.get(key).into_iter().flatten().any(|decision| decision.covers(sequence))
 }
 

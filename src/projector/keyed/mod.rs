@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::codec::schemas::Schemas;
 use crate::codec::{self, Frame};
 use crate::crash;
+use crate::domain::units::Partition;
 use crate::engine::decode::{Decoded, Decoder, keys_of};
 use crate::engine::fold::{Fold, ParkedLoad};
 use crate::engine::plan::{Plan, Work};
@@ -191,8 +192,8 @@ fn advances_of<V: Stored>(plan: &Plan<'_, V>, part: &Part<'_>) -> Vec<Advance> {
     // A key can move without a record: what it waited for was consumed elsewhere, or decided.
     let is_written =
         |work: &&Work<'_, V::State>| work.held_changed || work.decided || work.was_held != work.entry.held.is_some();
-    let touched: HashSet<i32> = plan.keys.values().filter(is_written).filter_map(|work| work.partition).collect();
-    let touched = |partition: i32| touched.contains(&partition);
+    let touched: HashSet<Partition> = plan.keys.values().filter(is_written).filter_map(|work| work.partition).collect();
+    let touched = |partition: Partition| touched.contains(&partition);
     part.advances(&Outcomes { counters: &plan.counters, blocked: &plan.blocked, touched: &touched })
 }
 
@@ -251,7 +252,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         let detail = match failure {
             Failure::ReusedEventId { detail, event_ids } => {
                 // Whose latest events these are, if that tells anything new.
-                if course.learn_owners(session.owners_of(&event_ids).await?) {
+                if course.learn_holders(session.holders_of(&event_ids).await?) {
                     return Ok(Blame::Settled);
                 }
                 detail
@@ -267,7 +268,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         self.session.iter_mut().for_each(Session::forget_decisions);
     }
 
-    fn opened(&mut self, partition: i32) -> Result<(), Halt> {
+    fn opened(&mut self, partition: Partition) -> Result<(), Halt> {
         self.session.iter_mut().for_each(Session::forget_decisions);
         self.keys.opened(partition)
     }
@@ -276,7 +277,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         self.keys.survives(failure)
     }
 
-    fn may_let_go(&self, partition: i32, pause: &Pause) -> Result<(), Halt> {
+    fn may_let_go(&self, partition: Partition, pause: &Pause) -> Result<(), Halt> {
         self.keys.may_let_go(partition, pause)
     }
 

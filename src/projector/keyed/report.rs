@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::domain::units::Millis;
 use crate::engine::plan::{Plan, Tally};
 use crate::engine::view::{View, ViewSpec};
 use crate::projector::context::ViewContext;
@@ -28,7 +29,7 @@ pub fn report<V: View>(
     metrics.upserts_duration.with_label_values(&[view]).observe(took.as_secs_f64());
     count(metrics, spec, &plan.tally);
     let now_ms = Timestamp::now().as_millisecond();
-    for timestamp_ms in advances.iter().filter_map(|advance| advance.anchor?.timestamp_ms) {
+    for Millis(timestamp_ms) in advances.iter().filter_map(|advance| advance.anchor?.timestamp_ms) {
         let age = now_ms.saturating_sub(timestamp_ms).max(0) as f64 / 1000.0;
         metrics.event_age.with_label_values(&[view]).observe(age);
     }
@@ -47,9 +48,9 @@ pub fn report<V: View>(
             reason = letter.poison.reason.as_str(),
             error = letter.poison.detail,
             orderId = letter.key,
-            sequence = letter.sequence,
-            partition = letter.record.partition,
-            offset = letter.record.offset,
+            sequence = letter.sequence.map(|sequence| sequence.0),
+            partition = letter.record.partition.0,
+            offset = letter.record.offset.0,
             "record refused"
         );
     }

@@ -7,6 +7,7 @@ use futures_util::future::{join, join3, join5};
 
 use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
+use crate::domain::units::Partition;
 use crate::engine::decisions::Verdict;
 use crate::engine::plan::{Plan, Work};
 use crate::engine::view::{ChangedKey, View, WriteSet};
@@ -85,11 +86,11 @@ impl<V: Stored> Session<V> {
         let fail = |error| classify(error, None);
         let decisions = self.control.load_decisions(self.client(), &context.source, &[key]).await.map_err(fail)?;
         let stored = self.rows.load(self.client(), &[key]).await.map_err(fail)?;
-        let mut last = stored.first().map_or(context.rules.first_sequence - 1, |loaded| loaded.last_sequence);
+        let mut last = stored.first().map_or(context.rules.first_sequence.previous(), |loaded| loaded.last_sequence);
         for decision in decisions.get(key).into_iter().flatten() {
             match &decision.verdict {
                 _ if decision.sequence_to <= last => {}
-                _ if !decision.covers(last + 1) => break,
+                _ if !decision.covers(last.next()) => break,
                 Verdict::Skip => last = decision.sequence_to,
                 Verdict::Take(substitute) => return Ok(Some(substitute.origin)),
             }
@@ -105,10 +106,10 @@ impl<V: Stored> Session<V> {
     }
 
     /// Of `event_ids`, those that are the latest of a key, with that key.
-    pub async fn owners_of(&self, event_ids: &[String]) -> Result<HashMap<String, String>, Failure> {
+    pub async fn holders_of(&self, event_ids: &[String]) -> Result<HashMap<String, String>, Failure> {
         let ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
-        let owners = self.rows.owners_of(self.client(), &ids).await.map_err(|error| classify(error, None))?;
-        Ok(owners.into_iter().collect())
+        let holders = self.rows.holders_of(self.client(), &ids).await.map_err(|error| classify(error, None))?;
+        Ok(holders.into_iter().collect())
     }
 
     /// Commits the plan and the advances, or changes nothing. Rows of keys are left out unless `with_keys`.
@@ -226,7 +227,7 @@ fn commits_of<V: Stored>(
     ledger: &[LedgerRow<'_>],
     advances: &[Advance],
 ) -> Result<Vec<Commit>, Failure> {
-    let numbers: HashMap<i32, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
+    let numbers: HashMap<Partition, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
     ledger
         .iter()
         .map(|row| {
@@ -245,7 +246,7 @@ fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, V
     for (key, work) in keys {
         match (&work.entry.held, work.partition) {
             (Some(held), Some(partition)) if work.held_changed => {
-                put.push(HeldRow { key, missing_from: work.entry.last_sequence + 1, held, partition });
+                put.push(HeldRow { key, missing_from: work.entry.last_sequence.next(), held, partition });
             }
             (None, _) if work.was_held => released.push(*key),
             _ => {}

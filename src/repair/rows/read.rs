@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use crate::domain::action::{Action, DecisionStatus};
+use crate::domain::units::{Millis, Sequence};
 use crate::repair::model::{HeldKey, Letter, OperatorDecision};
 use crate::repair::request::{DecisionFilter, HeldFilter, LetterFilter};
 use crate::store::types::Word;
@@ -33,7 +34,7 @@ pub struct ParkedRead {
     /// Offset.
     pub offset: i64,
     /// Record timestamp, milliseconds.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// When it was parked.
     pub parked_at: Timestamp,
     /// Bytes of its value.
@@ -78,7 +79,7 @@ pub struct LetterRef {
     /// The letter.
     pub id: i64,
     /// Its key and number, if both could be read.
-    pub place: Option<(String, i64)>,
+    pub place: Option<(String, Sequence)>,
     /// Its key, if it could be read.
     pub key: Option<String>,
     /// Bytes of its value.
@@ -159,7 +160,7 @@ pub async fn parked(
                 topic: row.try_get("topic")?,
                 partition: row.try_get("partition")?,
                 offset: row.try_get("offset")?,
-                timestamp_ms: row.try_get("record_timestamp")?,
+                timestamp_ms: row.try_get::<_, Option<i64>>("record_timestamp")?.map(Millis),
                 parked_at: row.try_get("parked_at")?,
                 payload_bytes: i64::from(row.try_get::<_, i32>("payload_bytes")?),
                 payload: row.try_get("payload")?,
@@ -272,7 +273,7 @@ pub async fn matching_letters(
             let (key, sequence): (Option<String>, Option<i64>) = (row.try_get("key")?, row.try_get("sequence")?);
             Ok(LetterRef {
                 id: row.try_get("id")?,
-                place: key.clone().zip(sequence),
+                place: key.clone().zip(sequence.map(Sequence)),
                 key,
                 payload_bytes: i64::from(row.try_get::<_, i32>("payload_bytes")?),
             })

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use crate::domain::action::Action;
+use crate::domain::units::{Millis, Sequence};
 use crate::repair::model::Spelled;
 use crate::repair::request::Why;
-use crate::repair::rules::{Decided, Missing};
+use crate::repair::rules::{Decided, Missing, Numbers};
 use crate::store::types::Word;
 use crate::store::{Connection, DbError};
 
@@ -21,8 +22,8 @@ pub struct Answered {
 /// One decision to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDecision {
-    /// Key, first and last number; `None` only closes a letter.
-    pub numbers: Option<(String, i64, i64)>,
+    /// The key and its numbers; `None` only closes a letter.
+    pub about: Option<(String, Numbers)>,
     /// The letter that it answers.
     pub letter: Option<i64>,
 }
@@ -31,7 +32,7 @@ pub struct NewDecision {
 #[derive(Debug, Clone, Copy)]
 pub struct HeldFacts {
     /// The number it waits for.
-    pub missing_from: i64,
+    pub missing_from: Sequence,
     /// What is missing.
     pub missing: Missing,
 }
@@ -82,8 +83,9 @@ pub async fn held(client: &Connection, view: &str, keys: &[&str]) -> Result<Hash
     let rows = client.query(include_str!("../sql/held_of_keys.sql"), &[&view, &keys]).await?;
     rows.iter()
         .map(|row| {
-            let missing = Missing { to: row.try_get(2)?, greatest_refused: row.try_get(3)? };
-            Ok((row.try_get(0)?, HeldFacts { missing_from: row.try_get(1)?, missing }))
+            let (to, greatest_refused): (Option<i64>, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
+            let missing = Missing { to: to.map(Sequence), greatest_refused: greatest_refused.map(Sequence) };
+            Ok((row.try_get(0)?, HeldFacts { missing_from: Sequence(row.try_get(1)?), missing }))
         })
         .collect()
 }
@@ -97,8 +99,7 @@ pub async fn decided(client: &Connection, view: &str, keys: &[&str]) -> Result<H
         decided.entry(row.try_get(0)?).or_default().push(Decided {
             id: row.try_get(1)?,
             action,
-            sequence: row.try_get(3)?,
-            sequence_to: row.try_get(4)?,
+            numbers: Numbers { from: Sequence(row.try_get(3)?), to: Sequence(row.try_get(4)?) },
             taken: row.try_get(5)?,
         });
     }
@@ -109,13 +110,13 @@ pub async fn decided(client: &Connection, view: &str, keys: &[&str]) -> Result<H
 pub async fn parked(
     client: &Connection,
     view: &str,
-    ranges: &[(&str, i64, i64)],
-) -> Result<HashMap<(String, i64), i64>, DbError> {
-    let keys: Vec<&str> = ranges.iter().map(|range| range.0).collect();
-    let first: Vec<i64> = ranges.iter().map(|range| range.1).collect();
-    let last: Vec<i64> = ranges.iter().map(|range| range.2).collect();
+    ranges: &[(&str, Numbers)],
+) -> Result<HashMap<(String, Sequence), Sequence>, DbError> {
+    let keys: Vec<&str> = ranges.iter().map(|(key, _)| *key).collect();
+    let first: Vec<i64> = ranges.iter().map(|(_, numbers)| numbers.from.0).collect();
+    let last: Vec<i64> = ranges.iter().map(|(_, numbers)| numbers.to.0).collect();
     let rows = client.query(include_str!("../sql/parked_in_ranges.sql"), &[&view, &keys, &first, &last]).await?;
-    rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))).collect()
+    rows.iter().map(|row| Ok(((row.try_get(0)?, Sequence(row.try_get(1)?)), Sequence(row.try_get(2)?)))).collect()
 }
 
 /// The decisions that answer these letters by position: letter, decision, action, whether it is taken.
@@ -141,10 +142,10 @@ pub async fn insert(
     decisions: &[NewDecision],
     record: Option<(&[u8], &[u8])>,
 ) -> Result<Vec<i64>, DbError> {
-    let numbers = || decisions.iter().map(|decision| decision.numbers.as_ref());
-    let keys: Vec<Option<&str>> = numbers().map(|numbers| numbers.map(|numbers| numbers.0.as_str())).collect();
-    let first: Vec<Option<i64>> = numbers().map(|numbers| numbers.map(|numbers| numbers.1)).collect();
-    let last: Vec<Option<i64>> = numbers().map(|numbers| numbers.map(|numbers| numbers.2)).collect();
+    let about = || decisions.iter().map(|decision| decision.about.as_ref());
+    let keys: Vec<Option<&str>> = about().map(|about| Some(about?.0.as_str())).collect();
+    let first: Vec<Option<i64>> = about().map(|about| Some(about?.1.from.0)).collect();
+    let last: Vec<Option<i64>> = about().map(|about| Some(about?.1.to.0)).collect();
     let letters: Vec<Option<i64>> = decisions.iter().map(|decision| decision.letter).collect();
     let (payload, headers) = record.unzip();
     let (action, Why { reason, actor }) = (action.as_str(), why);
@@ -167,7 +168,7 @@ pub struct ImportedLetter {
     /// Its offset.
     pub offset: i64,
     /// Its timestamp in milliseconds.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Why it was refused.
     pub reason: String,
     /// The sentence to it.
@@ -175,7 +176,7 @@ pub struct ImportedLetter {
     /// Its key, if that is text.
     pub key: Option<String>,
     /// Its number, if that can be read.
-    pub sequence: Option<i64>,
+    pub sequence: Option<Sequence>,
     /// Key bytes.
     pub record_key: Option<Vec<u8>>,
     /// Value bytes.
@@ -189,11 +190,12 @@ pub async fn import(client: &Connection, view: &str, letters: &[ImportedLetter])
     let topics: Vec<&str> = letters.iter().map(|letter| letter.topic.as_str()).collect();
     let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
     let offsets: Vec<i64> = letters.iter().map(|letter| letter.offset).collect();
-    let timestamps: Vec<Option<i64>> = letters.iter().map(|letter| letter.timestamp_ms).collect();
+    let timestamps: Vec<Option<i64>> =
+        letters.iter().map(|letter| letter.timestamp_ms.map(|millis| millis.0)).collect();
     let reasons: Vec<&str> = letters.iter().map(|letter| letter.reason.as_str()).collect();
     let errors: Vec<&str> = letters.iter().map(|letter| letter.error.as_str()).collect();
     let keys: Vec<Option<&str>> = letters.iter().map(|letter| letter.key.as_deref()).collect();
-    let sequences: Vec<Option<i64>> = letters.iter().map(|letter| letter.sequence).collect();
+    let sequences: Vec<Option<i64>> = letters.iter().map(|letter| Some(letter.sequence?.0)).collect();
     let record_keys: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record_key.as_deref()).collect();
     let payloads: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.payload.as_deref()).collect();
     let headers: Vec<&[u8]> = letters.iter().map(|letter| letter.headers.as_slice()).collect();

@@ -302,8 +302,9 @@ fn item<'a, F: Field<'a>>(version: Version, fields: &Fields<F>) -> Result<Item<'
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::units::Sequence;
 
-    const HEAD: Head<'_> = Head { key: "o-1", sequence: 1, event_type: None, version: 1 };
+    const HEAD: Head<'_> = Head { key: "o-1", sequence: Sequence(1), event_type: None, version: 1 };
     const CREATED: &str = r#"{"type":"OrderCreated","eventId":"e-1","occurredAt":"2026-01-01T00:00:00Z",
         "orderId":"o-1","customerId":"c-1","currency":"EUR","items":[{"itemId":"i-1","sku":"s","qty":2,"price":"9.99"}]}"#;
 

@@ -16,6 +16,7 @@ use crate::codec::{Head, avro};
 use crate::domain::decimal::Decimal;
 use crate::domain::name::intern;
 use crate::domain::poison::Poison;
+use crate::domain::units::Micros;
 use crate::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 use crate::store::rows::Stored;
 use event::OrderEvent;
@@ -85,7 +86,7 @@ impl View for Orders {
         key: &'a str,
         state: &mut OrderState,
         event: OrderEvent<'a>,
-        occurred_at: i64,
+        occurred_at: Micros,
         details: &mut Vec<OrderLine<'a>>,
     ) -> Result<u64, Poison> {
         let mut lines = Vec::new();
@@ -94,7 +95,7 @@ impl View for Orders {
         Ok(odd)
     }
 
-    fn skip(&self, state: &mut OrderState, occurred_at: i64) {
+    fn skip(&self, state: &mut OrderState, occurred_at: Micros) {
         state.updated_at = state.updated_at.max(Some(occurred_at));
     }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use crate::domain::decimal::{Decimal, Overflow, minor_unit_digits};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Micros;
 use crate::views::orders::event::{Item, OrderEvent};
 
 /// An order between two events.
@@ -24,7 +25,7 @@ pub struct OrderState {
     /// Number of lines.
     pub item_count: i32,
     /// Greatest `occurredAt` seen, microseconds since the epoch.
-    pub updated_at: Option<i64>,
+    pub updated_at: Option<Micros>,
     /// Where tax rates came from so far.
     pub tax_basis: TaxBasis,
     /// What was odd.
@@ -147,7 +148,7 @@ pub fn project<'a>(
     policy: TaxPolicy,
     order: &mut OrderState,
     event: OrderEvent<'a>,
-    occurred_at: i64,
+    occurred_at: Micros,
     lines: &mut Vec<Line<'a>>,
 ) -> Result<u64, Poison> {
     let mut odd = Anomalies::default();
@@ -282,7 +283,7 @@ mod tests {
     fn fold(events: Vec<OrderEvent<'static>>) -> (OrderState, Vec<Line<'static>>) {
         let (mut order, mut lines) = (OrderState::default(), Vec::new());
         for (time, event) in events.into_iter().enumerate() {
-            project(POLICY, &mut order, event, time as i64, &mut lines).unwrap();
+            project(POLICY, &mut order, event, Micros(time as i64), &mut lines).unwrap();
         }
         (order, lines)
     }
@@ -327,20 +328,21 @@ mod tests {
         let huge = "999999999999999999";
         for bad in [created("USD", vec![]), OrderEvent::ItemAdded(item(huge, "999999999999999999.999999999999", None))]
         {
-            project(POLICY, &mut order, bad, 9, &mut lines).unwrap_err();
+            project(POLICY, &mut order, bad, Micros(9), &mut lines).unwrap_err();
             assert_eq!((&order, &lines), (&before.0, &before.1));
         }
         let mut fresh = OrderState::default();
         let items = vec![item("1", "1", None), item(huge, "999999999999999999.999999999999", None)];
-        project(POLICY, &mut fresh, created("EUR", items), 1, &mut lines).unwrap_err();
+        project(POLICY, &mut fresh, created("EUR", items), Micros(1), &mut lines).unwrap_err();
         assert_eq!((&fresh, &lines), (&OrderState::default(), &before.1));
     }
 
     #[test]
     fn updated_at_is_the_greatest_time_seen() {
         let (mut order, mut lines) = (OrderState::default(), Vec::new());
-        project(POLICY, &mut order, created("EUR", vec![]), 50, &mut lines).unwrap();
-        project(POLICY, &mut order, OrderEvent::StatusChanged { status: "Paid".into() }, 40, &mut lines).unwrap();
-        assert_eq!((order.updated_at, order.anomalies.names()), (Some(50), vec!["time_went_back"]));
+        project(POLICY, &mut order, created("EUR", vec![]), Micros(50), &mut lines).unwrap();
+        project(POLICY, &mut order, OrderEvent::StatusChanged { status: "Paid".into() }, Micros(40), &mut lines)
+            .unwrap();
+        assert_eq!((order.updated_at, order.anomalies.names()), (Some(Micros(50)), vec!["time_went_back"]));
     }
 }

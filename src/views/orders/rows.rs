@@ -4,12 +4,13 @@ use futures_util::future::try_join3;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
+use crate::domain::units::Sequence;
 use crate::engine::event_ids::EventIds;
 use crate::engine::view::{ChangedKey, StoredKey, WriteSet};
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
 use crate::store::rows::{Rows, Written};
-use crate::store::types::{Micros, SqlDecimal};
+use crate::store::types::{SqlDecimal, SqlTimestamp};
 use crate::views::orders::project::{Anomalies, Line, OrderState, TaxBasis};
 use crate::views::orders::{OrderLine, Orders};
 
@@ -19,7 +20,7 @@ pub struct OrderRows {
     copy_orders: Statement,
     update_orders: Statement,
     copy_items: Statement,
-    owners: Statement,
+    holders: Statement,
 }
 
 impl Rows<Orders> for OrderRows {
@@ -29,7 +30,7 @@ impl Rows<Orders> for OrderRows {
             copy_orders: client.prepare(include_str!("sql/copy_orders.sql")).await?,
             update_orders: client.prepare(include_str!("sql/update_orders.sql")).await?,
             copy_items: client.prepare(include_str!("sql/copy_items.sql")).await?,
-            owners: client.prepare(include_str!("sql/owners_of_event_ids.sql")).await?,
+            holders: client.prepare(include_str!("sql/holders_of_event_ids.sql")).await?,
         })
     }
 
@@ -53,8 +54,8 @@ impl Rows<Orders> for OrderRows {
         Ok(if updated == known.len() as u64 { Written::All } else { Written::Stale })
     }
 
-    async fn owners_of(&self, client: &Client, event_ids: &[&str]) -> Result<Vec<(String, String)>, Error> {
-        let rows = client.query(&self.owners, &[&event_ids]).await?;
+    async fn holders_of(&self, client: &Client, event_ids: &[&str]) -> Result<Vec<(String, String)>, Error> {
+        let rows = client.query(&self.holders, &[&event_ids]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 }
@@ -69,13 +70,13 @@ fn read_order(row: &Row) -> Result<StoredKey<OrderState>, Error> {
         total_net: row.try_get::<_, SqlDecimal>(7)?.0,
         total_gross: row.try_get::<_, SqlDecimal>(8)?.0,
         item_count: row.try_get(9)?,
-        updated_at: Some(row.try_get::<_, Micros>(10)?.0),
+        updated_at: Some(row.try_get::<_, SqlTimestamp>(10)?.0),
         tax_basis: TaxBasis::from_stored(row.try_get(11)?),
         anomalies: Anomalies::from_names(names),
     };
     Ok(StoredKey {
         key: row.try_get(0)?,
-        last_sequence: row.try_get(1)?,
+        last_sequence: Sequence(row.try_get(1)?),
         last_event_id: row.try_get(2)?,
         event_ids: EventIds::of(&row.try_get::<_, Vec<&str>>(3)?),
         state,
@@ -90,7 +91,7 @@ async fn update_orders(statements: &OrderRows, client: &Client, orders: &[Change
         return Ok(0);
     }
     let columns = OrderColumns::of(orders);
-    let bases: Vec<i64> = orders.iter().filter_map(|changed| changed.base_sequence).collect();
+    let bases: Vec<i64> = orders.iter().filter_map(|changed| Some(changed.base_sequence?.0)).collect();
     let mut parameters = columns.parameters();
     parameters.push(&bases);
     client.execute(&statements.update_orders, &parameters).await
@@ -105,7 +106,7 @@ async fn copy_orders(statements: &OrderRows, client: &Client, orders: &[Changed<
         rows.row()
             .await?
             .put(*key)
-            .put(*last_sequence)
+            .put(last_sequence.0)
             .put(*last_event_id)
             .put(*last_event_id)
             .put(state.customer_id.as_deref())
@@ -114,7 +115,7 @@ async fn copy_orders(statements: &OrderRows, client: &Client, orders: &[Changed<
             .put(state.total_net)
             .put(state.total_gross)
             .put(state.item_count)
-            .put(state.updated_at.map(Micros))
+            .put(state.updated_at.map(SqlTimestamp))
             .put(state.tax_basis.as_str())
             .put(state.anomalies.names().as_slice());
     }
@@ -155,7 +156,7 @@ struct OrderColumns<'a> {
     total_net: Vec<SqlDecimal>,
     total_gross: Vec<SqlDecimal>,
     item_count: Vec<i32>,
-    updated_at: Vec<Option<Micros>>,
+    updated_at: Vec<Option<SqlTimestamp>>,
     tax_basis: Vec<&'static str>,
     anomalies: Vec<String>,
 }
@@ -166,7 +167,7 @@ impl<'a> OrderColumns<'a> {
         for row in rows {
             let order = row.state;
             columns.order_id.push(row.key);
-            columns.last_event_sequence.push(row.last_sequence);
+            columns.last_event_sequence.push(row.last_sequence.0);
             columns.last_event_id.push(row.last_event_id);
             columns.customer_id.push(order.customer_id.as_deref());
             columns.status.push(order.status.as_deref());
@@ -174,7 +175,7 @@ impl<'a> OrderColumns<'a> {
             columns.total_net.push(SqlDecimal(order.total_net));
             columns.total_gross.push(SqlDecimal(order.total_gross));
             columns.item_count.push(order.item_count);
-            columns.updated_at.push(order.updated_at.map(Micros));
+            columns.updated_at.push(order.updated_at.map(SqlTimestamp));
             columns.tax_basis.push(order.tax_basis.as_str());
             // Arrays of arrays cannot be unnested row by row, so this one travels in its text form.
             columns.anomalies.push(format!("{{{}}}", order.anomalies.names().join(",")));

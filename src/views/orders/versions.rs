@@ -58,10 +58,11 @@ impl Version {
 mod tests {
     use super::*;
     use crate::codec::Head;
+    use crate::domain::units::Sequence;
     use crate::views::orders::event::{OrderEvent, parse};
 
     fn tax(version: u32, fields: &str) -> Result<Option<String>, Reason> {
-        let head = Head { key: "o-1", sequence: 2, event_type: None, version };
+        let head = Head { key: "o-1", sequence: Sequence(2), event_type: None, version };
         let payload = format!(
             r#"{{"type":"OrderItemAdded","eventId":"e","occurredAt":"2026-01-01T00:00:00Z","orderId":"o-1",
             "itemId":"i","sku":"s","qty":1,"price":1{fields}}}"#

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use streamview::codec::{Head, avro};
 use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
+use streamview::domain::units::Micros;
 use streamview::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 use streamview::registrations::Registration;
 use streamview::store::rows::Stored;
@@ -61,15 +62,15 @@ impl View for Counter {
             .map_err(|error| Poison::new(Reason::InvalidJson, format!("expected a JSON string: {error}")))?;
         let event_type = head.event_type.unwrap_or("Counted");
         let event = (event_type == "Counted").then_some(());
-        Ok(Parsed { event_id: event_id.into(), event_type: event_type.into(), occurred_at: 0, event })
+        Ok(Parsed { event_id: event_id.into(), event_type: event_type.into(), occurred_at: Micros::EPOCH, event })
     }
 
-    fn project(&self, _: &str, state: &mut i64, (): (), _: i64, _: &mut Vec<()>) -> Result<u64, Poison> {
+    fn project(&self, _: &str, state: &mut i64, (): (), _: Micros, _: &mut Vec<()>) -> Result<u64, Poison> {
         *state += 1;
         Ok(0)
     }
 
-    fn skip(&self, _: &mut i64, _: i64) {}
+    fn skip(&self, _: &mut i64, _: Micros) {}
 
     fn state_bytes(&self, _: &i64) -> usize {
         0

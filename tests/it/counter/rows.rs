@@ -1,5 +1,6 @@
 //! The counter's rows.
 
+use streamview::domain::units::Sequence;
 use streamview::engine::event_ids::EventIds;
 use streamview::engine::view::{StoredKey, WriteSet};
 use streamview::store::fence::Writing;
@@ -46,7 +47,7 @@ impl Rows<Counter> for CounterRows {
             .map(|row| {
                 Ok(StoredKey {
                     key: row.try_get(0)?,
-                    last_sequence: row.try_get(1)?,
+                    last_sequence: Sequence(row.try_get(1)?),
                     last_event_id: row.try_get(2)?,
                     state: row.try_get(3)?,
                     event_ids: EventIds::of(&row.try_get::<_, Vec<&str>>(4)?),
@@ -61,10 +62,10 @@ impl Rows<Counter> for CounterRows {
         for known in [false, true] {
             let rows: Vec<_> = set.changed.iter().filter(|row| row.base_sequence.is_some() == known).collect();
             let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
-            let sequences: Vec<i64> = rows.iter().map(|row| row.last_sequence).collect();
+            let sequences: Vec<i64> = rows.iter().map(|row| row.last_sequence.0).collect();
             let event_ids: Vec<&str> = rows.iter().map(|row| row.last_event_id).collect();
             let counts: Vec<i64> = rows.iter().map(|row| *row.state).collect();
-            let bases: Vec<i64> = rows.iter().filter_map(|row| row.base_sequence).collect();
+            let bases: Vec<i64> = rows.iter().filter_map(|row| Some(row.base_sequence?.0)).collect();
             written += if known {
                 client.execute(&self.update, &[&keys, &sequences, &event_ids, &counts, &bases]).await?
             } else {
@@ -74,7 +75,7 @@ impl Rows<Counter> for CounterRows {
         Ok(if written == set.changed.len() as u64 { Written::All } else { Written::Stale })
     }
 
-    async fn owners_of(&self, _: &Connection, _: &[&str]) -> Result<Vec<(String, String)>, DbError> {
+    async fn holders_of(&self, _: &Connection, _: &[&str]) -> Result<Vec<(String, String)>, DbError> {
         Ok(Vec::new())
     }
 }

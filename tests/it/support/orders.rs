@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use streamview::codec::Head;
 use streamview::domain::decimal::Decimal;
+use streamview::domain::units::{Micros, Sequence};
 use streamview::views::orders::event;
 use streamview::views::orders::project::{Line, OrderState, TaxPolicy, project};
 
@@ -147,12 +148,12 @@ fn fold_in_order(order_id: &str, steps: &[(i64, Option<&TestEvent>)]) -> Option<
     for ((sequence, event), payload) in steps.iter().zip(&payloads) {
         let Some(event) = event else {
             if ids.is_empty() {
-                order.updated_at = Some(0);
+                order.updated_at = Some(Micros::EPOCH);
             }
             ids.push(format!("skipped:{order_id}:{sequence}"));
             continue;
         };
-        let head = Head { key: order_id, sequence: *sequence, event_type: None, version: 1 };
+        let head = Head { key: order_id, sequence: Sequence(*sequence), event_type: None, version: 1 };
         let parsed = event::parse(&head, payload).unwrap();
         project(policy, &mut order, parsed.event.unwrap(), parsed.occurred_at, &mut lines).unwrap();
         ids.push(event.event_id().to_owned());

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::Millis;
 
 /// A dead letter on its way to the DLQ topic.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Unpublished {
     /// Source offset.
     pub offset: i64,
     /// Record timestamp.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Stable reason.
     pub reason: String,
     /// Sentence.
@@ -81,7 +82,7 @@ pub fn headers_of(view: &str, letter: &Unpublished, left: Left) -> Vec<Header> {
         text("__connect.errors.connector.name", view),
         text("__connect.errors.exception.message", &letter.error),
     ]);
-    if let Some(timestamp_ms) = letter.timestamp_ms {
+    if let Some(Millis(timestamp_ms)) = letter.timestamp_ms {
         headers.push(text("x-original-timestamp", &timestamp_ms.to_string()));
         headers.push(bytes("kafka_dlt-original-timestamp", &timestamp_ms.to_be_bytes()));
     }
@@ -126,7 +127,7 @@ pub struct ReadLetter<'a> {
     /// Offset there.
     pub offset: i64,
     /// Timestamp there, in milliseconds, if it is told. Connect does not.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Why it was refused, as a name: our reason, or the class of an exception.
     pub reason: Option<String>,
     /// Likewise as a sentence.
@@ -162,7 +163,7 @@ fn ours<'a>(record: &Record<'a>, all: &[Seen<'_>]) -> Option<ReadLetter<'a>> {
         topic: value("x-original-topic")?,
         partition: value("x-original-partition")?.parse().ok()?,
         offset: value("x-original-offset")?.parse().ok()?,
-        timestamp_ms: value("x-original-timestamp").and_then(|text| text.parse().ok()),
+        timestamp_ms: value("x-original-timestamp").and_then(|text| text.parse().ok()).map(Millis),
         reason: value(FIRST_OF_OURS),
         error: value("x-dlq-error"),
         key: record.key,
@@ -182,7 +183,7 @@ fn spring<'a>(record: &Record<'a>, all: &[Seen<'_>]) -> Option<ReadLetter<'a>> {
         topic: utf8(first("kafka_dlt-original-topic")?)?,
         partition: i32::try_from(partition).ok()?,
         offset: whole(first("kafka_dlt-original-offset")?)?,
-        timestamp_ms: first("kafka_dlt-original-timestamp").and_then(whole),
+        timestamp_ms: first("kafka_dlt-original-timestamp").and_then(whole).map(Millis),
         reason: last("kafka_dlt-exception-cause-fqcn").or_else(|| last("kafka_dlt-exception-fqcn")),
         error: last("kafka_dlt-exception-message"),
         key: record.key,
@@ -244,6 +245,7 @@ fn encode<'h>(headers: impl Iterator<Item = &'h Seen<'h>>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::units::{Offset, Partition};
 
     fn encoded(headers: &[Seen<'_>]) -> Vec<u8> {
         encode(headers.iter())
@@ -251,16 +253,16 @@ mod tests {
 
     fn record<'a>(headers: &'a [u8], payload: Option<&'a [u8]>) -> Record<'a> {
         Record {
-            partition: 0,
-            offset: 99,
-            timestamp_ms: Some(1),
+            partition: Partition(0),
+            offset: Offset(99),
+            timestamp_ms: Some(Millis(1)),
             key: Some(b"o-1"),
             payload,
             headers: Headers::from_encoded(headers),
         }
     }
 
-    fn letter(headers: &[Seen<'_>], timestamp_ms: Option<i64>) -> Unpublished {
+    fn letter(headers: &[Seen<'_>], timestamp_ms: Option<Millis>) -> Unpublished {
         Unpublished {
             id: 7,
             topic: "orders.events".into(),
@@ -288,7 +290,7 @@ mod tests {
             ("__connect.errors.topic", Some(b"other")),
         ];
         for original in [plain, second_time, &[]] {
-            for timestamp_ms in [Some(1_700_000_000_123), None] {
+            for timestamp_ms in [Some(Millis(1_700_000_000_123)), None] {
                 let letter = letter(original, timestamp_ms);
                 let published = headers_of("orders", &letter, Left::Whole);
                 let published: Vec<_> = published.iter().map(|(name, v)| (name.as_str(), v.as_deref())).collect();
@@ -351,7 +353,7 @@ mod tests {
         ]);
         let read = read(&record(&on_topic, Some(b"{}"))).unwrap();
         assert_eq!((read.writer, read.topic.as_str()), (Writer::Spring, "orders.events"));
-        assert_eq!((read.partition, read.offset, read.timestamp_ms), (2, 4_711, Some(1_700_000_000_123)));
+        assert_eq!((read.partition, read.offset, read.timestamp_ms), (2, 4_711, Some(Millis(1_700_000_000_123))));
         assert_eq!(read.reason.as_deref(), Some("java.lang.IllegalStateException"));
         assert_eq!(read.error.as_deref(), Some("Listener failed; no such customer"));
         assert_eq!(read.headers, encoded(&[("x-sequence", Some(b"3")), ("traceparent", Some(b"00-1"))]));

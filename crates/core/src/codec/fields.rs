@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::codec::json;
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Micros;
 
 /// Longest text field, in characters.
 pub const MAX_TEXT_CHARS: usize = 256;
@@ -25,8 +26,8 @@ pub trait Field<'a>: Sized {
     fn text(&self) -> Option<Cow<'a, str>>;
     /// An exact decimal.
     fn decimal(&self) -> Option<Decimal>;
-    /// A moment, in microseconds since the epoch (finer digits are cut).
-    fn micros(&self) -> Option<i64>;
+    /// A moment (finer digits are cut).
+    fn micros(&self) -> Option<Micros>;
     /// The entries of a list.
     fn entries(self) -> Option<Vec<Self::Entry>>;
 }
@@ -51,7 +52,7 @@ impl<'a> Field<'a> for &'a RawValue {
         Decimal::parse(&digits).ok()
     }
 
-    fn micros(&self) -> Option<i64> {
+    fn micros(&self) -> Option<Micros> {
         json::micros(&self.text()?)
     }
 
@@ -74,8 +75,8 @@ pub enum Typed<'a> {
     Integer(i64),
     /// An exact decimal within our bounds.
     Decimal(Decimal),
-    /// Microseconds since the epoch.
-    Micros(i64),
+    /// A moment.
+    Micros(Micros),
     /// A list of objects.
     Rows(Vec<FieldSet<'a>>),
     /// Something that no field of ours can be, in words.
@@ -115,7 +116,7 @@ impl<'a> Field<'a> for Typed<'a> {
         }
     }
 
-    fn micros(&self) -> Option<i64> {
+    fn micros(&self) -> Option<Micros> {
         match self {
             Typed::Micros(micros) => Some(*micros),
             Typed::Text(text) => json::micros(text),
@@ -156,7 +157,7 @@ pub fn decimal<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<Decima
 }
 
 /// A moment, in microseconds since the epoch.
-pub fn timestamp<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<i64, Poison> {
+pub fn timestamp<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<Micros, Poison> {
     let expected = "an RFC 3339 time with offset, such as 2026-01-31T12:00:00Z";
     field.and_then(F::micros).ok_or_else(|| violation(name, field, expected))
 }

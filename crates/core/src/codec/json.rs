@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Micros;
 
 /// Deepest nesting of arrays and objects in a payload.
 pub const MAX_DEPTH: usize = 64;
@@ -116,12 +117,12 @@ pub fn unquote(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// An RFC 3339 time with its offset, as microseconds since the epoch (finer digits are cut).
-pub fn micros(text: &str) -> Option<i64> {
+pub fn micros(text: &str) -> Option<Micros> {
     if !has_rfc3339_shape(text.as_bytes()) {
         return None;
     }
     let time: jiff::Timestamp = text.parse().ok()?;
-    Some(time.as_microsecond())
+    Some(Micros(time.as_microsecond()))
 }
 
 /// `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`: what the schema's pattern asks for. The calendar is left to the parser.
@@ -188,8 +189,8 @@ mod tests {
     #[test]
     fn times_need_a_zone_and_a_real_date() {
         let read = micros;
-        assert_eq!(read("1970-01-01T00:00:01Z"), Some(1_000_000));
-        assert_eq!(read("1970-01-01T01:00:00.0000019+01:00"), Some(1));
+        assert_eq!(read("1970-01-01T00:00:01Z"), Some(Micros(1_000_000)));
+        assert_eq!(read("1970-01-01T01:00:00.0000019+01:00"), Some(Micros(1)));
         for bad in ["1970-01-01T00:00:01", "1970-01-01", "1970-02-30T00:00:00Z", "1", "", "1970-01-01T00:00:00.Z"] {
             assert_eq!(read(bad), None, "{bad}");
         }

@@ -11,6 +11,7 @@ pub mod schemas;
 
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::Record;
+use crate::domain::units::Sequence;
 
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
@@ -21,7 +22,7 @@ pub struct Head<'a> {
     /// The record key: the id of what the event is about.
     pub key: &'a str,
     /// Number of the event within its key, from `first_sequence` on.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// `x-event-type`, if there.
     pub event_type: Option<&'a str>,
     /// `x-event-version`; 1 if missing.
@@ -34,7 +35,7 @@ pub struct Refused<'a> {
     /// Why.
     pub poison: Poison,
     /// Key and sequence, when both are readable: the key is then held at that sequence.
-    pub place: Option<(&'a str, i64)>,
+    pub place: Option<(&'a str, Sequence)>,
     /// The key alone, when it is readable.
     pub key: Option<&'a str>,
 }
@@ -45,7 +46,7 @@ pub struct Limits {
     /// Bytes of key and value together.
     pub max_record_bytes: usize,
     /// Smallest sequence number.
-    pub first_sequence: i64,
+    pub first_sequence: Sequence,
 }
 
 /// A payload in Confluent's wire format: the byte 0, the schema's id (u32, big endian), the body.
@@ -66,7 +67,7 @@ pub fn frame(payload: &[u8]) -> Option<Frame<'_>> {
 /// Reads key and headers, and checks the record's size. The payload is not looked at.
 pub fn head<'a>(record: &Record<'a>, limits: Limits) -> Result<(Head<'a>, &'a [u8]), Refused<'a>> {
     let key = read_key(record).map_err(|poison| Refused { poison, place: None, key: None })?;
-    let refuse = |poison, sequence: Option<i64>| Refused {
+    let refuse = |poison, sequence: Option<Sequence>| Refused {
         poison,
         place: sequence.map(|sequence| (key, sequence)),
         key: Some(key),
@@ -103,7 +104,7 @@ fn read_key<'a>(record: &Record<'a>) -> Result<&'a str, Poison> {
     }
 }
 
-fn read_sequence(record: &Record<'_>, first: i64) -> Result<i64, Poison> {
+fn read_sequence(record: &Record<'_>, first: Sequence) -> Result<Sequence, Poison> {
     let text = match record.headers.only("x-sequence") {
         Ok(Some(text)) => text,
         Ok(None) => return Err(Poison::new(Reason::MissingSequence, "header x-sequence is missing")),
@@ -112,7 +113,7 @@ fn read_sequence(record: &Record<'_>, first: i64) -> Result<i64, Poison> {
             return Err(Poison::new(Reason::InvalidSequence, detail));
         }
     };
-    match canonical_decimal(text) {
+    match canonical_decimal(text).map(Sequence) {
         Some(sequence) if sequence >= first => Ok(sequence),
         _ => {
             let shown = String::from_utf8_lossy(text);
@@ -174,8 +175,9 @@ fn read_text<'a>(record: &Record<'a>, name: &str, reason: Reason) -> Result<Opti
 mod tests {
     use super::*;
     use crate::domain::record::Headers;
+    use crate::domain::units::{Offset, Partition};
 
-    const LIMITS: Limits = Limits { max_record_bytes: 64, first_sequence: 1 };
+    const LIMITS: Limits = Limits { max_record_bytes: 64, first_sequence: Sequence(1) };
 
     fn refusal(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> Reason {
         let mut bytes = Vec::new();
@@ -183,7 +185,7 @@ mod tests {
             Headers::push(&mut bytes, name.as_bytes(), Some(value.as_bytes()));
         }
         let headers = Headers::from_encoded(&bytes);
-        let record = Record { partition: 0, offset: 0, timestamp_ms: None, key, payload, headers };
+        let record = Record { partition: Partition(0), offset: Offset(0), timestamp_ms: None, key, payload, headers };
         head(&record, LIMITS).unwrap_err().poison.reason
     }
 
@@ -213,8 +215,8 @@ mod tests {
         }
         let key = [b'k'; MAX_KEY_BYTES];
         let record = Record {
-            partition: 0,
-            offset: 0,
+            partition: Partition(0),
+            offset: Offset(0),
             timestamp_ms: None,
             key: Some(&key),
             payload: Some(b"{}"),
@@ -222,6 +224,6 @@ mod tests {
         };
         let limits = Limits { max_record_bytes: MAX_KEY_BYTES + 2, ..LIMITS };
         let (head, _) = head(&record, limits).unwrap();
-        assert_eq!((head.sequence, head.version, head.event_type), (999_999_999_999_999_999, 1, None));
+        assert_eq!((head.sequence, head.version, head.event_type), (Sequence(999_999_999_999_999_999), 1, None));
     }
 }

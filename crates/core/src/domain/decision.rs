@@ -1,5 +1,7 @@
 //! Decides what to do with an envelope. No I/O, no clock.
 
+use crate::domain::units::Sequence;
+
 /// What happens to one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -22,7 +24,7 @@ pub enum Decision {
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// Sequence of the last applied event; one less than the first sequence for an unknown key.
-    pub last_sequence: i64,
+    pub last_sequence: Sequence,
     /// Id of the last applied event.
     pub last_event_id: Option<&'a str>,
     /// Whether the ledger of this key holds the arriving event id.
@@ -39,11 +41,11 @@ pub struct Known<'a> {
 /// | `= last` | another | [`Decision::Conflict`] |
 /// | `< last` | any | [`Decision::Late`] |
 /// | `> last + 1` | any | [`Decision::Gap`] |
-pub fn decide(known: Known<'_>, sequence: i64, event_id: &str) -> Decision {
+pub fn decide(known: Known<'_>, sequence: Sequence, event_id: &str) -> Decision {
     let last = known.last_sequence;
     match sequence {
-        _ if sequence == last + 1 && known.event_id_in_ledger => Decision::Duplicate { by_event_id: true },
-        _ if sequence == last + 1 => Decision::Apply,
+        _ if sequence == last.next() && known.event_id_in_ledger => Decision::Duplicate { by_event_id: true },
+        _ if sequence == last.next() => Decision::Apply,
         _ if sequence > last => Decision::Gap,
         _ if sequence < last => Decision::Late,
         _ if known.last_event_id == Some(event_id) => Decision::Duplicate { by_event_id: false },
@@ -57,7 +59,8 @@ mod tests {
 
     #[test]
     fn every_row_of_the_truth_table() {
-        let known = Known { last_sequence: 7, last_event_id: Some("e7"), event_id_in_ledger: false };
+        let decide = |known, sequence, event_id| super::decide(known, Sequence(sequence), event_id);
+        let known = Known { last_sequence: Sequence(7), last_event_id: Some("e7"), event_id_in_ledger: false };
         assert_eq!(decide(known, 8, "e8"), Decision::Apply);
         assert_eq!(
             decide(Known { event_id_in_ledger: true, ..known }, 8, "e3"),
@@ -67,7 +70,7 @@ mod tests {
         assert_eq!(decide(known, 7, "other"), Decision::Conflict);
         assert_eq!(decide(known, 6, "e6"), Decision::Late);
         assert_eq!(decide(known, 9, "e9"), Decision::Gap);
-        let unknown = Known { last_sequence: 0, last_event_id: None, event_id_in_ledger: false };
+        let unknown = Known { last_sequence: Sequence(0), last_event_id: None, event_id_in_ledger: false };
         assert_eq!(decide(unknown, 1, "e1"), Decision::Apply);
         assert_eq!(decide(unknown, 2, "e2"), Decision::Gap);
     }

@@ -1,14 +1,16 @@
 //! Is this still the log that our progress was made on? Pure: what was seen comes in, the verdict goes out.
 
+use crate::domain::units::{Millis, NextOffset, Offset, Partition};
+
 /// What is stored of our position and what the broker shows now, for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// Our position.
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// First offset in the log.
-    pub low: i64,
+    pub low: Offset,
     /// One past its last readable offset.
-    pub high: i64,
+    pub high: NextOffset,
     /// Topic id under which progress was made, if the broker showed one then.
     pub known_topic_id: Option<String>,
     /// Topic id now, if shown.
@@ -23,11 +25,11 @@ pub struct Evidence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
     /// Offset.
-    pub offset: i64,
+    pub offset: Offset,
     /// CRC-32 of key and value.
     pub crc: u32,
     /// Timestamp.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
 }
 
 /// What speaks against going on.
@@ -48,7 +50,7 @@ pub enum Mismatch {
 /// | log begins after our position | truncated |
 /// | log ends before our position | truncated |
 /// | otherwise, also when the anchor itself was removed by retention or compaction | fine |
-pub fn judge(partition: i32, seen: &Evidence) -> Result<(), Mismatch> {
+pub fn judge(partition: Partition, seen: &Evidence) -> Result<(), Mismatch> {
     if let (Some(known), Some(now)) = (&seen.known_topic_id, &seen.topic_id)
         && known != now
     {
@@ -64,7 +66,7 @@ pub fn judge(partition: i32, seen: &Evidence) -> Result<(), Mismatch> {
         )));
     }
     let Evidence { next_offset, low, high, .. } = seen;
-    if low > next_offset {
+    if *next_offset < NextOffset::before(*low) {
         return Err(Mismatch::Truncated(format!(
             "partition {partition} begins at offset {low}, but {next_offset} is the next we need"
         )));
@@ -82,11 +84,11 @@ mod tests {
     use super::*;
 
     fn evidence() -> Evidence {
-        let anchor = Anchor { offset: 9, crc: 1, timestamp_ms: Some(5) };
+        let anchor = Anchor { offset: Offset(9), crc: 1, timestamp_ms: Some(Millis(5)) };
         Evidence {
-            next_offset: 10,
-            low: 0,
-            high: 20,
+            next_offset: NextOffset(10),
+            low: Offset(0),
+            high: NextOffset(20),
             known_topic_id: Some("a".into()),
             topic_id: Some("a".into()),
             anchor: Some(anchor),
@@ -96,14 +98,17 @@ mod tests {
 
     #[test]
     fn every_row_of_the_truth_table() {
-        let identity = |seen: Evidence| matches!(judge(0, &seen), Err(Mismatch::IdentityChanged(_)));
-        let truncated = |seen: Evidence| matches!(judge(0, &seen), Err(Mismatch::Truncated(_)));
-        assert_eq!(judge(0, &evidence()), Ok(()));
+        let identity = |seen: Evidence| matches!(judge(Partition(0), &seen), Err(Mismatch::IdentityChanged(_)));
+        let truncated = |seen: Evidence| matches!(judge(Partition(0), &seen), Err(Mismatch::Truncated(_)));
+        assert_eq!(judge(Partition(0), &evidence()), Ok(()));
         assert!(identity(Evidence { topic_id: Some("b".into()), ..evidence() }));
-        let other = Anchor { offset: 9, crc: 2, timestamp_ms: Some(5) };
+        let other = Anchor { offset: Offset(9), crc: 2, timestamp_ms: Some(Millis(5)) };
         assert!(identity(Evidence { at_anchor: Some(other), ..evidence() }));
-        assert!(truncated(Evidence { low: 11, at_anchor: None, ..evidence() }));
-        assert!(truncated(Evidence { high: 9, at_anchor: None, ..evidence() }));
-        assert_eq!(judge(0, &Evidence { low: 10, at_anchor: None, topic_id: None, ..evidence() }), Ok(()));
+        assert!(truncated(Evidence { low: Offset(11), at_anchor: None, ..evidence() }));
+        assert!(truncated(Evidence { high: NextOffset(9), at_anchor: None, ..evidence() }));
+        assert_eq!(
+            judge(Partition(0), &Evidence { low: Offset(10), at_anchor: None, topic_id: None, ..evidence() }),
+            Ok(())
+        );
     }
 }

@@ -1,18 +1,22 @@
 //! How far behind a view is, and whether that is a worry. Pure: times come in as arguments.
 
+use crate::domain::units::{NextOffset, Offset, Partition};
+
+use std::collections::VecDeque;
+
 use jiff::Timestamp;
 
 /// Where one partition of a view stands against its log, as observed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionPosition {
     /// Partition number.
-    pub partition: i32,
+    pub partition: Partition,
     /// First offset not applied yet (exclusive end of what the view holds).
-    pub next_offset: i64,
+    pub next_offset: NextOffset,
     /// First offset still in the log.
-    pub low_watermark: i64,
+    pub low_watermark: Offset,
     /// One past the last readable offset (the last stable offset for a read-committed reader).
-    pub high_watermark: i64,
+    pub high_watermark: NextOffset,
     /// Broker timestamp of the last applied record.
     pub last_record_timestamp: Option<Timestamp>,
 }
@@ -66,7 +70,14 @@ pub struct PartitionLag {
 pub struct LagHistory {
     first_seen_at: Option<Timestamp>,
     caught_up_at: Option<Timestamp>,
-    recent: std::collections::VecDeque<(i64, i64)>, // (next_offset, lag), oldest first
+    recent: VecDeque<Seen>, // oldest first
+}
+
+/// What is remembered of one observation.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    next_offset: NextOffset,
+    lag: i64,
 }
 
 const WINDOW: usize = 10;
@@ -83,18 +94,18 @@ impl LagHistory {
     /// | > 0 | full window, moved, lag grew at every step | warn |
     /// | > 0 | otherwise | ok |
     pub fn observe(&mut self, position: PartitionPosition, now: Timestamp, obstacle: Option<String>) -> PartitionLag {
-        let lag = (position.high_watermark - position.next_offset).max(0);
+        let lag = position.next_offset.distance_to(position.high_watermark);
         if lag == 0 {
             self.caught_up_at = Some(now);
         }
-        let rewound = self.recent.back().is_some_and(|(previous, _)| position.next_offset < *previous);
-        self.recent.push_back((position.next_offset, lag));
+        let rewound = self.recent.back().is_some_and(|previous| position.next_offset < previous.next_offset);
+        self.recent.push_back(Seen { next_offset: position.next_offset, lag });
         if self.recent.len() > WINDOW {
             self.recent.pop_front();
         }
         let full = self.recent.len() == WINDOW;
-        let moved = self.recent.front().is_some_and(|(first, _)| position.next_offset > *first);
-        let growing = self.recent.iter().zip(self.recent.iter().skip(1)).all(|(a, b)| b.1 > a.1);
+        let moved = self.recent.front().is_some_and(|first| position.next_offset > first.next_offset);
+        let growing = self.recent.iter().zip(self.recent.iter().skip(1)).all(|(a, b)| b.lag > a.lag);
         let verdict = match () {
             () if rewound => LagVerdict::Rewind,
             () if lag == 0 => LagVerdict::Ok,
@@ -121,7 +132,13 @@ mod tests {
     }
 
     fn position(next_offset: i64, high_watermark: i64) -> PartitionPosition {
-        PartitionPosition { partition: 0, next_offset, low_watermark: 0, high_watermark, last_record_timestamp: None }
+        PartitionPosition {
+            partition: Partition(0),
+            next_offset: NextOffset(next_offset),
+            low_watermark: Offset(0),
+            high_watermark: NextOffset(high_watermark),
+            last_record_timestamp: None,
+        }
     }
 
     #[test]

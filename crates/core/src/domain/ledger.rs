@@ -1,14 +1,21 @@
 //! The ledger: one row for each number that a key has consumed, and what that did.
 
+use crate::domain::units::{Micros, Offset, Partition, Sequence};
+
 use std::borrow::Cow;
 
 /// Where an effect came from: the ledger's coordinates.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// Partition of the record.
-    pub partition: i32,
+    pub partition: Partition,
     /// Offset of the record.
-    pub offset: i64,
+    pub offset: Offset,
+}
+
+impl Origin {
+    /// No record: what was skipped, or made up by an operator.
+    pub const NOWHERE: Origin = Origin { partition: Partition(-1), offset: Offset(-1) };
 }
 
 /// What a consumed sequence number did to its key.
@@ -45,13 +52,13 @@ pub struct LedgerRow<'a> {
     /// Key.
     pub key: &'a str,
     /// Its number.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// Event id.
     pub event_id: Cow<'a, str>,
     /// Event type.
     pub event_type: Cow<'a, str>,
-    /// Microseconds since the epoch.
-    pub occurred_at: i64,
+    /// When it happened.
+    pub occurred_at: Micros,
     /// Where it was read.
     pub origin: Origin,
     /// What it did.

@@ -15,4 +15,5 @@ pub mod name;
 pub mod page;
 pub mod poison;
 pub mod record;
+pub mod units;
 pub mod word;

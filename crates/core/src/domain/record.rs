@@ -1,14 +1,18 @@
 //! Records as they come from the log: borrowed bytes with their position, many of them in one allocation.
 
+use crate::domain::identity::Anchor;
+use crate::domain::ledger::Origin;
+use crate::domain::units::{Millis, NextOffset, Offset, Partition};
+
 /// One record. Borrowed from a [`RecordBatch`] or from a parked row.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// Partition it was read from.
-    pub partition: i32,
+    pub partition: Partition,
     /// Its offset there.
-    pub offset: i64,
+    pub offset: Offset,
     /// Broker or producer timestamp in milliseconds since the epoch.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Key bytes.
     pub key: Option<&'a [u8]>,
     /// Value bytes.
@@ -18,6 +22,16 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// By what it is known again.
+    pub fn anchor(&self) -> Anchor {
+        Anchor { offset: self.offset, crc: self.checksum(), timestamp_ms: self.timestamp_ms }
+    }
+
+    /// Where it was read.
+    pub fn origin(&self) -> Origin {
+        Origin { partition: self.partition, offset: self.offset }
+    }
+
     /// CRC-32 over key and value: with offset and timestamp it anchors our position in the log.
     pub fn checksum(&self) -> u32 {
         let mut crc = crc32fast::Hasher::new();
@@ -87,36 +101,36 @@ impl<'a> Headers<'a> {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    partition: i32,
+    partition: Partition,
     generation: u64,
-    offset: i64,
-    timestamp_ms: Option<i64>,
+    offset: Offset,
+    timestamp_ms: Option<Millis>,
     start: usize,
     key: Option<usize>,
     payload: Option<usize>,
     headers: usize,
 }
 
-/// The end of a partition's log as a reader saw it: nothing readable lies before `offset`.
+/// The end of a partition's log as a reader saw it: everything readable before it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionEnd {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Assignment it belongs to.
     pub generation: u64,
-    /// Next offset: past control records and aborted transactions too.
-    pub offset: i64,
+    /// Past control records and aborted transactions too.
+    pub next_offset: NextOffset,
 }
 
 /// A batch of the log that cannot be read. Everything before it was, nothing behind it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableBatch {
     /// Partition.
-    pub partition: i32,
+    pub partition: Partition,
     /// Assignment it belongs to.
     pub generation: u64,
     /// Offset at which the batch begins.
-    pub offset: i64,
+    pub offset: Offset,
     /// What is wrong with it.
     pub text: String,
 }
@@ -213,10 +227,10 @@ mod tests {
     #[test]
     fn a_batch_gives_back_what_was_put_in() {
         let mut batch = RecordBatch::default();
-        let record = |offset| Record {
-            partition: 3,
-            offset,
-            timestamp_ms: Some(17),
+        let record = |offset: i64| Record {
+            partition: Partition(3),
+            offset: Offset(offset),
+            timestamp_ms: Some(Millis(17)),
             key: (offset % 2 == 0).then_some(b"key".as_slice()),
             payload: (offset % 3 == 0).then_some(b"payload".as_slice()),
             headers: Headers::default(),

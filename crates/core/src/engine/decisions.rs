@@ -3,6 +3,7 @@
 use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Micros, Millis, Sequence};
 
 /// A decision about the numbers `sequence` to `sequence_to` of one key.
 #[derive(Debug, Clone)]
@@ -10,15 +11,15 @@ pub struct StoredDecision {
     /// Row id.
     pub id: i64,
     /// First number.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// Last number.
-    pub sequence_to: i64,
+    pub sequence_to: Sequence,
     /// What happens there.
     pub verdict: Verdict,
     /// Why, as the operator said.
     pub reason: String,
-    /// When it was made, microseconds since the epoch.
-    pub decided_at: i64,
+    /// When it was made.
+    pub decided_at: Micros,
 }
 
 /// What happens at the decided numbers.
@@ -36,7 +37,7 @@ pub struct Substitute {
     /// Where the refused record was read.
     pub origin: Origin,
     /// Its timestamp.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Value.
     pub payload: Vec<u8>,
     /// Encoded headers.
@@ -47,7 +48,7 @@ pub struct Substitute {
 
 impl StoredDecision {
     /// Whether it says what happens at `sequence`.
-    pub fn covers(&self, sequence: i64) -> bool {
+    pub fn covers(&self, sequence: Sequence) -> bool {
         (self.sequence..=self.sequence_to).contains(&sequence)
     }
 

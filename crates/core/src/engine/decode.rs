@@ -7,8 +7,10 @@ use foldhash::fast::RandomState;
 
 use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::{self, Head, Limits, Refused, json};
+use crate::domain::ledger::Origin;
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::domain::units::Sequence;
 use crate::engine::view::{Parsed, View};
 
 /// A record after decoding.
@@ -26,7 +28,7 @@ pub struct Event<'a, V: View> {
     /// Key.
     pub key: &'a str,
     /// Sequence.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// As the view read it.
     pub parsed: Parsed<'a, V::Event<'a>>,
     /// Payload as JSON text.
@@ -36,10 +38,10 @@ pub struct Event<'a, V: View> {
 /// What Postgres said of an earlier attempt: it overrules the rules.
 #[derive(Debug, Default)]
 pub struct Overrules {
-    /// Records that Postgres cannot hold, by position.
-    pub refused: HashMap<(i32, i64), Poison>,
+    /// Records that Postgres cannot hold, by where they were read.
+    pub refused: HashMap<Origin, Poison>,
     /// Event ids that are the latest of a key, with that key. Asked for only after the view's constraint was violated.
-    pub owners: HashMap<String, String>,
+    pub holders: HashMap<String, String>,
 }
 
 /// How records are read.
@@ -76,7 +78,7 @@ impl<'a, V: View> Decoder<'a, V> {
         let (head, payload) = codec::head(&record, self.limits)?;
         let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
         if !self.overrules.refused.is_empty()
-            && let Some(poison) = self.overrules.refused.get(&(record.partition, record.offset))
+            && let Some(poison) = self.overrules.refused.get(&record.origin())
         {
             return Err(refuse(poison.clone()));
         }

@@ -81,22 +81,22 @@ impl EventIds {
 /// Whose latest event has which id, among the keys of one batch, as the fold goes on.
 #[derive(Debug, Default)]
 pub struct LatestIds<'a> {
-    owners: HashMap<Fingerprint, &'a str, RandomState>,
+    holders: HashMap<Fingerprint, &'a str, RandomState>,
 }
 
 impl<'a> LatestIds<'a> {
     /// The key whose latest event has this id.
-    pub fn owner(&self, id: Fingerprint) -> Option<&'a str> {
-        self.owners.get(&id).copied()
+    pub fn holder(&self, id: Fingerprint) -> Option<&'a str> {
+        self.holders.get(&id).copied()
     }
 
     /// `key` moves on to `id`; the id that it had is free again.
     pub fn move_on(&mut self, key: &'a str, previous: Option<&str>, id: Fingerprint) {
         let previous = previous.map(Fingerprint::of);
-        if let Some(previous) = previous.filter(|previous| self.owner(*previous) == Some(key)) {
-            self.owners.remove(&previous);
+        if let Some(previous) = previous.filter(|previous| self.holder(*previous) == Some(key)) {
+            self.holders.remove(&previous);
         }
-        self.owners.insert(id, key);
+        self.holders.insert(id, key);
     }
 }
 
@@ -116,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_one_owner_and_is_free_when_that_moves_on() {
+    fn an_id_has_one_holder_and_is_free_when_that_moves_on() {
         let id = Fingerprint::of;
         let mut latest = LatestIds::default();
         latest.move_on("a", None, id("x"));
-        assert_eq!(latest.owner(id("x")), Some("a"));
+        assert_eq!(latest.holder(id("x")), Some("a"));
         latest.move_on("a", Some("x"), id("y"));
         latest.move_on("b", None, id("x"));
         // Its previous id is somebody else's by now: that one keeps it.
         latest.move_on("a", Some("x"), id("z"));
-        assert_eq!((latest.owner(id("x")), latest.owner(id("z"))), (Some("b"), Some("a")));
+        assert_eq!((latest.holder(id("x")), latest.holder(id("z"))), (Some("b"), Some("a")));
     }
 }

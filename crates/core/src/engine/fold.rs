@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use crate::codec::{Limits, Refused};
 use crate::domain::decision::Decision;
 use crate::domain::history::History;
-use crate::domain::ledger::{Effect, LedgerRow, Origin};
+use crate::domain::ledger::{Effect, LedgerRow};
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::{Headers, Record};
+use crate::domain::units::{Partition, Sequence};
 use crate::engine::decisions::StoredDecision;
 use crate::engine::decode::{Decoded, Decoder, Event};
 use crate::engine::event_ids::{Fingerprint, LatestIds};
@@ -114,14 +115,15 @@ impl<'a, V: View> Fold<'a, V> {
                 // A drain that was cut short left only a lower bound.
                 held.first_parked = lowest.or(held.first_parked);
                 let whole = parked.iter().filter(|row| row.body.is_some());
-                horizon = Some(whole.map(|row| row.sequence).max().unwrap_or(0));
+                // Where nothing was loaded whole, every number lies beyond.
+                horizon = Some(whole.map(|row| row.sequence).max().unwrap_or(Sequence(i64::MIN)));
             }
             held_changed = before != (held.first_parked, held.parked_count);
         }
         if let Some(latest) = entry.last_event_id.as_deref() {
             self.latest_ids.move_on(key, None, Fingerprint::of(latest));
         }
-        let parked: BTreeMap<i64, Parked<'a>> = parked
+        let parked: BTreeMap<Sequence, Parked<'a>> = parked
             .iter()
             .map(|row| {
                 let record = row.body.as_ref().map(|(payload, headers)| Record {
@@ -188,7 +190,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Drains a key that is satisfied already (after a bounded drain, or when another process filled the gap).
-    pub fn heal(&mut self, key: &'a str, partition: i32) {
+    pub fn heal(&mut self, key: &'a str, partition: Partition) {
         if let Some(work) = self.plan.keys.get_mut(key) {
             work.partition = Some(partition);
         }
@@ -288,8 +290,8 @@ impl<'a, V: View> Fold<'a, V> {
         applied: Effect,
     ) -> Result<Outcome, Poison> {
         let Event { key, sequence, parsed, payload } = event;
-        if let Some(owner) = self.other_owner(key, &parsed.event_id, id) {
-            let detail = format!("event id `{}` is the latest of `{owner}`", parsed.event_id);
+        if let Some(holder) = self.other_holder(key, &parsed.event_id, id) {
+            let detail = format!("event id `{}` is the latest of `{holder}`", parsed.event_id);
             return Err(Poison::new(Reason::EventIdReused, detail));
         }
         let view = self.decoder.view;
@@ -326,7 +328,7 @@ impl<'a, V: View> Fold<'a, V> {
             event_id: parsed.event_id,
             event_type: parsed.event_type,
             occurred_at: parsed.occurred_at,
-            origin: Origin { partition: record.partition, offset: record.offset },
+            origin: record.origin(),
             effect,
             payload: (self.limits.history == History::Payload).then_some(payload),
         });
@@ -335,11 +337,11 @@ impl<'a, V: View> Fold<'a, V> {
 
     /// The other key whose latest event has this id. Keys of the batch are known as of now; of keys outside it Postgres
     /// tells when the batch ends with an id twice (an id that the batch only passes through is not looked for there).
-    fn other_owner(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
+    fn other_holder(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<&'a str> {
         self.decoder.view.spec().event_id_constraint.as_ref()?;
-        let owners = &self.decoder.overrules.owners;
-        let outside = || owners.get(event_id).filter(|owner| !self.plan.keys.contains_key(owner.as_str()));
-        self.latest_ids.owner(id).or_else(|| outside().map(String::as_str)).filter(|owner| *owner != key)
+        let holders = &self.decoder.overrules.holders;
+        let outside = || holders.get(event_id).filter(|holder| !self.plan.keys.contains_key(holder.as_str()));
+        self.latest_ids.holder(id).or_else(|| outside().map(String::as_str)).filter(|holder| *holder != key)
     }
 
     fn park(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
@@ -360,7 +362,7 @@ impl<'a, V: View> Fold<'a, V> {
             let why = format!(
                 "park bound reached: {} events of `{key}` wait for sequence {} (projector.max_parked_per_key)",
                 held.parked_count,
-                work.entry.last_sequence + 1
+                work.entry.last_sequence.next()
             );
             return Outcome::Blocked(why);
         }
@@ -384,7 +386,7 @@ impl<'a, V: View> Fold<'a, V> {
     /// Consumes decided and parked events as long as the next one is there. They count on `partition`, whose batch this is.
     ///
     /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
-    fn drain(&mut self, key: &'a str, partition: i32) {
+    fn drain(&mut self, key: &'a str, partition: Partition) {
         while self.work(key).has_next() {
             match self.take_decision(key) {
                 Some(true) => continue,
@@ -392,7 +394,7 @@ impl<'a, V: View> Fold<'a, V> {
                 None => {}
             }
             let work = self.work(key);
-            let next = work.entry.last_sequence + 1;
+            let next = work.entry.last_sequence.next();
             let first = work.parked.first_key_value().filter(|(sequence, _)| **sequence <= next);
             let Some((sequence, record)) = first.and_then(|(sequence, parked)| Some((*sequence, parked.record?)))
             else {
@@ -408,7 +410,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Takes one event out of the parked ones.
-    fn unpark(&mut self, key: &'a str, sequence: i64, partition: i32) {
+    fn unpark(&mut self, key: &'a str, sequence: Sequence, partition: Partition) {
         let work = self.work(key);
         let Some(parked) = work.parked.remove(&sequence) else { return };
         work.count_out(sequence, parked.bytes);
@@ -470,7 +472,7 @@ impl<'a, V: View> Fold<'a, V> {
     }
 
     /// Refuses a record; its key cannot pass that sequence until it is repaired.
-    fn dead_letter(&mut self, record: Record<'a>, poison: Poison, place: Option<(&'a str, i64)>) {
+    fn dead_letter(&mut self, record: Record<'a>, poison: Poison, place: Option<(&'a str, Sequence)>) {
         *self.plan.tally.dead_letters.entry(poison.reason.as_str()).or_default() += 1;
         if let Some((key, sequence)) = place {
             let work = self.work(key);

@@ -12,6 +12,7 @@ use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
 use crate::domain::poison::Poison;
 use crate::domain::record::Record;
+use crate::domain::units::{Millis, Offset, Partition, Sequence};
 use crate::engine::decisions::{Settled, StoredDecision};
 use crate::engine::event_ids::{EventIds, Fingerprint};
 use crate::engine::view::View;
@@ -22,8 +23,8 @@ pub type ByKey<'a, T> = HashMap<&'a str, T, RandomState>;
 /// What is known of a key between batches.
 #[derive(Debug, Default)]
 pub struct KeyEntry<S> {
-    /// Sequence of the last consumed event; `first_sequence - 1` before the first.
-    pub last_sequence: i64,
+    /// Sequence of the last consumed event; `first_sequence.previous()` before the first.
+    pub last_sequence: Sequence,
     /// Its id.
     pub last_event_id: Option<Box<str>>,
     /// Ids of all its events.
@@ -46,30 +47,30 @@ impl<S> KeyEntry<S> {
     }
 }
 
-/// Why and for what a key waits. It waits for `last_sequence + 1`.
+/// Why and for what a key waits. It waits for `last_sequence.next()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
     /// Lowest parked sequence, if any is parked.
-    pub first_parked: Option<i64>,
+    pub first_parked: Option<Sequence>,
     /// Events parked.
     pub parked_count: i32,
     /// Their bytes.
     pub parked_bytes: i64,
     /// Refused sequences ahead.
-    pub refused: BTreeSet<i64>,
+    pub refused: BTreeSet<Sequence>,
 }
 
 /// A parked event, as loaded from its table.
 #[derive(Debug)]
 pub struct StoredParked {
     /// Its sequence.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// Its id.
     pub event_id: String,
     /// Where it was read.
     pub origin: Origin,
     /// Record timestamp.
-    pub timestamp_ms: Option<i64>,
+    pub timestamp_ms: Option<Millis>,
     /// Bytes of key and value.
     pub bytes: i64,
     /// Value and encoded headers; `None` when only its presence was asked for.
@@ -82,7 +83,7 @@ pub struct NewParked<'a> {
     /// Key.
     pub key: &'a str,
     /// Sequence.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// Event id.
     pub event_id: Cow<'a, str>,
     /// The record, whole.
@@ -97,7 +98,7 @@ pub struct DeadLetter<'a> {
     /// The key, if it could be read.
     pub key: Option<&'a str>,
     /// The sequence, if it could be read.
-    pub sequence: Option<i64>,
+    pub sequence: Option<Sequence>,
     /// The record, byte for byte.
     pub record: Record<'a>,
 }
@@ -134,7 +135,7 @@ pub struct Work<'a, S> {
     /// A decision was folded with, or refused.
     pub decided: bool,
     /// Sequence of the stored row when the batch began; `None` if there was none.
-    pub base_sequence: Option<i64>,
+    pub base_sequence: Option<Sequence>,
     /// The view's row has to be written.
     pub changed: bool,
     /// The held row has to be written or removed.
@@ -144,11 +145,11 @@ pub struct Work<'a, S> {
     /// More is parked than was loaded: drain again after this batch.
     pub unfinished: bool,
     /// What is parked behind it, as far as it was loaded.
-    pub parked: BTreeMap<i64, Parked<'a>>,
+    pub parked: BTreeMap<Sequence, Parked<'a>>,
     /// Up to here all that is parked was loaded whole; `None` if that is everything.
-    pub horizon: Option<i64>,
+    pub horizon: Option<Sequence>,
     /// Where the key's last record came from; `None` if the batch stopped before it.
-    pub partition: Option<i32>,
+    pub partition: Option<Partition>,
 }
 
 #[derive(Debug)]
@@ -174,15 +175,15 @@ pub struct Plan<'a, V: View> {
     /// New rows of the view's further tables.
     pub details: Vec<V::Detail<'a>>,
     /// Parked events that have been drained and were stored.
-    pub drained: Vec<(&'a str, i64)>,
+    pub drained: Vec<(&'a str, Sequence)>,
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// Counters per partition.
-    pub counters: BTreeMap<i32, Counters>,
+    pub counters: BTreeMap<Partition, Counters>,
     /// For metrics.
     pub tally: Tally,
     /// Partitions that had to stop before a record, with its offset and why.
-    pub blocked: BTreeMap<i32, (i64, String)>,
+    pub blocked: BTreeMap<Partition, (Offset, String)>,
     /// What became of decisions.
     pub settled: Vec<Settled>,
 }
@@ -212,18 +213,18 @@ impl<'a, V: View> Plan<'a, V> {
 
 impl<S> Work<'_, S> {
     /// Applies the rules of the sequence.
-    pub fn decide(&self, sequence: i64, event_id: &str, id: Fingerprint) -> Decision {
+    pub fn decide(&self, sequence: Sequence, event_id: &str, id: Fingerprint) -> Decision {
         let known = Known {
             last_sequence: self.entry.last_sequence,
             last_event_id: self.entry.last_event_id.as_deref(),
-            event_id_in_ledger: sequence == self.entry.last_sequence + 1 && self.entry.event_ids.contains(id),
+            event_id_in_ledger: sequence == self.entry.last_sequence.next() && self.entry.event_ids.contains(id),
         };
         decide(known, sequence, event_id)
     }
 
     /// Whether something that is not ahead any more, or next, waits to be consumed.
     pub fn has_next(&self) -> bool {
-        let next = self.entry.last_sequence + 1;
+        let next = self.entry.last_sequence.next();
         self.parked.first_key_value().is_some_and(|(first, _)| *first <= next)
             || self.decisions.iter().any(|decision| decision.covers(next))
     }
@@ -236,14 +237,14 @@ impl<S> Work<'_, S> {
     }
 
     /// Counts one event out of the parked ones.
-    pub fn count_out(&mut self, sequence: i64, bytes: i64) {
+    pub fn count_out(&mut self, sequence: Sequence, bytes: i64) {
         // Beyond the horizon anything may be parked: the next number is the safe guess.
         let next =
             self.parked.keys().next().copied().filter(|next| self.horizon.is_none_or(|horizon| *next <= horizon));
         if let Some(held) = self.entry.held.as_mut() {
             held.parked_count -= 1;
             held.parked_bytes -= bytes;
-            held.first_parked = if held.parked_count > 0 { Some(next.unwrap_or(sequence + 1)) } else { None };
+            held.first_parked = if held.parked_count > 0 { Some(next.unwrap_or(sequence.next())) } else { None };
             self.held_changed = true;
         }
     }
@@ -264,10 +265,10 @@ impl<S> Work<'_, S> {
             held.refused.retain(|sequence| *sequence > last);
             self.held_changed |= held.refused.len() != before || self.changed;
             // A lower bound that was passed: what is parked lies further on, perhaps right here.
-            held.first_parked = held.first_parked.map(|first| first.max(last + 1));
-            unfinished = held.first_parked == Some(last + 1);
+            held.first_parked = held.first_parked.map(|first| first.max(last.next()));
+            unfinished = held.first_parked == Some(last.next());
         }
-        self.unfinished = unfinished || self.decisions.iter().any(|decision| decision.covers(last + 1));
+        self.unfinished = unfinished || self.decisions.iter().any(|decision| decision.covers(last.next()));
         self.forget_empty_hold();
     }
 }

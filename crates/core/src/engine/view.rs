@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use crate::codec::{Head, avro};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::{Micros, Sequence};
 use crate::engine::event_ids::EventIds;
 
 /// What the engine has to know of a view beside its functions.
@@ -51,8 +52,8 @@ pub struct Parsed<'a, E> {
     pub event_id: Cow<'a, str>,
     /// Name of its type.
     pub event_type: Cow<'a, str>,
-    /// When it happened, microseconds since the epoch.
-    pub occurred_at: i64,
+    /// When it happened.
+    pub occurred_at: Micros,
     /// The event; `None` for a type that the view does not know.
     pub event: Option<E>,
 }
@@ -83,13 +84,13 @@ pub trait View: Send + Sync + Sized + 'static {
         key: &'a str,
         state: &mut Self::State,
         event: Self::Event<'a>,
-        occurred_at: i64,
+        occurred_at: Micros,
         details: &mut Vec<Self::Detail<'a>>,
     ) -> Result<u64, Poison>;
 
     /// Advances over an event that is not projected (unknown type, repeated event id), so that a first event of that
     /// kind still leaves a row that can be written.
-    fn skip(&self, state: &mut Self::State, occurred_at: i64);
+    fn skip(&self, state: &mut Self::State, occurred_at: Micros);
 
     /// Bytes of heap that `state` holds, roughly: the cache is bounded by it.
     fn state_bytes(&self, state: &Self::State) -> usize;
@@ -101,9 +102,9 @@ pub struct ChangedKey<'a, S> {
     /// Key.
     pub key: &'a str,
     /// Sequence of the stored row before the batch; `None` if there was no row.
-    pub base_sequence: Option<i64>,
+    pub base_sequence: Option<Sequence>,
     /// Sequence after the batch.
-    pub last_sequence: i64,
+    pub last_sequence: Sequence,
     /// Id of the event with that sequence.
     pub last_event_id: &'a str,
     /// State after the batch.
@@ -125,7 +126,7 @@ pub struct StoredKey<S> {
     /// Key.
     pub key: String,
     /// Sequence of its last event.
-    pub last_sequence: i64,
+    pub last_sequence: Sequence,
     /// Id of its last event.
     pub last_event_id: String,
     /// Ids of all its events in the ledger.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::fields::{Field, Typed};
 use crate::domain::poison::Reason;
+use crate::domain::units::Micros;
 
 const SHAPE: Shape = Shape {
     fields: &["id", "amount", "at", "note", "rows", "size"],
@@ -74,7 +75,7 @@ fn a_record_of_another_writer_is_resolved_by_alias_and_default() {
     assert_eq!((event.record, event.is_ours), ("Made", true));
     assert_eq!(field(&event, "id"), Some(&Typed::Text("x\"1")));
     assert_eq!(field(&event, "amount").unwrap().decimal().unwrap().to_string(), "-1.234");
-    assert_eq!(field(&event, "at").unwrap().micros(), Some(1_500_000));
+    assert_eq!(field(&event, "at").unwrap().micros(), Some(Micros(1_500_000)));
     assert_eq!((field(&event, "note"), field(&event, "size")), (Some(&Typed::Null), Some(&Typed::Integer(7))));
     let Some(Typed::Rows(rows)) = field(&event, "rows") else { panic!("no rows") };
     assert_eq!(rows[1], vec![(5, Typed::Integer(3)), (0, Typed::Text("r2"))]);

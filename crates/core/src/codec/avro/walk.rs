@@ -8,6 +8,7 @@ use crate::codec::fields::{FieldSet, Typed};
 use crate::codec::json::MAX_DEPTH;
 use crate::domain::decimal::{Decimal, MAX_FRACTION_DIGITS, MAX_INTEGER_DIGITS};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Micros;
 
 /// Most rows of a list that are handed to a view; of a longer one the view gets one row more, so that it can tell.
 pub const MAX_ROWS: usize = 10_000;
@@ -215,7 +216,7 @@ impl<'a> Walk<'a> {
             _ => jiff::Timestamp::from_nanosecond(count.into()),
         };
         let typed = match &time {
-            Ok(time) => Typed::Micros(time.as_microsecond()),
+            Ok(time) => Typed::Micros(Micros(time.as_microsecond())),
             Err(_) => Typed::Other("a time after the year 9999 or before -9999"),
         };
         self.text.time(time, count);

@@ -6,19 +6,17 @@ use super::{Fold, Outcome, refused_as};
 use crate::domain::decision::Decision;
 use crate::domain::ledger::{Effect, LedgerRow, Origin};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::{Micros, Sequence};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::event_ids::Fingerprint;
 use crate::engine::view::View;
-
-/// Where a skipped number comes from: from no record.
-const NOWHERE: Origin = Origin { partition: -1, offset: -1 };
 
 impl<'a, V: View> Fold<'a, V> {
     /// Folds with the decision about the key's next number. `None`: there is none; `Some(false)`: it cannot be folded
     /// with, the key stays where it is.
     pub(super) fn take_decision(&mut self, key: &'a str) -> Option<bool> {
         let work = self.work(key);
-        let next = work.entry.last_sequence + 1;
+        let next = work.entry.last_sequence.next();
         let index = work.decisions.iter().position(|decision| decision.covers(next))?;
         let decision = work.decisions.remove(index);
         work.decided = true;
@@ -48,7 +46,7 @@ impl<'a, V: View> Fold<'a, V> {
         let work = self.work(key);
         if work.entry.last_event_id.is_none() {
             // Nothing has happened yet, and the clock of the decision is not the order's: the beginning of time.
-            view.skip(&mut work.entry.state, 0);
+            view.skip(&mut work.entry.state, Micros::EPOCH);
         }
         let before = work.entry.last_event_id.replace(event_id.as_str().into());
         work.entry.last_sequence = to;
@@ -56,7 +54,7 @@ impl<'a, V: View> Fold<'a, V> {
         work.changed = true;
         self.latest_ids.move_on(key, before.as_deref(), id);
         let payload = serde_json::json!({
-            "type": "Skipped", "from": from, "to": to, "reason": decision.reason, "decision": decision.id,
+            "type": "Skipped", "from": from.0, "to": to.0, "reason": decision.reason, "decision": decision.id,
         });
         self.plan.ledger.push(LedgerRow {
             key,
@@ -64,14 +62,14 @@ impl<'a, V: View> Fold<'a, V> {
             event_id: Cow::Owned(event_id),
             event_type: Cow::Borrowed("Skipped"),
             occurred_at: decision.decided_at,
-            origin: NOWHERE,
+            origin: Origin::NOWHERE,
             effect: Effect::Skipped,
             payload: Some(Cow::Owned(payload.to_string())),
         });
     }
 
     /// Consumes the record that the operator put there.
-    fn substitute(&mut self, key: &'a str, next: i64, substitute: &'a Substitute) -> Result<Outcome, Poison> {
+    fn substitute(&mut self, key: &'a str, next: Sequence, substitute: &'a Substitute) -> Result<Outcome, Poison> {
         let record = substitute.record(key);
         let event = self.decoder.decode(record).outcome.map_err(|refused| refused.poison)?;
         if (event.key, event.sequence) != (key, next) {
@@ -93,7 +91,7 @@ impl<'a, V: View> Fold<'a, V> {
         &mut self,
         record: crate::domain::record::Record<'a>,
         poison: Poison,
-        place: (&'a str, i64),
+        place: (&'a str, Sequence),
     ) -> Outcome {
         let outcome = refused_as(&poison);
         self.dead_letter(record, poison, Some(place));

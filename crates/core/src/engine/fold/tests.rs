@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::schemas::Schemas;
 use crate::domain::history::History;
+use crate::domain::ledger::Origin;
+use crate::domain::units::{Micros, Offset, Partition, Sequence};
 use crate::engine::decisions::{Substitute, Verdict};
 use crate::engine::decode::{Overrules, keys_of};
 use crate::engine::event_ids::EventIds;
@@ -19,7 +21,7 @@ use crate::engine::plan::Held;
 
 const LIMITS: FoldLimits = FoldLimits {
     history: History::Payload,
-    record: Limits { max_record_bytes: 10_000, first_sequence: 1 },
+    record: Limits { max_record_bytes: 10_000, first_sequence: Sequence(1) },
     max_parked_per_key: 1_000,
     parked_budget: 1_000_000,
 };
@@ -88,8 +90,8 @@ fn send(delivery: Delivery) -> Sent {
 impl Sent {
     fn record(&self, offset: i64) -> Record<'_> {
         Record {
-            partition: self.delivery.order as i32 % 2,
-            offset,
+            partition: Partition(self.delivery.order as i32 % 2),
+            offset: Offset(offset),
             timestamp_ms: None,
             key: Some(self.key.as_bytes()),
             payload: Some(self.payload.as_bytes()),
@@ -102,9 +104,9 @@ impl Sent {
 #[derive(Debug, Default, Clone)]
 struct Stored {
     keys: HashMap<String, StoredKey>,
-    ledger: Vec<(String, i64, String, &'static str)>,
+    ledger: Vec<(String, Sequence, String, &'static str)>,
     lines: Vec<(String, i64, i64)>,
-    dead_letters: HashSet<(i32, i64)>,
+    dead_letters: HashSet<Origin>,
     counters: Counters,
     /// Belongs to the view: a build that starts anew has it from the start.
     decisions: HashMap<String, Vec<StoredDecision>>,
@@ -113,13 +115,13 @@ struct Stored {
 
 #[derive(Debug, Default, Clone)]
 struct StoredKey {
-    last_sequence: i64,
+    last_sequence: Sequence,
     last_event_id: Option<Box<str>>,
     event_ids: Vec<String>,
     stored: bool,
     state: State,
     held: Option<Held>,
-    parked: BTreeMap<i64, (String, Origin, Vec<u8>, Vec<u8>)>,
+    parked: BTreeMap<Sequence, (String, Origin, Vec<u8>, Vec<u8>)>,
 }
 
 impl Stored {
@@ -136,7 +138,7 @@ impl Stored {
     }
 
     fn is_decided(&self, key: &str) -> bool {
-        let next = self.entry(key).last_sequence + 1;
+        let next = self.entry(key).last_sequence.next();
         self.decisions.get(key).into_iter().flatten().any(|decision| decision.covers(next))
     }
 
@@ -147,15 +149,15 @@ impl Stored {
         let kept = self.keys.get(&key).cloned().unwrap_or_default();
         let held = kept.held.unwrap_or_default();
         let reach =
-            [Some(kept.last_sequence + 1), held.first_parked.map(|first| first - 1), held.refused.last().copied()];
-        let reach = reach.into_iter().flatten().max().unwrap();
+            [Some(kept.last_sequence.next()), held.first_parked.map(Sequence::previous), held.refused.last().copied()];
+        let reach = reach.into_iter().flatten().max().unwrap().0;
         let mine = self.decisions.entry(key.clone()).or_default();
         let free = |number: i64| {
             number <= reach
-                && !kept.parked.contains_key(&number)
-                && !mine.iter().any(|decision| decision.covers(number))
+                && !kept.parked.contains_key(&Sequence(number))
+                && !mine.iter().any(|decision| decision.covers(Sequence(number)))
         };
-        let sequence = kept.last_sequence + ahead;
+        let sequence = kept.last_sequence.0 + ahead;
         if !free(sequence) {
             return;
         }
@@ -164,12 +166,13 @@ impl Stored {
         let verdict = if replace { Verdict::Take(Box::new(substitute(order, sequence))) } else { Verdict::Skip };
         self.decided += 1;
         let id = self.decided;
-        mine.push(StoredDecision { id, sequence, sequence_to, verdict, reason: "r".into(), decided_at: 7 });
+        let (sequence, sequence_to) = (Sequence(sequence), Sequence(sequence_to));
+        mine.push(StoredDecision { id, sequence, sequence_to, verdict, reason: "r".into(), decided_at: Micros(7) });
         mine.sort_by_key(|decision| decision.sequence);
     }
 
     /// As `Loading::parked` does: the lowest `whole` events with their bodies, of the rest only those `met`.
-    fn parked(&self, key: &str, whole: usize, met: &HashSet<i64>) -> Vec<StoredParked> {
+    fn parked(&self, key: &str, whole: usize, met: &HashSet<Sequence>) -> Vec<StoredParked> {
         let rows = self.keys.get(key).map(|stored| &stored.parked);
         rows.into_iter()
             .flatten()
@@ -198,12 +201,12 @@ impl Stored {
         let to_drain: HashSet<&str> = decoded
             .iter()
             .filter_map(|decoded| decoded.outcome.as_ref().ok())
-            .filter(|event| event.sequence == self.entry(event.key).last_sequence + 1)
+            .filter(|event| event.sequence == self.entry(event.key).last_sequence.next())
             .map(|event| event.key)
             .chain(heal.iter().map(String::as_str))
             .chain(keys.iter().copied().filter(|key| self.is_decided(key)))
             .collect();
-        let met = |key: &str| -> HashSet<i64> {
+        let met = |key: &str| -> HashSet<Sequence> {
             let events = decoded.iter().filter_map(|decoded| decoded.outcome.as_ref().ok());
             events.filter(|event| event.key == key).map(|event| event.sequence).collect()
         };
@@ -222,7 +225,7 @@ impl Stored {
             fold.take(record);
         }
         for key in heal {
-            fold.heal(key, 0);
+            fold.heal(key, Partition(0));
         }
         let plan = fold.finish();
         if commit { self.store(plan) } else { heal.to_vec() }
@@ -236,7 +239,7 @@ impl Stored {
             .new_parked()
             .iter()
             .map(|row| {
-                let origin = Origin { partition: row.record.partition, offset: row.record.offset };
+                let origin = row.record.origin();
                 let payload = row.record.payload.unwrap().to_vec();
                 let stored = (row.event_id.to_string(), origin, payload, row.record.headers.encoded().to_vec());
                 (row.key.to_owned(), row.sequence, stored)
@@ -250,7 +253,7 @@ impl Stored {
             self.lines.push((row.basket.to_owned(), row.number, row.quantity));
         }
         for letter in &plan.dead_letters {
-            assert!(self.dead_letters.insert((letter.record.partition, letter.record.offset)), "refused twice");
+            assert!(self.dead_letters.insert(letter.record.origin()), "refused twice");
         }
         for counters in plan.counters.values() {
             self.counters.add(counters);
@@ -294,7 +297,7 @@ fn substitute(order: usize, sequence: i64) -> Substitute {
     let content = if sequence == UNUSABLE { Content::Broken } else { Content::Good };
     let sent = send(Delivery { order, sequence, content });
     Substitute {
-        origin: Origin { partition: 0, offset: -1 },
+        origin: Origin { partition: Partition(0), offset: Offset(-1) },
         timestamp_ms: None,
         payload: sent.payload.replace("good-", "mended-").into_bytes(),
         headers: sent.headers,
@@ -314,13 +317,13 @@ fn oracle(history: &[Sent], order: usize, decisions: &[StoredDecision]) -> (Vec<
     let (mut ledger, mut state, mut seen) = (Vec::new(), State::default(), HashSet::new());
     let mut sequence = 1;
     loop {
-        let decision = decisions.iter().find(|decision| decision.covers(sequence));
+        let decision = decisions.iter().find(|decision| decision.covers(Sequence(sequence)));
         let mended;
         let (sent, id, applied) = match decision.map(|decision| &decision.verdict) {
             Some(Verdict::Skip) => {
-                let to = decision.map_or(sequence, |decision| decision.sequence_to);
+                let to = decision.map_or(sequence, |decision| decision.sequence_to.0);
                 if ledger.is_empty() {
-                    view.skip(&mut state, 0);
+                    view.skip(&mut state, Micros::EPOCH);
                 }
                 seen.insert(format!("skipped:o-{order}:{to}"));
                 ledger.push((to, format!("skipped:o-{order}:{to}"), "skipped"));
@@ -408,7 +411,7 @@ proptest! {
         let mut live = Stored::default();
         live.project(&history, &batches, &wishes)?;
         // What cannot be folded with was refused, or would be when its turn comes: it counts as never made.
-        let usable = |decision: &StoredDecision| decision.sequence != UNUSABLE || matches!(decision.verdict, Verdict::Skip);
+        let usable = |decision: &StoredDecision| decision.sequence != Sequence(UNUSABLE) || matches!(decision.verdict, Verdict::Skip);
         for order in 0..ORDERS {
             let key = format!("o-{order}");
             let mut decisions = live.decisions.get(&key).cloned().unwrap_or_default();
@@ -472,12 +475,12 @@ impl Stored {
     }
 
     fn check(&self, key: &str, ledger: &[(i64, String, &'static str)], state: &State) -> TestResult {
-        let mine = self.ledger.iter().filter(|row| row.0 == key).map(|row| (row.1, row.2.clone(), row.3));
+        let mine = self.ledger.iter().filter(|row| row.0 == key).map(|row| (row.1.0, row.2.clone(), row.3));
         let mine: Vec<_> = mine.collect();
         prop_assert_eq!(&*mine, ledger);
         let Some(kept) = self.keys.get(key) else { return Ok(()) };
         prop_assert_eq!(&kept.state, state);
-        prop_assert_eq!(kept.last_sequence, ledger.last().map_or(0, |row| row.0));
+        prop_assert_eq!(kept.last_sequence.0, ledger.last().map_or(0, |row| row.0));
         let lines = self.lines.iter().filter(|line| line.0 == key).count();
         prop_assert_eq!(kept.state.lines as usize, lines);
         let held = kept.held.clone().unwrap_or_default();

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::codec::{Head, avro};
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::units::Micros;
 use crate::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 
 /// The view.
@@ -41,7 +42,7 @@ pub struct State {
     pub lines: i64,
     pub quantity: i64,
     pub notes: Vec<String>,
-    pub updated_at: Option<i64>,
+    pub updated_at: Option<Micros>,
 }
 
 /// A line of its.
@@ -83,7 +84,7 @@ impl View for Basket {
             _ => None,
         };
         let (event_id, event_type) = (fields.event_id.into(), fields.event_type.into());
-        Ok(Parsed { event_id, event_type, occurred_at: fields.occurred_at, event })
+        Ok(Parsed { event_id, event_type, occurred_at: Micros(fields.occurred_at), event })
     }
 
     /// Nothing can be put in less than nothing.
@@ -92,7 +93,7 @@ impl View for Basket {
         key: &'a str,
         state: &mut State,
         event: Event<'a>,
-        occurred_at: i64,
+        occurred_at: Micros,
         details: &mut Vec<Line<'a>>,
     ) -> Result<u64, Poison> {
         let odd = match event {
@@ -113,7 +114,7 @@ impl View for Basket {
         Ok(odd)
     }
 
-    fn skip(&self, state: &mut State, occurred_at: i64) {
+    fn skip(&self, state: &mut State, occurred_at: Micros) {
         state.updated_at = state.updated_at.max(Some(occurred_at));
     }
 
