@@ -16,7 +16,7 @@ use crate::api::{self, ApiState};
 use crate::builds;
 use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
-use crate::domain::build::BuildId;
+use crate::domain::build::{Build, BuildId};
 use crate::failure::{Backoff, panic_text};
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
@@ -115,11 +115,11 @@ pub async fn serve(
 
 fn start_views(
     config: &Arc<Config>,
-    views: impl Iterator<Item = (Served, i32)>,
+    views: impl Iterator<Item = (Served, Build)>,
     only: Only,
     (metrics, pool): &(Arc<Metrics>, ReadPool),
 ) -> Result<Vec<RunningView>> {
-    let start = |((registration, settings), build): (Served, i32)| {
+    let start = |((registration, settings), build): (Served, Build)| {
         let parts = Parts {
             config: Arc::clone(config),
             settings,
@@ -181,7 +181,7 @@ fn skip_proven_gaps(desks: &[Desk], views: &mut [RunningView]) {
 }
 
 /// The active build of each view, as soon as Postgres answers. A schema that is not ours is an error at once.
-async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<i32>> {
+async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
     let mut backoff = Backoff::default();
     loop {
         match find_builds(config, views).await {
@@ -200,7 +200,7 @@ async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<i32>> 
     }
 }
 
-async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<i32>>, DbError> {
+async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<Build>>, DbError> {
     let client = pool::connect_writer(&config.database, "public").await?;
     if let Err(error) = migrate::check(&client).await {
         return match error.downcast::<DbError>() {

@@ -14,6 +14,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use crate::domain::build::{Build, BuildId};
 use crate::domain::history::History;
 use crate::domain::lag::PartitionLag;
 use crate::domain::units::{Epoch, NextOffset, Offset, Partition};
@@ -124,7 +125,7 @@ pub struct ViewStatus {
     /// Registry name of the view.
     pub view: &'static str,
     /// Active build.
-    pub build: i32,
+    pub build: Build,
     /// Source topic.
     pub topic: String,
     /// Kafka consumer group.
@@ -140,7 +141,8 @@ pub struct ViewStatus {
 
 impl ViewStatus {
     /// A view of which nobody waits for anything.
-    pub fn new((view, build): (&'static str, i32), topic: &str, group: &str, history: History, phase: Phase) -> Self {
+    pub fn new(build: BuildId, topic: &str, group: &str, history: History, phase: Phase) -> Self {
+        let BuildId { view, build } = build;
         let conditions = Conditions::new(phase);
         let snapshot = StatusSnapshot {
             state: conditions.state(),

@@ -326,7 +326,7 @@ fn consumer_of(status: &ViewStatus, progress: Result<Vec<PartitionProgress>, Rea
         halt,
         group: status.group.clone(),
         topic: status.topic.clone(),
-        build: status.build,
+        build: status.build.0,
         partitions: partitions.collect(),
         conservation: progress.is_some().then(|| total.into()),
         progress: progress.map(|partitions| partitions.into_iter().map(progress_body).collect()),

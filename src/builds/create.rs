@@ -21,10 +21,10 @@ async fn make(client: &Connection, build: BuildId, scripts: &BuildScripts) -> Re
         return Err(BuildError::Exists(build));
     }
     // Who makes a view's first builds side by side finds out here.
-    if client.execute(include_str!("sql/insert_build.sql"), &[&build.view, &build.build]).await? == 0 {
+    if client.execute(include_str!("sql/insert_build.sql"), &[&build.view, &build.build.0]).await? == 0 {
         return Err(BuildError::Exists(build));
     }
-    client.execute(include_str!("sql/await_decisions.sql"), &[&build.view, &build.build]).await?;
+    client.execute(include_str!("sql/await_decisions.sql"), &[&build.view, &build.build.0]).await?;
     let (schema, search_path) = (names::schema(build), names::search_path(build));
     client.batch_execute(&format!("create schema {schema}; set local search_path = {search_path}")).await?;
     for script in [ledger::CREATE, scripts.create, ledger::INDEX].iter().chain(scripts.index) {

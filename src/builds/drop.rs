@@ -34,7 +34,7 @@ async fn remove(client: &Connection, build: BuildId) -> Result<(), BuildError> {
     }
     // The progress rows first: a batch that holds them ends before its tables go.
     for statement in ROWS {
-        client.execute(statement, &[&build.view, &build.build]).await?;
+        client.execute(statement, &[&build.view, &build.build.0]).await?;
     }
     let schema = names::schema(build);
     // By name and without `cascade`: what somebody else has put there, or built upon it, stops us.

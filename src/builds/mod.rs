@@ -12,7 +12,7 @@ pub use create::create;
 pub use drop::drop;
 pub use publish::publish;
 
-use crate::domain::build::BuildId;
+use crate::domain::build::{Build, BuildId};
 use crate::store::{Connection, DbError};
 
 /// Why a build was not made, dropped or published. Nothing has changed then.
@@ -49,7 +49,7 @@ struct Standing {
 async fn lock(client: &Connection, build: BuildId) -> Result<Option<Standing>, BuildError> {
     let rows = client.query(include_str!("sql/lock_builds.sql"), &[&build.view]).await?;
     for row in rows {
-        if row.try_get::<_, i32>(0)? == build.build {
+        if Build(row.try_get(0)?) == build.build {
             return Ok(Some(Standing { active: row.try_get(1)?, loading: row.try_get(2)? }));
         }
     }

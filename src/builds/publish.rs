@@ -27,7 +27,7 @@ async fn show(client: &Connection, build: BuildId, scripts: &BuildScripts) -> Re
         include_str!("sql/deactivate.sql"),
         include_str!("sql/activate.sql"),
     ] {
-        client.execute(statement, &[&build.view, &build.build]).await?;
+        client.execute(statement, &[&build.view, &build.build.0]).await?;
     }
     client.batch_execute(&format!("set local search_path = {}", names::search_path(build))).await?;
     client.batch_execute(scripts.publish).await?;

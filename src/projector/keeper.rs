@@ -221,6 +221,7 @@ fn ends_asked_after(moment: Instant, snapshot: &StatusSnapshot) -> Option<Vec<Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::build::BuildId;
     use crate::domain::history::History;
     use crate::domain::lag::{LagHistory, PartitionPosition};
     use crate::domain::units::Offset;
@@ -235,7 +236,8 @@ mod tests {
                 PartitionPosition { partition, next_offset, low_watermark, high_watermark, last_record_timestamp };
             LagHistory::default().observe(position, now, None)
         });
-        let status = ViewStatus::new(("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running);
+        let status =
+            ViewStatus::new(BuildId::new("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running);
         status.observe_lags(asked, now, lags.collect());
         status.snapshot()
     }
@@ -250,7 +252,8 @@ mod tests {
         assert_eq!(ends_asked_after(seen, &observed(after, &[5, 7])), Some(vec![NextOffset(5), NextOffset(7)]));
         assert_eq!(ends_asked_after(seen, &observed(after, &[])), None, "no log");
         let never =
-            ViewStatus::new(("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running).snapshot();
+            ViewStatus::new(BuildId::new("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running)
+                .snapshot();
         assert_eq!(ends_asked_after(seen, &never), None);
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ViewRules, ViewSettings};
+use crate::domain::build::{Build, BuildId};
 use crate::engine::view::ViewSpec;
 use crate::failure::{Backoff, Halt, Waiting};
 use crate::platforms::kafka::consumer::GroupMember;
@@ -46,7 +47,7 @@ pub struct Parts {
     /// Reads for the observer.
     pub pool: Pool,
     /// The view's active build.
-    pub build: i32,
+    pub build: Build,
     /// Consumer group.
     pub group: String,
 }
@@ -165,7 +166,7 @@ pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<V
 fn base(spec: &ViewSpec, parts: &Parts, phase: Phase) -> Arc<ViewStatus> {
     let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
     parts.metrics.prepare_view(spec.name, &spec.event_types, &reasons);
-    let (build, history) = ((spec.name, parts.build), parts.rules().history);
+    let (build, history) = (BuildId { view: spec.name, build: parts.build }, parts.rules().history);
     Arc::new(ViewStatus::new(build, &parts.settings.topic, &parts.group, history, phase))
 }
 

@@ -138,11 +138,18 @@ fn log_end(end: Result<(), String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::build::BuildId;
     use crate::domain::history::History;
     use crate::status::{Phase, ViewState};
 
     fn status() -> Arc<ViewStatus> {
-        let status = ViewStatus::new(("orders", 1), "orders.events", "streamview", History::Payload, Phase::Starting);
+        let status = ViewStatus::new(
+            BuildId::new("orders", 1),
+            "orders.events",
+            "streamview",
+            History::Payload,
+            Phase::Starting,
+        );
         status.started();
         Arc::new(status)
     }

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 
 use crate::config::DatabaseSettings;
+use crate::domain::build::Build;
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::store::blocked::SkippedRange;
 use crate::store::{Connection, DbError, pool};
@@ -16,7 +17,7 @@ pub struct SkipTo {
     /// View.
     pub view: String,
     /// Build whose position is moved; the others honour the range when they come to it.
-    pub build: i32,
+    pub build: Build,
     /// Topic.
     pub topic: String,
     /// Partition.
@@ -93,7 +94,7 @@ async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipErro
     let row = client
         .query_opt(
             include_str!("sql/lock_position.sql"),
-            &[&asked.view, &asked.build, &asked.topic, &asked.partition.0],
+            &[&asked.view, &asked.build.0, &asked.topic, &asked.partition.0],
         )
         .await?;
     let Some(row) = row else { return Err(SkipError::UnknownPartition(asked.partition)) };
@@ -112,7 +113,7 @@ async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipErro
             include_str!("sql/skip_to.sql"),
             &[
                 &asked.view,
-                &asked.build,
+                &asked.build.0,
                 &asked.topic,
                 &asked.partition.0,
                 &asked.from.0,

@@ -30,7 +30,7 @@ pub async fn block(
 ) -> Result<(), DbError> {
     let statement = include_str!("sql/block_partition.sql");
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-        [&source.view, &source.build, &source.topic, &owner.partition.0, &owner.epoch.0, &code, &detail];
+        [&source.view, &source.build.0, &source.topic, &owner.partition.0, &owner.epoch.0, &code, &detail];
     client.execute(statement, &parameters).await?;
     Ok(())
 }
@@ -38,7 +38,7 @@ pub async fn block(
 /// How many partitions of the build stand where `code` stopped them.
 pub async fn count(client: &Connection, source: &BuildSource, code: &str) -> Result<i64, DbError> {
     let statement = include_str!("sql/blocked_count.sql");
-    client.query_one(statement, &[&source.view, &source.build, &source.topic, &code]).await?.try_get(0)
+    client.query_one(statement, &[&source.view, &source.build.0, &source.topic, &code]).await?.try_get(0)
 }
 
 /// What operators have skipped of a partition, in order.
@@ -64,6 +64,6 @@ pub async fn step_over(
 ) -> Result<Option<NextOffset>, DbError> {
     let statement = include_str!("sql/step_over.sql");
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&source.view, &source.build, &source.topic, &owner.partition.0, &offset.0, &owner.epoch.0];
+        [&source.view, &source.build.0, &source.topic, &owner.partition.0, &offset.0, &owner.epoch.0];
     client.query_opt(statement, &parameters).await?.map(|row| row.try_get(0).map(NextOffset)).transpose()
 }

@@ -17,7 +17,7 @@ pub async fn is_loading(client: &Connection, source: &BuildSource) -> Result<boo
 
 /// Records consumed into the build; 0 for one whose load was cut short, since that is thrown away.
 pub async fn consumed(client: &Connection, source: &BuildSource) -> Result<i64, DbError> {
-    let row = client.query_one(include_str!("sql/consumed.sql"), &[&source.view, &source.build]).await?;
+    let row = client.query_one(include_str!("sql/consumed.sql"), &[&source.view, &source.build.0]).await?;
     row.try_get(0)
 }
 
@@ -32,15 +32,15 @@ pub async fn strip(
         begins.iter().map(|(partition, begin)| (partition.0, begin.0)).unzip();
     client.batch_execute("begin").await?;
     let stripped = async {
-        client.execute(include_str!("sql/begin_loading.sql"), &[&source.view, &source.build]).await?;
+        client.execute(include_str!("sql/begin_loading.sql"), &[&source.view, &source.build.0]).await?;
         let reset: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&source.view, &source.build, &source.topic, &partitions, &lows];
+            [&source.view, &source.build.0, &source.topic, &partitions, &lows];
         client.execute(include_str!("sql/reset_progress.sql"), &reset).await?;
         for table in ["held_keys", "parked_events", "dead_letters", "blocked_partitions"] {
             let forget = format!("delete from {table} where view = $1 and build = $2");
-            client.execute(&forget, &[&source.view, &source.build]).await?;
+            client.execute(&forget, &[&source.view, &source.build.0]).await?;
         }
-        client.execute(include_str!("sql/forget_outcomes.sql"), &[&source.view, &source.build]).await?;
+        client.execute(include_str!("sql/forget_outcomes.sql"), &[&source.view, &source.build.0]).await?;
         client.batch_execute(ledger::UNINDEX).await?;
         client.batch_execute(script).await
     };
@@ -55,5 +55,5 @@ pub async fn strip(
 
 /// The build is whole: everybody may project into it.
 pub async fn set_free(client: &Connection, source: &BuildSource) -> Result<(), DbError> {
-    client.execute(include_str!("sql/end_loading.sql"), &[&source.view, &source.build]).await.map(drop)
+    client.execute(include_str!("sql/end_loading.sql"), &[&source.view, &source.build.0]).await.map(drop)
 }

@@ -81,7 +81,7 @@ impl ControlStatements {
         source: &BuildSource,
         keys: &[&str],
     ) -> Result<HashMap<String, Held>, DbError> {
-        let rows = client.query(&self.load_held, &[&source.view, &source.build, &keys]).await?;
+        let rows = client.query(&self.load_held, &[&source.view, &source.build.0, &keys]).await?;
         rows.iter()
             .map(|row| {
                 let refused: Vec<i64> = row.try_get(4)?;
@@ -104,7 +104,7 @@ impl ControlStatements {
         keys: &[&str],
         limit: i64,
     ) -> Result<ParkedByKey, DbError> {
-        let rows = client.query(&self.load_parked, &[&source.view, &source.build, &keys, &limit]).await?;
+        let rows = client.query(&self.load_parked, &[&source.view, &source.build.0, &keys, &limit]).await?;
         by_key(&rows, |row| Ok(Some((row.try_get(7)?, row.try_get(8)?))))
     }
 
@@ -117,7 +117,7 @@ impl ControlStatements {
         sequences: &[Sequence],
     ) -> Result<ParkedByKey, DbError> {
         let sequences: Vec<i64> = sequences.iter().map(|sequence| sequence.0).collect();
-        let rows = client.query(&self.load_presence, &[&source.view, &source.build, &keys, &sequences]).await?;
+        let rows = client.query(&self.load_presence, &[&source.view, &source.build.0, &keys, &sequences]).await?;
         by_key(&rows, |_| Ok(None))
     }
 
@@ -128,7 +128,7 @@ impl ControlStatements {
         source: &BuildSource,
         keys: &[&str],
     ) -> Result<HashMap<String, ParkedSummary>, DbError> {
-        let rows = client.query(&self.summarize_parked, &[&source.view, &source.build, &keys]).await?;
+        let rows = client.query(&self.summarize_parked, &[&source.view, &source.build.0, &keys]).await?;
         let summary = |row: &Row| Ok(ParkedSummary { lowest: Sequence(row.try_get(1)?), count: row.try_get(2)? });
         rows.iter().map(|row| Ok((row.try_get(0)?, summary(row)?))).collect()
     }
@@ -140,7 +140,7 @@ impl ControlStatements {
         source: &BuildSource,
         keys: &[&str],
     ) -> Result<DecisionsByKey, DbError> {
-        let rows = client.query(&self.load_decisions, &[&source.view, &source.build, &keys]).await?;
+        let rows = client.query(&self.load_decisions, &[&source.view, &source.build.0, &keys]).await?;
         let mut decisions = DecisionsByKey::new();
         for row in &rows {
             decisions.entry(row.try_get("key")?).or_default().push(decision(row)?);
@@ -157,7 +157,7 @@ impl ControlStatements {
     ) -> Result<u64, DbError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let refused: Vec<Option<&str>> = rows.iter().map(|row| row.refused.as_deref()).collect();
-        client.execute(&self.settle_decisions, &[&source.view, &source.build, &ids, &refused]).await
+        client.execute(&self.settle_decisions, &[&source.view, &source.build.0, &ids, &refused]).await
     }
 
     /// Stores newly parked events.
@@ -181,7 +181,7 @@ impl ControlStatements {
                 &self.insert_parked,
                 &[
                     &source.view,
-                    &source.build,
+                    &source.build.0,
                     &source.topic,
                     &keys,
                     &sequences,
@@ -205,7 +205,7 @@ impl ControlStatements {
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.0).collect();
         let sequences: Vec<i64> = rows.iter().map(|row| row.1.0).collect();
-        client.execute(&self.delete_parked, &[&source.view, &source.build, &keys, &sequences]).await
+        client.execute(&self.delete_parked, &[&source.view, &source.build.0, &keys, &sequences]).await
     }
 
     /// Stores holds. Runs after the dead letters of the same batch: the reason is read from them.
@@ -228,7 +228,7 @@ impl ControlStatements {
                 &self.put_held,
                 &[
                     &source.view,
-                    &source.build,
+                    &source.build.0,
                     &source.topic,
                     &keys,
                     &missing_from,
@@ -244,7 +244,7 @@ impl ControlStatements {
 
     /// Removes the holds of `keys`.
     pub async fn delete_held(&self, client: &Connection, source: &BuildSource, keys: &[&str]) -> Result<u64, DbError> {
-        client.execute(&self.delete_held, &[&source.view, &source.build, &keys]).await
+        client.execute(&self.delete_held, &[&source.view, &source.build.0, &keys]).await
     }
 
     /// Stores dead letters.
@@ -270,7 +270,7 @@ impl ControlStatements {
                 &self.insert_dead_letters,
                 &[
                     &source.view,
-                    &source.build,
+                    &source.build.0,
                     &source.topic,
                     &partitions,
                     &offsets,
@@ -352,7 +352,8 @@ pub async fn held_page(
     after: &str,
     limit: i64,
 ) -> Result<Vec<(String, Partition)>, DbError> {
-    let rows = client.query(include_str!("sql/held_page.sql"), &[&source.view, &source.build, &after, &limit]).await?;
+    let rows =
+        client.query(include_str!("sql/held_page.sql"), &[&source.view, &source.build.0, &after, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Partition(row.try_get(1)?)))).collect()
 }
 
@@ -360,7 +361,7 @@ pub async fn held_page(
 /// that each waits for.
 pub async fn prove_gaps(client: &Connection, source: &BuildSource) -> Result<Vec<(String, Sequence)>, DbError> {
     let statement = include_str!("sql/prove_gaps.sql");
-    let rows = client.query(statement, &[&source.view, &source.build, &source.topic]).await?;
+    let rows = client.query(statement, &[&source.view, &source.build.0, &source.topic]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Sequence(row.try_get(1)?)))).collect()
 }
 
@@ -370,7 +371,7 @@ pub async fn fresh_gaps(
     source: &BuildSource,
     limit: i64,
 ) -> Result<Vec<(String, Sequence)>, DbError> {
-    let rows = client.query(include_str!("sql/fresh_gaps.sql"), &[&source.view, &source.build, &limit]).await?;
+    let rows = client.query(include_str!("sql/fresh_gaps.sql"), &[&source.view, &source.build.0, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, Sequence(row.try_get(1)?)))).collect()
 }
 
@@ -384,7 +385,7 @@ pub async fn watch_gaps(
     let (keys, missing): (Vec<&str>, Vec<i64>) = gaps.iter().map(|(key, missing)| (key.as_str(), missing.0)).unzip();
     let ends: Vec<i64> = ends.iter().map(|end| end.0).collect();
     let statement = include_str!("sql/watch_gaps.sql");
-    client.execute(statement, &[&source.view, &source.build, &ends, &keys, &missing]).await
+    client.execute(statement, &[&source.view, &source.build.0, &ends, &keys, &missing]).await
 }
 
 /// Whether anything was ever decided about an event of the view.
@@ -403,6 +404,6 @@ pub async fn pending_decisions(
     let partitions: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
     let statement = include_str!("sql/pending_decisions.sql");
     let rows =
-        client.query(statement, &[&source.view, &source.build, &source.topic, &partitions, &after, &limit]).await?;
+        client.query(statement, &[&source.view, &source.build.0, &source.topic, &partitions, &after, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, Partition(row.try_get(2)?)))).collect()
 }

@@ -39,7 +39,7 @@ pub struct Counts {
 pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>, Counts), PoolError> {
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
-    let rows = client.query(&positions, &[&source.view, &source.build, &source.topic]).await?;
+    let rows = client.query(&positions, &[&source.view, &source.build.0, &source.topic]).await?;
     let positions = rows
         .iter()
         .map(|row| {
@@ -52,7 +52,7 @@ pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>
         })
         .collect::<Result<_, PoolError>>()?;
     let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
-    let row = client.query_one(&counts, &[&source.view, &source.build]).await?;
+    let row = client.query_one(&counts, &[&source.view, &source.build.0]).await?;
     let counts = Counts {
         parked: row.try_get(0)?,
         held: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?],

@@ -1,6 +1,6 @@
 //! Progress rows: who owns a partition, how far it is, and the fence that keeps everybody else out.
 
-use crate::domain::build::BuildId;
+use crate::domain::build::{Build, BuildId};
 use crate::domain::counters::Counters;
 use crate::domain::identity::Anchor;
 use crate::domain::units::{Epoch, Micros, Millis, NextOffset, Offset, Partition};
@@ -13,7 +13,7 @@ pub struct BuildSource {
     /// View name.
     pub view: &'static str,
     /// Build number.
-    pub build: i32,
+    pub build: Build,
     /// Topic.
     pub topic: String,
 }
@@ -61,14 +61,14 @@ impl Acquired {
 }
 
 /// The active build of a view, or `None` if no migration created one.
-pub async fn active_build(client: &Connection, view: &str) -> Result<Option<i32>, DbError> {
+pub async fn active_build(client: &Connection, view: &str) -> Result<Option<Build>, DbError> {
     let row = client.query_opt(include_str!("sql/active_build.sql"), &[&view]).await?;
-    row.map(|row| row.try_get(0)).transpose()
+    row.map(|row| row.try_get(0).map(Build)).transpose()
 }
 
 /// Since when the build is being loaded in bulk, if it is.
 pub async fn loading_since(client: &Connection, source: &BuildSource) -> Result<Option<String>, DbError> {
-    let row = client.query_opt(include_str!("sql/loading_since.sql"), &[&source.view, &source.build]).await?;
+    let row = client.query_opt(include_str!("sql/loading_since.sql"), &[&source.view, &source.build.0]).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
@@ -83,7 +83,7 @@ pub async fn acquire(
     let row = client
         .query_one(
             include_str!("sql/acquire_partition.sql"),
-            &[&source.view, &source.build, &source.topic, &topic_id, &partition.0, &start.0, &owner],
+            &[&source.view, &source.build.0, &source.topic, &topic_id, &partition.0, &start.0, &owner],
         )
         .await?;
     let anchor_offset: Option<i64> = row.try_get(3)?;
@@ -121,7 +121,7 @@ pub struct Stored {
 pub async fn read(client: &Connection, source: &BuildSource, partitions: &[Partition]) -> Result<Vec<Stored>, DbError> {
     let partitions: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&source.view, &source.build, &source.topic, &partitions];
+        [&source.view, &source.build.0, &source.topic, &partitions];
     let rows = client.query(include_str!("sql/read_progress.sql"), &parameters).await?;
     rows.iter()
         .map(|row| {
@@ -208,7 +208,7 @@ impl AdvanceColumns {
                 statement,
                 &[
                     &source.view,
-                    &source.build,
+                    &source.build.0,
                     &source.topic,
                     &self.partition,
                     expected,

@@ -1,5 +1,6 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
+use crate::domain::build::Build;
 use crate::domain::counters::Counters;
 use crate::domain::units::{Epoch, NextOffset, Partition};
 use crate::domain::word::UnknownWord;
@@ -124,10 +125,10 @@ pub struct PartitionProgress {
 }
 
 /// Progress of every partition of a build, in order.
-pub async fn progress(pool: &ReadPool, view: &str, build: i32) -> Result<Vec<PartitionProgress>, ReadError> {
+pub async fn progress(pool: &ReadPool, view: &str, build: Build) -> Result<Vec<PartitionProgress>, ReadError> {
     let connection = pool.get().await?;
     let statement = connection.prepare_cached(include_str!("sql/conservation.sql")).await?;
-    let rows = connection.query(&statement, &[&view, &build]).await?;
+    let rows = connection.query(&statement, &[&view, &build.0]).await?;
     rows.iter().map(progress_of).collect()
 }
 

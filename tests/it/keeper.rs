@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use streamview::config::Config;
+use streamview::domain::build::Build;
 use streamview::domain::decimal::Decimal;
 use streamview::domain::lag::{LagHistory, PartitionPosition};
 use streamview::domain::units::{NextOffset, Offset, Partition};
@@ -29,7 +30,7 @@ fn context_of(world: &World) -> Arc<ViewContext> {
         settings: world.view_settings(),
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database).unwrap(),
-        build: 1,
+        build: Build(1),
         group: world.group.clone(),
         config,
     };

@@ -4,25 +4,35 @@ use std::fmt;
 
 use crate::domain::name::{intern, is_view_name};
 
+/// The number of a build among those of its view, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Build(pub i32);
+
+impl fmt::Display for Build {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// One materialisation of a view, with its own tables, progress, holds and dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BuildId {
     /// Name of the view.
     pub view: &'static str,
-    /// Its number among the builds of the view, from 1.
-    pub build: i32,
+    /// Its number.
+    pub build: Build,
 }
 
 impl BuildId {
-    /// Build `build` of `view`.
-    pub fn new(view: &str, build: i32) -> Self {
-        BuildId { view: intern(view), build }
+    /// The build of that number of `view`.
+    pub fn new(view: &str, number: i32) -> Self {
+        BuildId { view: intern(view), build: Build(number) }
     }
 
     /// Whether its schema has a name that needs no quotes and may stand in any statement as it is. Only such a build is
     /// ever made or dropped.
     pub fn is_well_named(&self) -> bool {
-        self.build >= 1 && is_view_name(self.view)
+        self.build >= Build(1) && is_view_name(self.view)
     }
 }
 
