@@ -395,7 +395,8 @@ fn paths_in_text(document: &str) -> Vec<(usize, String)> {
     let roots = ["src/", "crates/", "tests/", "scripts/", "docs/", "benches/", "migrations/", "schemas/", "config/"];
     let lines = document.lines().enumerate();
     lines
-        .flat_map(|(number, line)| line.split(move |letter| !is_of_path(letter)).map(move |word| (number + 1, word)))
+        .flat_map(|(number, line)| line.split('`').step_by(2).map(move |text| (number + 1, text)))
+        .flat_map(|(line, text)| text.split(move |letter| !is_of_path(letter)).map(move |word| (line, word)))
         .filter(|(_, word)| roots.iter().any(|start| word.starts_with(start)))
         .map(|(line, word)| (line, word.trim_end_matches(['.', '/']).to_owned()))
         .collect()
