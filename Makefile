@@ -52,11 +52,11 @@ bench-decode: ## measure decoding alone, JSON against Avro
 
 .PHONY: fmt
 fmt: ## format the code
-	cargo fmt
+	cargo fmt --all
 
 .PHONY: lint
 lint: ## formatting and clippy, as ci does
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets --locked -- -D warnings
 
 .PHONY: ci

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
+use crate::builds;
 use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
-use crate::domain::build::Build;
+use crate::domain::build::{Build, BuildId};
 use crate::failure::{Backoff, panic_text};
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
@@ -217,6 +218,23 @@ async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<Bui
         }
     }
     Ok(Ok(builds))
+}
+
+/// Brings the schema up to date, and makes and publishes build 1 of each view that has no build yet. Gives what was done,
+/// in words.
+pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
+    let mut done = migrate::migrate(&config.database).await?;
+    let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
+    for (view, settings) in views {
+        if progress::active_build(&client, view.name).await?.is_some() {
+            continue;
+        }
+        let (build, tables) = (BuildId::new(view.name, 1), view.spec(&config.rules_of(settings))?.tables);
+        builds::create(&client, build, &tables).await?;
+        builds::publish(&client, build, &tables).await?;
+        done.push(build.to_string());
+    }
+    Ok(done)
 }
 
 /// The registered views with their settings.

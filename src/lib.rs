@@ -1,4 +1,26 @@
 //! StreamView: turns a Kafka log into Postgres views you can trust and serves them over REST.
+//!
+//! ```text
+//!   Kafka            one lane of several                                          Postgres
+//!  ┌───────┐      ┌────────────────────────────────────────────┐  one fenced   ┌──────────────┐
+//!  │ topic ├─────▶│ decode ─▶ fold ─▶ plan   (engine, pure)    ├──────────────▶│ rows, ledger,│
+//!  └───────┘      └────────────────────────────────────────────┘  transaction  │ progress,    │
+//!  platforms::kafka   projector: lane, keyed             store: fence          │ holds, letters│
+//!                                                                              └──────┬───────┘
+//!   status ◀── every part reports                     decisions ▲                     │ reads
+//!      │                                                        │                     ▼
+//!      └──────────▶ api ◀───────────────────── repair ──────────┘        views::*::queries ─▶ api
+//! ```
+//!
+//! From the bottom to the top, each naming only what stands above it in this list (`tests/tidy.rs` holds the table):
+//!
+//! - [`domain`], [`codec`], [`engine`]: the rules, a crate of their own without clock, I/O or async
+//! - [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`]: what every room needs
+//! - [`store`]: Postgres; [`platforms`]: Kafka; [`schemas`]: the schema registry
+//! - [`projector`]: from records to one transaction per batch; [`builds`]: builds of a view made, filled, dropped
+//! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide
+//! - [`api`]: HTTP; [`views`]: one folder for each view
+//! - [`registrations`]: the list of views; [`app`], [`cli`]: the service and its commands
 
 pub use streamview_core::{codec, domain, engine};
 

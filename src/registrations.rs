@@ -10,6 +10,7 @@ use crate::builds::load::{self, LoadSummary};
 use crate::config::{Config, ViewRules};
 use crate::domain::decimal::Decimal;
 use crate::domain::name::{intern, is_view_name};
+use crate::engine::view::ViewSpec;
 use crate::projector::runtime::{self, Parts, RunningView};
 use crate::repair::check::Checker;
 use crate::store::read::SequencesOf;
@@ -21,7 +22,7 @@ use crate::views::orders::Orders;
 pub fn all() -> Vec<Registration> {
     use crate::views::orders::{api, queries};
     vec![
-        Registration::of("orders", (Some(queries::sequences), Some(api::configure)), |name, rules| {
+        Registration::of("orders", Some(queries::sequences), Some(api::configure), |name, rules| {
             Ok(Orders::new(name, Decimal::parse(&rules.default_tax_rate)?))
         })
         .expect("its name is one"),
@@ -47,7 +48,8 @@ impl Registration {
     /// A view under `name`, made by `make` from what its settings say. An error: the name cannot be a view's.
     pub fn of<V: Stored>(
         name: &str,
-        (sequences, api): (Option<SequencesOf>, Option<fn() -> ViewApi>),
+        sequences: Option<SequencesOf>,
+        api: Option<fn() -> ViewApi>,
         make: impl Fn(&str, &ViewRules) -> Result<V> + Send + Sync + 'static,
     ) -> Result<Self> {
         ensure!(
@@ -57,6 +59,11 @@ impl Registration {
         let name = intern(name);
         let view = Arc::new(Made { make: move |rules: &ViewRules| make(name, rules) });
         Ok(Registration { name, sequences, api, view })
+    }
+
+    /// What the engine has to know of it, under these rules.
+    pub fn spec(&self, rules: &ViewRules) -> Result<ViewSpec> {
+        self.view.spec(rules)
     }
 
     /// Projects and observes it.
@@ -87,6 +94,7 @@ impl Registration {
 
 /// What the process does with a view, its type forgotten.
 trait Registered: Send + Sync {
+    fn spec(&self, rules: &ViewRules) -> Result<ViewSpec>;
     fn start(&self, parts: &Parts) -> Result<RunningView>;
     fn observe(&self, parts: &Parts) -> Result<RunningView>;
     fn load(self: Arc<Self>, parts: Parts, memory: usize) -> Pending<LoadSummary>;
@@ -99,6 +107,10 @@ struct Made<M> {
 }
 
 impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Registered for Made<M> {
+    fn spec(&self, rules: &ViewRules) -> Result<ViewSpec> {
+        Ok((self.make)(rules)?.spec().clone())
+    }
+
     fn start(&self, parts: &Parts) -> Result<RunningView> {
         runtime::start((self.make)(&parts.rules())?, parts)
     }

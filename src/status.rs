@@ -1,6 +1,6 @@
 //! What a running view tells the rest of the process: its state, its partitions, its commits.
 //!
-//! Parts report what they wait for, each for itself; the state follows from all of it ([`conditions`]). Written by the
+//! Parts report what they wait for, each for itself; the state follows from all of it ([`Conditions`]). Written by the
 //! projector, read by the API, readiness and metrics. Holds no rows and takes no decisions.
 
 mod conditions;
@@ -177,7 +177,11 @@ impl ViewStatus {
 
     /// `reporter` waits, and goes on trying.
     pub fn report(&self, reporter: Reporter, waiting: Waiting, reason: &str) {
-        self.change(|conditions| conditions.report(reporter, waiting, reason, Timestamp::now()));
+        let is_new = self.change(|conditions| conditions.report(reporter, waiting, reason, Timestamp::now()));
+        // Its state does not tell.
+        if is_new && self.lock().snapshot.state == ViewState::NotProjecting {
+            tracing::warn!(view = self.view, ?reporter, reason, "the view is not projected here, nor observed");
+        }
     }
 
     /// `reporter` waits for nothing: it has succeeded, or there is nothing left for it to do.

@@ -389,6 +389,19 @@ fn quoted(document: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// Paths from the root that stand in a document outside of backticks, in links and in plain text, with their line.
+fn paths_in_text(document: &str) -> Vec<(usize, String)> {
+    let is_of_path = |letter: char| letter.is_ascii_alphanumeric() || "/_.-".contains(letter);
+    let roots = ["src/", "crates/", "tests/", "scripts/", "docs/", "benches/", "migrations/", "schemas/", "config/"];
+    let lines = document.lines().enumerate();
+    lines
+        .flat_map(|(number, line)| line.split('`').step_by(2).map(move |text| (number + 1, text)))
+        .flat_map(|(line, text)| text.split(move |letter| !is_of_path(letter)).map(move |word| (line, word)))
+        .filter(|(_, word)| roots.iter().any(|start| word.starts_with(start)))
+        .map(|(line, word)| (line, word.trim_end_matches(['.', '/']).to_owned()))
+        .collect()
+}
+
 /// The files that `name` may mean: a path from the root, or the end of one.
 fn files_named<'a>(all: &'a [String], name: &str) -> Vec<&'a String> {
     let name = name.trim_end_matches('/');
@@ -433,7 +446,14 @@ fn what_the_documents_name_exists() {
     let mut found = Vec::new();
     let mut checked = 0;
     for document in DOCUMENTS {
-        for (line, text) in quoted(&fs::read_to_string(root().join(document)).unwrap()) {
+        let contents = fs::read_to_string(root().join(document)).unwrap();
+        for (line, path) in paths_in_text(&contents) {
+            checked += 1;
+            if !all.contains(&path) {
+                found.push(format!("{document}:{line}: {path}"));
+            }
+        }
+        for (line, text) in quoted(&contents) {
             let (path, function) = text.split_once("::").unwrap_or((&text, ""));
             let is_file = [".rs", ".sql", ".md", ".toml", ".yml"].iter().any(|ending| path.ends_with(ending));
             let is_path = is_file || path.ends_with('/') && !path.starts_with('/') && !path.contains([' ', '<', '*']);

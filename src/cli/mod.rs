@@ -20,7 +20,6 @@ use clap::{Parser, Subcommand};
 
 use crate::app::{self, Only};
 use crate::config::Config;
-use crate::store::migrate;
 use crate::telemetry;
 
 /// Kafka topics as Postgres views you can trust, served over REST
@@ -161,7 +160,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 signals.with(app::serve(Arc::clone(&config), views, only, stop, None)).await
             }
             Command::Migrate => {
-                let applied = migrate::migrate(&config.database).await?;
+                let applied = app::migrate(&config, &app::configured_views(&config)?).await?;
                 match applied.as_slice() {
                     [] => println!("the database is up to date"),
                     applied => println!("applied: {}", applied.join(", ")),

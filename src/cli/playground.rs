@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Only};
 use crate::config::{Config, SecretUrl};
-use crate::store::migrate;
+use crate::domain::build::Build;
+use crate::store::{pool, read};
 use crate::telemetry;
 use streamview_lab::seed::{self, SeedPlan};
 use streamview_lab::servers::broker::PlaygroundBroker;
@@ -66,7 +67,7 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
         postgres = Some(server);
     }
     progress("creating the tables");
-    migrate::migrate(&config.database).await?;
+    app::migrate(&config, &app::configured_views(&config)?).await?;
 
     let view = config.views.get("orders").context("views.orders is not configured")?.clone();
     let topics = [(view.topic.as_str(), PARTITIONS), (view.dlq_topic.as_str(), 1)];
@@ -101,6 +102,12 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
     let servers = &config.kafka.bootstrap_servers;
     let sample = plan.generate().find_map(|record| record.key).and_then(|key| String::from_utf8(key).ok());
     let published = seed::publish(servers, &view.topic, &plan, None, stop.clone(), |_| {}).await?;
+    progress("applying them");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = until_applied(&config, published.delivered) => {}
+        ended = &mut service => return ended?,
+    }
     if !stop.is_cancelled() {
         println!("{}", welcome(address, &config, published.delivered, sample.as_deref().unwrap_or("ord-1")));
     }
@@ -115,6 +122,19 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
         tokio::task::spawn_blocking(move || postgres.stop()).await??;
     }
     trickle
+}
+
+/// Waits until so many records are consumed: what is said to run then shows what it has.
+async fn until_applied(config: &Config, records: u64) {
+    let Ok(pool) = pool::read_pool(&config.database) else { return };
+    loop {
+        let progress = read::progress(&pool, "orders", Build(1)).await.unwrap_or_default();
+        let consumed: i64 = progress.iter().map(|partition| partition.counters.consumed).sum();
+        if consumed.unsigned_abs() >= records {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A past day of orders, with a little of everything that can go wrong.

@@ -15,7 +15,7 @@ use crate::domain::held::HeldReason;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::Waiting;
-use crate::platforms::kafka::log::{LogReader, Watermarks};
+use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
 use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Position};
@@ -58,11 +58,13 @@ impl Observer {
                 _ = tick.tick() => {}
             }
             crash::point("part.observer");
-            if log.is_none() {
-                log = LogReader::open(&self.kafka, &self.source.topic).ok().map(Arc::new);
-            }
+            let opened = match &log {
+                Some(log) => Ok(Arc::clone(log)),
+                None => LogReader::open(&self.kafka, &self.source.topic).map(Arc::new),
+            };
+            log = opened.as_ref().ok().cloned();
             let asked = Instant::now();
-            let marks = watermarks(log.as_ref(), &self.source.topic);
+            let marks = watermarks(opened, &self.source.topic);
             let (marks, stored) = tokio::join!(marks, observation::observe(&self.pool, &self.source));
             match &marks {
                 Ok(_) => {
@@ -159,8 +161,11 @@ fn obstacle(snapshot: &StatusSnapshot, partition: Partition) -> Option<String> {
     }
 }
 
-async fn watermarks(log: Option<&Arc<LogReader>>, topic: &str) -> Result<Vec<(Partition, Watermarks)>, String> {
-    let Some(log) = log.cloned() else { return Err("no Kafka client".to_owned()) };
+async fn watermarks(
+    log: Result<Arc<LogReader>, LogError>,
+    topic: &str,
+) -> Result<Vec<(Partition, Watermarks)>, String> {
+    let log = log.map_err(|error| format!("no Kafka client: {error}"))?;
     match supervisor::blocking(move || log.extents()).await {
         Ok(marks) if marks.is_empty() => Err(format!("topic {topic} does not exist")),
         Ok(marks) => Ok(marks),

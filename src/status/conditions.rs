@@ -123,11 +123,11 @@ impl Conditions {
         Conditions { phase, halts: Vec::new(), waits: BTreeMap::new() }
     }
 
-    /// `reporter` waits: for something else than before, or still, with newer words.
-    pub fn report(&mut self, reporter: Reporter, waiting: Waiting, reason: &str, now: Timestamp) {
+    /// `reporter` waits: for something else than before, or still, with newer words. Tells whether it did not before.
+    pub fn report(&mut self, reporter: Reporter, waiting: Waiting, reason: &str, now: Timestamp) -> bool {
         let before = self.waits.get(&reporter).filter(|before| before.waiting == waiting);
         let since = before.map_or(now, |before| before.since);
-        self.waits.insert(reporter, Condition { waiting, reason: reason.to_owned(), since });
+        self.waits.insert(reporter, Condition { waiting, reason: reason.to_owned(), since }).is_none()
     }
 
     /// `reporter` waits for nothing any more, or is not there any more.

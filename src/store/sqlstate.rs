@@ -89,12 +89,12 @@ fn unknown_word(word: &UnknownWord) -> Failure {
     )
 }
 
-/// What a failed read says, with the words of its cause.
+/// What a failed read says, in the words of its cause.
 pub fn describe_read(error: &ReadError) -> String {
-    let cause = std::error::Error::source(error);
-    match cause.and_then(|cause| cause.downcast_ref()) {
-        Some(cause) => describe(cause),
-        None => cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+    match error {
+        ReadError::Failed(cause) | ReadError::Timeout(cause) => describe(cause),
+        ReadError::Unavailable(Some(cause)) => cause.downcast_ref().map_or_else(|| cause.to_string(), describe),
+        ReadError::Unavailable(None) | ReadError::Busy | ReadError::Unreadable(_) => error.to_string(),
     }
 }
 

@@ -27,15 +27,6 @@ struct Subject {
     rows: &'static str,
 }
 
-impl Subject {
-    /// Makes its first build, unless a migration has.
-    async fn install(&self, world: &World) {
-        if self.registration.name == "counter" {
-            counter::install(world, "counter").await;
-        }
-    }
-}
-
 fn subjects() -> Vec<Subject> {
     let mut subjects: Vec<Subject> =
         registrations::all().into_iter().map(|registration| subject_of(&registration)).collect();
@@ -86,6 +77,8 @@ impl Service {
         let mut environment = world.environment();
         environment.push(("STREAMVIEW_HTTP__BIND".to_owned(), "127.0.0.1:0".to_owned()));
         let config = Arc::new(Config::load(None, environment, &[]).unwrap());
+        // As `streamview migrate` does: the first build of each view that has none.
+        app::migrate(&config, &views).await.unwrap();
         let stop = CancellationToken::new();
         let (ready, addresses) = oneshot::channel();
         let task = tokio::spawn(app::serve(config, views, Only::Both, stop.clone(), Some(ready)));
@@ -115,7 +108,6 @@ async fn every_view_converges_and_accounts_for_every_record() {
     for subject in subjects() {
         let keys: Vec<String> = (0..5).map(|n| format!("key-{n}")).collect();
         let orderly = World::new(2).await;
-        subject.install(&orderly).await;
         let service = Service::start(&orderly, subject.registration.clone()).await;
         orderly.publish(keys.iter().flat_map(|key| (subject.events)(key, 4))).await;
         orderly.until_consumed(20).await;
@@ -125,7 +117,6 @@ async fn every_view_converges_and_accounts_for_every_record() {
         assert!(expected.values().all(|(sequence, _)| *sequence == 4), "{expected:?}");
 
         let messy = World::new(2).await;
-        subject.install(&messy).await;
         let service = Service::start(&messy, subject.registration.clone()).await;
         let poison = TestRecord {
             key: Some(b"broken".to_vec()),
@@ -164,9 +155,6 @@ async fn two_views_of_one_type_live_side_by_side_under_their_own_names() {
     let world = World::new(2).await;
     let second = format!("{}.second", world.topic);
     world.create_topic(&second, 3, &[]).await;
-    for name in ["clicks", "taps"] {
-        counter::install(&world, name).await;
-    }
     let taps = ViewSettings { topic: second.clone(), history: Some(History::Off), ..world.view_settings() };
     let views = vec![(counter::registration("clicks"), world.view_settings()), (counter::registration("taps"), taps)];
     let service = Service::start_views(&world, views).await;

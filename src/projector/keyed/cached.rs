@@ -8,10 +8,10 @@ use lru::LruCache;
 use crate::domain::history::History;
 use crate::domain::units::Partition;
 use crate::engine::event_ids::EventIds;
-use crate::engine::plan::{ByKey, KeyEntry, Work};
+use crate::engine::plan::{KeyEntry, Work};
 use crate::failure::Failure;
 use crate::projector::applier::Partitions;
-use crate::projector::keyed::keys::Keys;
+use crate::projector::keyed::keys::{Entries, Keys};
 use crate::projector::keyed::loading::Loading;
 use crate::store::control::DecisionsByKey;
 use crate::store::rows::{Rows, Stored};
@@ -92,7 +92,7 @@ impl<V: Stored> Keys<V> for Cached<V::State> {
         &self,
         loading: &Loading<'_, V>,
         missing: &[&'a str],
-        entries: &mut ByKey<'a, Box<KeyEntry<V::State>>>,
+        entries: &mut Entries<'a, V::State>,
     ) -> Result<DecisionsByKey, Failure> {
         if missing.is_empty() {
             return Ok(DecisionsByKey::new());

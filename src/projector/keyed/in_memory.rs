@@ -12,13 +12,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::units::Partition;
-use crate::engine::plan::{ByKey, KeyEntry, Work};
+use crate::engine::plan::{KeyEntry, Work};
 use crate::engine::view::ChangedKey;
 use crate::failure::{Failure, Halt};
 use crate::projector::applier::Partitions;
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::cached::bytes_of;
-use crate::projector::keyed::keys::Keys;
+use crate::projector::keyed::keys::{Entries, Keys};
 use crate::projector::keyed::loading::Loading;
 use crate::projector::keyed::session::Session;
 use crate::projector::lane::no_connection;
@@ -91,7 +91,7 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
         &self,
         loading: &Loading<'_, V>,
         missing: &[&'a str],
-        entries: &mut ByKey<'a, Box<KeyEntry<V::State>>>,
+        entries: &mut Entries<'a, V::State>,
     ) -> Result<DecisionsByKey, Failure> {
         entries.extend(missing.iter().map(|key| (*key, Box::new(loading.new_entry()))));
         let keys: Vec<&str> = entries.keys().copied().collect();

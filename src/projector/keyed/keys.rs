@@ -15,6 +15,9 @@ use crate::status::Pause;
 use crate::store::control::DecisionsByKey;
 use crate::store::rows::Stored;
 
+/// The entries of a batch's keys.
+pub type Entries<'a, S> = ByKey<'a, Box<KeyEntry<S>>>;
+
 /// The memory of a keyed applier. What is taken out and not put back was not committed.
 pub trait Keys<V: Stored>: Send + Sync + 'static {
     /// Whether rows of keys are written with each batch; if not, all at once by [`Keys::finish`].
@@ -32,7 +35,7 @@ pub trait Keys<V: Stored>: Send + Sync + 'static {
         &self,
         loading: &Loading<'_, V>,
         missing: &[&'a str],
-        entries: &mut ByKey<'a, Box<KeyEntry<V::State>>>,
+        entries: &mut Entries<'a, V::State>,
     ) -> impl Future<Output = Result<DecisionsByKey, Failure>> + Send;
 
     /// Keeps a key as it was committed; `bytes` is what its state holds, the place its partition and generation.

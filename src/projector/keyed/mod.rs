@@ -15,6 +15,7 @@ mod session;
 pub use cached::Cached;
 pub use course::{Course, Heal};
 pub use in_memory::{Filling, InMemory};
+use keys::Entries;
 pub use keys::Keys;
 
 use std::collections::HashSet;
@@ -29,7 +30,7 @@ use crate::crash;
 use crate::domain::units::Partition;
 use crate::engine::decode::{Decoded, Decoder, keys_of};
 use crate::engine::fold::{Fold, ParkedLoad};
-use crate::engine::plan::{ByKey, KeyEntry, Plan, Work};
+use crate::engine::plan::{Plan, Work};
 use crate::failure::{Failure, Halt};
 use crate::projector::applier::{Applier, Blame, Blocked, Done, Outcomes, Part, Partitions};
 use crate::projector::context::ViewContext;
@@ -87,8 +88,8 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         &mut self,
         keys: HashSet<&'a str, foldhash::fast::RandomState>,
         (owned, to_heal): (&Partitions, &HashSet<&str>),
-    ) -> (ByKey<'a, Box<KeyEntry<V::State>>>, Vec<&'a str>) {
-        let mut entries: ByKey<'_, Box<KeyEntry<V::State>>> = ByKey::default();
+    ) -> (Entries<'a, V::State>, Vec<&'a str>) {
+        let mut entries = Entries::default();
         entries.reserve(keys.len());
         let mut missing = Vec::new();
         for key in keys {
@@ -159,7 +160,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         crash::point("batch.folded");
         let started = Instant::now();
         let session = self.session.as_ref().ok_or_else(no_connection)?;
-        session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH).await?;
+        Box::pin(session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH)).await?;
         crash::point("commit.done");
         report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
         let blocked = blocked_of(&plan);
@@ -240,7 +241,8 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
     }
 
     async fn attempt(&mut self, part: &Part<'_>, course: &mut Course) -> Result<Done, Failure> {
-        let (done, unfinished) = self.try_once(part, course).await?;
+        // Boxed, as what is committed below: these futures are large, and whoever awaits them would hold them on its stack.
+        let (done, unfinished) = Box::pin(self.try_once(part, course)).await?;
         course.go_on(unfinished);
         Ok(done)
     }

@@ -1,4 +1,4 @@
--- What the gauges show: each table is read once.
+-- What the gauges show: each table is read once. Letters wait for nobody but the active build.
 select h.parked, h.gap, h.poison, h.event_id_reused, h.conflict, h.proven, d.unpublished, p.difference
 from (
     select coalesce(sum(parked_count), 0)::bigint as parked,
@@ -10,8 +10,8 @@ from (
     from held_keys where view = $1 and build = $2
 ) h
 cross join (
-    -- letters wait for nobody but the active build
-    select count(*) as unpublished from dead_letters
+    select count(*) as unpublished
+    from dead_letters
     where view = $1 and build = $2 and published_at is null
       and exists (select from view_builds where view = $1 and build = $2 and active)
 ) d

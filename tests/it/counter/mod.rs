@@ -4,17 +4,13 @@ mod rows;
 
 use std::borrow::Cow;
 
-use streamview::builds;
 use streamview::codec::{Head, avro};
-use streamview::domain::build::BuildId;
 use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
 use streamview::domain::units::Micros;
 use streamview::engine::view::{BuildScripts, Parsed, View, ViewSpec};
 use streamview::registrations::Registration;
 use streamview::store::rows::Stored;
-
-use crate::support::world::World;
 
 /// The view, under a name of its own: there may be several.
 pub struct Counter {
@@ -23,7 +19,7 @@ pub struct Counter {
 
 /// The registry line.
 pub fn registration(name: &str) -> Registration {
-    Registration::of(name, (None, None), |name, _| Ok(Counter::new(name))).unwrap()
+    Registration::of(name, None, None, |name, _| Ok(Counter::new(name))).unwrap()
 }
 
 /// The tables of its builds.
@@ -34,13 +30,6 @@ const TABLES: BuildScripts = BuildScripts {
     unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
     publish: "",
 };
-
-/// Makes build 1 of the view under `name`.
-pub async fn install(world: &World, name: &str) {
-    let build = BuildId::new(name, 1);
-    builds::create(&world.sql, build, &TABLES).await.unwrap();
-    builds::publish(&world.sql, build, &TABLES).await.unwrap();
-}
 
 impl Counter {
     fn new(name: &str) -> Self {
