@@ -91,7 +91,12 @@ alter table projection_progress add column commits bigint not null default 0;
 -- the defaults stand for them, without a rewrite of the table, and are then taken off.
 alter table orders_1.order_events rename to ledger;
 alter table orders_1.ledger rename column order_id to key;
-alter table orders_1.ledger rename constraint order_events_pkey to ledger_pkey;
+-- Not there while a bulk load is under way or was cut short: it is put on again, by its new name, when that ends.
+do $$ begin
+    if exists (select from pg_constraint where conname = 'order_events_pkey' and conrelid = 'orders_1.ledger'::regclass) then
+        alter table orders_1.ledger rename constraint order_events_pkey to ledger_pkey;
+    end if;
+end $$;
 alter table orders_1.ledger add column commit_partition integer not null default -1,
                             add column commit_number bigint not null default 0;
 alter table orders_1.ledger alter column commit_partition drop default, alter column commit_number drop default;

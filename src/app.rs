@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
-use crate::builds;
+use crate::builds::{self, BuildError};
 use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
@@ -230,7 +230,11 @@ pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
             continue;
         }
         let (build, tables) = (BuildId::new(view.name, 1), view.spec(&config.rules_of(settings))?.tables);
-        builds::create(&client, build, &tables).await?;
+        match builds::create(&client, build, &tables).await {
+            // Made by a `migrate` that was cut short before it was published.
+            Ok(()) | Err(BuildError::Exists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
         builds::publish(&client, build, &tables).await?;
         done.push(build.to_string());
     }

@@ -32,6 +32,8 @@ pub enum Waiting {
 pub enum Failure {
     /// Postgres does not take the batch now: wait, then try it again.
     Retry(String),
+    /// Postgres lets this session read only, as it does after a failover: wait, then try again with another session.
+    ReadOnly(String),
     /// Kafka does not answer: wait, then try again.
     KafkaAway(String),
     /// The schema registry does not answer as it should: wait, then try again.
@@ -72,7 +74,7 @@ impl Failure {
             Failure::Halt(halt) => Err(halt),
             Failure::KafkaAway(reason) => Ok((Waiting::Kafka, reason)),
             Failure::RegistryAway(reason) => Ok((Waiting::Registry, reason)),
-            Failure::Retry(reason) | Failure::TooMuch(reason) | Failure::Record(reason) => {
+            Failure::Retry(reason) | Failure::ReadOnly(reason) | Failure::TooMuch(reason) | Failure::Record(reason) => {
                 Ok((Waiting::Database, reason))
             }
             other => Ok((Waiting::Database, format!("{other:?}"))),

@@ -117,6 +117,7 @@ impl Waiters {
 
     /// The one task: looks while somebody waits, then ends.
     async fn look_for_all(self: Arc<Self>, mut commits: watch::Receiver<u64>) {
+        let _looking = Looking(Arc::clone(&self));
         loop {
             tokio::select! {
                 // The sender lives in `self.status`, so this cannot fail; if it did, the poll below would go on.
@@ -173,6 +174,18 @@ impl Waiters {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// If the one task panics, the next request to wait starts another.
+struct Looking(Arc<Waiters>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        // An end in order has said so under the lock already, and somebody else may look by now.
+        if std::thread::panicking() {
+            self.0.lock().looking = false;
+        }
     }
 }
 

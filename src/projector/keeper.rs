@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::GapPolicy;
 use crate::crash;
 use crate::domain::units::{NextOffset, Partition, Sequence};
+use crate::failure::Failure;
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::Heal;
 use crate::projector::lane::Errand;
@@ -89,10 +90,16 @@ impl Keeper {
             return status.clear(Reporter::Keeper);
         };
         self.client = None;
+        let failure = classify(error, None);
+        if let Failure::TooMuch(reason) | Failure::Record(reason) = &failure {
+            // A statement of ours that is too slow, say: batches go on, and so do reads. Not sooner than its next turn.
+            tracing::warn!(view = self.context.source.view, reason, "held keys are not looked after");
+            return status.clear(Reporter::Keeper);
+        }
         // The whole round again: what only reads would say that all is well.
         self.swept_at = None;
         self.failures += 1;
-        match classify(error, None).wait_or_halt() {
+        match failure.wait_or_halt() {
             // A deadlock lost once is no outage.
             Ok((_, reason)) if self.failures < PATIENCE => {
                 tracing::debug!(view = self.context.source.view, reason, "held keys were not looked after");

@@ -262,11 +262,13 @@ impl<A: Applier> Lane<A> {
         match failure {
             Failure::Retry(reason) => {
                 self.waits_for(Waiting::Database, &reason);
-                if backoff.failures() > 0 {
-                    // A session keeps what it was told when it began: of a server that takes writes again, or of another
-                    // one behind the same address, only a new connection knows.
-                    self.applier.disconnect();
-                }
+                self.wait(backoff.next_wait(), stop).await;
+            }
+            Failure::ReadOnly(reason) => {
+                self.waits_for(Waiting::Database, &reason);
+                // A session keeps what it was told when it began: of a server that takes writes again, or of another one
+                // behind the same address, only a new connection knows.
+                self.applier.disconnect();
                 self.wait(backoff.next_wait(), stop).await;
             }
             Failure::KafkaAway(reason) => {

@@ -45,6 +45,9 @@ pub async fn skip_proven_gaps(desk: Desk, status: Arc<ViewStatus>, stop: Cancell
             }
             // Somebody else decided meanwhile: the next round looks again.
             Err(DeskError::Refused(why)) => {
+                // Postgres has answered.
+                failures = 0;
+                status.clear(Reporter::GapPolicy);
                 tracing::debug!(view = desk.view, why = why.detail, "proven gaps were not skipped");
             }
             Err(DeskError::Database(error)) => {

@@ -6,7 +6,7 @@ use streamview::schemas::subjects::Format;
 use streamview_lab::servers::RegistryOptions;
 
 use crate::support::instance::Instance;
-use crate::support::orders::{TestEvent, created, oracle, status_changed, stored};
+use crate::support::orders::{TestEvent, created, life, oracle, status_changed, stored};
 use crate::support::registry::{self, Fault, Proxy, avro_body, framed, register};
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
@@ -306,4 +306,45 @@ async fn basic_authentication_a_token_and_a_private_authority_are_understood() {
     let instance = start(&world, &proxy.url, &[("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", "t0ken")]).await;
     instance.order_at("o-1", 3).await;
     assert_eq!(stored(&world).await, oracle(&events));
+}
+
+/// A load keeps its keys in memory only. What is loaded beside them, here a decision whose schema cannot be had now, must
+/// not cost it those of the batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_whose_registry_falters_behind_a_decision_ends_rather_than_forget_keys() {
+    let Some(real) = registry::shared() else { return };
+    let world = World::new(1).await;
+    let id = register(real, &world.topic, Format::Avro, STATUS).await;
+    let other = life("o-2", 20);
+    let log = other[..10].iter().map(TestEvent::record).chain([created("o-1").record()]);
+    let log = log.chain(other[10..].iter().map(TestEvent::record));
+    world.publish(log.chain([avro_record(&status_changed("o-1", 2, "Paid"), id, STATUS)])).await;
+    let instance = world.start().await;
+    world.until_consumed(22).await;
+    instance.stop().await;
+    let instance = start(&world, real, &[]).await;
+    let all = serde_json::json!({ "filter": { "reason": "unsupported_schema" }, "reason": "registry configured", "expect": 1 });
+    instance.posted("/ops/dead-letters/redrive", &all, 202).await;
+    instance.order_at("o-1", 2).await;
+    instance.stop().await;
+    let expected = stored(&world).await;
+    // As after a load that was cut short: everything is loaded anew, and the decision stands.
+    world.sql.batch_execute("update view_builds set loading_since = now()").await.unwrap();
+
+    let proxy = Proxy::start(real).await;
+    proxy.inject(Fault::Answer(503, "text/plain", "not now"));
+    let settings = [
+        ("STREAMVIEW_SCHEMA_REGISTRY__URL", proxy.url.as_str()),
+        ("STREAMVIEW_PROJECTOR__LANES", "1"),
+        ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "4"),
+    ];
+    let load = world.launch_command(&["load"], &settings);
+    until("the registry was asked", PATIENCE, || async { (proxy.requests() > 0).then_some(()) }).await;
+    proxy.inject(Fault::None);
+    let ended = load.until_ended().await;
+    assert!(!ended.success() && load.log_text().contains("503"), "{}", load.log_text());
+
+    let again = world.launch_command(&["load"], &settings);
+    assert!(again.until_ended().await.success(), "{}", again.log_text());
+    assert_eq!(stored(&world).await, expected);
 }

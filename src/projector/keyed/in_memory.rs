@@ -122,7 +122,8 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
         }
     }
 
-    /// Only what fails before the entries are taken out leaves them whole.
+    /// Only what fails before the entries are taken out leaves them whole, and is told by these two names (`lost` in the
+    /// module above sees to that).
     fn survives(&self, failure: &Failure) -> Result<(), Halt> {
         match failure {
             Failure::FirstOnly(_) | Failure::RegistryAway(_) => Ok(()),

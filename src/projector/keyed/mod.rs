@@ -130,7 +130,9 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let LoadedParked { to_drain, drain_limit, rows } =
             loading.parked(&batch, &heal, &entries, &decisions, course.drain_limit).await?;
         parked = rows;
-        known_schemas = loading::with_stored(&context.schemas, &schemas, &parked, &decisions).await?;
+        // The entries are out of memory by now: whoever cannot load them again cannot wait for a schema.
+        known_schemas =
+            loading::with_stored(&context.schemas, &schemas, &parked, &decisions).await.map_err(lost::<V, K>)?;
         crash::point("batch.loaded");
 
         let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
@@ -184,6 +186,15 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
             }
         }
         unfinished
+    }
+}
+
+/// What a failure means after entries were taken out of memory: none that is waited for brings them back to who cannot
+/// load them again.
+fn lost<V: Stored, K: Keys<V>>(failure: Failure) -> Failure {
+    match failure {
+        Failure::RegistryAway(reason) if !K::RELOADS => Failure::Retry(reason),
+        other => other,
     }
 }
 

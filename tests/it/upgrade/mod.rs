@@ -178,3 +178,18 @@ async fn an_existing_database_is_upgraded_in_place() {
     instance.stop().await;
     assert!(world.dead_letters_on_topic().is_empty());
 }
+
+/// A bulk load takes the ledger's key off. One that was cut short before the upgrade is discarded, or run again, after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_load_was_cut_short_is_upgraded_too() {
+    let world = old_world().await;
+    let stripped = "update view_builds set loading_since = now();
+                    alter table orders_1.order_events drop constraint order_events_pkey";
+    world.sql.batch_execute(stripped).await.unwrap();
+    migrate_database(&world.database).await;
+    let discard = world.launch_command(&["load", "--discard"], &[]);
+    assert!(discard.until_ended().await.success(), "{}", discard.log_text());
+    let key =
+        "select count(*) from pg_constraint where conname = 'ledger_pkey' and conrelid = 'orders_1.ledger'::regclass";
+    assert_eq!(world.number(key).await, 1);
+}

@@ -184,6 +184,9 @@ impl<'a, V: View> Fold<'a, V> {
             self.plan.blocked.insert(partition, (decoded.record.offset, why));
             return;
         }
+        if let Some(key) = place {
+            self.work(key).partition = Some(partition);
+        }
         let counters = self.plan.counters.entry(partition).or_default();
         counters.consumed += 1;
         *outcome.counter(counters) += 1;
@@ -212,7 +215,6 @@ impl<'a, V: View> Fold<'a, V> {
     fn take_event(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
         let (key, sequence) = (event.key, event.sequence);
         let work = self.work(key);
-        work.partition = Some(record.partition);
         let id = Fingerprint::of(&event.parsed.event_id);
         let decision = work.decide(sequence, &event.parsed.event_id, id);
         let is_next = matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true });
@@ -388,6 +390,8 @@ impl<'a, V: View> Fold<'a, V> {
     /// What is not ahead any more goes too: a copy on another partition was parked while the original was consumed.
     fn drain(&mut self, key: &'a str, partition: Partition) {
         while self.work(key).has_next() {
+            // What is drained came from anywhere: it is this partition that moves with it.
+            self.work(key).partition = Some(partition);
             match self.take_decision(key) {
                 Some(true) => continue,
                 Some(false) => return,
@@ -476,7 +480,6 @@ impl<'a, V: View> Fold<'a, V> {
         *self.plan.tally.dead_letters.entry(poison.reason.as_str()).or_default() += 1;
         if let Some((key, sequence)) = place {
             let work = self.work(key);
-            work.partition = Some(record.partition);
             // A parked event may hold that very number: then it is the good copy, and nothing is missing there.
             if sequence > work.entry.last_sequence && !work.parked.contains_key(&sequence) {
                 let refused = &mut work.entry.held.get_or_insert_default().refused;

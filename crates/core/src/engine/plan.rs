@@ -148,7 +148,8 @@ pub struct Work<'a, S> {
     pub parked: BTreeMap<Sequence, Parked<'a>>,
     /// Up to here all that is parked was loaded whole; `None` if that is everything.
     pub horizon: Option<Sequence>,
-    /// Where the key's last record came from; `None` if the batch stopped before it.
+    /// The partition in whose turn the key was last worked on: it moves with the batch. `None` if the batch stopped before
+    /// the key's first record.
     pub partition: Option<Partition>,
 }
 

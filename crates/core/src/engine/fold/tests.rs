@@ -503,3 +503,55 @@ impl Stored {
         Ok(())
     }
 }
+
+fn fold_of<'a>(
+    view: &'a Basket,
+    limits: FoldLimits,
+    (overrules, schemas): (&'a Overrules, &'a Schemas),
+) -> Fold<'a, Basket> {
+    Fold::new(Decoder { view, limits: limits.record, overrules, schemas }, limits)
+}
+
+fn entry_at(sequence: i64, held: Option<Held>) -> Box<KeyEntry<State>> {
+    let (last_sequence, stored) = (Sequence(sequence), sequence > 0);
+    Box::new(KeyEntry { last_sequence, stored, held, ..KeyEntry::default() })
+}
+
+/// After a change of the number of partitions a key has events on two of them. What it consumes belongs to the turn of the
+/// partition whose record brought it on: that one moves, and the commit bears its number.
+#[test]
+fn what_a_key_consumes_belongs_to_the_partition_whose_turn_it_is() {
+    let (view, overrules, schemas) = (Basket::new(), Overrules::default(), Schemas::default());
+    let second = send(Delivery { order: 0, sequence: 2, content: Content::Good });
+    let record = second.record(7);
+
+    // What is parked behind it came from elsewhere, and is refused when its turn comes.
+    let parked = [StoredParked {
+        sequence: Sequence(3),
+        event_id: "good-0-3".into(),
+        origin: Origin { partition: Partition(5), offset: Offset(1) },
+        timestamp_ms: None,
+        bytes: 4,
+        body: Some((b"{".to_vec(), send(Delivery { order: 0, sequence: 3, content: Content::Good }).headers)),
+    }];
+    let held = Held { first_parked: Some(Sequence(3)), parked_count: 1, parked_bytes: 4, ..Held::default() };
+    let mut fold = fold_of(&view, LIMITS, (&overrules, &schemas));
+    fold.add_key("o-0", entry_at(1, Some(held)), (&parked, ParkedLoad::All), &[]);
+    let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
+    fold.take(decoder.decode(record));
+    let plan = fold.finish();
+    assert_eq!((plan.ledger.len(), plan.dead_letters.len()), (1, 1));
+    assert_eq!(plan.keys["o-0"].partition, Some(record.partition));
+
+    // The next one is on another partition, which has to stop before it.
+    let fourth = send(Delivery { order: 0, sequence: 4, content: Content::Good });
+    let elsewhere = Record { partition: Partition(9), ..fourth.record(3) };
+    let limits = FoldLimits { parked_budget: 0, ..LIMITS };
+    let mut fold = fold_of(&view, limits, (&overrules, &schemas));
+    fold.add_key("o-0", entry_at(1, None), (&[], ParkedLoad::All), &[]);
+    fold.take(decoder.decode(record));
+    fold.take(decoder.decode(elsewhere));
+    let plan = fold.finish();
+    assert!(plan.blocked.contains_key(&Partition(9)));
+    assert_eq!((plan.ledger.len(), plan.keys["o-0"].partition), (1, Some(record.partition)));
+}
