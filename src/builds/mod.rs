@@ -1,5 +1,5 @@
-//! Builds as things that are made, filled, published and dropped, by whoever owns the schema. What a build holds is written by its projector;
-//! what its tables are, each view says ([`crate::engine::view::BuildScripts`]), and the engine for the ledger.
+//! Builds as things that are made, filled, published and dropped, by whoever owns the schema. What a build holds is written
+//! by its projector; what its tables are, each view says ([`crate::engine::view::BuildScripts`]), and the engine for the ledger.
 //!
 //! One lock puts all of this in a row with operators' decisions: that of the view's rows in `view_builds`.
 

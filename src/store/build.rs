@@ -21,7 +21,8 @@ pub async fn consumed(client: &Connection, source: &BuildSource) -> Result<i64, 
     row.try_get(0)
 }
 
-/// Marks the build as being loaded, takes progress back to `begins`, forgets what came of it, empties the ledger, and runs `script`; all or nothing.
+/// Marks the build as being loaded, takes progress back to `begins`, forgets what came of it, empties the ledger, and runs
+/// `script`; all or nothing.
 pub async fn strip(
     client: &Connection,
     source: &BuildSource,

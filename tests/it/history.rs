@@ -89,3 +89,23 @@ fn without_ledger(orders: BTreeMap<String, String>) -> BTreeMap<String, String> 
     let kept = |text: String| text.lines().filter(|line| !line.starts_with("  ledger")).collect::<Vec<_>>().join("\n");
     orders.into_iter().map(|(order, text)| (order, kept(text))).collect()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_begins_with_the_first_event_also_where_numbers_begin_at_0() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_VIEWS__ORDERS__FIRST_SEQUENCE", "0")]).await;
+    let from_zero = life("o-1", 3).into_iter().enumerate().map(|(number, event)| {
+        let mut record = event.record();
+        record.headers.retain(|(name, _)| name != "x-sequence");
+        record.headers.push(("x-sequence".to_owned(), number.to_string().into_bytes()));
+        record
+    });
+    world.publish(from_zero).await;
+    instance.order_at("o-1", 2).await;
+    let sequences = async |path: &str| {
+        let page = instance.json(path).await;
+        page["items"].as_array().unwrap().iter().map(|item| item["sequence"].as_i64().unwrap()).collect::<Vec<i64>>()
+    };
+    assert_eq!(sequences("/orders/o-1/events").await, [0, 1, 2]);
+    assert_eq!(sequences("/orders/o-1/events?afterSequence=0").await, [1, 2]);
+}

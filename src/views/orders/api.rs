@@ -256,8 +256,8 @@ fn sequence_of(read: &Option<OrderRead>) -> i64 {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documentation; read by `list_events`")]
 struct EventsParameters {
-    /// Only events after this sequence number; 0: from the first.
-    #[param(rename = "afterSequence", minimum = 0, default = 0, required = false)]
+    /// Only events after this sequence number; from the first if left out.
+    #[param(rename = "afterSequence", minimum = 0, required = false)]
     after_sequence: Option<i64>,
     /// Events on a page.
     #[param(rename = "pageSize", minimum = 1, maximum = 200, default = 50, required = false)]
@@ -284,7 +284,8 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     let order_id = order_id(&request)?;
     let settings = &api.state.settings;
     let mut parameters = Parameters::parse(request.query_string(), &["afterSequence", "pageSize"]);
-    let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(0);
+    // Left out: from the first event, whose number is 0 where projector.first_sequence says so.
+    let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(-1);
     let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
     parameters.finish()?;
     if api.state.views.iter().any(|status| status.view == VIEW && status.history == History::Off) {
