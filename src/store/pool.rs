@@ -55,6 +55,16 @@ pub async fn connect_writer(settings: &DatabaseSettings, search_path: &str) -> R
     connect(settings, "streamview-projector", search_path).await
 }
 
+/// Opens a connection that holds seats. Postgres asks every few seconds whether the other end is still there: else it would
+/// keep the seats of a machine that was switched off for hours.
+pub async fn connect_seats(settings: &DatabaseSettings) -> Result<Client, tokio_postgres::Error> {
+    let client = connect(settings, "streamview-seat", "public").await?;
+    client
+        .batch_execute("set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3")
+        .await?;
+    Ok(client)
+}
+
 /// Connections for operators' decisions: few, and each used for one call only, so that a call that is given up leaves
 /// no open transaction behind.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ mod keeper;
 mod lists;
 mod load;
 mod log_identity;
+mod members;
 mod metrics;
 mod outage;
 mod ownership;
