@@ -20,6 +20,7 @@ use crate::config::KafkaSettings;
 use crate::crash;
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::panic_text;
+use crate::platforms::kafka::dead_member::is_member;
 use crate::platforms::kafka::trouble::{Trouble, trouble};
 use crate::platforms::kafka::{base_config, limit_answers};
 
@@ -125,7 +126,7 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: rd_kafka_resp_err_t, list: &mut TopicPartitionList) {
         let assigned = err == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Acquire) {
-            let obeyed = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            let obeyed = if assigned { consumer.incremental_assign(list) } else { give_up(consumer, list) };
             if let Err(error) = obeyed {
                 tracing::debug!(error = %error, "rebalance while leaving");
             }
@@ -134,6 +135,19 @@ impl ConsumerContext for GroupContext {
         let partitions = list.elements().iter().map(|element| Partition(element.partition())).collect();
         self.tell(if assigned { GroupEvent::Assigned(partitions) } else { GroupEvent::Revoked(partitions) });
     }
+}
+
+/// librdkafka refuses to take away what it was not given, and most of it is given up already when we leave.
+fn give_up(consumer: &BaseConsumer<GroupContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    let assigned = consumer.assignment()?;
+    let mut missing = TopicPartitionList::new();
+    for element in list.elements() {
+        if assigned.find_partition(element.topic(), element.partition()).is_none() {
+            missing.add_partition_offset(element.topic(), element.partition(), Offset::End)?;
+        }
+    }
+    consumer.incremental_assign(&missing)?;
+    consumer.incremental_unassign(list)
 }
 
 impl GroupContext {
@@ -304,8 +318,7 @@ impl Membership {
     }
 
     /// Tells the group that we stop, so that others get our partitions at once. Closing the client would not: it takes a
-    /// static member for one that comes back. Unsubscribing does, with the last partition that is given up; those that the
-    /// coordinator knows of are by now.
+    /// static member for one that comes back. Unsubscribing does, as soon as the last partition is given up.
     fn leave(&mut self) {
         if !self.leaves {
             return;
@@ -313,7 +326,7 @@ impl Membership {
         self.consumer.context().leaving.store(true, Ordering::Release);
         self.consumer.unsubscribe();
         let deadline = Instant::now() + LEAVING;
-        while Instant::now() < deadline && self.consumer.assignment().is_ok_and(|assigned| assigned.count() > 0) {
+        while Instant::now() < deadline && is_member(&self.consumer) {
             if let Some(Err(error)) = self.consumer.poll(POLL) {
                 tracing::debug!(error = %error, "while leaving the group");
             }

@@ -48,6 +48,22 @@ pub fn remove_dead(settings: &KafkaSettings, (group, topic): (&str, &str), insta
     until(&guest, deadline, || Ok(!describe(&guest, group)?.iter().any(|other| other == instance_id)))
 }
 
+/// Whether the client is a member of its group, as far as it knows: not any more from the moment that it tells the group of
+/// its leave.
+pub(super) fn is_member<C: ConsumerContext>(client: &BaseConsumer<C>) -> bool {
+    let client = client.client().native_ptr();
+    // SAFETY: the client outlives the call; the text is a C string of its own, freed once after its last use.
+    unsafe {
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return false;
+        }
+        let is_some = !CStr::from_ptr(id).is_empty();
+        sys::rd_kafka_mem_free(client, id.cast());
+        is_some
+    }
+}
+
 fn until(
     guest: &BaseConsumer<Guest>,
     deadline: Instant,
