@@ -89,6 +89,8 @@ pub struct DatabaseSettings {
     pub write_timeout_ms: u64,
     /// Statement timeout of the API in milliseconds.
     pub read_timeout_ms: u64,
+    /// Statement timeout of an operator's decision in milliseconds, waiting for locks included.
+    pub decision_timeout_ms: u64,
     /// Wait for the flush of each commit.
     pub synchronous_commit: bool,
 }

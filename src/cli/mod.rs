@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app::{self, Only};
 use crate::config::Config;
+use crate::store::sqlstate::describe_chain;
 use crate::telemetry;
 
 /// Kafka topics as Postgres views you can trust, served over REST
@@ -122,7 +123,7 @@ pub fn main() -> i32 {
     match run(cli.command, config) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe_chain(error.chain()));
             if error.is::<crate::config::ConfigError>() { UNUSABLE } else { 1 }
         }
     }

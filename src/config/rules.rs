@@ -52,7 +52,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
-        "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
+        "database.read_timeout_ms" | "database.decision_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
         "schema_registry.url" => Text("nothing, or a URL that starts with http:// or https://", is_registry),
         "schema_registry.username"

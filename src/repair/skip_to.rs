@@ -81,7 +81,7 @@ pub enum SkipError {
 
 /// Decides, in one transaction. `to` has to be within the log: the caller has seen to that.
 pub async fn skip(database: &DatabaseSettings, asked: &SkipTo) -> Result<Skipped, SkipError> {
-    let client = pool::connect_writer(database, "public").await?;
+    let client = pool::connect_operator(database).await?;
     client.batch_execute("begin").await?;
     // An error or a dropped future ends the session, and with it the transaction.
     let skipped = decide(&client, asked).await?;

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod progress;
 pub mod read;
 pub mod rows;
+pub mod source;
 pub mod sqlstate;
 pub mod types;
 

@@ -58,6 +58,11 @@ impl LogReader {
         Ok(LogReader { consumer: config.create()?, topic: topic.to_owned() })
     }
 
+    /// The cluster's id; `None` if it does not answer in time, or has none.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(TIMEOUT).filter(|id| !id.is_empty())
+    }
+
     /// The topic's partitions; empty if there is no such topic.
     pub fn partitions(&self) -> Result<Vec<Partition>, KafkaError> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
