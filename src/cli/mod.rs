@@ -11,6 +11,7 @@ pub mod schemas;
 pub mod seed;
 #[cfg(feature = "playground")]
 pub mod servers;
+pub mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ enum Command {
     Schemas(schemas::SchemasArgs),
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
+    Source(source::SourceArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -179,6 +181,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Seed(arguments) => seed::run(arguments, &config).await,
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
+            Command::Source(arguments) => source::run(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Servers(_) => Ok(()),
             Command::Config { .. } | Command::Openapi => Ok(()),

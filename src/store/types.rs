@@ -323,6 +323,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Three digits more than 38 stand on the wire, since it goes by groups of four.
+    #[test]
+    fn a_number_of_38_digits_is_read_as_it_was_written() {
+        for (mantissa, scale) in [(10i128.pow(38) - 1, 2), (-170_485_060_234_421_741_519_066_003_014_336_071, 33)] {
+            let sent = Decimal::new(mantissa, scale);
+            let mut bytes = BytesMut::new();
+            put_numeric(sent, &mut bytes);
+            let SqlDecimal(received) = SqlDecimal::from_sql(&Type::NUMERIC, &bytes).unwrap();
+            assert_eq!((received.mantissa(), received.scale()), (mantissa, scale));
+        }
+    }
+
+    #[test]
+    fn what_no_calendar_of_ours_has_is_no_time() {
+        let read = |since_2000: i64| SeenTime::from_sql(&Type::TIMESTAMPTZ, &since_2000.to_be_bytes()).unwrap().0;
+        for far in [i64::MAX, i64::MIN, Micros::LATEST.0 - POSTGRES_EPOCH + 1, 9_223_371_331_199_999_999] {
+            assert_eq!(read(far), None, "{far}");
+        }
+        assert_eq!(read(Micros::LATEST.0 - POSTGRES_EPOCH), jiff::Timestamp::from_microsecond(Micros::LATEST.0).ok());
+        assert!(read(Micros::EARLIEST.0 - POSTGRES_EPOCH).is_some());
+    }
+
     proptest! {
         #[test]
         fn numeric_survives_the_wire(

@@ -14,6 +14,7 @@ mod outage;
 mod ownership;
 mod parts;
 mod shutdown;
+mod source;
 mod transactions;
 mod unreadable;
 
