@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod conditions;
 mod crash;
+mod database;
 mod history;
 mod keeper;
 mod lists;
@@ -28,6 +29,7 @@ mod decisions;
 mod dlq;
 mod poison;
 mod projection;
+mod record_times;
 mod registry;
 mod repair;
 mod rest;

@@ -11,8 +11,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{Millis, NextOffset, Offset, Partition};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::domain::units::{NextOffset, Offset, Partition};
+use crate::platforms::kafka::{base_config, limit_answers, record_time};
 
 /// Why the log could not be looked at.
 pub type LogError = KafkaError;
@@ -107,7 +107,7 @@ impl LogReader {
                 // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
                 Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
-                    let timestamp_ms = message.timestamp().to_millis().map(Millis);
+                    let timestamp_ms = message.timestamp().to_millis().and_then(record_time);
                     let record = Record {
                         partition: Partition(message.partition()),
                         offset: Offset(message.offset()),
