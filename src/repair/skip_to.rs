@@ -9,6 +9,7 @@ use crate::config::DatabaseSettings;
 use crate::domain::build::Build;
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::store::blocked::SkippedRange;
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, DbError, pool};
 
 /// What an operator asks for.
@@ -75,7 +76,7 @@ pub enum SkipError {
         range: SkippedRange,
     },
     /// Postgres did not do it.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Database(#[from] DbError),
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::request::Why;
 use crate::domain::build::Build;
 use crate::domain::source::Binding;
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, DbError};
 
 /// What a build is bound to.
@@ -64,7 +65,7 @@ pub enum MoveError {
         to: String,
     },
     /// Postgres did not do it.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Database(#[from] DbError),
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::config::DatabaseSettings;
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, DbError, pool};
 
 /// Looks at who serves two sessions, so many times: whoever pools connections may give the same one again for a while.
@@ -39,8 +40,8 @@ pub enum Unfit {
     )]
     TooFew,
     /// Postgres did not tell.
-    #[error(transparent)]
-    Database(DbError),
+    #[error("{}", describe(.0))]
+    Database(#[source] DbError),
 }
 
 impl From<DbError> for Unfit {

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, bail};
 
 use crate::config::DatabaseSettings;
-use crate::store::fit::Unfit;
 use crate::store::sqlstate::describe_chain;
 use crate::store::{Connection, fit, pool};
 
@@ -18,7 +17,7 @@ const CANNOT_USE: &str = "cannot use database.url";
 
 /// Applies what is missing; returns the names of the migrations applied now.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<Vec<String>> {
-    carried(settings).await?;
+    fit::check(settings).await.context(CANNOT_USE)?;
     let mut client = pool::connect_writer(settings, "public").await.context(CANNOT_USE)?;
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
     let report = embedded::migrations::runner().run_async(&mut client).await.map_err(in_words)?;
@@ -28,18 +27,10 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<Vec<String>> {
 
 /// A connection to a database that can carry us and is of our version.
 pub async fn open(settings: &DatabaseSettings) -> Result<Connection> {
-    carried(settings).await?;
+    fit::check(settings).await.context(CANNOT_USE)?;
     let client = pool::connect_writer(settings, "public").await.context(CANNOT_USE)?;
     check(&client).await?;
     Ok(client)
-}
-
-async fn carried(settings: &DatabaseSettings) -> Result<()> {
-    match fit::check(settings).await {
-        Ok(()) => Ok(()),
-        Err(Unfit::Database(error)) => Err(error).context(CANNOT_USE),
-        Err(unfit) => Err(unfit).context(CANNOT_USE),
-    }
 }
 
 /// Refuses a schema that is older or newer than this binary's.

@@ -115,21 +115,22 @@ pub fn is_login(error: &ReadError) -> bool {
     state.is_some_and(|state| matches!(state.code().get(..2), Some("28" | "3D")))
 }
 
-/// A chain of causes in one line. What Postgres said stands there in its own words, and ends it.
+/// A chain of causes in one line. What Postgres said stands there in its own words, and ends it; nothing is said twice.
 pub fn describe_chain<'e>(chain: impl IntoIterator<Item = &'e (dyn Error + 'static)>) -> String {
-    let mut words: Vec<String> = Vec::new();
+    let mut text = String::new();
     for cause in chain {
-        if let Some(error) = cause.downcast_ref::<DbError>() {
-            words.push(describe(error));
+        let database = cause.downcast_ref().map(describe).or_else(|| cause.downcast_ref().map(describe_read));
+        let is_last = database.is_some();
+        let words = database.unwrap_or_else(|| cause.to_string());
+        if !text.ends_with(&words) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{colon}{words}");
+        }
+        if is_last {
             break;
         }
-        if let Some(error) = cause.downcast_ref::<ReadError>() {
-            words.push(describe_read(error));
-            break;
-        }
-        words.push(cause.to_string());
     }
-    words.join(": ")
+    text
 }
 
 /// The message with its cause, without addresses or statements.
