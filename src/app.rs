@@ -210,7 +210,8 @@ async fn find_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
     let mut builds = Vec::with_capacity(views.len());
     for (registration, _) in views {
         let build = progress::active_build(&client, registration.name).await?;
-        builds.push(build.with_context(|| format!("view {} has no build; run `streamview migrate`", registration.name))?);
+        builds
+            .push(build.with_context(|| format!("view {} has no build; run `streamview migrate`", registration.name))?);
     }
     Ok(builds)
 }

@@ -216,7 +216,7 @@ async fn replace(arguments: ReplaceArgs, config: &Config) -> Result<()> {
 }
 
 async fn list(desk: &Desk, filter: &LetterFilter, limit: u32, json: bool) -> Result<()> {
-    let found = desk.list_letters(filter, None, limit).await.map_err(desk::explain)?;
+    let found = desk.list_letters(filter, None, limit).await?;
     let mut items: Vec<LetterBody> = found.into_iter().map(Into::into).collect();
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -124,7 +124,7 @@ pub async fn run(arguments: HeldArgs, config: &Config) -> Result<()> {
 }
 
 async fn list(desk: &Desk, filter: &HeldFilter, limit: u32, json: bool) -> Result<()> {
-    let found = desk.list_held(filter, None, limit).await.map_err(desk::explain)?;
+    let found = desk.list_held(filter, None, limit).await?;
     let mut items: Vec<HeldKeyBody> = found.into_iter().map(Into::into).collect();
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -44,7 +44,9 @@ pub struct SourceMove {
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
     /// No build is made from that topic.
-    #[error("no build of view {view} is made from topic {from}; `streamview source show` tells what they are made from")]
+    #[error(
+        "no build of view {view} is made from topic {from}; `streamview source show` tells what they are made from"
+    )]
     NotBound {
         /// The view.
         view: String,
@@ -95,12 +97,7 @@ pub async fn moves(client: &Connection, view: &str) -> Result<Vec<SourceMove>, D
 
 /// Decides that what was topic `from` is topic `to` by now, perhaps of another cluster; gives the decision's number. One
 /// transaction; the names may be the same, when only the cluster is another one.
-pub async fn decide(
-    client: &Connection,
-    view: &str,
-    (from, to): (&str, &str),
-    why: &Why,
-) -> Result<i64, MoveError> {
+pub async fn decide(client: &Connection, view: &str, (from, to): (&str, &str), why: &Why) -> Result<i64, MoveError> {
     client.batch_execute("begin").await?;
     let decided = decide_locked(client, view, (from, to), why).await;
     let end = if decided.is_ok() { "commit" } else { "rollback" };
@@ -110,20 +107,14 @@ pub async fn decide(
     Ok(id)
 }
 
-async fn decide_locked(
-    client: &Connection,
-    view: &str,
-    (from, to): (&str, &str),
-    why: &Why,
-) -> Result<i64, MoveError> {
+async fn decide_locked(client: &Connection, view: &str, (from, to): (&str, &str), why: &Why) -> Result<i64, MoveError> {
     client.execute(include_str!("sql/lock_builds.sql"), &[&view]).await?;
     client.execute(include_str!("sql/lock_progress.sql"), &[&view]).await?;
     if from != to && client.query_one(include_str!("sql/has_progress_of.sql"), &[&view, &to]).await?.try_get(0)? {
         return Err(MoveError::Mixed { view: view.to_owned(), from: from.to_owned(), to: to.to_owned() });
     }
-    let row = client
-        .query_one(include_str!("sql/move_source.sql"), &[&view, &from, &to, &why.reason, &why.actor])
-        .await?;
+    let row =
+        client.query_one(include_str!("sql/move_source.sql"), &[&view, &from, &to, &why.reason, &why.actor]).await?;
     let builds: i64 = row.try_get(1)?;
     if builds == 0 {
         return Err(MoveError::NotBound { view: view.to_owned(), from: from.to_owned() });

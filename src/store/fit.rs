@@ -48,7 +48,9 @@ impl From<DbError> for Unfit {
     fn from(error: DbError) -> Self {
         // PgBouncer's words, under an SQLSTATE that it uses for everything.
         match error.as_db_error() {
-            Some(db) if db.message().contains("unsupported startup parameter") => Unfit::Refused(db.message().to_owned()),
+            Some(db) if db.message().contains("unsupported startup parameter") => {
+                Unfit::Refused(db.message().to_owned())
+            }
             _ => Unfit::Database(error),
         }
     }

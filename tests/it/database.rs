@@ -30,7 +30,8 @@ async fn run(world: &World, arguments: &[&str], database: &str) -> (Option<i32>,
     command.args(["60", env!("CARGO_BIN_EXE_streamview")]).args(arguments).envs(world.environment());
     command.env("STREAMVIEW_DATABASE__URL", database).env("STREAMVIEW_LOG__LEVEL", "info").env("USER", "tester");
     command.env("STREAMVIEW_HTTP__BIND", format!("127.0.0.1:{}", streamview_lab::servers::free_port().unwrap()));
-    let Output { status, stdout, stderr } = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let Output { status, stdout, stderr } =
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
 }
 

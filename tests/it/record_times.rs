@@ -11,12 +11,14 @@ use crate::support::{PATIENCE, until};
 const LATER: i64 = 1_767_225_600_000;
 
 /// Microseconds and nanoseconds taken for milliseconds; before Postgres' calendar; the ends of what fits and what does not.
-const ODD: [i64; 6] = [LATER * 1_000, LATER * 1_000_000, i64::MAX, -210_866_803_200_001, 253_402_207_201_000, i64::MAX / 1_000];
+const ODD: [i64; 6] =
+    [LATER * 1_000, LATER * 1_000_000, i64::MAX, -210_866_803_200_001, 253_402_207_201_000, i64::MAX / 1_000];
 
 /// A world whose topic lets producers say any time.
 async fn world_of_any_time(partitions: i32) -> World {
     let any = i64::MAX.to_string();
-    let settings = ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"].map(|name| (name, any.as_str()));
+    let settings =
+        ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"].map(|name| (name, any.as_str()));
     World::on(&shared().kafka, &shared().database, partitions, &settings).await
 }
 
@@ -104,7 +106,8 @@ async fn a_database_that_holds_a_time_of_no_calendar_is_read_and_healed() {
     world.until_consumed(3).await;
     // As an earlier version has stored them.
     for (partition, time) in [(0, "58000-01-01"), (1, "infinity"), (2, "-infinity")] {
-        let store = format!("update projection_progress set last_record_timestamp = '{time}' where partition = {partition}");
+        let store =
+            format!("update projection_progress set last_record_timestamp = '{time}' where partition = {partition}");
         world.sql.batch_execute(&store).await.unwrap();
     }
 
@@ -116,7 +119,10 @@ async fn a_database_that_holds_a_time_of_no_calendar_is_read_and_healed() {
     let heal = include_str!("../../migrations/V010__sources.sql").split("\n\n").last().unwrap();
     assert!(heal.contains("update projection_progress"), "{heal}");
     world.sql.batch_execute(heal).await.unwrap();
-    assert_eq!(world.number("select count(*) from projection_progress where last_record_timestamp is not null").await, 0);
+    assert_eq!(
+        world.number("select count(*) from projection_progress where last_record_timestamp is not null").await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +150,9 @@ async fn totals_of_38_digits_are_read_again_after_a_restart() {
 async fn event_times_at_the_ends_of_the_calendar_are_shown_or_refused() {
     let world = World::new(1).await;
     let instance = world.start().await;
-    for (number, time) in ["0001-01-01T00:00:00Z", "9999-12-30T22:00:00.999999Z", "0000-01-01T00:00:00Z"].iter().enumerate() {
+    for (number, time) in
+        ["0001-01-01T00:00:00Z", "9999-12-30T22:00:00.999999Z", "0000-01-01T00:00:00Z"].iter().enumerate()
+    {
         world.publish([created(&format!("o-{number}")).with("occurredAt", json!(time)).record()]).await;
     }
     world.until_consumed(3).await;

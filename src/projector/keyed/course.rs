@@ -114,7 +114,8 @@ impl Course {
     fn refuse(&mut self, origin: Origin, detail: &str) -> Result<(), Failure> {
         let Origin { partition, offset } = origin;
         if self.is_refused(origin) {
-            let detail = format!("the dead letter of partition {partition}, offset {offset} cannot be stored: {detail}");
+            let detail =
+                format!("the dead letter of partition {partition}, offset {offset} cannot be stored: {detail}");
             return Err(unwritable(detail));
         }
         let poison = Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"));

@@ -52,10 +52,12 @@ impl PgBouncer {
             orphan_signal: Signal::Kill,
             account,
         });
-        let mut server = started.context("install the package `pgbouncer` (scripts/setup --tests does), or set STREAMVIEW_PGBOUNCER")?;
+        let mut server = started
+            .context("install the package `pgbouncer` (scripts/setup --tests does), or set STREAMVIEW_PGBOUNCER")?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        server
-            .wait_until_ready(START_PATIENCE, || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())?;
+        server.wait_until_ready(START_PATIENCE, || {
+            TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+        })?;
         Ok(PgBouncer { server, port, folder, _run: run })
     }
 
