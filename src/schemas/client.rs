@@ -10,6 +10,7 @@ use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::codec::frame::SchemaName;
 use crate::config::SchemaRegistrySettings;
 
 /// Longest answer that is read, in bytes.
@@ -32,6 +33,9 @@ pub enum Fault {
     /// Not what a registry says: a proxy's page, for example.
     #[error("what answers at {0} does not speak as a schema registry: {1}")]
     Foreign(String, String),
+    /// A 404 that is not the registry's own no: of a proxy perhaps, or of a wrong path.
+    #[error("what answers at {0} does not speak as a schema registry: {1}")]
+    NoSuchPage(String, String),
     /// A healthy registry's explicit no, with its error code (40401, 40402, 40403).
     #[error("the schema registry says {0}: {1}")]
     NotFound(u32, String),
@@ -47,7 +51,7 @@ impl Fault {
             Fault::Unreachable(..) => "unreachable",
             Fault::Denied(_) => "denied",
             Fault::Failing(..) => "failing",
-            Fault::Foreign(..) => "foreign",
+            Fault::Foreign(..) | Fault::NoSuchPage(..) => "foreign",
             Fault::NotFound(..) => "not_found",
             Fault::Rejected(..) => "rejected",
         }
@@ -107,9 +111,18 @@ impl RegistryClient {
         })
     }
 
-    /// The schema with that id, also when its subject was deleted: records written with it are still there.
-    pub async fn schema(&self, id: u32) -> Result<Registered, Fault> {
-        self.get(&format!("/schemas/ids/{id}?deleted=true")).await
+    /// The schema of that name, also when its subject was deleted: records written with it are still there.
+    pub async fn schema(&self, name: SchemaName) -> Result<Registered, Fault> {
+        match name {
+            SchemaName::Id(id) => self.get(&format!("/schemas/ids/{id}?deleted=true")).await,
+            // Registries that know no GUIDs have no such page, and say so in whatever way they say that.
+            SchemaName::Guid(_) => match self.get(&format!("/schemas/guids/{name}")).await {
+                Err(Fault::NoSuchPage(_, status)) => {
+                    Err(Fault::NotFound(404, format!("{status} (a registry has to be of Confluent 8.0 to know GUIDs)")))
+                }
+                answer => answer,
+            },
+        }
     }
 
     /// The texts of everything that `schema` refers to, what is referred to first.
@@ -159,6 +172,7 @@ impl RegistryClient {
             (code @ (429 | 500..), refusal) => {
                 Err(Fault::Failing(code, refusal.map_or_else(|| status.to_string(), |refusal| refusal.message)))
             }
+            (404, _) => Err(Fault::NoSuchPage(self.shown.clone(), status.to_string())),
             _ => Err(Fault::Foreign(self.shown.clone(), status.to_string())),
         }
     }
