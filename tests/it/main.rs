@@ -33,5 +33,6 @@ mod rest;
 mod schema_contract;
 mod schema_matrix;
 mod sql;
+mod strays;
 mod support;
 mod upgrade;
