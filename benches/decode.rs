@@ -41,7 +41,10 @@ fn main() {
         let schema = Schema::parse_str(contract.avro).unwrap();
         let body = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
         let mut schemas = Schemas::default();
-        schemas.insert(SchemaName::Id(1), WriterSchema::Avro(Arc::new(Program::compile(&reader, contract.avro, &[]).unwrap())));
+        schemas.insert(
+            SchemaName::Id(1),
+            WriterSchema::Avro(Arc::new(Program::compile(&reader, contract.avro, &[]).unwrap())),
+        );
         let avro = [&[0, 0, 0, 0, 1], body.as_slice()].concat();
         let limits = Limits { max_record_bytes: 1 << 20, first_sequence: Sequence(1) };
         let decoder = Decoder { view: &view, limits, overrules: &overrules, schemas: &schemas };

@@ -66,7 +66,10 @@ pub struct SkipToAnswer {
     #[schema(value_type = String, format = DateTime)]
     pub decided_at: Timestamp,
     /// What stopped the partition at that place: a code and a sentence. Null where the call is repeated after it was stopped elsewhere.
-    #[schema(required, example = "schema_not_found: schema 7 of the record at partition 3, offset 120 is not in the registry")]
+    #[schema(
+        required,
+        example = "schema_not_found: schema 7 of the record at partition 3, offset 120 is not in the registry"
+    )]
     pub stopped_by: Option<String>,
     /// What is lost.
     pub consequences: &'static str,

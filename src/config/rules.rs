@@ -56,7 +56,9 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
         "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
-        "schema_registry.url" => Text("nothing, or http://host:port or https://host:port, several separated by commas", is_registry),
+        "schema_registry.url" => {
+            Text("nothing, or http://host:port or https://host:port, several separated by commas", is_registry)
+        }
         "schema_registry.username"
         | "schema_registry.password"
         | "schema_registry.bearer_token"

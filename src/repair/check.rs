@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{DeskError, Obstacle, Refusal, Seen};
-use crate::codec::schemas::Schemas;
 use crate::codec::Limits;
 use crate::codec::frame;
+use crate::codec::schemas::Schemas;
 use crate::config::{Config, ViewRules};
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::Record;

@@ -229,7 +229,9 @@ impl RegistryClient {
         let refusal: Option<Refusal> = serde_json::from_slice(&answer).ok();
         let foreign = |said: String| Fault::Foreign(server.shown.clone(), said);
         match (status.as_u16(), refusal) {
-            (200..=299, _) => serde_json::from_slice(&answer).map_err(|error| foreign(format!("{status}, but {error}"))),
+            (200..=299, _) => {
+                serde_json::from_slice(&answer).map_err(|error| foreign(format!("{status}, but {error}")))
+            }
             (401 | 403, _) => Err(Fault::Denied(status.as_u16())),
             // Only its own words count: a 404 may as well be a proxy's, or of a wrong path.
             (404, Some(Refusal { error_code: code @ 40401..=40403, message })) => Err(Fault::NotFound(code, message)),

@@ -128,7 +128,8 @@ impl SchemaSource {
             // The same words as long as it lasts: it is logged when they change.
             _ if !is_lasting => {
                 let grace = self.grace.as_millis();
-                let detail = format!("{said}. It may turn up: for that it has {grace} ms (schema_registry.not_found_grace_ms)");
+                let detail =
+                    format!("{said}. It may turn up: for that it has {grace} ms (schema_registry.not_found_grace_ms)");
                 Err(Absent::Unknown { detail, is_lasting })
             }
             _ => {

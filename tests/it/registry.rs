@@ -9,8 +9,8 @@ use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, life, oracle, status_changed, stored};
 use crate::support::registry::{self, Fault, Proxy, avro_body, framed, register};
 use crate::support::world::{TestRecord, World};
-use crate::unreadable::until_paused;
 use crate::support::{PATIENCE, until};
+use crate::unreadable::until_paused;
 
 pub const STATUS: &str = include_str!("../../schemas/avro/order_status_changed.avsc");
 pub const NO_GRACE: (&str, &str) = ("STREAMVIEW_SCHEMA_REGISTRY__NOT_FOUND_GRACE_MS", "0");

@@ -36,8 +36,16 @@ async fn a_value_that_cannot_be_a_frame_is_its_records_fault_and_no_registry_is_
     let text = |order: &str| created(order).body.to_string();
     let marked = [b"\xef\xbb\xbf", text("o-9").as_bytes()].concat();
     let table = [
-        (with_value("o-1", text("o-1").encode_utf16().flat_map(u16::to_be_bytes).collect()), "invalid_json", "UTF-16BE"),
-        (with_value("o-2", text("o-2").chars().flat_map(|c| (c as u32).to_be_bytes()).collect()), "invalid_json", "UTF-32BE"),
+        (
+            with_value("o-1", text("o-1").encode_utf16().flat_map(u16::to_be_bytes).collect()),
+            "invalid_json",
+            "UTF-16BE",
+        ),
+        (
+            with_value("o-2", text("o-2").chars().flat_map(|c| (c as u32).to_be_bytes()).collect()),
+            "invalid_json",
+            "UTF-32BE",
+        ),
         (with_value("o-3", framed(1 << 31, b"body".to_vec())), "unsupported_schema", "2147483648 is no schema id"),
         (with_value("o-4", framed(u32::MAX, b"body".to_vec())), "unsupported_schema", "4294967295 is no schema id"),
         (with_value("o-5", framed(0, b"body of eight".to_vec())), "unsupported_schema", "ids of eight bytes"),
@@ -67,6 +75,13 @@ async fn a_uuid_or_a_number_that_looks_like_a_frame_is_refused_as_soon_as_the_re
     let letters = letters(&world).await;
     assert!(letters.iter().all(|(_, reason, _)| reason == "unsupported_schema"), "{letters:?}");
     assert!(letters[0].2.contains("a UUID as 16 bytes") && letters[1].2.contains("a number as 8 bytes"), "{letters:?}");
+
+    // What one value looks like says nothing of another one that names the same schema.
+    let number = framed(88_888, vec![1, 2, 3]);
+    let event = TestRecord { partition: Some(0), ..avro_record(&status_changed("o-3", 2, "Paid"), 88_888, STATUS) };
+    world.publish([with_value("o-4", number), event]).await;
+    let paused = until_paused(&instance, 0, "schema_not_found").await;
+    assert!(paused.contains("partition 0, offset 4"), "{paused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

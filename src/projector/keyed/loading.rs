@@ -170,9 +170,7 @@ pub async fn with_stored(
             Err(Absent::Away(reason)) => return Err(Failure::RegistryAway(reason)),
             // It was there when the record was read first, and will not come by waiting. Its own order is held, which
             // stops less than its partition, where other records have come by.
-            Err(Absent::Unknown { detail, .. }) => {
-                WriterSchema::Refused(Poison::new(Reason::SchemaNotFound, detail))
-            }
+            Err(Absent::Unknown { detail, .. }) => WriterSchema::Refused(Poison::new(Reason::SchemaNotFound, detail)),
         };
         all.insert(frame.schema, schema);
     }

@@ -66,7 +66,8 @@ impl<'a> Field<'a> for &'a RawValue {
         serde_json::from_str(self.get()).ok()
     }
 
-    const A_DECIMAL: &'static str = "a decimal number with at most 18 digits before and 12 after the point, no exponent";
+    const A_DECIMAL: &'static str =
+        "a decimal number with at most 18 digits before and 12 after the point, no exponent";
     const A_MOMENT: &'static str = "an RFC 3339 time with offset, such as 2026-01-31T12:00:00Z";
 }
 
@@ -144,8 +145,7 @@ impl<'a> Field<'a> for Typed<'a> {
         if let Typed::Rows(rows) = self { Some(rows) } else { None }
     }
 
-    const A_DECIMAL: &'static str =
-        "the logical type decimal or big-decimal, a whole number, or a text; at most 18 digits before and 12 after the point";
+    const A_DECIMAL: &'static str = "the logical type decimal or big-decimal, a whole number, or a text; at most 18 digits before and 12 after the point";
     const A_MOMENT: &'static str =
         "the logical type timestamp-millis, timestamp-micros or timestamp-nanos, or a text with an RFC 3339 time";
 }

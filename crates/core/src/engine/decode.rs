@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::frame::{self, Frame};
+use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::{self, Head, Limits, Refused, json};
 use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
@@ -117,7 +117,8 @@ fn with_hint(poison: Poison, record: &Record<'_>) -> Poison {
         (Reason::MissingType | Reason::SchemaViolation, Some(Ok(text))) => json::envelope_hint(text),
         _ => "",
     };
-    let header = if reason == Reason::MissingType { codec::in_another_case(record, "x-event-type") } else { String::new() };
+    let header =
+        if reason == Reason::MissingType { codec::in_another_case(record, "x-event-type") } else { String::new() };
     Poison::new(reason, format!("{detail}{hint}{header}"))
 }
 

@@ -41,10 +41,15 @@ pub(super) enum Node {
     Double,
     Bytes,
     Text,
-    Decimal { scale: usize, fixed: Option<usize> },
+    Decimal {
+        scale: usize,
+        fixed: Option<usize>,
+    },
     BigDecimal,
     /// 16 bytes, with their length before them or without.
-    Uuid { has_length: bool },
+    Uuid {
+        has_length: bool,
+    },
     /// A time without a zone: a number that names no moment.
     NoMoment(&'static str),
     Millis,
@@ -206,7 +211,8 @@ impl Program {
         for schema in others.iter().chain([&root]) {
             collect_names(schema, None, &mut names);
         }
-        let mut compiler = Compiler { reader, plain: &plain, names, known: HashMap::new(), nodes: Vec::new(), records: Vec::new() };
+        let mut compiler =
+            Compiler { reader, plain: &plain, names, known: HashMap::new(), nodes: Vec::new(), records: Vec::new() };
         let root = compiler.node(&root, None)?;
         let program = Program { nodes: compiler.nodes, records: compiler.records, root };
         program.check_root()?;

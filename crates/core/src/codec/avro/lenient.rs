@@ -78,7 +78,8 @@ impl Plain {
             self.whole(name);
         }
         // Of a field's own keys beside its name only the type counts.
-        let kept = ["name", "type"].into_iter().filter_map(|key| field.remove(key).map(|value| (key.to_owned(), value)));
+        let kept =
+            ["name", "type"].into_iter().filter_map(|key| field.remove(key).map(|value| (key.to_owned(), value)));
         *field = kept.collect();
         if let Some(kind) = field.get_mut("type") {
             self.schema(kind);

@@ -221,10 +221,9 @@ fn a_uuid_is_text_however_it_is_stored() {
     let uuid = "0198f1a2-b3c4-7d5e-8f60-718293a4b5c6";
     let expected = (uuid.to_owned(), format!("\"{uuid}\""));
     let value = || Value::Uuid(uuid.parse().unwrap());
-    for field_type in [
-        r#"{"type":"fixed","name":"U","size":16,"logicalType":"uuid"}"#,
-        r#"{"type":"bytes","logicalType":"uuid"}"#,
-    ] {
+    for field_type in
+        [r#"{"type":"fixed","name":"U","size":16,"logicalType":"uuid"}"#, r#"{"type":"bytes","logicalType":"uuid"}"#]
+    {
         assert_eq!(one(field_type, value()), Ok(expected.clone()), "{field_type}");
     }
     assert_eq!(Typed::Uuid(0x0198_f1a2_b3c4_7d5e_8f60_7182_93a4_b5c6).text().as_deref(), Some(uuid));
@@ -251,7 +250,9 @@ fn a_big_decimal_is_its_value_whatever_its_scale() {
     assert_eq!(big_decimal(&[1], 13), pair("a decimal of more digits", "0.0000000000001"));
     assert_eq!(big_decimal(&[1], 1001), Err(Reason::Unrepresentable));
     assert_eq!(big_decimal(&[1], i32::MIN), Err(Reason::Unrepresentable));
-    let program = compile(r#"{"type":"record","name":"O","fields":[{"name":"a","type":{"type":"bytes","logicalType":"big-decimal"}}]}"#);
+    let program = compile(
+        r#"{"type":"record","name":"O","fields":[{"name":"a","type":{"type":"bytes","logicalType":"big-decimal"}}]}"#,
+    );
     for broken in [&[2, 0][..], &[8, 2, 1, 0, 0], &[4, 4, 1]] {
         assert_eq!(program.read(broken).unwrap_err().reason, Reason::InvalidAvro, "{broken:?}");
     }
@@ -301,7 +302,8 @@ fn schemas_that_java_and_python_let_through_are_read() {
         field("\"int\"", r#","aliases":["a-b"],"doc":7,"order":"sideways""#),
     ];
     let namespaces = ["com.my-shop", "com.shop.Outer$", "com.größe", "com..shop", "7eleven.orders"];
-    let schemas = namespaces.iter().map(|namespace| made(namespace, &size)).chain(wrongly_preset.iter().map(|f| made("a", f)));
+    let schemas =
+        namespaces.iter().map(|namespace| made(namespace, &size)).chain(wrongly_preset.iter().map(|f| made("a", f)));
     let schemas = schemas.chain([made("a", &size).replacen("record", "error", 1)]);
     for schema in schemas {
         let body = if schema.contains('[') && schema.contains(r#"["int","null"]"#) { &[0, 84][..] } else { &[84] };
