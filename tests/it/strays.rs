@@ -193,6 +193,32 @@ async fn a_schema_named_in_a_header_is_found_by_its_id_or_its_guid() {
     assert!(paused.contains("01234567-89ab-4cde-8f01-23456789abce") && paused.contains("GUID"), "{paused}");
 }
 
+/// What the sentence of a refusal says of a mistake that many make.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_name_the_mistake_behind_them() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let body = |order: &str| created(order).body;
+    let text = |value: Value| value.to_string().into_bytes();
+    let mut untyped = body("o-2");
+    untyped.as_object_mut().unwrap().remove("type");
+    let mut shouted = with_value("o-2", text(untyped));
+    shouted.headers.push(("X-Event-Type".to_owned(), b"OrderCreated".to_vec()));
+    let leap = created("o-3").with("occurredAt", "2026-01-01T10:00:60Z".into());
+    world.publish([with_value("o-1", text(json!({ "schema": { "type": "struct" }, "payload": body("o-1") })))]).await;
+    world.publish([shouted, leap.record_on(0), created("o-4").record_on(0)]).await;
+    instance.order_at("o-4", 1).await;
+    let letters = letters(&world).await;
+    let words = ["value.converter.schemas.enable = false", "a header `X-Event-Type`", "2026-01-01T10:00:60Z"];
+    assert_eq!(letters.len(), words.len(), "{letters:?}");
+    for ((.., error), words) in letters.iter().zip(words) {
+        assert!(error.contains(words), "{error}");
+    }
+    let problem = instance.refusal("/orders?from=2026-01-01T10:00:60Z", 400).await;
+    assert_eq!(problem["code"], "invalid_parameter");
+    assert_eq!(instance.get("/orders?from=2016-12-31T23:59:60Z").await.status().as_u16(), 200);
+}
+
 /// One registry behind several addresses.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_addresses_of_the_registry_each_is_tried_in_turn() {
