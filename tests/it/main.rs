@@ -36,5 +36,6 @@ mod rest;
 mod schema_contract;
 mod schema_matrix;
 mod sql;
+mod strays;
 mod support;
 mod upgrade;
