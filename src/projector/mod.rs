@@ -20,5 +20,6 @@ pub mod observer;
 pub mod relay;
 pub mod runtime;
 pub mod seating;
+mod source;
 pub mod supervisor;
 pub mod takeover;

@@ -6,6 +6,7 @@ pub mod control;
 pub mod copy;
 pub mod dead_letters;
 pub mod fence;
+pub mod fit;
 pub mod ledger;
 pub mod lookup;
 pub mod migrate;
@@ -16,6 +17,7 @@ pub mod progress;
 pub mod read;
 pub mod rows;
 pub mod seats;
+pub mod source;
 pub mod sqlstate;
 pub mod types;
 

@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod conditions;
 mod crash;
+mod database;
 mod history;
 mod keeper;
 mod lists;
@@ -15,6 +16,7 @@ mod outage;
 mod ownership;
 mod parts;
 mod shutdown;
+mod source;
 mod transactions;
 mod unreadable;
 
@@ -28,11 +30,14 @@ mod decisions;
 mod dlq;
 mod poison;
 mod projection;
+mod record_times;
 mod registry;
 mod repair;
 mod rest;
+mod rights;
 mod schema_contract;
 mod schema_matrix;
 mod sql;
+mod strays;
 mod support;
 mod upgrade;

@@ -13,9 +13,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{Millis, NextOffset, Offset, Partition};
+use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::platforms::kafka::{base_config, limit_answers, record_time};
 
 /// Why the log could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,11 @@ impl LogReader {
         Ok(LogReader { consumer, topic: topic.to_owned(), reading: Mutex::default() })
     }
 
+    /// The cluster's id; `None` if it does not answer in time, or has none.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(TIMEOUT).filter(|id| !id.is_empty())
+    }
+
     /// The topic's partitions; empty if there is no such topic.
     pub fn partitions(&self) -> Result<Vec<Partition>, LogError> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT).map_err(|error| self.fault(error))?;
@@ -176,8 +181,10 @@ impl LogReader {
         if forbids(&error) {
             return self.forbidden("see", "DESCRIBE", error);
         }
-        // What the client says of its connections is heard by polling only.
-        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+        // What the client says of its connections is heard by polling only, which must take nothing from who reads.
+        if let Ok(_nobody_reads) = self.reading.try_lock()
+            && let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
+        {
             tracing::debug!(error = %error, "kafka client");
         }
         LogError::Silent(error, self.consumer.context().heard.lock().unwrap_or_else(PoisonError::into_inner).take())
@@ -198,7 +205,7 @@ impl LogReader {
                 // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
                 Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
-                    let timestamp_ms = message.timestamp().to_millis().map(Millis);
+                    let timestamp_ms = message.timestamp().to_millis().and_then(record_time);
                     let record = Record {
                         partition: Partition(message.partition()),
                         offset: Offset(message.offset()),

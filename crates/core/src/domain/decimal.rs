@@ -23,7 +23,7 @@ pub enum ParseError {
     /// Not of the form `-?digits[.digits]` (exponents are not accepted).
     #[error("is not a plain decimal number")]
     Malformed,
-    /// More than 18 digits before or 12 after the point.
+    /// More than 18 digits before or 12 after the point, zeros at the end not counted.
     #[error("has more than {MAX_INTEGER_DIGITS} integer or {MAX_FRACTION_DIGITS} fraction digits")]
     TooLong,
 }
@@ -64,7 +64,8 @@ impl Decimal {
         self.mantissa == 0
     }
 
-    /// Reads a number as JSON writes it, without an exponent: `^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`.
+    /// Reads a number as JSON writes it, without an exponent: `^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`. Zeros at the end do not
+    /// make it too long: equal values are treated alike, however they are written.
     pub fn parse(text: &str) -> Result<Decimal, ParseError> {
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -81,6 +82,7 @@ impl Decimal {
         if !well_formed {
             return Err(ParseError::Malformed);
         }
+        let fraction = without_surplus_zeros(fraction);
         if integer.len() > MAX_INTEGER_DIGITS || fraction.len() > MAX_FRACTION_DIGITS {
             return Err(ParseError::TooLong);
         }
@@ -133,6 +135,12 @@ impl Decimal {
         }
         (mantissa, scale)
     }
+}
+
+/// The digits after the point without the zeros that are too many.
+fn without_surplus_zeros(fraction: &str) -> &str {
+    let Some((kept, surplus)) = fraction.split_at_checked(MAX_FRACTION_DIGITS) else { return fraction };
+    if surplus.bytes().all(|digit| digit == b'0') { kept } else { fraction }
 }
 
 fn within_digits(mantissa: i128) -> Result<i128, Overflow> {
@@ -197,12 +205,39 @@ mod tests {
     }
 
     #[test]
+    fn zeros_at_the_end_make_no_number_too_long() {
+        assert_eq!(decimal(&format!("9.99{}", "0".repeat(16))).to_string(), "9.990000000000");
+        assert_eq!(decimal(&format!("-0.{}", "0".repeat(1000))), Decimal::ZERO);
+        assert_eq!(Decimal::parse(&format!("9.99{}1", "0".repeat(16))).unwrap_err(), ParseError::TooLong);
+        assert_eq!(Decimal::parse("1000000000000000000.0").unwrap_err(), ParseError::TooLong);
+    }
+
+    #[test]
     fn ties_round_to_even() {
         for (text, rounded) in [("0.125", "0.12"), ("0.135", "0.14"), ("-0.125", "-0.12"), ("-0.135", "-0.14")] {
             assert_eq!(decimal(text).round_half_even(2).unwrap().to_string(), rounded, "{text}");
         }
         assert_eq!(decimal("2.5").round_half_even(0).unwrap().to_string(), "2");
         assert_eq!(decimal("7").round_half_even(2).unwrap().to_string(), "7.00");
+    }
+
+    #[test]
+    fn equality_and_sign_are_those_of_the_value() {
+        for (one, other) in [("1.50", "1.5"), ("-1.50", "-1.5"), ("0.00", "0"), ("-0", "0"), ("100", "100.000")] {
+            assert_eq!(decimal(one), decimal(other));
+        }
+        for (one, other) in [("1.5", "15"), ("1.5", "-1.5"), ("10", "1"), ("1.50", "1.05"), ("0.1", "0.01")] {
+            assert_ne!(decimal(one), decimal(other));
+        }
+        let signs = ["-0.01", "0.00", "0.01"].map(|text| (decimal(text).is_negative(), decimal(text).is_zero()));
+        assert_eq!(signs, [(true, false), (false, true), (false, false)]);
+    }
+
+    #[test]
+    fn a_currency_has_as_many_digits_as_iso_4217_gives_its_smallest_coin() {
+        let digits = ["JPY", "EUR", "KWD", "CLF", "???"].map(|code| minor_unit_digits(Some(code)));
+        assert_eq!(digits, [0, 2, 3, 4, 2]);
+        assert_eq!(minor_unit_digits(None), 2);
     }
 
     #[test]

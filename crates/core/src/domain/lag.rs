@@ -81,6 +81,8 @@ struct Seen {
 }
 
 const WINDOW: usize = 10;
+/// Clocks of producers and ours may differ so much.
+const CLOCKS_APART: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 impl LagHistory {
     /// Adds an observation made at `now` and judges it. `obstacle` says why nobody is consuming, if so.
@@ -115,7 +117,9 @@ impl LagHistory {
             () => LagVerdict::Ok,
         };
         let first_seen_at = *self.first_seen_at.get_or_insert(now);
-        let last_known = self.caught_up_at.max(position.last_record_timestamp);
+        // A record of the future tells nothing of how long others wait.
+        let told = position.last_record_timestamp.filter(|time| now.duration_until(*time) <= CLOCKS_APART);
+        let last_known = self.caught_up_at.max(told);
         // A view that has applied nothing yet is as old as our knowledge of it.
         let behind_since = if lag == 0 { None } else { last_known.or(Some(first_seen_at)) };
         let lag_seconds = behind_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
@@ -157,6 +161,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_future_makes_no_backlog_young() {
+        let mut history = LagHistory::default();
+        for (future, age) in [(at(1_000_000), 7.0), (Timestamp::MAX, 9.0)] {
+            history.observe(position(0, 8), at(100), None);
+            let told = PartitionPosition { last_record_timestamp: Some(future), ..position(1, 8) };
+            let now = at(100 + age as i64);
+            assert_eq!(history.observe(told, now, None).lag_seconds, age, "{future}");
+        }
+    }
+
+    #[test]
+    fn verdicts_have_burrows_words() {
+        let all = [LagVerdict::Ok, LagVerdict::Warn, LagVerdict::Stall, LagVerdict::Stop, LagVerdict::Rewind];
+        assert_eq!(all.map(LagVerdict::as_str), ["ok", "warn", "stall", "stop", "rewind"]);
+    }
+
+    #[test]
     fn verdicts_follow_the_truth_table() {
         let mut stalled = LagHistory::default();
         let last = (0..10).map(|n| stalled.observe(position(5, 9), at(n), None).verdict).last();
@@ -165,6 +186,14 @@ mod tests {
         let mut slow = LagHistory::default();
         let last = (0..10).map(|n| slow.observe(position(n, 5 + 3 * n), at(n), None).verdict).last();
         assert_eq!(last, Some(LagVerdict::Warn));
+
+        let mut steady = LagHistory::default();
+        let last = (0..10).map(|n| steady.observe(position(n, n + 4), at(n), None).verdict).last();
+        assert_eq!(last, Some(LagVerdict::Ok), "as far behind as before is not falling behind");
+
+        let mut idle = LagHistory::default();
+        let last = (0..10).map(|n| idle.observe(position(5, 5), at(n), Some("paused".into()))).last().unwrap();
+        assert_eq!((last.verdict, last.reason), (LagVerdict::Ok, None), "nobody is missed at the end of the log");
 
         let mut paused = LagHistory::default();
         let seen = paused.observe(position(5, 9), at(0), Some("paused".into()));
