@@ -171,7 +171,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn rows_that_move_slowly_outlast_any_patience() {
         let world = World::new(1).await;
-        let insert = "insert into projection_progress (view, build, topic, partition, next_offset) values ('x', 1, 't', 0, 0)";
+        let insert = "insert into projection_progress (view, build, topic, partition, next_offset) values ('orders', 1, 't', 7, 0)";
         world.sql.batch_execute(insert).await.unwrap();
         let patience = SECOND / 2;
         let began = Instant::now();
@@ -179,7 +179,7 @@ mod tests {
         let moving = until("three patiences are over", patience, || async {
             count.set(count.get() + 1);
             if count.get() % 5 == 0 {
-                let update = "update projection_progress set next_offset = next_offset + 1 where view = 'x'";
+                let update = "update projection_progress set next_offset = next_offset + 1 where partition = 7";
                 world.sql.batch_execute(update).await.unwrap();
             }
             (began.elapsed() > patience * 3).then_some(())
