@@ -32,6 +32,7 @@ mod repair;
 mod rest;
 mod schema_contract;
 mod schema_matrix;
+mod settings;
 mod sql;
 mod support;
 mod upgrade;

@@ -14,8 +14,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_postgres::{Client, NoTls, Row};
 
 use crate::support::instance::Instance;
-use crate::support::servers::{self, execute, with_database};
 use crate::support::patience::watch_database;
+use crate::support::servers::{self, execute, with_database};
 use crate::support::{PATIENCE, until};
 
 /// A record to publish. Without a partition the key decides.
