@@ -14,6 +14,7 @@ use actix_web::{Error, HttpMessage, HttpResponse, HttpResponseBuilder, web};
 use futures_util::FutureExt;
 use serde::Serialize;
 
+use super::etag::EntityTag;
 use super::problem::{self, Problem};
 use super::routes::Routed;
 use super::{Api, UNMATCHED};
@@ -144,12 +145,32 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
 
 /// The answer with `value` as its JSON, of about `bytes`.
 pub fn json(response: &mut HttpResponseBuilder, value: &impl Serialize, bytes: usize) -> Result<HttpResponse, Problem> {
+    Ok(response.content_type(ContentType::json()).body(written(value, bytes)?))
+}
+
+/// The same with its tag, which begins with `words`; without a body if the one who asks has it already.
+pub fn tagged_json(
+    asked: &HeaderMap,
+    response: &mut HttpResponseBuilder,
+    (words, value): (&str, &impl Serialize),
+    bytes: usize,
+) -> Result<HttpResponse, Problem> {
+    let body = written(value, bytes)?;
+    let tag = EntityTag::of(words, &body);
+    response.insert_header((header::ETAG, tag.to_string()));
+    if tag.is_known_to(asked) {
+        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
+    }
+    Ok(response.content_type(ContentType::json()).body(body))
+}
+
+fn written(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, Problem> {
     let mut body = Vec::with_capacity(bytes);
     serde_json::to_writer(&mut body, value).map_err(|error| {
         tracing::error!(error = %error, "could not write an answer");
         Problem::new(&problem::INTERNAL_ERROR, "The answer could not be written")
     })?;
-    Ok(response.content_type(ContentType::json()).body(body))
+    Ok(body)
 }
 
 /// The trace id of a W3C `traceparent` (version 00 to fe, not all zero), or a new one.

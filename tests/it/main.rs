@@ -19,6 +19,7 @@ mod unreadable;
 
 mod benchmark;
 mod builds;
+mod caching;
 mod cli;
 mod conformance;
 mod contract;
