@@ -38,7 +38,9 @@ impl EntityTag {
         while let Some((before, quoted)) = rest.split_once('"') {
             let Some((opaque, after)) = quoted.split_once('"') else { return false };
             let (behind, next) = after.split_once(',').unwrap_or((after, ""));
-            let is_whole = matches!(before.trim(), "" | "W/") && (behind.trim().is_empty() || is_suffix(behind.trim()));
+            // Elements of a list may be empty.
+            let before = before.rsplit(',').next().unwrap_or_default().trim();
+            let is_whole = matches!(before, "" | "W/") && (behind.trim().is_empty() || is_suffix(behind.trim()));
             if is_whole && self.is(opaque) {
                 return true;
             }

@@ -1,6 +1,6 @@
 //! What caches and proxies between us and a client may rely on.
 
-use crate::rest::{header, link};
+use crate::rest::header;
 use crate::support::orders::{TestEvent, life};
 use crate::support::world::World;
 
