@@ -154,6 +154,18 @@ async fn a_request_that_is_not_usable_is_refused_by_name_and_changes_nothing() {
             "PT15M",
         ),
         (
+            "/ops/held/skip",
+            json!({ "reason": "x", "expect": 1, "filter": { "olderThan": "P1D", "newerThan": 3600 } }),
+            "filter.olderThan",
+            "must not be longer ago than `filter.newerThan`",
+        ),
+        (
+            "/ops/dead-letters/redrive",
+            json!({ "reason": "x", "expect": 1, "filter": { "olderThan": "P1D", "newerThan": "PT1H" } }),
+            "filter.olderThan",
+            "must not be longer ago than `filter.newerThan`",
+        ),
+        (
             "/ops/dead-letters/skip",
             json!({ "reason": "x", "expect": 1, "filter": { "status": "opn" } }),
             "filter.status",

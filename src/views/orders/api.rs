@@ -145,7 +145,7 @@ struct WriteToSee {
 impl WriteToSee {
     fn parse(query: &str, max_wait_ms: u64) -> Result<Option<Self>, Problem> {
         let mut parameters = Parameters::parse(query, &["minSequence", "waitMs"]);
-        let sequence = parameters.number("minSequence", 1..=i64::MAX);
+        let sequence = parameters.number_from("minSequence", 1);
         let named = query.contains("minSequence=");
         let wait = parameters.number("waitMs", 0..=max_wait_ms);
         if let (Some(wait), false) = (wait, named) {
@@ -282,7 +282,7 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     let settings = &api.state.settings;
     let mut parameters = Parameters::parse(request.query_string(), &["afterSequence", "pageSize"]);
     // Left out: from the first event, whose number is 0 where projector.first_sequence says so.
-    let after = parameters.number("afterSequence", 0..=i64::MAX).unwrap_or(-1);
+    let after = parameters.number_from("afterSequence", 0).unwrap_or(-1);
     let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
     parameters.finish()?;
     if api.state.views.iter().any(|status| status.view == VIEW && status.history == History::Off) {
