@@ -132,6 +132,8 @@ pub enum NotFoundPolicy {
 pub struct HttpSettings {
     /// Address and port to listen on.
     pub bind: SocketAddr,
+    /// What `Link` and `Location` begin with, without a `/` at its end; empty = nothing.
+    pub public_url: String,
     /// Everybody who reaches a non-loopback address may read.
     pub allow_anonymous: bool,
     /// Everybody who reaches a non-loopback address may make decisions.

@@ -84,8 +84,9 @@ pub async fn finish(
             (None, problem.render(&asked.path, &asked.trace_id))
         }
     };
-    let response = with_common_headers(response, &asked);
+    let mut response = with_common_headers(response, &asked);
     if let Some(api) = api {
+        lead_to(&api.state.settings.public_url, response.headers_mut());
         let status = response.status();
         let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
@@ -141,6 +142,27 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
         default(HeaderName::from_static("x-trace-id"), trace_id);
     }
     response
+}
+
+/// Has the paths in `Link` and `Location` begin with the URL under which clients reach us: behind a proxy that takes a
+/// prefix off, only the one who has set it up knows that. What a request says of it (`X-Forwarded-Prefix`) is not heard,
+/// as anybody could send a client elsewhere by it, and caches would keep that.
+fn lead_to(public_url: &str, headers: &mut HeaderMap) {
+    if public_url.is_empty() {
+        return;
+    }
+    // In our links a `<` only stands before a path: everything else is percent-encoded.
+    let links = headers.get(header::LINK).and_then(|links| links.to_str().ok());
+    let links = links.map(|links| links.replace("</", &format!("<{public_url}/")));
+    if let Some(Ok(links)) = links.as_deref().map(HeaderValue::from_str) {
+        headers.insert(header::LINK, links);
+    }
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    if let Some(path) = location.filter(|location| location.starts_with('/'))
+        && let Ok(location) = HeaderValue::from_str(&format!("{public_url}{path}"))
+    {
+        headers.insert(header::LOCATION, location);
+    }
 }
 
 /// The answer with `value` as its JSON, of about `bytes`.
