@@ -173,7 +173,7 @@ mod tests {
         let world = World::new(1).await;
         let insert = "insert into projection_progress (view, build, topic, partition, next_offset) values ('orders', 1, 't', 7, 0)";
         world.sql.batch_execute(insert).await.unwrap();
-        let patience = SECOND / 2;
+        let patience = SECOND * 2;
         let began = Instant::now();
         let count = std::cell::Cell::new(0);
         let moving = until("three patiences are over", patience, || async {

@@ -405,15 +405,15 @@ mod tests {
     #[test]
     fn a_server_that_goes_on_talking_is_waited_for_and_a_silent_one_is_not() {
         let directory = tempfile::tempdir().expect("a folder");
-        let script = "for n in 1 2 3 4 5 6 7 8 9; do echo said $n; sleep 0.2; done; exec sleep 60";
+        let script = "for n in 1 2 3 4 5 6 7 8 9; do echo said $n; sleep 0.3; done; exec sleep 60";
         let mut server = ChildServer::start(sleeper(directory.path(), script)).expect("starts");
-        let (log, patience) = (server.log_file().to_owned(), Duration::from_millis(1_000));
+        let (log, patience) = (server.log_file().to_owned(), Duration::from_millis(2_000));
         let begun = Instant::now();
         server.wait_until_ready(patience, || log_tail(&log).contains("said 9")).expect("it talks");
         assert!(begun.elapsed() > patience, "{:?}", begun.elapsed());
 
         let error = server.wait_until_ready(patience, || false).expect_err("it is silent");
-        assert!(format!("{error:#}").contains("has said nothing for 1 s"), "{error:#}");
+        assert!(format!("{error:#}").contains("has said nothing for 2 s"), "{error:#}");
     }
 
     #[test]
