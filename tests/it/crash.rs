@@ -78,18 +78,19 @@ async fn provoke(point: &str, world: &World, crashing: &Instance) -> Option<Inst
     }
 }
 
+/// `make soak KILLS=500` asks for more of them, with as much more load.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_kills_at_random_moments_lose_and_repeat_nothing() {
-    const KILLS: usize = 50;
+    let kills = std::env::var("STREAMVIEW_TEST_KILLS").map_or(50, |text| text.parse().unwrap());
     let seed = std::env::var("STREAMVIEW_TEST_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
     println!("STREAMVIEW_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new(4).await;
-    let load = Load::new("o", 1_000, seed);
+    let load = Load::new("o", 20 * kills, seed);
     let records = load.records();
-    let mut chunks = records.chunks(records.len().div_ceil(KILLS));
+    let mut chunks = records.chunks(records.len().div_ceil(kills));
 
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let before = world.takeovers().await;
         let instance = world.launch(&SETTINGS);
         // One in five dies on its way to the first record.
@@ -108,7 +109,7 @@ async fn fifty_kills_at_random_moments_lose_and_repeat_nothing() {
         tokio::join!(kill, world.publish(chunks.next().unwrap_or_default().to_vec()));
     }
     let consumed = world.consumed().await;
-    println!("{consumed} of {} records consumed under fire", load.len());
+    println!("{consumed} of {} records consumed under the fire of {kills} kills", load.len());
     assert!(consumed > 0, "no instance lived long enough to commit anything");
 
     let _survivor = world.start_with(&SETTINGS).await;
