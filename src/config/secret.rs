@@ -37,7 +37,7 @@ impl SecretUrl {
             let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
             let (_, query) = place.split_once('?')?;
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            return pairs.filter(|(known, _)| *known == name).map(|(_, value)| value).last();
+            return pairs.rev().find(|(known, _)| *known == name).map(|(_, value)| value);
         }
         let (mut rest, mut found) = (self.0.as_str(), None);
         while let Some((known, after)) = rest.split_once('=') {
