@@ -21,6 +21,7 @@ mod unreadable;
 
 mod benchmark;
 mod builds;
+mod caching;
 mod cli;
 mod conformance;
 mod contract;
@@ -35,6 +36,7 @@ mod repair;
 mod rest;
 mod schema_contract;
 mod schema_matrix;
+mod settings;
 mod sql;
 mod strays;
 mod support;
