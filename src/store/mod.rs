@@ -16,6 +16,7 @@ pub mod progress;
 pub mod read;
 pub mod rows;
 pub mod sqlstate;
+pub mod strangers;
 pub mod types;
 
 /// One Postgres connection.

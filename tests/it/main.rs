@@ -30,6 +30,7 @@ mod projection;
 mod registry;
 mod repair;
 mod rest;
+mod reused;
 mod schema_contract;
 mod schema_matrix;
 mod sql;
