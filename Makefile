@@ -34,6 +34,13 @@ soak: ## kill -9 at KILLS random moments (500), then compare every row with the 
 	@scripts/setup --tests
 	STREAMVIEW_TEST_KILLS=$(KILLS) scripts/test --test it fifty_kills -- --nocapture $(ARGS)
 
+.PHONY: mutants
+mutants: ## change the rules (crates/core) one place at a time and see whether their tests notice; an hour
+	@scripts/setup
+	@cargo mutants --version >/dev/null 2>&1 || cargo install --locked cargo-mutants@27.1.0
+	PROPTEST_MAX_SHRINK_ITERS=0 \
+		cargo mutants --package streamview-core --output target/mutants $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## let a hostile client loose on a live API for two minutes (schemathesis)
 	@scripts/setup --tests

@@ -83,6 +83,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_decision_is_refused_or_closed_before_it_is_taken() {
+        let status = |refused, has_key, taken| DecisionStatus::of(refused, has_key, taken).as_str();
+        for (has_key, taken) in [(false, false), (false, true), (true, false), (true, true)] {
+            assert_eq!(status(true, has_key, taken), "refused");
+        }
+        assert_eq!([status(false, false, false), status(false, false, true)], ["closed", "closed"]);
+        assert_eq!([status(false, true, true), status(false, true, false)], ["taken", "pending"]);
+    }
+
+    #[test]
     fn a_word_reads_back_and_an_unknown_one_is_named_with_those_that_are_known() {
         for action in Action::ALL {
             assert_eq!(action.as_str().parse(), Ok(action));

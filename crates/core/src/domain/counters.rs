@@ -37,3 +37,25 @@ impl Counters {
         self.dead_lettered += other.dead_lettered;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each count a power of two: no sum of some is a sum of others.
+    const EACH: Counters =
+        Counters { consumed: 1, applied: 2, duplicate: 4, late: 8, conflict: 16, parked: 32, dead_lettered: 64 };
+
+    #[test]
+    fn every_record_is_accounted_for_once() {
+        assert_eq!(EACH.difference(), 1 - (2 + 4 + 8 + 16 + 32 + 64));
+        assert_eq!(Counters { consumed: 126, ..EACH }.difference(), 0);
+    }
+
+    #[test]
+    fn counters_add_up_each_for_itself() {
+        let mut sum = Counters { consumed: 1_000, parked: -32, ..Counters::default() };
+        sum.add(&EACH);
+        assert_eq!(sum, Counters { consumed: 1_001, parked: 0, ..EACH });
+    }
+}

@@ -206,6 +206,25 @@ mod tests {
     }
 
     #[test]
+    fn equality_and_sign_are_those_of_the_value() {
+        for (one, other) in [("1.50", "1.5"), ("-1.50", "-1.5"), ("0.00", "0"), ("-0", "0"), ("100", "100.000")] {
+            assert_eq!(decimal(one), decimal(other));
+        }
+        for (one, other) in [("1.5", "15"), ("1.5", "-1.5"), ("10", "1"), ("1.50", "1.05"), ("0.1", "0.01")] {
+            assert_ne!(decimal(one), decimal(other));
+        }
+        let signs = ["-0.01", "0.00", "0.01"].map(|text| (decimal(text).is_negative(), decimal(text).is_zero()));
+        assert_eq!(signs, [(true, false), (false, true), (false, false)]);
+    }
+
+    #[test]
+    fn a_currency_has_as_many_digits_as_iso_4217_gives_its_smallest_coin() {
+        let digits = ["JPY", "EUR", "KWD", "CLF", "???"].map(|code| minor_unit_digits(Some(code)));
+        assert_eq!(digits, [0, 2, 3, 4, 2]);
+        assert_eq!(minor_unit_digits(None), 2);
+    }
+
+    #[test]
     fn overflow_is_said_not_wrapped() {
         let huge = Decimal::new(10i128.pow(38) - 1, 0);
         assert_eq!(huge.checked_add(Decimal::ONE), Err(Overflow));

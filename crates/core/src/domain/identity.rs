@@ -110,5 +110,6 @@ mod tests {
             judge(Partition(0), &Evidence { low: Offset(10), at_anchor: None, topic_id: None, ..evidence() }),
             Ok(())
         );
+        assert_eq!(judge(Partition(0), &Evidence { high: NextOffset(10), ..evidence() }), Ok(()), "at the end");
     }
 }

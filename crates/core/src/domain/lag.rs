@@ -157,6 +157,12 @@ mod tests {
     }
 
     #[test]
+    fn verdicts_have_burrows_words() {
+        let all = [LagVerdict::Ok, LagVerdict::Warn, LagVerdict::Stall, LagVerdict::Stop, LagVerdict::Rewind];
+        assert_eq!(all.map(LagVerdict::as_str), ["ok", "warn", "stall", "stop", "rewind"]);
+    }
+
+    #[test]
     fn verdicts_follow_the_truth_table() {
         let mut stalled = LagHistory::default();
         let last = (0..10).map(|n| stalled.observe(position(5, 9), at(n), None).verdict).last();
@@ -165,6 +171,14 @@ mod tests {
         let mut slow = LagHistory::default();
         let last = (0..10).map(|n| slow.observe(position(n, 5 + 3 * n), at(n), None).verdict).last();
         assert_eq!(last, Some(LagVerdict::Warn));
+
+        let mut steady = LagHistory::default();
+        let last = (0..10).map(|n| steady.observe(position(n, n + 4), at(n), None).verdict).last();
+        assert_eq!(last, Some(LagVerdict::Ok), "as far behind as before is not falling behind");
+
+        let mut idle = LagHistory::default();
+        let last = (0..10).map(|n| idle.observe(position(5, 5), at(n), Some("paused".into()))).last().unwrap();
+        assert_eq!((last.verdict, last.reason), (LagVerdict::Ok, None), "nobody is missed at the end of the log");
 
         let mut paused = LagHistory::default();
         let seen = paused.observe(position(5, 9), at(0), Some("paused".into()));

@@ -67,3 +67,14 @@ pub struct LedgerRow<'a> {
     /// history.
     pub payload: Option<Cow<'a, str>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Queries tell made-up effects from read ones by their place: no partition and no offset is negative.
+    #[test]
+    fn nowhere_is_no_place_of_a_log() {
+        assert_eq!(Origin::NOWHERE, Origin { partition: Partition(-1), offset: Offset(-1) });
+    }
+}

@@ -65,6 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_undecided_or_could_not_be_followed_wants_a_decision() {
+        let wanting: Vec<_> = LetterStatus::ALL.into_iter().filter(|status| status.wants_a_decision()).collect();
+        assert_eq!(wanting, [LetterStatus::Open, LetterStatus::Refused]);
+    }
+
+    #[test]
     fn every_word_reads_back() {
         for status in LetterStatus::ALL {
             assert_eq!(status.as_str().parse(), Ok(status));

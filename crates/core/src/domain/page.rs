@@ -157,6 +157,15 @@ mod tests {
         assert_eq!(Cursor::decode("", "-updatedAt", ""), Err(CursorError::Garbage));
     }
 
+    /// Postgres cannot be asked for a NUL.
+    #[test]
+    fn a_cursor_that_holds_a_nul_is_garbage() {
+        for (value, key) in [("a\0", "b"), ("a", "b\0")] {
+            let forged = Cursor { value: value.into(), key: key.into(), ..cursor() }.encode("");
+            assert_eq!(Cursor::decode(&forged, "-updatedAt", ""), Err(CursorError::Garbage));
+        }
+    }
+
     #[test]
     fn offsets_end_at_the_limit() {
         assert_eq!(offset_of(1, 50, 0), Some(0));

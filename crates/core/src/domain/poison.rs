@@ -134,3 +134,28 @@ impl fmt::Display for Poison {
         write!(f, "{}: {}", self.reason.as_str(), self.detail)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Letters, headers and metrics tell reasons apart by their names alone.
+    #[test]
+    fn every_reason_has_a_name_of_its_own_in_snake_case() {
+        let mut names = Reason::ALL.map(Reason::as_str).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for name in names {
+            assert!(name.len() > 2 && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_reads_as_its_name_and_a_bounded_sentence_that_can_be_stored() {
+        let poison = Poison::new(Reason::InvalidJson, "\0 stands\0 there");
+        assert_eq!(poison.to_string(), "invalid_json: ␀ stands␀ there");
+        assert_eq!(Poison::new(Reason::InvalidJson, "ä".repeat(500)).detail, "ä".repeat(500));
+        assert_eq!(Poison::new(Reason::InvalidJson, "ä".repeat(501)).detail, format!("{}…", "ä".repeat(500)));
+    }
+}

@@ -241,6 +241,9 @@ mod tests {
                 Headers::push(bytes, b"empty", None);
             });
         }
+        assert_eq!((batch.len(), batch.iter().count()), (6, 6));
+        let headers = 6 * (4 + 10 + 4 + 2 + 4 + 5 + 4);
+        assert_eq!(batch.size(), 3 * 3 + 2 * 7 + headers, "three keys, two payloads, six times the headers");
         for (index, (generation, read)) in batch.iter().enumerate() {
             let expected = record(index as i64);
             assert_eq!(
@@ -250,6 +253,41 @@ mod tests {
             assert_eq!(read.headers.only("x-sequence"), Ok(Some(b"12".as_slice())));
             assert_eq!(read.headers.iter().last(), Some(("empty", None)));
         }
+    }
+
+    #[test]
+    fn a_batch_is_empty_when_it_holds_neither_records_nor_ends_nor_what_cannot_be_read() {
+        let end = PartitionEnd { partition: Partition(1), generation: 2, next_offset: NextOffset(3) };
+        let text = "its checksum is wrong".to_owned();
+        let unreadable = UnreadableBatch { partition: Partition(1), generation: 2, offset: Offset(3), text };
+        let record = Record {
+            partition: Partition(0),
+            offset: Offset(0),
+            timestamp_ms: None,
+            key: None,
+            payload: None,
+            headers: Headers::default(),
+        };
+        let mut batches: [RecordBatch; 4] = Default::default();
+        batches[1].push(0, record, |_| ());
+        batches[2].push_end(end);
+        batches[3].push_unreadable(unreadable.clone());
+        assert_eq!(batches.each_ref().map(RecordBatch::is_empty), [true, false, false, false]);
+        assert_eq!((batches[2].ends(), batches[3].unreadable()), ([end].as_slice(), [unreadable].as_slice()));
+        assert_eq!((batches[1].ends(), batches[1].unreadable()), ([].as_slice(), [].as_slice()));
+    }
+
+    #[test]
+    fn a_checksum_covers_key_and_value_and_where_one_ends() {
+        let of = |key: &'static str, payload: &'static str| {
+            let (key, payload) = (Some(key.as_bytes()), Some(payload.as_bytes()));
+            let (partition, offset) = (Partition(0), Offset(0));
+            Record { partition, offset, timestamp_ms: None, key, payload, headers: Headers::default() }.checksum()
+        };
+        // It is stored: another way to compute it would take every log for another one.
+        assert_eq!(of("key", "value"), 0xe655_3415);
+        let others = [of("key", "valve"), of("kex", "value"), of("keyv", "alue"), of("", "keyvalue")];
+        assert!(others.iter().all(|other| *other != of("key", "value")));
     }
 
     #[test]

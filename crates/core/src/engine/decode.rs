@@ -77,9 +77,7 @@ impl<'a, V: View> Decoder<'a, V> {
     fn event(self, record: Record<'a>) -> Result<Event<'a, V>, Refused<'a>> {
         let (head, payload) = codec::head(&record, self.limits)?;
         let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
-        if !self.overrules.refused.is_empty()
-            && let Some(poison) = self.overrules.refused.get(&record.origin())
-        {
+        if let Some(poison) = self.overrules.refused.get(&record.origin()) {
             return Err(refuse(poison.clone()));
         }
         let Head { key, sequence, .. } = head;

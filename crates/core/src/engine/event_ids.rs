@@ -112,7 +112,17 @@ mod tests {
             assert!(!ids.contains(id(n)));
             ids.insert(id(n));
             assert!(ids.contains(id(n)) && ids.contains(id(0)));
+            assert_eq!(matches!(ids, EventIds::Few(_)), n < SMALL as i32, "{n}");
         }
+    }
+
+    /// The bound of the cache is one of bytes: what it counts has to grow with what is there.
+    #[test]
+    fn a_set_knows_roughly_how_large_it_is() {
+        let set = |n: usize| EventIds::of(&(0..n).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!([set(0).bytes(), set(10).bytes(), set(32).bytes()], [0, 160, 512]);
+        let many = set(1_000).bytes();
+        assert!((17 * 1_000..=17 * 2_000).contains(&many), "{many}");
     }
 
     #[test]

@@ -304,3 +304,77 @@ impl<S> Work<'_, S> {
         self.forget_empty_hold();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(last: i64, held: Held) -> Work<'static, ()> {
+        let entry = KeyEntry { last_sequence: Sequence(last), held: Some(held), ..KeyEntry::default() };
+        Work {
+            entry: Box::new(entry),
+            decisions: Vec::new(),
+            decided: false,
+            base_sequence: None,
+            changed: false,
+            held_changed: false,
+            was_held: true,
+            unfinished: false,
+            parked: BTreeMap::new(),
+            horizon: None,
+            partition: None,
+        }
+    }
+
+    fn refusing(numbers: &[i64]) -> Held {
+        Held { refused: numbers.iter().copied().map(Sequence).collect(), ..Held::default() }
+    }
+
+    #[test]
+    fn without_history_only_the_latest_id_is_remembered() {
+        let [first, second] = ["first", "second"].map(Fingerprint::of);
+        for (history, remembers_the_first) in
+            [(History::Off, false), (History::Compact, true), (History::Payload, true)]
+        {
+            let mut entry = KeyEntry::<()>::default();
+            entry.remember(first, history);
+            entry.remember(second, history);
+            let remembered = [first, second].map(|id| entry.event_ids.contains(id));
+            assert_eq!(remembered, [remembers_the_first, true], "{history:?}");
+        }
+    }
+
+    #[test]
+    fn a_held_row_is_written_when_what_is_missing_or_the_key_changed() {
+        for (refused, changed, written) in [(&[2, 5][..], false, true), (&[5], true, true), (&[5], false, false)] {
+            let mut work = Work { changed, ..work(3, refusing(refused)) };
+            work.settle();
+            assert_eq!((work.held_changed, work.entry.held), (written, Some(refusing(&[5]))), "{refused:?} {changed}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_stored_where_it_was_or_where_its_row_is_written() {
+        for (base_sequence, changed, stored) in [
+            (None, false, false),
+            (Some(Sequence(1)), false, true),
+            (None, true, true),
+            (Some(Sequence(1)), true, true),
+        ] {
+            let work = Work { base_sequence, changed, ..work(1, Held::default()) };
+            assert_eq!(work.into_entry().stored, stored, "{base_sequence:?} {changed}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_parked_first_once_the_last_is_counted_out() {
+        let held = Held { first_parked: Some(Sequence(4)), parked_count: 2, parked_bytes: 30, ..Held::default() };
+        let mut work = work(3, held);
+        let after = [(4, 10), (5, 20)].map(|(sequence, bytes)| {
+            work.count_out(Sequence(sequence), bytes);
+            let held = work.entry.held.as_ref().unwrap();
+            (held.first_parked, held.parked_count, held.parked_bytes)
+        });
+        assert_eq!(after, [(Some(Sequence(5)), 1, 20), (None, 0, 0)]);
+    }
+}

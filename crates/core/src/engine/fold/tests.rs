@@ -634,3 +634,34 @@ fn what_a_key_consumes_belongs_to_the_partition_whose_turn_it_is() {
     assert!(plan.blocked.contains_key(&Partition(9)));
     assert_eq!((plan.ledger.len(), plan.keys["o-0"].partition), (1, Some(record.partition)));
 }
+
+/// Everybody writes rows in the same order, so that nobody waits in a circle.
+#[test]
+fn a_plan_gives_its_keys_in_order() {
+    let (view, overrules, schemas) = (Basket::new(), Overrules::default(), Schemas::default());
+    let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
+    let sent = [2, 0, 1].map(|order| send(Delivery { order, sequence: 1, content: Content::Good }));
+    let mut fold = fold_of(&view, LIMITS, (&overrules, &schemas));
+    for sent in &sent {
+        fold.add_key(&sent.key, entry_at(0, None), (&[], ParkedLoad::All), &[]);
+    }
+    for (sent, offset) in sent.iter().zip(0..) {
+        fold.take(decoder.decode(sent.record(offset)));
+    }
+    let plan = fold.finish();
+    assert_eq!(plan.in_order().iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["o-0", "o-1", "o-2"]);
+}
+
+/// Postgres has the last word on what it can hold: such a record is refused although the rules let it through.
+#[test]
+fn what_postgres_refused_is_refused_when_it_is_read_again() {
+    let (view, schemas) = (Basket::new(), Schemas::default());
+    let sent = send(Delivery { order: 0, sequence: 1, content: Content::Good });
+    let record = sent.record(7);
+    let poison = Poison::new(Reason::Unrepresentable, "Postgres says no");
+    let overrules = Overrules { refused: HashMap::from([(record.origin(), poison.clone())]), ..Overrules::default() };
+    let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
+    let refused = decoder.decode(record).outcome.unwrap_err();
+    assert_eq!((refused.poison, refused.place), (poison, Some(("o-0", Sequence(1)))));
+    assert!(decoder.decode(sent.record(8)).outcome.is_ok());
+}
