@@ -14,8 +14,7 @@ use crate::platforms::kafka::fetch::FetchProblem;
 use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::platforms::kafka::probe;
 use crate::projector::context::ViewContext;
-use crate::projector::guard;
-use crate::projector::supervisor;
+use crate::projector::{guard, source, supervisor};
 use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
@@ -178,6 +177,7 @@ async fn try_acquire(
             context.source.build
         )));
     }
+    source::confirm(&client, context, log, topic_id.as_deref()).await?;
     let mut acquired = Vec::new();
     for partition in partitions {
         if !is_wanted(wanted, *partition) {

@@ -9,6 +9,7 @@ use crate::config::DatabaseSettings;
 use crate::domain::build::Build;
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::store::blocked::SkippedRange;
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, DbError, pool};
 
 /// What an operator asks for.
@@ -77,13 +78,13 @@ pub enum SkipError {
         range: SkippedRange,
     },
     /// Postgres did not do it.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Database(#[from] DbError),
 }
 
 /// Decides, in one transaction. `to` has to be within the log: the caller has seen to that.
 pub async fn skip(database: &DatabaseSettings, asked: &SkipTo) -> Result<Skipped, SkipError> {
-    let client = pool::connect_writer(database, "public").await?;
+    let client = pool::connect_operator(database).await?;
     client.batch_execute("begin").await?;
     // An error or a dropped future ends the session, and with it the transaction.
     let skipped = decide(&client, asked).await?;
