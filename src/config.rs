@@ -18,7 +18,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use secret::{Secret, SecretUrl};
+pub use secret::{Secret, SecretUrl, web_addresses};
 
 pub use crate::domain::history::History;
 
@@ -90,6 +90,8 @@ pub struct DatabaseSettings {
     pub write_timeout_ms: u64,
     /// Statement timeout of the API in milliseconds.
     pub read_timeout_ms: u64,
+    /// Statement timeout of an operator's decision in milliseconds, waiting for locks included.
+    pub decision_timeout_ms: u64,
     /// Wait for the flush of each commit.
     pub synchronous_commit: bool,
 }
@@ -98,7 +100,7 @@ pub struct DatabaseSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaRegistrySettings {
-    /// Base URL; empty = no registry.
+    /// Base URL, or several separated by commas; empty = no registry.
     pub url: SecretUrl,
     /// Name for basic authentication; empty = none.
     pub username: String,

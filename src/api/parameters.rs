@@ -7,6 +7,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use super::problem::{self, ParameterError, Problem};
+use crate::codec::json;
 use crate::repair::request;
 
 /// The longest identifier taken as a parameter, in characters.
@@ -158,6 +159,7 @@ impl Parameters {
         let value = self.one(name)?;
         if let Ok(time) = value.parse::<Timestamp>()
             && time.as_second() >= EARLIEST_SECOND
+            && json::is_a_second(&value, time)
         {
             return Some(time);
         }

@@ -11,6 +11,7 @@ pub mod schemas;
 pub mod seed;
 #[cfg(feature = "playground")]
 pub mod servers;
+pub mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app::{self, Only};
 use crate::config::Config;
+use crate::store::sqlstate::describe_chain;
 use crate::telemetry;
 
 /// Kafka topics as Postgres views you can trust, served over REST
@@ -79,6 +81,7 @@ enum Command {
     Schemas(schemas::SchemasArgs),
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
+    Source(source::SourceArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -122,7 +125,7 @@ pub fn main() -> i32 {
     match run(cli.command, config) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe_chain(error.chain()));
             if error.is::<crate::config::ConfigError>() { UNUSABLE } else { 1 }
         }
     }
@@ -187,6 +190,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Seed(arguments) => seed::run(arguments, &config).await,
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
+            Command::Source(arguments) => source::run(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Servers(_) => Ok(()),
             Command::Config { .. } | Command::Openapi => Ok(()),

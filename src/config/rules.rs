@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use toml::Value;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
+use super::secret::web_addresses;
 use crate::domain::name::is_view_name;
 
 /// What a key accepts.
@@ -52,9 +54,11 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
-        "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
+        "database.read_timeout_ms" | "database.decision_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
-        "schema_registry.url" => Text("nothing, or a URL that starts with http:// or https://", is_registry),
+        "schema_registry.url" => {
+            Text("nothing, or http://host:port or https://host:port, several separated by commas", is_registry)
+        }
         "schema_registry.username"
         | "schema_registry.password"
         | "schema_registry.bearer_token"
@@ -172,7 +176,19 @@ fn is_postgres(text: &str) -> bool {
 }
 
 fn is_registry(text: &str) -> bool {
-    text.is_empty() || text.starts_with("http://") || text.starts_with("https://")
+    text.is_empty() || web_addresses(text).into_iter().all(is_web_address)
+}
+
+fn is_web_address(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else { return false };
+    // A host with a comma is a list whose second address lacks its scheme.
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty() && !host.contains(','));
+    matches!(url.scheme(), "http" | "https")
+        && has_host
+        && url.port() != Some(0)
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && !text.contains(char::is_whitespace)
 }
 
 /// It is written into headers as it is.
@@ -220,6 +236,16 @@ mod tests {
             ("database.url", "postgresql://h/db", ""),
             ("schema_registry.url", "", "registry:8081"),
             ("schema_registry.url", "https://u:p@h", "ftp://h"),
+            ("schema_registry.url", "http://a,http://b:8081/path/", "http://a,b:8081"),
+            ("schema_registry.url", "http://a , https://u:p@[::1]:8081", "http://a,"),
+            ("schema_registry.url", "http://a/x,y", "http://a:80801"),
+            ("schema_registry.url", "http://a.b-c", "http://"),
+            ("schema_registry.url", "http://a", "http://a b"),
+            ("schema_registry.url", "http://a", "http://a,,http://b"),
+            ("schema_registry.url", "http://a", "http://a;http://b"),
+            ("schema_registry.url", "http://a", "http://a:port"),
+            ("schema_registry.url", "http://a", "http://a:0"),
+            ("schema_registry.url", "http://a", "http://a?x=1"),
             ("http.bind", "[::]:0", "localhost:8080"),
             ("http.public_url", "", "/streamview"),
             ("http.public_url", "https://shop.example/streamview", "https://shop.example/streamview/"),

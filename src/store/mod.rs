@@ -6,6 +6,7 @@ pub mod control;
 pub mod copy;
 pub mod dead_letters;
 pub mod fence;
+pub mod fit;
 pub mod ledger;
 pub mod lookup;
 pub mod migrate;
@@ -15,6 +16,7 @@ pub mod pool;
 pub mod progress;
 pub mod read;
 pub mod rows;
+pub mod source;
 pub mod sqlstate;
 pub mod types;
 

@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod conditions;
 mod crash;
+mod database;
 mod history;
 mod keeper;
 mod lists;
@@ -14,6 +15,7 @@ mod outage;
 mod ownership;
 mod parts;
 mod shutdown;
+mod source;
 mod transactions;
 mod unreadable;
 
@@ -28,6 +30,7 @@ mod decisions;
 mod dlq;
 mod poison;
 mod projection;
+mod record_times;
 mod registry;
 mod repair;
 mod rest;
@@ -35,5 +38,6 @@ mod schema_contract;
 mod schema_matrix;
 mod settings;
 mod sql;
+mod strays;
 mod support;
 mod upgrade;

@@ -173,8 +173,13 @@ impl World {
 
     /// Likewise, to any topic.
     pub async fn publish_to(&self, topic: &str, records: impl IntoIterator<Item = TestRecord>) {
+        self.publish_at(topic, records.into_iter().map(|record| (record, None))).await;
+    }
+
+    /// Likewise, with the timestamps that a producer sets, in milliseconds.
+    pub async fn publish_at(&self, topic: &str, records: impl IntoIterator<Item = (TestRecord, Option<i64>)>) {
         let mut deliveries = Vec::new();
-        for record in records {
+        for (record, timestamp) in records {
             let mut headers = OwnedHeaders::new();
             for (key, value) in &record.headers {
                 headers = headers.insert(Header { key, value: Some(value) });
@@ -183,6 +188,7 @@ impl World {
             outgoing.key = record.key.as_deref();
             outgoing.payload = record.payload.as_deref();
             outgoing.partition = record.partition;
+            outgoing.timestamp = timestamp;
             let delivery = loop {
                 match self.producer.send_result(outgoing) {
                     Ok(delivery) => break delivery,
