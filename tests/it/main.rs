@@ -34,6 +34,7 @@ mod record_times;
 mod registry;
 mod repair;
 mod rest;
+mod reused;
 mod schema_contract;
 mod schema_matrix;
 mod settings;
