@@ -170,7 +170,7 @@ async fn a_role_with_settings_of_its_own_is_served_as_any_other() {
     instance.order_at("o-2", 3).await;
     let (code, said) = run(&world, &["held", "list"], &database).await;
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
