@@ -60,7 +60,7 @@ codes! {
     PARTITION_NOT_FOUND = "partition_not_found" NOT_FOUND "There is no such partition"
         "The view's topic does not have this partition, or the view has not come to it yet."
         "`GET /ops/lags` lists the partitions.";
-    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "Nothing is wrong with the partition"
+    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "No record stops the partition"
         "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`), never while it can go on."
         "See `GET /ops/lags`. A single refused event is repaired where its order is held, not here.";
     OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"

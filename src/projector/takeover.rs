@@ -61,12 +61,13 @@ pub async fn note_truncated(context: &ViewContext, owner: Ownership, failure: &F
     note_block(&client, context, owner, failure).await
 }
 
-/// What follows when a lane stands before a batch that cannot be read: it is stepped over if an operator has skipped
+/// What follows when a lane stands before a batch that cannot be read, or a record whose schema nobody knows: it is stepped over if an operator has skipped
 /// it already, for another build perhaps; else it is noted, and an operator has to decide.
 pub async fn at_unreadable(
     context: &ViewContext,
     owner: Ownership,
-    (offset, detail): (Offset, &str),
+    offset: Offset,
+    pause: &Pause,
 ) -> Result<(), Failure> {
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
@@ -81,7 +82,7 @@ pub async fn at_unreadable(
         );
         return Ok(());
     }
-    blocked::block(&client, &context.source, owner, (Pause::UNREADABLE, detail)).await.map_err(fail)
+    blocked::block(&client, &context.source, owner, (pause.code, &pause.detail)).await.map_err(fail)
 }
 
 /// Whether a partition that was too large to receive still is: asked for alone, so that the others are left in peace.

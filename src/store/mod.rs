@@ -18,6 +18,7 @@ pub mod read;
 pub mod rows;
 pub mod source;
 pub mod sqlstate;
+pub mod strangers;
 pub mod types;
 
 /// One Postgres connection.
