@@ -34,7 +34,7 @@ fn base_config(settings: &KafkaSettings) -> ClientConfig {
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "2000")
-        // A topic that was just re-created must not look unknown for long.
+        // A topic that was just re-created must not look unknown for long. Who has to know of new partitions asks.
         .set("topic.metadata.refresh.interval.ms", "30000");
     config
 }

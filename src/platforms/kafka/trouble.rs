@@ -29,7 +29,8 @@ pub enum Trouble {
 /// | `_AUTHENTICATION`, `_SSL`, 33, 34, 58 (SASL), 31 (cluster) | the broker lets us not in | named and waited for |
 /// | `_UNSUPPORTED_FEATURE`, `UNSUPPORTED_VERSION` | the broker is too old, or did not say what it can | named and waited for |
 /// | 23, 24, 26, 81 | the group does not take a member like us | named and waited for |
-/// | `UNKNOWN_TOPIC*`, `TOPIC_AUTHORIZATION_FAILED` | of the topic | the observer and the reader of the partition see it |
+/// | `TOPIC_AUTHORIZATION_FAILED` | no right to see the topic; that it may not be read, the reader of the partition says | named and waited for |
+/// | `UNKNOWN_TOPIC*` | there is no such topic | the observer sees it, and the guard |
 /// | the rest: no connection, no leader, a rebalance | weather | the client tries again |
 pub fn trouble(code: RDKafkaErrorCode) -> Trouble {
     use RDKafkaErrorCode as Code;
@@ -38,6 +39,7 @@ pub fn trouble(code: RDKafkaErrorCode) -> Trouble {
         Code::Fatal => Trouble::Fatal,
         Code::BadMessage => Trouble::TooLarge,
         Code::GroupAuthorizationFailed => Trouble::Refused("grant READ on the consumer group"),
+        Code::TopicAuthorizationFailed => Trouble::Refused("grant DESCRIBE on the topic"),
         Code::Authentication
         | Code::SSL
         | Code::UnsupportedSASLMechanism
@@ -74,6 +76,7 @@ mod tests {
         assert_eq!(trouble(Code::BadMessage), Trouble::TooLarge);
         let refused = [
             (Code::GroupAuthorizationFailed, "grant READ"),
+            (Code::TopicAuthorizationFailed, "grant DESCRIBE"),
             (Code::Authentication, "listener"),
             (Code::SaslAuthenticationFailed, "listener"),
             (Code::SSL, "listener"),
@@ -93,7 +96,6 @@ mod tests {
             Code::AllBrokersDown,
             Code::RebalanceInProgress,
             Code::UnknownTopicOrPartition,
-            Code::TopicAuthorizationFailed,
             Code::CoordinatorNotAvailable,
         ] {
             assert_eq!(trouble(code), Trouble::Passing, "{code:?}");
