@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod conditions;
 mod crash;
+mod drain;
 mod history;
 mod keeper;
 mod lists;
