@@ -364,10 +364,10 @@ impl Coordinator {
         self.member.command(Command::Unassign(vec![partition]));
         let Some(owned) = self.context.status.snapshot().partitions.remove(&partition) else { return };
         if let Some(offset) = pause.unreadable_at {
-            let (context, detail) = (Arc::clone(&self.context), pause.detail.clone());
+            let (context, why) = (Arc::clone(&self.context), pause.clone());
             let owner = Ownership { partition, epoch: owned.owner_epoch };
             self.chores.chore("note of an unreadable batch", async move {
-                match takeover::at_unreadable(&context, owner, (offset, &detail)).await {
+                match takeover::at_unreadable(&context, owner, offset, &why).await {
                     Ok(()) => {}
                     Err(Failure::Halt(halt)) => context.status.halt(halt),
                     Err(failure) => {

@@ -313,6 +313,9 @@ impl<A: Applier> Lane<A> {
                 self.waits_for(Waiting::Registry, &reason);
                 self.wait(backoff.next_wait(), stop).await;
             }
+            Failure::UnknownSchema { partition, offset, detail } => {
+                self.let_go(partition, Pause::schema_not_found(partition, offset, &detail));
+            }
             Failure::FirstOnly(records) => job.end = job.start + records,
             Failure::TooMuch(reason) => {
                 self.waits_for(Waiting::Database, &reason);

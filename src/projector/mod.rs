@@ -18,5 +18,6 @@ pub mod mailbox;
 pub mod observer;
 pub mod relay;
 pub mod runtime;
+mod source;
 pub mod supervisor;
 pub mod takeover;

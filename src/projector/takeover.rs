@@ -14,8 +14,7 @@ use crate::platforms::kafka::fetch::FetchProblem;
 use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::platforms::kafka::probe;
 use crate::projector::context::ViewContext;
-use crate::projector::guard;
-use crate::projector::supervisor;
+use crate::projector::{guard, source, supervisor};
 use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
@@ -62,12 +61,13 @@ pub async fn note_truncated(context: &ViewContext, owner: Ownership, failure: &F
     note_block(&client, context, owner, failure).await
 }
 
-/// What follows when a lane stands before a batch that cannot be read: it is stepped over if an operator has skipped
+/// What follows when a lane stands before a batch that cannot be read, or a record whose schema nobody knows: it is stepped over if an operator has skipped
 /// it already, for another build perhaps; else it is noted, and an operator has to decide.
 pub async fn at_unreadable(
     context: &ViewContext,
     owner: Ownership,
-    (offset, detail): (Offset, &str),
+    offset: Offset,
+    pause: &Pause,
 ) -> Result<(), Failure> {
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
@@ -82,7 +82,7 @@ pub async fn at_unreadable(
         );
         return Ok(());
     }
-    blocked::block(&client, &context.source, owner, (Pause::UNREADABLE, detail)).await.map_err(fail)
+    blocked::block(&client, &context.source, owner, (pause.code, &pause.detail)).await.map_err(fail)
 }
 
 /// Whether a partition that was too large to receive still is: asked for alone, so that the others are left in peace.
@@ -177,6 +177,7 @@ async fn try_acquire(
             context.source.build
         )));
     }
+    source::confirm(&client, context, log, topic_id.as_deref()).await?;
     let mut acquired = Vec::new();
     for partition in partitions {
         if !is_wanted(wanted, *partition) {

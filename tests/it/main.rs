@@ -4,6 +4,7 @@
 // What happens when parts die.
 mod conditions;
 mod crash;
+mod database;
 mod drain;
 mod history;
 mod keeper;
@@ -15,11 +16,13 @@ mod outage;
 mod ownership;
 mod parts;
 mod shutdown;
+mod source;
 mod transactions;
 mod unreadable;
 
 mod benchmark;
 mod builds;
+mod caching;
 mod cli;
 mod conformance;
 mod contract;
@@ -28,12 +31,15 @@ mod decisions;
 mod dlq;
 mod poison;
 mod projection;
+mod record_times;
 mod registry;
 mod repair;
 mod rest;
 mod reused;
 mod schema_contract;
 mod schema_matrix;
+mod settings;
 mod sql;
+mod strays;
 mod support;
 mod upgrade;

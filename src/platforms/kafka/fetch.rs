@@ -15,8 +15,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch, UnreadableBatch};
-use crate::domain::units::{Millis, NextOffset, Offset, Partition};
+use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::platforms::kafka::consumer::GroupContext;
+use crate::platforms::kafka::record_time;
 
 /// Most messages taken from one partition at a time, so that partitions take turns.
 const CHUNK: usize = 512;
@@ -157,7 +158,7 @@ impl PartitionQueue {
                 let record = Record {
                     partition: self.partition,
                     offset: Offset(message.offset),
-                    timestamp_ms: (timestamp >= 0).then_some(Millis(timestamp)),
+                    timestamp_ms: record_time(timestamp),
                     key,
                     payload,
                     headers: Headers::default(),

@@ -11,8 +11,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{Millis, NextOffset, Offset, Partition};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::domain::units::{NextOffset, Offset, Partition};
+use crate::platforms::kafka::{base_config, limit_answers, record_time};
 
 /// Why the log could not be looked at.
 pub type LogError = KafkaError;
@@ -56,6 +56,11 @@ impl LogReader {
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.wait.max.ms", "10");
         Ok(LogReader { consumer: config.create()?, topic: topic.to_owned() })
+    }
+
+    /// The cluster's id; `None` if it does not answer in time, or has none.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(TIMEOUT).filter(|id| !id.is_empty())
     }
 
     /// The topic's partitions; empty if there is no such topic.
@@ -102,7 +107,7 @@ impl LogReader {
                 // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
                 Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
-                    let timestamp_ms = message.timestamp().to_millis().map(Millis);
+                    let timestamp_ms = message.timestamp().to_millis().and_then(record_time);
                     let record = Record {
                         partition: Partition(message.partition()),
                         offset: Offset(message.offset()),

@@ -14,6 +14,13 @@ pub mod topic_settings;
 use rdkafka::ClientConfig;
 
 use crate::config::KafkaSettings;
+use crate::domain::units::Millis;
+
+/// A record's time, for whoever reads it: a negative one is none. Told alike everywhere, since by its time a record is known
+/// again.
+fn record_time(millis: i64) -> Option<Millis> {
+    (millis >= 0).then_some(Millis(millis))
+}
 
 /// Settings that every client shares.
 fn base_config(settings: &KafkaSettings) -> ClientConfig {
