@@ -5,6 +5,7 @@
 mod conditions;
 mod crash;
 mod database;
+mod drain;
 mod history;
 mod keeper;
 mod lists;

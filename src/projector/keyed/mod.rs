@@ -248,6 +248,10 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         !course.heal.is_empty()
     }
 
+    fn join(course: Course, other: Course) -> Course {
+        course.join(other)
+    }
+
     fn ease(course: &mut Course) {
         course.drain_limit = course.drain_limit.div_ceil(2);
     }
