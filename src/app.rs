@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
 use crate::builds::{self, BuildError};
-use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
+use crate::config::{Config, ConfigError, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
 use crate::failure::{Backoff, panic_text};
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
 use crate::repair::{self, Desk};
+use crate::schemas::client::RegistryClient;
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
@@ -39,6 +40,17 @@ pub enum Only {
     Api,
 }
 
+/// Whether the settings are usable, as far as that can be told without connecting to anything.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    config.http.check_exposure()?;
+    let unusable = |error: anyhow::Error| ConfigError::Unusable { reason: format!("{error:#}") };
+    pool::read_pool(&config.database).context("database.url is not usable").map_err(unusable)?;
+    if !config.schema_registry.url.is_empty() {
+        RegistryClient::new(&config.schema_registry).map_err(unusable)?;
+    }
+    Ok(())
+}
+
 /// A view to serve, with its settings.
 pub type Served = (Registration, ViewSettings);
 
@@ -50,8 +62,8 @@ pub async fn serve(
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
-    config.http.check_exposure()?;
-    let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
+    check(&config)?;
+    let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
     let desks = views.iter().map(|(view, settings)| {

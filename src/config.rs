@@ -5,6 +5,7 @@
 
 mod error;
 mod layers;
+mod links;
 mod rules;
 mod secret;
 
@@ -133,6 +134,8 @@ pub enum NotFoundPolicy {
 pub struct HttpSettings {
     /// Address and port to listen on.
     pub bind: SocketAddr,
+    /// What `Link` and `Location` begin with, without a `/` at its end; empty = nothing.
+    pub public_url: String,
     /// Everybody who reaches a non-loopback address may read.
     pub allow_anonymous: bool,
     /// Everybody who reaches a non-loopback address may make decisions.
@@ -304,6 +307,14 @@ impl Config {
                 Some((name, value.to_string_lossy().into_owned()))
             })
             .collect()
+    }
+
+    /// The variables in `environment` that [`Config::load`] passes over: service links of Kubernetes, which sets them in
+    /// every container for Services called `streamview` or `streamview-…`.
+    pub fn service_links(environment: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+        let settings = Layers::defaults();
+        let links = environment.into_iter().filter(|(name, value)| settings.passes_over(name, value));
+        links.map(|(name, _)| name).collect()
     }
 
     /// The whole tree as TOML, passwords replaced by `***`. Loads again if it held no password.

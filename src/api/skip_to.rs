@@ -163,8 +163,15 @@ fn answer(order: SkipTo, skipped: &Skipped) -> SkipToAnswer {
 
 async fn read_body(request: &HttpRequest, body: web::Payload) -> Result<SkipToRequest, Problem> {
     let bytes = body::read(request, body, MAX_BODY_BYTES).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(&problem::BAD_REQUEST, format!("The body cannot be read: {error}")))
+    parse(&bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<SkipToRequest, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        // The parser names our type, which is nobody's business.
+        let what = error.to_string().replace("i64", "a whole number of at most 18 digits");
+        Problem::new(&problem::BAD_REQUEST, format!("The body cannot be read: {what}"))
+    })
 }
 
 fn view_of<'a>(api: &'a Api, name: Option<&str>) -> Result<&'a ViewStatus, Problem> {
@@ -227,5 +234,21 @@ fn refused(error: SkipError, asked: &SkipTo, status: &ViewStatus) -> Problem {
             Problem::new(&problem::DATABASE_BUSY, "The partition is being worked on at the moment").retry_after(1)
         }
         SkipError::Database(error) => ReadError::from(error).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_that_is_none_is_refused_in_words() {
+        for offset in ["\"2\"", "1.5", "9223372036854775808", "1e30", "{}"] {
+            let body = format!(r#"{{"from": {offset}, "to": 3, "reason": "x"}}"#);
+            let problem = parse(body.as_bytes()).unwrap_err().to_string();
+            let words = "expected a whole number of at most 18 digits";
+            assert!(problem.contains(words) && !problem.contains("64"), "{offset}: {problem}");
+        }
+        assert_eq!(parse(br#"{"from": 2, "to": 3, "reason": "x"}"#).unwrap().to, 3);
     }
 }

@@ -13,7 +13,9 @@ use crate::app;
 use crate::config::Config;
 use crate::registrations;
 use crate::repair::decide::{Called, Once};
-use crate::repair::request::{AGE_FORM, BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age};
+use crate::repair::request::{
+    AGE_FORM, BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age, empty_window,
+};
 use crate::repair::{Desk, DeskError};
 use crate::store::{migrate, pool};
 use crate::telemetry::metrics::Metrics;
@@ -80,6 +82,14 @@ impl BulkArgs {
 /// Reads an age such as `900`, `PT15M` or `2h`.
 pub fn parse_age(text: &str) -> Result<i64, String> {
     age(text).ok_or_else(|| AGE_FORM.to_owned())
+}
+
+/// Refuses `--older-than` and `--newer-than` between which nothing lies.
+pub fn check_window(older_than: Option<i64>, newer_than: Option<i64>) -> Result<()> {
+    match empty_window(older_than, newer_than) {
+        Some(why) => bail!("--older-than must not be {why} --newer-than"),
+        None => Ok(()),
+    }
 }
 
 /// The desk of a view, once the database is there and of our version.

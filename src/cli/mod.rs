@@ -131,10 +131,19 @@ pub fn main() -> i32 {
     }
 }
 
+/// Begins to log; the first lines say what of the environment is not a setting of ours.
+fn init_logs(config: &Config) -> Result<()> {
+    telemetry::init_logs(&config.log)?;
+    for variable in Config::service_links(Config::environment()) {
+        tracing::debug!(variable, "set by Kubernetes for a Service, not a setting");
+    }
+    Ok(())
+}
+
 fn run(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Config { action: ConfigAction::Check } => {
-            config.http.check_exposure()?;
+            app::check(&config)?;
             println!("settings are usable");
             return Ok(());
         }
@@ -156,7 +165,7 @@ fn run(command: Command, config: Config) -> Result<()> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve { only } => {
-                telemetry::init_logs(&config.log)?;
+                init_logs(&config)?;
                 let signals = app::Signals::listen()?;
                 let views = app::configured_views(&config)?;
                 let stop = signals.stop.clone();
@@ -171,7 +180,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 Ok(())
             }
             Command::Load(arguments) => {
-                telemetry::init_logs(&config.log)?;
+                init_logs(&config)?;
                 load::run(arguments, &config).await
             }
             #[cfg(feature = "playground")]

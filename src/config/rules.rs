@@ -69,6 +69,10 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.bind" => Text("an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080", |text| {
             text.parse::<SocketAddr>().is_ok()
         }),
+        "http.public_url" => Text(
+            "nothing, or a URL such as https://shop.example/streamview, without user, query and a / at its end",
+            is_public_url,
+        ),
         "http.allow_anonymous" | "http.allow_anonymous_operations" => Switch,
         "http.workers" => Integer(0, 1024),
         "http.default_page_size" | "http.max_page_size" => Integer(1, 10_000),
@@ -177,14 +181,25 @@ fn is_registry(text: &str) -> bool {
 
 fn is_web_address(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else { return false };
-    // A host with a comma is a list whose second address lacks its scheme.
-    let has_host = url.host_str().is_some_and(|host| !host.is_empty() && !host.contains(','));
+    // A host with a comma or semicolon is a list whose second address lacks its scheme, or whose separator is another.
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(is_host));
     matches!(url.scheme(), "http" | "https")
         && has_host
         && url.port() != Some(0)
         && url.query().is_none()
         && url.fragment().is_none()
         && !text.contains(char::is_whitespace)
+}
+
+/// It is written into headers as it is.
+fn is_public_url(text: &str) -> bool {
+    let Some(place) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return text.is_empty();
+    };
+    let host = place.split('/').next().unwrap_or_default();
+    let stands_for_itself = |byte: u8| byte.is_ascii_graphic() && !br#"<>"\^`{|}?#@,;"#.contains(&byte);
+    !host.is_empty() && place.bytes().all(stands_for_itself) && !place.ends_with('/')
 }
 
 fn is_plain_decimal(text: &str) -> bool {
@@ -233,6 +248,13 @@ mod tests {
             ("schema_registry.url", "http://a", "http://a:0"),
             ("schema_registry.url", "http://a", "http://a?x=1"),
             ("http.bind", "[::]:0", "localhost:8080"),
+            ("http.public_url", "", "/streamview"),
+            ("http.public_url", "https://shop.example/streamview", "https://shop.example/streamview/"),
+            ("http.public_url", "http://[::1]:8080", "https:///streamview"),
+            ("http.public_url", "https://a.example/b/c", "ftp://a.example"),
+            ("http.public_url", "https://a.example", "https://a.example/x>; rel=\"next\""),
+            ("http.public_url", "https://a.example/%C3%A9", "https://u:p@a.example"),
+            ("http.public_url", "https://a.example:8443/x", "https://a.example/x?y=1"),
             ("tax.default_rate", "0.190", ".19"),
             ("tax.default_rate", "999999999999999999.999999999999", "-1"),
             ("tax.default_rate", "1", "1e2"),

@@ -28,6 +28,28 @@ impl SecretUrl {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The value of an option such as `sslmode`: in a URL's query, or in Postgres' `key=value` text. As it is written,
+    /// without quotes.
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        if let Some((_, rest)) = self.0.split_once("://") {
+            // A raw `?` may be part of the password.
+            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+            let (_, query) = place.split_once('?')?;
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            return pairs.rev().find(|(known, _)| *known == name).map(|(_, value)| value);
+        }
+        let (mut rest, mut found) = (self.0.as_str(), None);
+        while let Some((known, after)) = rest.split_once('=') {
+            let value = after.trim_start();
+            let (value, behind) = value.split_at(value_length(value, false));
+            if known.trim() == name {
+                found = Some(value.trim_matches('\''));
+            }
+            rest = behind;
+        }
+        found
+    }
 }
 
 impl fmt::Display for SecretUrl {
@@ -193,6 +215,24 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(SecretUrl::new(address).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn an_option_is_found_in_every_notation_and_not_in_a_password() {
+        for (address, mode) in [
+            ("postgres://u:pw@h:5432/db?sslmode=verify-full", Some("verify-full")),
+            ("postgres://h/db?application_name=x&sslmode=require&sslrootcert=/ca.pem", Some("require")),
+            ("postgres://u:p?sslmode=require@h/db", None),
+            ("postgres://u:pw@h/sslmode=require", None),
+            ("postgres://h/db", None),
+            ("host=h sslmode=verify-ca dbname=d", Some("verify-ca")),
+            ("host=h sslmode = 'prefer'", Some("prefer")),
+            ("host=h password='x sslmode=require ' user=u", None),
+            ("host=sslmode user=require", None),
+            ("", None),
+        ] {
+            assert_eq!(SecretUrl::new(address).option("sslmode"), mode, "{address}");
         }
     }
 

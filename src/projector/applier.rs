@@ -197,6 +197,9 @@ pub trait Applier: Send + Sized + 'static {
     /// Whether something is left to do when all records are done.
     fn has_more(course: &Self::Course) -> bool;
 
+    /// Two courses that have only something left to do go on as one.
+    fn join(course: Self::Course, other: Self::Course) -> Self::Course;
+
     /// The next attempt tries less at once, beside fewer records.
     fn ease(course: &mut Self::Course);
 

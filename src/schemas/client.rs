@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 pub use reqwest::Method;
 use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
@@ -142,7 +142,10 @@ impl RegistryClient {
             shown: SecretUrl::new(address).to_string(),
         };
         Ok(RegistryClient {
-            http: builder(settings)?.build().context("cannot set up the client of the schema registry")?,
+            http: builder(settings)?.build().with_context(|| match settings.ca_file.as_str() {
+                "" => "cannot set up the client of the schema registry".to_owned(),
+                file => format!("cannot trust what schema_registry.ca_file = {file} holds"),
+            })?,
             servers: web_addresses(settings.url.expose()).into_iter().map(server).collect(),
             preferred: Arc::new(AtomicUsize::new(0)),
             settings: settings.clone(),
@@ -308,7 +311,9 @@ fn builder(settings: &SchemaRegistrySettings) -> Result<reqwest::ClientBuilder> 
     let file = &settings.ca_file;
     let pem = fs::read(file).with_context(|| format!("cannot read schema_registry.ca_file = {file}"))?;
     let certificates = Certificate::from_pem_bundle(&pem)
-        .with_context(|| format!("schema_registry.ca_file = {file} holds no PEM certificates"))?;
+        .with_context(|| format!("schema_registry.ca_file = {file} holds other things than PEM certificates"))?;
+    // Without any, every registry would be refused later, as if it did not answer.
+    ensure!(!certificates.is_empty(), "schema_registry.ca_file = {file} holds no PEM certificates");
     Ok(builder.tls_certs_only(certificates))
 }
 

@@ -19,6 +19,7 @@ pub mod rows;
 pub mod seats;
 pub mod source;
 pub mod sqlstate;
+pub mod strangers;
 pub mod types;
 
 /// One Postgres connection.

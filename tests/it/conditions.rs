@@ -135,10 +135,12 @@ async fn a_read_only_postgres_stays_visible_while_reads_work() {
     assert_steady(&instance, "waiting_for_database", "read-only transaction (SQLSTATE 25006)").await;
 
     assert_eq!(warnings(&instance) - before, 1, "{}", instance.log_text());
-    let ready = instance.get("/readyz").await.text().await.unwrap();
     let words =
         "they wait in their table: cannot execute SELECT FOR UPDATE in a read-only transaction (SQLSTATE 25006)";
-    assert!(ready.contains(words), "the relay says why in the cause's own words: {ready}");
+    until("the relay says why in the cause's own words", PATIENCE, || async {
+        instance.get("/readyz").await.text().await.unwrap().contains(words).then_some(())
+    })
+    .await;
     let maintenance = format!("{}/postgres", world.database.rsplit_once('/').unwrap().0);
     execute(&maintenance, &format!("alter database {name} reset default_transaction_read_only")).await;
     // Nobody cuts the sessions that were told so when they began: whoever meets it again takes a new one.

@@ -5,6 +5,7 @@
 mod conditions;
 mod crash;
 mod database;
+mod drain;
 mod history;
 mod keeper;
 mod lists;
@@ -22,6 +23,7 @@ mod unreadable;
 
 mod benchmark;
 mod builds;
+mod caching;
 mod cli;
 mod conformance;
 mod contract;
@@ -34,9 +36,11 @@ mod record_times;
 mod registry;
 mod repair;
 mod rest;
+mod reused;
 mod rights;
 mod schema_contract;
 mod schema_matrix;
+mod settings;
 mod sql;
 mod strays;
 mod support;

@@ -226,7 +226,7 @@ async fn every_record_of_the_corpus_is_refused_once_with_its_reason_and_nobody_e
     for bad in CORPUS.iter() {
         let count = CORPUS.iter().filter(|other| other.reason == bad.reason).count();
         let label = format!("\"{}\"", bad.reason);
-        assert_eq!(instance.metric("streamview_dead_letters_total", &[&label]).await, count as f64, "{label}");
+        instance.until_metric("streamview_dead_letters_total", &[&label], count as f64).await;
     }
     instance.until_metric("streamview_held_keys", &["poison"], held as f64).await;
     assert_eq!(instance.metric("streamview_conservation_difference", &[]).await, 0.0);
@@ -388,7 +388,7 @@ async fn a_parked_event_that_only_postgres_refuses_is_refused_when_its_turn_come
     let held = instance.json("/orders/o-1").await["held"].clone();
     assert_eq!((&held["reason"], &held["missingFrom"], &held["parkedCount"]), (&"poison".into(), &4.into(), &2.into()));
     assert_eq!(world.conservation().await, [7, 4, 0, 0, 0, 2, 1]);
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
     assert_eq!(until_published(&world, 1).await.len(), 1);
 }
 

@@ -29,7 +29,7 @@ pub fn avro_record(event: &TestEvent, id: u32, schema: &str) -> TestRecord {
 }
 
 pub async fn start(world: &World, url: &str, settings: &[(&str, &str)]) -> Instance {
-    let own = [("STREAMVIEW_SCHEMA_REGISTRY__URL", url), ("STREAMVIEW_SCHEMA_REGISTRY__TIMEOUT_MS", "500")];
+    let own = [("STREAMVIEW_SCHEMA_REGISTRY__URL", url), ("STREAMVIEW_SCHEMA_REGISTRY__TIMEOUT_MS", "2000")];
     world.start_with(&[&own, settings].concat()).await
 }
 
@@ -91,7 +91,7 @@ async fn every_fault_of_the_registry_is_waited_for_while_known_schemas_go_on() {
     }
     assert_eq!(stored(&world).await, oracle(&events));
     assert_eq!(world.number("select count(*) from dead_letters").await, 0);
-    until("the view runs again", PATIENCE, || async { (instance.state().await.0 == "running").then_some(()) }).await;
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

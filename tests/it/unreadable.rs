@@ -173,8 +173,7 @@ async fn start_over(world: &World) {
 /// Waits until readiness, lags and metrics say that these partitions, and no others, cannot be read.
 async fn until_told_everywhere(instance: &Instance, partitions: &[i64]) {
     instance.until_metric("streamview_partitions_paused", &["unreadable_batch"], partitions.len() as f64).await;
-    let ready = instance.json("/readyz").await;
-    assert_eq!(ready["status"], "degraded");
+    let ready = instance.until_degraded().await;
     for partition in partitions {
         let name = format!("partition:orders:{partition}");
         let check = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == name.as_str()).unwrap();

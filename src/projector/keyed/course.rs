@@ -51,6 +51,19 @@ impl Course {
         self.drain_limit = DRAIN_LIMIT;
     }
 
+    /// Goes on with what another one has left to drain, too; each key once.
+    pub fn join(mut self, other: Course) -> Self {
+        for (key, partition) in other.heal {
+            if !self.heal.iter().any(|(known, _)| *known == key) {
+                self.heal.push((key, partition));
+            }
+        }
+        self.drain_limit = self.drain_limit.min(other.drain_limit);
+        self.overrules.refused.extend(other.overrules.refused);
+        self.overrules.holders.extend(other.overrules.holders);
+        self
+    }
+
     /// Notes whose latest events these ids are; whether that is new.
     pub fn learn_holders(&mut self, holders: HashMap<String, String>) -> bool {
         let before = self.overrules.holders.len();

@@ -161,7 +161,10 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         for (key, partition) in &heal {
             fold.heal(key, *partition);
         }
-        self.commit(fold.finish(), part).await
+        let mut plan = fold.finish();
+        let session = self.session.as_ref().ok_or_else(no_connection)?;
+        session.judge(&context, &mut plan).await?;
+        self.commit(plan, part).await
     }
 
     async fn commit(&mut self, plan: Plan<'_, V>, part: &Part<'_>) -> Result<(Done, Heal), Failure> {
@@ -243,6 +246,10 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
 
     fn has_more(course: &Course) -> bool {
         !course.heal.is_empty()
+    }
+
+    fn join(course: Course, other: Course) -> Course {
+        course.join(other)
     }
 
     fn ease(course: &mut Course) {
