@@ -58,7 +58,7 @@ pub struct KafkaSettings {
     pub group_id: String,
     /// Name shown in the broker's logs and quotas.
     pub client_id: String,
-    /// Static membership; empty = dynamic.
+    /// Name in the group; empty = the number of a seat.
     pub instance_id: String,
     /// Milliseconds without a heartbeat until an instance counts as dead.
     pub session_timeout_ms: u64,

@@ -181,8 +181,9 @@ fn is_registry(text: &str) -> bool {
 
 fn is_web_address(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else { return false };
-    // A host with a comma is a list whose second address lacks its scheme.
-    let has_host = url.host_str().is_some_and(|host| !host.is_empty() && !host.contains(','));
+    // A host with a comma or semicolon is a list whose second address lacks its scheme, or whose separator is another.
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(is_host));
     matches!(url.scheme(), "http" | "https")
         && has_host
         && url.port() != Some(0)

@@ -168,6 +168,6 @@ async fn watermarks(
     match supervisor::blocking(move || log.extents()).await {
         Ok(marks) if marks.is_empty() => Err(format!("topic {topic} does not exist")),
         Ok(marks) => Ok(marks),
-        Err(error) => Err(format!("Kafka does not answer: {error}")),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -16,6 +16,7 @@ pub mod pool;
 pub mod progress;
 pub mod read;
 pub mod rows;
+pub mod seats;
 pub mod source;
 pub mod sqlstate;
 pub mod strangers;

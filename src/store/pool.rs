@@ -94,6 +94,15 @@ pub async fn connect_bare(settings: &DatabaseSettings) -> Result<Client, DbError
     Ok(client)
 }
 
+/// Opens a connection that holds seats. Postgres asks every few seconds whether the other end is still there: else it would
+/// keep the seats of a machine that was switched off for hours.
+pub async fn connect_seats(settings: &DatabaseSettings) -> Result<Client, DbError> {
+    let alive = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3";
+    let session = format!("{}; set statement_timeout = {}; {alive}", session("public"), settings.write_timeout_ms);
+    let (client, _driver) = open(&base_config(settings, "streamview-seat")?, &session).await?;
+    Ok(client)
+}
+
 /// Connections for operators' decisions: few, and each used for one call only, so that a call that is given up leaves
 /// no open transaction behind.
 #[derive(Clone)]

@@ -170,7 +170,7 @@ async fn a_role_with_settings_of_its_own_is_served_as_any_other() {
     instance.order_at("o-2", 3).await;
     let (code, said) = run(&world, &["held", "list"], &database).await;
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,4 +360,24 @@ async fn a_parked_event_whose_letter_cannot_be_written_halts_the_view_by_name() 
     instance.until_halted("dead_letter_unwritable").await;
 
     assert!(halt_detail(&instance).await.contains("no letters here"));
+}
+
+/// As it is when a pooler begins, in the middle of service, to give sessions to others after each transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_forgets_what_was_prepared_halts_the_view_by_name() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    world.publish([created("o-1").record()]).await;
+    world.until_consumed(1).await;
+    let forget = "create function forget() returns trigger language plpgsql as
+                    $$ begin execute 'deallocate all'; return new; end $$;
+                  create trigger forget before update on projection_progress for each row execute function forget()";
+    world.sql.batch_execute(forget).await.unwrap();
+    world.publish([item_added("o-1", 2).record(), item_added("o-1", 3).record()]).await;
+
+    instance.until_halted("transaction_pooling").await;
+
+    let halt = instance.json("/ops/consumer").await["views"][0]["halt"].clone();
+    assert_says(&halt.to_string(), &["does not exist (SQLSTATE 26000)", "session mode"]);
+    assert_eq!(world.consumed().await, 1);
 }

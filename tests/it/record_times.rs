@@ -64,7 +64,7 @@ async fn a_record_time_of_no_calendar_disturbs_nobody_and_is_counted() {
     assert!(lag_of(&api, 0).await["lagSeconds"].is_number());
     world.publish([item_added("o-0", 3).record_on(0)]).await;
     instance.order_at("o-0", 3).await;
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn a_database_that_holds_a_time_of_no_calendar_is_read_and_healed() {
     let instance = world.start().await;
 
     until_observed(&instance, 1).await;
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
     let heal = include_str!("../../migrations/V010__sources.sql").split("\n\n").last().unwrap();
     assert!(heal.contains("update projection_progress"), "{heal}");
     world.sql.batch_execute(heal).await.unwrap();
@@ -143,7 +143,7 @@ async fn totals_of_38_digits_are_read_again_after_a_restart() {
     let digits = |order: &Value| order["totalNet"].as_str().unwrap().bytes().filter(u8::is_ascii_digit).count();
     assert!(digits(&before) >= 37 && digits(&order) >= 37, "{order}");
     assert_eq!(order["items"][0], before["items"][0]);
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

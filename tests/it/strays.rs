@@ -97,8 +97,8 @@ async fn an_unknown_schema_stops_its_partition_only_until_an_operator_gives_the_
     let paused = until_paused(&instance, 0, "schema_not_found").await;
     assert!(paused.contains("schema 999998 of the record at partition 0, offset 1"), "{paused}");
     assert!(paused.contains("/ops/partitions/0/skip-to, from offset 1 to 2"), "{paused}");
-    assert_eq!(instance.state().await.0, "running");
-    assert!(instance.is_ready().await);
+    instance.until_running().await;
+    instance.until_ready().await;
     world.publish([TestRecord { partition: Some(1), ..status_changed("o-3", 2, "Paid").record() }]).await;
     instance.order_at("o-3", 2).await;
     assert!(!stored(&world).await.contains_key("o-2"), "behind the record nothing is applied");
