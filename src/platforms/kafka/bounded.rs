@@ -29,8 +29,13 @@ pub enum ReadError {
     #[error("topic {0} is not there")]
     Missing(String),
     /// A right is missing.
-    #[error("Kafka does not let us read topic {0}: grant READ on the DLQ topic")]
-    Forbidden(String),
+    #[error("Kafka does not let us read topic {topic}: grant READ on the DLQ topic, and WRITE")]
+    Forbidden {
+        /// The topic.
+        topic: String,
+        /// What the client says.
+        source: KafkaError,
+    },
     /// Anything else.
     #[error("topic {topic} cannot be read")]
     Kafka {
@@ -71,7 +76,7 @@ impl TopicReader {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 ReadError::Missing(topic)
             }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => ReadError::Forbidden(topic),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => ReadError::Forbidden { topic, source: error },
             _ => ReadError::Kafka { topic, source: error },
         })
     }
