@@ -586,3 +586,10 @@ fn what_postgres_refused_is_refused_when_it_is_read_again() {
     assert_eq!((refused.poison, refused.place), (poison, Some(("o-0", Sequence(1)))));
     assert!(decoder.decode(sent.record(8)).outcome.is_ok());
 }
+
+#[test]
+fn all_is_loaded_where_fewer_rows_came_than_were_asked_for() {
+    assert_eq!([0, 9].map(|rows| ParkedLoad::of(true, rows, 10)), [ParkedLoad::All; 2]);
+    assert_eq!(ParkedLoad::of(true, 10, 10), ParkedLoad::Lowest, "there may be more");
+    assert_eq!(ParkedLoad::of(false, 1, 10), ParkedLoad::Presence);
+}
