@@ -26,6 +26,11 @@ test: ## run all tests against a real Kafka and Postgres
 	@scripts/setup --tests
 	@scripts/test $(ARGS)
 
+.PHONY: test-busy
+test-busy: ## run the integration tests beside a hog of four busy threads: slow is no fault, standing still is
+	@scripts/setup --tests
+	@scripts/test-busy $(ARGS)
+
 # How often `make soak` kills: an instance lives for a second or two.
 KILLS ?= 500
 

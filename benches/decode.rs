@@ -13,6 +13,7 @@ use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use streamview::codec::Limits;
 use streamview::codec::avro::{Program, Reader};
+use streamview::codec::frame::SchemaName;
 use streamview::codec::schemas::{Schemas, WriterSchema};
 use streamview::domain::decimal::Decimal;
 use streamview::domain::record::{Headers, Record};
@@ -40,7 +41,10 @@ fn main() {
         let schema = Schema::parse_str(contract.avro).unwrap();
         let body = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
         let mut schemas = Schemas::default();
-        schemas.insert(1, WriterSchema::Avro(Arc::new(Program::compile(&reader, contract.avro, &[]).unwrap())));
+        schemas.insert(
+            SchemaName::Id(1),
+            WriterSchema::Avro(Arc::new(Program::compile(&reader, contract.avro, &[]).unwrap())),
+        );
         let avro = [&[0, 0, 0, 0, 1], body.as_slice()].concat();
         let limits = Limits { max_record_bytes: 1 << 20, first_sequence: Sequence(1) };
         let decoder = Decoder { view: &view, limits, overrules: &overrules, schemas: &schemas };

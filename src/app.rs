@@ -14,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
 use crate::builds::{self, BuildError};
-use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
+use crate::config::{Config, ConfigError, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
 use crate::failure::{Backoff, panic_text};
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
 use crate::repair::{self, Desk};
+use crate::schemas::client::RegistryClient;
+use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
+use crate::store::sqlstate::describe_chain;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +40,17 @@ pub enum Only {
     Api,
 }
 
+/// Whether the settings are usable, as far as that can be told without connecting to anything.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    config.http.check_exposure()?;
+    let unusable = |error: anyhow::Error| ConfigError::Unusable { reason: format!("{error:#}") };
+    pool::read_pool(&config.database).context("database.url is not usable").map_err(unusable)?;
+    if !config.schema_registry.url.is_empty() {
+        RegistryClient::new(&config.schema_registry).map_err(unusable)?;
+    }
+    Ok(())
+}
+
 /// A view to serve, with its settings.
 pub type Served = (Registration, ViewSettings);
 
@@ -48,8 +62,8 @@ pub async fn serve(
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
-    config.http.check_exposure()?;
-    let pool = pool::read_pool(&config.database).context("database.url is not usable")?;
+    check(&config)?;
+    let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
     let desks = views.iter().map(|(view, settings)| {
@@ -180,44 +194,38 @@ fn skip_proven_gaps(desks: &[Desk], views: &mut [RunningView]) {
     }
 }
 
-/// The active build of each view, as soon as Postgres answers. A schema that is not ours is an error at once.
+/// The active build of each view, as soon as Postgres answers. What no waiting can mend is an error at once: a schema that
+/// is not ours, a database or a way to it that cannot carry us.
 async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
     let mut backoff = Backoff::default();
     loop {
-        match find_builds(config, views).await {
-            Ok(builds) => return builds,
-            Err(error) => {
-                if backoff.failures() == 0 {
-                    tracing::warn!(error = crate::store::sqlstate::describe(&error), "waiting for Postgres");
-                }
-                if error.as_db_error().is_some_and(|db| !matches!(db.code().code().get(..2), Some("57" | "53" | "08")))
-                {
-                    return Err(error).context("Postgres refuses us; check database.url");
-                }
-                tokio::time::sleep(backoff.next_wait()).await;
-            }
+        let error = match find_builds(config, views).await {
+            Ok(builds) => return Ok(builds),
+            Err(error) => error,
+        };
+        match error.chain().find_map(|cause| cause.downcast_ref::<DbError>()).map(|error| error.as_db_error()) {
+            Some(None) => {}
+            Some(Some(db)) if matches!(db.code().code().get(..2), Some("57" | "53" | "08")) => {}
+            Some(Some(_)) => return Err(error).context("Postgres refuses us; check database.url"),
+            None if matches!(error.downcast_ref(), Some(Unfit::TooFew)) => {}
+            None => return Err(error),
         }
+        if backoff.failures() == 0 {
+            tracing::warn!(error = describe_chain(error.chain()), "waiting for Postgres");
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
     }
 }
 
-async fn find_builds(config: &Config, views: &[Served]) -> Result<Result<Vec<Build>>, DbError> {
-    let client = pool::connect_writer(&config.database, "public").await?;
-    if let Err(error) = migrate::check(&client).await {
-        return match error.downcast::<DbError>() {
-            Ok(error) => Err(error),
-            Err(other) => Ok(Err(other)),
-        };
-    }
+async fn find_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
+    let client = migrate::open(&config.database).await?;
     let mut builds = Vec::with_capacity(views.len());
     for (registration, _) in views {
-        match progress::active_build(&client, registration.name).await? {
-            Some(build) => builds.push(build),
-            None => {
-                return Ok(Err(anyhow::anyhow!("view {} has no build; run `streamview migrate`", registration.name)));
-            }
-        }
+        let build = progress::active_build(&client, registration.name).await?;
+        builds
+            .push(build.with_context(|| format!("view {} has no build; run `streamview migrate`", registration.name))?);
     }
-    Ok(Ok(builds))
+    Ok(builds)
 }
 
 /// Brings the schema up to date, and makes and publishes build 1 of each view that has no build yet. Gives what was done,

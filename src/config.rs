@@ -5,6 +5,7 @@
 
 mod error;
 mod layers;
+mod links;
 mod rules;
 mod secret;
 
@@ -17,7 +18,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use secret::{Secret, SecretUrl};
+pub use secret::{Secret, SecretUrl, web_addresses};
 
 pub use crate::domain::history::History;
 
@@ -57,7 +58,7 @@ pub struct KafkaSettings {
     pub group_id: String,
     /// Name shown in the broker's logs and quotas.
     pub client_id: String,
-    /// Static membership; empty = dynamic.
+    /// Name in the group; empty = the number of a seat.
     pub instance_id: String,
     /// Milliseconds without a heartbeat until an instance counts as dead.
     pub session_timeout_ms: u64,
@@ -89,6 +90,8 @@ pub struct DatabaseSettings {
     pub write_timeout_ms: u64,
     /// Statement timeout of the API in milliseconds.
     pub read_timeout_ms: u64,
+    /// Statement timeout of an operator's decision in milliseconds, waiting for locks included.
+    pub decision_timeout_ms: u64,
     /// Wait for the flush of each commit.
     pub synchronous_commit: bool,
 }
@@ -97,7 +100,7 @@ pub struct DatabaseSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaRegistrySettings {
-    /// Base URL; empty = no registry.
+    /// Base URL, or several separated by commas; empty = no registry.
     pub url: SecretUrl,
     /// Name for basic authentication; empty = none.
     pub username: String,
@@ -131,6 +134,8 @@ pub enum NotFoundPolicy {
 pub struct HttpSettings {
     /// Address and port to listen on.
     pub bind: SocketAddr,
+    /// What `Link` and `Location` begin with, without a `/` at its end; empty = nothing.
+    pub public_url: String,
     /// Everybody who reaches a non-loopback address may read.
     pub allow_anonymous: bool,
     /// Everybody who reaches a non-loopback address may make decisions.
@@ -302,6 +307,14 @@ impl Config {
                 Some((name, value.to_string_lossy().into_owned()))
             })
             .collect()
+    }
+
+    /// The variables in `environment` that [`Config::load`] passes over: service links of Kubernetes, which sets them in
+    /// every container for Services called `streamview` or `streamview-…`.
+    pub fn service_links(environment: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+        let settings = Layers::defaults();
+        let links = environment.into_iter().filter(|(name, value)| settings.passes_over(name, value));
+        links.map(|(name, _)| name).collect()
     }
 
     /// The whole tree as TOML, passwords replaced by `***`. Loads again if it held no password.

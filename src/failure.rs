@@ -1,6 +1,6 @@
 //! Whose fault an error is, whether to try again, and what the operator does next.
 
-use crate::domain::units::Partition;
+use crate::domain::units::{Offset, Partition};
 
 use std::any::Any;
 use std::time::Duration;
@@ -38,6 +38,15 @@ pub enum Failure {
     KafkaAway(String),
     /// The schema registry does not answer as it should: wait, then try again.
     RegistryAway(String),
+    /// The registry is well and does not know the schema of this record: its partition stops before it, nobody else does.
+    UnknownSchema {
+        /// Its partition.
+        partition: Partition,
+        /// Where it stands there.
+        offset: Offset,
+        /// What the registry says, and what can be done.
+        detail: String,
+    },
     /// The first so many records of the attempt can go; what stands behind them cannot yet.
     FirstOnly(usize),
     /// Postgres gave up on the batch for its size or time: try less of it.

@@ -42,7 +42,8 @@ pub struct Pause {
     pub code: &'static str,
     /// A sentence with offsets, and what to do where somebody has to.
     pub detail: String,
-    /// Where the batch begins that cannot be read, if that is why.
+    /// Where the batch begins that cannot be read, or the record stands whose schema nobody knows, if that is why: an
+    /// operator may give up what stands there.
     pub unreadable_at: Option<Offset>,
     /// Whether it is too large to be received, so that asking for it disturbs the other partitions.
     pub too_large: bool,
@@ -51,8 +52,11 @@ pub struct Pause {
 impl Pause {
     /// A batch of the log cannot be read.
     pub const UNREADABLE: &'static str = "unreadable_batch";
+    /// The registry does not know the schema of a record.
+    pub const SCHEMA_NOT_FOUND: &'static str = "schema_not_found";
     /// Every code, so that each metric series exists from the start.
-    pub const CODES: [&'static str; 3] = ["park_bound_reached", Pause::UNREADABLE, "not_owner"];
+    pub const CODES: [&'static str; 4] =
+        ["park_bound_reached", Pause::UNREADABLE, Pause::SCHEMA_NOT_FOUND, "not_owner"];
 
     /// One event more would be more parked events than allowed.
     pub fn park_bound(why: &str, offset: Offset) -> Pause {
@@ -86,6 +90,16 @@ impl Pause {
              {text}. Raise that setting and restart, or give it up with POST /ops/partitions/{partition}/skip-to"
         );
         Pause { code: Pause::UNREADABLE, detail, unreadable_at: Some(offset), too_large: true }
+    }
+
+    /// The registry does not know the schema of the record at `offset`.
+    pub fn schema_not_found(partition: Partition, offset: Offset, text: &str) -> Pause {
+        let detail = format!(
+            "schema_not_found: {text}. Or give the record up with POST /ops/partitions/{partition}/skip-to, from offset \
+             {offset} to {}",
+            offset.next()
+        );
+        Pause { code: Pause::SCHEMA_NOT_FOUND, detail, unreadable_at: Some(offset), too_large: false }
     }
 
     /// Whether it lasts until the record it stands before has been passed.

@@ -14,6 +14,7 @@ use actix_web::{Error, HttpMessage, HttpResponse, HttpResponseBuilder, web};
 use futures_util::FutureExt;
 use serde::Serialize;
 
+use super::etag::EntityTag;
 use super::problem::{self, Problem};
 use super::routes::Routed;
 use super::{Api, UNMATCHED};
@@ -83,8 +84,9 @@ pub async fn finish(
             (None, problem.render(&asked.path, &asked.trace_id))
         }
     };
-    let response = with_common_headers(response, &asked);
+    let mut response = with_common_headers(response, &asked);
     if let Some(api) = api {
+        lead_to(&api.state.settings.public_url, response.headers_mut());
         let status = response.status();
         let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
@@ -142,14 +144,55 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
     response
 }
 
+/// Has the paths in `Link` and `Location` begin with the URL under which clients reach us: behind a proxy that takes a
+/// prefix off, only the one who has set it up knows that. What a request says of it (`X-Forwarded-Prefix`) is not heard,
+/// as anybody could send a client elsewhere by it, and caches would keep that.
+fn lead_to(public_url: &str, headers: &mut HeaderMap) {
+    if public_url.is_empty() {
+        return;
+    }
+    // In our links a `<` only stands before a path: everything else is percent-encoded.
+    let links = headers.get(header::LINK).and_then(|links| links.to_str().ok());
+    let links = links.map(|links| links.replace("</", &format!("<{public_url}/")));
+    if let Some(Ok(links)) = links.as_deref().map(HeaderValue::from_str) {
+        headers.insert(header::LINK, links);
+    }
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    if let Some(path) = location.filter(|location| location.starts_with('/'))
+        && let Ok(location) = HeaderValue::from_str(&format!("{public_url}{path}"))
+    {
+        headers.insert(header::LOCATION, location);
+    }
+}
+
 /// The answer with `value` as its JSON, of about `bytes`.
 pub fn json(response: &mut HttpResponseBuilder, value: &impl Serialize, bytes: usize) -> Result<HttpResponse, Problem> {
+    Ok(response.content_type(ContentType::json()).body(written(value, bytes)?))
+}
+
+/// The same with its tag, which begins with `words`; without a body if the one who asks has it already.
+pub fn tagged_json(
+    asked: &HeaderMap,
+    response: &mut HttpResponseBuilder,
+    (words, value): (&str, &impl Serialize),
+    bytes: usize,
+) -> Result<HttpResponse, Problem> {
+    let body = written(value, bytes)?;
+    let tag = EntityTag::of(words, &body);
+    response.insert_header((header::ETAG, tag.to_string()));
+    if tag.is_known_to(asked) {
+        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
+    }
+    Ok(response.content_type(ContentType::json()).body(body))
+}
+
+fn written(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, Problem> {
     let mut body = Vec::with_capacity(bytes);
     serde_json::to_writer(&mut body, value).map_err(|error| {
         tracing::error!(error = %error, "could not write an answer");
         Problem::new(&problem::INTERNAL_ERROR, "The answer could not be written")
     })?;
-    Ok(response.content_type(ContentType::json()).body(body))
+    Ok(body)
 }
 
 /// The trace id of a W3C `traceparent` (version 00 to fe, not all zero), or a new one.

@@ -133,6 +133,16 @@ impl Body {
         age
     }
 
+    /// Two ages: at least `older`, and less than `newer`.
+    pub fn ages(&mut self, older: &str, newer: &str) -> (Option<i64>, Option<i64>) {
+        let given = self.fields.get(older).map(|raw| raw.get().to_owned());
+        let (least, most) = (self.age(older), self.age(newer));
+        if let (Some(why), Some(given)) = (request::empty_window(least, most), given) {
+            self.reject(older, &given, &format!("must not be {why} `{}{newer}`", self.place));
+        }
+        (least, most)
+    }
+
     /// One word or several, out of `known`.
     pub fn words(&mut self, name: &str, known: &[&str]) -> Vec<String> {
         let Some(raw) = self.raw(name) else { return Vec::new() };

@@ -11,6 +11,7 @@ use super::answer::OwnFormat;
 use super::{Api, views_of};
 use crate::status::{StatusSnapshot, ViewState};
 use crate::store::read;
+use crate::store::sqlstate::describe_read;
 
 /// How long the database's answer is believed, so that probes cost nothing.
 const DATABASE_CHECK_LIFE: Duration = Duration::from_millis(250);
@@ -90,7 +91,7 @@ async fn database(api: &Api) -> Check {
     let answer = tokio::time::timeout(DATABASE_CHECK_TIMEOUT, read::ping(&api.state.pool)).await;
     let fresh = match answer {
         Ok(Ok(())) => check("database", true, "answers"),
-        Ok(Err(error)) => check("database", false, error.to_string()),
+        Ok(Err(error)) => check("database", false, describe_read(&error)),
         Err(_) => check("database", false, "did not answer within 1 s"),
     };
     *api.database_check() = Some((Instant::now(), fresh.clone()));

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod etag;
 pub mod health;
 pub mod idempotency;
 pub mod openapi;

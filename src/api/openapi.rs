@@ -99,6 +99,9 @@ pub fn with_limits(document: &OpenApi, settings: &HttpSettings) -> Vec<u8> {
             }
         }
     }
+    if !settings.public_url.is_empty() {
+        value["servers"] = json!([{ "url": settings.public_url }]);
+    }
     serde_json::to_vec(&value).expect("the document is plain data")
 }
 
@@ -200,9 +203,11 @@ mod tests {
             default_page_size: 7,
             max_page_size: 11,
             max_wait_ms: 13,
+            public_url: "https://shop.example/streamview".to_owned(),
             ..crate::config::Config::defaults().http
         };
         let text = String::from_utf8(with_limits(&openapi(&crate::app::view_apis()), &settings)).unwrap();
+        assert!(text.contains(r#""servers":[{"url":"https://shop.example/streamview"}]"#));
         assert!(
             text.contains(r#""maximum":11"#) && text.contains(r#""default":7"#) && text.contains(r#""maximum":13"#)
         );

@@ -216,7 +216,7 @@ pub struct OwnedPartitionBody {
     /// Why nothing is read from it now, if so.
     #[schema(required)]
     pub paused: Option<String>,
-    /// The stable name of that: `park_bound_reached`, `unreadable_batch` or `not_owner`.
+    /// The stable name of that: `park_bound_reached`, `unreadable_batch`, `schema_not_found` or `not_owner`.
     #[schema(required, example = "park_bound_reached")]
     pub paused_code: Option<&'static str>,
     /// When its last batch was committed by this process.

@@ -73,9 +73,10 @@ pub async fn docs_redirect() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((header::LOCATION, "/docs/")).finish()
 }
 
-/// `/docs/…`: Swagger UI from this binary, no CDN.
+/// `/docs/…`: Swagger UI from this binary, no CDN. Its links are relative, as on all pages: a proxy may have put them all
+/// under a prefix.
 pub async fn docs(file: web::Path<String>) -> Result<HttpResponse, Problem> {
-    let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
+    let config = Arc::new(utoipa_swagger_ui::Config::from("../openapi.json").validator_url("none"));
     let served = utoipa_swagger_ui::serve(&file, config).map_err(|error| {
         tracing::error!(error = %error, "could not serve a file of the documentation");
         Problem::new(&problem::INTERNAL_ERROR, "The file could not be served")
@@ -99,7 +100,7 @@ pub async fn problems(api: web::Data<Api>) -> HttpResponse {
     codes.sort_by_key(|code| code.name);
     let lines = codes.iter().map(|code| {
         let (name, status, title) = (code.name, code.status.as_u16(), escape(code.title));
-        format!("<li><a href=\"/problems/{name}\"><code>{name}</code></a> ({status}): {title}</li>")
+        format!("<li><a href=\"problems/{name}\"><code>{name}</code></a> ({status}): {title}</li>")
     });
     page("Problems", &format!("<h1>Problems</h1><ul>{}</ul>", lines.collect::<String>()))
 }
@@ -112,7 +113,7 @@ pub async fn problem(api: web::Data<Api>, name: web::Path<String>) -> Result<Htt
     let Code { name, status, title, meaning, next_step } = code;
     let body = format!(
         "<h1>{}</h1><p><code>{name}</code>, HTTP {}</p><h2>What it means</h2><p>{}</p><h2>What to do</h2><p>{}</p>\
-         <p><a href=\"/problems\">All problems</a></p>",
+         <p><a href=\"../problems\">All problems</a></p>",
         escape(title),
         status.as_u16(),
         escape(meaning),

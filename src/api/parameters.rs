@@ -7,6 +7,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use super::problem::{self, ParameterError, Problem};
+use crate::codec::json;
 use crate::repair::request;
 
 /// The longest identifier taken as a parameter, in characters.
@@ -110,11 +111,55 @@ impl Parameters {
         }
     }
 
+    /// A whole number from `least` on. How far our own type reaches is not said: numbers of events have 18 digits at most.
+    pub fn number_from(&mut self, name: &str, least: i64) -> Option<i64> {
+        let value = self.one(name)?;
+        let number = whole_number(&value).filter(|number| *number >= least);
+        if number.is_none() {
+            self.reject(name, &value, &whole_number_form(least));
+        }
+        number
+    }
+
+    /// The number of a page, from 1. One deeper than `deepest` is a number all the same: what is said of it is the list's.
+    pub fn page(&mut self, name: &str, deepest: u64) -> Option<u64> {
+        let value = self.one(name)?;
+        let is_plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        let page = value.parse().ok().filter(|page| is_plain && *page > 0);
+        if page.is_none() {
+            self.reject(name, &value, &format!("must be a whole number from 1 to {deepest}"));
+        }
+        page
+    }
+
+    /// Two moments, of which the first is not after the second.
+    pub fn times(&mut self, from: &str, to: &str) -> (Option<Timestamp>, Option<Timestamp>) {
+        let given = self.received.iter().find(|(name, _)| name == from).map(|(_, value)| value.clone());
+        let (begins, ends) = (self.time(from), self.time(to));
+        if let (Some(begin), Some(end), Some(given)) = (begins, ends, given)
+            && begin > end
+        {
+            self.reject(from, &given, &format!("must not be after `{to}`, which is {end}"));
+        }
+        (begins, ends)
+    }
+
+    /// Two ages: at least `older`, and less than `newer`.
+    pub fn ages(&mut self, older: &str, newer: &str) -> (Option<i64>, Option<i64>) {
+        let given = self.received.iter().find(|(name, _)| name == older).map(|(_, value)| value.clone());
+        let (least, most) = (self.age(older), self.age(newer));
+        if let (Some(why), Some(given)) = (request::empty_window(least, most), given) {
+            self.reject(older, &given, &format!("must not be {why} `{newer}`"));
+        }
+        (least, most)
+    }
+
     /// A moment, RFC 3339 with its offset.
     pub fn time(&mut self, name: &str) -> Option<Timestamp> {
         let value = self.one(name)?;
         if let Ok(time) = value.parse::<Timestamp>()
             && time.as_second() >= EARLIEST_SECOND
+            && json::is_a_second(&value, time)
         {
             return Some(time);
         }
@@ -157,6 +202,17 @@ impl Parameters {
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::of_parameters(self.errors)) }
     }
+}
+
+/// A whole number as it is written in a query or a path: digits only.
+pub fn whole_number(text: &str) -> Option<i64> {
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
+}
+
+/// What such a number has to be.
+pub fn whole_number_form(least: i64) -> String {
+    format!("must be a whole number from {least}, of at most 18 digits")
 }
 
 /// Whether `value` is usable as an id.
@@ -246,6 +302,42 @@ mod tests {
             });
             assert_eq!((error.value.as_str(), error.detail.as_str()), (value, "must be a whole number from 1 to 200"));
         }
+    }
+
+    #[test]
+    fn bounds_are_those_of_the_thing_and_not_of_our_types() {
+        for value in ["0", "-1", "x", "", "99999999999999999999"] {
+            let error =
+                fault(&format!("from={value}"), |parameters| assert_eq!(parameters.number_from("from", 1), None));
+            assert_eq!(error.detail, "must be a whole number from 1, of at most 18 digits", "{value}");
+        }
+        for value in ["0", "-1", "x", "", "99999999999999999999"] {
+            let error = fault(&format!("from={value}"), |parameters| assert_eq!(parameters.page("from", 201), None));
+            assert_eq!(error.detail, "must be a whole number from 1 to 201", "{value}");
+        }
+        assert_eq!(Parameters::parse("from=202", &["from"]).page("from", 201), Some(202), "too deep, but a page");
+    }
+
+    #[test]
+    fn a_window_that_ends_before_it_begins_is_refused() {
+        let error = fault("from=2026-02-01T00:00:00%2B01:00&status=2026-01-01T00:00:00Z", |parameters| {
+            parameters.times("from", "status");
+        });
+        assert_eq!((error.parameter.as_str(), error.value.as_str()), ("from", "2026-02-01T00:00:00+01:00"));
+        assert_eq!(error.detail, "must not be after `status`, which is 2026-01-01T00:00:00Z");
+        let error = fault("from=P1D&status=PT1H", |parameters| {
+            assert_eq!(parameters.ages("from", "status"), (Some(86_400), Some(3_600)));
+        });
+        assert_eq!((error.parameter.as_str(), error.value.as_str()), ("from", "P1D"));
+        assert_eq!(error.detail, "must not be longer ago than `status`");
+        for fine in ["from=2026-01-01T00:00:00Z&status=2026-01-01T01:00:00%2B01:00", "from=2026-01-01T00:00:00Z"] {
+            let mut parameters = Parameters::parse(fine, &["status", "from"]);
+            parameters.times("from", "status");
+            parameters.finish().unwrap();
+        }
+        let mut parameters = Parameters::parse("from=3600&status=PT1H", &["status", "from"]);
+        assert_eq!(parameters.ages("from", "status"), (Some(3600), Some(3600)));
+        parameters.finish().unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::feed::waiters::TooManyWaiters;
 use crate::repair::{DeskError, Obstacle, Seen};
 use crate::store::read::ReadError;
+use crate::store::sqlstate::{describe_read, is_login};
 
 /// One kind of error: a contract with clients, explained at `/problems/<name>`.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ codes! {
     PARTITION_NOT_FOUND = "partition_not_found" NOT_FOUND "There is no such partition"
         "The view's topic does not have this partition, or the view has not come to it yet."
         "`GET /ops/lags` lists the partitions.";
-    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "Nothing is wrong with the partition"
+    PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "No record stops the partition"
         "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`), never while it can go on."
         "See `GET /ops/lags`. A single refused event is repaired where its order is held, not here.";
     OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"
@@ -131,8 +132,11 @@ codes! {
     DATABASE_BUSY = "database_busy" SERVICE_UNAVAILABLE "Every database connection is in use"
         "More reads are running than `database.read_pool_size` allows, for longer than a read may wait."
         "Repeat after `Retry-After` seconds with fewer requests at once.";
+    DATABASE_READ_ONLY = "database_read_only" SERVICE_UNAVAILABLE "The database takes no changes"
+        "The database answers, but lets nobody write: it is a standby, say, or an operator has made it read-only. Nothing was decided."
+        "Repeat after `Retry-After` seconds; `detail` has the database's own words. Reads go on meanwhile.";
     QUERY_TIMEOUT = "query_timeout" SERVICE_UNAVAILABLE "The query took too long"
-        "The database gave up on the query (`database.read_timeout_ms`)."
+        "The database gave up on the query (`database.read_timeout_ms`; for a decision `database.decision_timeout_ms`)."
         "Narrow the filters, or sort by `updatedAt` or `orderId`, which have an index.";
     INTERNAL_ERROR = "internal_error" INTERNAL_SERVER_ERROR "Something went wrong here"
         "A defect of this service, not of the request."
@@ -356,9 +360,19 @@ impl From<ReadError> for Problem {
     /// and readiness' news already.
     fn from(error: ReadError) -> Self {
         match &error {
-            ReadError::Unavailable(source) => {
-                tracing::debug!(error = ?source, "read failed, the database does not answer");
-                Problem::new(&DATABASE_UNAVAILABLE, "The database does not answer at the moment").retry_after(1)
+            ReadError::Unavailable(cause) => {
+                let why = describe_read(&error);
+                tracing::debug!(error = why, "the database does not answer");
+                // Who may not log in, and from where, is for operators.
+                let is_told = cause.is_some() && !is_login(&error);
+                let why = if is_told { format!(": {why}") } else { String::new() };
+                let detail = format!("The database does not answer as it should at the moment{why}");
+                Problem::new(&DATABASE_UNAVAILABLE, detail).retry_after(1)
+            }
+            ReadError::ReadOnly(_) => {
+                let why = describe_read(&error);
+                tracing::warn!(error = why, "nothing was written, the database takes no changes");
+                Problem::new(&DATABASE_READ_ONLY, format!("The database takes no changes now: {why}")).retry_after(1)
             }
             ReadError::Busy => {
                 tracing::warn!("read refused, every connection of the pool is in use");
@@ -369,7 +383,7 @@ impl From<ReadError> for Problem {
                 Problem::new(&QUERY_TIMEOUT, "The database gave up on this query").retry_after(2)
             }
             ReadError::Failed(_) | ReadError::Unreadable(_) => {
-                tracing::error!(error = %error, "read failed");
+                tracing::error!(error = describe_read(&error), "read failed");
                 Problem::new(&INTERNAL_ERROR, "The answer could not be read from the database")
             }
         }

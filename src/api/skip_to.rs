@@ -65,6 +65,12 @@ pub struct SkipToAnswer {
     /// When it was decided.
     #[schema(value_type = String, format = DateTime)]
     pub decided_at: Timestamp,
+    /// What stopped the partition at that place: a code and a sentence. Null where the call is repeated after it was stopped elsewhere.
+    #[schema(
+        required,
+        example = "schema_not_found: schema 7 of the record at partition 3, offset 120 is not in the registry"
+    )]
+    pub stopped_by: Option<String>,
     /// What is lost.
     pub consequences: &'static str,
 }
@@ -75,8 +81,9 @@ const CONSEQUENCES: &str = "The records at these offsets are never applied, by t
 
 /// Give up records that cannot be read
 ///
-/// The last resort for a partition that stands before a batch it cannot read (`unreadable_batch`) or before a hole
-/// (`log_truncated`). Refused while nothing is wrong with the partition. The decision is kept in `skipped_ranges`.
+/// The last resort for a partition that stands before a batch it cannot read (`unreadable_batch`), before a hole
+/// (`log_truncated`) or before a record whose schema the registry does not know (`schema_not_found`). Refused where no
+/// record stops the partition. The decision is kept in `skipped_ranges`.
 #[utoipa::path(post, path = "/ops/partitions/{partition}/skip-to", tag = "operations",
     params(
         ("partition" = i32, Path, description = "Partition number.", minimum = 0),
@@ -121,7 +128,7 @@ pub async fn post(
         actor: asked.actor,
         idempotency_key,
     };
-    let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order))?;
+    let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order, status))?;
     if skipped.is_new {
         tracing::warn!(
             view = order.view,
@@ -129,6 +136,7 @@ pub async fn post(
             from = order.from.0,
             to = order.to.0,
             reason = order.reason,
+            stopped_by = skipped.stopped_by,
             actor = order.actor,
             decision = skipped.id,
             "an operator has skipped records"
@@ -148,14 +156,22 @@ fn answer(order: SkipTo, skipped: &Skipped) -> SkipToAnswer {
         to: to.0,
         skipped_offsets: NextOffset::before(from).distance_to(to),
         decided_at: skipped.decided_at,
+        stopped_by: skipped.stopped_by.clone(),
         consequences: CONSEQUENCES,
     }
 }
 
 async fn read_body(request: &HttpRequest, body: web::Payload) -> Result<SkipToRequest, Problem> {
     let bytes = body::read(request, body, MAX_BODY_BYTES).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(&problem::BAD_REQUEST, format!("The body cannot be read: {error}")))
+    parse(&bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<SkipToRequest, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        // The parser names our type, which is nobody's business.
+        let what = error.to_string().replace("i64", "a whole number of at most 18 digits");
+        Problem::new(&problem::BAD_REQUEST, format!("The body cannot be read: {what}"))
+    })
 }
 
 fn view_of<'a>(api: &'a Api, name: Option<&str>) -> Result<&'a ViewStatus, Problem> {
@@ -198,7 +214,7 @@ fn check(asked: &SkipToRequest, status: &ViewStatus, partition: Partition) -> Re
     Ok(())
 }
 
-fn refused(error: SkipError, asked: &SkipTo) -> Problem {
+fn refused(error: SkipError, asked: &SkipTo, status: &ViewStatus) -> Problem {
     let detail = error.to_string();
     match error {
         SkipError::UnknownPartition(_) => Problem::new(&problem::PARTITION_NOT_FOUND, detail),
@@ -207,6 +223,9 @@ fn refused(error: SkipError, asked: &SkipTo) -> Problem {
             Problem::new(&problem::OFFSET_MOVED, detail).with("nextOffset", next_offset.0)
         }
         SkipError::NotBlocked(next_offset) => {
+            // It may stand still all the same: for something that all its neighbours wait for too.
+            let waits = status.snapshot().reason.map_or_else(String::new, |why| format!("; the view waits: {why}"));
+            let detail = format!("{detail}{waits}");
             Problem::new(&problem::PARTITION_NOT_BLOCKED, detail).with("nextOffset", next_offset.0)
         }
         SkipError::KeyReused { .. } => Problem::new(&problem::IDEMPOTENCY_KEY_REUSED, detail),
@@ -215,5 +234,21 @@ fn refused(error: SkipError, asked: &SkipTo) -> Problem {
             Problem::new(&problem::DATABASE_BUSY, "The partition is being worked on at the moment").retry_after(1)
         }
         SkipError::Database(error) => ReadError::from(error).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_that_is_none_is_refused_in_words() {
+        for offset in ["\"2\"", "1.5", "9223372036854775808", "1e30", "{}"] {
+            let body = format!(r#"{{"from": {offset}, "to": 3, "reason": "x"}}"#);
+            let problem = parse(body.as_bytes()).unwrap_err().to_string();
+            let words = "expected a whole number of at most 18 digits";
+            assert!(problem.contains(words) && !problem.contains("64"), "{offset}: {problem}");
+        }
+        assert_eq!(parse(br#"{"from": 2, "to": 3, "reason": "x"}"#).unwrap().to, 3);
     }
 }

@@ -13,6 +13,7 @@ pub use drop::drop;
 pub use publish::publish;
 
 use crate::domain::build::{Build, BuildId};
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, DbError};
 
 /// Why a build was not made, dropped or published. Nothing has changed then.
@@ -34,7 +35,7 @@ pub enum BuildError {
     #[error("{0} is being loaded in bulk: it has no indexes and is not whole")]
     Loading(BuildId),
     /// Postgres did not do it.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Database(#[from] DbError),
 }
 

@@ -13,7 +13,9 @@ use crate::app;
 use crate::config::Config;
 use crate::registrations;
 use crate::repair::decide::{Called, Once};
-use crate::repair::request::{AGE_FORM, BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age};
+use crate::repair::request::{
+    AGE_FORM, BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age, empty_window,
+};
 use crate::repair::{Desk, DeskError};
 use crate::store::{migrate, pool};
 use crate::telemetry::metrics::Metrics;
@@ -41,6 +43,15 @@ pub struct WhyArgs {
     /// The same call with the same key has its effect once, and gets the same answer again
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+}
+
+/// Reason and actor, as the desk takes them.
+pub fn checked(reason: String, actor: String) -> Result<Why> {
+    let within =
+        |text: &str, most: usize| !text.trim().is_empty() && text.chars().count() <= most && !text.contains('\0');
+    ensure!(within(&reason, MAX_REASON_CHARS), "--reason must have 1 to {MAX_REASON_CHARS} characters");
+    ensure!(within(&actor, 256), "--actor must have 1 to 256 characters");
+    Ok(Why { reason, actor })
 }
 
 /// How much of a filter is taken.
@@ -73,6 +84,14 @@ pub fn parse_age(text: &str) -> Result<i64, String> {
     age(text).ok_or_else(|| AGE_FORM.to_owned())
 }
 
+/// Refuses `--older-than` and `--newer-than` between which nothing lies.
+pub fn check_window(older_than: Option<i64>, newer_than: Option<i64>) -> Result<()> {
+    match empty_window(older_than, newer_than) {
+        Some(why) => bail!("--older-than must not be {why} --newer-than"),
+        None => Ok(()),
+    }
+}
+
 /// The desk of a view, once the database is there and of our version.
 pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
     let views = registrations::all();
@@ -82,8 +101,7 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
     };
     let names: Vec<&str> = views.iter().map(|view| view.name).collect();
     let view = view.with_context(|| format!("there is no such view; there are: {}", names.join(", ")))?;
-    let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
-    migrate::check(&client).await?;
+    drop(migrate::open(&config.database).await?);
     let reads = pool::read_pool(&config.database).context("database.url is not usable")?;
     let settings = config.views.get(view.name).with_context(|| format!("views.{} is not configured", view.name))?;
     let rules = config.rules_of(settings);
@@ -94,14 +112,10 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
 /// Asks for a decision and prints what came of it.
 pub async fn decide(desk: &Desk, request: &Request, why: &WhyArgs, json: bool) -> Result<()> {
     let key = why.idempotency_key.as_deref();
-    let within =
-        |text: &str, most: usize| !text.trim().is_empty() && text.chars().count() <= most && !text.contains('\0');
-    ensure!(within(&why.reason, MAX_REASON_CHARS), "--reason must have 1 to {MAX_REASON_CHARS} characters");
-    ensure!(within(&why.actor, 256), "--actor must have 1 to 256 characters");
+    let checked = checked(why.reason.clone(), why.actor.clone())?;
     let visible = |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     ensure!(key.is_none_or(visible), "--idempotency-key must have 1 to 255 visible ASCII characters");
-    let why = Why { reason: why.reason.clone(), actor: why.actor.clone() };
-    let once = key.map(|key| Once { key, spell });
+    let (why, once) = (checked, key.map(|key| Once { key, spell }));
     let answer = match desk.call(request, &why, once).await.map_err(explain)? {
         Called::Now(outcome) => spell(&outcome),
         Called::Before(answer) => answer,
@@ -121,7 +135,7 @@ pub async fn decide(desk: &Desk, request: &Request, why: &WhyArgs, json: bool) -
 pub fn explain(error: DeskError) -> anyhow::Error {
     match error {
         DeskError::Refused(refusal) => anyhow::anyhow!("{} ({})", refusal.detail, refusal.obstacle.as_str()),
-        DeskError::Database(error) => anyhow::Error::new(error).context("the database did not answer"),
+        DeskError::Database(error) => anyhow::Error::new(error).context("the database did not do it"),
     }
 }
 

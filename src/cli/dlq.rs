@@ -148,10 +148,11 @@ struct FilterArgs {
 }
 
 impl FilterArgs {
-    fn filter(self) -> LetterFilter {
+    fn filter(self) -> Result<LetterFilter> {
         let FilterArgs { status, with_reason, with_key, older_than, newer_than } = self;
+        desk::check_window(older_than, newer_than)?;
         let statuses = statuses(status);
-        LetterFilter { statuses, reasons: with_reason, key: with_key, older_than, newer_than, ids: None }
+        Ok(LetterFilter { statuses, reasons: with_reason, key: with_key, older_than, newer_than, ids: None })
     }
 }
 
@@ -159,8 +160,9 @@ impl FilterArgs {
 pub async fn run(arguments: DlqArgs, config: &Config) -> Result<()> {
     match arguments.action {
         DlqAction::List { filter, limit, common } => {
+            let filter = filter.filter()?;
             let desk = desk::open(config, &common).await?;
-            list(&desk, &filter.filter(), limit, common.json).await
+            list(&desk, &filter, limit, common.json).await
         }
         DlqAction::Show { id, common } => {
             let letter = desk::open(config, &common).await?.show_letter(id).await.map_err(desk::explain)?;
@@ -190,7 +192,7 @@ async fn answer(
     let is_filtered = filter != FilterArgs::default();
     let request = match desk::one_or_all(id, bulk.all, "the id of a letter", is_filtered)? {
         Some(id) => one(id),
-        None => many(filter.filter(), bulk.bulk()?),
+        None => many(filter.filter()?, bulk.bulk()?),
     };
     desk::decide(&desk::open(config, &common).await?, &request, &why, common.json).await
 }

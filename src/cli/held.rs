@@ -83,16 +83,17 @@ struct FilterArgs {
 }
 
 impl FilterArgs {
-    fn filter(self) -> HeldFilter {
+    fn filter(self) -> Result<HeldFilter> {
         let FilterArgs { with_reason, with_key, older_than, newer_than, proven } = self;
-        HeldFilter {
+        desk::check_window(older_than, newer_than)?;
+        Ok(HeldFilter {
             reasons: with_reason,
             key: with_key,
             older_than,
             newer_than,
             proven: proven.then_some(true),
             nothing_refused: false,
-        }
+        })
     }
 }
 
@@ -100,8 +101,9 @@ impl FilterArgs {
 pub async fn run(arguments: HeldArgs, config: &Config) -> Result<()> {
     match arguments.action {
         HeldAction::List { filter, limit, common } => {
+            let filter = filter.filter()?;
             let desk = desk::open(config, &common).await?;
-            list(&desk, &filter.filter(), limit, common.json).await
+            list(&desk, &filter, limit, common.json).await
         }
         HeldAction::Show { key, common } => {
             let desk = desk::open(config, &common).await?;
@@ -113,7 +115,7 @@ pub async fn run(arguments: HeldArgs, config: &Config) -> Result<()> {
             Ok(())
         }
         HeldAction::Skip { one, from, to, filter, bulk, why, common } => {
-            let filter = filter.filter();
+            let filter = filter.filter()?;
             let request = match desk::one_or_all(one, bulk.all, "a key", filter != HeldFilter::default())? {
                 Some(key) => Request::SkipHeld(SkipHeld { key, from, to }),
                 None => Request::SkipHeldByFilter(filter, bulk.bulk()?),

@@ -39,8 +39,7 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
     let known: Vec<&str> = views.iter().map(|(view, _)| view.name).collect();
     let known = format!("there is no view {}; known: {}", arguments.view, known.join(", "));
     let (view, settings) = views.into_iter().find(|(view, _)| view.name == arguments.view).context(known)?;
-    let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
-    migrate::check(&client).await?;
+    let client = migrate::open(&config.database).await?;
     let build = progress::active_build(&client, view.name).await?.context("the view has no build")?;
     let parts = Parts {
         settings,

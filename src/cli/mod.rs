@@ -11,6 +11,7 @@ pub mod schemas;
 pub mod seed;
 #[cfg(feature = "playground")]
 pub mod servers;
+pub mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app::{self, Only};
 use crate::config::Config;
+use crate::store::sqlstate::describe_chain;
 use crate::telemetry;
 
 /// Kafka topics as Postgres views you can trust, served over REST
@@ -79,6 +81,7 @@ enum Command {
     Schemas(schemas::SchemasArgs),
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
+    Source(source::SourceArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -122,16 +125,25 @@ pub fn main() -> i32 {
     match run(cli.command, config) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe_chain(error.chain()));
             if error.is::<crate::config::ConfigError>() { UNUSABLE } else { 1 }
         }
     }
 }
 
+/// Begins to log; the first lines say what of the environment is not a setting of ours.
+fn init_logs(config: &Config) -> Result<()> {
+    telemetry::init_logs(&config.log)?;
+    for variable in Config::service_links(Config::environment()) {
+        tracing::debug!(variable, "set by Kubernetes for a Service, not a setting");
+    }
+    Ok(())
+}
+
 fn run(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Config { action: ConfigAction::Check } => {
-            config.http.check_exposure()?;
+            app::check(&config)?;
             println!("settings are usable");
             return Ok(());
         }
@@ -153,7 +165,7 @@ fn run(command: Command, config: Config) -> Result<()> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve { only } => {
-                telemetry::init_logs(&config.log)?;
+                init_logs(&config)?;
                 let signals = app::Signals::listen()?;
                 let views = app::configured_views(&config)?;
                 let stop = signals.stop.clone();
@@ -168,7 +180,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 Ok(())
             }
             Command::Load(arguments) => {
-                telemetry::init_logs(&config.log)?;
+                init_logs(&config)?;
                 load::run(arguments, &config).await
             }
             #[cfg(feature = "playground")]
@@ -178,6 +190,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Seed(arguments) => seed::run(arguments, &config).await,
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
+            Command::Source(arguments) => source::run(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Servers(_) => Ok(()),
             Command::Config { .. } | Command::Openapi => Ok(()),

@@ -14,7 +14,6 @@ use crate::app::{self, Only};
 use crate::config::{Config, SecretUrl};
 use crate::domain::build::Build;
 use crate::store::{pool, read};
-use crate::telemetry;
 use streamview_lab::seed::{self, SeedPlan};
 use streamview_lab::servers::broker::PlaygroundBroker;
 use streamview_lab::servers::{Postgres, PostgresOptions};
@@ -50,7 +49,7 @@ pub async fn run(arguments: PlaygroundArgs, config: &Config) -> Result<()> {
     if config.log.level == "info" {
         "warn".clone_into(&mut config.log.level);
     }
-    telemetry::init_logs(&config.log)?;
+    super::init_logs(&config)?;
     let signals = app::Signals::listen()?;
     let stop = signals.stop.clone();
     signals.with(play(arguments, config, stop)).await

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::codec::json::is_a_second;
 use crate::config::Config;
 use streamview_lab::seed::{SeedFormat, SeedPlan, Summary, create_topics, publish};
 
@@ -90,8 +91,14 @@ pub struct SeedArgs {
 
     /// occurredAt of the first event, RFC 3339
     /// [default: now if --rate is given, else so that the last event is about now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub start_time: Option<Timestamp>,
+}
+
+/// As everywhere: second 60 only where there was one.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let time = text.parse::<Timestamp>().map_err(|error| error.to_string())?;
+    if is_a_second(text, time) { Ok(time) } else { Err("there was no leap second then".to_owned()) }
 }
 
 const EXAMPLES: &str = "\

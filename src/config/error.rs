@@ -8,14 +8,14 @@ use super::layers::Origin;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file of `--config`, or the one named by a `..._FILE` variable.
-    #[error("cannot read {path} ({origin})")]
+    #[error("cannot read {path} ({origin}): {reason}")]
     Unreadable {
         /// The file.
         path: String,
         /// Who named it.
         origin: Origin,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is not TOML. Shows no part of the file: it may hold a password.
     #[error("{file}, line {line}: {message}")]
@@ -56,6 +56,12 @@ pub enum ConfigError {
         origin: Origin,
         /// Type and range.
         allowed: String,
+    },
+    /// The client that is to use the settings refuses them, or cannot read a file that they name.
+    #[error("{reason}")]
+    Unusable {
+        /// Which, and why.
+        reason: String,
     },
     /// A secret is given directly and by file.
     #[error("{variable} and {variable}_FILE are both set, keep one")]

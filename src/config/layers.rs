@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::links::is_service_link;
 use super::rules::{is_secret, rule_of};
 use super::{Config, ConfigError, SecretUrl};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "STREAMVIEW_";
 const FILE_SUFFIX: &str = "_FILE";
+const NO_TLS: &str = "sslmode to be left out, disable or prefer: there is no TLS to Postgres yet, which require, verify-ca \
+    and verify-full (and allow) ask for. Connect over a network that you trust, or to a local proxy that speaks TLS to Postgres";
 /// What a view may say of its own, below `views.<name>.`.
 const VIEW_RULES: [&str; 4] = ["history", "gap_policy", "first_sequence", "tax.default_rate"];
 
@@ -96,6 +99,10 @@ impl Layers {
                 None => (key_of_variable(&name), text),
             };
             let Some(key) = key.filter(|key| self.is_known(key)) else {
+                // Only what is no setting: a setting whose name a Service happens to have is read as one.
+                if is_service_link(&name, &text) {
+                    continue;
+                }
                 return Err(self.unknown_variable(name));
             };
             if !seen.insert(key.clone()) {
@@ -104,6 +111,12 @@ impl Layers {
             self.set_text(&key, &text, origin)?;
         }
         Ok(())
+    }
+
+    /// Whether [`Layers::add_environment`] passes this variable over because Kubernetes has set it.
+    pub(super) fn passes_over(&self, name: &str, value: &str) -> bool {
+        let is_setting = key_of_variable(name).is_some_and(|key| self.is_known(&key));
+        name.starts_with(PREFIX) && !is_setting && is_service_link(name, value)
     }
 
     pub(super) fn add_overrides(&mut self, overrides: &[(String, String)]) -> Result<(), ConfigError> {
@@ -121,6 +134,7 @@ impl Layers {
             let allowed = "nothing where schema_registry.bearer_token is set".to_owned();
             return Err(self.not_allowed("schema_registry.username", allowed));
         }
+        self.check_wire()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
@@ -129,6 +143,17 @@ impl Layers {
             }
         }
         Ok(())
+    }
+
+    /// Postgres' modes of TLS that would promise more than there is: said here, as the driver would only wait or call it
+    /// an invalid value.
+    fn check_wire(&self) -> Result<(), ConfigError> {
+        let key = "database.url";
+        let url = SecretUrl::new(self.settings[key].value.as_str().unwrap_or_default());
+        match url.option("sslmode") {
+            None | Some("disable" | "prefer") => Ok(()),
+            Some(_) => Err(self.not_allowed(key, NO_TLS.to_owned())),
+        }
     }
 
     fn is_known(&self, key: &str) -> bool {
@@ -240,10 +265,10 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
 }
 
 fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+    std::fs::read_to_string(path).map_err(|reason| ConfigError::Unreadable {
         path: path.display().to_string(),
         origin: origin.clone(),
-        source,
+        reason,
     })
 }
 

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use toml::Value;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
+use super::secret::web_addresses;
 use crate::domain::name::is_view_name;
 
 /// What a key accepts.
@@ -52,9 +54,11 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
-        "database.read_timeout_ms" => Integer(10, 10 * MINUTE),
+        "database.read_timeout_ms" | "database.decision_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
-        "schema_registry.url" => Text("nothing, or a URL that starts with http:// or https://", is_registry),
+        "schema_registry.url" => {
+            Text("nothing, or http://host:port or https://host:port, several separated by commas", is_registry)
+        }
         "schema_registry.username"
         | "schema_registry.password"
         | "schema_registry.bearer_token"
@@ -65,6 +69,10 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.bind" => Text("an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080", |text| {
             text.parse::<SocketAddr>().is_ok()
         }),
+        "http.public_url" => Text(
+            "nothing, or a URL such as https://shop.example/streamview, without user, query and a / at its end",
+            is_public_url,
+        ),
         "http.allow_anonymous" | "http.allow_anonymous_operations" => Switch,
         "http.workers" => Integer(0, 1024),
         "http.default_page_size" | "http.max_page_size" => Integer(1, 10_000),
@@ -168,7 +176,30 @@ fn is_postgres(text: &str) -> bool {
 }
 
 fn is_registry(text: &str) -> bool {
-    text.is_empty() || text.starts_with("http://") || text.starts_with("https://")
+    text.is_empty() || web_addresses(text).into_iter().all(is_web_address)
+}
+
+fn is_web_address(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else { return false };
+    // A host with a comma or semicolon is a list whose second address lacks its scheme, or whose separator is another.
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(is_host));
+    matches!(url.scheme(), "http" | "https")
+        && has_host
+        && url.port() != Some(0)
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && !text.contains(char::is_whitespace)
+}
+
+/// It is written into headers as it is.
+fn is_public_url(text: &str) -> bool {
+    let Some(place) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return text.is_empty();
+    };
+    let host = place.split('/').next().unwrap_or_default();
+    let stands_for_itself = |byte: u8| byte.is_ascii_graphic() && !br#"<>"\^`{|}?#@,;"#.contains(&byte);
+    !host.is_empty() && place.bytes().all(stands_for_itself) && !place.ends_with('/')
 }
 
 fn is_plain_decimal(text: &str) -> bool {
@@ -206,7 +237,24 @@ mod tests {
             ("database.url", "postgresql://h/db", ""),
             ("schema_registry.url", "", "registry:8081"),
             ("schema_registry.url", "https://u:p@h", "ftp://h"),
+            ("schema_registry.url", "http://a,http://b:8081/path/", "http://a,b:8081"),
+            ("schema_registry.url", "http://a , https://u:p@[::1]:8081", "http://a,"),
+            ("schema_registry.url", "http://a/x,y", "http://a:80801"),
+            ("schema_registry.url", "http://a.b-c", "http://"),
+            ("schema_registry.url", "http://a", "http://a b"),
+            ("schema_registry.url", "http://a", "http://a,,http://b"),
+            ("schema_registry.url", "http://a", "http://a;http://b"),
+            ("schema_registry.url", "http://a", "http://a:port"),
+            ("schema_registry.url", "http://a", "http://a:0"),
+            ("schema_registry.url", "http://a", "http://a?x=1"),
             ("http.bind", "[::]:0", "localhost:8080"),
+            ("http.public_url", "", "/streamview"),
+            ("http.public_url", "https://shop.example/streamview", "https://shop.example/streamview/"),
+            ("http.public_url", "http://[::1]:8080", "https:///streamview"),
+            ("http.public_url", "https://a.example/b/c", "ftp://a.example"),
+            ("http.public_url", "https://a.example", "https://a.example/x>; rel=\"next\""),
+            ("http.public_url", "https://a.example/%C3%A9", "https://u:p@a.example"),
+            ("http.public_url", "https://a.example:8443/x", "https://a.example/x?y=1"),
             ("tax.default_rate", "0.190", ".19"),
             ("tax.default_rate", "999999999999999999.999999999999", "-1"),
             ("tax.default_rate", "1", "1e2"),

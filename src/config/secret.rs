@@ -28,24 +28,60 @@ impl SecretUrl {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The value of an option such as `sslmode`: in a URL's query, or in Postgres' `key=value` text. As it is written,
+    /// without quotes.
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        if let Some((_, rest)) = self.0.split_once("://") {
+            // A raw `?` may be part of the password.
+            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+            let (_, query) = place.split_once('?')?;
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            return pairs.rev().find(|(known, _)| *known == name).map(|(_, value)| value);
+        }
+        let (mut rest, mut found) = (self.0.as_str(), None);
+        while let Some((known, after)) = rest.split_once('=') {
+            let value = after.trim_start();
+            let (value, behind) = value.split_at(value_length(value, false));
+            if known.trim() == name {
+                found = Some(value.trim_matches('\''));
+            }
+            rest = behind;
+        }
+        found
+    }
 }
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redact(&self.0))
+        f.write_str(&redact_all(&self.0))
     }
 }
 
 impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretUrl({})", redact(&self.0))
+        write!(f, "SecretUrl({})", redact_all(&self.0))
     }
 }
 
 impl Serialize for SecretUrl {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&redact(&self.0))
+        serializer.serialize_str(&redact_all(&self.0))
     }
+}
+
+/// The addresses of a list as Confluent's clients write it: `http://a:8081,https://b`. A comma only stands between two
+/// where the next one begins, so that one inside a path or a password ends nothing.
+pub fn web_addresses(text: &str) -> Vec<&str> {
+    let begins = |rest: &str| ["http://", "https://"].iter().any(|scheme| rest.trim_start().starts_with(scheme));
+    let ends = text.match_indices(',').map(|(at, _)| at).filter(|at| begins(&text[at + 1..]));
+    let mut start = 0;
+    let mut addresses = Vec::new();
+    for end in ends.chain([text.len()]) {
+        addresses.push(text[start..end].trim());
+        start = end + 1;
+    }
+    addresses
 }
 
 /// A password or token: shown nowhere but by [`Secret::expose`].
@@ -84,6 +120,17 @@ impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.shown())
     }
+}
+
+/// Each address of a list by itself. A first part without `@` may be the beginning of a password with a comma in it: where
+/// that cannot be ruled out, all of it counts as one address.
+fn redact_all(text: &str) -> String {
+    let all = web_addresses(text);
+    let is_whole = |address: &&str| url::Url::parse(address).is_ok_and(|url| url.has_host());
+    if all.len() == 1 || !all.iter().all(is_whole) {
+        return redact(text);
+    }
+    all.into_iter().map(redact).collect::<Vec<_>>().join(",")
 }
 
 /// Hides what may be a password. In doubt it hides more: Postgres clients accept a raw `@`, `/` or
@@ -158,6 +205,8 @@ mod tests {
             ("postgres://u@h/db?sslmode=require", "postgres://u@h/db?sslmode=require"),
             ("postgres://u@h/db?password=pw&x=1", "postgres://u@h/db?password=***&x=1"),
             ("https://registry:pw@h", "https://registry:***@h"),
+            ("http://a:8081, https://u:pw@b,http://v:qw@c", "http://a:8081,https://u:***@b,http://v:***@c"),
+            ("https://u:p,http://w@h", "https://u:***@h"),
             ("host=h password=pw user=u", "host=h password=*** user=u"),
             ("host=h PASSWORD = 'p w\\' x' user=u", "host=h PASSWORD = *** user=u"),
             ("password=p\\ w&x", "password=***"),
@@ -166,6 +215,24 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(SecretUrl::new(address).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn an_option_is_found_in_every_notation_and_not_in_a_password() {
+        for (address, mode) in [
+            ("postgres://u:pw@h:5432/db?sslmode=verify-full", Some("verify-full")),
+            ("postgres://h/db?application_name=x&sslmode=require&sslrootcert=/ca.pem", Some("require")),
+            ("postgres://u:p?sslmode=require@h/db", None),
+            ("postgres://u:pw@h/sslmode=require", None),
+            ("postgres://h/db", None),
+            ("host=h sslmode=verify-ca dbname=d", Some("verify-ca")),
+            ("host=h sslmode = 'prefer'", Some("prefer")),
+            ("host=h password='x sslmode=require ' user=u", None),
+            ("host=sslmode user=require", None),
+            ("", None),
+        ] {
+            assert_eq!(SecretUrl::new(address).option("sslmode"), mode, "{address}");
         }
     }
 

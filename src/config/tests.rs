@@ -139,6 +139,49 @@ fn variables_that_are_no_settings_are_left_alone() {
     load("", environment, &[]).unwrap();
 }
 
+/// What the kubelet sets for the Services `streamview` and `streamview-postgres`.
+const SERVICE_LINKS: Pairs = &[
+    ("STREAMVIEW_SERVICE_HOST", "10.0.0.1"),
+    ("STREAMVIEW_SERVICE_PORT", "8080"),
+    ("STREAMVIEW_SERVICE_PORT_HTTP", "8080"),
+    ("STREAMVIEW_PORT", "tcp://10.0.0.1:8080"),
+    ("STREAMVIEW_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+    ("STREAMVIEW_PORT_8080_TCP_PROTO", "tcp"),
+    ("STREAMVIEW_PORT_8080_TCP_PORT", "8080"),
+    ("STREAMVIEW_PORT_8080_TCP_ADDR", "10.0.0.1"),
+    ("STREAMVIEW_POSTGRES_SERVICE_HOST", "10.0.0.2"),
+    ("STREAMVIEW_POSTGRES_PORT", "tcp://10.0.0.2:5432"),
+    ("STREAMVIEW_POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.2"),
+];
+
+#[test]
+fn service_links_of_kubernetes_are_passed_over_and_change_nothing() {
+    let config = load("", SERVICE_LINKS, &[]).unwrap();
+    assert_eq!(config.to_toml_redacted(), Config::defaults().to_toml_redacted());
+    let names: Vec<&str> = SERVICE_LINKS.iter().map(|(name, _)| *name).collect();
+    let others: Pairs = &[("STREAMVIEW_KAFKA__GROUP_ID", "g"), ("POSTGRES_PORT", "tcp://10.0.0.2:5432")];
+    assert_eq!(Config::service_links(owned(&[SERVICE_LINKS, others].concat())), names);
+    for (name, value) in [("STREAMVIEW_PORT", "8080"), ("STREAMVIEW_POSTGRES_SERVICE_HOST", "postgres.example")] {
+        assert!(refused("", &[(name, value)], &[]).starts_with(&format!("unknown environment variable {name}")));
+    }
+}
+
+/// A name is a setting's first, whatever a Service is called and whatever the value looks like.
+#[test]
+fn no_setting_is_ever_taken_for_a_service_link() {
+    let views =
+        ["history", "tax.default_rate"].map(|rule| (format!("views.orders.{rule}"), toml::Value::Boolean(true)));
+    for (key, _) in default_leaves().into_iter().chain(views) {
+        let name = format!("STREAMVIEW_{}", key.replace('.', "__").to_ascii_uppercase());
+        for value in ["10.0.0.1", "8080", "tcp", "tcp://10.0.0.1:8080"] {
+            assert!(Config::service_links([(name.clone(), value.to_owned())]).is_empty(), "{name}={value}");
+            if let Err(error) = load("", &[(&name, value)], &[]) {
+                assert!(error.to_string().starts_with(&format!("{key} = ")), "read as a setting: {error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn secrets_come_from_files_and_only_secrets() {
     let secret = file("  postgres://u:pw@h/db\n");
@@ -151,7 +194,9 @@ fn secrets_come_from_files_and_only_secrets() {
     let twice = refused("", both, &[]);
     assert_eq!(twice, "STREAMVIEW_DATABASE__URL and STREAMVIEW_DATABASE__URL_FILE are both set, keep one");
     let missing = refused("", &[("STREAMVIEW_DATABASE__URL_FILE", "/no/such")], &[]);
-    assert_eq!(missing, "cannot read /no/such (environment variable STREAMVIEW_DATABASE__URL_FILE)");
+    let expected =
+        "cannot read /no/such (environment variable STREAMVIEW_DATABASE__URL_FILE): No such file or directory";
+    assert!(missing.starts_with(expected), "{missing}");
 }
 
 #[test]
@@ -210,12 +255,33 @@ fn rules_between_two_keys_hold() {
 }
 
 #[test]
+fn a_mode_of_tls_that_there_is_not_is_refused_with_what_there_is() {
+    for mode in ["require", "verify-ca", "verify-full", "allow", "none"] {
+        for url in [format!("postgres://u:pw@h/db?sslmode={mode}"), format!("host=h password=pw sslmode={mode}")] {
+            let message = refused("", &[("STREAMVIEW_DATABASE__URL", &url)], &[]);
+            let words = format!("database.url = {}", SecretUrl::new(&url));
+            assert!(message.contains(&words) || message.contains(&words.replace(" = ", " = \"")), "{message}");
+            assert!(
+                message.contains("sslmode to be left out, disable or prefer") && !message.contains("pw"),
+                "{message}"
+            );
+        }
+    }
+    for fine in ["postgres://h/db?sslmode=disable", "host=h sslmode=prefer"] {
+        load("", &[("STREAMVIEW_DATABASE__URL", fine)], &[]).unwrap();
+    }
+}
+
+#[test]
 fn a_broken_file_is_named_with_its_line_and_without_its_content() {
     let message = refused("[database]\n\nurl = postgres://u:pw@h\n", &[], &[]);
     assert!(message.contains(".toml, line 3: "), "{message}");
     assert!(!message.contains("pw"), "{message}");
     let missing = Config::load(Some(Path::new("/no/such.toml")), [], &[]).unwrap_err();
-    assert_eq!(missing.to_string(), "cannot read /no/such.toml (command line)");
+    let missing = missing.to_string();
+    assert!(missing.starts_with("cannot read /no/such.toml (command line): No such file or directory"), "{missing}");
+    let folder = Config::load(Some(Path::new("/")), [], &[]).unwrap_err().to_string();
+    assert!(folder.starts_with("cannot read / (command line): Is a directory"), "{folder}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::future::Future;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::counters::Counters;
-use crate::domain::units::{Epoch, NextOffset, Offset, Partition};
+use crate::domain::units::{Epoch, Micros, NextOffset, Offset, Partition};
 
 use crate::domain::record::{Record, RecordBatch};
 use crate::failure::{Failure, Halt};
@@ -46,6 +46,7 @@ impl Owned {
             counters: Counters::default(),
             decisions: self.decisions,
             commit: self.commits + 1,
+            odd_times: 0,
         }
     }
 }
@@ -138,10 +139,14 @@ impl<'a> Part<'a> {
         let mut advances: BTreeMap<Partition, Advance> = BTreeMap::new();
         // The last record taken of each partition becomes its anchor.
         let mut last: BTreeMap<Partition, Record<'_>> = BTreeMap::new();
+        let mut odd_times: BTreeMap<Partition, u64> = BTreeMap::new();
         for (_, record) in self.records() {
             let stop = outcomes.blocked.get(&record.partition);
             if stop.is_none_or(|(offset, _)| record.offset < *offset) {
                 last.insert(record.partition, record);
+                if record.timestamp_ms.is_some_and(|time| Micros::from_millis(time).is_none()) {
+                    *odd_times.entry(record.partition).or_default() += 1;
+                }
             }
         }
         for (partition, owned) in self.owned {
@@ -155,6 +160,7 @@ impl<'a> Part<'a> {
             if let Some(record) = taken {
                 advance.next_offset = record.offset.next();
                 advance.anchor = Some(record.anchor());
+                advance.odd_times = odd_times.get(partition).copied().unwrap_or(0);
             }
             advances.insert(*partition, advance);
         }
@@ -190,6 +196,9 @@ pub trait Applier: Send + Sized + 'static {
 
     /// Whether something is left to do when all records are done.
     fn has_more(course: &Self::Course) -> bool;
+
+    /// Two courses that have only something left to do go on as one.
+    fn join(course: Self::Course, other: Self::Course) -> Self::Course;
 
     /// The next attempt tries less at once, beside fewer records.
     fn ease(course: &mut Self::Course);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -13,14 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crash;
 use crate::domain::units::{Offset, Partition};
-use crate::failure::Failure;
-use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupMember};
-use crate::platforms::kafka::fetch::{FetchProblem, PartitionQueue};
+use crate::failure::{Failure, Halt};
+use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupNews, Loss, MemberName};
+use crate::platforms::kafka::fetch::{FetchProblem, FetchTrouble, PartitionQueue};
 use crate::platforms::kafka::log::{LogReader, Watermarks};
 use crate::projector::applier::Owned;
 use crate::projector::context::ViewContext;
 use crate::projector::lane::{LaneCommand, LaneEvent};
 use crate::projector::mailbox::LaneReader;
+use crate::projector::membership::Membership;
 use crate::projector::supervisor::{self, Supervisor};
 use crate::projector::takeover::{self, TRUNCATED, Takeover, Wanted, acquire_all, truncated};
 use crate::status::{OwnedPartition, Pause, ViewState};
@@ -42,42 +43,33 @@ pub struct LaneHandle {
 /// Everything that can happen to a coordinator.
 pub struct Inbox {
     /// From the group.
-    pub group: UnboundedReceiver<GroupEvent>,
+    pub group: UnboundedReceiver<GroupNews>,
     /// From the lanes.
     pub lanes: UnboundedReceiver<LaneEvent>,
     /// From the readers.
     pub problems: UnboundedReceiver<FetchProblem>,
 }
 
-/// What it takes to join the group anew.
-pub struct Rejoin {
-    /// The group.
-    pub group: String,
-    /// Partitions of the topic.
-    pub partitions: usize,
-    /// Where the group's events go.
-    pub events: UnboundedSender<GroupEvent>,
+/// What the coordinator's own chores come to.
+pub struct Results {
+    takeovers: UnboundedReceiver<(u64, Takeover)>,
+    names: UnboundedReceiver<Result<MemberName, Halt>>,
 }
 
 /// The coordinator of one view.
 pub struct Coordinator {
     /// What all parts share.
     pub context: Arc<ViewContext>,
-    /// Our membership.
-    pub member: GroupMember,
+    /// Our place in the group.
+    pub membership: Membership,
     /// Lanes by number; partition p belongs to lane p mod lanes.
     pub lanes: Vec<LaneHandle>,
     /// Looks at the log.
     pub log: Arc<LogReader>,
     granted: BTreeMap<Partition, Grant>,
     wanted: Wanted,
-    rejoin: Rejoin,
-    /// Since when the group has said nothing after it took our partitions.
-    left_alone_since: Option<Instant>,
     /// What is done beside: takeovers, checks, searches, notes. It ends with us.
     chores: Supervisor,
-    /// Memberships that were replaced: leaving may take as long as the client likes.
-    leaving: Supervisor,
     /// The identity check under way: it may take as long as Kafka is away, and nothing waits for it.
     checking: Option<AbortHandle>,
     /// Where a search for what is too large to receive reports, the search under way, and how many are left.
@@ -86,6 +78,7 @@ pub struct Coordinator {
     searches_left: u32,
     next_generation: u64,
     takeovers: UnboundedSender<(u64, Takeover)>,
+    names: UnboundedSender<Result<MemberName, Halt>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,44 +92,37 @@ enum Grant {
 }
 
 impl Coordinator {
-    /// A coordinator without partitions, and where its takeovers report.
+    /// A coordinator without partitions, and where its chores report.
     pub fn new(
         context: Arc<ViewContext>,
-        member: GroupMember,
+        membership: Membership,
         lanes: Vec<LaneHandle>,
         log: Arc<LogReader>,
-        rejoin: Rejoin,
         problems: UnboundedSender<FetchProblem>,
-    ) -> (Self, UnboundedReceiver<(u64, Takeover)>) {
-        let (takeovers, results) = unbounded_channel();
+    ) -> (Self, Results) {
+        let (takeovers, taken_over) = unbounded_channel();
+        let (names, named) = unbounded_channel();
         let coordinator = Coordinator {
             chores: Supervisor::new(&context.status),
-            leaving: Supervisor::new(&context.status),
             context,
-            member,
+            membership,
             lanes,
             log,
             granted: BTreeMap::new(),
             wanted: Wanted::default(),
-            rejoin,
-            left_alone_since: None,
             checking: None,
             problems,
             searching: None,
             searches_left: 0,
             next_generation: 1,
             takeovers,
+            names,
         };
-        (coordinator, results)
+        (coordinator, Results { takeovers: taken_over, names: named })
     }
 
     /// Works until `stop`, then lets everything go and leaves the group.
-    pub async fn run(
-        mut self,
-        mut inbox: Inbox,
-        mut takeovers: UnboundedReceiver<(u64, Takeover)>,
-        stop: CancellationToken,
-    ) {
+    pub async fn run(mut self, mut inbox: Inbox, mut results: Results, stop: CancellationToken) {
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut identity = tokio::time::interval(Duration::from_millis(self.context.settings.identity_check_ms));
@@ -146,8 +132,13 @@ impl Coordinator {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.context.status.until_halted() => self.let_all_go().await,
-                Some(event) = inbox.group.recv() => self.on_group(event).await,
-                Some((number, result)) = takeovers.recv() => self.on_takeover(number, result),
+                Some((number, event)) = inbox.group.recv() => {
+                    if self.membership.is_present(number) {
+                        self.on_group(event).await;
+                    }
+                }
+                Some((number, result)) = results.takeovers.recv() => self.on_takeover(number, result),
+                Some(name) = results.names.recv() => self.on_name(name),
                 Some(event) = inbox.lanes.recv() => self.on_lane(event),
                 Some(problem) = inbox.problems.recv() => self.on_problem(problem).await,
                 _ = retry.tick() => self.on_tick().await,
@@ -160,15 +151,9 @@ impl Coordinator {
         for lane in &self.lanes {
             lane.reader.stop();
         }
-        let (view, patience) = (self.context.source.view, self.patience());
+        let patience = self.patience();
         drop(self.chores); // whatever they found out, nobody acts on it any more
-        let leaving = tokio::task::spawn_blocking(move || self.member.leave());
-        if leaving.await.is_err() {
-            tracing::error!("leaving the group panicked");
-        }
-        if tokio::time::timeout(patience, self.leaving.ended()).await.is_err() {
-            tracing::warn!(view, "a replaced membership has not left the group yet; its session ends by itself");
-        }
+        self.membership.end(patience).await;
     }
 
     /// How long is waited for what may never end: some time has to be left for the rest.
@@ -180,23 +165,24 @@ impl Coordinator {
     async fn on_group(&mut self, event: GroupEvent) {
         match event {
             GroupEvent::Assigned(partitions) => {
-                self.left_alone_since = None;
+                self.membership.is_taken();
                 self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
                 tracing::info!(view = self.context.source.view, partitions = ?numbers(&partitions), "partitions assigned");
+                self.membership.note_growth(&partitions);
                 if self.is_halted() {
-                    self.member.command(Command::Assign(Vec::new()));
+                    self.membership.command(Command::Assign(Vec::new()));
                 } else if partitions.is_empty() {
-                    self.member.command(Command::Assign(Vec::new()));
+                    self.membership.command(Command::Assign(Vec::new()));
                     self.context.status.started();
                 } else {
-                    self.take_over(partitions);
+                    self.take_over(partitions, false);
                 }
             }
             GroupEvent::Revoked(partitions) => {
                 self.context.metrics.rebalances.with_label_values(&[self.context.source.view]).inc();
                 tracing::info!(view = self.context.source.view, partitions = ?numbers(&partitions), "partitions revoked");
                 self.release(&partitions).await;
-                self.left_alone_since = self.granted.is_empty().then(Instant::now);
+                self.membership.has_revoked(!self.granted.is_empty());
                 crash::point("revoke.closed");
             }
             GroupEvent::AnswerTooLarge(error) => {
@@ -209,6 +195,8 @@ impl Coordinator {
                 self.searches_left = SEARCHES;
                 self.search_too_large();
             }
+            GroupEvent::Refused(words) => self.membership.is_refused(words, !self.granted.is_empty()),
+            GroupEvent::Lost(loss) => self.on_lost(&loss).await,
             GroupEvent::PollEnded(panic) => {
                 self.context.status.halt(supervisor::part_ended("poll thread", Some(&panic)));
             }
@@ -218,8 +206,34 @@ impl Coordinator {
         }
     }
 
-    /// Starts to take partitions over; the group waits for its answer meanwhile, which it may.
-    fn take_over(&mut self, partitions: Vec<Partition>) {
+    /// The client is over for good. What it had is let go, and somebody else may have it already.
+    async fn on_lost(&mut self, loss: &Loss) {
+        let naming = self.membership.is_lost(loss);
+        let all: Vec<Partition> = self.granted.keys().copied().collect();
+        self.release(&all).await;
+        let names = self.names.clone();
+        self.chores.chore("name in the group", async move {
+            if names.send(naming.await).is_err() {
+                tracing::debug!("name after the end of the view");
+            }
+        });
+    }
+
+    fn on_name(&mut self, name: Result<MemberName, Halt>) {
+        match name {
+            Ok(name) => {
+                self.membership.rename(name);
+                if !self.is_halted() {
+                    self.membership.join_anew("joined anew after the client was lost");
+                }
+            }
+            Err(halt) => self.context.status.halt(halt),
+        }
+    }
+
+    /// Starts to take partitions over; the group waits for its answer meanwhile, which it may. With `prove` it has to be
+    /// seen that they can be read.
+    fn take_over(&mut self, partitions: Vec<Partition>, prove: bool) {
         let number = self.next_generation;
         self.next_generation += 1;
         for partition in &partitions {
@@ -229,7 +243,7 @@ impl Coordinator {
         let (context, log, results) = (Arc::clone(&self.context), Arc::clone(&self.log), self.takeovers.clone());
         let wanted = Arc::clone(&self.wanted);
         self.chores.chore("takeover", async move {
-            let result = acquire_all(&context, &log, (number, &partitions), &wanted).await;
+            let result = acquire_all(&context, &log, (number, &partitions, prove), &wanted).await;
             if results.send((number, result)).is_err() {
                 tracing::debug!("takeover after the end of the view");
             }
@@ -261,7 +275,8 @@ impl Coordinator {
             let wake = lane.reader.wake();
             let reading = (row.partition, generation);
             let largest = self.context.kafka.max_fetch_bytes;
-            let Some(queue) = PartitionQueue::open(&self.member.consumer, topic, reading, largest, wake) else {
+            let Some(queue) = PartitionQueue::open(&self.membership.member.consumer, topic, reading, largest, wake)
+            else {
                 tracing::error!(partition = row.partition.0, "the client has no queue for the partition");
                 self.granted.insert(row.partition, Grant::Waiting);
                 continue;
@@ -273,7 +288,7 @@ impl Coordinator {
                 decisions: row.decisions,
                 commits: row.commits,
             };
-            let acknowledgements = self.member.acknowledger();
+            let acknowledgements = self.membership.member.acknowledger();
             let open = LaneCommand::Open { partition: row.partition, owned, acknowledgements };
             if lane.commands.send(open).is_err() {
                 tracing::debug!("lane has ended");
@@ -294,8 +309,8 @@ impl Coordinator {
         }
         let told: Vec<(i32, i64)> = positions.iter().map(|(partition, next)| (partition.0, next.0)).collect();
         tracing::info!(view = self.context.source.view, positions = ?told, "partitions taken over");
-        self.member.command(Command::Assign(positions.clone()));
-        self.member.command(Command::Acknowledge(positions));
+        self.membership.command(Command::Assign(positions.clone()));
+        self.membership.command(Command::Acknowledge(positions));
         self.context.status.started();
     }
 
@@ -312,7 +327,7 @@ impl Coordinator {
         if tokio::time::timeout(self.patience(), all).await.is_err() {
             tracing::warn!(view = self.context.source.view, "a batch is still under way; its fence decides");
         }
-        self.member.command(Command::Unassign(partitions.to_vec()));
+        self.membership.command(Command::Unassign(partitions.to_vec()));
     }
 
     fn close(&self, partition: Partition) -> oneshot::Receiver<()> {
@@ -361,13 +376,13 @@ impl Coordinator {
     fn pause(&mut self, partition: Partition, pause: Pause) {
         self.granted.insert(partition, Grant::Waiting);
         drop(self.close(partition));
-        self.member.command(Command::Unassign(vec![partition]));
+        self.membership.command(Command::Unassign(vec![partition]));
         let Some(owned) = self.context.status.snapshot().partitions.remove(&partition) else { return };
         if let Some(offset) = pause.unreadable_at {
-            let (context, detail) = (Arc::clone(&self.context), pause.detail.clone());
+            let (context, why) = (Arc::clone(&self.context), pause.clone());
             let owner = Ownership { partition, epoch: owned.owner_epoch };
             self.chores.chore("note of an unreadable batch", async move {
-                match takeover::at_unreadable(&context, owner, (offset, &detail)).await {
+                match takeover::at_unreadable(&context, owner, offset, &why).await {
                     Ok(()) => {}
                     Err(Failure::Halt(halt)) => context.status.halt(halt),
                     Err(failure) => {
@@ -392,39 +407,58 @@ impl Coordinator {
     }
 
     async fn on_problem(&mut self, problem: FetchProblem) {
-        let FetchProblem { partition, out_of_range, too_large_at, text } = problem;
-        if let Some(offset) = too_large_at {
-            return self.on_too_large(partition, offset, &text);
+        let FetchProblem { partition, trouble, text } = problem;
+        match trouble {
+            FetchTrouble::TooLarge(offset) => self.on_too_large(partition, offset, &text),
+            FetchTrouble::OutOfRange => self.on_out_of_range(partition, &text).await,
+            FetchTrouble::Forbidden => self.on_forbidden(partition, &text),
+            FetchTrouble::Passing => tracing::warn!(
+                view = self.context.source.view,
+                partition = partition.0,
+                error = text,
+                "fetch failed, the client tries again"
+            ),
         }
-        if out_of_range {
-            let detail = match self.watermarks_of(partition).await {
-                Some(Watermarks { low, high }) => {
-                    format!("partition {partition} now holds offsets {low} to {high}; our position is outside: {text}")
-                }
-                None => format!("partition {partition}: our position is not in the log: {text}"),
-            };
-            let failure = truncated(&detail);
-            let owned = self.context.status.snapshot().partitions.remove(&partition);
-            let owner = owned.map(|owned| Ownership { partition, epoch: owned.owner_epoch });
-            if let Some(owner) = owner
-                && let Err(error) = takeover::note_truncated(&self.context, owner, &failure).await
-            {
-                tracing::debug!(view = self.context.source.view, ?error, "the hole is found again after a restart");
-            }
-            // A re-created topic is out of range, too: the more precise name goes first.
-            let failure =
-                self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
-            if let Failure::Halt(halt) = failure {
-                self.context.status.halt(halt);
-            }
+    }
+
+    /// We may not read the partition, and the client says so once only: it is taken over anew, and waited until it can be
+    /// read.
+    fn on_forbidden(&mut self, partition: Partition, text: &str) {
+        if !matches!(self.granted.get(&partition), Some(Grant::Open(_))) {
             return;
         }
         tracing::warn!(
             view = self.context.source.view,
             partition = partition.0,
             error = text,
-            "fetch failed, the client tries again"
+            "partition is forbidden"
         );
+        drop(self.close(partition));
+        self.membership.command(Command::Unassign(vec![partition]));
+        self.take_over(vec![partition], true);
+    }
+
+    async fn on_out_of_range(&mut self, partition: Partition, text: &str) {
+        let detail = match self.watermarks_of(partition).await {
+            Some(Watermarks { low, high }) => {
+                format!("partition {partition} now holds offsets {low} to {high}; our position is outside: {text}")
+            }
+            None => format!("partition {partition}: our position is not in the log: {text}"),
+        };
+        let failure = truncated(&detail);
+        let owned = self.context.status.snapshot().partitions.remove(&partition);
+        let owner = owned.map(|owned| Ownership { partition, epoch: owned.owner_epoch });
+        if let Some(owner) = owner
+            && let Err(error) = takeover::note_truncated(&self.context, owner, &failure).await
+        {
+            tracing::debug!(view = self.context.source.view, ?error, "the hole is found again after a restart");
+        }
+        // A re-created topic is out of range, too: the more precise name goes first.
+        let failure =
+            self.context.guard.confirm().await.err().filter(|f| matches!(f, Failure::Halt(_))).unwrap_or(failure);
+        if let Failure::Halt(halt) = failure {
+            self.context.status.halt(halt);
+        }
     }
 
     async fn watermarks_of(&self, partition: Partition) -> Option<Watermarks> {
@@ -436,7 +470,7 @@ impl Coordinator {
         if self.is_halted() {
             return self.come_back_after_skip_to().await;
         }
-        self.rejoin_if_left_alone();
+        self.membership.look();
         self.search_too_large();
         let waiting: Vec<Partition> = self
             .granted
@@ -445,7 +479,7 @@ impl Coordinator {
             .map(|(partition, _)| *partition)
             .collect();
         if !waiting.is_empty() {
-            self.take_over(waiting);
+            self.take_over(waiting, false);
         }
     }
 
@@ -463,16 +497,6 @@ impl Coordinator {
         }));
     }
 
-    /// Joins anew when the group took our partitions and then said nothing for two sessions: after some outages the
-    /// client never rejoins by itself.
-    fn rejoin_if_left_alone(&mut self) {
-        let patience = Duration::from_millis(2 * self.context.kafka.session_timeout_ms);
-        if self.left_alone_since.is_none_or(|since| since.elapsed() <= patience) {
-            return;
-        }
-        self.join_anew("the group is silent, joined anew");
-    }
-
     /// A view that halted before a hole works again once an operator has skipped the hole.
     async fn come_back_after_skip_to(&mut self) {
         let code = match self.context.status.snapshot().state {
@@ -483,22 +507,7 @@ impl Coordinator {
             && takeover::is_truncation_over(&self.context).await == Ok(true)
             && self.context.status.end_halt(TRUNCATED)
         {
-            self.join_anew("an operator has skipped what is lost, joined anew");
-        }
-    }
-
-    fn join_anew(&mut self, why: &str) {
-        let Rejoin { group, partitions, events } = &self.rejoin;
-        let (kafka, topic) = (&self.context.kafka, &self.context.source.topic);
-        match GroupMember::join(kafka, group, topic, *partitions, events.clone()) {
-            Ok(member) => {
-                tracing::warn!(view = self.context.source.view, group, "{why}");
-                let old = std::mem::replace(&mut self.member, member);
-                old.hush();
-                self.leaving.chore("replaced membership", supervisor::blocking(move || old.leave()));
-                self.left_alone_since = None;
-            }
-            Err(error) => tracing::warn!(view = self.context.source.view, error = %error, "cannot join anew"),
+            self.membership.join_anew("an operator has skipped what is lost, joined anew");
         }
     }
 

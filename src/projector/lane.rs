@@ -90,6 +90,9 @@ pub struct Lane<A: Applier> {
     errands: UnboundedReceiver<Errand<A::Errand>>,
     events: UnboundedSender<LaneEvent>,
     acknowledgements: Option<mpsc::Sender<Command>>,
+    /// What is left to do of batches and errands that are done otherwise: a step of it after each of them, so that a long
+    /// drain holds nobody up for longer than one step takes.
+    left: Option<A::Course>,
     /// As it is called in what it reports.
     reporter: Reporter,
 }
@@ -103,8 +106,8 @@ impl<A: Applier> Lane<A> {
         (commands, errands): (UnboundedReceiver<LaneCommand>, UnboundedReceiver<Errand<A::Errand>>),
         events: UnboundedSender<LaneEvent>,
     ) -> Self {
-        let (owned, acknowledgements, reporter) = (Partitions::new(), None, Reporter::Lane(number));
-        Lane { applier, context, owned, commands, errands, events, acknowledgements, reporter }
+        let (owned, acknowledgements, left, reporter) = (Partitions::new(), None, None, Reporter::Lane(number));
+        Lane { applier, context, owned, commands, errands, events, acknowledgements, left, reporter }
     }
 
     /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
@@ -116,12 +119,17 @@ impl<A: Applier> Lane<A> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = self.step(&stop) => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 Some(command) = self.commands.recv() => self.obey(command),
                 Some((errand, done)) = self.errands.recv() => {
                     self.run_errand(errand, &stop).await;
                     drop(done);
                 }
-                () = enough.cancelled() => return self.finish().await,
+                () = enough.cancelled() => return self.finish(&stop).await,
                 () = at(give_back_at) => {
                     give_back_at = None;
                     // Milliseconds, and nobody waits for it.
@@ -141,6 +149,8 @@ impl<A: Applier> Lane<A> {
                         () = self.apply(&batch, &stop) => {}
                     }
                 }
+                // Nobody wants anything: the next step.
+                () = std::future::ready(()), if self.left.is_some() => {}
             }
         }
     }
@@ -163,7 +173,10 @@ impl<A: Applier> Lane<A> {
         }
     }
 
-    async fn finish(&mut self) {
+    async fn finish(&mut self, stop: &CancellationToken) {
+        while self.left.is_some() && !stop.is_cancelled() {
+            self.step(stop).await;
+        }
         if let Err(halt) = self.applier.finish(&self.owned).await {
             self.halt(halt);
         }
@@ -172,6 +185,7 @@ impl<A: Applier> Lane<A> {
     async fn apply(&mut self, batch: &RecordBatch, stop: &CancellationToken) {
         let mut job = Job { batch, start: 0, end: batch.len(), course: A::set_out(None) };
         self.work_off(&mut job, stop).await;
+        self.leave(job.course);
         for broken in batch.unreadable() {
             if self.owned.get(&broken.partition).is_some_and(|owned| owned.generation == broken.generation) {
                 self.let_go(broken.partition, Pause::unreadable(broken.partition, broken.offset, &broken.text));
@@ -183,10 +197,30 @@ impl<A: Applier> Lane<A> {
         let batch = RecordBatch::default();
         let mut job = Job { batch: &batch, start: 0, end: 0, course: A::set_out(Some(errand)) };
         self.work_off(&mut job, stop).await;
+        self.leave(job.course);
+    }
+
+    /// One step of what is left.
+    async fn step(&mut self, stop: &CancellationToken) {
+        let Some(course) = self.left.take() else { return };
+        let batch = RecordBatch::default();
+        let mut job = Job { batch: &batch, start: 0, end: 0, course };
+        self.work_off(&mut job, stop).await;
+        self.leave(job.course);
+    }
+
+    /// Keeps what a course has left to do, if it can still be done.
+    fn leave(&mut self, course: A::Course) {
+        if A::has_more(&course) && !self.owned.is_empty() {
+            self.left = Some(match self.left.take() {
+                Some(left) => A::join(left, course),
+                None => course,
+            });
+        }
     }
 
     /// Tries until every record of the job is committed, or its partitions are not ours any more; then it waits for
-    /// nothing.
+    /// nothing. What is left to do without records takes one attempt more for each step.
     async fn work_off(&mut self, job: &mut Job<'_, A::Course>, stop: &CancellationToken) {
         self.try_all(job, stop).await;
         self.context.status.clear(self.reporter);
@@ -205,7 +239,7 @@ impl<A: Applier> Lane<A> {
                     self.moved(done);
                     job.start = job.end;
                     job.end = job.batch.len();
-                    if job.start == job.end && !A::has_more(&job.course) {
+                    if job.start == job.end {
                         return;
                     }
                 }
@@ -278,6 +312,9 @@ impl<A: Applier> Lane<A> {
             Failure::RegistryAway(reason) => {
                 self.waits_for(Waiting::Registry, &reason);
                 self.wait(backoff.next_wait(), stop).await;
+            }
+            Failure::UnknownSchema { partition, offset, detail } => {
+                self.let_go(partition, Pause::schema_not_found(partition, offset, &detail));
             }
             Failure::FirstOnly(records) => job.end = job.start + records,
             Failure::TooMuch(reason) => {

@@ -20,7 +20,6 @@ use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Position};
 use crate::store::progress::BuildSource;
-use crate::store::read::ReadError;
 use crate::store::sqlstate::describe_read;
 use crate::telemetry::metrics::Metrics;
 
@@ -87,7 +86,7 @@ impl Observer {
                     }
                 }
                 Err(error) => {
-                    self.status.report(Reporter::Tables, Waiting::Database, &describe_read(&ReadError::from(error)));
+                    self.status.report(Reporter::Tables, Waiting::Database, &describe_read(&error));
                 }
             }
             self.show_pauses();
@@ -169,6 +168,6 @@ async fn watermarks(
     match supervisor::blocking(move || log.extents()).await {
         Ok(marks) if marks.is_empty() => Err(format!("topic {topic} does not exist")),
         Ok(marks) => Ok(marks),
-        Err(error) => Err(format!("Kafka does not answer: {error}")),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -13,7 +13,7 @@ use crate::failure::Backoff;
 use crate::platforms::kafka::producer::{Outgoing, PublishError, Publisher};
 use crate::projector::context::ViewContext;
 use crate::store::dead_letters;
-use crate::store::sqlstate::describe;
+use crate::store::sqlstate::describe_chain;
 use crate::store::{Connection, pool};
 
 /// Letters per transaction.
@@ -43,7 +43,7 @@ pub async fn run(context: Arc<ViewContext>, stop: CancellationToken) {
             Err(error) => {
                 client = None;
                 publisher = publisher.filter(|publisher| !publisher.is_dead());
-                let why = error.downcast_ref().map_or_else(|| format!("{error:#}"), describe);
+                let why = describe_chain(error.chain());
                 if backoff.failures() == 0 {
                     let topic = &context.dlq_topic;
                     tracing::warn!(view = context.source.view, topic, error = why, "dead letters wait in their table");

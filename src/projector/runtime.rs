@@ -14,20 +14,22 @@ use crate::config::{Config, ViewRules, ViewSettings};
 use crate::domain::build::{Build, BuildId};
 use crate::engine::view::ViewSpec;
 use crate::failure::{Backoff, Halt, Waiting};
-use crate::platforms::kafka::consumer::GroupMember;
+use crate::platforms::kafka::consumer::MemberName;
 use crate::platforms::kafka::fetch::FetchProblem;
 use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::projector::applier::Applier;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
-use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle, Rejoin};
+use crate::projector::coordinator::{Coordinator, Inbox, LaneHandle};
 use crate::projector::guard::LogGuard;
 use crate::projector::keeper::Keeper;
 use crate::projector::keyed::{Cached, Heal, Keyed, Keys};
 use crate::projector::lane::{Errand, Lane, LaneCommand, LaneEvent};
 use crate::projector::mailbox::{LaneReader, Mailbox};
+use crate::projector::membership::{Group, Membership};
 use crate::projector::observer::Observer;
 use crate::projector::relay;
+use crate::projector::seating::Seating;
 use crate::projector::supervisor::{self, Supervisor};
 use crate::schemas::SchemaSource;
 use crate::status::{Phase, Reporter, ViewStatus};
@@ -194,9 +196,21 @@ pub async fn project<V: Stored, K: Keys<V>>(
     group: String,
     stop: CancellationToken,
 ) {
-    let joined = tokio::select! {
+    let seating = Arc::new(Seating::new(Arc::clone(&context), group.clone()));
+    let ready = async {
+        let log = wait_for_topic(&context).await;
+        (log, seating.first_name().await)
+    };
+    let (joined, name) = tokio::select! {
         () = stop.cancelled() => return,
-        joined = wait_for_topic(&context) => joined,
+        ready = ready => ready,
+    };
+    let name = match name {
+        Ok(name) => name,
+        Err(halt) => {
+            context.status.halt(halt);
+            return stop.cancelled().await;
+        }
     };
     let mut crew = Crew {
         parts: Supervisor::new(&context.status),
@@ -210,7 +224,8 @@ pub async fn project<V: Stored, K: Keys<V>>(
         let view = Arc::new(view);
         move || Keyed::new(Arc::clone(&view), Arc::clone(&context), keys())
     };
-    if let Err(detail) = crew.consume(appliers, &context, group, joined, &stop).await {
+    let place = (group, Arc::clone(&seating), name);
+    if let Err(detail) = crew.consume(appliers, &context, place, joined, &stop).await {
         give_up(&context, &detail);
     }
     // Whatever became of the coordinator: without it nobody works, and nothing is ours.
@@ -237,14 +252,15 @@ impl Crew {
         &mut self,
         appliers: impl Fn() -> A + Send + Sync,
         context: &Arc<ViewContext>,
-        group: String,
+        (group, seating, name): (String, Arc<Seating>, MemberName),
         (log, partitions): (Arc<LogReader>, usize),
         stop: &CancellationToken,
     ) -> Result<(), String> {
-        let (group_sender, group_events) = unbounded_channel();
-        let topic = &context.source.topic;
-        let member = GroupMember::join(&context.kafka, &group, topic, partitions, group_sender.clone())
+        let (news, group_news) = unbounded_channel();
+        let group = Group { name: group, partitions, news };
+        let membership = Membership::join(Arc::clone(context), group, Arc::clone(&seating), name)
             .map_err(|error| format!("cannot join the group: {error}"))?;
+        self.parts.part("seat", &self.lanes_stop, seating.keep(self.lanes_stop.clone()));
         let (lane_sender, lane_events) = unbounded_channel();
         let (problem_sender, problems) = unbounded_channel();
         for number in 0..context.settings.lanes {
@@ -258,12 +274,10 @@ impl Crew {
         }
         let lanes = self.to_lanes.iter().cloned().zip(self.readers.iter().cloned());
         let lanes = lanes.map(|(commands, reader)| LaneHandle { commands, reader }).collect();
-        let rejoin = Rejoin { group, partitions, events: group_sender };
-        let (coordinator, takeovers) =
-            Coordinator::new(Arc::clone(context), member, lanes, log, rejoin, problem_sender);
-        let inbox = Inbox { group: group_events, lanes: lane_events, problems };
+        let (coordinator, results) = Coordinator::new(Arc::clone(context), membership, lanes, log, problem_sender);
+        let inbox = Inbox { group: group_news, lanes: lane_events, problems };
         let (status, is_over) = (Arc::clone(&context.status), || stop.is_cancelled());
-        let work = coordinator.run(inbox, takeovers, stop.clone());
+        let work = coordinator.run(inbox, results, stop.clone());
         supervisor::watched(status, "coordinator".to_owned(), is_over, work).await;
         Ok(())
     }
@@ -316,7 +330,7 @@ async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {
                 return (log, partitions);
             }
             Ok(_) => format!("topic {} does not exist", context.source.topic),
-            Err(error) => format!("Kafka at {} does not answer: {error}", context.kafka.bootstrap_servers),
+            Err(error) => error.at(&context.kafka.bootstrap_servers),
         };
         context.status.report(Reporter::Start, Waiting::Kafka, &reason);
         tokio::time::sleep(backoff.next_wait().max(Duration::from_millis(200))).await;

@@ -10,12 +10,11 @@ use crate::crash;
 use crate::domain::identity::{Evidence, Mismatch, judge};
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::failure::{Backoff, Failure, Halt};
-use crate::platforms::kafka::fetch::FetchProblem;
+use crate::platforms::kafka::fetch::{FetchProblem, FetchTrouble};
 use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::platforms::kafka::probe;
 use crate::projector::context::ViewContext;
-use crate::projector::guard;
-use crate::projector::supervisor;
+use crate::projector::{guard, source, supervisor};
 use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
@@ -62,12 +61,13 @@ pub async fn note_truncated(context: &ViewContext, owner: Ownership, failure: &F
     note_block(&client, context, owner, failure).await
 }
 
-/// What follows when a lane stands before a batch that cannot be read: it is stepped over if an operator has skipped
+/// What follows when a lane stands before a batch that cannot be read, or a record whose schema nobody knows: it is stepped over if an operator has skipped
 /// it already, for another build perhaps; else it is noted, and an operator has to decide.
 pub async fn at_unreadable(
     context: &ViewContext,
     owner: Ownership,
-    (offset, detail): (Offset, &str),
+    offset: Offset,
+    pause: &Pause,
 ) -> Result<(), Failure> {
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
@@ -82,7 +82,7 @@ pub async fn at_unreadable(
         );
         return Ok(());
     }
-    blocked::block(&client, &context.source, owner, (Pause::UNREADABLE, detail)).await.map_err(fail)
+    blocked::block(&client, &context.source, owner, (pause.code, &pause.detail)).await.map_err(fail)
 }
 
 /// Whether a partition that was too large to receive still is: asked for alone, so that the others are left in peace.
@@ -114,7 +114,7 @@ pub async fn find_too_large(
             let Some(text) = probe::too_large_at(&context.kafka, &context.source.topic, partition, offset) else {
                 continue;
             };
-            let problem = FetchProblem { partition, out_of_range: false, too_large_at: Some(offset), text };
+            let problem = FetchProblem { partition, trouble: FetchTrouble::TooLarge(offset), text };
             if problems.send(problem).is_err() {
                 return;
             }
@@ -131,18 +131,19 @@ pub async fn is_truncation_over(context: &ViewContext) -> Result<bool, Failure> 
 }
 
 /// Takes all `partitions` over, waiting for Postgres and Kafka as long as it takes, or as long as they are `wanted`:
-/// a late takeover would fence the next owner. Reports as the takeover of that `number`.
+/// a late takeover would fence the next owner. Reports as the takeover of that `number`. With `prove` each partition is
+/// read first, whatever stands in it: we were not allowed to.
 pub async fn acquire_all(
     context: &ViewContext,
     log: &Arc<LogReader>,
-    (number, partitions): (u64, &[Partition]),
+    (number, partitions, prove): (u64, &[Partition], bool),
     wanted: &Wanted,
 ) -> Takeover {
     let reporter = Reporter::Takeover(number);
     crash::point("part.takeover");
     let mut backoff = Backoff::default();
     let result = loop {
-        match try_acquire(context, log, partitions, wanted).await.map_err(Failure::wait_or_halt) {
+        match try_acquire(context, log, (partitions, prove), wanted).await.map_err(Failure::wait_or_halt) {
             Ok(acquired) => break Ok(acquired),
             Err(Err(halt)) => break Err(halt),
             // The group has taken back all of them: nobody waits for the answer.
@@ -162,7 +163,7 @@ fn is_wanted(wanted: &Wanted, partition: Partition) -> bool {
 async fn try_acquire(
     context: &ViewContext,
     log: &Arc<LogReader>,
-    partitions: &[Partition],
+    (partitions, prove): (&[Partition], bool),
     wanted: &Wanted,
 ) -> Result<Vec<Acquired>, Failure> {
     let topic_id = context.guard.current().await?;
@@ -177,6 +178,7 @@ async fn try_acquire(
             context.source.build
         )));
     }
+    source::confirm(&client, context, log, topic_id.as_deref()).await?;
     let mut acquired = Vec::new();
     for partition in partitions {
         if !is_wanted(wanted, *partition) {
@@ -186,6 +188,10 @@ async fn try_acquire(
             let (log, partition) = (Arc::clone(log), *partition);
             blocking(move || log.watermarks(partition)).await?
         };
+        if prove {
+            let (log, partition) = (Arc::clone(log), *partition);
+            blocking(move || log.try_read(partition, marks.low)).await?;
+        }
         // No progress yet means: from the beginning of the log.
         let begin = NextOffset::before(marks.low);
         let row = progress::acquire(&client, &context.source, *partition, begin, (topic_id.as_deref(), &context.owner))
@@ -228,8 +234,8 @@ async fn try_acquire(
     Ok(acquired)
 }
 
-async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, Failure> {
-    supervisor::blocking(work).await.map_err(|error| Failure::KafkaAway(format!("Kafka does not answer: {error}")))
+    supervisor::blocking(work).await.map_err(|error| Failure::KafkaAway(error.to_string()))
 }

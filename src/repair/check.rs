@@ -8,16 +8,17 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{DeskError, Obstacle, Refusal, Seen};
+use crate::codec::Limits;
+use crate::codec::frame;
 use crate::codec::schemas::Schemas;
-use crate::codec::{self, Limits};
 use crate::config::{Config, ViewRules};
-use crate::domain::poison::Poison;
+use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::Record;
 use crate::domain::units::{Micros, Sequence};
 use crate::engine::decode::{Decoder, Overrules};
 use crate::engine::view::View;
-use crate::failure::Failure;
 use crate::schemas::SchemaSource;
+use crate::schemas::source::Absent;
 use crate::telemetry::metrics::Metrics;
 
 /// The longest that a page waits for a schema to show an event by.
@@ -59,10 +60,10 @@ impl Checker {
     /// What the record says, or what speaks against it. An error: its schema cannot be had now.
     pub async fn check(&self, record: Record<'_>) -> Result<Result<Checked, Poison>, DeskError> {
         let mut schemas = Schemas::default();
-        if let Some(frame) = record.payload.and_then(codec::frame) {
-            match self.schemas.find(frame.schema_id, record.partition, record.offset).await {
-                Ok(schema) => schemas.insert(frame.schema_id, schema),
-                Err(failure) => return Err(no_schema(failure).into()),
+        if let Ok(Some(frame)) = frame::of(&record) {
+            match self.schemas.find(frame.schema, record.origin(), record.payload.unwrap_or_default()).await {
+                Ok(schema) => schemas.insert(frame.schema, schema),
+                Err(absent) => return Err(no_schema(absent).into()),
             }
         }
         Ok((self.read)(&schemas, record))
@@ -89,16 +90,14 @@ fn validate<V: View>(view: &V, limits: Limits, schemas: &Schemas, record: Record
     })
 }
 
-fn no_schema(failure: Failure) -> Refusal {
-    match failure {
-        Failure::Halt(halt) => {
-            let detail = format!("The record cannot be read: {}. {}", halt.detail, halt.next_step);
-            Refusal::new(Obstacle::ContractViolated, detail)
-                .because(Seen::Unreadable { reason: halt.code, violation: None })
+fn no_schema(absent: Absent) -> Refusal {
+    match absent {
+        Absent::Unknown { detail, is_lasting: true } => {
+            Refusal::new(Obstacle::ContractViolated, format!("The record cannot be read: {detail}"))
+                .because(Seen::Unreadable { reason: Reason::SchemaNotFound.as_str(), violation: None })
         }
-        Failure::RegistryAway(why) => {
+        Absent::Away(why) | Absent::Unknown { detail: why, is_lasting: false } => {
             Refusal::new(Obstacle::RegistryAway, format!("The record cannot be read now: {why}"))
         }
-        other => Refusal::new(Obstacle::RegistryAway, format!("The record cannot be read now: {other:?}")),
     }
 }

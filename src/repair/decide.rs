@@ -67,7 +67,8 @@ impl Desk {
     }
 
     async fn rehearse(&self, request: &Request) -> Result<Called, DeskError> {
-        let client = self.pool.get().await.map_err(ReadError::from)?;
+        // As patient as what it rehearses.
+        let client = self.writers.open().await?;
         let prepared = self.prepare(&client, request).await?;
         let (_, told) = self.draft_bulk(&client, request, &prepared).await?;
         Ok(Called::Now(Outcome::InBulk(told)))

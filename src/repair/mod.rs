@@ -18,6 +18,7 @@ mod rows;
 pub mod rules;
 pub mod show;
 pub mod skip_to;
+pub mod source;
 
 use std::sync::Arc;
 

@@ -31,6 +31,11 @@ pub fn age(text: &str) -> Option<i64> {
     (0..=MAX_AGE_SECONDS).contains(&seconds).then_some(seconds)
 }
 
+/// What the first of two ages is compared with the second, where nothing can be as old as the one and newer than the other.
+pub fn empty_window(older_than: Option<i64>, newer_than: Option<i64>) -> Option<&'static str> {
+    (older_than? > newer_than?).then_some("longer ago than")
+}
+
 /// What an age may look like.
 pub const AGE_FORM: &str =
     "must be a number of seconds or an ISO 8601 duration such as PT15M or P1D, at most 100 years";

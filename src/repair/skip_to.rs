@@ -1,5 +1,5 @@
-//! The last resort for a partition whose log cannot be read any further: its records up to an offset are given up, by
-//! this and every later build. Moves the position and fences the owner, who takes over again behind the hole.
+//! The last resort for a partition that stands before what cannot be read, a batch of its log or a record whose schema
+//! nobody knows: its records up to an offset are given up, by this and every later build. Moves the position and fences the owner, who takes over again behind the hole.
 //!
 //! Refused wherever the projector could go on by itself: nobody skips what can be applied.
 
@@ -9,6 +9,7 @@ use crate::config::DatabaseSettings;
 use crate::domain::build::Build;
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::store::blocked::SkippedRange;
+use crate::store::sqlstate::describe;
 use crate::store::{Connection, DbError, pool};
 
 /// What an operator asks for.
@@ -50,6 +51,8 @@ pub struct Skipped {
     pub range: SkippedRange,
     /// When it was decided.
     pub decided_at: Timestamp,
+    /// What stopped the partition there; of an earlier decision not known any more once it has been stopped elsewhere.
+    pub stopped_by: Option<String>,
     /// Whether this call decided it, or an earlier one with the same idempotency key.
     pub is_new: bool,
 }
@@ -63,8 +66,8 @@ pub enum SkipError {
     /// The partition stands elsewhere.
     #[error("the partition stands at offset {0}")]
     Moved(NextOffset),
-    /// Nothing is wrong with the partition at its position.
-    #[error("the partition is not stopped by its log at offset {0}")]
+    /// No record stops the partition at its position.
+    #[error("no record stops the partition at offset {0}")]
     NotBlocked(NextOffset),
     /// The idempotency key belongs to another decision.
     #[error("the idempotency key was used for offsets {} to {} of partition {partition}", .range.from, .range.to)]
@@ -75,13 +78,13 @@ pub enum SkipError {
         range: SkippedRange,
     },
     /// Postgres did not do it.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Database(#[from] DbError),
 }
 
 /// Decides, in one transaction. `to` has to be within the log: the caller has seen to that.
 pub async fn skip(database: &DatabaseSettings, asked: &SkipTo) -> Result<Skipped, SkipError> {
-    let client = pool::connect_writer(database, "public").await?;
+    let client = pool::connect_operator(database).await?;
     client.batch_execute("begin").await?;
     // An error or a dropped future ends the session, and with it the transaction.
     let skipped = decide(&client, asked).await?;
@@ -98,14 +101,14 @@ async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipErro
         )
         .await?;
     let Some(row) = row else { return Err(SkipError::UnknownPartition(asked.partition)) };
-    let (next_offset, is_blocked): (NextOffset, bool) = (NextOffset(row.try_get(0)?), row.try_get(1)?);
+    let (next_offset, stopped_by): (NextOffset, Option<String>) = (NextOffset(row.try_get(0)?), row.try_get(1)?);
     if let Some(earlier) = earlier(client, asked).await? {
         return Ok(earlier);
     }
     if next_offset != asked.from {
         return Err(SkipError::Moved(next_offset));
     }
-    if !is_blocked {
+    if stopped_by.is_none() {
         return Err(SkipError::NotBlocked(next_offset));
     }
     let row = client
@@ -124,18 +127,19 @@ async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipErro
             ],
         )
         .await?;
-    Ok(Skipped { id: row.try_get(0)?, range: asked.range(), decided_at: row.try_get(1)?, is_new: true })
+    Ok(Skipped { id: row.try_get(0)?, range: asked.range(), decided_at: row.try_get(1)?, stopped_by, is_new: true })
 }
 
 /// The decision that was made under the same idempotency key.
 async fn earlier(client: &Connection, asked: &SkipTo) -> Result<Option<Skipped>, SkipError> {
     let Some(key) = &asked.idempotency_key else { return Ok(None) };
-    let row = client.query_opt(include_str!("sql/skipped_with_key.sql"), &[&asked.view, key]).await?;
+    let row = client.query_opt(include_str!("sql/skipped_with_key.sql"), &[&asked.view, key, &asked.build.0]).await?;
     let Some(row) = row else { return Ok(None) };
     let (topic, partition): (&str, Partition) = (row.try_get(1)?, Partition(row.try_get(2)?));
     let range = SkippedRange { from: Offset(row.try_get(3)?), to: NextOffset(row.try_get(4)?) };
     if (topic, partition, range) != (asked.topic.as_str(), asked.partition, asked.range()) {
         return Err(SkipError::KeyReused { partition, range });
     }
-    Ok(Some(Skipped { id: row.try_get(0)?, range, decided_at: row.try_get(5)?, is_new: false }))
+    let (decided_at, stopped_by) = (row.try_get(5)?, row.try_get(6)?);
+    Ok(Some(Skipped { id: row.try_get(0)?, range, decided_at, stopped_by, is_new: false }))
 }

@@ -1,16 +1,18 @@
 //! Asks a registry with Confluent's REST interface and says whose fault a bad answer is. No retries, no cache.
 
 use std::fs;
-use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 pub use reqwest::Method;
 use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::SchemaRegistrySettings;
+use crate::codec::frame::SchemaName;
+use crate::config::{SchemaRegistrySettings, SecretUrl, web_addresses};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -32,9 +34,15 @@ pub enum Fault {
     /// Not what a registry says: a proxy's page, for example.
     #[error("what answers at {0} does not speak as a schema registry: {1}")]
     Foreign(String, String),
+    /// A 404 that is not the registry's own no: of a proxy perhaps, or of a wrong path.
+    #[error("what answers at {0} does not speak as a schema registry: {1}")]
+    NoSuchPage(String, String),
     /// A healthy registry's explicit no, with its error code (40401, 40402, 40403).
     #[error("the schema registry says {0}: {1}")]
     NotFound(u32, String),
+    /// Of several addresses none gave a registry's answer.
+    #[error("{}", each(.0))]
+    Everywhere(Vec<Fault>),
     /// A healthy registry does not take what was sent (409, 422), with its error code.
     #[error("{1} (error {0})")]
     Rejected(u32, String),
@@ -42,16 +50,37 @@ pub enum Fault {
 
 impl Fault {
     /// The short name in the metric.
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Fault::Unreachable(..) => "unreachable",
             Fault::Denied(_) => "denied",
             Fault::Failing(..) => "failing",
-            Fault::Foreign(..) => "foreign",
+            Fault::Foreign(..) | Fault::NoSuchPage(..) => "foreign",
             Fault::NotFound(..) => "not_found",
             Fault::Rejected(..) => "rejected",
+            Fault::Everywhere(faults) => match faults.first() {
+                Some(first) => first.as_str(),
+                None => "unreachable",
+            },
         }
     }
+
+    fn is_no_such_page(&self) -> bool {
+        match self {
+            Fault::NoSuchPage(..) => true,
+            Fault::Everywhere(faults) => faults.iter().any(Fault::is_no_such_page),
+            _ => false,
+        }
+    }
+
+    /// Whether it is what a healthy registry says: then another address would say the same.
+    const fn is_an_answer(&self) -> bool {
+        matches!(self, Fault::NotFound(..) | Fault::Rejected(..))
+    }
+}
+
+fn each(faults: &[Fault]) -> String {
+    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// A schema as the registry has it.
@@ -86,30 +115,55 @@ struct Refusal {
     message: String,
 }
 
-/// A client of one registry.
+/// A client of one registry, which may have several addresses: they are tried in turn.
 #[derive(Debug, Clone)]
 pub struct RegistryClient {
     http: Client,
+    /// One registry, reached under several addresses.
+    servers: Vec<Server>,
+    /// The one that answered last: it is asked first.
+    preferred: Arc<AtomicUsize>,
+    settings: SchemaRegistrySettings,
+}
+
+/// One address of the registry.
+#[derive(Debug, Clone)]
+struct Server {
     base: String,
     /// The base without credentials, for people.
     shown: String,
-    settings: SchemaRegistrySettings,
 }
 
 impl RegistryClient {
     /// A client; nothing is asked yet. An error is one of the settings'.
     pub fn new(settings: &SchemaRegistrySettings) -> Result<Self> {
+        let server = |address: &str| Server {
+            base: address.trim_end_matches('/').to_owned(),
+            shown: SecretUrl::new(address).to_string(),
+        };
         Ok(RegistryClient {
-            http: builder(settings)?.build().context("cannot set up the client of the schema registry")?,
-            base: settings.url.expose().trim_end_matches('/').to_owned(),
-            shown: settings.url.to_string(),
+            http: builder(settings)?.build().with_context(|| match settings.ca_file.as_str() {
+                "" => "cannot set up the client of the schema registry".to_owned(),
+                file => format!("cannot trust what schema_registry.ca_file = {file} holds"),
+            })?,
+            servers: web_addresses(settings.url.expose()).into_iter().map(server).collect(),
+            preferred: Arc::new(AtomicUsize::new(0)),
             settings: settings.clone(),
         })
     }
 
-    /// The schema with that id, also when its subject was deleted: records written with it are still there.
-    pub async fn schema(&self, id: u32) -> Result<Registered, Fault> {
-        self.get(&format!("/schemas/ids/{id}?deleted=true")).await
+    /// The schema of that name, also when its subject was deleted: records written with it are still there.
+    pub async fn schema(&self, name: SchemaName) -> Result<Registered, Fault> {
+        match name {
+            SchemaName::Id(id) => self.get(&format!("/schemas/ids/{id}?deleted=true")).await,
+            // Registries that know no GUIDs have no such page, and say so in whatever way they say that.
+            SchemaName::Guid(_) => match self.get(&format!("/schemas/guids/{name}")).await {
+                Err(fault) if fault.is_no_such_page() => {
+                    Err(Fault::NotFound(404, format!("{fault}; perhaps it is of a version that knows no GUIDs")))
+                }
+                answer => answer,
+            },
+        }
     }
 
     /// The texts of everything that `schema` refers to, what is referred to first.
@@ -123,7 +177,7 @@ impl RegistryClient {
             }
             if known.len() == MAX_REFERENCES {
                 let detail = format!("a schema refers to more than {MAX_REFERENCES} others");
-                return Err(Fault::Foreign(self.shown.clone(), detail));
+                return Err(Fault::Foreign(self.settings.url.to_string(), detail));
             }
             let path = format!("/subjects/{}/versions/{version}?deleted=true", escape(&subject));
             let found: Registered = self.get(&path).await?;
@@ -140,18 +194,47 @@ impl RegistryClient {
         self.send(Method::GET, path, None).await
     }
 
-    /// Any request, its answer as JSON.
+    /// Any request, its answer as JSON: of the first address that gives a registry's answer, whatever that is.
     pub async fn send<T: for<'de> Deserialize<'de>>(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Fault> {
-        let (status, answer) = self.exchange(method, path, body).await?;
+        let (count, first) = (self.servers.len(), self.preferred.load(Ordering::Relaxed));
+        let mut faults = Vec::new();
+        for turn in 0..count {
+            let number = (first + turn) % count;
+            let answer = self.ask(&self.servers[number], method.clone(), path, body).await;
+            match answer {
+                Err(fault) if !fault.is_an_answer() => faults.push(fault),
+                answer => {
+                    self.preferred.store(number, Ordering::Relaxed);
+                    return answer;
+                }
+            }
+        }
+        match faults.pop() {
+            Some(only) if faults.is_empty() => Err(only),
+            Some(last) => Err(Fault::Everywhere(faults.into_iter().chain([last]).collect())),
+            None => Err(Fault::Unreachable(self.settings.url.to_string(), "it has no address".to_owned())),
+        }
+    }
+
+    async fn ask<T: for<'de> Deserialize<'de>>(
+        &self,
+        server: &Server,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Fault> {
+        let (status, answer) = self.exchange(server, method, path, body).await?;
         let refusal: Option<Refusal> = serde_json::from_slice(&answer).ok();
+        let foreign = |said: String| Fault::Foreign(server.shown.clone(), said);
         match (status.as_u16(), refusal) {
-            (200..=299, _) => serde_json::from_slice(&answer)
-                .map_err(|error| Fault::Foreign(self.shown.clone(), format!("{status}, but {error}"))),
+            (200..=299, _) => {
+                serde_json::from_slice(&answer).map_err(|error| foreign(format!("{status}, but {error}")))
+            }
             (401 | 403, _) => Err(Fault::Denied(status.as_u16())),
             // Only its own words count: a 404 may as well be a proxy's, or of a wrong path.
             (404, Some(Refusal { error_code: code @ 40401..=40403, message })) => Err(Fault::NotFound(code, message)),
@@ -159,11 +242,18 @@ impl RegistryClient {
             (code @ (429 | 500..), refusal) => {
                 Err(Fault::Failing(code, refusal.map_or_else(|| status.to_string(), |refusal| refusal.message)))
             }
-            _ => Err(Fault::Foreign(self.shown.clone(), status.to_string())),
+            (404, _) => Err(Fault::NoSuchPage(server.shown.clone(), status.to_string())),
+            _ => Err(foreign(status.to_string())),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Vec<u8>), Fault> {
+    async fn exchange(
+        &self,
+        server: &Server,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Vec<u8>), Fault> {
         let away = |error: reqwest::Error| {
             // Without the URL, which may hold a password; with the innermost cause, which says what happened.
             let error = error.without_url();
@@ -171,9 +261,9 @@ impl RegistryClient {
             while let Some(inner) = cause.source() {
                 cause = inner;
             }
-            Fault::Unreachable(self.shown.clone(), cause.to_string())
+            Fault::Unreachable(server.shown.clone(), cause.to_string())
         };
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method, format!("{}{path}", server.base));
         request = request.header("accept", "application/vnd.schemaregistry.v1+json, application/json");
         let settings = &self.settings;
         if !settings.bearer_token.is_empty() {
@@ -190,7 +280,7 @@ impl RegistryClient {
             answer.extend_from_slice(&chunk);
             if answer.len() > MAX_ANSWER {
                 let detail = format!("an answer of more than {MAX_ANSWER} bytes");
-                return Err(Fault::Foreign(self.shown.clone(), detail));
+                return Err(Fault::Foreign(server.shown.clone(), detail));
             }
         }
         Ok((response.status(), answer))
@@ -221,7 +311,9 @@ fn builder(settings: &SchemaRegistrySettings) -> Result<reqwest::ClientBuilder> 
     let file = &settings.ca_file;
     let pem = fs::read(file).with_context(|| format!("cannot read schema_registry.ca_file = {file}"))?;
     let certificates = Certificate::from_pem_bundle(&pem)
-        .with_context(|| format!("schema_registry.ca_file = {file} holds no PEM certificates"))?;
+        .with_context(|| format!("schema_registry.ca_file = {file} holds other things than PEM certificates"))?;
+    // Without any, every registry would be refused later, as if it did not answer.
+    ensure!(!certificates.is_empty(), "schema_registry.ca_file = {file} holds no PEM certificates");
     Ok(builder.tls_certs_only(certificates))
 }
 

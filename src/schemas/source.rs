@@ -11,11 +11,11 @@ use anyhow::Result;
 use lru::LruCache;
 
 use crate::codec::avro::{Program, Reader, Shape};
+use crate::codec::frame::{self, SchemaName};
 use crate::codec::schemas::WriterSchema;
 use crate::config::{NotFoundPolicy, SchemaRegistrySettings};
+use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
-use crate::domain::units::{Offset, Partition};
-use crate::failure::Failure;
 use crate::schemas::client::{Fault, RegistryClient};
 use crate::telemetry::metrics::Metrics;
 
@@ -23,6 +23,20 @@ use crate::telemetry::metrics::Metrics;
 const MAX_SCHEMAS: NonZeroUsize = NonZeroUsize::new(1_000).expect("is not 0");
 /// Most ids remembered as not found; beyond that their time of grace begins again.
 const MAX_MISSING: NonZeroUsize = NonZeroUsize::new(1_000).expect("is not 0");
+
+/// Why a schema cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absent {
+    /// The registry does not answer as it should: all that need it wait.
+    Away(String),
+    /// The registry is well and does not know it: the fault of one record, or of the registry that was configured.
+    Unknown {
+        /// What it says, and what can be done.
+        detail: String,
+        /// Whether the time is over in which it might have turned up.
+        is_lasting: bool,
+    },
+}
 
 /// Finds the schemas of framed records.
 pub struct SchemaSource {
@@ -37,9 +51,9 @@ pub struct SchemaSource {
 }
 
 struct Memory {
-    found: LruCache<u32, WriterSchema>,
-    /// Since when a healthy registry has said that it does not know the id.
-    missing: LruCache<u32, Instant>,
+    found: LruCache<SchemaName, WriterSchema>,
+    /// Since when a healthy registry has said that it does not know the schema.
+    missing: LruCache<SchemaName, Instant>,
 }
 
 impl SchemaSource {
@@ -62,52 +76,69 @@ impl SchemaSource {
         })
     }
 
-    /// What the id of a record at that position means.
-    pub async fn find(&self, id: u32, partition: Partition, offset: Offset) -> Result<WriterSchema, Failure> {
-        if let Some(known) = self.memory().found.get(&id) {
+    /// The schema that a record names; `payload` is its value.
+    pub async fn find(&self, name: SchemaName, origin: Origin, payload: &[u8]) -> Result<WriterSchema, Absent> {
+        if let Some(known) = self.memory().found.get(&name) {
             return Ok(known.clone());
         }
-        let place = format!("schema {id} of the record at partition {partition}, offset {offset}");
+        let Origin { partition, offset } = origin;
+        let place = format!("schema {name} of the record at partition {partition}, offset {offset}");
         let Some(client) = &self.client else {
             // Any stray value may begin with a zero: one of those must not stop everybody. A whole topic of framed
             // records is dead letters then, which can be redriven in one call.
             let detail = format!(
-                "the value is framed with schema {id}, and no registry is configured: set schema_registry.url, restart, \
+                "the value is framed with schema {name}, and no registry is configured: set schema_registry.url, restart, \
                  then redrive"
             );
             return Ok(WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail)));
         };
-        let answer = fetch(client, &self.reader, id).await;
+        let answer = fetch(client, &self.reader, name).await;
         let result = answer.as_ref().err().map_or("ok", Fault::as_str);
         self.metrics.registry_requests.with_label_values(&[self.view, result]).inc();
         match answer {
             Ok(schema) => {
-                tracing::info!(view = self.view, schema_id = id, "schema fetched");
+                tracing::info!(view = self.view, schema = %name, "schema fetched");
                 let mut memory = self.memory();
-                memory.missing.pop(&id);
-                memory.found.put(id, schema.clone());
+                memory.missing.pop(&name);
+                memory.found.put(name, schema.clone());
                 Ok(schema)
             }
-            Err(Fault::NotFound(code, message)) => self.missing(id, &place, code, &message),
-            Err(fault) => Err(Failure::RegistryAway(format!("{fault}; {place} is wanted"))),
+            Err(Fault::NotFound(code, message)) => {
+                let said = format!("{place} is not in the registry: {code} {message}");
+                match frame::disguised(payload) {
+                    Some(what) => {
+                        let detail = format!("{said}; the value looks like {what} rather than an event");
+                        Ok(WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail)))
+                    }
+                    None => self.missing(name, said),
+                }
+            }
+            Err(fault) => Err(Absent::Away(format!("{fault}; {place} is wanted"))),
         }
     }
 
-    /// A healthy registry does not know the id: perhaps not yet.
-    fn missing(&self, id: u32, place: &str, code: u32, message: &str) -> Result<WriterSchema, Failure> {
-        let since = *self.memory().missing.get_or_insert(id, Instant::now);
-        let detail = format!("{place} is not in the registry: {code} {message}");
-        if since.elapsed() < self.grace {
-            return Err(Failure::RegistryAway(detail));
-        }
+    /// A healthy registry does not know the schema: perhaps not yet.
+    fn missing(&self, name: SchemaName, said: String) -> Result<WriterSchema, Absent> {
+        let since = *self.memory().missing.get_or_insert(name, Instant::now);
+        let is_lasting = since.elapsed() >= self.grace;
         match self.policy {
-            NotFoundPolicy::Halt => Err(Failure::halt(
-                "schema_not_found",
-                detail,
-                "register the schema under that id or point schema_registry.url at the registry that has it, then \
-                 restart; or set schema_registry.not_found = dead_letter",
-            )),
-            NotFoundPolicy::DeadLetter => Ok(WriterSchema::Refused(Poison::new(Reason::SchemaNotFound, detail))),
+            NotFoundPolicy::DeadLetter if is_lasting => {
+                Ok(WriterSchema::Refused(Poison::new(Reason::SchemaNotFound, said)))
+            }
+            // The same words as long as it lasts: it is logged when they change.
+            _ if !is_lasting => {
+                let grace = self.grace.as_millis();
+                let detail =
+                    format!("{said}. It may turn up: for that it has {grace} ms (schema_registry.not_found_grace_ms)");
+                Err(Absent::Unknown { detail, is_lasting })
+            }
+            _ => {
+                let detail = format!(
+                    "{said}. Register the schema under that id, or point schema_registry.url at the registry that has it and \
+                     restart, or set schema_registry.not_found = dead_letter and restart"
+                );
+                Err(Absent::Unknown { detail, is_lasting })
+            }
         }
     }
 
@@ -116,18 +147,18 @@ impl SchemaSource {
     }
 }
 
-async fn fetch(client: &RegistryClient, reader: &Reader, id: u32) -> Result<WriterSchema, Fault> {
+async fn fetch(client: &RegistryClient, reader: &Reader, name: SchemaName) -> Result<WriterSchema, Fault> {
     let refused = |detail: String| WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail));
-    let schema = client.schema(id).await?;
+    let schema = client.schema(name).await?;
     match schema.kind() {
         "JSON" => Ok(WriterSchema::Json),
         "AVRO" => {
             let references = client.references(&schema).await?;
             Ok(match Program::compile(reader, &schema.schema, &references) {
                 Ok(program) => WriterSchema::Avro(Arc::new(program)),
-                Err(why) => refused(format!("schema {id} cannot be read: {why}")),
+                Err(why) => refused(format!("schema {name} cannot be read: {why}")),
             })
         }
-        other => Ok(refused(format!("schema {id} is {other}; Avro and JSON Schema are read"))),
+        other => Ok(refused(format!("schema {name} is {other}; Avro and JSON Schema are read"))),
     }
 }

@@ -73,6 +73,10 @@ pub enum Phase {
 pub enum Reporter {
     /// Looks for the topic before the group is joined.
     Start,
+    /// Takes a seat, by which the instance is known to the group.
+    Seat,
+    /// The membership of the group.
+    Group,
     /// The takeover of that number.
     Takeover(u64),
     /// The lane of that number.

@@ -262,6 +262,7 @@ impl ControlStatements {
         let errors: Vec<&str> = rows.iter().map(|row| row.poison.detail.as_str()).collect();
         let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key).collect();
         let sequences: Vec<Option<i64>> = rows.iter().map(|row| row.sequence.map(|sequence| sequence.0)).collect();
+        let event_ids: Vec<Option<&str>> = rows.iter().map(|row| row.event_id.as_deref()).collect();
         let record_keys: Vec<Option<&[u8]>> = rows.iter().map(|row| row.record.key).collect();
         let payloads: Vec<Option<&[u8]>> = rows.iter().map(|row| row.record.payload).collect();
         let headers: Vec<&[u8]> = rows.iter().map(|row| row.record.headers.encoded()).collect();
@@ -279,6 +280,7 @@ impl ControlStatements {
                     &errors,
                     &keys,
                     &sequences,
+                    &event_ids,
                     &record_keys,
                     &payloads,
                     &headers,

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 
 use crate::config::DatabaseSettings;
-use crate::store::{Connection, pool};
+use crate::store::sqlstate::describe_chain;
+use crate::store::{Connection, fit, pool};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -12,17 +13,28 @@ mod embedded {
 /// Two processes migrate one after the other.
 const LOCK: i64 = 0x5374_7265_616d; // "Stream"
 
+const CANNOT_USE: &str = "cannot use database.url";
+
 /// Applies what is missing; returns the names of the migrations applied now.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<Vec<String>> {
-    let mut client = pool::connect_writer(settings, "public").await.context("cannot connect to database.url")?;
+    fit::check(settings).await.context(CANNOT_USE)?;
+    let mut client = pool::connect_writer(settings, "public").await.context(CANNOT_USE)?;
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
-    let report = embedded::migrations::runner().run_async(&mut client).await.context("a migration failed")?;
+    let report = embedded::migrations::runner().run_async(&mut client).await.map_err(in_words)?;
     client.execute("select pg_advisory_unlock($1)", &[&LOCK]).await?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
+/// A connection to a database that can carry us and is of our version.
+pub async fn open(settings: &DatabaseSettings) -> Result<Connection> {
+    fit::check(settings).await.context(CANNOT_USE)?;
+    let client = pool::connect_writer(settings, "public").await.context(CANNOT_USE)?;
+    check(&client).await?;
+    Ok(client)
+}
+
 /// Refuses a schema that is older or newer than this binary's.
-pub async fn check(client: &Connection) -> Result<()> {
+async fn check(client: &Connection) -> Result<()> {
     let wanted = embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0);
     let exists: bool = client.query_one("select to_regclass('refinery_schema_history') is not null", &[]).await?.get(0);
     if !exists {
@@ -36,4 +48,16 @@ pub async fn check(client: &Connection) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A failed migration in the words of its cause: the migrator's own hold the driver's, which say nothing.
+fn in_words(error: refinery::Error) -> anyhow::Error {
+    match error.kind() {
+        refinery::error::Kind::Connection(what, _) => {
+            let what = what.clone();
+            let cause = describe_chain(anyhow::Error::from(error).chain().skip(1));
+            anyhow::anyhow!("a migration failed: {what}: {cause}")
+        }
+        _ => anyhow::Error::from(error).context("a migration failed"),
+    }
 }

@@ -6,6 +6,7 @@ pub mod control;
 pub mod copy;
 pub mod dead_letters;
 pub mod fence;
+pub mod fit;
 pub mod ledger;
 pub mod lookup;
 pub mod migrate;
@@ -15,7 +16,10 @@ pub mod pool;
 pub mod progress;
 pub mod read;
 pub mod rows;
+pub mod seats;
+pub mod source;
 pub mod sqlstate;
+pub mod strangers;
 pub mod types;
 
 /// One Postgres connection.

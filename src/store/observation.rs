@@ -1,11 +1,13 @@
 //! What the observer reads for lag and gauges, through the read pool.
 
-use deadpool_postgres::{Pool, PoolError};
+use deadpool_postgres::Pool;
 use jiff::Timestamp;
 
 use crate::domain::held::HeldReason;
 use crate::domain::units::{NextOffset, Partition};
 use crate::store::progress::BuildSource;
+use crate::store::read::ReadError;
+use crate::store::types::SeenTime;
 
 /// Where one partition of a build stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub struct Position {
     pub partition: Partition,
     /// First offset not applied yet.
     pub next_offset: NextOffset,
-    /// Timestamp of the last applied record.
+    /// Timestamp of the last applied record; `None` too where no calendar of ours has it.
     pub last_record_timestamp: Option<Timestamp>,
     /// Why it cannot go on without an operator, if so.
     pub blocked: Option<String>,
@@ -36,7 +38,7 @@ pub struct Counts {
 }
 
 /// Reads both in one go.
-pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>, Counts), PoolError> {
+pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>, Counts), ReadError> {
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
     let rows = client.query(&positions, &[&source.view, &source.build.0, &source.topic]).await?;
@@ -46,11 +48,11 @@ pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>
             Ok(Position {
                 partition: Partition(row.try_get(0)?),
                 next_offset: NextOffset(row.try_get(1)?),
-                last_record_timestamp: row.try_get(2)?,
+                last_record_timestamp: row.try_get::<_, Option<SeenTime>>(2)?.and_then(|time| time.0),
                 blocked: row.try_get(3)?,
             })
         })
-        .collect::<Result<_, PoolError>>()?;
+        .collect::<Result<_, ReadError>>()?;
     let counts = client.prepare_cached(include_str!("sql/sample_counts.sql")).await?;
     let row = client.query_one(&counts, &[&source.view, &source.build.0]).await?;
     let counts = Counts {

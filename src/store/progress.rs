@@ -155,6 +155,8 @@ pub struct Advance {
     pub decisions: i64,
     /// The number of this commit: one more than the partition's last.
     pub commit: i64,
+    /// Records of the batch whose time is none that can be stored and shown: for the metrics.
+    pub odd_times: u64,
 }
 
 /// The columns of [`Advance`] rows, as Postgres arrays.

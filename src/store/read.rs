@@ -4,6 +4,7 @@ use crate::domain::build::Build;
 use crate::domain::counters::Counters;
 use crate::domain::units::{Epoch, NextOffset, Partition};
 use crate::domain::word::UnknownWord;
+use crate::store::sqlstate::describe;
 use crate::store::types::BoxedError;
 
 use std::error::Error;
@@ -34,6 +35,9 @@ pub enum ReadError {
     /// No connection to Postgres, or it broke.
     #[error("the database does not answer")]
     Unavailable(#[source] Option<Arc<dyn Error + Send + Sync>>),
+    /// Postgres takes no changes now, as a standby or a server whose disk was full does.
+    #[error("the database takes no changes: {}", describe(.0))]
+    ReadOnly(#[source] Arc<tokio_postgres::Error>),
     /// The statement ran into `statement_timeout`, or waited for a lock for too long.
     #[error("the statement took too long")]
     Timeout(#[source] Arc<tokio_postgres::Error>),
@@ -50,10 +54,6 @@ impl ReadError {
     pub fn unreadable(error: BoxedError) -> Self {
         ReadError::Unreadable(Arc::from(error))
     }
-}
-
-fn describe(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl From<tokio_postgres::Error> for ReadError {
@@ -74,6 +74,7 @@ impl From<tokio_postgres::Error> for ReadError {
             return ReadError::Timeout(Arc::new(error));
         }
         match &state.code()[..2] {
+            "25" if *state == SqlState::READ_ONLY_SQL_TRANSACTION => ReadError::ReadOnly(Arc::new(error)),
             "40" => ReadError::Timeout(Arc::new(error)),
             "08" | "53" | "57" => ReadError::Unavailable(Some(Arc::new(error))),
             _ => ReadError::Failed(Arc::new(error)),
@@ -91,6 +92,10 @@ impl From<deadpool_postgres::PoolError> for ReadError {
                 ReadError::Failed(error) => ReadError::Unavailable(Some(error)),
                 other => other,
             },
+            PoolError::Timeout(TimeoutType::Create) => {
+                let late: BoxedError = "no connection was open within database.connect_timeout_ms".into();
+                ReadError::Unavailable(Some(Arc::from(late)))
+            }
             other => ReadError::Unavailable(Some(Arc::new(other))),
         }
     }

@@ -1,5 +1,7 @@
 //! What an error of Postgres means for a batch: whose fault it is, and what to do.
 
+use std::error::Error;
+
 use crate::domain::word::UnknownWord;
 use crate::failure::Failure;
 use crate::store::DbError;
@@ -18,6 +20,7 @@ use crate::store::read::ReadError;
 /// | 23505 on `event_id_constraint` | an event id is used twice | record (reused id) |
 /// | other 23505 | another writer was faster | stale |
 /// | other 23 | the record cannot be held | record |
+/// | 26000, 42P05 | the session is shared with others | halt |
 /// | 42501, 28, 3D, 42, the rest | permissions or schema | halt |
 pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
     sort(&error, event_id_constraint)
@@ -26,14 +29,14 @@ pub fn classify(error: DbError, event_id_constraint: Option<&str>) -> Failure {
 /// Likewise, of what was read or decided through the pools.
 pub fn classify_read(error: &ReadError) -> Failure {
     match error {
-        ReadError::Failed(error) => sort(error, None),
+        ReadError::Failed(error) | ReadError::ReadOnly(error) => sort(error, None),
         other => Failure::Retry(describe_read(other)),
     }
 }
 
 fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
     let Some(db) = error.as_db_error() else {
-        if let Some(word) = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<UnknownWord>()) {
+        if let Some(word) = error.source().and_then(|cause| cause.downcast_ref::<UnknownWord>()) {
             return unknown_word(word);
         }
         let infrastructure = error.is_closed() || error_is_io(error);
@@ -49,6 +52,11 @@ fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
             Failure::ReusedEventId { detail, event_ids: Vec::new() }
         }
         "23505" => Failure::Stale,
+        "26000" | "42P05" => Failure::halt(
+            "transaction_pooling",
+            format!("a statement that was prepared is not there, or was there already: {detail}"),
+            "connect to Postgres directly, or through a pooler in session mode, then restart",
+        ),
         "42501" => Failure::halt(
             "permission_denied",
             detail,
@@ -68,7 +76,7 @@ fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
 }
 
 fn error_is_io(error: &DbError) -> bool {
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         if cause.is::<std::io::Error>() {
             return true;
@@ -94,15 +102,40 @@ fn unknown_word(word: &UnknownWord) -> Failure {
 /// What a failed read says, in the words of its cause.
 pub fn describe_read(error: &ReadError) -> String {
     match error {
-        ReadError::Failed(cause) | ReadError::Timeout(cause) => describe(cause),
+        ReadError::Failed(cause) | ReadError::Timeout(cause) | ReadError::ReadOnly(cause) => describe(cause),
         ReadError::Unavailable(Some(cause)) => cause.downcast_ref().map_or_else(|| cause.to_string(), describe),
         ReadError::Unavailable(None) | ReadError::Busy | ReadError::Unreadable(_) => error.to_string(),
     }
 }
 
+/// Whether Postgres does not let us in, or not into that database.
+pub fn is_login(error: &ReadError) -> bool {
+    let ReadError::Unavailable(Some(cause)) = error else { return false };
+    let state = cause.downcast_ref::<DbError>().and_then(DbError::code);
+    state.is_some_and(|state| matches!(state.code().get(..2), Some("28" | "3D")))
+}
+
+/// A chain of causes in one line. What Postgres said stands there in its own words, and ends it; nothing is said twice.
+pub fn describe_chain<'e>(chain: impl IntoIterator<Item = &'e (dyn Error + 'static)>) -> String {
+    let mut text = String::new();
+    for cause in chain {
+        let database = cause.downcast_ref().map(describe).or_else(|| cause.downcast_ref().map(describe_read));
+        let is_last = database.is_some();
+        let words = database.unwrap_or_else(|| cause.to_string());
+        if !text.ends_with(&words) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{colon}{words}");
+        }
+        if is_last {
+            break;
+        }
+    }
+    text
+}
+
 /// The message with its cause, without addresses or statements.
 pub fn describe(error: &DbError) -> String {
-    match (error.as_db_error(), std::error::Error::source(error)) {
+    match (error.as_db_error(), error.source()) {
         (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
         (None, Some(cause)) => format!("{error}: {cause}"),
         (None, None) => error.to_string(),

@@ -95,16 +95,19 @@ impl<'a> FromSql<'a> for SqlDecimal {
             return Err("NUMERIC is NaN or infinite".into());
         }
         let too_large = || BoxedError::from("NUMERIC needs more than 38 digits");
-        let mut mantissa = 0i128;
-        for group in groups {
-            mantissa =
-                mantissa.checked_mul(10_000).and_then(|m| m.checked_add((*group).into())).ok_or_else(too_large)?;
-        }
         // The groups read as an integer end at this many digits after the point (negative: before it).
         let end = 4 * (i32::from(*count) - 1 - i32::from(*weight as i16));
         let shift = if *count == 0 { 0 } else { i32::from(*scale) - end };
-        let factor = 10i128.checked_pow(shift.unsigned_abs()).ok_or_else(too_large)?;
-        mantissa = if shift >= 0 { mantissa.checked_mul(factor).ok_or_else(too_large)? } else { mantissa / factor };
+        // The last group may reach beyond the scale: read whole, it would need up to three digits more than the number has.
+        let beyond = u32::try_from(-shift).unwrap_or(0).min(4);
+        let mut mantissa = 0i128;
+        for (index, group) in groups.iter().enumerate() {
+            let cut = 10i128.pow(if index + 1 == groups.len() { beyond } else { 0 });
+            let shifted = mantissa.checked_mul(10_000 / cut).ok_or_else(too_large)?;
+            mantissa = shifted.checked_add(i128::from(*group) / cut).ok_or_else(too_large)?;
+        }
+        let factor = 10i128.checked_pow(u32::try_from(shift).unwrap_or(0)).ok_or_else(too_large)?;
+        mantissa = mantissa.checked_mul(factor).ok_or_else(too_large)?;
         let signed = if *sign == NEGATIVE { -mantissa } else { mantissa };
         Ok(SqlDecimal(Decimal::new(signed, u8::try_from(*scale).map_err(|_| too_large())?)))
     }
@@ -300,16 +303,53 @@ impl<'a> FromSql<'a> for SqlTimestamp {
     accepts!(TIMESTAMPTZ);
 }
 
+/// A timestamptz as the calendar of an answer shows it; `None` for what Postgres has and that calendar has not: years
+/// after 9999, and the two infinities. One such value is no reason to show nothing of the other rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenTime(pub Option<jiff::Timestamp>);
+
+impl<'a> FromSql<'a> for SeenTime {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        let since_2000 = i64::from_be_bytes(raw.try_into()?);
+        let micros = since_2000.checked_add(POSTGRES_EPOCH);
+        Ok(SeenTime(micros.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())))
+    }
+
+    accepts!(TIMESTAMPTZ);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Three digits more than 38 stand on the wire, since it goes by groups of four.
+    #[test]
+    fn a_number_of_38_digits_is_read_as_it_was_written() {
+        for (mantissa, scale) in [(10i128.pow(38) - 1, 2), (-170_485_060_234_421_741_519_066_003_014_336_071, 33)] {
+            let sent = Decimal::new(mantissa, scale);
+            let mut bytes = BytesMut::new();
+            put_numeric(sent, &mut bytes);
+            let SqlDecimal(received) = SqlDecimal::from_sql(&Type::NUMERIC, &bytes).unwrap();
+            assert_eq!((received.mantissa(), received.scale()), (mantissa, scale));
+        }
+    }
+
+    #[test]
+    fn what_no_calendar_of_ours_has_is_no_time() {
+        let read = |since_2000: i64| SeenTime::from_sql(&Type::TIMESTAMPTZ, &since_2000.to_be_bytes()).unwrap().0;
+        for far in [i64::MAX, i64::MIN, Micros::LATEST.0 - POSTGRES_EPOCH + 1, 9_223_371_331_199_999_999] {
+            assert_eq!(read(far), None, "{far}");
+        }
+        assert_eq!(read(Micros::LATEST.0 - POSTGRES_EPOCH), jiff::Timestamp::from_microsecond(Micros::LATEST.0).ok());
+        assert!(read(Micros::EARLIEST.0 - POSTGRES_EPOCH).is_some());
+    }
+
     proptest! {
         #[test]
         fn numeric_survives_the_wire(
-            mantissa in prop_oneof![-10i128.pow(34)..10i128.pow(34), -10_000_000i128..10_000_000],
-            scale in 0u8..30,
+            mantissa in prop_oneof![-10i128.pow(38) + 1..10i128.pow(38), -10_000_000i128..10_000_000],
+            scale in 0u8..=38,
         ) {
             let sent = Decimal::new(mantissa, scale);
             let mut bytes = BytesMut::new();

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub registry_requests: IntCounterVec,
     /// `streamview_anomalies_total{view}`: applied events with odd content.
     pub anomalies: IntCounterVec,
+    /// `streamview_odd_record_times_total{view}`: records whose time cannot be stored and shown.
+    pub odd_record_times: IntCounterVec,
     /// `streamview_decisions_taken_total{view,action}`: operators' decisions that a batch folded with.
     pub decisions_taken: IntCounterVec,
     /// `streamview_records_consumed_total{view}`.
@@ -117,6 +119,7 @@ impl Metrics {
             decisions: counter("streamview_decisions_total", "Decisions of operators.", &["view", "action"]),
             registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
+            odd_record_times: counter("streamview_odd_record_times_total", "Records of no calendar's time.", by_view),
             decisions_taken: counter(
                 "streamview_decisions_taken_total",
                 "Decisions of operators that took effect.",
@@ -199,7 +202,14 @@ impl Metrics {
         for state in crate::status::ViewState::NAMES {
             self.consumer_state.with_label_values(&[view, state]);
         }
-        for counter in [&self.unknown_events, &self.anomalies, &self.consumed, &self.fenced, &self.rebalances] {
+        for counter in [
+            &self.unknown_events,
+            &self.anomalies,
+            &self.odd_record_times,
+            &self.consumed,
+            &self.fenced,
+            &self.rebalances,
+        ] {
             counter.with_label_values(&[view]);
         }
         for gauge in [

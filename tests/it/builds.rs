@@ -163,7 +163,7 @@ async fn a_second_build_is_created_fed_and_dropped_beside_the_live_one() {
         assert_eq!(&two[table], rows, "{table}");
     }
     assert_eq!(world.number(owners).await, epochs, "the live build has kept its owner");
-    assert_eq!(live.state().await.0, "running");
+    live.until_running().await;
     until("the live build's letters are published", PATIENCE, || async {
         let waiting = "select count(*) from dead_letters where build = 1 and published_at is null";
         (world.number(waiting).await == 0).then_some(())

@@ -157,7 +157,7 @@ async fn kafkas_own_console_consumer_shows_what_was_refused_and_why() {
 
     let mut tool = kafka.tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
     tool.args(["--bootstrap-server", &world.kafka, "--topic", &world.dlq_topic, "--from-beginning"]);
-    tool.args(["--max-messages", "1", "--timeout-ms", "30000"]);
+    tool.args(["--max-messages", "1", "--timeout-ms", "300000"]);
     for property in ["print.headers=true", "print.key=true", "print.value=true"] {
         tool.args(["--property", property]);
     }

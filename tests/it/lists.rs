@@ -249,11 +249,13 @@ async fn a_total_of_very_many_is_an_estimate_of_the_last_five_seconds() {
     let left: i64 = world.sql.query_one("select count(*) from orders_view", &[]).await.unwrap().get(0);
     let changed = Instant::now();
     until("the total is exact", PATIENCE, || async {
+        let asked = changed.elapsed();
         let page = instance.json(list).await;
+        // However slow the machine: whoever asks five seconds after the last question gets no estimate of before.
+        assert!(page["totalIsEstimate"] == false || asked <= Duration::from_secs(5), "{asked:?}: {page}");
         (page["totalIsEstimate"] == false).then(|| assert_eq!(page["total"], left))
     })
     .await;
-    assert!(changed.elapsed() < Duration::from_secs(6), "{:?}", changed.elapsed());
     world.sql.batch_execute("delete from orders_1.orders where order_id > 'o-11'").await.unwrap();
     let left: i64 = world.sql.query_one("select count(*) from orders_view", &[]).await.unwrap().get(0);
     assert_eq!(instance.json(list).await["total"], left, "an exact total is one of now");

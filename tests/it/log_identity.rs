@@ -104,7 +104,7 @@ async fn a_halted_view_comes_back_without_a_restart_once_an_operator_has_skipped
 
     world.until_consumed(60).await;
     restarted.until_ready().await;
-    assert_eq!(restarted.state().await, ("running".to_owned(), String::new()));
+    restarted.until_running().await;
     // Orders whose beginning is lost wait for it, visibly; 60 is the first record of an order.
     assert_eq!((applied(&world, "old").await, applied(&world, "new").await), (40, 20));
     assert_eq!(world.conservation().await, [60, 60, 0, 0, 0, 0, 0]);
@@ -176,7 +176,7 @@ async fn retention_of_what_is_consumed_disturbs_nobody() {
     world.publish(records("newer", 5)).await;
     world.until_consumed(80).await;
 
-    assert_eq!(restarted.state().await.0, "running");
+    restarted.until_running().await;
     let counts = (applied(&world, "old").await, applied(&world, "new").await, applied(&world, "newer").await);
     assert_eq!(counts, (40, 20, 20));
 }

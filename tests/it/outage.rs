@@ -1,9 +1,10 @@
 //! Postgres, Kafka, a lock, a right or a topic is away: the view waits, says so, and goes on by itself.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::shutdown::DEADLINE;
 use crate::support::instance::Instance;
 use crate::support::load::{Load, letters_in_table, letters_on_topic};
 use crate::support::orders::{TestEvent, life, oracle, stored};
@@ -57,7 +58,7 @@ async fn postgres_killed_three_times_under_load_costs_nothing_but_time() {
 
     load.assert_settled(&world).await;
     assert_eq!(instance.metric("streamview_rebalances_total", &[]).await, rebalances, "partitions were kept");
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +87,7 @@ async fn a_broker_killed_twice_under_load_costs_nothing_but_time() {
     let rebalances = instance.metric("streamview_rebalances_total", &[]).await - rebalances;
     println!("{rebalances} rebalances");
     assert!(rebalances <= 4.0, "at most one loss and one return per outage, not {rebalances}");
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +187,8 @@ async fn a_missing_dlq_topic_stops_nothing_and_gets_each_letter_once_when_it_app
         instance.log_text().contains("dead letters wait in their table").then_some(())
     })
     .await;
-    assert!(instance.is_ready().await);
+    // Letters that wait make nobody unready: a busy database may, for a moment.
+    instance.until_ready().await;
 
     world.create_topic(&world.dlq_topic, 1, &[]).await;
 
@@ -209,5 +211,5 @@ async fn sigterm_while_postgres_is_away_exits_0_in_time() {
     instance.signal("TERM");
 
     assert_eq!(instance.until_ended().await.code(), Some(0), "{}", instance.log_text());
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
 }

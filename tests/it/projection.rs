@@ -70,18 +70,17 @@ async fn an_event_ahead_of_a_gap_is_held_until_the_missing_one_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_event_is_skipped_whatever_its_id() {
+async fn a_late_copy_is_skipped() {
     let world = World::new(1).await;
     let instance = world.start().await;
     let events = life("o-1", 4);
-    let stranger = status_changed("o-1", 3, "Lost").with("eventId", "stranger".into());
-    world.publish(events.iter().chain([&events[0], &events[2], &stranger]).map(|event| event.record())).await;
-    world.until_consumed(7).await;
+    world.publish(events.iter().chain([&events[0], &events[2]]).map(|event| event.record())).await;
+    world.until_consumed(6).await;
 
     assert_eq!(stored(&world).await, oracle(&events));
-    assert_eq!(world.conservation().await, [7, 4, 0, 3, 0, 0, 0]);
+    assert_eq!(world.conservation().await, [6, 4, 0, 2, 0, 0, 0]);
     assert_eq!(world.number("select count(*) from dead_letters").await, 0);
-    instance.until_metric("streamview_out_of_order_total", &["late"], 3.0).await;
+    instance.until_metric("streamview_out_of_order_total", &["late"], 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -365,8 +364,7 @@ async fn more_parked_events_than_a_key_may_have_pause_the_partition_and_drop_not
     instance.order_at("free", 8).await;
     assert_eq!(world.conservation().await, [12, 9, 0, 0, 0, 3, 0]);
     // Reads are served and other partitions go on: the process is ready, and says that somebody has to look.
-    let ready = instance.json("/readyz").await;
-    assert_eq!(ready["status"], "degraded", "{ready}");
+    let ready = instance.until_degraded().await;
     assert!(ready.to_string().contains("partition:orders:0") && !ready.to_string().contains("partition:orders:1"));
     instance.until_metric("streamview_partitions_paused", &["park_bound_reached"], 1.0).await;
     // Nothing is wrong with the log: nothing can be skipped.
@@ -400,7 +398,7 @@ async fn more_parked_events_than_allowed_in_all_pause_their_partitions_and_drop_
     until_stopped(&instance, 0).await;
     world.publish(free.iter().map(|event| event.record_on(1))).await;
     instance.order_at("free", 4).await;
-    assert!(instance.is_ready().await);
+    instance.until_ready().await;
     let [_, _, _, _, _, parked, dead_lettered] = world.conservation().await;
     assert_eq!((parked, dead_lettered), (4, 0));
 
@@ -575,6 +573,7 @@ async fn replay(number: u64, histories: Vec<History>) {
     assert_eq!(world.conservation().await, expected, "world {number}");
     assert_eq!(world.number("select count(*) from parked_events").await, expected[5]);
     assert_eq!(world.number("select coalesce(sum(parked_count), 0) from held_keys").await, expected[5]);
+    instance.until_metric("streamview_records_consumed_total", &[], delivered.len() as f64).await;
     let batches = instance.metric("streamview_batch_records_count", &[]).await;
     let within =
         if batch == "7" { instance.metric("streamview_batch_records_bucket", &["le=\"10\""]).await } else { batches };

@@ -10,9 +10,10 @@ use crate::support::orders::{TestEvent, created, life, oracle, status_changed, s
 use crate::support::registry::{self, Fault, Proxy, avro_body, framed, register};
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
+use crate::unreadable::until_paused;
 
-const STATUS: &str = include_str!("../../schemas/avro/order_status_changed.avsc");
-const NO_GRACE: (&str, &str) = ("STREAMVIEW_SCHEMA_REGISTRY__NOT_FOUND_GRACE_MS", "0");
+pub const STATUS: &str = include_str!("../../schemas/avro/order_status_changed.avsc");
+pub const NO_GRACE: (&str, &str) = ("STREAMVIEW_SCHEMA_REGISTRY__NOT_FOUND_GRACE_MS", "0");
 
 /// The status event's schema with a further field: another id each time.
 fn status_schema(extra: &str) -> String {
@@ -22,17 +23,17 @@ fn status_schema(extra: &str) -> String {
     schema.to_string()
 }
 
-fn avro_record(event: &TestEvent, id: u32, schema: &str) -> TestRecord {
+pub fn avro_record(event: &TestEvent, id: u32, schema: &str) -> TestRecord {
     let schema = apache_avro::Schema::parse_str(schema).unwrap();
     TestRecord { payload: Some(framed(id, avro_body(&schema, None, &event.body))), ..event.record() }
 }
 
-async fn start(world: &World, url: &str, settings: &[(&str, &str)]) -> Instance {
-    let own = [("STREAMVIEW_SCHEMA_REGISTRY__URL", url), ("STREAMVIEW_SCHEMA_REGISTRY__TIMEOUT_MS", "500")];
+pub async fn start(world: &World, url: &str, settings: &[(&str, &str)]) -> Instance {
+    let own = [("STREAMVIEW_SCHEMA_REGISTRY__URL", url), ("STREAMVIEW_SCHEMA_REGISTRY__TIMEOUT_MS", "2000")];
     world.start_with(&[&own, settings].concat()).await
 }
 
-async fn until_waiting(instance: &Instance, reason: &str) {
+pub async fn until_waiting(instance: &Instance, reason: &str) {
     until(&format!("the view waits for the registry: {reason}"), PATIENCE, || async {
         let answer = instance.http.get(instance.url("/ops/consumer")).send().await.ok()?;
         let view = &answer.json::<Value>().await.ok()?["views"][0];
@@ -90,7 +91,7 @@ async fn every_fault_of_the_registry_is_waited_for_while_known_schemas_go_on() {
     }
     assert_eq!(stored(&world).await, oracle(&events));
     assert_eq!(world.number("select count(*) from dead_letters").await, 0);
-    until("the view runs again", PATIENCE, || async { (instance.state().await.0 == "running").then_some(()) }).await;
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,24 +149,23 @@ async fn a_schema_that_turns_up_late_is_waited_for() {
     let events = [created("o-1"), status_changed("o-1", 2, "Paid")];
     // The first id of an empty registry.
     world.publish([events[0].record(), avro_record(&events[1], 1, STATUS)]).await;
-    until_waiting(&instance, "40403").await;
+    let paused = until_paused(&instance, 0, "schema_not_found").await;
+    assert!(paused.contains("40403") && paused.contains("not_found_grace_ms"), "{paused}");
     assert_eq!(register(&registry.url(), "late", Format::Avro, STATUS).await, 1);
     instance.order_at("o-1", 2).await;
     assert_eq!(stored(&world).await, oracle(&events));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_never_turns_up_halts_the_view_or_by_policy_refuses_the_record() {
+async fn a_schema_that_never_turns_up_stops_its_partition_or_by_policy_refuses_the_record() {
     let Some(real) = registry::shared() else { return };
     let world = World::new(1).await;
     let instance = start(&world, real, &[NO_GRACE]).await;
     let lost = avro_record(&status_changed("o-1", 2, "Paid"), 999_999, STATUS);
     world.publish([created("o-1").record(), lost]).await;
-    instance.until_halted("schema_not_found").await;
-    let view = &instance.json("/ops/consumer").await["views"][0]["halt"];
-    let detail = view["detail"].as_str().unwrap();
+    let detail = until_paused(&instance, 0, "schema_not_found").await;
     assert!(detail.contains("schema 999999 of the record at partition 0, offset 1"), "{detail}");
-    assert!(view["nextStep"].as_str().unwrap().contains("schema_registry.not_found = dead_letter"), "{view}");
+    assert!(detail.contains("schema_registry.not_found = dead_letter"), "{detail}");
     instance.stop().await;
 
     let policy = ("STREAMVIEW_SCHEMA_REGISTRY__NOT_FOUND", "dead_letter");

@@ -154,6 +154,18 @@ async fn a_request_that_is_not_usable_is_refused_by_name_and_changes_nothing() {
             "PT15M",
         ),
         (
+            "/ops/held/skip",
+            json!({ "reason": "x", "expect": 1, "filter": { "olderThan": "P1D", "newerThan": 3600 } }),
+            "filter.olderThan",
+            "must not be longer ago than `filter.newerThan`",
+        ),
+        (
+            "/ops/dead-letters/redrive",
+            json!({ "reason": "x", "expect": 1, "filter": { "olderThan": "P1D", "newerThan": "PT1H" } }),
+            "filter.olderThan",
+            "must not be longer ago than `filter.newerThan`",
+        ),
+        (
             "/ops/dead-letters/skip",
             json!({ "reason": "x", "expect": 1, "filter": { "status": "opn" } }),
             "filter.status",
@@ -566,7 +578,9 @@ async fn ten_thousand_orders_are_decided_about_in_well_under_a_second() {
                 select 'orders', 1, 'o-' || n, 'gap', 2, 2, 1, 100, 't', 0 from generate_series(1, 10000) n";
     let parked = "insert into parked_events (view, build, key, sequence, event_id, topic, partition, \"offset\", payload, headers) \
                   select 'orders', 1, 'o-' || n, 3, 'e-' || n, 't', 0, n, '{}', '' from generate_series(1, 10000) n";
+    let inserting = std::time::Instant::now();
     world.sql.batch_execute(&format!("{held}; {parked}; analyze")).await.unwrap();
+    let inserted = inserting.elapsed();
     let api = world.launch_command(&["serve", "--only", "api"], &[]);
     api.until_ready().await;
     let started = std::time::Instant::now();
@@ -574,8 +588,9 @@ async fn ten_thousand_orders_are_decided_about_in_well_under_a_second() {
     let done = api.posted("/ops/held/skip", &body, 202).await;
     let taken = started.elapsed();
     assert_eq!((&done["matched"], &done["decided"]), (&json!(10_000), &json!(10_000)));
-    println!("10,000 orders were decided about in {taken:?}");
-    assert!(taken < std::time::Duration::from_secs(5), "{taken:?}"); // generous: machines are busy
+    println!("10,000 orders were decided about in {taken:?}, inserted in {inserted:?}");
+    // Beside what this machine needs for the rows themselves at this moment: one by one would be a hundred times that.
+    assert!(taken < std::time::Duration::from_secs(5).max(inserted * 20), "{taken:?}, inserted in {inserted:?}");
     assert_eq!(decisions(&world).await, 10_000);
 }
 
@@ -628,7 +643,7 @@ async fn the_documented_grants_are_enough_to_project_and_to_decide() {
         assert_eq!(instance.order_at(order, sequence).await["held"], Value::Null);
     }
     instance.until_metric("streamview_dead_letters_unpublished", &[], 0.0).await;
-    assert_eq!(instance.state().await.0, "running");
+    instance.until_running().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

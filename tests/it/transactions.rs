@@ -1,7 +1,5 @@
 //! What a log holds beside records that count: control records, aborted and open transactions, holes.
 
-use std::time::Duration;
-
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use streamview::config::Config;
@@ -13,8 +11,6 @@ use crate::support::orders::{TestEvent, created, life, oracle, stored};
 use crate::support::servers;
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
-
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A producer of transactions.
 struct Transactions {
@@ -28,7 +24,7 @@ impl Transactions {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &world.kafka).set("transactional.id", format!("{}-{id}", world.topic));
         let producer: ThreadedProducer<_> = config.set("linger.ms", "1").create().unwrap();
-        producer.init_transactions(LIMIT).unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
         Transactions { producer, topic: world.topic.clone() }
     }
 
@@ -45,15 +41,15 @@ impl Transactions {
             let outgoing = BaseRecord::to(&self.topic).partition(partition).key(&key).payload(&payload);
             self.producer.send(outgoing.headers(headers)).map_err(|(error, _)| error).unwrap();
         }
-        self.producer.flush(LIMIT).unwrap();
+        self.producer.flush(PATIENCE).unwrap();
     }
 
     fn commit(&self) {
-        self.producer.commit_transaction(LIMIT).unwrap();
+        self.producer.commit_transaction(PATIENCE).unwrap();
     }
 
     fn abort(&self) {
-        self.producer.abort_transaction(LIMIT).unwrap();
+        self.producer.abort_transaction(PATIENCE).unwrap();
     }
 }
 

@@ -39,7 +39,7 @@ impl OpenKafka {
 }
 
 /// Waits until the partition is paused with this code; gives what `/ops/consumer` says.
-async fn until_paused(instance: &Instance, partition: i64, code: &str) -> String {
+pub async fn until_paused(instance: &Instance, partition: i64, code: &str) -> String {
     until(&format!("partition {partition} pauses with {code}"), PATIENCE, || async {
         let consumer = instance.json("/ops/consumer").await;
         let partitions = consumer["views"][0]["partitions"].as_array().unwrap().clone();
@@ -49,13 +49,13 @@ async fn until_paused(instance: &Instance, partition: i64, code: &str) -> String
     .await
 }
 
-async fn skip_to(instance: &Instance, partition: i64, body: Value) -> Response {
+pub async fn skip_to(instance: &Instance, partition: i64, body: Value) -> Response {
     let url = instance.url(&format!("/ops/partitions/{partition}/skip-to"));
     instance.http.post(url).header("Idempotency-Key", format!("key-{partition}")).json(&body).send().await.unwrap()
 }
 
 /// Expects a refusal.
-async fn refused(response: Response, status: u16, code: &str) -> Value {
+pub async fn refused(response: Response, status: u16, code: &str) -> Value {
     assert_eq!(response.status().as_u16(), status);
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["code"], code, "{body}");
@@ -173,8 +173,7 @@ async fn start_over(world: &World) {
 /// Waits until readiness, lags and metrics say that these partitions, and no others, cannot be read.
 async fn until_told_everywhere(instance: &Instance, partitions: &[i64]) {
     instance.until_metric("streamview_partitions_paused", &["unreadable_batch"], partitions.len() as f64).await;
-    let ready = instance.json("/readyz").await;
-    assert_eq!(ready["status"], "degraded");
+    let ready = instance.until_degraded().await;
     for partition in partitions {
         let name = format!("partition:orders:{partition}");
         let check = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == name.as_str()).unwrap();

@@ -136,11 +136,9 @@ pub(super) fn key_in_path(request: &HttpRequest) -> Result<String, Problem> {
 /// The id of a dead letter in the path.
 pub(super) fn id_in_path(request: &HttpRequest) -> Result<i64, Problem> {
     let raw = path_part(request, "id");
-    let plain = !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit());
-    let id = raw.parse().ok().filter(|id| plain && *id > 0);
-    id.ok_or_else(|| {
-        let allowed = "must be a whole number from 1";
+    parameters::whole_number(raw).filter(|id| *id > 0).ok_or_else(|| {
+        let allowed = parameters::whole_number_form(1);
         let problem = Problem::new(&problem::INVALID_PARAMETER, format!("`id`: {allowed}"));
-        problem.parameter("id", raw, allowed)
+        problem.parameter("id", raw, &allowed)
     })
 }

@@ -61,11 +61,12 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let names = ["view", "reason", "key", "olderThan", "newerThan", "proven", "pageSize", "cursor"];
     let mut parameters = Parameters::parse(request.query_string(), &names);
     let desk = desk(&api, &mut parameters);
+    let (older_than, newer_than) = parameters.ages("olderThan", "newerThan");
     let filter = HeldFilter {
         reasons: parameters.words("reason", &HeldReason::WORDS),
         key: parameters.id("key"),
-        older_than: parameters.age("olderThan"),
-        newer_than: parameters.age("newerThan"),
+        older_than,
+        newer_than,
         proven: parameters.switch("proven"),
         nothing_refused: false,
     };
@@ -154,11 +155,12 @@ pub async fn skip_by_filter(
     let bulk = call.bulk(&mut body);
     let mut filter = HeldFilter::default();
     if let Some(mut inner) = body.object("filter", "filter.", &["reason", "key", "olderThan", "newerThan", "proven"]) {
+        let (older_than, newer_than) = inner.ages("olderThan", "newerThan");
         filter = HeldFilter {
             reasons: inner.words("reason", &HeldReason::WORDS),
             key: inner.text("key", MAX_ID_CHARS),
-            older_than: inner.age("olderThan"),
-            newer_than: inner.age("newerThan"),
+            older_than,
+            newer_than,
             proven: inner.switch("proven"),
             nothing_refused: false,
         };

@@ -65,12 +65,13 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let mut parameters = Parameters::parse(request.query_string(), &names);
     let desk = desk(&api, &mut parameters);
     let asked = parameters.words("status", &known_statuses());
+    let (older_than, newer_than) = parameters.ages("olderThan", "newerThan");
     let filter = LetterFilter {
         statuses: statuses(asked.clone()),
         reasons: parameters.words("reason", &known_reasons()),
         key: parameters.id("key"),
-        older_than: parameters.age("olderThan"),
-        newer_than: parameters.age("newerThan"),
+        older_than,
+        newer_than,
         ids: None,
     };
     let mut filters = vec![("view", desk.as_ref().ok().map(|desk| desk.view.to_owned())), ("key", filter.key.clone())];
@@ -276,12 +277,13 @@ fn filter_of(call: &Call<'_>) -> Result<(LetterFilter, Body), Problem> {
     let mut body = Body::parse(&call.bytes, &["filter", "reason", "actor", "limit", "expect"])?;
     let mut filter = LetterFilter::default();
     if let Some(mut inner) = body.object("filter", "filter.", &["status", "reason", "key", "olderThan", "newerThan"]) {
+        let (older_than, newer_than) = inner.ages("olderThan", "newerThan");
         filter = LetterFilter {
             statuses: statuses(inner.words("status", &known_statuses())),
             reasons: inner.words("reason", &known_reasons()),
             key: inner.text("key", MAX_ID_CHARS),
-            older_than: inner.age("olderThan"),
-            newer_than: inner.age("newerThan"),
+            older_than,
+            newer_than,
             ids: None,
         };
         body.adopt(inner);

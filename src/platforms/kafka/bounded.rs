@@ -10,8 +10,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{self, Millis, Partition};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::domain::units::{self, Partition};
+use crate::platforms::kafka::{base_config, limit_answers, record_time};
 
 /// Longest silence of the broker while records are missing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Re
             take(Record {
                 partition: Partition(partition),
                 offset: units::Offset(offset),
-                timestamp_ms: message.timestamp().to_millis().map(Millis),
+                timestamp_ms: message.timestamp().to_millis().and_then(record_time),
                 key: message.key(),
                 payload: message.payload(),
                 headers: Headers::from_encoded(&headers),

@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -19,13 +20,17 @@ use crate::config::KafkaSettings;
 use crate::crash;
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::panic_text;
-use crate::platforms::kafka::probe::is_too_large;
+use crate::platforms::kafka::dead_member::is_member;
+use crate::platforms::kafka::trouble::{Trouble, trouble};
 use crate::platforms::kafka::{base_config, limit_answers};
 
 /// How long one poll waits: the longest time until a command is obeyed.
 const POLL: Duration = Duration::from_millis(10);
 /// How often progress is reported to the group.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a group in the middle of a rebalance may take to take its partitions back from one who leaves.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What the group says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,13 +39,53 @@ pub enum GroupEvent {
     Assigned(Vec<Partition>),
     /// These partitions have to be given up; answer with [`Command::Unassign`].
     Revoked(Vec<Partition>),
-    /// The client reports an error.
+    /// The client reports an error that passes by itself.
     Error(String),
+    /// The group does not take us, or not any more, until somebody does what the words say.
+    Refused(String),
+    /// The client is over for good: join anew.
+    Lost(Loss),
     /// An answer of the broker was too large to be received; it asks again and again.
     AnswerTooLarge(String),
     /// The thread that polls is there no more: what its panic said.
     PollEnded(String),
 }
+
+/// How a client was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Whether another process has joined under the same name.
+    pub is_fenced: bool,
+    /// What the client says.
+    pub text: String,
+}
+
+/// By which name an instance is a member of its group: its `group.instance.id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberName {
+    /// The operator's, `kafka.instance_id`. Whoever stops comes back to what it had, so stopping tells the group nothing.
+    Given(String),
+    /// Our own, by the number of our seat. Whoever stops leaves the group.
+    Seat(i32),
+}
+
+impl MemberName {
+    /// The `group.instance.id` in that group.
+    pub fn instance_id(&self, group: &str) -> String {
+        match self {
+            MemberName::Given(name) => format!("{name}-{group}"),
+            MemberName::Seat(number) => format!("{SEAT}{number}"),
+        }
+    }
+
+    /// The seat of a member of that `group.instance.id`; `None` for a name that is none of ours.
+    pub fn seat_of(instance_id: &str) -> Option<i32> {
+        instance_id.strip_prefix(SEAT)?.parse().ok().filter(|number| *number >= 0)
+    }
+}
+
+/// How the names of seats begin.
+const SEAT: &str = "streamview-seat-";
 
 /// What the thread has to do.
 #[derive(Debug)]
@@ -55,16 +100,25 @@ pub enum Command {
     Stop,
 }
 
+/// News of one membership, by its number: those of one that was replaced count no more.
+pub type GroupNews = (u64, GroupEvent);
+
 /// librdkafka's callbacks, turned into [`GroupEvent`]s.
 pub struct GroupContext {
-    events: UnboundedSender<GroupEvent>,
+    number: u64,
+    events: UnboundedSender<GroupNews>,
     leaving: AtomicBool,
 }
 
 impl ClientContext for GroupContext {
     fn error(&self, error: KafkaError, reason: &str) {
         let text = format!("{error}: {reason}");
-        self.tell(if is_too_large(&error) { GroupEvent::AnswerTooLarge(text) } else { GroupEvent::Error(text) });
+        self.tell(match error.rdkafka_error_code().map_or(Trouble::Passing, trouble) {
+            Trouble::TooLarge => GroupEvent::AnswerTooLarge(text),
+            Trouble::Refused(next_step) => GroupEvent::Refused(format!("{reason}; {next_step}")),
+            // What is fatal is asked for by the thread that polls: its first reason counts.
+            Trouble::Fenced | Trouble::Fatal | Trouble::Passing => GroupEvent::Error(text),
+        });
     }
 }
 
@@ -72,7 +126,7 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: rd_kafka_resp_err_t, list: &mut TopicPartitionList) {
         let assigned = err == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Acquire) {
-            let obeyed = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            let obeyed = if assigned { consumer.incremental_assign(list) } else { give_up(consumer, list) };
             if let Err(error) = obeyed {
                 tracing::debug!(error = %error, "rebalance while leaving");
             }
@@ -83,9 +137,22 @@ impl ConsumerContext for GroupContext {
     }
 }
 
+/// librdkafka refuses to take away what it was not given, and most of it is given up already when we leave.
+fn give_up(consumer: &BaseConsumer<GroupContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    let assigned = consumer.assignment()?;
+    let mut missing = TopicPartitionList::new();
+    for element in list.elements() {
+        if assigned.find_partition(element.topic(), element.partition()).is_none() {
+            missing.add_partition_offset(element.topic(), element.partition(), Offset::End)?;
+        }
+    }
+    consumer.incremental_assign(&missing)?;
+    consumer.incremental_unassign(list)
+}
+
 impl GroupContext {
     fn tell(&self, event: GroupEvent) {
-        if self.events.send(event).is_err() {
+        if self.events.send((self.number, event)).is_err() {
             tracing::debug!("group event after the end of the view");
         }
     }
@@ -95,30 +162,38 @@ impl GroupContext {
 pub struct GroupMember {
     /// The client, for opening partition queues.
     pub consumer: Arc<BaseConsumer<GroupContext>>,
+    /// Number of this membership; its news carry it.
+    pub number: u64,
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What every client that joins `group` has to agree on with its other members.
+pub(super) fn membership_config(config: &mut ClientConfig, settings: &KafkaSettings, group: &str) {
+    config
+        .set("group.id", group)
+        .set("session.timeout.ms", settings.session_timeout_ms.to_string())
+        .set("heartbeat.interval.ms", (settings.session_timeout_ms / 10).clamp(50, 3_000).to_string())
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error");
+}
+
 impl GroupMember {
-    /// Joins `group` for `topic`; `partitions` is how many the topic has (it divides the prefetch memory).
+    /// Joins `group` for `topic` under a name; `partitions` is how many the topic has (it divides the prefetch memory).
     pub fn join(
         settings: &KafkaSettings,
-        group: &str,
-        topic: &str,
-        partitions: usize,
-        events: UnboundedSender<GroupEvent>,
+        (group, topic, partitions): (&str, &str, usize),
+        name: &MemberName,
+        (number, events): (u64, UnboundedSender<GroupNews>),
     ) -> Result<GroupMember, KafkaError> {
         let queue_kilobytes = (settings.queue_bytes / partitions.max(1) / 1024).max(64);
         let mut config = base_config(settings);
         limit_answers(&mut config, settings);
+        membership_config(&mut config, settings, group);
         config
-            .set("group.id", group)
-            .set("session.timeout.ms", settings.session_timeout_ms.to_string())
-            .set("heartbeat.interval.ms", (settings.session_timeout_ms / 10).clamp(50, 3_000).to_string())
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
+            .set("group.instance.id", name.instance_id(group))
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             // Without it a rotten batch that is not compressed is read as if nothing had happened.
@@ -128,28 +203,27 @@ impl GroupMember {
             .set("fetch.error.backoff.ms", "100")
             // How long fetching rests after the queue was full: a second unless said otherwise.
             .set("fetch.queue.backoff.ms", "2")
-            // Partitions that are added to the topic are noticed within that time.
-            .set("topic.metadata.refresh.interval.ms", "5000")
+            // Partitions that are added to the topic are noticed within that time; a heartbeat later all members know.
+            .set("topic.metadata.refresh.interval.ms", "2000")
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())
             .set("queued.min.messages", "100000");
-        if !settings.instance_id.is_empty() {
-            config.set("group.instance.id", format!("{}-{group}", settings.instance_id));
-        }
-        let context = GroupContext { events, leaving: AtomicBool::new(false) };
+        let context = GroupContext { number, events, leaving: AtomicBool::new(false) };
         let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(config.create_with_context(context)?);
         consumer.subscribe(&[topic])?;
         let (commands, received) = mpsc::channel();
         let membership = Membership {
             consumer: Arc::clone(&consumer),
             topic: topic.to_owned(),
+            leaves: matches!(name, MemberName::Seat(_)),
             assigned: BTreeSet::new(),
             unreported: BTreeMap::new(),
+            is_lost: false,
         };
         let thread = std::thread::Builder::new()
             .name(format!("poll-{topic}"))
             .spawn(move || membership.run_to_the_end(&received))
             .map_err(|error| KafkaError::ClientCreation(format!("cannot start the poll thread: {error}")))?;
-        Ok(GroupMember { consumer, commands, thread: Some(thread) })
+        Ok(GroupMember { consumer, number, commands, thread: Some(thread) })
     }
 
     /// Queues a command.
@@ -177,7 +251,7 @@ impl GroupMember {
         {
             tracing::error!("the poll thread panicked");
         }
-        // Dropping the client leaves the group.
+        // The client ends when it is dropped.
     }
 }
 
@@ -192,8 +266,12 @@ impl Drop for GroupMember {
 struct Membership {
     consumer: Arc<BaseConsumer<GroupContext>>,
     topic: String,
+    /// Whether the group is told when we stop.
+    leaves: bool,
     assigned: BTreeSet<Partition>,
     unreported: BTreeMap<Partition, NextOffset>,
+    /// Whether it was told that the client is over.
+    is_lost: bool,
 }
 
 impl Membership {
@@ -216,6 +294,7 @@ impl Membership {
                 match commands.try_recv() {
                     Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
                         self.report(CommitMode::Sync);
+                        self.leave();
                         return;
                     }
                     Ok(command) => self.obey(command),
@@ -223,8 +302,33 @@ impl Membership {
                 }
             }
             if last_report.elapsed() >= REPORT_INTERVAL {
+                self.look_for_loss();
                 self.report(CommitMode::Async);
                 last_report = Instant::now();
+            }
+        }
+    }
+
+    /// A client that has raised a fatal error does nothing any more, and says so once, in the middle of others.
+    fn look_for_loss(&mut self) {
+        let Some((code, text)) = self.consumer.client().fatal_error().filter(|_| !self.is_lost) else { return };
+        self.is_lost = true;
+        let is_fenced = trouble(code) == Trouble::Fenced;
+        self.consumer.context().tell(GroupEvent::Lost(Loss { is_fenced, text }));
+    }
+
+    /// Tells the group that we stop, so that others get our partitions at once. Closing the client would not: it takes a
+    /// static member for one that comes back. Unsubscribing does, as soon as the last partition is given up.
+    fn leave(&mut self) {
+        if !self.leaves {
+            return;
+        }
+        self.consumer.context().leaving.store(true, Ordering::Release);
+        self.consumer.unsubscribe();
+        let deadline = Instant::now() + LEAVING;
+        while Instant::now() < deadline && is_member(&self.consumer) {
+            if let Some(Err(error)) = self.consumer.poll(POLL) {
+                tracing::debug!(error = %error, "while leaving the group");
             }
         }
     }

@@ -15,8 +15,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch, UnreadableBatch};
-use crate::domain::units::{Millis, NextOffset, Offset, Partition};
+use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::platforms::kafka::consumer::GroupContext;
+use crate::platforms::kafka::record_time;
 
 /// Most messages taken from one partition at a time, so that partitions take turns.
 const CHUNK: usize = 512;
@@ -49,12 +50,23 @@ impl Wake {
 pub struct FetchProblem {
     /// Partition.
     pub partition: Partition,
-    /// Whether our position is not in the log (any more).
-    pub out_of_range: bool,
-    /// The offset at which something stands that is too large to be received, if that is it.
-    pub too_large_at: Option<Offset>,
+    /// What it means.
+    pub trouble: FetchTrouble,
     /// What librdkafka says.
     pub text: String,
+}
+
+/// What a problem of a partition means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchTrouble {
+    /// Our position is not in the log (any more).
+    OutOfRange,
+    /// At that offset stands something that is too large to be received.
+    TooLarge(Offset),
+    /// We may not read the topic.
+    Forbidden,
+    /// The client tries again.
+    Passing,
 }
 
 /// The queue of one assigned partition. Open it before the partition is assigned and drop it after it is unassigned;
@@ -157,7 +169,7 @@ impl PartitionQueue {
                 let record = Record {
                     partition: self.partition,
                     offset: Offset(message.offset),
-                    timestamp_ms: (timestamp >= 0).then_some(Millis(timestamp)),
+                    timestamp_ms: record_time(timestamp),
                     key,
                     payload,
                     headers: Headers::default(),
@@ -171,11 +183,12 @@ impl PartitionQueue {
                 next_offset: NextOffset(message.offset),
             }),
             error => {
-                let out_of_range = matches!(
-                    error,
+                let trouble = match error {
                     RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
-                        | RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
-                );
+                    | RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => FetchTrouble::OutOfRange,
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => FetchTrouble::Forbidden,
+                    _ => FetchTrouble::Passing,
+                };
                 // SAFETY: librdkafka's error strings are static C strings; the message's own text is in its payload.
                 let text = unsafe {
                     let name = CStr::from_ptr(sys::rd_kafka_err2str(error)).to_string_lossy();
@@ -185,10 +198,10 @@ impl PartitionQueue {
                 if is_unreadable(error) {
                     return self.stop_at(batch, Offset(message.offset), text);
                 }
-                if out_of_range {
+                if trouble == FetchTrouble::OutOfRange {
                     self.stopped.store(true, Ordering::Relaxed);
                 }
-                problems.push(FetchProblem { partition: self.partition, out_of_range, too_large_at: None, text });
+                problems.push(FetchProblem { partition: self.partition, trouble, text });
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Looks at a topic from outside any group: how many partitions, where they begin and end, what stands at an offset.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{self, TopicPartitionList};
@@ -11,18 +13,63 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{Millis, NextOffset, Offset, Partition};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::domain::units::{NextOffset, Offset, Partition};
+use crate::platforms::kafka::trouble::{Trouble, trouble};
+use crate::platforms::kafka::{base_config, limit_answers, record_time};
 
 /// Why the log could not be looked at.
-pub type LogError = KafkaError;
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// No answer, or none that says more: it is asked again. What the client said of its connections, if that tells.
+    #[error("Kafka does not answer: {0}{said}", said = said(.1))]
+    Silent(KafkaError, Option<String>),
+    /// We have no right to what was asked for.
+    #[error("Kafka does not let us {what}: {error}; grant {right} on the topic")]
+    Forbidden {
+        /// What was tried.
+        what: String,
+        /// What Kafka says.
+        error: KafkaError,
+        /// The operation that an ACL has to allow.
+        right: &'static str,
+    },
+}
+
+fn said(heard: &Option<String>) -> String {
+    heard.as_ref().map(|words| format!(" ({words})")).unwrap_or_default()
+}
+
+impl LogError {
+    /// Likewise, with the address of who does not answer.
+    pub fn at(&self, servers: &str) -> String {
+        self.to_string().replacen("Kafka does not", &format!("Kafka at {servers} does not"), 1)
+    }
+}
+
+/// Keeps what the client says of why it is not let in: its answers only say that there is none.
+#[derive(Default)]
+struct Listener {
+    heard: Mutex<Option<String>>,
+}
+
+impl ClientContext for Listener {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(Trouble::Refused(next_step)) = error.rdkafka_error_code().map(trouble) {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason}; {next_step}"));
+        }
+    }
+}
+
+impl ConsumerContext for Listener {}
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A reader without a group. Its calls block: use it from a blocking thread.
 pub struct LogReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Listener>,
     topic: String,
+    /// One at a time reads records.
+    reading: Mutex<()>,
 }
 
 /// First offset of a partition and one past its last readable one.
@@ -43,7 +90,7 @@ impl Watermarks {
 
 impl LogReader {
     /// Opens a reader of `topic`.
-    pub fn open(settings: &KafkaSettings, topic: &str) -> Result<LogReader, KafkaError> {
+    pub fn open(settings: &KafkaSettings, topic: &str) -> Result<LogReader, LogError> {
         let mut config = base_config(settings);
         limit_answers(&mut config, settings);
         config
@@ -55,12 +102,23 @@ impl LogReader {
             .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.wait.max.ms", "10");
-        Ok(LogReader { consumer: config.create()?, topic: topic.to_owned() })
+        let consumer =
+            config.create_with_context(Listener::default()).map_err(|error| LogError::Silent(error, None))?;
+        Ok(LogReader { consumer, topic: topic.to_owned(), reading: Mutex::default() })
+    }
+
+    /// The cluster's id; `None` if it does not answer in time, or has none.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(TIMEOUT).filter(|id| !id.is_empty())
     }
 
     /// The topic's partitions; empty if there is no such topic.
-    pub fn partitions(&self) -> Result<Vec<Partition>, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
+    pub fn partitions(&self) -> Result<Vec<Partition>, LogError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT).map_err(|error| self.fault(error))?;
+        let refused = metadata.topics().iter().filter_map(|topic| topic.error()).map(RDKafkaErrorCode::from);
+        if let Some(code) = refused.into_iter().find(|code| *code == RDKafkaErrorCode::TopicAuthorizationFailed) {
+            return Err(self.fault(KafkaError::MetadataFetch(code)));
+        }
         let mut partitions: Vec<Partition> = metadata
             .topics()
             .iter()
@@ -72,24 +130,68 @@ impl LogReader {
     }
 
     /// Where the partition begins and ends, asked from the broker.
-    pub fn watermarks(&self, partition: Partition) -> Result<Watermarks, KafkaError> {
-        let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition.0, TIMEOUT)?;
+    pub fn watermarks(&self, partition: Partition) -> Result<Watermarks, LogError> {
+        let ask = || self.consumer.fetch_watermarks(&self.topic, partition.0, TIMEOUT);
+        let answer = match ask() {
+            // Added to the topic since the client looked last, and it looks seldom by itself.
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+                self.partitions()?;
+                ask()
+            }
+            answer => answer,
+        };
+        let (low, high) = answer.map_err(|error| self.fault(error))?;
         Ok(Watermarks { low: Offset(low), high: NextOffset(high) })
     }
 
     /// Where every partition begins and ends; empty if there is no such topic.
-    pub fn extents(&self) -> Result<Vec<(Partition, Watermarks)>, KafkaError> {
+    pub fn extents(&self) -> Result<Vec<(Partition, Watermarks)>, LogError> {
         self.partitions()?.into_iter().map(|partition| Ok((partition, self.watermarks(partition)?))).collect()
     }
 
     /// Reads the record at `offset`, or `None` if it is not there (compacted, a control record, beyond the end).
-    pub fn record_at(&self, partition: Partition, offset: Offset) -> Result<Option<Anchor>, KafkaError> {
+    pub fn record_at(&self, partition: Partition, offset: Offset) -> Result<Option<Anchor>, LogError> {
+        let first = self.first_from(partition, offset).map_err(|error| match forbids(&error) {
+            true => self.forbidden("read", "READ", error),
+            false => self.fault(error),
+        });
+        Ok(first?.filter(|anchor| anchor.offset == offset))
+    }
+
+    /// Fails if Kafka does not let us read the partition; `offset` is one that is there, or its end. What stands there does
+    /// not matter.
+    pub fn try_read(&self, partition: Partition, offset: Offset) -> Result<(), LogError> {
+        match self.record_at(partition, offset) {
+            Err(error @ LogError::Forbidden { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn first_from(&self, partition: Partition, offset: Offset) -> Result<Option<Anchor>, KafkaError> {
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition.0, topic_partition_list::Offset::Offset(offset.0))?;
         self.consumer.assign(&list)?;
         let read = self.first_record();
         self.consumer.unassign()?;
-        Ok(read?.filter(|anchor| anchor.offset == offset))
+        read
+    }
+
+    fn fault(&self, error: KafkaError) -> LogError {
+        if forbids(&error) {
+            return self.forbidden("see", "DESCRIBE", error);
+        }
+        // What the client says of its connections is heard by polling only, which must take nothing from who reads.
+        if let Ok(_nobody_reads) = self.reading.try_lock()
+            && let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
+        {
+            tracing::debug!(error = %error, "kafka client");
+        }
+        LogError::Silent(error, self.consumer.context().heard.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+
+    fn forbidden(&self, verb: &str, right: &'static str, error: KafkaError) -> LogError {
+        LogError::Forbidden { what: format!("{verb} topic {}", self.topic), error, right }
     }
 
     fn first_record(&self) -> Result<Option<Anchor>, KafkaError> {
@@ -99,10 +201,11 @@ impl LogReader {
             match self.consumer.poll(Duration::from_millis(100)) {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(error)) if forbids(&error) => return Err(error),
                 // Perhaps queued long ago, while Kafka was away: it counts only if no record follows.
                 Some(Err(error)) => reason = error,
                 Some(Ok(message)) => {
-                    let timestamp_ms = message.timestamp().to_millis().map(Millis);
+                    let timestamp_ms = message.timestamp().to_millis().and_then(record_time);
                     let record = Record {
                         partition: Partition(message.partition()),
                         offset: Offset(message.offset()),
@@ -117,4 +220,8 @@ impl LogReader {
         }
         Err(reason)
     }
+}
+
+fn forbids(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
 }

@@ -1,19 +1,29 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
 //! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), a whole topic read once ([`bounded`]),
-//! and batches that are too large found ([`probe`]).
+//! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), and what an error means
+//! ([`trouble`]).
 
 pub mod bounded;
 pub mod consumer;
+pub mod dead_member;
 pub mod fetch;
 pub mod log;
 pub mod probe;
 pub mod producer;
 pub mod topic_id;
 pub mod topic_settings;
+pub mod trouble;
 
 use rdkafka::ClientConfig;
 
 use crate::config::KafkaSettings;
+use crate::domain::units::Millis;
+
+/// A record's time, for whoever reads it: a negative one is none. Told alike everywhere, since by its time a record is known
+/// again.
+fn record_time(millis: i64) -> Option<Millis> {
+    (millis >= 0).then_some(Millis(millis))
+}
 
 /// Settings that every client shares.
 fn base_config(settings: &KafkaSettings) -> ClientConfig {
@@ -24,7 +34,7 @@ fn base_config(settings: &KafkaSettings) -> ClientConfig {
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "2000")
-        // A topic that was just re-created must not look unknown for long.
+        // A topic that was just re-created must not look unknown for long. Who has to know of new partitions asks.
         .set("topic.metadata.refresh.interval.ms", "30000");
     config
 }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
 use crate::domain::units::{self, Partition};
+use crate::platforms::kafka::trouble::{Trouble, trouble};
 use crate::platforms::kafka::{base_config, limit_answers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,18 +25,13 @@ struct Listener {
 
 impl ClientContext for Listener {
     fn error(&self, error: KafkaError, reason: &str) {
-        if is_too_large(&error) {
+        if error.rdkafka_error_code().map(trouble) == Some(Trouble::TooLarge) {
             *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
 }
 
 impl ConsumerContext for Listener {}
-
-/// Whether the client says that an answer was larger than it may receive (or was no answer of Kafka's at all).
-pub fn is_too_large(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage)
-}
 
 /// What is wrong with the size of what stands at `offset`; `None` if it can be received, or if nobody answers in time.
 /// Blocks.

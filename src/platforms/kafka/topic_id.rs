@@ -95,6 +95,9 @@ unsafe fn read_event(event: *mut sys::rd_kafka_event_t) -> Result<TopicIdentity,
         {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicIdentity::Missing),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => {
+                return Err(format!("{}; grant DESCRIBE on the topic", text(sys::rd_kafka_error_string(error))));
+            }
             _ => return Err(text(sys::rd_kafka_error_string(error))),
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);

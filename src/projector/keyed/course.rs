@@ -28,12 +28,14 @@ pub struct Course {
     pub drain_limit: usize,
     /// What overrules the decisions.
     pub overrules: Overrules,
+    /// Nobody was found to blame once already.
+    is_at_a_loss: bool,
 }
 
 impl Course {
     /// A batch, or keys to heal, set out.
     pub fn new(heal: Heal) -> Self {
-        Course { heal, drain_limit: DRAIN_LIMIT, overrules: Overrules::default() }
+        Course { heal, drain_limit: DRAIN_LIMIT, overrules: Overrules::default(), is_at_a_loss: false }
     }
 
     /// The keys to heal whose partitions are ours.
@@ -45,7 +47,21 @@ impl Course {
     /// After a commit: what it has left to drain is next.
     pub fn go_on(&mut self, unfinished: Heal) {
         self.heal = unfinished;
+        self.is_at_a_loss = false;
         self.drain_limit = DRAIN_LIMIT;
+    }
+
+    /// Goes on with what another one has left to drain, too; each key once.
+    pub fn join(mut self, other: Course) -> Self {
+        for (key, partition) in other.heal {
+            if !self.heal.iter().any(|(known, _)| *known == key) {
+                self.heal.push((key, partition));
+            }
+        }
+        self.drain_limit = self.drain_limit.min(other.drain_limit);
+        self.overrules.refused.extend(other.overrules.refused);
+        self.overrules.holders.extend(other.overrules.holders);
+        self
     }
 
     /// Notes whose latest events these ids are; whether that is new.
@@ -73,7 +89,7 @@ impl Course {
             self.drain_limit = if records == 1 { 0 } else { self.drain_limit / 2 };
         } else if records == 1 {
             if let Some((_, record)) = part.batch.iter().nth(part.start) {
-                self.refuse(record.origin(), detail);
+                self.refuse(record.origin(), detail)?;
             }
         } else if self.heal.len() > 1 {
             // Several keys heal at once: the sweep brings the others back.
@@ -90,7 +106,12 @@ impl Course {
                 None => session.lowest_parked(context, key).await?,
             };
             match bad {
-                Some(origin) => self.refuse(origin, detail),
+                Some(origin) => self.refuse(origin, detail)?,
+                // Somebody else may have drained it meanwhile; if not, it would be tried for ever.
+                None if std::mem::replace(&mut self.is_at_a_loss, true) => {
+                    let detail = format!("`{key}` cannot be healed, and no event of it is to blame: {detail}");
+                    return Err(unwritable(detail));
+                }
                 None => self.drain_limit = DRAIN_LIMIT,
             }
         }
@@ -101,9 +122,27 @@ impl Course {
         self.overrules.refused.contains_key(&origin)
     }
 
-    fn refuse(&mut self, origin: Origin, detail: &str) {
+    /// Refuses a record. One that was refused already is a letter by now, and that is what cannot be stored: to try it
+    /// again would change nothing.
+    fn refuse(&mut self, origin: Origin, detail: &str) -> Result<(), Failure> {
+        let Origin { partition, offset } = origin;
+        if self.is_refused(origin) {
+            let detail =
+                format!("the dead letter of partition {partition}, offset {offset} cannot be stored: {detail}");
+            return Err(unwritable(detail));
+        }
         let poison = Poison::new(Reason::Unrepresentable, format!("Postgres cannot hold it: {detail}"));
         self.overrules.refused.insert(origin, poison);
         self.drain_limit = DRAIN_LIMIT;
+        Ok(())
     }
+}
+
+/// What was refused cannot be written down either. Nothing behind it is applied: a letter that is not there is lost.
+fn unwritable(detail: String) -> Failure {
+    Failure::halt(
+        "dead_letter_unwritable",
+        detail,
+        "look for a trigger, constraint or type by which Postgres refuses it, and remove that, then restart",
+    )
 }

@@ -122,11 +122,11 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
         }
     }
 
-    /// Only what fails before the entries are taken out leaves them whole, and is told by these two names (`lost` in the
+    /// Only what fails before the entries are taken out leaves them whole, and is told by these three names (`lost` in the
     /// module above sees to that).
     fn survives(&self, failure: &Failure) -> Result<(), Halt> {
         match failure {
-            Failure::FirstOnly(_) | Failure::RegistryAway(_) => Ok(()),
+            Failure::FirstOnly(_) | Failure::RegistryAway(_) | Failure::UnknownSchema { .. } => Ok(()),
             Failure::Halt(halt) => Err(failed(format!("{}: {}", halt.code, halt.detail))),
             other => Err(failed(format!("{other:?}"))),
         }

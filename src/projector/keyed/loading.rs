@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures_util::future::join;
 
-use crate::codec;
-use crate::codec::schemas::Schemas;
+use crate::codec::frame;
+use crate::codec::schemas::{Schemas, WriterSchema};
+use crate::domain::poison::{Poison, Reason};
+use crate::domain::record::Headers;
 use crate::domain::units::{Partition, Sequence};
 use crate::engine::decisions::Verdict;
 use crate::engine::decode::Decoded;
@@ -15,6 +17,7 @@ use crate::failure::Failure;
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::session::Session;
 use crate::schemas::SchemaSource;
+use crate::schemas::source::Absent;
 use crate::store::control::{DecisionsByKey, ParkedByKey};
 use crate::store::rows::Stored;
 use crate::store::sqlstate::classify;
@@ -151,17 +154,25 @@ pub async fn with_stored(
     decisions: &DecisionsByKey,
 ) -> Result<Schemas, Failure> {
     let mut all = schemas.clone();
-    let parked = parked.values().flatten().filter_map(|row| Some((&row.body.as_ref()?.0, row.origin)));
+    let parked = parked.values().flatten().filter_map(|row| Some((row.body.as_ref()?, row.origin)));
+    let parked = parked.map(|((payload, headers), origin)| (payload, headers, origin));
     let substitutes = decisions.values().flatten().filter_map(|decision| match &decision.verdict {
-        Verdict::Take(substitute) => Some((&substitute.payload, substitute.origin)),
+        Verdict::Take(substitute) => Some((&substitute.payload, &substitute.headers, substitute.origin)),
         Verdict::Skip => None,
     });
-    for (payload, origin) in parked.chain(substitutes) {
-        let Some(frame) = codec::frame(payload) else { continue };
-        if all.get(frame.schema_id).is_none() {
-            let schema = source.find(frame.schema_id, origin.partition, origin.offset).await?;
-            all.insert(frame.schema_id, schema);
+    for (payload, headers, origin) in parked.chain(substitutes) {
+        let Ok(Some(frame)) = frame::of_value(Headers::from_encoded(headers), payload) else { continue };
+        if all.get(frame.schema).is_some() {
+            continue;
         }
+        let schema = match source.find(frame.schema, origin, payload).await {
+            Ok(schema) => schema,
+            Err(Absent::Away(reason)) => return Err(Failure::RegistryAway(reason)),
+            // It was there when the record was read first, and will not come by waiting. Its own order is held, which
+            // stops less than its partition, where other records have come by.
+            Err(Absent::Unknown { detail, .. }) => WriterSchema::Refused(Poison::new(Reason::SchemaNotFound, detail)),
+        };
+        all.insert(frame.schema, schema);
     }
     Ok(all)
 }

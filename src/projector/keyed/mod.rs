@@ -24,9 +24,11 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::schemas::Schemas;
-use crate::codec::{self, Frame};
+use crate::codec::frame::{self, Frame};
+use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::crash;
+use crate::domain::poison::Reason;
+use crate::domain::record::Record;
 use crate::domain::units::Partition;
 use crate::engine::decode::{Decoded, Decoder, keys_of};
 use crate::engine::fold::{Fold, ParkedLoad};
@@ -35,6 +37,7 @@ use crate::failure::{Failure, Halt};
 use crate::projector::applier::{Applier, Blame, Blocked, Done, Outcomes, Part, Partitions};
 use crate::projector::context::ViewContext;
 use crate::projector::lane::no_connection;
+use crate::schemas::source::Absent;
 use crate::status::Pause;
 use crate::store::Connection;
 use crate::store::progress::Advance;
@@ -65,19 +68,28 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
     async fn schemas_of(&self, part: &Part<'_>) -> Result<Schemas, Failure> {
         let mut schemas = Schemas::default();
         let mut all = part.batch.iter().skip(part.start).take(part.len());
-        if !all.any(|(_, record)| record.payload.and_then(codec::frame).is_some()) {
+        if !all.any(|(_, record)| matches!(frame::of(&record), Ok(Some(_)))) {
             return Ok(schemas);
         }
         for (index, record) in part.records() {
-            let Some(Frame { schema_id, .. }) = record.payload.and_then(codec::frame) else { continue };
-            if schemas.get(schema_id).is_some() {
+            // What only looks like a frame is refused when it is decoded.
+            let Ok(Some(frame)) = frame::of(&record) else { continue };
+            if schemas.get(frame.schema).is_some_and(|known| holds_for(known, &frame, &record)) {
                 continue;
             }
-            match self.context.schemas.find(schema_id, record.partition, record.offset).await {
-                Ok(schema) => schemas.insert(schema_id, schema),
+            match self.context.schemas.find(frame.schema, record.origin(), record.payload.unwrap_or_default()).await {
+                Ok(schema) => schemas.insert(frame.schema, schema),
                 // What stands before it needs nothing of it.
                 Err(_) if index > 0 => return Err(Failure::FirstOnly(index)),
-                Err(failure) => return Err(failure),
+                Err(Absent::Away(reason)) => return Err(Failure::RegistryAway(reason)),
+                // Who cannot let a partition go has nothing else to do than to wait for it.
+                Err(Absent::Unknown { detail, is_lasting: false }) if !K::RELOADS => {
+                    return Err(Failure::RegistryAway(detail));
+                }
+                Err(Absent::Unknown { detail, .. }) => {
+                    let (partition, offset) = (record.partition, record.offset);
+                    return Err(Failure::UnknownSchema { partition, offset, detail });
+                }
             }
         }
         Ok(schemas)
@@ -149,7 +161,10 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         for (key, partition) in &heal {
             fold.heal(key, *partition);
         }
-        self.commit(fold.finish(), part).await
+        let mut plan = fold.finish();
+        let session = self.session.as_ref().ok_or_else(no_connection)?;
+        session.judge(&context, &mut plan).await?;
+        self.commit(plan, part).await
     }
 
     async fn commit(&mut self, plan: Plan<'_, V>, part: &Part<'_>) -> Result<(Done, Heal), Failure> {
@@ -189,6 +204,12 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
     }
 }
 
+/// Whether what is known of a schema holds for this record too: a refusal for what another value looks like does not.
+fn holds_for(known: &WriterSchema, frame: &Frame<'_>, record: &Record<'_>) -> bool {
+    let is_refused = matches!(known, WriterSchema::Refused(poison) if poison.reason == Reason::UnsupportedSchema);
+    !is_refused || frame::disguised(record.payload.unwrap_or(frame.body)).is_some()
+}
+
 /// What a failure means after entries were taken out of memory: none that is waited for brings them back to who cannot
 /// load them again.
 fn lost<V: Stored, K: Keys<V>>(failure: Failure) -> Failure {
@@ -225,6 +246,10 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
 
     fn has_more(course: &Course) -> bool {
         !course.heal.is_empty()
+    }
+
+    fn join(course: Course, other: Course) -> Course {
+        course.join(other)
     }
 
     fn ease(course: &mut Course) {

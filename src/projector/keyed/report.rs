@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::units::Millis;
+use crate::domain::units::{Micros, Millis};
 use crate::engine::plan::{Plan, Tally};
 use crate::engine::view::{View, ViewSpec};
 use crate::projector::context::ViewContext;
@@ -29,7 +29,12 @@ pub fn report<V: View>(
     metrics.upserts_duration.with_label_values(&[view]).observe(took.as_secs_f64());
     count(metrics, spec, &plan.tally);
     let now_ms = Timestamp::now().as_millisecond();
+    metrics.odd_record_times.with_label_values(&[view]).inc_by(advances.iter().map(|advance| advance.odd_times).sum());
     for Millis(timestamp_ms) in advances.iter().filter_map(|advance| advance.anchor?.timestamp_ms) {
+        // A time of no calendar would be an age of no use.
+        if Micros::from_millis(Millis(timestamp_ms)).is_none() {
+            continue;
+        }
         let age = now_ms.saturating_sub(timestamp_ms).max(0) as f64 / 1000.0;
         metrics.event_age.with_label_values(&[view]).observe(age);
     }

@@ -19,6 +19,7 @@ use crate::store::ledger::{Commit, LedgerWriter};
 use crate::store::progress::Advance;
 use crate::store::rows::{Rows, Stored, Written};
 use crate::store::sqlstate::classify;
+use crate::store::strangers::StrangerStatements;
 use crate::store::{Connection, DbError, names};
 
 /// A fenced connection with the prepared statements of a view's build.
@@ -29,6 +30,7 @@ pub struct Session<V: Stored> {
     /// What every view has.
     pub control: ControlStatements,
     ledger: LedgerWriter,
+    strangers: StrangerStatements,
     /// The view's constraint on event ids.
     event_id_constraint: Option<String>,
     /// Whether there are decisions about events, as far as it was asked.
@@ -45,7 +47,8 @@ impl<V: Stored> Session<V> {
         let control = ControlStatements::prepare(fenced.client()).await.map_err(fail)?;
         let event_id_constraint = view.spec().event_id_constraint.as_deref().map(str::to_owned);
         let ledger = LedgerWriter::prepare(fenced.client()).await.map_err(fail)?;
-        Ok(Session { fenced, rows, control, ledger, event_id_constraint, has_decisions: None })
+        let strangers = StrangerStatements::prepare(fenced.client()).await.map_err(fail)?;
+        Ok(Session { fenced, rows, control, ledger, strangers, event_id_constraint, has_decisions: None })
     }
 
     /// The connection.
@@ -110,6 +113,17 @@ impl<V: Stored> Session<V> {
         let ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
         let holders = self.rows.holders_of(self.client(), &ids).await.map_err(|error| classify(error, None))?;
         Ok(holders.into_iter().collect())
+    }
+
+    /// Judges the late events of a plan that are none of their keys' events. Asks nothing where there are none.
+    pub async fn judge(&self, context: &ViewContext, plan: &mut Plan<'_, V>) -> Result<(), Failure> {
+        if !plan.strangers.is_empty() {
+            // A ledger that is being filled in bulk has no index, and holds all that was consumed.
+            let known =
+                self.strangers.known(self.client(), &context.source, &plan.strangers, !context.is_filling).await;
+            plan.judge(&known.map_err(|error| classify(error, None))?);
+        }
+        Ok(())
     }
 
     /// Commits the plan and the advances, or changes nothing. Rows of keys are left out unless `with_keys`.

@@ -208,7 +208,8 @@ fn read<'a, F: Field<'a>>(
 
 fn object<'a>(text: &'a str, what: &str) -> Result<Fields<&'a RawValue>, Poison> {
     if !text.trim_ascii_start().starts_with('{') {
-        let shown: String = text.chars().take(40).collect();
+        // A byte order mark would not be seen.
+        let shown = text.chars().take(40).collect::<String>().replace('\u{feff}', "\\ufeff");
         return Err(Poison::new(Reason::InvalidJson, format!("{what} is not a JSON object: {shown}")));
     }
     serde_json::from_str(text)

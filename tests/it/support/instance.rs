@@ -4,12 +4,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use streamview_lab::servers::free_port;
 
+use crate::support::patience::watch_log;
 use crate::support::{PATIENCE, until};
 
 /// A running `streamview`. Killed hard when dropped.
@@ -25,6 +25,7 @@ impl Instance {
     pub fn launch(arguments: &[&str], environment: Vec<(String, String)>) -> Instance {
         let address = format!("127.0.0.1:{}", free_port().unwrap());
         let (file, log) = tempfile::NamedTempFile::with_suffix(".log").unwrap().keep().unwrap();
+        watch_log(&log);
         let child = Command::new(env!("CARGO_BIN_EXE_streamview"))
             .args(arguments)
             .envs(environment)
@@ -128,6 +129,25 @@ impl Instance {
         (view["state"].as_str().unwrap().to_owned(), view["halt"]["code"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Waits until the orders view runs: on a busy machine it may wait for Postgres or Kafka for a moment.
+    pub async fn until_running(&self) {
+        until("the view runs", PATIENCE, || async {
+            let (state, halt) = self.state().await;
+            assert_ne!(state, "halted", "{halt}; its log: {}", self.log.display());
+            (state == "running").then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until `/readyz` says that something waits, and the process is useful all the same; gives its answer.
+    pub async fn until_degraded(&self) -> Value {
+        until("/readyz says degraded", PATIENCE, || async {
+            let ready: Value = self.get("/readyz").await.json().await.ok()?;
+            (ready["status"] == "degraded").then_some(ready)
+        })
+        .await
+    }
+
     /// Waits until it sleeps by SIGSTOP.
     pub async fn until_stopped(&self) {
         until("the instance sleeps", PATIENCE, || async {
@@ -139,7 +159,7 @@ impl Instance {
 
     /// Waits until the view has halted with this code.
     pub async fn until_halted(&self, code: &str) {
-        until(&format!("the view halts with {code}"), Duration::from_secs(15), || async {
+        until(&format!("the view halts with {code}"), PATIENCE, || async {
             let ready = self.http.get(self.url("/readyz")).send().await.ok()?.text().await.ok()?;
             ready.contains(&format!("halted, {code}")).then_some(())
         })

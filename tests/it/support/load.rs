@@ -1,7 +1,7 @@
 //! A disorderly load: copies, late arrivals, gaps that heal or stay, conflicts and poison, with what has to become of
 //! every record, counted by a second and simpler reading of the rules of the sequence.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 
@@ -160,21 +160,33 @@ struct Known {
     last: i64,
     last_id: String,
     parked: BTreeMap<i64, String>,
+    /// Ids of what was applied, and of what was refused under which number.
+    known: BTreeSet<String>,
+    refused: BTreeSet<(i64, String)>,
 }
 
 impl Known {
     fn take(&mut self, event: &TestEvent, counts: &mut [i64; 7]) {
         let [_, applied, duplicate, late, conflict, parked, _] = counts;
         let (sequence, id) = (event.sequence, event.event_id().to_owned());
-        if sequence < self.last {
+        if sequence < self.last && (self.known.contains(&id) || self.refused.contains(&(sequence, id.clone()))) {
             *late += 1;
+        } else if sequence < self.last {
+            self.refused.insert((sequence, id));
+            *conflict += 1;
         } else if sequence == self.last || self.parked.contains_key(&sequence) {
             let known = self.parked.get(&sequence).unwrap_or(&self.last_id);
-            *(if *known == id { duplicate } else { conflict }) += 1;
+            if *known == id {
+                *duplicate += 1;
+            } else {
+                *conflict += 1;
+                self.refused.insert((sequence, id));
+            }
         } else {
             self.parked.insert(sequence, id);
             *parked += 1;
             while let Some(id) = self.parked.remove(&(self.last + 1)) {
+                self.known.insert(id.clone());
                 (self.last, self.last_id) = (self.last + 1, id);
                 *parked -= 1;
                 *applied += 1;

@@ -69,6 +69,9 @@ pub enum Fault {
     Slow,
     /// Passes them on if they bring this token.
     Bearer(&'static str),
+    /// Passes them on, those for a schema by its GUID as if they were for the schema of this id: the real registry of our
+    /// tests knows no GUIDs.
+    GuidIs(u32),
 }
 
 /// A proxy in front of a registry.
@@ -141,11 +144,18 @@ async fn serve(mut client: TcpStream, upstream: &str, fault: Fault) -> std::io::
         }
         _ => {}
     }
+    let rest = request.split_off(head.len());
+    let head = match (fault, head.split_once("/schemas/guids/")) {
+        (Fault::GuidIs(id), Some((before, after))) => {
+            let after = after.split_once(' ').map_or("", |(_, after)| after);
+            format!("{before}/schemas/ids/{id} {after}")
+        }
+        _ => head,
+    };
     let mut registry = TcpStream::connect(upstream).await?;
-    let rest = &request[head.len()..];
     registry.write_all(head.as_bytes()).await?;
     registry.write_all(b"\r\nconnection: close").await?;
-    registry.write_all(rest).await?;
+    registry.write_all(&rest).await?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_registry, mut to_registry) = registry.split();
     tokio::select! {

@@ -67,6 +67,12 @@ pub fn own_kafka() -> KafkaServer {
     KafkaServer::start(KafkaOptions::default()).unwrap()
 }
 
+/// Likewise, with further settings of the broker.
+pub fn own_kafka_with(settings: &[(&str, &str)]) -> KafkaServer {
+    let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    KafkaServer::start(KafkaOptions { settings, ..KafkaOptions::default() }).unwrap()
+}
+
 fn migrate_template(maintenance: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,19 +1,20 @@
 //! One test's world: a topic with its DLQ topic, a database, a consumer group.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use streamview::config::ViewSettings;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_postgres::{Client, NoTls, Row};
 
 use crate::support::instance::Instance;
+use crate::support::patience::watch_database;
 use crate::support::servers::{self, execute, with_database};
 use crate::support::{PATIENCE, until};
 
@@ -50,6 +51,7 @@ impl World {
         let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         execute(maintenance, &format!("create database {name} template {}", servers::TEMPLATE)).await;
         let database = with_database(maintenance, &name);
+        watch_database(&database);
         let sql = connect(&database).await;
         let producer = producer(kafka);
         let world = World {
@@ -123,6 +125,12 @@ impl World {
             ("STREAMVIEW_VIEWS__ORDERS__TOPIC", &self.topic),
             ("STREAMVIEW_VIEWS__ORDERS__DLQ_TOPIC", &self.dlq_topic),
             ("STREAMVIEW_LOG__LEVEL", "info,streamview=debug"),
+            // Generous: a machine that is busy with other tests is no fault. Tests of these limits set their own.
+            ("STREAMVIEW_DATABASE__CONNECT_TIMEOUT_MS", "30000"),
+            ("STREAMVIEW_DATABASE__READ_TIMEOUT_MS", "30000"),
+            ("STREAMVIEW_SCHEMA_REGISTRY__TIMEOUT_MS", "30000"),
+            ("STREAMVIEW_HTTP__MAX_WAIT_MS", "60000"),
+            ("STREAMVIEW_PROJECTOR__SHUTDOWN_TIMEOUT_MS", "60000"),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
@@ -165,8 +173,13 @@ impl World {
 
     /// Likewise, to any topic.
     pub async fn publish_to(&self, topic: &str, records: impl IntoIterator<Item = TestRecord>) {
+        self.publish_at(topic, records.into_iter().map(|record| (record, None))).await;
+    }
+
+    /// Likewise, with the timestamps that a producer sets, in milliseconds.
+    pub async fn publish_at(&self, topic: &str, records: impl IntoIterator<Item = (TestRecord, Option<i64>)>) {
         let mut deliveries = Vec::new();
-        for record in records {
+        for (record, timestamp) in records {
             let mut headers = OwnedHeaders::new();
             for (key, value) in &record.headers {
                 headers = headers.insert(Header { key, value: Some(value) });
@@ -175,6 +188,7 @@ impl World {
             outgoing.key = record.key.as_deref();
             outgoing.payload = record.payload.as_deref();
             outgoing.partition = record.partition;
+            outgoing.timestamp = timestamp;
             let delivery = loop {
                 match self.producer.send_result(outgoing) {
                     Ok(delivery) => break delivery,
@@ -203,10 +217,14 @@ impl World {
         list.add_partition_offset(&self.dlq_topic, 0, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         let mut messages = Vec::new();
-        while let Some(Ok(message)) = consumer.poll(Duration::from_secs(10)) {
-            messages.push(message.detach());
+        loop {
+            match consumer.poll(PATIENCE).expect("the broker says where the topic ends") {
+                Ok(message) => messages.push(message.detach()),
+                Err(KafkaError::PartitionEOF(_)) => return messages,
+                // A broker that was restarted is found again by the client.
+                Err(error) => assert!(is_passing(error.rdkafka_error_code()), "{error}"),
+            }
         }
-        messages
     }
 
     /// Connects to the database again, after it was away.
@@ -262,6 +280,11 @@ pub async fn connect(database: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+fn is_passing(code: Option<RDKafkaErrorCode>) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    matches!(code, Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
 }
 
 fn producer(kafka: &str) -> FutureProducer {

@@ -28,6 +28,10 @@ fn broken(order_id: &str) -> TestRecord {
     TestRecord { payload: Some(b"{ broken".to_vec()), ..item_added(order_id, 2).record_on(0) }
 }
 
+/// Columns of the old tree's dead letters.
+const LETTER_COLUMNS: &str = "id, view, build, topic, partition, \"offset\", record_timestamp, reason, error, key, sequence, \
+                              record_key, payload, headers, created_at, published_at";
+
 /// What the old tree had consumed.
 fn consumed() -> Vec<TestRecord> {
     let mut log: Vec<TestRecord> = life("plain", 5).iter().map(|event| event.record_on(0)).collect();
@@ -104,7 +108,7 @@ async fn everything(world: &World, upgraded: bool) -> BTreeMap<&'static str, Vec
         ("progress", "projection_progress", progress),
         ("held", "held_keys", "*"),
         ("parked", "parked_events", "*"),
-        ("letters", "dead_letters", "*"),
+        ("letters", "dead_letters", LETTER_COLUMNS),
         ("skipped", "skipped_ranges", "*"),
         ("calls", "idempotent_calls", "*"),
         ("builds", "view_builds", "view, build, active, loading_since"),
@@ -116,9 +120,14 @@ async fn everything(world: &World, upgraded: bool) -> BTreeMap<&'static str, Vec
     tables
 }
 
+/// A tag as the old tree gave it. Since then a digest of the whole answer stands behind.
+fn without_digest(tag: &str) -> String {
+    format!("{}\"", tag.rsplit_once('-').unwrap().0)
+}
+
 async fn answer(instance: &Instance, world: &World, path: &str) -> Value {
     let response = instance.get(path).await;
-    let tag = response.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+    let tag = response.headers().get("etag").map(|tag| without_digest(tag.to_str().unwrap()));
     let text = response.text().await.unwrap().replace(&world.topic, "TOPIC");
     json!({ "etag": tag, "body": serde_json::from_str::<Value>(&text).unwrap() })
 }

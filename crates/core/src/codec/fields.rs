@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::codec::frame::uuid_text;
 use crate::codec::json;
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
@@ -30,6 +31,11 @@ pub trait Field<'a>: Sized {
     fn micros(&self) -> Option<Micros>;
     /// The entries of a list.
     fn entries(self) -> Option<Vec<Self::Entry>>;
+
+    /// What a producer of this format writes for a decimal, in words.
+    const A_DECIMAL: &'static str;
+    /// Likewise for a moment.
+    const A_MOMENT: &'static str;
 }
 
 impl<'a> Field<'a> for &'a RawValue {
@@ -59,6 +65,10 @@ impl<'a> Field<'a> for &'a RawValue {
     fn entries(self) -> Option<Vec<&'a RawValue>> {
         serde_json::from_str(self.get()).ok()
     }
+
+    const A_DECIMAL: &'static str =
+        "a decimal number with at most 18 digits before and 12 after the point, no exponent";
+    const A_MOMENT: &'static str = "an RFC 3339 time with offset, such as 2026-01-31T12:00:00Z";
 }
 
 /// The wanted fields of one object: position in the view's list of names, value.
@@ -77,6 +87,8 @@ pub enum Typed<'a> {
     Decimal(Decimal),
     /// A moment.
     Micros(Micros),
+    /// A UUID that is not written as text.
+    Uuid(u128),
     /// A list of objects.
     Rows(Vec<FieldSet<'a>>),
     /// Something that no field of ours can be, in words.
@@ -97,13 +109,18 @@ impl<'a> Field<'a> for Typed<'a> {
             Typed::Integer(number) => number.to_string(),
             Typed::Decimal(decimal) => decimal.to_string(),
             Typed::Micros(micros) => format!("the time {micros} (microseconds since the epoch)"),
+            Typed::Uuid(uuid) => uuid_text(*uuid),
             Typed::Rows(rows) => format!("a list of {}", rows.len()),
             Typed::Other(what) => (*what).to_owned(),
         }
     }
 
     fn text(&self) -> Option<Cow<'a, str>> {
-        if let Typed::Text(text) = self { Some(Cow::Borrowed(text)) } else { None }
+        match self {
+            Typed::Text(text) => Some(Cow::Borrowed(text)),
+            Typed::Uuid(uuid) => Some(Cow::Owned(uuid_text(*uuid))),
+            _ => None,
+        }
     }
 
     fn decimal(&self) -> Option<Decimal> {
@@ -127,6 +144,10 @@ impl<'a> Field<'a> for Typed<'a> {
     fn entries(self) -> Option<Vec<FieldSet<'a>>> {
         if let Typed::Rows(rows) = self { Some(rows) } else { None }
     }
+
+    const A_DECIMAL: &'static str = "the logical type decimal or big-decimal, a whole number, or a text; at most 18 digits before and 12 after the point";
+    const A_MOMENT: &'static str =
+        "the logical type timestamp-millis, timestamp-micros or timestamp-nanos, or a text with an RFC 3339 time";
 }
 
 /// The refusal of field `name`.
@@ -152,12 +173,10 @@ pub fn name<'a, F: Field<'a>>(field: &str, value: Option<&F>) -> Result<Cow<'a, 
 
 /// An exact decimal.
 pub fn decimal<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<Decimal, Poison> {
-    let expected = "a decimal number with at most 18 digits before and 12 after the point, no exponent";
-    field.and_then(F::decimal).ok_or_else(|| violation(name, field, expected))
+    field.and_then(F::decimal).ok_or_else(|| violation(name, field, F::A_DECIMAL))
 }
 
 /// A moment, in microseconds since the epoch.
 pub fn timestamp<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<Micros, Poison> {
-    let expected = "an RFC 3339 time with offset, such as 2026-01-31T12:00:00Z";
-    field.and_then(F::micros).ok_or_else(|| violation(name, field, expected))
+    field.and_then(F::micros).ok_or_else(|| violation(name, field, F::A_MOMENT))
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::units::Micros;
 
@@ -14,8 +16,16 @@ pub const MAX_DEPTH: usize = 64;
 /// Longest digit run that is let through in a number we only store.
 const MAX_STORED_DIGITS: usize = 1000;
 
-/// Checks that `payload` is one JSON text that Postgres can store as `jsonb`, and gives it as text.
+/// The mark that some producers put before a text in UTF-8. RFC 8259 forbids writing it and allows passing over it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Checks that `payload` is one JSON text that Postgres can store as `jsonb`, and gives it as text, without a byte order
+/// mark before it.
 pub fn check_storable(payload: &[u8]) -> Result<&str, Poison> {
+    let payload = payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(payload);
+    if let Some(encoding) = wide_encoding(payload) {
+        return Err(not_utf8(encoding));
+    }
     let text = std::str::from_utf8(payload)
         .map_err(|error| Poison::new(Reason::InvalidJson, format!("the value is not UTF-8: {error}")))?;
     check_depth_and_numbers(payload)?;
@@ -23,6 +33,65 @@ pub fn check_storable(payload: &[u8]) -> Result<&str, Poison> {
         check_escapes(payload)?;
     }
     Ok(text)
+}
+
+/// The refusal of JSON in another encoding than UTF-8, which RFC 8259 asks for between systems.
+pub fn not_utf8(encoding: &str) -> Poison {
+    let detail = format!("the value is JSON in {encoding}; expected UTF-8, as RFC 8259 asks for");
+    Poison::new(Reason::InvalidJson, detail)
+}
+
+/// The name of the encoding, if the value is one JSON object in UTF-16 or UTF-32: with a byte order mark, or without one
+/// if all of it reads as JSON. Nothing in UTF-8 does.
+pub fn wide_encoding(payload: &[u8]) -> Option<&'static str> {
+    match payload {
+        [0, 0, 0xfe, 0xff, ..] => return Some("UTF-32BE"),
+        [0xff, 0xfe, 0, 0, ..] => return Some("UTF-32LE"),
+        [0xfe, 0xff, ..] => return Some("UTF-16BE"),
+        [0xff, 0xfe, ..] => return Some("UTF-16LE"),
+        [0, _, ..] | [_, 0, ..] => {}
+        _ => return None,
+    }
+    let (units, pairs) = (payload.chunks_exact(4), payload.chunks_exact(2));
+    let (is_wide, is_long) = (pairs.remainder().is_empty(), units.remainder().is_empty());
+    let utf32 = |read: fn([u8; 4]) -> u32| {
+        units.clone().map(|unit| char::from_u32(read([unit[0], unit[1], unit[2], unit[3]]))).collect::<Option<String>>()
+    };
+    let utf16 = |read: fn([u8; 2]) -> u16| {
+        char::decode_utf16(pairs.clone().map(|pair| read([pair[0], pair[1]]))).collect::<Result<String, _>>().ok()
+    };
+    let is_text = |text: Option<String>| text.is_some_and(|text| is_object(text.as_bytes()));
+    match () {
+        () if is_long && is_text(utf32(u32::from_be_bytes)) => Some("UTF-32BE"),
+        () if is_long && is_text(utf32(u32::from_le_bytes)) => Some("UTF-32LE"),
+        () if is_wide && is_text(utf16(u16::from_be_bytes)) => Some("UTF-16BE"),
+        () if is_wide && is_text(utf16(u16::from_le_bytes)) => Some("UTF-16LE"),
+        () => None,
+    }
+}
+
+/// Whether the value is one JSON object in UTF-8, with a byte order mark or without.
+pub fn is_object(payload: &[u8]) -> bool {
+    let text = payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(payload).trim_ascii();
+    text.starts_with(b"{") && text.ends_with(b"}") && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// A hint for a payload that was refused although it may be a good one in an envelope; or nothing.
+pub fn envelope_hint(payload: &str) -> &'static str {
+    #[derive(serde::Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        schema: &'a RawValue,
+        #[serde(borrow, rename = "payload")]
+        _payload: &'a RawValue,
+    }
+    match serde_json::from_str::<Envelope<'_>>(payload) {
+        Ok(Envelope { schema, .. }) if matches!(schema.get(), text if text.starts_with('{') || text == "null") => {
+            "; this is the envelope of Kafka Connect's JsonConverter (fields `schema` and `payload`): set \
+             value.converter.schemas.enable = false where it is written"
+        }
+        _ => "",
+    }
 }
 
 fn check_depth_and_numbers(payload: &[u8]) -> Result<(), Poison> {
@@ -122,7 +191,35 @@ pub fn micros(text: &str) -> Option<Micros> {
         return None;
     }
     let time: jiff::Timestamp = text.parse().ok()?;
-    Some(Micros(time.as_microsecond()))
+    is_a_second(text, time).then(|| Micros(time.as_microsecond()))
+}
+
+/// Whether a time that was read from `text` exists: second 60 does at the end of the months that had one.
+///
+/// It is read as the second before, as Java's `Instant` and our own parser do: Unix time has no other name for it.
+pub fn is_a_second(text: &str, time: jiff::Timestamp) -> bool {
+    let clock = text.split_once(['T', 't', ' ']).map_or("", |(_, clock)| clock);
+    let digits = clock.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b':').filter(|byte| *byte != b':');
+    let says_sixty = digits.skip(4).eq(*b"60");
+    !says_sixty || is_leap_second(time.to_zoned(jiff::tz::TimeZone::UTC).datetime())
+}
+
+/// The years whose June, and those whose December ended with a leap second (IERS Bulletin C). None was announced since;
+/// of those to come nobody can know, so from 2027 on the end of June and of December is believed.
+const LEAP_JUNES: [i16; 11] = [1972, 1981, 1982, 1983, 1985, 1992, 1993, 1994, 1997, 2012, 2015];
+const LEAP_DECEMBERS: [i16; 16] =
+    [1972, 1973, 1974, 1975, 1976, 1977, 1978, 1979, 1987, 1989, 1990, 1995, 1998, 2005, 2008, 2016];
+const FIRST_UNKNOWN_YEAR: i16 = 2027;
+
+/// Whether a leap second followed this second.
+fn is_leap_second(second: jiff::civil::DateTime) -> bool {
+    let years = match (second.month(), second.day()) {
+        (6, 30) => &LEAP_JUNES[..],
+        (12, 31) => &LEAP_DECEMBERS[..],
+        _ => return false,
+    };
+    (second.hour(), second.minute()) == (23, 59)
+        && (years.contains(&second.year()) || second.year() >= FIRST_UNKNOWN_YEAR)
 }
 
 /// `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`: what the schema's pattern asks for. The calendar is left to the parser.
@@ -184,6 +281,56 @@ mod tests {
             assert_eq!(reason(fine), None, "{fine}");
         }
         assert_eq!(reason(&format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH))), None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_and_other_encodings_are_named() {
+        assert_eq!(check_storable(b"\xef\xbb\xbf{}"), Ok("{}"));
+        let text = r#"{"a":"\u00fc"}"#;
+        let wide16 = |to: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to).collect::<Vec<u8>>();
+        let wide32 = |to: fn(u32) -> [u8; 4]| text.chars().flat_map(|letter| to(letter as u32)).collect::<Vec<u8>>();
+        for (name, mark, bytes) in [
+            ("UTF-16BE", &b"\xfe\xff"[..], wide16(u16::to_be_bytes)),
+            ("UTF-16LE", b"\xff\xfe", wide16(u16::to_le_bytes)),
+            ("UTF-32BE", b"\0\0\xfe\xff", wide32(u32::to_be_bytes)),
+            ("UTF-32LE", b"\xff\xfe\0\0", wide32(u32::to_le_bytes)),
+        ] {
+            for payload in [bytes.clone(), [mark, &bytes[..]].concat()] {
+                let poison = check_storable(&payload).unwrap_err();
+                assert!(poison.reason == Reason::InvalidJson && poison.detail.contains(name), "{poison}");
+            }
+        }
+        assert_eq!(wide_encoding(b"{\0}"), None, "NUL bytes alone are another fault");
+    }
+
+    #[test]
+    fn a_leap_second_is_read_where_there_was_one_whatever_the_offset() {
+        let before = |text| micros(text).unwrap();
+        assert_eq!(micros("2016-12-31T23:59:60Z"), Some(before("2016-12-31T23:59:59Z")));
+        assert_eq!(micros("2017-01-01T05:29:60.25+05:30"), Some(before("2016-12-31T23:59:59.25Z")));
+        assert_eq!(micros("2012-06-30T16:59:60-07:00"), Some(before("2012-06-30T23:59:59Z")));
+        assert!(micros("2035-06-30T23:59:60Z").is_some(), "nobody can know yet");
+        for never in [
+            "2016-12-31T12:00:60Z",
+            "2016-12-31T23:58:60Z",
+            "2016-12-30T23:59:60Z",
+            "2016-03-31T23:59:60Z",
+            "2016-06-30T23:59:60Z",
+            "2025-12-31T23:59:60Z",
+            "2016-12-31T23:59:60+01:00",
+            "2016-12-31T23:59:61Z",
+        ] {
+            assert_eq!(micros(never), None, "{never}");
+        }
+    }
+
+    #[test]
+    fn the_envelope_of_kafka_connect_is_recognised() {
+        assert!(envelope_hint(r#"{"schema":{"type":"struct"},"payload":{"a":1}}"#).contains("schemas.enable"));
+        assert!(envelope_hint(r#"{"schema":null,"payload":{"a":1}}"#).contains("schemas.enable"));
+        for other in [r#"{"payload":{}}"#, r#"{"schema":"x","payload":{}}"#, "[1]", "{"] {
+            assert_eq!(envelope_hint(other), "", "{other}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! From record bytes to an envelope: the headers every event carries, whatever its payload format.
 //!
-//! Payload formats live beside this file, told apart by content: plain JSON ([`json`]), and behind Confluent's five
-//! bytes ([`frame`]) Avro ([`avro`]) or JSON again. What a frame's id means stands in [`schemas`].
+//! Payload formats live beside this file, told apart by content: plain JSON ([`json`]), and where the value or a header
+//! names a schema ([`frame`]) Avro ([`avro`]) or JSON again. What a schema's name means stands in [`schemas`].
 
 pub mod avro;
 pub mod dlq_headers;
 pub mod fields;
+pub mod frame;
 pub mod json;
 pub mod schemas;
 
@@ -47,21 +48,6 @@ pub struct Limits {
     pub max_record_bytes: usize,
     /// Smallest sequence number.
     pub first_sequence: Sequence,
-}
-
-/// A payload in Confluent's wire format: the byte 0, the schema's id (u32, big endian), the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frame<'a> {
-    /// Number of the schema in its registry.
-    pub schema_id: u32,
-    /// What that schema describes.
-    pub body: &'a [u8],
-}
-
-/// The frame around a payload; `None` for plain JSON, which cannot begin with a zero byte.
-pub fn frame(payload: &[u8]) -> Option<Frame<'_>> {
-    let (id, body) = payload.strip_prefix(&[0])?.split_first_chunk::<4>()?;
-    Some(Frame { schema_id: u32::from_be_bytes(*id), body })
 }
 
 /// Reads key and headers, and checks the record's size. The payload is not looked at.
@@ -107,7 +93,10 @@ fn read_key<'a>(record: &Record<'a>) -> Result<&'a str, Poison> {
 fn read_sequence(record: &Record<'_>, first: Sequence) -> Result<Sequence, Poison> {
     let text = match record.headers.only("x-sequence") {
         Ok(Some(text)) => text,
-        Ok(None) => return Err(Poison::new(Reason::MissingSequence, "header x-sequence is missing")),
+        Ok(None) => {
+            let detail = format!("header x-sequence is missing{}", in_another_case(record, "x-sequence"));
+            return Err(Poison::new(Reason::MissingSequence, detail));
+        }
         Err(other) => {
             let detail = format!("header x-sequence stands twice, also as `{}`", String::from_utf8_lossy(other));
             return Err(Poison::new(Reason::InvalidSequence, detail));
@@ -122,6 +111,14 @@ fn read_sequence(record: &Record<'_>, first: Sequence) -> Result<Sequence, Poiso
             );
             Err(Poison::new(Reason::InvalidSequence, detail))
         }
+    }
+}
+
+/// A hint where the header is there but for its case, or nothing.
+pub fn in_another_case(record: &Record<'_>, name: &str) -> String {
+    match record.headers.iter().find(|(other, _)| *other != name && other.eq_ignore_ascii_case(name)) {
+        Some((other, _)) => format!("; there is a header `{other}`, but Kafka tells upper and lower case apart"),
+        None => String::new(),
     }
 }
 
@@ -205,6 +202,18 @@ mod tests {
         assert_eq!(refusal(key, Some(&[b' '; 64]), &[("x-sequence", "1")]), Reason::RecordTooLarge);
         assert_eq!(refusal(key, None, &[("x-sequence", "1")]), Reason::NullPayload);
         assert_eq!(refusal(key, body, &[("x-sequence", "1"), ("x-event-version", "0")]), Reason::UnsupportedVersion);
+    }
+
+    #[test]
+    fn a_header_in_another_case_is_named() {
+        let mut bytes = Vec::new();
+        Headers::push(&mut bytes, b"X-Sequence", Some(b"1"));
+        let headers = Headers::from_encoded(&bytes);
+        let (key, payload) = (Some(b"k".as_slice()), Some(b"{}".as_slice()));
+        let record = Record { partition: Partition(0), offset: Offset(0), timestamp_ms: None, key, payload, headers };
+        let poison = head(&record, LIMITS).unwrap_err().poison;
+        assert_eq!(poison.reason, Reason::MissingSequence);
+        assert!(poison.detail.contains("`X-Sequence`"), "{poison}");
     }
 
     #[test]

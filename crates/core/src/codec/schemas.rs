@@ -1,9 +1,10 @@
-//! What the ids of framed records mean, as known when a batch is read. Filled by the registry's client; plain data here.
+//! What the schemas that records name are, as known when a batch is read. Filled by the registry's client; plain data here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::codec::avro::Program;
+use crate::codec::frame::SchemaName;
 use crate::domain::poison::Poison;
 
 /// A schema that a record was written with.
@@ -19,16 +20,16 @@ pub enum WriterSchema {
 
 /// The schemas that the framed records of a batch name.
 #[derive(Debug, Clone, Default)]
-pub struct Schemas(HashMap<u32, WriterSchema>);
+pub struct Schemas(HashMap<SchemaName, WriterSchema>);
 
 impl Schemas {
     /// Adds a schema.
-    pub fn insert(&mut self, id: u32, schema: WriterSchema) {
-        self.0.insert(id, schema);
+    pub fn insert(&mut self, name: SchemaName, schema: WriterSchema) {
+        self.0.insert(name, schema);
     }
 
-    /// The schema with that id, if it was looked up.
-    pub fn get(&self, id: u32) -> Option<&WriterSchema> {
-        self.0.get(&id)
+    /// The schema of that name, if it was looked up.
+    pub fn get(&self, name: SchemaName) -> Option<&WriterSchema> {
+        self.0.get(&name)
     }
 }

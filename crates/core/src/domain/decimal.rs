@@ -23,7 +23,7 @@ pub enum ParseError {
     /// Not of the form `-?digits[.digits]` (exponents are not accepted).
     #[error("is not a plain decimal number")]
     Malformed,
-    /// More than 18 digits before or 12 after the point.
+    /// More than 18 digits before or 12 after the point, zeros at the end not counted.
     #[error("has more than {MAX_INTEGER_DIGITS} integer or {MAX_FRACTION_DIGITS} fraction digits")]
     TooLong,
 }
@@ -64,7 +64,8 @@ impl Decimal {
         self.mantissa == 0
     }
 
-    /// Reads a number as JSON writes it, without an exponent: `^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`.
+    /// Reads a number as JSON writes it, without an exponent: `^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`. Zeros at the end do not
+    /// make it too long: equal values are treated alike, however they are written.
     pub fn parse(text: &str) -> Result<Decimal, ParseError> {
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -81,6 +82,7 @@ impl Decimal {
         if !well_formed {
             return Err(ParseError::Malformed);
         }
+        let fraction = without_surplus_zeros(fraction);
         if integer.len() > MAX_INTEGER_DIGITS || fraction.len() > MAX_FRACTION_DIGITS {
             return Err(ParseError::TooLong);
         }
@@ -133,6 +135,12 @@ impl Decimal {
         }
         (mantissa, scale)
     }
+}
+
+/// The digits after the point without the zeros that are too many.
+fn without_surplus_zeros(fraction: &str) -> &str {
+    let Some((kept, surplus)) = fraction.split_at_checked(MAX_FRACTION_DIGITS) else { return fraction };
+    if surplus.bytes().all(|digit| digit == b'0') { kept } else { fraction }
 }
 
 fn within_digits(mantissa: i128) -> Result<i128, Overflow> {
@@ -194,6 +202,14 @@ mod tests {
         }
         assert_eq!(Decimal::parse("1234567890123456789").unwrap_err(), ParseError::TooLong);
         assert_eq!(Decimal::parse("0.1234567890123").unwrap_err(), ParseError::TooLong);
+    }
+
+    #[test]
+    fn zeros_at_the_end_make_no_number_too_long() {
+        assert_eq!(decimal(&format!("9.99{}", "0".repeat(16))).to_string(), "9.990000000000");
+        assert_eq!(decimal(&format!("-0.{}", "0".repeat(1000))), Decimal::ZERO);
+        assert_eq!(Decimal::parse(&format!("9.99{}1", "0".repeat(16))).unwrap_err(), ParseError::TooLong);
+        assert_eq!(Decimal::parse("1000000000000000000.0").unwrap_err(), ParseError::TooLong);
     }
 
     #[test]

@@ -81,6 +81,8 @@ struct Seen {
 }
 
 const WINDOW: usize = 10;
+/// Clocks of producers and ours may differ so much.
+const CLOCKS_APART: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 impl LagHistory {
     /// Adds an observation made at `now` and judges it. `obstacle` says why nobody is consuming, if so.
@@ -115,7 +117,9 @@ impl LagHistory {
             () => LagVerdict::Ok,
         };
         let first_seen_at = *self.first_seen_at.get_or_insert(now);
-        let last_known = self.caught_up_at.max(position.last_record_timestamp);
+        // A record of the future tells nothing of how long others wait.
+        let told = position.last_record_timestamp.filter(|time| now.duration_until(*time) <= CLOCKS_APART);
+        let last_known = self.caught_up_at.max(told);
         // A view that has applied nothing yet is as old as our knowledge of it.
         let behind_since = if lag == 0 { None } else { last_known.or(Some(first_seen_at)) };
         let lag_seconds = behind_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
@@ -154,6 +158,17 @@ mod tests {
         let mut history = LagHistory::default();
         assert_eq!(history.observe(position(0, 8), at(100), None).lag_seconds, 0.0);
         assert_eq!(history.observe(position(0, 8), at(107), None).lag_seconds, 7.0);
+    }
+
+    #[test]
+    fn a_record_of_the_future_makes_no_backlog_young() {
+        let mut history = LagHistory::default();
+        for (future, age) in [(at(1_000_000), 7.0), (Timestamp::MAX, 9.0)] {
+            history.observe(position(0, 8), at(100), None);
+            let told = PartitionPosition { last_record_timestamp: Some(future), ..position(1, 8) };
+            let now = at(100 + age as i64);
+            assert_eq!(history.observe(told, now, None).lag_seconds, age, "{future}");
+        }
     }
 
     #[test]

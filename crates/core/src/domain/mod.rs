@@ -15,5 +15,6 @@ pub mod name;
 pub mod page;
 pub mod poison;
 pub mod record;
+pub mod source;
 pub mod units;
 pub mod word;

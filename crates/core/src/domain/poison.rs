@@ -46,11 +46,13 @@ pub enum Reason {
     SequenceConflict,
     /// The latest event of another key has this event id.
     EventIdReused,
+    /// A number that the key has passed, under an event id that the key never had.
+    SequenceReused,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::NullKey,
         Reason::InvalidKey,
         Reason::NullPayload,
@@ -71,6 +73,7 @@ impl Reason {
         Reason::CurrencyMismatch,
         Reason::SequenceConflict,
         Reason::EventIdReused,
+        Reason::SequenceReused,
     ];
 
     /// The stable name.
@@ -96,6 +99,7 @@ impl Reason {
             Reason::CurrencyMismatch => "currency_mismatch",
             Reason::SequenceConflict => "sequence_conflict",
             Reason::EventIdReused => "event_id_reused",
+            Reason::SequenceReused => "sequence_reused",
         }
     }
 }

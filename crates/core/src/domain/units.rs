@@ -92,11 +92,17 @@ impl Micros {
     /// The beginning of 1970.
     pub const EPOCH: Micros = Micros(0);
 
-    /// The same moment; `None` if it is too far away to be told in microseconds.
+    /// The first moment that Postgres knows: 24 November 4714 BC (source: the manual, "Date/Time Types").
+    pub const EARLIEST: Micros = Micros(-210_866_803_200_000_000);
+    /// The last moment that the calendar of our answers knows, in the year 9999.
+    pub const LATEST: Micros = Micros(253_402_207_200_999_999);
+
+    /// The same moment; `None` if it is one that cannot be both stored and shown, as where a producer has counted in other
+    /// units.
     pub const fn from_millis(millis: Millis) -> Option<Micros> {
         match millis.0.checked_mul(1000) {
-            Some(micros) => Some(Micros(micros)),
-            None => None,
+            Some(micros) if Micros::EARLIEST.0 <= micros && micros <= Micros::LATEST.0 => Some(Micros(micros)),
+            _ => None,
         }
     }
 }
@@ -141,6 +147,11 @@ mod tests {
     #[test]
     fn moments_too_far_away_are_none() {
         assert_eq!(Micros::from_millis(Millis(-5)), Some(Micros(-5_000)));
-        assert_eq!(Micros::from_millis(Millis(i64::MAX)), None);
+        for far in [i64::MAX, i64::MIN, 1_767_225_600_000_000, -210_866_803_200_001, 253_402_207_201_000] {
+            assert_eq!(Micros::from_millis(Millis(far)), None, "{far}");
+        }
+        let ends = [Millis(-210_866_803_200_000), Millis(253_402_207_200_999)].map(Micros::from_millis);
+        assert_eq!(ends, [Some(Micros::EARLIEST), Some(Micros(253_402_207_200_999_000))]);
+        assert_eq!(Micros::LATEST.0, jiff::Timestamp::MAX.as_microsecond());
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
+use crate::codec::frame::{self, Frame};
 use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::codec::{self, Head, Limits, Refused, json};
 use crate::domain::ledger::Origin;
-use crate::domain::poison::Poison;
+use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::Record;
 use crate::domain::units::Sequence;
 use crate::engine::view::{Parsed, View};
@@ -81,11 +82,11 @@ impl<'a, V: View> Decoder<'a, V> {
             return Err(refuse(poison.clone()));
         }
         let Head { key, sequence, .. } = head;
-        let (parsed, payload) = match codec::frame(payload) {
+        let (parsed, payload) = match frame::of(&record).map_err(refuse)? {
             None => self.json(&head, payload),
             Some(frame) => self.framed(&head, frame),
         }
-        .map_err(refuse)?;
+        .map_err(|poison| refuse(with_hint(poison, &record)))?;
         Ok(Event { key, sequence, parsed, payload })
     }
 
@@ -94,8 +95,8 @@ impl<'a, V: View> Decoder<'a, V> {
         Ok((self.view.parse(head, text)?, Cow::Borrowed(text)))
     }
 
-    fn framed(self, head: &Head<'a>, frame: codec::Frame<'a>) -> Result<Read<'a, V>, Poison> {
-        match self.schemas.get(frame.schema_id).expect("schemas of framed records are looked up before decoding") {
+    fn framed(self, head: &Head<'a>, frame: Frame<'a>) -> Result<Read<'a, V>, Poison> {
+        match self.schemas.get(frame.schema).expect("schemas of framed records are looked up before decoding") {
             WriterSchema::Json => self.json(head, frame.body),
             WriterSchema::Avro(program) => {
                 let mut event = program.read(frame.body)?;
@@ -105,6 +106,18 @@ impl<'a, V: View> Decoder<'a, V> {
             WriterSchema::Refused(poison) => Err(poison.clone()),
         }
     }
+}
+
+/// The refusal, with a hint where a common mistake of producers explains it.
+fn with_hint(poison: Poison, record: &Record<'_>) -> Poison {
+    let Poison { reason, detail } = poison;
+    let hint = match (reason, record.payload.map(std::str::from_utf8)) {
+        (Reason::MissingType | Reason::SchemaViolation, Some(Ok(text))) => json::envelope_hint(text),
+        _ => "",
+    };
+    let header =
+        if reason == Reason::MissingType { codec::in_another_case(record, "x-event-type") } else { String::new() };
+    Poison::new(reason, format!("{detail}{hint}{header}"))
 }
 
 /// The keys that a batch touches.

@@ -76,6 +76,7 @@ impl<'a, V: View> Fold<'a, V> {
             details: Vec::new(),
             drained: Vec::new(),
             dead_letters: Vec::new(),
+            strangers: Vec::new(),
             counters: BTreeMap::new(),
             tally: Tally { by_type, ..Tally::default() },
             blocked: BTreeMap::new(),
@@ -214,9 +215,10 @@ impl<'a, V: View> Fold<'a, V> {
 
     fn take_event(&mut self, event: Event<'a, V>, record: Record<'a>) -> Outcome {
         let (key, sequence) = (event.key, event.sequence);
+        let history = self.limits.history;
         let work = self.work(key);
         let id = Fingerprint::of(&event.parsed.event_id);
-        let decision = work.decide(sequence, &event.parsed.event_id, id);
+        let decision = work.decide(sequence, (&event.parsed.event_id, id), history);
         let is_next = matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true });
         let taken_by = match work.parked.get(&sequence) {
             Some(parked) if is_next => Some(parked.event_id.clone().into_owned()),
@@ -229,6 +231,7 @@ impl<'a, V: View> Fold<'a, V> {
                 self.plan.tally.late += 1;
                 Outcome::Late
             }
+            (Decision::Stranger, _) => self.meet_stranger(event, record, record.partition),
             (Decision::Duplicate { by_event_id: false }, _) => {
                 self.plan.tally.duplicates_by_sequence += 1;
                 Outcome::Duplicate
@@ -279,10 +282,11 @@ impl<'a, V: View> Fold<'a, V> {
     ) -> Outcome {
         let place = (event.key, event.sequence);
         self.consume(event, id, record, decision, Effect::Applied)
-            .unwrap_or_else(|poison| self.refuse_next(record, poison, place))
+            .unwrap_or_else(|unfit| self.refuse_next(record, unfit, place))
     }
 
-    /// The event is next in sequence: project it, or advance over it. `applied` is what the ledger calls the former.
+    /// The event is next in sequence: project it, or advance over it. `applied` is what the ledger calls the former. An
+    /// error comes with the event's id.
     fn consume(
         &mut self,
         event: Event<'a, V>,
@@ -290,11 +294,11 @@ impl<'a, V: View> Fold<'a, V> {
         record: Record<'a>,
         decision: Decision,
         applied: Effect,
-    ) -> Result<Outcome, Poison> {
+    ) -> Result<Outcome, (Poison, Cow<'a, str>)> {
         let Event { key, sequence, parsed, payload } = event;
         if let Some(holder) = self.other_holder(key, &parsed.event_id, id) {
             let detail = format!("event id `{}` is the latest of `{holder}`", parsed.event_id);
-            return Err(Poison::new(Reason::EventIdReused, detail));
+            return Err((Poison::new(Reason::EventIdReused, detail), parsed.event_id));
         }
         let view = self.decoder.view;
         let plan = &mut self.plan;
@@ -304,7 +308,10 @@ impl<'a, V: View> Fold<'a, V> {
         let place = types.iter().position(|known| *known == parsed.event_type).unwrap_or(types.len());
         let (effect, outcome) = match (decision, parsed.event) {
             (Decision::Apply, Some(projected)) => {
-                plan.tally.anomalies += view.project(key, state, projected, parsed.occurred_at, &mut plan.details)?;
+                match view.project(key, state, projected, parsed.occurred_at, &mut plan.details) {
+                    Ok(odd) => plan.tally.anomalies += odd,
+                    Err(poison) => return Err((poison, parsed.event_id)),
+                }
                 plan.tally.by_type[place] += 1;
                 (applied, Outcome::Applied)
             }
@@ -405,7 +412,7 @@ impl<'a, V: View> Fold<'a, V> {
                 return;
             };
             self.unpark(key, sequence, partition);
-            let outcome = self.take_parked(record);
+            let outcome = self.take_parked(record, partition);
             *outcome.counter(self.plan.counters.entry(partition).or_default()) += 1;
             if sequence == next && !matches!(outcome, Outcome::Applied | Outcome::Duplicate) {
                 return;
@@ -424,16 +431,19 @@ impl<'a, V: View> Fold<'a, V> {
         self.plan.counters.entry(partition).or_default().parked -= 1;
     }
 
-    fn take_parked(&mut self, record: Record<'a>) -> Outcome {
+    /// Takes what was parked; `partition` is where it counts now.
+    fn take_parked(&mut self, record: Record<'a>, partition: Partition) -> Outcome {
         match self.decoder.decode(record).outcome {
             Ok(event) => {
                 let id = Fingerprint::of(&event.parsed.event_id);
+                let history = self.limits.history;
                 let work = self.work(event.key);
-                match work.decide(event.sequence, &event.parsed.event_id, id) {
+                match work.decide(event.sequence, (&event.parsed.event_id, id), history) {
                     Decision::Late => {
                         self.plan.tally.late += 1;
                         Outcome::Late
                     }
+                    Decision::Stranger => self.meet_stranger(event, record, partition),
                     Decision::Duplicate { by_event_id: false } => {
                         self.plan.tally.duplicates_by_sequence += 1;
                         Outcome::Duplicate
@@ -460,43 +470,48 @@ impl<'a, V: View> Fold<'a, V> {
         );
         let poison = Poison::new(Reason::SequenceConflict, detail);
         *self.plan.tally.dead_letters.entry(poison.reason.as_str()).or_default() += 1;
-        let (key, sequence) = (Some(event.key), Some(event.sequence));
-        self.plan.dead_letters.push(DeadLetter { poison, key, sequence, record });
+        let (key, sequence, event_id) = (Some(event.key), Some(event.sequence), Some(event.parsed.event_id.clone()));
+        self.plan.dead_letters.push(DeadLetter { poison, key, sequence, event_id, record });
     }
 
     fn refuse(&mut self, record: Record<'a>, refused: Refused<'a>) {
         match refused.place {
-            Some(place) => self.dead_letter(record, refused.poison, Some(place)),
+            Some(place) => self.dead_letter(record, refused.poison, place, None),
             None => {
                 *self.plan.tally.dead_letters.entry(refused.poison.reason.as_str()).or_default() += 1;
-                let letter = DeadLetter { poison: refused.poison, key: refused.key, sequence: None, record };
-                self.plan.dead_letters.push(letter);
+                let (poison, key) = (refused.poison, refused.key);
+                self.plan.dead_letters.push(DeadLetter { poison, key, sequence: None, event_id: None, record });
             }
         }
     }
 
     /// Refuses a record; its key cannot pass that sequence until it is repaired.
-    fn dead_letter(&mut self, record: Record<'a>, poison: Poison, place: Option<(&'a str, Sequence)>) {
+    fn dead_letter(
+        &mut self,
+        record: Record<'a>,
+        poison: Poison,
+        (key, sequence): (&'a str, Sequence),
+        event_id: Option<Cow<'a, str>>,
+    ) {
         *self.plan.tally.dead_letters.entry(poison.reason.as_str()).or_default() += 1;
-        if let Some((key, sequence)) = place {
-            let work = self.work(key);
-            // A parked event may hold that very number: then it is the good copy, and nothing is missing there.
-            if sequence > work.entry.last_sequence && !work.parked.contains_key(&sequence) {
-                let refused = &mut work.entry.held.get_or_insert_default().refused;
-                if refused.len() < MAX_REFUSED || Some(&sequence) < refused.last() {
-                    work.held_changed |= refused.insert(sequence);
-                }
-                if refused.len() > MAX_REFUSED {
-                    refused.pop_last();
-                }
+        let work = self.work(key);
+        // A parked event may hold that very number: then it is the good copy, and nothing is missing there.
+        if sequence > work.entry.last_sequence && !work.parked.contains_key(&sequence) {
+            let refused = &mut work.entry.held.get_or_insert_default().refused;
+            if refused.len() < MAX_REFUSED || Some(&sequence) < refused.last() {
+                work.held_changed |= refused.insert(sequence);
+            }
+            if refused.len() > MAX_REFUSED {
+                refused.pop_last();
             }
         }
-        let (key, sequence) = (place.map(|place| place.0), place.map(|place| place.1));
-        self.plan.dead_letters.push(DeadLetter { poison, key, sequence, record });
+        let (key, sequence) = (Some(key), Some(sequence));
+        self.plan.dead_letters.push(DeadLetter { poison, key, sequence, event_id, record });
     }
 }
 
 mod decided;
 mod outcome;
+mod strangers;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use foldhash::fast::RandomState;
 
 use crate::domain::counters::Counters;
-use crate::domain::decision::{Decision, Known, decide};
+use crate::domain::decision::{Decision, InLedger, Known, decide};
 use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
 use crate::domain::poison::Poison;
@@ -99,8 +99,31 @@ pub struct DeadLetter<'a> {
     pub key: Option<&'a str>,
     /// The sequence, if it could be read.
     pub sequence: Option<Sequence>,
+    /// The event id, if the record could be read.
+    pub event_id: Option<Cow<'a, str>>,
     /// The record, byte for byte.
     pub record: Record<'a>,
+}
+
+/// A late event whose id its key's ledger does not hold. It counts as late until [`Plan::judge`] says otherwise.
+#[derive(Debug, Clone)]
+pub struct Stranger<'a> {
+    /// Key.
+    pub key: &'a str,
+    /// Its number.
+    pub sequence: Sequence,
+    /// Its id.
+    pub event_id: Cow<'a, str>,
+    /// The record, byte for byte.
+    pub record: Record<'a>,
+    /// The last number that the key had consumed by then.
+    pub last_sequence: Sequence,
+    /// Whether its number was consumed before this batch, so that the stored ledger can be asked about it.
+    pub is_stored: bool,
+    /// The partition on which it is counted.
+    pub partition: Partition,
+    /// So many of the plan's dead letters were there before it.
+    pub letters_before: usize,
 }
 
 /// Counts for metrics, over the whole batch.
@@ -179,6 +202,8 @@ pub struct Plan<'a, V: View> {
     pub drained: Vec<(&'a str, Sequence)>,
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter<'a>>,
+    /// Late events that are none of their keys' events, in the order in which they came.
+    pub strangers: Vec<Stranger<'a>>,
     /// Counters per partition.
     pub counters: BTreeMap<Partition, Counters>,
     /// For metrics.
@@ -214,13 +239,19 @@ impl<'a, V: View> Plan<'a, V> {
 
 impl<S> Work<'_, S> {
     /// Applies the rules of the sequence.
-    pub fn decide(&self, sequence: Sequence, event_id: &str, id: Fingerprint) -> Decision {
-        let known = Known {
-            last_sequence: self.entry.last_sequence,
-            last_event_id: self.entry.last_event_id.as_deref(),
-            event_id_in_ledger: sequence == self.entry.last_sequence.next() && self.entry.event_ids.contains(id),
+    pub fn decide(&self, sequence: Sequence, (event_id, id): (&str, Fingerprint), history: History) -> Decision {
+        let last = self.entry.last_sequence;
+        let event_id_in_ledger = match () {
+            // Of earlier ids nothing is kept.
+            () if sequence < last && history == History::Off => InLedger::Untold,
+            () if sequence < last || sequence == last.next() => match self.entry.event_ids.contains(id) {
+                true => InLedger::Yes,
+                false => InLedger::No,
+            },
+            () => InLedger::Untold,
         };
-        decide(known, sequence, event_id)
+        let last_event_id = self.entry.last_event_id.as_deref();
+        decide(Known { last_sequence: last, last_event_id, event_id_in_ledger }, sequence, event_id)
     }
 
     /// Whether something that is not ahead any more, or next, waits to be consumed.

@@ -1,4 +1,4 @@
-//! Real servers as child processes: Apache Kafka, PostgreSQL and a schema registry without Docker, for `playground`,
+//! Real servers as child processes: Apache Kafka, PostgreSQL, PgBouncer and a schema registry without Docker, for `playground`,
 //! `servers`, tests and benchmarks.
 //!
 //! Each is bound to 127.0.0.1, keeps throw-away data unless told otherwise, and dies with us even when we
@@ -8,6 +8,7 @@
 pub mod broker;
 mod folders;
 pub mod kafka;
+pub mod pgbouncer;
 mod ports;
 pub mod postgres;
 pub mod process;
@@ -15,6 +16,7 @@ pub mod registry;
 
 pub use folders::{build_once, cache_folder};
 pub use kafka::{KafkaOptions, KafkaServer};
+pub use pgbouncer::PgBouncer;
 pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use registry::{RegistryOptions, SchemaRegistry};

@@ -145,16 +145,21 @@ impl ChildServer {
         &self.log_file
     }
 
-    /// Waits until `probe` says yes. Fails when the process exits first or after `patience`,
-    /// with the end of its log.
+    /// Waits until `probe` says yes. Fails when the process exits first, or has said nothing new for `patience`: a busy
+    /// machine makes it slow, not silent. With the end of its log.
     pub fn wait_until_ready(&mut self, patience: Duration, mut probe: impl FnMut() -> bool) -> Result<()> {
         let what = format!("{} to accept connections", self.name);
         let log_file = self.log_file.clone();
-        wait_until(Instant::now() + patience, &what, || {
+        let mut silence = Silence::begin(&log_file, patience);
+        wait_until(Instant::now() + patience * LONGEST, &what, || {
             if let Some(status) = self.exit_status()? {
                 bail!("{} exited with {status} before it was ready", self.name);
             }
-            Ok(probe())
+            let is_ready = probe();
+            if !is_ready && silence.is_too_long() {
+                bail!("{} is not ready, and has said nothing for {} s", self.name, patience.as_secs_f64());
+            }
+            Ok(is_ready)
         })
         .with_context(|| log_excerpt(&log_file))
     }
@@ -213,6 +218,31 @@ impl Drop for ChildServer {
         if let Err(error) = self.watchdog.kill().and_then(|()| self.watchdog.wait()) {
             eprintln!("leaving a watchdog behind: {error}");
         }
+    }
+}
+
+/// So many times its patience is waited for a server that goes on talking.
+const LONGEST: u32 = 10;
+
+/// How long nothing has been added to a log.
+struct Silence<'a> {
+    log_file: &'a Path,
+    length: u64,
+    since: Instant,
+    patience: Duration,
+}
+
+impl<'a> Silence<'a> {
+    fn begin(log_file: &'a Path, patience: Duration) -> Self {
+        Silence { log_file, length: 0, since: Instant::now(), patience }
+    }
+
+    fn is_too_long(&mut self) -> bool {
+        let length = fs::metadata(self.log_file).map_or(0, |log| log.len());
+        if length != self.length {
+            (self.length, self.since) = (length, Instant::now());
+        }
+        self.since.elapsed() >= self.patience
     }
 }
 
@@ -370,6 +400,20 @@ mod tests {
             orphan_signal: Signal::Kill,
             account: None,
         }
+    }
+
+    #[test]
+    fn a_server_that_goes_on_talking_is_waited_for_and_a_silent_one_is_not() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let script = "for n in 1 2 3 4 5 6 7 8 9; do echo said $n; sleep 0.3; done; exec sleep 60";
+        let mut server = ChildServer::start(sleeper(directory.path(), script)).expect("starts");
+        let (log, patience) = (server.log_file().to_owned(), Duration::from_millis(2_000));
+        let begun = Instant::now();
+        server.wait_until_ready(patience, || log_tail(&log).contains("said 9")).expect("it talks");
+        assert!(begun.elapsed() > patience, "{:?}", begun.elapsed());
+
+        let error = server.wait_until_ready(patience, || false).expect_err("it is silent");
+        assert!(format!("{error:#}").contains("has said nothing for 2 s"), "{error:#}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct ListParameters {
     /// Only orders updated at or after this time. RFC 3339 with its offset; write a `+` as `%2B`.
     #[param(value_type = Option<String>, format = DateTime, required = false, example = "2026-01-01T00:00:00Z")]
     from: Option<Timestamp>,
-    /// Only orders updated before this time.
+    /// Only orders updated before this time; not before `from`.
     #[param(value_type = Option<String>, format = DateTime, required = false, example = "2026-02-01T00:00:00Z")]
     to: Option<Timestamp>,
     /// Sorted by what; `-` puts the greatest first.
@@ -96,19 +96,16 @@ impl Request {
     /// Reads a raw query string.
     pub(super) fn parse(query: &str, settings: &HttpSettings) -> Result<Self, Problem> {
         let mut parameters = Parameters::parse(query, &NAMES);
-        let filters = Filters {
-            statuses: parameters.ids("status", MAX_STATUSES),
-            customer_id: parameters.id("customerId"),
-            from: parameters.time("from"),
-            to: parameters.time("to"),
-        };
+        let (from, to) = parameters.times("from", "to");
+        let (statuses, customer_id) = (parameters.ids("status", MAX_STATUSES), parameters.id("customerId"));
+        let filters = Filters { statuses, customer_id, from, to };
         let sort = parameters.one("sort").unwrap_or_else(|| "-updatedAt".into());
         let sort_key = sort_of(&sort);
         if sort_key.is_none() {
             parameters.reject("sort", &sort, &format!("must be one of {}", SORTS.join(", ")));
         }
-        let page = parameters.number("page", 1..=u64::MAX);
         let limit = parameters.number("pageSize", 1..=settings.max_page_size).unwrap_or(settings.default_page_size);
+        let page = parameters.page("page", deepest(limit, settings.max_offset));
         let cursor = parameters.one("cursor");
         if let (Some(page), Some(_)) = (page, &cursor) {
             parameters.reject(
@@ -188,10 +185,15 @@ fn canonical(filters: &Filters) -> String {
     parts.join("&")
 }
 
+/// The last page that can be asked for by number.
+fn deepest(limit: u32, max_offset: u64) -> u64 {
+    max_offset / u64::from(limit.max(1)) + 1
+}
+
 fn offset(page: u64, limit: u32, max_offset: u64) -> Result<i64, Problem> {
     let offset = offset_of(page, limit, max_offset).and_then(|offset| i64::try_from(offset).ok());
     offset.ok_or_else(|| {
-        let deepest = max_offset / u64::from(limit.max(1)) + 1;
+        let deepest = deepest(limit, max_offset);
         let detail = format!(
             "Pages by number end after {max_offset} rows, which is page {deepest} of this size; \
              follow the `Link` header's `next` (a `cursor`) to go deeper"

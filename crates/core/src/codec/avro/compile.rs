@@ -5,15 +5,17 @@ use std::collections::HashMap;
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, NamesRef, NamespaceRef, RecordField, RecordSchema, UuidSchema};
+use serde_json::Value;
 
 use crate::codec::avro::Shape;
+use crate::codec::avro::lenient::Plain;
 use crate::codec::fields::Typed;
 use crate::domain::decimal::Decimal;
 
 /// Most nodes in one compiled schema.
 const MAX_NODES: usize = 20_000;
 /// Most digits after the point.
-const MAX_SCALE: usize = 1000;
+pub(super) const MAX_SCALE: usize = 1000;
 
 /// A schema that cannot be read, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +41,17 @@ pub(super) enum Node {
     Double,
     Bytes,
     Text,
-    Decimal { scale: usize, fixed: Option<usize> },
+    Decimal {
+        scale: usize,
+        fixed: Option<usize>,
+    },
+    BigDecimal,
+    /// 16 bytes, with their length before them or without.
+    Uuid {
+        has_length: bool,
+    },
+    /// A time without a zone: a number that names no moment.
+    NoMoment(&'static str),
     Millis,
     Micros,
     Nanos,
@@ -161,7 +173,6 @@ impl Reader {
 }
 
 fn default_of(field: &RecordField) -> Option<Preset> {
-    use serde_json::Value;
     let scale = match unwrap_nullable(&field.schema) {
         Schema::Decimal(decimal) => Some(decimal.scale),
         _ => None,
@@ -193,12 +204,15 @@ impl Program {
     /// Compiles a writer's schema (its text, and the texts of what it refers to).
     pub fn compile(reader: &Reader, text: &str, references: &[String]) -> Result<Program, Unsupported> {
         let unreadable = |error: apache_avro::Error| Unsupported(format!("the schema is not valid Avro: {error}"));
-        let (root, others) = Schema::parse_str_with_list(text, references).map_err(unreadable)?;
+        let mut plain = Plain::default();
+        let texts = references.iter().map(|reference| plain.of(reference)).collect::<Vec<_>>();
+        let (root, others) = Schema::parse_str_with_list(&plain.of(text), texts).map_err(unreadable)?;
         let mut names = NamesRef::new();
         for schema in others.iter().chain([&root]) {
             collect_names(schema, None, &mut names);
         }
-        let mut compiler = Compiler { reader, names, known: HashMap::new(), nodes: Vec::new(), records: Vec::new() };
+        let mut compiler =
+            Compiler { reader, plain: &plain, names, known: HashMap::new(), nodes: Vec::new(), records: Vec::new() };
         let root = compiler.node(&root, None)?;
         let program = Program { nodes: compiler.nodes, records: compiler.records, root };
         program.check_root()?;
@@ -243,6 +257,7 @@ fn collect_names<'s>(schema: &'s Schema, namespace: NamespaceRef<'_>, names: &mu
 
 struct Compiler<'r, 's> {
     reader: &'r Reader,
+    plain: &'r Plain,
     names: NamesRef<'s>,
     /// Nodes of named types; of records as soon as they are begun, for a record may hold itself.
     known: HashMap<Name, usize>,
@@ -265,18 +280,21 @@ impl<'s> Compiler<'_, 's> {
             Schema::Boolean => Node::Boolean,
             Schema::Int | Schema::TimeMillis => Node::Int,
             Schema::Long | Schema::TimeMicros => Node::Long,
-            Schema::LocalTimestampMillis | Schema::LocalTimestampMicros | Schema::LocalTimestampNanos => Node::Long,
+            Schema::LocalTimestampMillis => Node::NoMoment("a local-timestamp-millis, a time without its zone"),
+            Schema::LocalTimestampMicros => Node::NoMoment("a local-timestamp-micros, a time without its zone"),
+            Schema::LocalTimestampNanos => Node::NoMoment("a local-timestamp-nanos, a time without its zone"),
             Schema::Float => Node::Float,
             Schema::Double => Node::Double,
-            Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Node::Bytes,
+            Schema::Bytes => Node::Bytes,
+            Schema::BigDecimal => Node::BigDecimal,
+            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid { has_length: true },
+            Schema::Uuid(UuidSchema::Fixed(_)) => Node::Uuid { has_length: false },
             Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
             Schema::Date => Node::Date,
             Schema::TimestampMillis => Node::Millis,
             Schema::TimestampMicros => Node::Micros,
             Schema::TimestampNanos => Node::Nanos,
-            Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                Node::Fixed(fixed.size)
-            }
+            Schema::Fixed(fixed) | Schema::Duration(fixed) => Node::Fixed(fixed.size),
             Schema::Decimal(decimal) => {
                 if decimal.scale > MAX_SCALE {
                     let detail = format!("a decimal has a scale of {}, at most {MAX_SCALE}", decimal.scale);
@@ -288,7 +306,9 @@ impl<'s> Compiler<'_, 's> {
                 };
                 Node::Decimal { scale: decimal.scale, fixed }
             }
-            Schema::Enum(symbols) => Node::Enum(symbols.symbols.clone()),
+            Schema::Enum(enumeration) => {
+                Node::Enum(enumeration.symbols.iter().map(|symbol| self.plain.original(symbol).to_owned()).collect())
+            }
             Schema::Array(array) => Node::Array(self.node(&array.items, namespace)?),
             Schema::Map(map) => Node::Map(self.node(&map.types, namespace)?),
             Schema::Union(union) => {
@@ -322,20 +342,24 @@ impl<'s> Compiler<'_, 's> {
         let node = self.push(Node::Record(index))?;
         self.known.insert(full.clone(), node);
 
-        let ours = self.reader.names.get(schema.name.name());
+        let name = self.plain.original(schema.name.name());
+        let ours = self.reader.names.get(name);
         let slots = ours.and_then(|name| self.reader.slots.get(name)).unwrap_or(&self.reader.any);
         let defaults = ours.and_then(|name| self.reader.defaults.get(name)).map(Vec::as_slice).unwrap_or_default();
         let mut record = Record {
-            name: ours.cloned().unwrap_or_else(|| schema.name.name().to_owned()),
+            name: ours.cloned().unwrap_or_else(|| name.to_owned()),
             is_ours: ours.is_some(),
             ..Record::default()
         };
         for (position, field) in schema.fields.iter().enumerate() {
             let comma = if position == 0 { "" } else { "," };
             let node = self.node(&field.schema, full.namespace())?;
-            let slot = slots.get(&field.name).copied();
-            // Names of fields are letters, digits and underscores: nothing to escape.
-            record.fields.push(Member { label: format!("{comma}\"{}\":", field.name), node, slot });
+            let name = self.plain.original(&field.name);
+            if name.contains('\0') {
+                return Err(Unsupported("the name of a field holds a NUL character".to_owned()));
+            }
+            let slot = slots.get(name).copied();
+            record.fields.push(Member { label: format!("{comma}{}:", Value::from(name)), node, slot });
         }
         let has = |slot: &u8| record.fields.iter().any(|member| member.slot == Some(*slot));
         record.defaults = defaults.iter().filter(|(slot, _)| !has(slot)).cloned().collect();

@@ -3,10 +3,12 @@
 //!
 //! `compile` resolves the writer's schema against the view's; `walk` reads one body: what the view wants goes into a
 //! field set that borrows from the record, and everything, wanted or not, into a JSON text for the ledger. Schemas are
-//! parsed by `apache_avro`; bodies are not, because its values are a tree of their own per record.
+//! parsed by `apache_avro`, after `lenient` has taken out of them what Java's and Python's Avro let through and it does
+//! not; bodies are not, because its values are a tree of their own per record.
 
 mod bytes;
 mod compile;
+mod lenient;
 mod render;
 mod walk;
 

@@ -126,6 +126,15 @@ impl Text {
         self.out.push('"');
     }
 
+    /// A two's-complement number of any length with so many zeros behind it, as a string.
+    pub fn whole_decimal(&mut self, bytes: &[u8], zeros: usize) -> Result<(), Poison> {
+        let is_negative = bytes.first().is_some_and(|first| *first >= 0x80);
+        let digits = magnitude_digits(bytes, is_negative)?;
+        let (sign, zeros) = (if is_negative { "-" } else { "" }, if digits == "0" { 0 } else { zeros });
+        self.quoted(format_args!("{sign}{digits}{:0<zeros$}", ""));
+        Ok(())
+    }
+
     /// A two's-complement number of any length with `scale` digits after the point, as a string.
     pub fn decimal(&mut self, bytes: &[u8], scale: usize) -> Result<(), Poison> {
         let is_negative = bytes.first().is_some_and(|first| *first >= 0x80);

@@ -215,3 +215,120 @@ proptest! {
         prop_assert_eq!(digits.starts_with('-'), bytes[0] >= 0x80);
     }
 }
+
+#[test]
+fn a_uuid_is_text_however_it_is_stored() {
+    let uuid = "0198f1a2-b3c4-7d5e-8f60-718293a4b5c6";
+    let expected = (uuid.to_owned(), format!("\"{uuid}\""));
+    let value = || Value::Uuid(uuid.parse().unwrap());
+    for field_type in
+        [r#"{"type":"fixed","name":"U","size":16,"logicalType":"uuid"}"#, r#"{"type":"bytes","logicalType":"uuid"}"#]
+    {
+        assert_eq!(one(field_type, value()), Ok(expected.clone()), "{field_type}");
+    }
+    assert_eq!(Typed::Uuid(0x0198_f1a2_b3c4_7d5e_8f60_7182_93a4_b5c6).text().as_deref(), Some(uuid));
+}
+
+/// A big-decimal as Java writes it: bytes that hold the digits (as bytes) and the scale (as an int).
+fn big_decimal(digits: &[u8], scale: i32) -> Result<(String, String), Reason> {
+    let schema = r#"{"type":"record","name":"Other","fields":[{"name":"amount","type":{"type":"bytes","logicalType":"big-decimal"}}]}"#;
+    let inner = r#"{"type":"record","name":"I","fields":[{"name":"d","type":"bytes"},{"name":"s","type":"int"}]}"#;
+    let inner = encode(inner, record(vec![("d", Value::Bytes(digits.to_vec())), ("s", Value::Int(scale))]));
+    let body = encode(r#""bytes""#, Value::Bytes(inner));
+    let program = compile(schema);
+    let event = program.read(&body).map_err(|poison| poison.reason)?;
+    Ok((field(&event, "amount").unwrap().shown(), event.json.replacen(r#"{"amount":"#, "", 1).replacen('}', "", 1)))
+}
+
+#[test]
+fn a_big_decimal_is_its_value_whatever_its_scale() {
+    let pair = |shown: &str, json: &str| Ok((shown.to_owned(), format!("\"{json}\"")));
+    assert_eq!(big_decimal(&[0x03, 0xe7], 2), pair("9.99", "9.99"));
+    assert_eq!(big_decimal(&[0xf4], -2), pair("-1200", "-1200"));
+    assert_eq!(big_decimal(&[0], -1000), pair("0", "0"));
+    assert_eq!(big_decimal(&[1], -20), pair("a decimal of more digits", "100000000000000000000"));
+    assert_eq!(big_decimal(&[1], 13), pair("a decimal of more digits", "0.0000000000001"));
+    assert_eq!(big_decimal(&[1], 1001), Err(Reason::Unrepresentable));
+    assert_eq!(big_decimal(&[1], i32::MIN), Err(Reason::Unrepresentable));
+    let program = compile(
+        r#"{"type":"record","name":"O","fields":[{"name":"a","type":{"type":"bytes","logicalType":"big-decimal"}}]}"#,
+    );
+    for broken in [&[2, 0][..], &[8, 2, 1, 0, 0], &[4, 4, 1]] {
+        assert_eq!(program.read(broken).unwrap_err().reason, Reason::InvalidAvro, "{broken:?}");
+    }
+}
+
+#[test]
+fn equal_decimals_are_treated_alike_in_json_and_avro() {
+    let written = format!("9.99{}", "0".repeat(16));
+    let digits = 9_990_000_000_000_000_000i128.to_be_bytes();
+    let field_type = r#"{"type":"bytes","logicalType":"decimal","precision":30,"scale":18}"#;
+    let avro = one(field_type, decimal(&digits)).unwrap();
+    assert_eq!(avro.1, format!("\"{written}\""));
+    assert_eq!(avro.0, crate::domain::decimal::Decimal::parse(&written).unwrap().to_string());
+}
+
+#[test]
+fn a_refused_field_of_avro_is_told_what_avro_has_for_it() {
+    use crate::codec::fields::{decimal, timestamp};
+    for (logical, unit) in [("millis", 1), ("micros", 1_000), ("nanos", 1_000_000)] {
+        let name = format!("local-timestamp-{logical}");
+        let schema = format!(
+            r#"{{"type":"record","name":"O","fields":[{{"name":"at","type":{{"type":"long","logicalType":"{name}"}}}}]}}"#
+        );
+        let body = encode(r#""long""#, Value::Long(1_700_000_000_000 * unit));
+        let program = compile(&schema);
+        let event = program.read(&body).unwrap();
+        let detail = timestamp("occurredAt", field(&event, "at")).unwrap_err().detail;
+        assert!(detail.contains(&name) && detail.contains("without its zone"), "{detail}");
+        assert!(detail.contains("expected the logical type timestamp-millis"), "{detail}");
+    }
+    let detail = decimal("price", Some(&Typed::Other("a double, which is not exact"))).unwrap_err().detail;
+    assert!(detail.contains("the logical type decimal"), "{detail}");
+}
+
+#[test]
+fn schemas_that_java_and_python_let_through_are_read() {
+    let field = |kind: &str, extra: &str| format!(r#"{{"name":"size","type":{kind}{extra}}}"#);
+    let made = |namespace: &str, field: &str| {
+        format!(r#"{{"type":"record","name":"Made","namespace":"{namespace}","fields":[{field}]}}"#)
+    };
+    let size = field("\"int\"", "");
+    let wrongly_preset = [
+        field("\"int\"", r#","default":"0""#),
+        field("\"int\"", r#","default":null"#),
+        field(r#"["int","null"]"#, r#","default":"x""#),
+        field(r#"{"type":"long","logicalType":17}"#, ""),
+        field("\"int\"", r#","aliases":["a-b"],"doc":7,"order":"sideways""#),
+    ];
+    let namespaces = ["com.my-shop", "com.shop.Outer$", "com.größe", "com..shop", "7eleven.orders"];
+    let schemas =
+        namespaces.iter().map(|namespace| made(namespace, &size)).chain(wrongly_preset.iter().map(|f| made("a", f)));
+    let schemas = schemas.chain([made("a", &size).replacen("record", "error", 1)]);
+    for schema in schemas {
+        let body = if schema.contains('[') && schema.contains(r#"["int","null"]"#) { &[0, 84][..] } else { &[84] };
+        let program = compile(&schema);
+        let event = program.read(body).unwrap();
+        assert_eq!((event.record, event.is_ours, event.json.as_str()), ("Made", true, r#"{"size":42}"#), "{schema}");
+        assert_eq!(self::field(&event, "size"), Some(&Typed::Integer(42)), "{schema}");
+    }
+}
+
+#[test]
+fn names_in_other_letters_are_told_as_they_were_written() {
+    let schema = r#"{"type":"record","name":"Bestell-Ereignis","namespace":"de.my-shop","fields":[
+        {"name":"größe","type":"int"},
+        {"name":"a.\"b","type":{"type":"enum","name":"Art","symbols":["IN-ARBEIT","2ND"],"default":"FEHLT"}},
+        {"name":"next","type":["null","de.my-shop.Bestell-Ereignis"]},
+        {"name":"same","type":["null","Bestell-Ereignis","Art"]}]}"#;
+    let program = compile(schema);
+    let event = program.read(&[84, 2, 0, 4, 0]).unwrap();
+    assert_eq!((event.record, event.is_ours), ("Bestell-Ereignis", false));
+    assert_eq!(event.json, r#"{"größe":42,"a.\"b":"2ND","next":null,"same":"IN-ARBEIT"}"#);
+    let reference = r#"{"type":"fixed","name":"Geld","namespace":"de.my-shop","size":1}"#.to_owned();
+    let schema = r#"{"type":"record","name":"A","fields":[{"name":"b","type":"de.my-shop.Geld"}]}"#;
+    let program = Program::compile(&Reader::new(SHAPE), schema, &[reference]).unwrap();
+    assert_eq!(program.read(&[255]).unwrap().json, r#"{"b":"/w=="}"#);
+    let nul = r#"{"type":"record","name":"A","fields":[{"name":"b\u0000","type":"int"}]}"#;
+    assert!(Program::compile(&Reader::new(SHAPE), nul, &[]).is_err(), "Postgres could not store it");
+}

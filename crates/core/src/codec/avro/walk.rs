@@ -2,9 +2,10 @@
 
 use crate::codec::avro::Event;
 use crate::codec::avro::bytes::{Bytes, broken};
-use crate::codec::avro::compile::{Node, Program};
+use crate::codec::avro::compile::{MAX_SCALE, Node, Program};
 use crate::codec::avro::render::{Text, small_integer};
 use crate::codec::fields::{FieldSet, Typed};
+use crate::codec::frame::uuid_text;
 use crate::codec::json::MAX_DEPTH;
 use crate::domain::decimal::{Decimal, MAX_FRACTION_DIGITS, MAX_INTEGER_DIGITS};
 use crate::domain::poison::{Poison, Reason};
@@ -195,6 +196,13 @@ impl<'a> Walk<'a> {
                 }
                 Typed::Other("a date")
             }
+            Node::NoMoment(what) => {
+                let number = self.bytes.long()?;
+                self.text.display(number);
+                Typed::Other(what)
+            }
+            Node::Uuid { has_length } => self.uuid(*has_length)?,
+            Node::BigDecimal => self.big_decimal()?,
             Node::Fixed(size) => {
                 let bytes = self.bytes.take(*size)?;
                 self.text.bytes(bytes);
@@ -230,6 +238,41 @@ impl<'a> Walk<'a> {
             _ => self.text.decimal(bytes, scale)?,
         }
         let exact = number.and_then(|number| within_bounds(number, scale));
+        Ok(exact.map_or(Typed::Other("a decimal of more digits"), Typed::Decimal))
+    }
+
+    fn uuid(&mut self, has_length: bool) -> Result<Typed<'a>, Poison> {
+        let bytes = if has_length { self.bytes.run()? } else { self.bytes.take(16)? };
+        let Ok(uuid) = <[u8; 16]>::try_from(bytes) else {
+            self.text.bytes(bytes);
+            return Ok(Typed::Other("a UUID that has not 16 bytes"));
+        };
+        let uuid = u128::from_be_bytes(uuid);
+        self.text.quoted(uuid_text(uuid));
+        Ok(Typed::Uuid(uuid))
+    }
+
+    /// A number with its scale: bytes that hold bytes and an int.
+    fn big_decimal(&mut self) -> Result<Typed<'a>, Poison> {
+        let mut inner = Bytes(self.bytes.run()?);
+        let (digits, scale) = (inner.run()?, inner.int()?);
+        if !inner.0.is_empty() {
+            return Err(broken(format!("{} bytes follow the scale of a big-decimal", inner.0.len())));
+        }
+        if scale.unsigned_abs() as usize > MAX_SCALE {
+            let detail = format!("a big-decimal has a scale of {scale}, at most {MAX_SCALE} either way");
+            return Err(Poison::new(Reason::Unrepresentable, detail));
+        }
+        if let Ok(scale) = usize::try_from(scale) {
+            return self.decimal(digits, scale);
+        }
+        let zeros = scale.unsigned_abs();
+        self.text.whole_decimal(digits, zeros as usize)?;
+        let number = small_integer(digits).and_then(|number| match number {
+            0 => Some(0),
+            number => number.checked_mul(10i128.checked_pow(zeros)?),
+        });
+        let exact = number.and_then(|number| within_bounds(number, 0));
         Ok(exact.map_or(Typed::Other("a decimal of more digits"), Typed::Decimal))
     }
 

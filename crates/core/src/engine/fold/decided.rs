@@ -77,9 +77,10 @@ impl<'a, V: View> Fold<'a, V> {
             return Err(Poison::new(Reason::InvalidSequence, detail));
         }
         let id = Fingerprint::of(&event.parsed.event_id);
-        match self.work(key).decide(next, &event.parsed.event_id, id) {
+        let history = self.limits.history;
+        match self.work(key).decide(next, (&event.parsed.event_id, id), history) {
             decision @ (Decision::Apply | Decision::Duplicate { .. }) => {
-                self.consume(event, id, record, decision, substitute.effect)
+                self.consume(event, id, record, decision, substitute.effect).map_err(|(poison, _)| poison)
             }
             // Not reached: the number is the next one.
             _ => Err(Poison::new(Reason::SequenceConflict, "the number is taken")),
@@ -90,11 +91,11 @@ impl<'a, V: View> Fold<'a, V> {
     pub(super) fn refuse_next(
         &mut self,
         record: crate::domain::record::Record<'a>,
-        poison: Poison,
+        (poison, event_id): (Poison, Cow<'a, str>),
         place: (&'a str, Sequence),
     ) -> Outcome {
         let outcome = refused_as(&poison);
-        self.dead_letter(record, poison, Some(place));
+        self.dead_letter(record, poison, place, Some(event_id));
         outcome
     }
 }

@@ -13,6 +13,7 @@ use crate::domain::units::{Micros, Offset, Partition, Sequence};
 use crate::engine::decisions::{Substitute, Verdict};
 use crate::engine::decode::{Overrules, keys_of};
 use crate::engine::event_ids::EventIds;
+use crate::engine::plan::Stranger;
 use basket::{Basket, State};
 
 mod basket;
@@ -106,11 +107,20 @@ struct Stored {
     keys: HashMap<String, StoredKey>,
     ledger: Vec<(String, Sequence, String, &'static str)>,
     lines: Vec<(String, i64, i64)>,
-    dead_letters: HashSet<Origin>,
+    dead_letters: HashMap<Origin, Letter>,
     counters: Counters,
     /// Belongs to the view: a build that starts anew has it from the start.
     decisions: HashMap<String, Vec<StoredDecision>>,
     decided: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Letter {
+    reason: Reason,
+    key: Option<String>,
+    sequence: Option<Sequence>,
+    event_id: Option<String>,
+    payload: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -227,8 +237,27 @@ impl Stored {
         for key in heal {
             fold.heal(key, Partition(0));
         }
-        let plan = fold.finish();
+        let mut plan = fold.finish();
+        let known =
+            plan.strangers.iter().enumerate().filter(|(_, stranger)| self.knows(stranger)).map(|(place, _)| place);
+        let known = known.collect();
+        plan.judge(&known);
         if commit { self.store(plan) } else { heal.to_vec() }
+    }
+
+    /// As `known_strangers.sql` does.
+    fn knows(&self, stranger: &Stranger<'_>) -> bool {
+        let is_refused = self.dead_letters.values().any(|letter| {
+            (letter.key.as_deref(), letter.sequence) == (Some(stranger.key), Some(stranger.sequence))
+                && match &letter.event_id {
+                    Some(event_id) => *event_id == stranger.event_id,
+                    None => letter.payload.as_deref() == stranger.record.payload,
+                }
+        });
+        let decided = self.decisions.get(stranger.key).into_iter().flatten();
+        let is_decided = decided.into_iter().any(|decision| decision.covers(stranger.sequence));
+        let in_ledger = self.ledger.iter().any(|row| (row.0.as_str(), row.1) == (stranger.key, stranger.sequence));
+        is_refused || is_decided || (stranger.is_stored && !in_ledger)
     }
 
     fn store(&mut self, plan: Plan<'_, Basket>) -> Vec<String> {
@@ -253,7 +282,14 @@ impl Stored {
             self.lines.push((row.basket.to_owned(), row.number, row.quantity));
         }
         for letter in &plan.dead_letters {
-            assert!(self.dead_letters.insert(letter.record.origin()), "refused twice");
+            let stored = Letter {
+                reason: letter.poison.reason,
+                key: letter.key.map(str::to_owned),
+                sequence: letter.sequence,
+                event_id: letter.event_id.as_deref().map(str::to_owned),
+                payload: letter.record.payload.map(<[u8]>::to_vec),
+            };
+            assert!(self.dead_letters.insert(letter.record.origin(), stored).is_none(), "refused twice");
         }
         for counters in plan.counters.values() {
             self.counters.add(counters);
@@ -420,6 +456,7 @@ proptest! {
             live.check(&key, &ledger, &state)?;
         }
         live.check_counters(history.len())?;
+        live.check_letters(&history)?;
 
         // Again from the start, with the decisions known and other batches: the same rows.
         let mut replay = Stored { decisions: live.decisions.clone(), ..Stored::default() };
@@ -437,6 +474,7 @@ proptest! {
             prop_assert_eq!((&again.state, again.last_sequence), (&kept.state, kept.last_sequence));
         }
         replay.check_counters(history.len())?;
+        replay.check_letters(&history)?;
     }
 }
 
@@ -490,6 +528,47 @@ impl Stored {
         prop_assert_eq!(held.first_parked, kept.parked.keys().next().copied());
         prop_assert!(held.refused.iter().all(|sequence| *sequence > kept.last_sequence));
         prop_assert_eq!(kept.held.is_some(), held.parked_count > 0 || !held.refused.is_empty());
+        Ok(())
+    }
+
+    /// Whoever came under a number that is another event's is a dead letter, wherever the batches were cut; and nobody else
+    /// is told to have reused one: no late copy of what was applied, refused or decided about.
+    fn check_letters(&self, history: &[Sent]) -> TestResult {
+        let is_decided = |key: &str, sequence: i64| {
+            self.decisions.get(key).into_iter().flatten().any(|decision| decision.covers(Sequence(sequence)))
+        };
+        let applied: HashSet<(&str, &str)> = self.ledger.iter().map(|row| (row.0.as_str(), row.2.as_str())).collect();
+        let mut taken: HashMap<(&str, i64), String> = HashMap::new();
+        let mut losers = HashSet::new();
+        for sent in history.iter().filter(|sent| sent.delivery.content != Content::Broken) {
+            let (key, sequence, id) = (sent.key.as_str(), sent.delivery.sequence, event_id(sent.delivery));
+            let first = taken.entry((key, sequence)).or_insert_with(|| id.clone());
+            // An event that was applied under another number is late, or in conflict, as the batches fall.
+            if *first != id && !is_decided(key, sequence) && !applied.contains(&(key, id.as_str())) {
+                losers.insert((key, sequence, id));
+            }
+        }
+        let letters: BTreeMap<Offset, &Letter> =
+            self.dead_letters.iter().map(|(origin, letter)| (origin.offset, letter)).collect();
+        let mut refused = HashSet::new();
+        for (offset, letter) in &letters {
+            let Some(id) = letter.event_id.clone() else { continue };
+            let (key, sequence) = (letter.key.as_deref().unwrap(), letter.sequence.unwrap().0);
+            if letter.reason == Reason::SequenceReused {
+                prop_assert!(!is_decided(key, sequence), "{:?} was decided about", letter);
+                prop_assert!(!applied.contains(&(key, id.as_str())), "{:?} was applied", letter);
+                let same = |other: &&Letter| {
+                    other.key == letter.key && other.sequence == letter.sequence && other.payload == letter.payload
+                };
+                prop_assert_eq!(
+                    letters.range(..offset).map(|(_, other)| *other).find(same),
+                    None,
+                    "was refused before"
+                );
+            }
+            refused.insert((key, sequence, id));
+        }
+        prop_assert!(losers.is_subset(&refused), "{:?} are not among {:?}", losers, refused);
         Ok(())
     }
 

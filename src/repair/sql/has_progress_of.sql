@@ -1,0 +1,1 @@
+select exists (select from projection_progress where view = $1 and topic = $2)

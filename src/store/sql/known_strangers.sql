@@ -1,0 +1,16 @@
+-- Of late events that are none of their keys' events, by place, those that are known all the same: copies of what was
+-- refused, by id, or byte for byte where no id could be read; numbers that an operator decided about; and, where $7 says
+-- that the ledger can be asked, numbers that are not in it: it was not kept then.
+select u.place
+from unnest($3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::boolean[]) with ordinality
+     as u (key, sequence, event_id, payload, ask, place)
+where exists (
+          select from dead_letters d
+          where d.view = $1 and d.build = $2 and d.key = u.key and d.sequence = u.sequence
+            and (d.event_id = u.event_id or d.event_id is null and d.payload = u.payload))
+   or exists (
+          select from event_decisions e
+          left join decision_outcomes o on o.decision_id = e.id and o.build = $2
+          where e.view = $1 and e.key = u.key and u.sequence between e.sequence and e.sequence_to
+            and e.action <> 'redrive' and o.refused is null)
+   or u.ask and not exists (select from ledger l where l.key = u.key and l.sequence = u.sequence)

@@ -1,0 +1,156 @@
+//! Membership of the group: names that two processes share, places of the dead, stops, partitions that are added.
+
+use std::time::{Duration, Instant};
+
+use crate::support::instance::Instance;
+use crate::support::orders::{TestEvent, life};
+use crate::support::servers::{execute, with_database};
+use crate::support::world::{TestRecord, World};
+use crate::support::{PATIENCE, until};
+
+/// The default, and far longer than any test waits: what is applied again within it was not left to it.
+const LONG_SESSION: (&str, &str) = ("STREAMVIEW_KAFKA__SESSION_TIMEOUT_MS", "45000");
+
+/// The event, on that partition.
+fn on(partition: i32, event: &TestEvent) -> TestRecord {
+    TestRecord { partition: Some(partition), ..event.record() }
+}
+
+/// Publishes an order of its own to each partition, and waits until all are consumed. Gives how long that took.
+async fn apply_on_all(world: &World, name: &str, partitions: i32) -> Duration {
+    let before = world.consumed().await;
+    let started = Instant::now();
+    let orders = (0..partitions).map(|partition| on(partition, &life(&format!("{name}-{partition}"), 1)[0]));
+    world.publish(orders).await;
+    world.until_consumed(before + i64::from(partitions)).await;
+    started.elapsed()
+}
+
+/// How many partitions the instance consumes.
+async fn partitions_of(instance: &Instance) -> usize {
+    instance.json("/ops/consumer").await["views"][0]["partitions"].as_array().unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_with_one_instance_id_the_fenced_one_halts_by_name() {
+    let world = World::new(2).await;
+    let same = ("STREAMVIEW_KAFKA__INSTANCE_ID", "same");
+    let first = world.start_with(&[same]).await;
+    apply_on_all(&world, "before", 2).await;
+
+    let second = world.start_with(&[same]).await;
+
+    first.until_halted("instance_fenced").await;
+    let consumer = first.json("/ops/consumer").await;
+    let halt = &consumer["views"][0]["halt"];
+    assert!(halt["detail"].as_str().unwrap().contains(&format!("same-{}", world.group)), "{halt}");
+    assert!(halt["nextStep"].as_str().unwrap().contains("kafka.instance_id"), "{halt}");
+    assert_eq!(partitions_of(&first).await, 0);
+    apply_on_all(&world, "after", 2).await;
+    assert!(second.is_ready().await);
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_holders_of_one_seat_the_fenced_one_takes_the_next_and_goes_on() {
+    let world = World::new(4).await;
+    let first = world.start_with(&[LONG_SESSION]).await;
+    // Another database knows nothing of the first one's seat, and the group is the same.
+    let maintenance = with_database(&world.database, "postgres");
+    let name = format!("{}_other", world.database.rsplit_once('/').unwrap().1);
+    execute(&maintenance, &format!("create database {name} template {}", crate::support::servers::TEMPLATE)).await;
+    let elsewhere = with_database(&world.database, &name);
+
+    let second = world.start_with(&[LONG_SESSION, ("STREAMVIEW_DATABASE__URL", &elsewhere)]).await;
+
+    until("both have their share", PATIENCE, || async {
+        let shares = (partitions_of(&first).await, partitions_of(&second).await);
+        (shares == (2, 2)).then_some(())
+    })
+    .await;
+    assert!(first.log_text().contains("is fenced"), "{}", first.log_text());
+    world.publish((0..4).map(|partition| on(partition, &life(&format!("o-{partition}"), 1)[0]))).await;
+    let sql = crate::support::world::connect(&elsewhere).await;
+    until("every record is consumed by one of them", PATIENCE, || async {
+        let row = sql.query_one("select coalesce(sum(consumed), 0)::bigint from projection_progress", &[]).await;
+        (world.consumed().await + row.unwrap().get::<_, i64>(0) == 4).then_some(())
+    })
+    .await;
+    assert!(first.is_ready().await && second.is_ready().await);
+    assert_eq!((first.state().await.0, second.state().await.0), ("running".to_owned(), "running".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_a_single_instance_applies_again_within_three_seconds() {
+    let world = World::new(3).await;
+    let mut instance = world.start_with(&[LONG_SESSION]).await;
+    apply_on_all(&world, "first", 3).await;
+    for round in 0..4 {
+        instance.kill_hard();
+        let started = Instant::now();
+        instance = world.launch(&[LONG_SESSION]);
+        apply_on_all(&world, &format!("again-{round}"), 3).await;
+        let took = started.elapsed();
+        println!("killed and started again: the first records are applied after {} ms", took.as_millis());
+        assert!(took < Duration::from_secs(3), "{took:?}: {}", instance.log_text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_start_after_several_kills_takes_the_places_of_all_the_dead() {
+    let world = World::new(4).await;
+    let first = world.start_with(&[LONG_SESSION]).await;
+    let second = world.start_with(&[LONG_SESSION]).await;
+    until("both have their share", PATIENCE, || async {
+        let shares = (partitions_of(&first).await, partitions_of(&second).await);
+        (shares == (2, 2)).then_some(())
+    })
+    .await;
+    apply_on_all(&world, "first", 4).await;
+    second.kill_hard();
+    first.kill_hard();
+
+    let started = Instant::now();
+    let _third = world.launch(&[LONG_SESSION]);
+    apply_on_all(&world, "again", 4).await;
+    println!("two killed, one started: all is applied after {} ms", started.elapsed().as_millis());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_in_order_hands_its_partitions_over_at_once() {
+    let world = World::new(4).await;
+    let old = world.start_with(&[LONG_SESSION]).await;
+    let new = world.start_with(&[LONG_SESSION]).await;
+    until("both have their share", PATIENCE, || async {
+        let shares = (partitions_of(&old).await, partitions_of(&new).await);
+        (shares == (2, 2)).then_some(())
+    })
+    .await;
+    let logs = old.log_text() + &new.log_text();
+    assert!(!logs.contains("is fenced"), "two on one host have two seats: {logs}");
+
+    old.stop().await;
+
+    let took = apply_on_all(&world, "after", 4).await;
+    println!("stopped in order: all is applied after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(10), "{took:?}: {}", new.log_text());
+    assert_eq!(partitions_of(&new).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_partitions_are_taken_within_six_seconds() {
+    let mut world = World::new(2).await;
+    let instance = world.start_with(&[LONG_SESSION]).await;
+    apply_on_all(&world, "before", 2).await;
+    world.grow_topic(5).await;
+    let grown = Instant::now();
+
+    let took = apply_on_all(&world, "after", 5).await;
+
+    println!("grown: all is applied after {} ms", grown.elapsed().as_millis());
+    assert!(took < Duration::from_secs(6), "{took:?}: {}", instance.log_text());
+    let log = instance.log_text();
+    assert!(!log.contains("view waits"), "nothing flaps: {log}");
+    assert!(log.contains("partitions were added to the topic"), "it says why: {log}");
+}
