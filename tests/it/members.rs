@@ -81,6 +81,37 @@ async fn of_two_holders_of_one_seat_the_fenced_one_takes_the_next_and_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_living_instance_that_has_lost_its_seat_to_another_takes_the_next() {
+    let world = World::new(4).await;
+    let first = world.start_with(&[LONG_SESSION]).await;
+    // As when it is cut off from Postgres: its session ends, and somebody else has the seat before it is back.
+    let lock = format!("hashtextextended('streamview seat 0 of {}', 0)", world.group);
+    world.sql.batch_execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'streamview-seat' and datname = current_database()").await.unwrap();
+    until("the seat is free", PATIENCE, || async {
+        world.row(&format!("select pg_try_advisory_lock({lock})")).await.get::<_, bool>(0).then_some(())
+    })
+    .await;
+    until("it knows that its seat is gone", PATIENCE, || async {
+        first.log_text().contains("another instance has taken the seat").then_some(())
+    })
+    .await;
+    assert_eq!((first.is_ready().await, partitions_of(&first).await), (true, 4), "nothing has happened yet");
+    world.sql.batch_execute(&format!("select pg_advisory_unlock({lock})")).await.unwrap();
+
+    let second = world.start_with(&[LONG_SESSION]).await;
+
+    until("both have their share", PATIENCE, || async {
+        let shares = (partitions_of(&first).await, partitions_of(&second).await);
+        (shares == (2, 2)).then_some(())
+    })
+    .await;
+    let (first_log, second_log) = (first.log_text(), second.log_text());
+    assert!(second_log.contains("seat taken") && second_log.contains("seat=0"), "{second_log}");
+    assert!(first_log.contains("is fenced") && first_log.contains("seat=1"), "{first_log}");
+    apply_on_all(&world, "after", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_a_single_instance_applies_again_within_three_seconds() {
     let world = World::new(3).await;
     let mut instance = world.start_with(&[LONG_SESSION]).await;
