@@ -17,6 +17,7 @@ use crate::engine::plan::Stranger;
 use basket::{Basket, State};
 
 mod basket;
+mod rules;
 use crate::domain::counters::Counters;
 use crate::engine::plan::Held;
 
@@ -353,7 +354,7 @@ fn oracle(history: &[Sent], order: usize, decisions: &[StoredDecision]) -> (Vec<
     let (mut ledger, mut state, mut seen) = (Vec::new(), State::default(), HashSet::new());
     let mut sequence = 1;
     loop {
-        let decision = decisions.iter().find(|decision| decision.covers(Sequence(sequence)));
+        let decision = decisions.iter().find(|one| one.sequence.0 <= sequence && sequence <= one.sequence_to.0);
         let mended;
         let (sent, id, applied) = match decision.map(|decision| &decision.verdict) {
             Some(Verdict::Skip) => {
