@@ -14,7 +14,7 @@ fn good(sequence: i64) -> Sent {
 
 /// A key that has consumed the good events up to `last`.
 fn consumed(last: i64) -> KeyEntry<State> {
-    let ids: Vec<String> = (1..=last).map(|sequence| good_id(sequence)).collect();
+    let ids: Vec<String> = (1..=last).map(good_id).collect();
     KeyEntry {
         last_sequence: Sequence(last),
         last_event_id: ids.last().map(|id| id.as_str().into()),
