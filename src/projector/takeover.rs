@@ -197,6 +197,10 @@ async fn try_acquire(
         let row = progress::acquire(&client, &context.source, *partition, begin, (topic_id.as_deref(), &context.owner))
             .await
             .map_err(fail)?;
+        let Some(row) = row else {
+            // Asked again, the binding says to which one.
+            return Err(Failure::Retry("the build was bound to another topic meanwhile".to_owned()));
+        };
         let at_anchor = match row.anchor.filter(|anchor| marks.hold(anchor.offset)) {
             None => None,
             Some(anchor) => {

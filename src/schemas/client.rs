@@ -68,7 +68,7 @@ impl Fault {
     fn is_no_such_page(&self) -> bool {
         match self {
             Fault::NoSuchPage(..) => true,
-            Fault::Everywhere(faults) => faults.iter().any(Fault::is_no_such_page),
+            Fault::Everywhere(faults) => !faults.is_empty() && faults.iter().all(Fault::is_no_such_page),
             _ => false,
         }
     }
@@ -156,13 +156,20 @@ impl RegistryClient {
     pub async fn schema(&self, name: SchemaName) -> Result<Registered, Fault> {
         match name {
             SchemaName::Id(id) => self.get(&format!("/schemas/ids/{id}?deleted=true")).await,
-            // Registries that know no GUIDs have no such page, and say so in whatever way they say that.
             SchemaName::Guid(_) => match self.get(&format!("/schemas/guids/{name}")).await {
-                Err(fault) if fault.is_no_such_page() => {
-                    Err(Fault::NotFound(404, format!("{fault}; perhaps it is of a version that knows no GUIDs")))
-                }
+                Err(fault) if fault.is_no_such_page() => Err(self.without_guids(fault).await),
                 answer => answer,
             },
+        }
+    }
+
+    /// What it means that there is no page for a GUID. Registries that know none have no such page, and say so in whatever
+    /// way they say that; so does a proxy without a registry behind it. A page that every registry has tells them apart.
+    async fn without_guids(&self, fault: Fault) -> Fault {
+        match self.get::<Vec<String>>("/schemas/types").await {
+            Ok(_) => Fault::NotFound(404, format!("{fault}; perhaps it is of a version that knows no GUIDs")),
+            Err(other) if other.is_an_answer() => fault,
+            Err(other) => other,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Progress rows: who owns a partition, how far it is, and the fence that keeps everybody else out.
 
+use tokio_postgres::Row;
+
 use crate::domain::build::{Build, BuildId};
 use crate::domain::counters::Counters;
 use crate::domain::identity::Anchor;
@@ -72,20 +74,25 @@ pub async fn loading_since(client: &Connection, source: &BuildSource) -> Result<
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// Becomes the owner of a partition; `start` is used if there is no progress yet.
+/// Becomes the owner of a partition; `start` is used if there is no progress yet. `None`: the build is bound to another
+/// topic.
 pub async fn acquire(
     client: &Connection,
     source: &BuildSource,
     partition: Partition,
     start: NextOffset,
     (topic_id, owner): (Option<&str>, &str),
-) -> Result<Acquired, DbError> {
+) -> Result<Option<Acquired>, DbError> {
     let row = client
-        .query_one(
+        .query_opt(
             include_str!("sql/acquire_partition.sql"),
             &[&source.view, &source.build.0, &source.topic, &topic_id, &partition.0, &start.0, &owner],
         )
         .await?;
+    row.map(|row| acquired(&row, partition)).transpose()
+}
+
+fn acquired(row: &Row, partition: Partition) -> Result<Acquired, DbError> {
     let anchor_offset: Option<i64> = row.try_get(3)?;
     let crc: Option<i64> = row.try_get(4)?;
     let timestamp_ms = row.try_get::<_, Option<i64>>(5)?.map(Millis);

@@ -34,6 +34,7 @@ mod poison;
 mod projection;
 mod record_times;
 mod registry;
+mod relay;
 mod repair;
 mod rest;
 mod reused;

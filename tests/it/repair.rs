@@ -634,6 +634,7 @@ async fn the_documented_grants_are_enough_to_project_and_to_decide() {
     let url = world.database.replacen("postgres://postgres", &format!("postgres://{role}"), 1);
     let instance = world.start_with(&[("STREAMVIEW_DATABASE__URL", url.as_str())]).await;
     two_held_orders(&world).await;
+    world.until_published().await;
 
     let skip = instance.post_as("/ops/held/gap/skip", &why("lost"), &[("idempotency-key", "one")]).await;
     assert_eq!(skip.status(), 202, "{}", skip.text().await.unwrap());

@@ -7,7 +7,7 @@ use streamview_lab::servers::{KafkaOptions, KafkaServer};
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, item_added, life, status_changed};
-use crate::support::world::{TestRecord, World};
+use crate::support::world::{TestRecord, World, connect};
 use crate::support::{PATIENCE, until};
 
 const TOPIC: &str = "STREAMVIEW_VIEWS__ORDERS__TOPIC";
@@ -174,4 +174,35 @@ async fn a_build_that_has_consumed_nothing_is_bound_anew() {
     assert_eq!(world.number(bound).await, 1);
     instance.stop().await;
     world.launch(&[(TOPIC, &wrong)]).until_halted("source_changed").await;
+}
+
+/// Between the look at the binding and the taking of a partition somebody else may bind an empty build to another topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_partition_is_taken_of_a_build_that_was_bound_to_another_topic_meanwhile() {
+    const ACQUIRE: &str = include_str!("../../src/store/sql/acquire_partition.sql");
+    let world = World::new(1).await;
+    let bind = |topic: &str| format!("update view_builds set source_topic = '{topic}' where view = 'orders'");
+    let nobody: Option<&str> = None;
+    let acquire =
+        async || world.sql.query(ACQUIRE, &[&"orders", &1_i32, &world.topic, &nobody, &0_i32, &0_i64, &"me"]).await;
+
+    world.sql.batch_execute(&bind("elsewhere")).await.unwrap();
+    assert!(acquire().await.unwrap().is_empty());
+    world.sql.batch_execute(&bind(&world.topic)).await.unwrap();
+    assert_eq!(acquire().await.unwrap().len(), 1);
+
+    // Who binds has the row locked: whether it is ours is known when they are done.
+    let binder = connect(&world.database).await;
+    binder.batch_execute(&format!("begin; {}", bind("elsewhere"))).await.unwrap();
+    let (taken, ()) = tokio::join!(acquire(), async {
+        until("the taking waits for the lock", PATIENCE, || async {
+            let waiting =
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            let row = binder.query_one(waiting, &[]).await.unwrap();
+            (row.get::<_, i64>(0) > 0).then_some(())
+        })
+        .await;
+        binder.batch_execute("commit").await.unwrap();
+    });
+    assert!(taken.unwrap().is_empty());
 }

@@ -186,9 +186,18 @@ async fn a_schema_named_in_a_header_is_found_by_its_id_or_its_guid() {
     instance.order_at("o-1", 4).await;
     assert_eq!(stored(&world).await, oracle(&events));
 
-    // A registry without GUIDs answers with a page of its own making.
-    proxy.inject(Fault::None);
+    // A proxy without its registry answers with the same page as a registry without GUIDs: that is no fault of a record.
+    proxy.inject(Fault::Answer(404, "text/html", "no page"));
     world.publish([with_header(&status_changed("o-1", 5, "Lost"), guid_header(GUID + 1))]).await;
+    until("the registry is waited for", PATIENCE, || async {
+        let (state, _) = instance.state().await;
+        let paused = instance.json("/ops/consumer").await["views"][0]["partitions"].to_string();
+        assert!(!paused.contains("schema_not_found"), "{paused}");
+        (state == "waiting_for_registry").then_some(())
+    })
+    .await;
+
+    proxy.inject(Fault::None);
     let paused = until_paused(&instance, 0, "schema_not_found").await;
     assert!(paused.contains("01234567-89ab-4cde-8f01-23456789abce") && paused.contains("GUID"), "{paused}");
 }

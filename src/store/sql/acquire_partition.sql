@@ -1,6 +1,8 @@
 -- Becomes the owner: raises the epoch, which fences every earlier owner. $6 is where a partition without progress starts.
+-- No row: the build was bound to another topic meanwhile. Whoever binds waits for us, or we for them.
 insert into projection_progress (view, build, topic, topic_id, partition, next_offset, owner_epoch, owner)
-values ($1, $2, $3, $4, $5, $6, 1, $7)
+select $1, $2, $3, $4, $5, $6, 1, $7
+from (select from view_builds where view = $1 and build = $2 and source_topic = $3 for share) as bound
 on conflict (view, build, topic, partition)
     do update set owner_epoch = projection_progress.owner_epoch + 1,
                   owner       = excluded.owner,

@@ -1,5 +1,5 @@
--- The oldest unpublished dead letters of the active build; locked, so that two relays never take the same one. What
--- another build refuses is its own affair: nobody else reads its rows.
+-- The oldest unpublished dead letters of the active build, for whoever has the relay's lock. What another build refuses is
+-- its own affair: nobody else reads its rows.
 select id, topic, partition, "offset", record_timestamp, reason, error, record_key, payload, headers, created_at
 from dead_letters
 where view = $1 and build = (select build from view_builds where view = $1 and active) and published_at is null

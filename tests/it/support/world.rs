@@ -105,9 +105,14 @@ impl World {
 
     /// Deletes the records of a partition below `offset`.
     pub async fn truncate(&self, partition: i32, offset: i64) {
+        self.truncate_topic(&self.topic, partition, offset).await;
+    }
+
+    /// Likewise, of any topic.
+    pub async fn truncate_topic(&self, topic: &str, partition: i32, offset: i64) {
         let admin: AdminClient<DefaultClientContext> = client(&self.kafka).create().unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).unwrap();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
         let deleted = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
         for partition in deleted.elements() {
             partition.error().unwrap();

@@ -132,6 +132,10 @@ pub struct ReadLetter<'a> {
     pub reason: Option<String>,
     /// Likewise as a sentence.
     pub error: Option<String>,
+    /// Which of our views refused it.
+    pub view: Option<String>,
+    /// When, if one of ours did.
+    pub at: Option<Timestamp>,
     /// Original key.
     pub key: Option<&'a [u8]>,
     /// Original value. `None` also where it was too large for the topic: see `omitted`.
@@ -166,6 +170,8 @@ fn ours<'a>(record: &Record<'a>, all: &[Seen<'_>]) -> Option<ReadLetter<'a>> {
         timestamp_ms: value("x-original-timestamp").and_then(|text| text.parse().ok()).map(Millis),
         reason: value(FIRST_OF_OURS),
         error: value("x-dlq-error"),
+        view: value("x-dlq-view"),
+        at: value("x-dlq-at").and_then(|text| text.parse().ok()),
         key: record.key,
         payload: record.payload,
         headers: encode(original.iter()),
@@ -186,6 +192,8 @@ fn spring<'a>(record: &Record<'a>, all: &[Seen<'_>]) -> Option<ReadLetter<'a>> {
         timestamp_ms: first("kafka_dlt-original-timestamp").and_then(whole).map(Millis),
         reason: last("kafka_dlt-exception-cause-fqcn").or_else(|| last("kafka_dlt-exception-fqcn")),
         error: last("kafka_dlt-exception-message"),
+        view: None,
+        at: None,
         key: record.key,
         payload: record.payload,
         headers: encode(all.iter().filter(|(name, _)| !is_of_a_tool(name))),
@@ -203,6 +211,8 @@ fn connect<'a>(record: &Record<'a>, all: &[Seen<'_>]) -> Option<ReadLetter<'a>> 
         timestamp_ms: None,
         reason: value("exception.class.name"),
         error: value("exception.message"),
+        view: None,
+        at: None,
         key: record.key,
         payload: record.payload,
         headers: encode(all.iter().filter(|(name, _)| !is_of_a_tool(name))),
@@ -274,7 +284,7 @@ mod tests {
             key: Some(b"o-1".to_vec()),
             payload: Some(b"{".to_vec()),
             headers: encoded(headers),
-            created_at: jiff::Timestamp::UNIX_EPOCH,
+            created_at: jiff::Timestamp::from_microsecond(1_700_000_000_123_456).unwrap(),
         }
     }
 
@@ -304,6 +314,8 @@ mod tests {
                     timestamp_ms,
                     reason: Some(letter.reason.clone()),
                     error: Some(letter.error.clone()),
+                    view: Some("orders".into()),
+                    at: Some(letter.created_at),
                     key: Some(b"o-1"),
                     payload: Some(b"{"),
                     headers: letter.headers.clone(),

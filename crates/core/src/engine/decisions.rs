@@ -84,3 +84,32 @@ pub struct Settled {
     /// Why no build can fold with it; `None` if this one did.
     pub refused: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::units::{Offset, Partition};
+
+    fn decision(verdict: Verdict) -> StoredDecision {
+        let (sequence, sequence_to) = (Sequence(3), Sequence(5));
+        StoredDecision { id: 1, sequence, sequence_to, verdict, reason: "lost".into(), decided_at: Micros::EPOCH }
+    }
+
+    fn substitute(effect: Effect) -> Verdict {
+        let origin = Origin { partition: Partition(0), offset: Offset(0) };
+        Verdict::Take(Box::new(Substitute { origin, timestamp_ms: None, payload: vec![], headers: vec![], effect }))
+    }
+
+    #[test]
+    fn a_decision_covers_its_numbers_and_no_other() {
+        let covered: Vec<i64> = (0..10).filter(|n| decision(Verdict::Skip).covers(Sequence(*n))).collect();
+        assert_eq!(covered, [3, 4, 5]);
+    }
+
+    #[test]
+    fn a_verdict_has_the_word_of_the_action_behind_it() {
+        let words = [Verdict::Skip, substitute(Effect::Replaced), substitute(Effect::Applied)]
+            .map(|verdict| decision(verdict).action());
+        assert_eq!(words, ["skip", "replace", "redrive"]);
+    }
+}

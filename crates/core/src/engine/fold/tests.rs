@@ -17,6 +17,7 @@ use crate::engine::plan::Stranger;
 use basket::{Basket, State};
 
 mod basket;
+mod rules;
 use crate::domain::counters::Counters;
 use crate::engine::plan::Held;
 
@@ -358,7 +359,7 @@ fn oracle(history: &[Sent], order: usize, decisions: &[StoredDecision]) -> (Vec<
     let (mut ledger, mut state, mut seen) = (Vec::new(), State::default(), HashSet::new());
     let mut sequence = 1;
     loop {
-        let decision = decisions.iter().find(|decision| decision.covers(Sequence(sequence)));
+        let decision = decisions.iter().find(|one| one.sequence.0 <= sequence && sequence <= one.sequence_to.0);
         let mended;
         let (sent, id, applied) = match decision.map(|decision| &decision.verdict) {
             Some(Verdict::Skip) => {
@@ -672,4 +673,11 @@ fn what_postgres_refused_is_refused_when_it_is_read_again() {
     let refused = decoder.decode(record).outcome.unwrap_err();
     assert_eq!((refused.poison, refused.place), (poison, Some(("o-0", Sequence(1)))));
     assert!(decoder.decode(sent.record(8)).outcome.is_ok());
+}
+
+#[test]
+fn all_is_loaded_where_fewer_rows_came_than_were_asked_for() {
+    assert_eq!([0, 9].map(|rows| ParkedLoad::of(true, rows, 10)), [ParkedLoad::All; 2]);
+    assert_eq!(ParkedLoad::of(true, 10, 10), ParkedLoad::Lowest, "there may be more");
+    assert_eq!(ParkedLoad::of(false, 1, 10), ParkedLoad::Presence);
 }

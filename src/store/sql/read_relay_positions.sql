@@ -1,0 +1,1 @@
+select partition, next_offset from relay_positions where view = $1 and topic = $2
