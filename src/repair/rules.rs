@@ -108,6 +108,7 @@ impl KeyFacts {
     ///
     /// | the numbers | answer |
     /// |---|---|
+    /// | are all consumed, and not with a decision that is yet to be taken | [`NotNow::AlreadyConsumed`] |
     /// | touch an earlier decision | [`NotNow::AlreadyDecided`] |
     /// | begin at or before the last consumed one | [`NotNow::AlreadyConsumed`] |
     /// | cover a parked one | [`NotNow::NumberIsParked`] |
@@ -115,7 +116,11 @@ impl KeyFacts {
     /// | else | allowed |
     pub fn may_decide(&self, numbers: Numbers, parked: Option<Sequence>) -> Result<(), NotNow> {
         if let Some(decided) = self.decided.iter().find(|decided| decided.numbers.touch(numbers)) {
-            return Err(NotNow::AlreadyDecided(decided.clone()));
+            // What is decided and done is behind the key like any other number: a letter that came after it can be closed.
+            return Err(match self.last.filter(|last| decided.taken && numbers.to <= *last) {
+                Some(last) => NotNow::AlreadyConsumed(last),
+                None => NotNow::AlreadyDecided(decided.clone()),
+            });
         }
         let last = self.last.ok_or(NotNow::Unknown)?;
         if numbers.from <= last {
@@ -184,6 +189,17 @@ mod tests {
         assert_eq!(free.may_decide(numbers(4, 4), None), Ok(()));
         assert_eq!(free.may_decide(numbers(5, 5), None), Err(out_of_reach(4, 4)));
         assert_eq!(KeyFacts::default().may_decide(numbers(1, 1), None), Err(NotNow::Unknown));
+
+        // A decision that was taken is behind the key; one that waits is in the way, wherever its numbers are.
+        let taken = Decided { taken: true, ..decided(2, 3) };
+        for (last, decision, expected) in [
+            (3, taken.clone(), NotNow::AlreadyConsumed(Sequence(3))),
+            (2, taken.clone(), NotNow::AlreadyDecided(taken)),
+            (3, decided(2, 3), NotNow::AlreadyDecided(decided(2, 3))),
+        ] {
+            let facts = KeyFacts { last: Some(Sequence(last)), decided: vec![decision], ..KeyFacts::default() };
+            assert_eq!(facts.may_decide(numbers(3, 3), None), Err(expected));
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl StrangerStatements {
         Ok(StrangerStatements { known: client.prepare(include_str!("sql/known_strangers.sql")).await? })
     }
 
-    /// The places of those that are copies of what was refused, or have a number that was decided about. Where the ledger
+    /// The places of those that are copies of what was refused or replaced, or have a number that was skipped. Where the ledger
     /// `has_index`, also of those whose number it does not hold: it was not kept when that was consumed.
     pub async fn known(
         &self,

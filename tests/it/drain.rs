@@ -1,13 +1,16 @@
-//! A long drain: what waits behind one order holds up nobody else.
+//! A long drain: what waits behind one order, or behind many at once, holds up nobody else.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::orders::{created, life, oracle, stored};
+use crate::support::orders::{created, item_added, life, oracle, stored};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
-/// Parked behind one order: ten times what is drained in one transaction.
-const PARKED: i64 = 20_000;
+/// As many events in a batch, and in one step of a drain.
+const BATCH: i64 = 100;
+const SMALL: [(&str, &str); 1] = [("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "100")];
+/// Parked behind one order: a hundred steps.
+const PARKED: i64 = 100 * BATCH;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_orders_of_the_partition_go_on_while_a_long_drain_does() {
@@ -16,27 +19,49 @@ async fn other_orders_of_the_partition_go_on_while_a_long_drain_does() {
     let long = life("long", PARKED + 1);
     world.publish(long[1..].iter().map(|event| event.record())).await;
     world.until_consumed(PARKED).await;
+    instance.stop().await;
 
-    world.publish([created("long").record()]).await;
-    let parked = "select coalesce(sum(parked_count), 0) from held_keys";
-    until("the drain begins", PATIENCE, || async { (world.number(parked).await < PARKED).then_some(()) }).await;
-    let mut served = Vec::new();
-    for number in 0..1_000 {
-        let order = format!("other-{number}");
-        world.publish([created(&order).record()]).await;
-        instance.order_at(&order, 1).await;
-        match world.number(parked).await {
-            0 => break,
-            left => served.push(left),
-        }
-    }
-    // Each one waits for two steps at most, of ten; the first of those is under way when the drain is seen.
-    assert!(served.len() >= 3, "orders that were served meanwhile, by what was parked: {served:?}");
-
+    // Everything is in the log when the drain begins: the others are four batches or a few more, and come after a step each.
+    let others = (0..4 * BATCH).map(|number| created(&format!("other-{number}")).record());
+    world.publish(std::iter::once(created("long").record()).chain(others)).await;
+    let instance = world.start_with(&SMALL).await;
     let order = instance.order_at("long", PARKED + 1).await;
     assert_eq!(order["held"], Value::Null);
+    world.until_consumed(PARKED + 1 + 4 * BATCH).await;
+    let last = async |which: &str| {
+        world.number(&format!("select max(commit_number) from orders_1.ledger where key {which} 'long'")).await
+    };
+    let (others, long_ones) = (last("<>").await, last("=").await);
+    assert!(others < long_ones, "the others were done with commit {others}, the drain with commit {long_ones}");
+
     let (stored, expected) = (stored(&world).await, oracle(&long));
     assert_eq!(stored["long"], expected["long"]);
     let [consumed, applied, rest @ ..] = world.conservation().await;
     assert_eq!((consumed, rest), (applied, [0; 5]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_orders_that_are_decided_about_at_once_drain_in_steps_of_a_batch() {
+    const ORDERS: i64 = 60;
+    let world = World::new(1).await;
+    let instance = world.start_with(&SMALL).await;
+    let events = (0..ORDERS).flat_map(|number| {
+        let order = format!("o-{number}");
+        let later: Vec<_> = (3..23).map(|sequence| item_added(&order, sequence).record()).collect();
+        std::iter::once(created(&order).record()).chain(later)
+    });
+    world.publish(events).await;
+    world.until_consumed(ORDERS * 21).await;
+    let skip = json!({ "reason": "lost", "filter": {}, "expect": ORDERS });
+    instance.posted("/ops/held/skip", &skip, 202).await;
+    until("nothing is held", PATIENCE, || async {
+        (world.number("select count(*) from held_keys").await == 0).then_some(())
+    })
+    .await;
+
+    let largest = "select max(events) from (select count(*) events from orders_1.ledger where effect <> 'skipped' \
+                   group by commit_partition, commit_number) commits";
+    let largest = world.number(largest).await;
+    assert!(largest <= BATCH, "a commit has {largest} events");
+    assert_eq!(world.conservation().await, [ORDERS * 21, ORDERS * 21, 0, 0, 0, 0, 0]);
 }

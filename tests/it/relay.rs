@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
+use jiff::Timestamp;
 use rdkafka::message::OwnedMessage;
+use streamview::store::dead_letters::{Seen, mark_seen};
 use streamview_lab::servers::KafkaServer;
 
 use crate::support::instance::Instance;
@@ -186,6 +188,28 @@ async fn a_dlq_topic_that_was_re_created_or_truncated_gets_what_comes_then() {
     let ours = world.dead_letters_on_topic().into_iter().filter(|letter| header(letter, "x-dlq-view").is_some());
     let offsets: Vec<_> = ours.map(|letter| header(&letter, "x-original-offset").unwrap()).collect();
     assert_eq!(offsets, ["4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_another_build_published_counts_for_the_same_record_only() {
+    let world = World::new(1).await;
+    let letters = "update view_builds set active = false;
+        insert into view_builds (view, build, active) values ('orders', 2, true);
+        insert into dead_letters (view, build, topic, partition, \"offset\", reason, error, headers, created_at)
+        select 'orders', build, 't', 0, n, 'invalid_json', '', '', '2026-01-01T00:00:00.123456Z'::timestamptz
+            + build * interval '1 hour' from generate_series(1, 2) as build, generate_series(1, 3) as n";
+    world.sql.batch_execute(letters).await.unwrap();
+    let seen = |offset, hour| {
+        let at: Timestamp = format!("2026-01-01T{hour:02}:00:00.123456Z").parse().unwrap();
+        Seen::new("t".to_owned(), 0, offset, at).unwrap()
+    };
+    // The first by the build before, the second by this one, the third by nobody who is known here; and one of no row.
+    let told = [seen(1, 1), seen(2, 2), seen(3, 3), seen(4, 1)];
+    assert_eq!(mark_seen(&world.sql, "orders", &told).await.unwrap(), 2);
+    assert_eq!(mark_seen(&world.sql, "orders", &told).await.unwrap(), 0);
+    let marked = "select string_agg(build || '/' || \"offset\", ' ' order by \"offset\") from dead_letters \
+                  where published_at is not null";
+    assert_eq!(world.row(marked).await.get::<_, String>(0), "2/1 2/2");
 }
 
 fn acl(kafka: &KafkaServer, change: &str, topic: &str) {

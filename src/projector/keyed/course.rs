@@ -1,7 +1,7 @@
 //! One batch on its way through its attempts: what is to be healed, how much is drained at once, and what Postgres has said
 //! of single records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
@@ -18,6 +18,9 @@ pub type Heal = Vec<(String, Partition)>;
 
 /// Parked events drained per key in one transaction.
 const DRAIN_LIMIT: usize = 2_000;
+
+/// Keys healed in one attempt: what is drained for all of them together fits into a batch, and each has its share of it.
+const HEAL_KEYS: usize = 500;
 
 /// What an attempt leaves for the next one.
 #[derive(Debug)]
@@ -38,30 +41,33 @@ impl Course {
         Course { heal, drain_limit: DRAIN_LIMIT, overrules: Overrules::default(), is_at_a_loss: false }
     }
 
-    /// The keys to heal whose partitions are ours.
+    /// The next keys to heal whose partitions are ours.
     pub fn heal_of(&self, owned: &Partitions) -> Vec<(&str, Partition)> {
-        let ours = self.heal.iter().filter(|(_, partition)| owned.contains_key(partition));
+        let ours = self.heal.iter().take(HEAL_KEYS).filter(|(_, partition)| owned.contains_key(partition));
         ours.map(|(key, partition)| (key.as_str(), *partition)).collect()
     }
 
-    /// After a commit: what it has left to drain is next.
+    /// After a commit: the keys that had no turn yet are next, then what it has left to drain.
     pub fn go_on(&mut self, unfinished: Heal) {
-        self.heal = unfinished;
+        self.heal.drain(..self.heal.len().min(HEAL_KEYS));
+        self.add(unfinished);
         self.is_at_a_loss = false;
         self.drain_limit = DRAIN_LIMIT;
     }
 
     /// Goes on with what another one has left to drain, too; each key once.
     pub fn join(mut self, other: Course) -> Self {
-        for (key, partition) in other.heal {
-            if !self.heal.iter().any(|(known, _)| *known == key) {
-                self.heal.push((key, partition));
-            }
-        }
+        self.add(other.heal);
         self.drain_limit = self.drain_limit.min(other.drain_limit);
         self.overrules.refused.extend(other.overrules.refused);
         self.overrules.holders.extend(other.overrules.holders);
         self
+    }
+
+    /// Further keys to heal; each once.
+    fn add(&mut self, keys: Heal) {
+        let known: HashSet<String> = self.heal.iter().map(|(key, _)| key.clone()).collect();
+        self.heal.extend(keys.into_iter().filter(|(key, _)| !known.contains(key)));
     }
 
     /// Notes whose latest events these ids are; whether that is new.
@@ -93,7 +99,7 @@ impl Course {
             }
         } else if self.heal.len() > 1 {
             // Several keys heal at once: the sweep brings the others back.
-            self.heal.truncate(self.heal.len() / 2);
+            self.heal.truncate(self.heal.len().min(HEAL_KEYS) / 2);
         } else if let Some((key, _)) = self.heal.first() {
             // One key: what was decided for it, or the lowest parked event, whose turn it is then.
             let decided = session.next_substitute(context, key).await?;
@@ -145,4 +151,32 @@ fn unwritable(detail: String) -> Failure {
         detail,
         "look for a trigger, constraint or type by which Postgres refuses it, and remove that, then restart",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::units::{Epoch, NextOffset};
+    use crate::projector::applier::Owned;
+
+    fn keys(numbers: impl Iterator<Item = usize>) -> Heal {
+        numbers.map(|number| (format!("o-{number}"), Partition(0))).collect()
+    }
+
+    #[test]
+    fn keys_beyond_a_step_have_the_next_one_and_come_before_who_had_a_turn() {
+        let ours = Owned { generation: 1, owner_epoch: Epoch(1), next_offset: NextOffset(0), decisions: 0, commits: 0 };
+        let owned = Partitions::from([(Partition(0), ours)]);
+        let (mut course, mut seen) = (Course::new(keys(0..1_200)), BTreeSet::new());
+        for step in 0..3 {
+            let turn: Vec<String> = course.heal_of(&owned).into_iter().map(|(key, _)| key.to_owned()).collect();
+            assert_eq!(turn.len(), HEAL_KEYS, "step {step}");
+            seen.extend(turn);
+            // Two of each step have more to drain.
+            course.go_on(keys(500 * step..500 * step + 300));
+        }
+        assert_eq!(seen.len(), 1_200);
+    }
 }

@@ -111,7 +111,7 @@ impl<V: Stored> Loading<'_, V> {
         Ok(keys.into_iter().filter(is_in_need).collect())
     }
 
-    /// How many events per key may be loaded so that all of them fit into a few batches' memory.
+    /// How many events per key may be loaded so that all of them fit into one batch's number and a few batches' memory.
     fn drain_limit<'e>(&self, entries: impl Iterator<Item = &'e Box<KeyEntry<V::State>>>) -> usize
     where
         V::State: 'e,
@@ -123,8 +123,19 @@ impl<V: Stored> Loading<'_, V> {
             events += held.parked_count.max(0) as usize;
             bytes += held.parked_bytes.max(0) as usize;
         }
-        let budget = DRAIN_BATCHES * self.context.settings.max_batch_bytes;
-        if bytes <= budget { usize::MAX } else { (budget / (bytes / events.max(1)).max(1) / keys).max(1) }
+        let settings = &self.context.settings;
+        share_of(keys, (events, bytes), (settings.max_batch_events, DRAIN_BATCHES * settings.max_batch_bytes))
+    }
+}
+
+/// The share of each of so many keys, in events, when so many events of so many bytes wait and only `most` of both may be
+/// loaded. At least one: who gets none never ends.
+fn share_of(keys: usize, (events, bytes): (usize, usize), (most_events, most_bytes): (usize, usize)) -> usize {
+    let by_bytes = if bytes <= most_bytes { usize::MAX } else { most_bytes / (bytes / events.max(1)).max(1) };
+    let by_events = if events <= most_events { usize::MAX } else { most_events };
+    match by_bytes.min(by_events) {
+        usize::MAX => usize::MAX,
+        all => (all / keys.max(1)).max(1),
     }
 }
 
@@ -175,4 +186,25 @@ pub async fn with_stored(
         all.insert(frame.schema, schema);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_share_what_one_step_may_drain() {
+        for (keys, waiting, share) in [
+            (1, (0, 0), usize::MAX),
+            (500, (1_000, 10_000), usize::MAX),
+            (1, (100_000, 10_000), 1_000),
+            (500, (100_000, 10_000), 2),
+            (5_000, (100_000, 10_000), 1),
+            // 1,000 bytes each: 40 of them.
+            (1, (100, 100_000), 40),
+            (4, (100, 100_000), 10),
+        ] {
+            assert_eq!(share_of(keys, waiting, (1_000, 40_000)), share, "{keys} keys, {waiting:?}");
+        }
+    }
 }
