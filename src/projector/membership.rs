@@ -38,6 +38,9 @@ pub struct Membership {
     joined_at: Instant,
     /// A client could not be made: it is tried again.
     failed: bool,
+    /// The client is lost, and the name of the next one is not known yet. To join under the old one would fence whoever has
+    /// it now.
+    is_nameless: bool,
     /// Since when the group has said nothing after it took our partitions.
     left_alone_since: Option<Instant>,
     /// Why the group does not take us, in its last words.
@@ -64,6 +67,7 @@ impl Membership {
             name,
             joined_at: Instant::now(),
             failed: false,
+            is_nameless: false,
             left_alone_since: None,
             refused: None,
         })
@@ -113,6 +117,7 @@ impl Membership {
         let words = format!("the member {name} of group {group} {what}: {}", loss.text);
         tracing::warn!(view, "{words}");
         self.context.status.report(Reporter::Group, Waiting::Kafka, &format!("{words}; it joins anew"));
+        self.is_nameless = true;
         let wait = APART.saturating_sub(self.joined_at.elapsed());
         let (seating, name, is_fenced) = (Arc::clone(&self.seating), self.name.clone(), loss.is_fenced);
         async move {
@@ -130,6 +135,9 @@ impl Membership {
     /// client never rejoins by itself. Likewise after a client could not be made.
     pub fn look(&mut self) {
         let patience = Duration::from_millis(2 * self.context.kafka.session_timeout_ms);
+        if self.is_nameless {
+            return;
+        }
         if self.failed || self.left_alone_since.is_some_and(|since| since.elapsed() > patience) {
             self.join_anew("the group is silent, joined anew");
         }
@@ -138,6 +146,7 @@ impl Membership {
     /// From now on it joins under that name.
     pub fn rename(&mut self, name: MemberName) {
         self.name = name;
+        self.is_nameless = false;
     }
 
     /// The group has given us these partitions: says so if the topic has more than it had.

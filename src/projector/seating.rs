@@ -5,8 +5,8 @@
 //! |---|---|
 //! | a process dies | its seat is free; whoever starts next removes its member from the group, and so those of all other free seats |
 //! | two instances start at once, on one host or not | two seats |
-//! | the session with the seat is lost | the seat is taken again; meanwhile another one may have taken it |
-//! | another one has it | it joins under our name, the group fences us, and we take the next seat |
+//! | the session with the seat is lost | the seat is taken again, as soon as Postgres has given the lost session up |
+//! | another one has it meanwhile | it joins under our name, the group fences us, and we take the next seat |
 //! | the seats are kept in two databases | likewise, once for each start |
 //!
 //! None of this guards the rows: that is the fence's.
@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,9 @@ pub struct Seating {
 struct Held {
     seats: Seats,
     numbers: Vec<i32>,
+    /// The seat went with the session before this one, and somebody holds it: our own dead session, which Postgres has not
+    /// given up yet, or another instance, which fences us then.
+    is_awaited: bool,
 }
 
 impl Seating {
@@ -92,11 +96,13 @@ impl Seating {
             None => Held {
                 seats: Seats::open(&self.context.database, &self.group).await.map_err(fail)?,
                 numbers: Vec::new(),
+                is_awaited: false,
             },
         };
         let number = alive.seats.take_first(from).await.map_err(fail)?;
         let number = number.ok_or_else(|| Failure::Retry(format!("group {} has no free seat", self.group)))?;
         alive.numbers.push(number);
+        alive.is_awaited = false;
         self.remove_dead(&alive.seats, number, from == 0).await.map_err(fail)?;
         tracing::info!(view = self.context.source.view, group = self.group, seat = number, "seat taken");
         *held = Some(alive);
@@ -115,23 +121,29 @@ impl Seating {
                 return Ok(());
             }
         };
+        let mut dead = Vec::new();
         for member in members {
             let Some(number) = MemberName::seat_of(&member) else { continue };
-            if number != ours && !(all && seats.take(number).await?) {
-                continue;
-            }
-            let (kafka, group, topic) = (kafka.clone(), group.clone(), self.context.source.topic.clone());
-            let name = member.clone();
-            let removed = move || dead_member::remove_dead(&kafka, (&group, &topic), &name);
-            match supervisor::blocking(removed).await {
-                Ok(()) => tracing::info!(view, member, "nobody holds its seat: removed from the group"),
-                Err(error) => tracing::warn!(view, member, error, "a dead member stays until its session ends"),
-            }
-            if number != ours {
-                seats.give_back(number).await?;
+            if number == ours || (all && seats.take(number).await?) {
+                dead.push((member, number));
             }
         }
+        // All at once: as soon as one of them has left, the group lets nobody in until each of the others has come back.
+        join_all(dead.iter().map(|(member, _)| self.remove(member))).await;
+        for (_, number) in dead.into_iter().filter(|(_, number)| *number != ours) {
+            seats.give_back(number).await?;
+        }
         Ok(())
+    }
+
+    async fn remove(&self, member: &str) {
+        let (view, name) = (self.context.source.view, member.to_owned());
+        let (kafka, group) = (self.context.kafka.clone(), self.group.clone());
+        let topic = self.context.source.topic.clone();
+        match supervisor::blocking(move || dead_member::remove_dead(&kafka, (&group, &topic), &name)).await {
+            Ok(()) => tracing::info!(view, member, "nobody holds its seat: removed from the group"),
+            Err(error) => tracing::warn!(view, member, error, "a dead member stays until its session ends"),
+        }
     }
 
     /// Looks after the seat until `stop`.
@@ -153,26 +165,24 @@ impl Seating {
     async fn look(&self) {
         let mut held = self.held.lock().await;
         let Some(before) = held.as_mut() else { return };
-        if before.seats.confirm().await.is_ok() {
+        let (view, Some(number)) = (self.context.source.view, before.numbers.last().copied()) else { return };
+        let lives = before.seats.confirm().await.is_ok();
+        if lives && !before.is_awaited {
             return;
         }
-        let (view, Some(number)) = (self.context.source.view, before.numbers.last().copied()) else { return };
         let again = async {
-            let seats = Seats::open(&self.context.database, &self.group).await?;
-            Ok::<_, crate::store::DbError>(seats.take(number).await?.then_some(seats))
+            if !lives {
+                let seats = Seats::open(&self.context.database, &self.group).await?;
+                *before = Held { seats, numbers: vec![number], is_awaited: true };
+                tracing::warn!(view, seat = number, "the session that held the seat is lost; the seat is taken again");
+            }
+            before.is_awaited = !before.seats.take(number).await?;
+            Ok::<_, crate::store::DbError>(before.is_awaited)
         };
         match again.await {
-            Ok(Some(seats)) => {
-                tracing::info!(view, seat = number, "seat taken again after its session was lost");
-                *before = Held { seats, numbers: vec![number] };
-            }
-            Ok(None) => {
-                tracing::warn!(
-                    view,
-                    seat = number,
-                    "another instance has taken the seat meanwhile; it will fence this one"
-                );
-                *held = None;
+            Ok(false) => tracing::info!(view, seat = number, "seat taken again"),
+            Ok(true) => {
+                tracing::debug!(view, seat = number, "somebody holds the seat: our own lost session, or another one")
             }
             Err(error) => tracing::debug!(view, error = describe(&error), "the seat waits for Postgres"),
         }
