@@ -22,6 +22,7 @@ use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
 use crate::repair::{self, Desk};
 use crate::schemas::client::RegistryClient;
+use crate::status::ViewStatus;
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
@@ -152,11 +153,18 @@ fn start_views(
 
 /// Lets requests and views end in order, within the deadline.
 async fn drain(answered: impl Future<Output = ()>, views: Vec<RunningView>, deadline: Duration) -> Result<()> {
+    let statuses: Vec<Arc<ViewStatus>> = views.iter().map(|view| Arc::clone(&view.status)).collect();
     let views = join_all(views.into_iter().map(RunningView::stop));
     if tokio::time::timeout(deadline, join(answered, views)).await.is_err() {
+        let parts: Vec<String> = statuses.iter().flat_map(|status| status.parts()).collect();
         bail!(
-            "not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated",
-            deadline.as_millis()
+            "not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated; {}",
+            deadline.as_millis(),
+            if parts.is_empty() {
+                "requests are still being answered".to_owned()
+            } else {
+                format!("still at work: {}", parts.join(", "))
+            }
         );
     }
     tracing::info!("stopped");

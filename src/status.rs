@@ -8,7 +8,7 @@ mod conditions;
 pub use self::conditions::{Condition, Conditions, HaltIs, Phase, Reporter, ViewState};
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -149,8 +149,25 @@ pub struct ViewStatus {
     known: Mutex<Known>,
     commits: watch::Sender<u64>,
     halted: Notify,
+    /// What works, by name.
+    parts: Mutex<Vec<String>>,
     /// Notified when something was decided through this process.
     pub decided: Notify,
+}
+
+/// A part that works.
+pub struct Work {
+    status: Arc<ViewStatus>,
+    part: String,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let mut parts = self.status.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = parts.iter().position(|part| *part == self.part) {
+            parts.remove(place);
+        }
+    }
 }
 
 impl ViewStatus {
@@ -176,12 +193,24 @@ impl ViewStatus {
             known: Mutex::new(Known { conditions, snapshot }),
             commits: watch::Sender::new(0),
             halted: Notify::new(),
+            parts: Mutex::default(),
             decided: Notify::new(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What works for the view at the moment, by name, in the order in which it began.
+    pub fn parts(&self) -> Vec<String> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// That part works, until what is given back is dropped.
+    pub fn works(self: &Arc<Self>, part: &str) -> Work {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part.to_owned());
+        Work { status: Arc::clone(self), part: part.to_owned() }
     }
 
     /// A copy of everything now.

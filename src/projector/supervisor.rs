@@ -33,6 +33,7 @@ pub async fn watched(
     is_over: impl FnOnce() -> bool,
     work: impl Future<Output = ()>,
 ) {
+    let _works = status.works(&part);
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(()) if is_over() => {}
         Ok(()) => status.halt(part_ended(&part, None)),
@@ -48,10 +49,13 @@ pub fn thread(
     work: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let status = Arc::clone(status);
-    std::thread::Builder::new().name(name).spawn(move || match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(()) if is_over() => {}
-        Ok(()) => status.halt(part_ended(&part, None)),
-        Err(panic) => status.halt(part_ended(&part, Some(&panic_text(&*panic)))),
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _works = status.works(&part);
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(()) if is_over() => {}
+            Ok(()) => status.halt(part_ended(&part, None)),
+            Err(panic) => status.halt(part_ended(&part, Some(&panic_text(&*panic)))),
+        }
     })
 }
 
@@ -168,8 +172,13 @@ mod tests {
         let until_stopped = stop.clone();
         parts.part("relay", &stop, async move { until_stopped.cancelled().await });
         parts.chore("search", async {});
+        // Whoever does not end is named by the end of the process.
+        while status.parts() != ["relay"] {
+            tokio::task::yield_now().await;
+        }
         stop.cancel();
         parts.ended().await;
+        assert!(status.parts().is_empty());
         assert_eq!(halt_of(&status), None);
 
         let (mut parts, stop) = (Supervisor::new(&status), CancellationToken::new());

@@ -3,6 +3,11 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use streamview::config::Config;
+use streamview::domain::units::{NextOffset, Partition};
+use streamview::platforms::kafka::consumer::{Command, GroupEvent, GroupMember, GroupNews, MemberName};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, life};
@@ -222,4 +227,41 @@ async fn new_partitions_are_taken_within_six_seconds() {
     let log = instance.log_text();
     assert!(!log.contains("view waits"), "nothing flaps: {log}");
     assert!(log.contains("partitions were added to the topic"), "it says why: {log}");
+}
+
+/// A rebalance may be told while its coordinator ends, and closing a client may wait for the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_leaves_without_having_answered_the_group_is_gone_at_once() {
+    let world = World::new(2).await;
+    for (number, name) in [(1, MemberName::Given("given".to_owned())), (2, MemberName::Seat(0))] {
+        let group = format!("{}-{number}", world.group);
+        let (member, mut told) = join(&world, &group, &name);
+        while !matches!(told.recv().await, Some((_, GroupEvent::Assigned(_)))) {}
+        assert_leaves(member, &format!("{name:?}, newly assigned")).await;
+
+        let (member, mut told) = join(&world, &group, &name);
+        while !matches!(told.recv().await, Some((_, GroupEvent::Assigned(_)))) {}
+        member.command(Command::Assign(vec![(Partition(0), NextOffset(0)), (Partition(1), NextOffset(0))]));
+        let (other, _told) = join(&world, &group, &MemberName::Seat(7));
+        while !matches!(told.recv().await, Some((_, GroupEvent::Revoked(_)))) {}
+        assert_leaves(member, &format!("{name:?}, revoked")).await;
+        assert_leaves(other, "the other one").await;
+    }
+}
+
+fn join(world: &World, group: &str, name: &MemberName) -> (GroupMember, UnboundedReceiver<GroupNews>) {
+    let mut kafka = Config::defaults().kafka;
+    kafka.bootstrap_servers = world.kafka.clone();
+    let (news, told) = unbounded_channel();
+    (GroupMember::join(&kafka, (group, &world.topic, 2), name, (1, news)).unwrap(), told)
+}
+
+async fn assert_leaves(member: GroupMember, which: &str) {
+    // A thread of its own: a runtime would wait for it, however the test ends.
+    let (done, gone) = oneshot::channel();
+    std::thread::spawn(move || {
+        member.leave();
+        done.send(()).ok();
+    });
+    assert!(tokio::time::timeout(UNHELPED, gone).await.is_ok(), "{which}: still waits for an answer");
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,14 @@ pub struct GroupContext {
     number: u64,
     events: UnboundedSender<GroupNews>,
     leaving: AtomicBool,
+    /// The rebalance that was told and not obeyed yet.
+    unanswered: Mutex<Option<Rebalance>>,
+}
+
+/// What the group waits for; a client that is closed before it was given waits with it for ever.
+struct Rebalance {
+    is_assigned: bool,
+    list: TopicPartitionList,
 }
 
 impl ClientContext for GroupContext {
@@ -126,14 +134,28 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: rd_kafka_resp_err_t, list: &mut TopicPartitionList) {
         let assigned = err == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Acquire) {
-            let obeyed = if assigned { consumer.incremental_assign(list) } else { give_up(consumer, list) };
-            if let Err(error) = obeyed {
-                tracing::debug!(error = %error, "rebalance while leaving");
-            }
-            return;
+            return obey_leaving(consumer, assigned, list);
         }
+        *self.unanswered() = Some(Rebalance { is_assigned: assigned, list: list.clone() });
         let partitions = list.elements().iter().map(|element| Partition(element.partition())).collect();
         self.tell(if assigned { GroupEvent::Assigned(partitions) } else { GroupEvent::Revoked(partitions) });
+    }
+}
+
+/// From now on the group is obeyed without asking: also in what was told to a coordinator that looks no more.
+fn settle(consumer: &BaseConsumer<GroupContext>) {
+    let context = consumer.context();
+    context.leaving.store(true, Ordering::Release);
+    if let Some(Rebalance { is_assigned, list }) = context.unanswered().take() {
+        obey_leaving(consumer, is_assigned, &list);
+    }
+}
+
+/// Who leaves does as the group says, and tells nobody.
+fn obey_leaving(consumer: &BaseConsumer<GroupContext>, is_assigned: bool, list: &TopicPartitionList) {
+    let obeyed = if is_assigned { consumer.incremental_assign(list) } else { give_up(consumer, list) };
+    if let Err(error) = obeyed {
+        tracing::debug!(error = %error, "rebalance while leaving");
     }
 }
 
@@ -155,6 +177,15 @@ impl GroupContext {
         if self.events.send((self.number, event)).is_err() {
             tracing::debug!("group event after the end of the view");
         }
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Option<Rebalance>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group was given what it waits for, if it waits for that.
+    fn has_answered(&self, is_assigned: bool) {
+        self.unanswered().take_if(|rebalance| rebalance.is_assigned == is_assigned);
     }
 }
 
@@ -207,7 +238,7 @@ impl GroupMember {
             .set("topic.metadata.refresh.interval.ms", "2000")
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())
             .set("queued.min.messages", "100000");
-        let context = GroupContext { number, events, leaving: AtomicBool::new(false) };
+        let context = GroupContext { number, events, leaving: AtomicBool::new(false), unanswered: Mutex::default() };
         let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(config.create_with_context(context)?);
         consumer.subscribe(&[topic])?;
         let (commands, received) = mpsc::channel();
@@ -259,7 +290,7 @@ impl GroupMember {
 /// wait for an answer when it is closed.
 impl Drop for GroupMember {
     fn drop(&mut self) {
-        self.hush();
+        settle(&self.consumer);
     }
 }
 
@@ -320,10 +351,10 @@ impl Membership {
     /// Tells the group that we stop, so that others get our partitions at once. Closing the client would not: it takes a
     /// static member for one that comes back. Unsubscribing does, as soon as the last partition is given up.
     fn leave(&mut self) {
+        settle(&self.consumer);
         if !self.leaves {
             return;
         }
-        self.consumer.context().leaving.store(true, Ordering::Release);
         self.consumer.unsubscribe();
         let deadline = Instant::now() + LEAVING;
         while Instant::now() < deadline && is_member(&self.consumer) {
@@ -338,7 +369,10 @@ impl Membership {
             Command::Assign(positions) => {
                 let list = self.list(positions.iter().map(|(partition, next)| (*partition, Offset::Offset(next.0))));
                 match self.consumer.incremental_assign(&list) {
-                    Ok(()) => self.assigned.extend(positions.iter().map(|(partition, _)| *partition)),
+                    Ok(()) => {
+                        self.consumer.context().has_answered(true);
+                        self.assigned.extend(positions.iter().map(|(partition, _)| *partition));
+                    }
                     Err(error) => self.consumer.context().tell(GroupEvent::Error(format!("assign failed: {error}"))),
                 }
             }
@@ -357,6 +391,11 @@ impl Membership {
             self.consumer.incremental_assign(&self.list(missing.iter().map(|p| (*p, Offset::End)))),
             self.consumer.incremental_unassign(&self.list(partitions.iter().map(|p| (*p, Offset::Invalid)))),
         ];
+        for (is_assigned, step) in [true, false].into_iter().zip(&steps) {
+            if step.is_ok() {
+                self.consumer.context().has_answered(is_assigned);
+            }
+        }
         for error in steps.into_iter().filter_map(Result::err) {
             self.consumer.context().tell(GroupEvent::Error(format!("unassign failed: {error}")));
         }

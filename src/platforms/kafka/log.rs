@@ -23,6 +23,9 @@ pub enum LogError {
     /// No answer, or none that says more: it is asked again. What the client said of its connections, if that tells.
     #[error("Kafka does not answer: {0}{said}", said = said(.1))]
     Silent(KafkaError, Option<String>),
+    /// Topic or partition is unknown to the broker that was asked, whatever the metadata say: it is being deleted or made.
+    #[error("topic {0} does not exist, at least not everywhere")]
+    NoTopic(String),
     /// We have no right to what was asked for.
     #[error("Kafka does not let us {what}: {error}; grant {right} on the topic")]
     Forbidden {
@@ -180,6 +183,9 @@ impl LogReader {
     fn fault(&self, error: KafkaError) -> LogError {
         if forbids(&error) {
             return self.forbidden("see", "DESCRIBE", error);
+        }
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
+            return LogError::NoTopic(self.topic.clone());
         }
         // What the client says of its connections is heard by polling only, which must take nothing from who reads.
         if let Ok(_nobody_reads) = self.reading.try_lock()
