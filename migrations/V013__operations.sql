@@ -25,7 +25,8 @@ create table operations (
     -- What its driver was asked for meanwhile: 'cancel', 'cutover'.
     asked          text        check (asked in ('cancel', 'cutover')),
     started_at     timestamptz not null default now(),
-    phase_since    timestamptz not null default now(),
+    -- when each phase began: [{"phase": "loading", "at": …}]
+    phases         jsonb       not null default '[]',
     updated_at     timestamptz not null default now(),
     finished_at    timestamptz,
     check ((state = 'running') = (finished_at is null))

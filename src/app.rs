@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::routes::ViewApi;
 use crate::api::{self, ApiState};
+use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
-use crate::config::{Config, ConfigError, GapPolicy, ViewRules, ViewSettings};
+use crate::config::{Config, ConfigError, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
 use crate::failure::{Backoff, panic_text};
-use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
-use crate::repair::{self, Desk};
+use crate::repair::Desk;
 use crate::schemas::client::RegistryClient;
-use crate::status::ViewStatus;
+use crate::steward::{Household, Steward};
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
@@ -77,18 +77,16 @@ pub async fn serve(
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views) => builds?,
     };
-    let shared = (Arc::clone(&metrics), pool.clone());
-    let mut running = start_views(&config, views.into_iter().zip(builds), only, &shared)?;
-    if only != Only::Api {
-        skip_proven_gaps(&desks, &mut running);
-    }
+    let views = views.into_iter().zip(builds).collect();
+    let stewards = stewards(&config, views, (&desks, &pool, only != Only::Api))?;
+    let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
         pool,
         database: config.database.clone(),
         settings: config.http.clone(),
         serve_reads: only != Only::Projector,
-        views: running.iter().map(|view| Arc::clone(&view.status)).collect(),
+        views: boards.clone(),
         desks,
         metrics,
         shutting_down: Arc::clone(&shutting_down),
@@ -103,7 +101,8 @@ pub async fn serve(
     {
         tracing::debug!("nobody waited for the addresses");
     }
-    let handle = server.handle();
+    let (handle, stop_views) = (server.handle(), CancellationToken::new());
+    let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
         server.await
@@ -120,7 +119,8 @@ pub async fn serve(
             handle.stop(true).await;
         }
     };
-    let drained = drain(answered, running, Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
+    stop_views.cancel();
+    let drained = drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
     match ended {
         Some(ended) => bail!("{ended}"),
@@ -128,44 +128,38 @@ pub async fn serve(
     }
 }
 
-fn start_views(
+fn stewards(
     config: &Arc<Config>,
-    views: impl Iterator<Item = (Served, Build)>,
-    only: Only,
-    (metrics, pool): &(Arc<Metrics>, ReadPool),
-) -> Result<Vec<RunningView>> {
-    let start = |((registration, settings), build): (Served, Build)| {
-        let parts = Parts {
-            config: Arc::clone(config),
-            settings,
-            metrics: Arc::clone(metrics),
-            pool: pool.clone(),
-            build,
-            group: group_of(config, registration.name),
-        };
-        match only {
-            Only::Api => registration.observe(&parts),
-            Only::Both | Only::Projector => registration.start(&parts),
-        }
+    views: Vec<(Served, Build)>,
+    (desks, pool, projects): (&[Desk], &ReadPool, bool),
+) -> Result<Vec<Steward>> {
+    let steward = |(((view, settings), build), desk): ((Served, Build), &Desk)| {
+        let (config, pool, desk) = (Arc::clone(config), pool.clone(), desk.clone());
+        Steward::new(Household { view, settings, config, pool, desk, projects }, build)
     };
-    views.map(start).collect()
+    views.into_iter().zip(desks).map(steward).collect()
 }
 
 /// Lets requests and views end in order, within the deadline.
-async fn drain(answered: impl Future<Output = ()>, views: Vec<RunningView>, deadline: Duration) -> Result<()> {
-    let statuses: Vec<Arc<ViewStatus>> = views.iter().map(|view| Arc::clone(&view.status)).collect();
-    let views = join_all(views.into_iter().map(RunningView::stop));
-    if tokio::time::timeout(deadline, join(answered, views)).await.is_err() {
-        let parts: Vec<String> = statuses.iter().flat_map(|status| status.parts()).collect();
+async fn drain(
+    answered: impl Future<Output = ()>,
+    (stewards, boards): (Vec<JoinHandle<()>>, &[Arc<ViewBoard>]),
+    deadline: Duration,
+) -> Result<()> {
+    let Ok((ended, ())) = tokio::time::timeout(deadline, join(join_all(stewards), answered)).await else {
+        let parts: Vec<String> =
+            boards.iter().flat_map(|board| board.statuses()).flat_map(|status| status.parts()).collect();
         bail!(
             "not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated; {}",
             deadline.as_millis(),
-            if parts.is_empty() {
-                "requests are still being answered".to_owned()
-            } else {
-                format!("still at work: {}", parts.join(", "))
+            match parts.as_slice() {
+                [] => "requests are still being answered".to_owned(),
+                parts => format!("still at work: {}", parts.join(", ")),
             }
         );
+    };
+    for error in ended.into_iter().filter_map(Result::err) {
+        tracing::error!(error = %error, "a view was not stopped in order");
     }
     tracing::info!("stopped");
     Ok(())
@@ -185,21 +179,6 @@ pub fn desk(
 ) -> Result<Desk> {
     let checker = view.checker(config, rules, metrics)?;
     Ok(Desk::new(view.name, (config, rules), (checker, view.sequences), pools))
-}
-
-/// The consumer group of a view.
-pub fn group_of(config: &Config, view: &str) -> String {
-    match view {
-        "orders" => config.kafka.group_id.clone(),
-        other => format!("{}-{other}", config.kafka.group_id),
-    }
-}
-
-fn skip_proven_gaps(desks: &[Desk], views: &mut [RunningView]) {
-    for (desk, view) in desks.iter().zip(views).filter(|(desk, _)| desk.gap_policy == GapPolicy::Skip) {
-        let (desk, status) = (desk.clone(), Arc::clone(&view.status));
-        view.also("gap policy", |stop| repair::policy::skip_proven_gaps(desk, status, stop));
-    }
 }
 
 /// The active build of each view, as soon as Postgres answers. What no waiting can mend is an error at once: a schema that

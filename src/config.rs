@@ -40,6 +40,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// Batches, memory and bounds of the projector.
     pub projector: ProjectorSettings,
+    /// How views are rebuilt.
+    pub rebuild: RebuildSettings,
     /// Tax where events state none.
     pub tax: TaxSettings,
     /// What is logged, and how.
@@ -198,6 +200,14 @@ pub struct ProjectorSettings {
     pub shutdown_timeout_ms: u64,
     /// Milliseconds between two checks of the topic's identity.
     pub identity_check_ms: u64,
+}
+
+/// `[rebuild]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildSettings {
+    /// Bytes that the keys of a rebuild may take in memory; what is beyond is applied batch by batch.
+    pub memory_bytes: usize,
 }
 
 /// `[tax]`

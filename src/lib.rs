@@ -15,18 +15,20 @@
 //! From the bottom to the top, each naming only what stands above it in this list (`tests/tidy.rs` holds the table):
 //!
 //! - [`domain`], [`codec`], [`engine`]: the rules, a crate of their own without clock, I/O or async
-//! - [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`]: what every room needs
+//! - [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
 //! - [`store`]: Postgres; [`platforms`]: Kafka; [`schemas`]: the schema registry
 //! - [`projector`]: from records to one transaction per batch; [`builds`]: builds of a view made, filled, dropped
 //! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide
 //! - [`api`]: HTTP; [`views`]: one folder for each view
-//! - [`registrations`]: the list of views; [`app`], [`cli`]: the service and its commands
+//! - [`registrations`]: the list of views; [`steward`]: which builds run, and what operators do with them; [`app`], [`cli`]:
+//!   the service and its commands
 
 pub use streamview_core::{codec, domain, engine};
 
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod board;
 pub mod builds;
 pub mod cli;
 pub mod config;
@@ -40,6 +42,7 @@ pub mod registrations;
 pub mod repair;
 pub mod schemas;
 pub mod status;
+pub mod steward;
 pub mod store;
 pub mod telemetry;
 pub mod views;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use crate::api::routes::ViewApi;
-use crate::builds::load::{self, LoadSummary};
+use crate::builds::load::{self, LoadControl, LoadSummary};
 use crate::config::{Config, ViewRules};
 use crate::domain::decimal::Decimal;
 use crate::domain::name::{intern, is_view_name};
@@ -76,9 +76,9 @@ impl Registration {
         self.view.observe(parts)
     }
 
-    /// Fills an empty build in bulk, within so many bytes of memory for its keys.
-    pub fn load(&self, parts: Parts, memory: usize) -> Pending<LoadSummary> {
-        Arc::clone(&self.view).load(parts, memory)
+    /// Fills an empty build in bulk.
+    pub fn load(&self, parts: Parts, control: LoadControl) -> Pending<LoadSummary> {
+        Arc::clone(&self.view).load(parts, control)
     }
 
     /// Empties a build whose load was cut short.
@@ -97,7 +97,7 @@ trait Registered: Send + Sync {
     fn spec(&self, rules: &ViewRules) -> Result<ViewSpec>;
     fn start(&self, parts: &Parts) -> Result<RunningView>;
     fn observe(&self, parts: &Parts) -> Result<RunningView>;
-    fn load(self: Arc<Self>, parts: Parts, memory: usize) -> Pending<LoadSummary>;
+    fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary>;
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker>;
 }
@@ -119,8 +119,8 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
         Ok(runtime::start_observing((self.make)(&parts.rules())?.spec(), parts))
     }
 
-    fn load(self: Arc<Self>, parts: Parts, memory: usize) -> Pending<LoadSummary> {
-        Box::pin(async move { load::load((self.make)(&parts.rules())?, parts, memory).await })
+    fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary> {
+        Box::pin(async move { load::load((self.make)(&parts.rules())?, parts, control).await })
     }
 
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()> {

@@ -32,6 +32,7 @@ pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
 use self::routes::ViewApi;
 use crate::auth::policy::Exposure;
+use crate::board::ViewBoard;
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::feed::waiters::{WaitResources, Waiters};
 use crate::repair::Desk;
@@ -59,7 +60,7 @@ pub struct ApiState {
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.
-    pub views: Vec<Arc<ViewStatus>>,
+    pub views: Vec<Arc<ViewBoard>>,
     /// The repair desks of these views.
     pub desks: Vec<Desk>,
     /// The metric catalogue.
@@ -91,8 +92,9 @@ impl Api {
     }
 }
 
-fn views_of(state: &ApiState) -> &[Arc<ViewStatus>] {
-    &state.views
+/// The state of each view, as of the build that readers read.
+fn views_of(state: &ApiState) -> Vec<Arc<ViewStatus>> {
+    state.views.iter().map(|board| board.status()).collect()
 }
 
 /// Binds `http.bind` and makes the server, which serves while it is polled. Returns the bound addresses too, so that
@@ -106,7 +108,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
     let document = openapi::with_limits(&openapi(&views), &settings);
     let views: Vec<_> = views
         .into_iter()
-        .filter(|api| state.serve_reads && state.views.iter().any(|status| status.view == api.view))
+        .filter(|api| state.serve_reads && state.views.iter().any(|board| board.view == api.view))
         .collect();
     let table = routes::table(&views);
     let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
@@ -144,8 +146,8 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     };
     let mut waiters = HashMap::new();
     for api in views {
-        for status in state.views.iter().filter(|status| status.view == api.view) {
-            waiters.insert(api.view, Waiters::new(Arc::clone(status), api.sequences, resources.clone()));
+        for board in state.views.iter().filter(|board| board.view == api.view) {
+            waiters.insert(api.view, Waiters::new(Arc::clone(board), api.sequences, resources.clone()));
         }
     }
     let of_views = views.iter().flat_map(|view| view.problems.iter().copied());

@@ -9,6 +9,8 @@ pub mod model;
 mod paging;
 pub mod render;
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -105,13 +107,13 @@ pub async fn lags(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
 }
 
 /// The views that the request is about, and whether it named one.
-fn selected_views<'a>(api: &'a Api, request: &HttpRequest) -> Result<(Vec<&'a ViewStatus>, bool), Problem> {
+fn selected_views(api: &Api, request: &HttpRequest) -> Result<(Vec<Arc<ViewStatus>>, bool), Problem> {
     let mut parameters = Parameters::parse(request.query_string(), &["view"]);
     let name = parameters.id("view");
     parameters.finish()?;
-    let all = views_of(&api.state).iter().map(AsRef::as_ref);
-    let Some(name) = name else { return Ok((all.collect(), false)) };
-    let named: Vec<&ViewStatus> = all.filter(|status| status.view == name).collect();
+    let all = views_of(&api.state);
+    let Some(name) = name else { return Ok((all, false)) };
+    let named: Vec<Arc<ViewStatus>> = all.into_iter().filter(|status| status.view == name).collect();
     if named.is_empty() {
         let detail = "No view of this name runs in this process";
         return Err(Problem::new(&problem::VIEW_NOT_FOUND, detail).parameter("view", &name, "is not a view here"));

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::problem::{self, Code, Problem};
 use super::{Api, views_of};
+use crate::board::Shown;
 use crate::status::ViewState;
+use crate::telemetry::metrics::Metrics;
 
 const DOCS_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -50,13 +52,15 @@ pub async fn metrics(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     for (state, connections) in [("idle", pool.available), ("in_use", in_use), ("waiting", pool.waiting)] {
         metrics.pool_connections.with_label_values(&[state]).set(connections as i64);
     }
-    for status in views_of(&api.state) {
+    let shown: Vec<Shown> = api.state.views.iter().map(|board| board.active()).collect();
+    for Shown { status, metrics } in &shown {
         let current = status.snapshot().state.as_str();
         for state in ViewState::NAMES {
             metrics.consumer_state.with_label_values(&[status.view, state]).set(i64::from(state == current));
         }
     }
-    let text = metrics.render().map_err(|error| {
+    let builds: Vec<Arc<Metrics>> = shown.into_iter().map(|shown| shown.metrics).collect();
+    let text = metrics.render(&builds).map_err(|error| {
         tracing::error!(error = %error, "could not write the metrics");
         Problem::new(&problem::INTERNAL_ERROR, "The metrics could not be written")
     })?;

@@ -1,6 +1,8 @@
 //! `POST /ops/partitions/{partition}/skip-to`: gives up records that cannot be read. What it means is in
 //! [`crate::repair::skip_to`]; here are its form and its answers.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -115,7 +117,7 @@ pub async fn post(
     })?;
     let asked = read_body(&request, body).await?;
     let status = view_of(&api, asked.view.as_deref())?;
-    check(&asked, status, partition)?;
+    check(&asked, &status, partition)?;
     let idempotency_key = idempotency::key_of(&request, MAX_KEY_CHARS)?;
     let order = SkipTo {
         view: status.view.to_owned(),
@@ -128,7 +130,7 @@ pub async fn post(
         actor: asked.actor,
         idempotency_key,
     };
-    let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order, status))?;
+    let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order, &status))?;
     if skipped.is_new {
         tracing::warn!(
             view = order.view,
@@ -174,13 +176,13 @@ fn parse(bytes: &[u8]) -> Result<SkipToRequest, Problem> {
     })
 }
 
-fn view_of<'a>(api: &'a Api, name: Option<&str>) -> Result<&'a ViewStatus, Problem> {
-    let mut views = api.state.views.iter().map(AsRef::as_ref);
+fn view_of(api: &Api, name: Option<&str>) -> Result<Arc<ViewStatus>, Problem> {
+    let mut boards = api.state.views.iter();
     let found = match name {
-        Some(name) => views.find(|status: &&ViewStatus| status.view == name),
-        None => views.next(),
+        Some(name) => boards.find(|board| board.view == name),
+        None => boards.next(),
     };
-    found.ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process"))
+    found.map(|board| board.status()).ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process"))
 }
 
 fn check(asked: &SkipToRequest, status: &ViewStatus, partition: Partition) -> Result<(), Problem> {

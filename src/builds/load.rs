@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -31,6 +32,38 @@ use crate::store::{Connection, build, ledger, names, pool};
 const LOOK: Duration = Duration::from_millis(20);
 /// How often progress is logged.
 const SAY: Duration = Duration::from_secs(5);
+
+/// Who runs a load, and what is heard of it.
+#[derive(Debug, Clone)]
+pub struct LoadControl {
+    /// Bytes that keys may take in memory.
+    pub memory: usize,
+    /// Cancelled when the load is called off: it fails then, in order.
+    pub stop: CancellationToken,
+    /// Told where the load is.
+    pub stage: watch::Sender<LoadStage>,
+}
+
+impl LoadControl {
+    /// A load that nobody calls off or follows.
+    pub fn new(memory: usize) -> Self {
+        LoadControl { memory, stop: CancellationToken::new(), stage: watch::Sender::new(LoadStage::Reading) }
+    }
+}
+
+/// Where a load is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadStage {
+    /// It reads the log.
+    Reading,
+    /// It builds the indexes.
+    Indexing,
+}
+
+/// The load was called off.
+#[derive(Debug, thiserror::Error)]
+#[error("the load was called off")]
+pub struct CalledOff;
 
 /// What a load did.
 #[derive(Debug, Clone, Copy)]
@@ -111,8 +144,8 @@ pub async fn discard(spec: &ViewSpec, parts: Parts) -> Result<()> {
     claim.dress(&parts.config).await
 }
 
-/// Loads the whole topic, as it is now, into the build; keys may take `memory` bytes.
-pub async fn load<V: Stored>(view: V, parts: Parts, memory: usize) -> Result<LoadSummary> {
+/// Loads the whole topic, as it is now, into the build.
+pub async fn load<V: Stored>(view: V, parts: Parts, control: LoadControl) -> Result<LoadSummary> {
     let started = Instant::now();
     let source = parts.source(view.spec().name);
     let log = look_at_log(&parts.config, &source.topic).await?;
@@ -129,11 +162,12 @@ pub async fn load<V: Stored>(view: V, parts: Parts, memory: usize) -> Result<Loa
     let mut projecting = Supervisor::new(&context.status);
     let work = runtime::project(view, keys, Arc::clone(&context), group, stop.clone());
     projecting.part("projector", &stop, work);
-    let done = read_all(&context, (&filling, reports), &log, memory).await;
+    let done = read_all(&context, (&filling, reports), &log, &control).await;
     stop.cancel();
     projecting.ended().await;
     let Read { at: reading, keys, left } = done?;
     crash::point("load.written");
+    control.stage.send_replace(LoadStage::Indexing);
     claim.dress(&parts.config).await?;
 
     let records = build::consumed(&claim.client, &claim.source).await?;
@@ -155,18 +189,19 @@ async fn read_all(
     context: &ViewContext,
     (filling, mut reports): (&Filling, UnboundedReceiver<u64>),
     log: &[Extent],
-    memory: usize,
+    control: &LoadControl,
 ) -> Result<Read> {
     let (mut tick, mut said) = (tokio::time::interval(LOOK), Instant::now());
     loop {
         tick.tick().await;
         check_halted(context)?;
+        ensure!(!control.stop.is_cancelled(), CalledOff);
         let (left, bytes) = (left_of(context, log), filling.bytes.load(Ordering::Relaxed));
         if said.elapsed() >= SAY {
             said = Instant::now();
             tracing::info!(view = context.source.view, left, megabytes = bytes / 1_000_000, "loading");
         }
-        if left == 0 || bytes > memory {
+        if left == 0 || bytes > control.memory {
             break;
         }
     }
@@ -205,6 +240,12 @@ fn left_of(context: &ViewContext, log: &[Extent]) -> i64 {
 
 /// A partition and where it begins and ends.
 type Extent = (Partition, Watermarks);
+
+/// Records of a topic, as it is now.
+pub async fn records_of(config: &Config, topic: &str) -> Result<i64> {
+    let extents = look_at_log(config, topic).await?;
+    Ok(extents.iter().map(|(_, marks)| NextOffset::before(marks.low).distance_to(marks.high)).sum())
+}
 
 async fn look_at_log(config: &Config, topic: &str) -> Result<Vec<Extent>> {
     let (kafka, topic) = (config.kafka.clone(), topic.to_owned());

@@ -7,6 +7,7 @@ mod create;
 mod drop;
 pub mod load;
 mod publish;
+pub mod switch;
 
 pub use create::create;
 pub use drop::drop;
@@ -31,6 +32,9 @@ pub enum BuildError {
     /// Readers read it.
     #[error("{0} is the active one: readers read it")]
     Active(BuildId),
+    /// Readers read another one.
+    #[error("{0} is not the active one any more")]
+    NotActive(BuildId),
     /// It is being filled in bulk.
     #[error("{0} is being loaded in bulk: it has no indexes and is not whole")]
     Loading(BuildId),

@@ -6,8 +6,10 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::app;
+use crate::builds::load::LoadControl;
 use crate::config::Config;
 use crate::projector::runtime::Parts;
+use crate::steward;
 use crate::store::{migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 
@@ -46,7 +48,7 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database)?,
         build,
-        group: app::group_of(config, view.name),
+        group: steward::group_of(config, view.name, build),
         config: Arc::clone(config),
     };
     if arguments.discard {
@@ -54,7 +56,7 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
         println!("view {}: the tables of build {build} are empty again", view.name);
         return Ok(());
     }
-    let loaded = view.load(parts, arguments.memory as usize * 1024 * 1024).await?;
+    let loaded = view.load(parts, LoadControl::new(arguments.memory as usize * 1024 * 1024)).await?;
     let seconds = (loaded.reading + loaded.finishing).as_secs_f64();
     println!(
         "view {}: {} records, {} keys in {seconds:.1} s ({:.0} records/s); {:.1} s of it for rows and indexes",

@@ -92,6 +92,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "projector.max_record_bytes" => Integer(1, 100 * MIB),
         "projector.first_sequence" => FIRST_SEQUENCE,
         "projector.identity_check_ms" => Integer(10, 60 * MINUTE),
+        "rebuild.memory_bytes" => Integer(MIB, 64 * GIB),
         "tax.default_rate" => TAX_RATE,
         "log.format" => Text("text or json", |text| matches!(text, "text" | "json")),
         "log.level" => Text(

@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-use crate::status::{ViewState, ViewStatus};
+use crate::board::ViewBoard;
+use crate::domain::build::Build;
+use crate::status::ViewState;
 use crate::store::read::{ReadPool, SequencesOf};
 use crate::telemetry::metrics::Metrics;
 
@@ -36,7 +38,7 @@ pub struct WaitResources {
 
 /// Everybody who waits for one view.
 pub struct Waiters {
-    status: Arc<ViewStatus>,
+    board: Arc<ViewBoard>,
     sequences: SequencesOf,
     resources: WaitResources,
     waiting: Mutex<Waiting>,
@@ -67,14 +69,14 @@ pub struct SeenCommits(u64);
 
 impl Waiters {
     /// Nobody waits yet.
-    pub fn new(status: Arc<ViewStatus>, sequences: SequencesOf, resources: WaitResources) -> Arc<Self> {
+    pub fn new(board: Arc<ViewBoard>, sequences: SequencesOf, resources: WaitResources) -> Arc<Self> {
         let (waiting, look_now) = (Mutex::default(), Notify::new());
-        Arc::new(Waiters { status, sequences, resources, waiting, look_now })
+        Arc::new(Waiters { board, sequences, resources, waiting, look_now })
     }
 
     /// To be called before the read that decides whether to wait.
     pub fn seen_commits(&self) -> SeenCommits {
-        SeenCommits(*self.status.commits().borrow())
+        SeenCommits(self.commits())
     }
 
     /// Returns when `key` has reached `sequence`, or after `limit`, whichever is first: the caller reads again.
@@ -97,15 +99,14 @@ impl Waiters {
     }
 
     fn register(self: &Arc<Self>, waiter: Waiter, seen: SeenCommits) -> Registration {
-        let commits = self.status.commits();
-        let missed_one = SeenCommits(*commits.borrow()) != seen;
+        let missed_one = SeenCommits(self.commits()) != seen;
         let mut waiting = self.lock();
         let id = waiting.next_id;
         waiting.next_id += 1;
         waiting.by_id.insert(id, waiter);
         if !waiting.looking {
             waiting.looking = true;
-            self.resources.runtime.spawn(Arc::clone(self).look_for_all(commits));
+            self.resources.runtime.spawn(Arc::clone(self).look_for_all());
         }
         drop(waiting);
         self.resources.metrics.waiters.inc();
@@ -116,26 +117,40 @@ impl Waiters {
     }
 
     /// The one task: looks while somebody waits, then ends.
-    async fn look_for_all(self: Arc<Self>, mut commits: watch::Receiver<u64>) {
+    async fn look_for_all(self: Arc<Self>) {
         let _looking = Looking(Arc::clone(&self));
+        let (mut build, mut commits) = self.followed();
         loop {
             tokio::select! {
-                // The sender lives in `self.status`, so this cannot fail; if it did, the poll below would go on.
+                // Fails only when the build is there no more; the poll below goes on.
                 Ok(()) = commits.changed() => {}
                 () = self.look_now.notified() => {}
                 () = tokio::time::sleep(self.poll_interval()) => {}
             }
             let Some(keys) = self.keys_or_end() else { return };
+            if self.board.status().build != build {
+                (build, commits) = self.followed();
+            }
             commits.borrow_and_update();
             match (self.sequences)(self.resources.pool.clone(), keys).await {
                 Ok(found) => self.release(&found.into_iter().collect()),
                 Err(error) => {
                     // The waiters' own last read tells their callers.
-                    tracing::debug!(view = self.status.view, error = %error, "could not look for waiting requests");
+                    tracing::debug!(view = self.board.view, error = %error, "could not look for waiting requests");
                     tokio::time::sleep(SAFETY_POLL).await;
                 }
             }
         }
+    }
+
+    fn commits(&self) -> u64 {
+        *self.board.status().commits().borrow()
+    }
+
+    /// The build that readers read, and its commits here.
+    fn followed(&self) -> (Build, watch::Receiver<u64>) {
+        let status = self.board.status();
+        (status.build, status.commits())
     }
 
     fn keys_or_end(&self) -> Option<Vec<String>> {
@@ -164,7 +179,7 @@ impl Waiters {
     }
 
     fn poll_interval(&self) -> Duration {
-        let snapshot = self.status.snapshot();
+        let snapshot = self.board.status().snapshot();
         let owns_all = snapshot.state != ViewState::NotProjecting
             && snapshot.lags.is_some_and(|(_, lags)| {
                 lags.iter().all(|lag| snapshot.partitions.contains_key(&lag.position.partition))

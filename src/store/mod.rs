@@ -12,6 +12,7 @@ pub mod lookup;
 pub mod migrate;
 pub mod names;
 pub mod observation;
+pub mod operations;
 pub mod pool;
 pub mod progress;
 pub mod read;

@@ -2,6 +2,11 @@
 //!
 //! Counters are added once per batch. Labels never hold ids; every known series exists at 0 from the start.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -226,10 +231,24 @@ impl Metrics {
         }
     }
 
-    /// The text exposition format, version 0.0.4.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    /// The text exposition format, version 0.0.4: what the process counts, and what `builds` count of their views.
+    pub fn render(&self, builds: &[Arc<Metrics>]) -> Result<Vec<u8>, prometheus::Error> {
+        let own = self.registry.gather().into_iter();
+        let mut families: BTreeMap<String, MetricFamily> = own.map(|family| (family.name().to_owned(), family)).collect();
+        for mut family in builds.iter().flat_map(|build| build.registry.gather()) {
+            let of_views: Vec<Metric> = family.take_metric().into_iter().filter(is_of_a_view).collect();
+            match families.entry(family.name().to_owned()) {
+                Entry::Vacant(vacant) if !of_views.is_empty() => {
+                    family.set_metric(of_views);
+                    vacant.insert(family);
+                }
+                Entry::Vacant(_) => {}
+                Entry::Occupied(mut known) => add(known.get_mut(), of_views),
+            }
+        }
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        let families: Vec<MetricFamily> = families.into_values().collect();
+        TextEncoder::new().encode(&families, &mut text)?;
         Ok(text)
     }
 }
@@ -238,6 +257,27 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Builds have all of the catalogue; what has no view is the process's.
+fn is_of_a_view(metric: &Metric) -> bool {
+    metric.get_label().iter().any(|label| matches!(label.name(), "view" | "group"))
+}
+
+/// Adds series; counters of the same labels are one.
+fn add(family: &mut MetricFamily, more: Vec<Metric>) {
+    let is_counter = family.get_field_type() == MetricType::COUNTER;
+    let mut metrics = family.take_metric();
+    for mut metric in more {
+        let known = metrics.iter().position(|known| known.get_label() == metric.get_label());
+        if let Some(known) = known.map(|place| metrics.swap_remove(place)).filter(|_| is_counter) {
+            let mut sum = metric.get_counter().clone();
+            sum.set_value(sum.get_value() + known.get_counter().get_value());
+            metric.set_counter(sum);
+        }
+        metrics.push(metric);
+    }
+    family.set_metric(metrics);
 }
 
 fn start_time(registry: &Registry) -> Gauge {
@@ -260,7 +300,7 @@ mod tests {
     fn every_series_of_a_view_exists_at_zero() {
         let metrics = Metrics::new();
         metrics.prepare_view("orders", &["OrderCreated"], &["invalid_json"]);
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let text = String::from_utf8(Metrics::new().render(&[Arc::new(metrics)]).unwrap()).unwrap();
         for series in [
             r#"streamview_events_total{type="OrderCreated",view="orders"} 0"#,
             r#"streamview_duplicates_total{reason="event_id",view="orders"} 0"#,
@@ -269,5 +309,25 @@ mod tests {
         ] {
             assert!(text.contains(series), "{series} is missing from\n{text}");
         }
+    }
+
+    #[test]
+    fn what_builds_count_is_added_to_what_the_process_counts() {
+        let (process, first, second) = (Metrics::new(), Metrics::new(), Metrics::new());
+        process.waiters.set(3);
+        for (metrics, view, decisions) in [(&process, "orders", 2), (&first, "orders", 5), (&second, "counter", 1)] {
+            metrics.decisions.with_label_values(&[view, "skip"]).inc_by(decisions);
+        }
+        first.held_keys.with_label_values(&["orders", "gap"]).set(4);
+        let text = String::from_utf8(process.render(&[Arc::new(first), Arc::new(second)]).unwrap()).unwrap();
+        for line in [
+            r#"streamview_decisions_total{action="skip",view="orders"} 7"#,
+            r#"streamview_decisions_total{action="skip",view="counter"} 1"#,
+            r#"streamview_held_keys{reason="gap",view="orders"} 4"#,
+            "streamview_waiters 3",
+        ] {
+            assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{line} in\n{text}");
+        }
+        assert_eq!(text.matches("\nstreamview_process_start_time_seconds ").count(), 1);
     }
 }

@@ -91,8 +91,9 @@ impl<'a> Call<'a> {
     fn tell(&self, api: &Api, request: &Request, decisions: usize) {
         let labels = [self.desk.view, request.action().as_str()];
         api.state.metrics.decisions.with_label_values(&labels).inc_by(decisions as u64);
-        for status in api.state.views.iter().filter(|status| status.view == self.desk.view) {
-            status.decided.notify_one();
+        // Each build folds with it for itself.
+        for board in api.state.views.iter().filter(|board| board.view == self.desk.view) {
+            board.statuses().iter().for_each(|status| status.decided.notify_one());
         }
     }
 

@@ -1,1 +1,1 @@
-update view_builds set active = true where view = $1 and build = $2
+update view_builds set active = true, kept_until = null where view = $1 and build = $2

@@ -12,6 +12,7 @@ pub mod lag;
 pub mod ledger;
 pub mod letter;
 pub mod name;
+pub mod operation;
 pub mod page;
 pub mod poison;
 pub mod record;

@@ -1,0 +1,1 @@
+select partition, next_offset, commits from projection_progress where view = $1 and build = $2

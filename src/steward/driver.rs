@@ -1,0 +1,336 @@
+//! Drives one operation through its phases. Whoever holds its lock drives it; what is done is noted before the next step, so
+//! that another process can go on where this one died:
+//!
+//! | died in | the next driver |
+//! |---|---|
+//! | `preflight` | begins anew |
+//! | `loading`, `indexing` | loads anew, into the same build |
+//! | `catching_up`, `comparing`, `ready` | goes on |
+//! | `cutting_over` | looks which build readers read: the switch is one transaction |
+//!
+//! An error of the way to Postgres ends the driver and not the operation: the steward has it driven again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Household;
+use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
+use crate::builds::switch::{self, Switch, Switched, behind, stands};
+use crate::builds::{self, BuildError};
+use crate::crash;
+use crate::domain::build::{Build, BuildId};
+use crate::domain::operation::{OperationKind, OperationState, Phase};
+use crate::engine::view::BuildScripts;
+use crate::store::operations::{self, Operation, OperationError};
+use crate::store::sqlstate::describe_chain;
+use crate::store::{Connection, build, names, pool, progress};
+
+/// How often it is noted how far it is, and looked what was asked meanwhile.
+const NOTE: Duration = Duration::from_millis(500);
+/// So close is close enough to compare and to switch: the switch waits for the rest.
+const CLOSE: i64 = 2_000;
+/// Between two attempts to switch.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long the old build is kept if nothing else was asked for.
+const KEEP_HOURS: f64 = 24.0;
+
+/// How a step ends if not well.
+enum Stopped {
+    /// Somebody has called the operation off.
+    Cancelled,
+    /// This process is told to stop, or cannot reach Postgres: somebody drives on.
+    Left(anyhow::Error),
+    /// It cannot be done.
+    Failed(OperationError),
+}
+
+impl From<tokio_postgres::Error> for Stopped {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Stopped::Left(error.into())
+    }
+}
+
+impl From<BuildError> for Stopped {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Database(error) => error.into(),
+            other => failed("build_failed", other.to_string(), "see `GET /ops/views`, then ask for it again"),
+        }
+    }
+}
+
+fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
+    Stopped::Failed(OperationError { code, detail, next_step: next_step.to_owned() })
+}
+
+/// Drives one operation.
+pub(super) struct Driver {
+    household: Household,
+    look_now: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+/// What the steps of one operation share.
+struct Course<'d> {
+    driver: &'d Driver,
+    client: Connection,
+    operation: Operation,
+    scripts: BuildScripts,
+}
+
+impl Driver {
+    pub(super) fn new(household: Household, look_now: Arc<Notify>, stop: CancellationToken) -> Self {
+        Driver { household, look_now, stop }
+    }
+
+    /// Drives it as far as it goes here.
+    pub(super) async fn drive(self, operation: Operation) {
+        let (view, id) = (self.household.view.name, operation.id);
+        match self.try_drive(operation).await {
+            Ok(()) => {}
+            Err(error) => {
+                let error = describe_chain(error.chain());
+                tracing::warn!(view, operation = id, error, "the operation is not driven here for now");
+            }
+        }
+        self.look_now.notify_one();
+    }
+
+    async fn try_drive(&self, operation: Operation) -> Result<()> {
+        let client = pool::connect_operator(&self.household.config.database).await?;
+        // It lives as long as the operation, and mostly waits.
+        client.batch_execute("set idle_in_transaction_session_timeout = 0").await?;
+        if !operations::take(&client, operation.id).await? {
+            return Ok(());
+        }
+        let Some(operation) = operations::running(&client, self.household.view.name)
+            .await
+            .map_err(|error| anyhow::anyhow!(error))?
+            .filter(|found| found.id == operation.id)
+        else {
+            return Ok(());
+        };
+        let rules = self.household.config.rules_of(&self.household.settings);
+        let scripts = self.household.view.spec(&rules)?.tables;
+        let (view, id, kind) = (self.household.view.name, operation.id, operation.kind);
+        tracing::info!(view, operation = id, kind = kind.as_str(), phase = operation.phase.as_str(), "operation is driven here");
+        let mut course = Course { driver: self, client, operation, scripts };
+        let ended = match course.run().await {
+            Ok(()) => (OperationState::Done, None),
+            Err(Stopped::Cancelled) => (OperationState::Cancelled, None),
+            Err(Stopped::Failed(error)) => (OperationState::Failed, Some(error)),
+            Err(Stopped::Left(error)) => return Err(error),
+        };
+        crash::point("operation.ending");
+        operations::end(&course.client, id, ended.0, ended.1.as_ref()).await?;
+        let (state, error) = (ended.0.as_str(), ended.1.map(|error| error.detail));
+        tracing::info!(view, operation = id, state, error, "operation has ended");
+        Ok(())
+    }
+}
+
+impl Course<'_> {
+    async fn run(&mut self) -> Result<(), Stopped> {
+        match self.operation.kind {
+            OperationKind::Rebuild => self.rebuild().await,
+            OperationKind::Rollback => self.roll_back().await,
+            OperationKind::Verify => Err(failed("unknown_operation", "this binary does not verify".to_owned(), "use `streamview verify`")),
+        }
+    }
+
+    async fn rebuild(&mut self) -> Result<(), Stopped> {
+        let (from, to) = self.builds().await?;
+        if self.operation.phase <= Phase::Indexing {
+            self.make(to).await?;
+            self.load(to).await?;
+        }
+        if self.is_active(to).await? {
+            return Ok(());
+        }
+        self.enter(Phase::CatchingUp).await?;
+        self.catch_up(from, to).await?;
+        let is_automatic = self.operation.request["cutover"].as_str() != Some("manual");
+        if !is_automatic {
+            self.enter(Phase::Ready).await?;
+            self.wait_for_word().await?;
+        }
+        self.cut_over(from, to).await
+    }
+
+    async fn roll_back(&mut self) -> Result<(), Stopped> {
+        let (Some(from), Some(to)) = (self.operation.from_build, self.operation.to_build) else {
+            return Err(failed("nothing_kept", "no build is kept".to_owned(), "rebuild the view"));
+        };
+        let (from, to) = (self.id(from), self.id(to));
+        if self.is_active(to).await? {
+            return Ok(());
+        }
+        self.enter(Phase::CatchingUp).await?;
+        self.catch_up(from, to).await?;
+        self.cut_over(from, to).await
+    }
+
+    fn id(&self, build: Build) -> BuildId {
+        BuildId { view: self.driver.household.view.name, build }
+    }
+
+    /// The build that readers read and the one that is made, by numbers that are noted before anything has them.
+    async fn builds(&mut self) -> Result<(BuildId, BuildId), Stopped> {
+        if let (Some(from), Some(to)) = (self.operation.from_build, self.operation.to_build) {
+            return Ok((self.id(from), self.id(to)));
+        }
+        let view = self.driver.household.view.name;
+        let Some(from) = progress::active_build(&self.client, view).await? else {
+            return Err(failed("no_build", format!("view {view} has no build"), "run `streamview migrate`"));
+        };
+        let to = operations::next_build(&self.client, view).await?;
+        operations::set_target(&self.client, self.operation.id, from, to).await?;
+        Ok((self.id(from), self.id(to)))
+    }
+
+    async fn is_active(&self, build: BuildId) -> Result<bool, Stopped> {
+        Ok(progress::active_build(&self.client, build.view).await? == Some(build.build))
+    }
+
+    async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
+        operations::enter(&self.client, self.operation.id, phase).await?;
+        self.operation.phase = phase;
+        let (view, operation) = (self.driver.household.view.name, self.operation.id);
+        tracing::info!(view, operation, phase = phase.as_str(), "operation goes on");
+        self.driver.look_now.notify_one();
+        Ok(())
+    }
+
+    /// Notes how far it is; an error if somebody has called it off, or this process stops.
+    async fn note(&mut self, done: i64, total: Option<i64>) -> Result<(), Stopped> {
+        if self.driver.stop.is_cancelled() {
+            return Err(Stopped::Left(anyhow::anyhow!("this process stops")));
+        }
+        self.operation.asked = operations::note(&self.client, self.operation.id, done, total).await?;
+        match self.operation.asked.as_deref() {
+            Some("cancel") if self.operation.phase.may_be_cancelled() => Err(Stopped::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    async fn make(&mut self, to: BuildId) -> Result<(), Stopped> {
+        match builds::create(&self.client, to, &self.scripts).await {
+            // Made by a driver that died.
+            Ok(()) | Err(BuildError::Exists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        crash::point("rebuild.created");
+        Ok(())
+    }
+
+    async fn load(&mut self, to: BuildId) -> Result<(), Stopped> {
+        self.enter(Phase::Loading).await?;
+        let household = self.driver.household.clone();
+        let parts = household.parts(to.build);
+        let source = parts.source(to.view);
+        let total = load::records_of(&household.config, &household.settings.topic).await;
+        let total = total.map_err(|error| failed("log_unreadable", format!("{error:#}"), "see that Kafka answers, then ask for it again"))?;
+        let control = LoadControl::new(household.config.rebuild.memory_bytes);
+        let mut stage = control.stage.subscribe();
+        let mut loading = household.view.load(parts, control.clone());
+        let mut tick = tokio::time::interval(NOTE);
+        let mut called_off = None;
+        let loaded = loop {
+            tokio::select! {
+                loaded = &mut loading => break loaded,
+                Ok(()) = stage.changed() => {
+                    if *stage.borrow_and_update() == LoadStage::Indexing {
+                        self.enter(Phase::Indexing).await?;
+                    }
+                }
+                _ = tick.tick(), if called_off.is_none() => {
+                    let done = build::consumed(&self.client, &source).await?;
+                    if let Err(stopped) = self.note(done, Some(total)).await {
+                        control.stop.cancel();
+                        called_off = Some(stopped);
+                    }
+                }
+            }
+        };
+        match (loaded, called_off) {
+            (_, Some(stopped)) => Err(stopped),
+            (Ok(summary), None) => {
+                self.note(summary.records, Some(total.max(summary.records))).await?;
+                crash::point("rebuild.loaded");
+                Ok(())
+            }
+            (Err(error), None) if error.is::<CalledOff>() => Err(Stopped::Cancelled),
+            (Err(error), None) => {
+                Err(failed("load_failed", describe_chain(error.chain()), "mend what it says, then ask for the rebuild again"))
+            }
+        }
+    }
+
+    /// Waits until the new build is close behind the old one.
+    async fn catch_up(&mut self, from: BuildId, to: BuildId) -> Result<(), Stopped> {
+        loop {
+            let (old, new) = (stands(&self.client, from).await?, stands(&self.client, to).await?);
+            let done: i64 = new.values().map(|stand| stand.next_offset.0).sum();
+            let left = behind(&new, &old);
+            self.note(done, Some(done + left)).await?;
+            if left <= CLOSE {
+                return Ok(());
+            }
+            tokio::time::sleep(NOTE).await;
+        }
+    }
+
+    /// Waits until somebody says that readers are to be switched.
+    async fn wait_for_word(&mut self) -> Result<(), Stopped> {
+        loop {
+            let (done, total) = (self.operation.records_done, self.operation.records_total);
+            self.note(done, total).await?;
+            if self.operation.asked.as_deref() == Some("cutover") {
+                return Ok(());
+            }
+            tokio::time::sleep(NOTE).await;
+        }
+    }
+
+    async fn cut_over(&mut self, from: BuildId, to: BuildId) -> Result<(), Stopped> {
+        self.enter(Phase::CuttingOver).await?;
+        // The public names are replaced by their owner, in the sight of whoever makes tables.
+        let writer = pool::connect_writer(&self.driver.household.config.database, &names::search_path(to)).await?;
+        let keep_hours = self.operation.request["keepHours"].as_f64().unwrap_or(KEEP_HOURS);
+        let wanted = Switch {
+            from,
+            to,
+            keep_seconds: keep_hours * 3600.0,
+            operation: self.operation.id,
+            scripts: &self.scripts,
+        };
+        loop {
+            if self.driver.stop.is_cancelled() {
+                return Err(Stopped::Left(anyhow::anyhow!("this process stops")));
+            }
+            match switch::switch(&writer, wanted).await {
+                Ok(Switched::Done(took)) => {
+                    let (view, from, to, ms) = (to.view, from.build, to.build, took.as_millis());
+                    tracing::info!(view, %from, %to, ms, "readers were switched");
+                    self.driver.look_now.notify_one();
+                    return Ok(());
+                }
+                Ok(Switched::Behind) => tracing::debug!(view = to.view, "the new build is not as far yet"),
+                Err(BuildError::Database(error)) if is_lock_timeout(&error) => {
+                    tracing::debug!(view = to.view, "readers kept the public names; tried again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::SqlState;
+    matches!(error.code(), Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED)
+}

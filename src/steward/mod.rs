@@ -1,0 +1,315 @@
+//! The steward of a view: runs a projector for every build that is to be fed, has the process show the one that readers
+//! read, drives what operators have asked for, and takes away what nobody has a use for any more.
+//!
+//! What there is to do stands in Postgres, so that every process of the service comes to the same: the steward looks once a
+//! second, and at once when this process has changed something.
+//!
+//! | build | here |
+//! |---|---|
+//! | the active one | projected; shown |
+//! | kept for a rollback | projected |
+//! | new, whole, of an operation under way | projected |
+//! | being loaded, or anybody else's | left alone |
+//! | of an operation that is over, or kept long enough | dropped |
+
+mod driver;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::driver::Driver;
+use crate::board::{Shown, ViewBoard};
+use crate::builds;
+use crate::config::{Config, GapPolicy, ViewSettings};
+use crate::crash;
+use crate::domain::build::{Build, BuildId};
+use crate::domain::operation::Phase;
+use crate::failure::panic_text;
+use crate::projector::runtime::{Parts, RunningView};
+use crate::projector::supervisor::part_ended;
+use crate::registrations::Registration;
+use crate::repair::{self, Desk};
+use crate::store::operations::{self, Seen};
+use crate::store::read::ReadPool;
+use crate::store::sqlstate::describe_chain;
+use crate::store::types::BoxedError;
+use crate::store::{Connection, pool};
+use crate::telemetry::metrics::Metrics;
+
+/// How often it looks without being told.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a steward works with.
+#[derive(Clone)]
+pub struct Household {
+    /// The view.
+    pub view: Registration,
+    /// Its settings.
+    pub settings: ViewSettings,
+    /// Those of the process.
+    pub config: Arc<Config>,
+    /// Reads, for observers.
+    pub pool: ReadPool,
+    /// Its repair desk.
+    pub desk: Desk,
+    /// Whether builds are projected here, and operations driven; if not, the active one is observed.
+    pub projects: bool,
+}
+
+impl Household {
+    /// What a build is run with. Each counts for itself.
+    pub fn parts(&self, build: Build) -> Parts {
+        Parts {
+            config: Arc::clone(&self.config),
+            settings: self.settings.clone(),
+            metrics: Arc::new(Metrics::new()),
+            pool: self.pool.clone(),
+            build,
+            group: group_of(&self.config, self.view.name, build),
+        }
+    }
+
+    fn run(&self, build: Build) -> Result<Runner> {
+        let parts = self.parts(build);
+        let view = if self.projects { self.view.start(&parts)? } else { self.view.observe(&parts)? };
+        Ok(Runner { view, metrics: parts.metrics })
+    }
+}
+
+/// The consumer group of a build. Builds share nothing, so each has its own; that of the first is the configured one.
+pub fn group_of(config: &Config, view: &str, build: Build) -> String {
+    let of_view = match view {
+        "orders" => config.kafka.group_id.clone(),
+        other => format!("{}-{other}", config.kafka.group_id),
+    };
+    if build == Build(1) { of_view } else { format!("{of_view}.{build}") }
+}
+
+/// A build that runs here.
+struct Runner {
+    view: RunningView,
+    metrics: Arc<Metrics>,
+}
+
+impl Runner {
+    fn shown(&self) -> Shown {
+        Shown { status: Arc::clone(&self.view.status), metrics: Arc::clone(&self.metrics) }
+    }
+}
+
+/// The steward of one view.
+pub struct Steward {
+    household: Household,
+    board: Arc<ViewBoard>,
+    running: BTreeMap<Build, Runner>,
+    active: Build,
+    client: Option<Connection>,
+    driver: Option<JoinHandle<()>>,
+    /// Told when there is something to look at.
+    look_now: Arc<Notify>,
+}
+
+impl Steward {
+    /// Runs the active build; the rest comes with [`Steward::run`].
+    pub fn new(household: Household, active: Build) -> Result<Steward> {
+        let runner = household.run(active)?;
+        let board = ViewBoard::new(runner.shown());
+        let mut steward = Steward {
+            household,
+            board,
+            running: BTreeMap::from([(active, runner)]),
+            active,
+            client: None,
+            driver: None,
+            look_now: Arc::new(Notify::new()),
+        };
+        steward.decide_by_policy(active);
+        Ok(steward)
+    }
+
+    /// What the process shows of the view.
+    pub fn board(&self) -> Arc<ViewBoard> {
+        Arc::clone(&self.board)
+    }
+
+    /// Keeps house until `stop`, then stops everything in order. A bug in it halts the view by name.
+    pub async fn run(mut self, stop: CancellationToken) {
+        match AssertUnwindSafe(self.keep_house(&stop)).catch_unwind().await {
+            Ok(()) => {}
+            Err(panic) => {
+                self.board.status().halt(part_ended("steward", Some(&panic_text(&*panic))));
+                stop.cancelled().await;
+            }
+        }
+        if let Some(driver) = self.driver.take()
+            && let Err(error) = driver.await
+        {
+            tracing::error!(view = self.board.view, error = %error, "the driver of an operation did not end in order");
+        }
+        join_all(std::mem::take(&mut self.running).into_values().map(|runner| runner.view.stop())).await;
+    }
+
+    async fn keep_house(&mut self, stop: &CancellationToken) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let look_now = Arc::clone(&self.look_now);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = look_now.notified() => {}
+                _ = tick.tick() => {}
+            }
+            crash::point("part.steward");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.look(stop) => if let Err(error) = done {
+                    // Whoever projects says so, too.
+                    self.client = None;
+                    tracing::debug!(view = self.board.view, error = describe_chain(error.chain()), "the steward could not look");
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, stop: &CancellationToken) -> Result<()> {
+        let client = match self.client.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => pool::connect_writer(&self.household.config.database, "public").await?,
+        };
+        let seen = operations::look(&client, self.board.view).await.map_err(boxed)?;
+        self.arrange(&seen).await;
+        if self.household.projects {
+            for left in seen.iter().filter(|seen| seen.is_left_over) {
+                self.drop_build(&client, left.build).await;
+            }
+            self.drive(&client, stop).await?;
+        }
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// Starts and stops runners so that what is to be fed is fed, and has the board show what readers read.
+    async fn arrange(&mut self, seen: &[Seen]) {
+        let Some(active) = seen.iter().find(|seen| seen.is_active).map(|seen| seen.build) else { return };
+        let wanted: Vec<Build> = seen
+            .iter()
+            .filter(|seen| seen.build == active || self.household.projects && is_fed(seen))
+            .map(|seen| seen.build)
+            .collect();
+        for build in &wanted {
+            if self.running.contains_key(build) {
+                continue;
+            }
+            match self.household.run(*build) {
+                Ok(runner) => {
+                    tracing::info!(view = self.board.view, %build, "build is run here");
+                    self.running.insert(*build, runner);
+                    self.decide_by_policy(*build);
+                }
+                Err(error) => {
+                    let error = describe_chain(error.chain());
+                    tracing::error!(view = self.board.view, %build, error, "build cannot be run here");
+                }
+            }
+        }
+        if active != self.active && self.running.contains_key(&active) {
+            tracing::info!(view = self.board.view, from = %self.active, to = %active, "readers read another build");
+            self.active = active;
+        }
+        self.show();
+        let idle: Vec<Build> =
+            self.running.keys().copied().filter(|build| !wanted.contains(build) && *build != self.active).collect();
+        for build in idle {
+            let Some(runner) = self.running.remove(&build) else { continue };
+            self.show();
+            tracing::info!(view = self.board.view, %build, "build is not run here any more");
+            runner.view.stop().await;
+        }
+    }
+
+    fn show(&self) {
+        let Some(active) = self.running.get(&self.active) else { return };
+        let others = self.running.iter().filter(|(build, _)| **build != self.active);
+        self.board.show(active.shown(), others.map(|(_, runner)| runner.shown()).collect());
+    }
+
+    /// Gaps are skipped by policy where they count: in the build that readers read. The desk looks at no other.
+    fn decide_by_policy(&mut self, build: Build) {
+        let desk = &self.household.desk;
+        if !self.household.projects || desk.gap_policy != GapPolicy::Skip {
+            return;
+        }
+        if let Some(runner) = self.running.get_mut(&build) {
+            let (desk, status) = (desk.clone(), Arc::clone(&runner.view.status));
+            runner.view.also("gap policy", |stop| repair::policy::skip_proven_gaps(desk, status, stop));
+        }
+    }
+
+    async fn drop_build(&self, client: &Connection, build: Build) {
+        let id = BuildId { view: self.household.view.name, build };
+        match builds::drop(client, id).await {
+            Ok(()) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
+            Err(builds::BuildError::Unknown(_)) => {}
+            Err(error) => {
+                tracing::warn!(view = id.view, %build, error = %error, "a build that nobody has a use for is still there");
+            }
+        }
+    }
+
+    /// Has the operation under way driven, unless somebody else does.
+    async fn drive(&mut self, client: &Connection, stop: &CancellationToken) -> Result<()> {
+        if self.driver.as_ref().is_some_and(|driver| !driver.is_finished()) {
+            return Ok(());
+        }
+        if let Some(ended) = self.driver.take()
+            && let Err(error) = ended.await
+        {
+            tracing::error!(view = self.board.view, error = %error, "the driver of an operation failed; it is driven again");
+        }
+        if let Some(operation) = operations::running(client, self.board.view).await.map_err(boxed)? {
+            let driver = Driver::new(self.household.clone(), Arc::clone(&self.look_now), stop.clone());
+            self.driver = Some(tokio::spawn(driver.drive(operation)));
+        }
+        Ok(())
+    }
+}
+
+/// Whether projectors feed a build that readers do not read.
+fn is_fed(seen: &Seen) -> bool {
+    !seen.is_loading && (seen.is_kept || seen.phase.is_some_and(Phase::feeds))
+}
+
+fn boxed(error: BoxedError) -> anyhow::Error {
+    anyhow::anyhow!(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_fed_while_it_is_kept_or_to_be_read_and_never_while_it_is_loaded() {
+        let seen = |is_loading, is_kept, phase| Seen {
+            build: Build(2),
+            is_active: false,
+            is_loading,
+            is_kept,
+            phase,
+            is_left_over: false,
+        };
+        assert!(is_fed(&seen(false, true, None)));
+        assert!(is_fed(&seen(false, false, Some(Phase::Comparing))));
+        assert!(!is_fed(&seen(true, false, Some(Phase::CatchingUp))));
+        assert!(!is_fed(&seen(false, false, Some(Phase::Loading))));
+        assert!(!is_fed(&seen(false, false, None)), "somebody else's");
+    }
+}

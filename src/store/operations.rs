@@ -1,0 +1,241 @@
+//! What operators have asked for that takes longer than a call, as rows: whoever drives one notes here how far it is, and
+//! finds here what was asked of it meanwhile.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use crate::domain::build::Build;
+use crate::domain::operation::{OperationKind, OperationState, Phase};
+use crate::store::types::BoxedError;
+use crate::store::{Connection, DbError};
+
+/// An operation as stored.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// Its number.
+    pub id: i64,
+    /// What is done.
+    pub kind: OperationKind,
+    /// View.
+    pub view: String,
+    /// Whether it is over.
+    pub state: OperationState,
+    /// How far it is; where it ended, if it did.
+    pub phase: Phase,
+    /// What was asked for.
+    pub request: Value,
+    /// Why, for those who ask later.
+    pub reason: String,
+    /// Who.
+    pub actor: String,
+    /// The build that readers read when it began.
+    pub from_build: Option<Build>,
+    /// The build that they will read.
+    pub to_build: Option<Build>,
+    /// Records or keys done so far.
+    pub records_done: i64,
+    /// How many there are, once that is known.
+    pub records_total: Option<i64>,
+    /// What the comparison found.
+    pub comparison: Option<Value>,
+    /// Why it failed: `{code, detail, nextStep}`.
+    pub error: Option<Value>,
+    /// What was asked of it that it has not done yet.
+    pub asked: Option<String>,
+    /// When each phase began: `[{phase, at}]`.
+    pub phases: Value,
+    /// When it was asked for.
+    pub started_at: Timestamp,
+    /// When anything was noted last.
+    pub updated_at: Timestamp,
+    /// When it was over.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct NewOperation<'a> {
+    /// What is to be done.
+    pub kind: OperationKind,
+    /// View.
+    pub view: &'a str,
+    /// The rest, as it was asked.
+    pub request: Value,
+    /// Why.
+    pub reason: &'a str,
+    /// Who.
+    pub actor: &'a str,
+    /// The build that readers read, and that they will read, as far as that is known.
+    pub builds: (Option<Build>, Option<Build>),
+}
+
+/// Which operations; `None` for any.
+#[derive(Debug, Default, Clone)]
+pub struct OperationFilter {
+    /// Of this view.
+    pub view: Option<String>,
+    /// In this state.
+    pub state: Option<OperationState>,
+    /// Of this id.
+    pub id: Option<i64>,
+    /// Older than this one.
+    pub before: Option<i64>,
+}
+
+/// What an operation does not survive.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationError {
+    /// A stable name.
+    pub code: &'static str,
+    /// What happened.
+    pub detail: String,
+    /// What to do.
+    pub next_step: String,
+}
+
+/// Operations, the latest first.
+pub async fn find(
+    client: &tokio_postgres::Client,
+    filter: &OperationFilter,
+    limit: i64,
+) -> Result<Vec<Operation>, BoxedError> {
+    let state = filter.state.map(OperationState::as_str);
+    let rows = client
+        .query(include_str!("sql/find_operations.sql"), &[&filter.view, &state, &filter.id, &filter.before, &limit])
+        .await?;
+    rows.iter().map(operation).collect()
+}
+
+/// The operation of a view that is under way.
+pub async fn running(client: &tokio_postgres::Client, view: &str) -> Result<Option<Operation>, BoxedError> {
+    let filter =
+        OperationFilter { view: Some(view.to_owned()), state: Some(OperationState::Running), ..Default::default() };
+    Ok(find(client, &filter, 1).await?.pop())
+}
+
+/// Notes what is asked for; `None` where another one of the view is under way.
+pub async fn begin(client: &tokio_postgres::Client, asked: &NewOperation<'_>) -> Result<Option<i64>, DbError> {
+    let (from, to) = asked.builds;
+    let row = client
+        .query_opt(
+            include_str!("sql/begin_operation.sql"),
+            &[
+                &asked.kind.as_str(),
+                &asked.view,
+                &asked.request,
+                &asked.reason,
+                &asked.actor,
+                &from.map(|build| build.0),
+                &to.map(|build| build.0),
+            ],
+        )
+        .await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// Takes an operation for this connection, as long as it lives; `false` if another one has it.
+pub async fn take(client: &Connection, id: i64) -> Result<bool, DbError> {
+    let lock = "select pg_try_advisory_lock(hashtextextended($1, 0))";
+    client.query_one(lock, &[&format!("streamview operation {id}")]).await?.try_get(0)
+}
+
+/// It has come to that phase.
+pub async fn enter(client: &Connection, id: i64, phase: Phase) -> Result<(), DbError> {
+    client.execute(include_str!("sql/enter_phase.sql"), &[&id, &phase.as_str()]).await.map(drop)
+}
+
+/// Which builds it is about.
+pub async fn set_target(client: &Connection, id: i64, from: Build, to: Build) -> Result<(), DbError> {
+    client.execute(include_str!("sql/set_target.sql"), &[&id, &from.0, &to.0]).await.map(drop)
+}
+
+/// A number for a new build of a view.
+pub async fn next_build(client: &Connection, view: &str) -> Result<Build, DbError> {
+    client.query_one(include_str!("sql/next_build.sql"), &[&view]).await?.try_get(0).map(Build)
+}
+
+/// Notes how far it is, and gives what was asked of it meanwhile.
+pub async fn note(client: &Connection, id: i64, done: i64, total: Option<i64>) -> Result<Option<String>, DbError> {
+    client.query_one(include_str!("sql/note_progress.sql"), &[&id, &done, &total]).await?.try_get(0)
+}
+
+/// Notes what the comparison found.
+pub async fn put_comparison(client: &Connection, id: i64, comparison: &Value) -> Result<(), DbError> {
+    client.execute(include_str!("sql/put_comparison.sql"), &[&id, &comparison]).await.map(drop)
+}
+
+/// It is over.
+pub async fn end(
+    client: &Connection,
+    id: i64,
+    state: OperationState,
+    error: Option<&OperationError>,
+) -> Result<(), DbError> {
+    let error = error.map(|error| serde_json::json!(error));
+    client.execute(include_str!("sql/end_operation.sql"), &[&id, &state.as_str(), &error]).await.map(drop)
+}
+
+/// Asks something of an operation under way; `false` if it is over.
+pub async fn ask(client: &tokio_postgres::Client, id: i64, what: &str) -> Result<bool, DbError> {
+    Ok(client.execute(include_str!("sql/ask_operation.sql"), &[&id, &what]).await? == 1)
+}
+
+/// A build as the steward of its view sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its number.
+    pub build: Build,
+    /// Whether readers read it.
+    pub is_active: bool,
+    /// Whether it is being loaded in bulk.
+    pub is_loading: bool,
+    /// Whether it is kept for a rollback.
+    pub is_kept: bool,
+    /// The phase of the operation that makes it the active one.
+    pub phase: Option<Phase>,
+    /// Whether nobody has a use for it any more.
+    pub is_left_over: bool,
+}
+
+/// Every build of a view.
+pub async fn look(client: &Connection, view: &str) -> Result<Vec<Seen>, BoxedError> {
+    let rows = client.query(include_str!("sql/look_at_builds.sql"), &[&view]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Seen {
+                build: Build(row.try_get(0)?),
+                is_active: row.try_get(1)?,
+                is_loading: row.try_get(2)?,
+                is_kept: row.try_get(3)?,
+                phase: row.try_get::<_, Option<&str>>(4)?.map(str::parse).transpose()?,
+                is_left_over: row.try_get(5)?,
+            })
+        })
+        .collect()
+}
+
+fn operation(row: &Row) -> Result<Operation, BoxedError> {
+    Ok(Operation {
+        id: row.try_get(0)?,
+        kind: row.try_get::<_, &str>(1)?.parse()?,
+        view: row.try_get(2)?,
+        state: row.try_get::<_, &str>(3)?.parse()?,
+        phase: row.try_get::<_, &str>(4)?.parse()?,
+        request: row.try_get(5)?,
+        reason: row.try_get(6)?,
+        actor: row.try_get(7)?,
+        from_build: row.try_get::<_, Option<i32>>(8)?.map(Build),
+        to_build: row.try_get::<_, Option<i32>>(9)?.map(Build),
+        records_done: row.try_get(10)?,
+        records_total: row.try_get(11)?,
+        comparison: row.try_get(12)?,
+        error: row.try_get(13)?,
+        asked: row.try_get(14)?,
+        phases: row.try_get(15)?,
+        started_at: row.try_get(16)?,
+        updated_at: row.try_get(17)?,
+        finished_at: row.try_get(18)?,
+    })
+}

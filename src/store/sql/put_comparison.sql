@@ -1,0 +1,1 @@
+update operations set comparison = $2, updated_at = now() where id = $1

@@ -1,0 +1,1 @@
+update operations set from_build = $2, to_build = $3, updated_at = now() where id = $1
