@@ -120,7 +120,8 @@ pub async fn serve(
         }
     };
     stop_views.cancel();
-    let drained = drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
+    let drained =
+        drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
     match ended {
         Some(ended) => bail!("{ended}"),

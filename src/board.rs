@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Notify;
+
 use crate::domain::build::Build;
 use crate::status::ViewStatus;
 use crate::telemetry::metrics::Metrics;
@@ -21,6 +23,7 @@ pub struct ViewBoard {
     /// The view's name.
     pub view: &'static str,
     builds: RwLock<Builds>,
+    look_now: Notify,
 }
 
 struct Builds {
@@ -34,6 +37,7 @@ impl ViewBoard {
         Arc::new(ViewBoard {
             view: active.status.view,
             builds: RwLock::new(Builds { active, others: Vec::new() }),
+            look_now: Notify::new(),
         })
     }
 
@@ -56,6 +60,16 @@ impl ViewBoard {
     pub fn statuses(&self) -> Vec<Arc<ViewStatus>> {
         let builds = self.builds.read().unwrap_or_else(PoisonError::into_inner);
         std::iter::once(&builds.active).chain(&builds.others).map(|shown| Arc::clone(&shown.status)).collect()
+    }
+
+    /// Has the steward look at once: something was asked for, or is done.
+    pub fn look_now(&self) {
+        self.look_now.notify_one();
+    }
+
+    /// Returns when somebody has said so.
+    pub async fn asked_to_look(&self) {
+        self.look_now.notified().await;
     }
 
     /// From now on these run here, and readers read the first.

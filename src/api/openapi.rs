@@ -45,6 +45,12 @@ use crate::config::HttpSettings;
         ops::letters::skip_by_filter,
         ops::letters::redrive_by_filter,
         ops::decisions::list,
+        ops::operations::rebuild,
+        ops::operations::rollback,
+        ops::operations::list,
+        ops::operations::show,
+        ops::operations::cancel,
+        ops::operations::cutover,
         skip_to::post,
         health::livez,
         health::readyz,
@@ -55,7 +61,8 @@ use crate::config::HttpSettings;
 struct EngineDocument;
 
 /// Paths that are the same as another.
-const ALIASES: [(&str, &str); 2] = [("/lags", "/ops/lags"), ("/healthz", "/readyz")];
+const ALIASES: [(&str, &str); 3] =
+    [("/lags", "/ops/lags"), ("/healthz", "/readyz"), ("/views/rebuild", "/ops/views/rebuild")];
 
 /// The document of the engine and these views, with the default limits.
 pub fn openapi(views: &[ViewApi]) -> OpenApi {

@@ -6,6 +6,7 @@ pub mod decisions;
 pub mod held;
 pub mod letters;
 pub mod model;
+pub mod operations;
 mod paging;
 pub mod render;
 

@@ -93,6 +93,21 @@ codes! {
     SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
         "The record names a schema that only the registry knows, so it cannot be checked now. Nothing was changed."
         "Repeat after `Retry-After` seconds; `detail` says what the registry answered.";
+    OPERATION_RUNNING = "operation_running" CONFLICT "Another operation of the view is under way"
+        "A view is rebuilt, rolled back or verified by one operation at a time. Nothing was begun."
+        "`operationId` names it: wait for its end at `GET /ops/operations/{id}`, or cancel it.";
+    OPERATION_NOT_FOUND = "operation_not_found" NOT_FOUND "There is no such operation"
+        "No operation has this id."
+        "`GET /ops/operations` lists them.";
+    OPERATION_OVER = "operation_over" CONFLICT "The operation is over"
+        "It is done, cancelled or failed, and nothing can be asked of it any more."
+        "`GET /ops/operations/{id}` says how it ended.";
+    WRONG_PHASE = "wrong_phase" CONFLICT "The operation is in another phase"
+        "Readers are switched by hand in phase `ready` only, and an operation is cancelled before they are being switched."
+        "`GET /ops/operations/{id}` says in which phase it is; wait for the right one, or roll the view back afterwards.";
+    NOTHING_KEPT = "nothing_kept" CONFLICT "No build is kept"
+        "Readers can go back to the build that they left last as long as it is kept (`keepHours`), and there is none."
+        "Rebuild the view instead.";
     HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
         "The key waits for no event: it never was held, or it goes on by now."
         "`GET /ops/held` lists those that wait.";
@@ -330,6 +345,11 @@ impl From<DeskError> for Problem {
             Obstacle::NoSuchLetter => &DEAD_LETTER_NOT_FOUND,
             Obstacle::RegistryAway => &SCHEMA_REGISTRY_UNAVAILABLE,
             Obstacle::Unfit => &INVALID_BODY,
+            Obstacle::OperationRunning => &OPERATION_RUNNING,
+            Obstacle::NoSuchOperation => &OPERATION_NOT_FOUND,
+            Obstacle::OperationOver => &OPERATION_OVER,
+            Obstacle::WrongPhase => &WRONG_PHASE,
+            Obstacle::NothingKept => &NOTHING_KEPT,
         };
         let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
         let problem = Problem { retry_after, ..Problem::new(code, refusal.detail) };
@@ -340,6 +360,7 @@ impl From<DeskError> for Problem {
             Seen::ParkedSequence(parked) => problem.with("parkedSequence", parked),
             Seen::Reach { waits_for, reach } => problem.with("waitsFor", waits_for).with("reach", reach),
             Seen::Matched(matched) => problem.with("matched", matched),
+            Seen::Operation(id) => problem.with("operationId", id),
             Seen::Unreadable { reason, violation: None } => problem.with("reason", reason),
             Seen::Unreadable { reason, violation: Some(violation) } => {
                 problem.with("reason", reason).with("violation", violation)

@@ -78,6 +78,13 @@ fn engine_routes() -> Vec<RouteSpec> {
         post("/ops/dead-letters/{id}/skip", || web::route().to(ops::letters::skip)),
         post("/ops/dead-letters/{id}/replace", || web::route().to(ops::letters::replace)),
         post("/ops/dead-letters/{id}/redrive", || web::route().to(ops::letters::redrive)),
+        post("/ops/views/rebuild", || web::route().to(ops::operations::rebuild)),
+        post("/views/rebuild", || web::route().to(ops::operations::rebuild)),
+        post("/ops/views/{view}/rollback", || web::route().to(ops::operations::rollback)),
+        get("/ops/operations", OperatorLooks, || web::route().to(ops::operations::list)),
+        get("/ops/operations/{id}", OperatorLooks, || web::route().to(ops::operations::show)),
+        post("/ops/operations/{id}/cancel", || web::route().to(ops::operations::cancel)),
+        post("/ops/operations/{id}/cutover", || web::route().to(ops::operations::cutover)),
         get("/ops/decisions", OperatorLooks, || web::route().to(ops::decisions::list)),
         post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]

@@ -182,7 +182,9 @@ fn view_of(api: &Api, name: Option<&str>) -> Result<Arc<ViewStatus>, Problem> {
         Some(name) => boards.find(|board| board.view == name),
         None => boards.next(),
     };
-    found.map(|board| board.status()).ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process"))
+    found
+        .map(|board| board.status())
+        .ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process"))
 }
 
 fn check(asked: &SkipToRequest, status: &ViewStatus, partition: Partition) -> Result<(), Problem> {

@@ -125,14 +125,8 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
     }
     client.execute(include_str!("sql/keep.sql"), &[&from.view, &from.build.0, &keep_seconds]).await?;
     client.execute(include_str!("sql/activate.sql"), &[&to.view, &to.build.0]).await?;
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
-        &from.view,
-        &from.build.0,
-        &to.build.0,
-        &commits(&left),
-        &commits(&within(before, &left)),
-        &operation,
-    ];
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&from.view, &from.build.0, &to.build.0, &commits(&left), &commits(&within(before, &left)), &operation];
     client.execute(include_str!("sql/insert_switch.sql"), &parameters).await?;
     client.batch_execute(&format!("set local search_path = {}", names::search_path(to))).await?;
     client.batch_execute(scripts.publish).await?;

@@ -278,7 +278,7 @@ pub(super) fn violated(poison: &crate::domain::poison::Poison) -> Refusal {
 }
 
 /// The answer that was given to the same request under this key; another request under it is refused.
-async fn replay(client: &Connection, key: &str, fingerprint: &[u8]) -> Result<Option<Spelled>, DeskError> {
+pub(super) async fn replay(client: &Connection, key: &str, fingerprint: &[u8]) -> Result<Option<Spelled>, DeskError> {
     let Some(earlier) = write::answered(client, key).await? else { return Ok(None) };
     if earlier.request != fingerprint {
         let detail =

@@ -11,6 +11,7 @@ pub mod decide;
 mod facts;
 pub mod import;
 pub mod model;
+pub mod operations;
 pub mod policy;
 mod records;
 pub mod request;
@@ -93,6 +94,16 @@ pub enum Obstacle {
     RegistryAway,
     /// A part of the request does not fit the letter or key.
     Unfit,
+    /// Another operation of the view is under way.
+    OperationRunning,
+    /// There is no such operation.
+    NoSuchOperation,
+    /// The operation is over.
+    OperationOver,
+    /// The operation is in another phase.
+    WrongPhase,
+    /// No build is kept to go back to.
+    NothingKept,
 }
 
 impl Obstacle {
@@ -110,6 +121,11 @@ impl Obstacle {
             Obstacle::NoSuchLetter => "dead_letter_not_found",
             Obstacle::RegistryAway => "schema_registry_unavailable",
             Obstacle::Unfit => "invalid_body",
+            Obstacle::OperationRunning => "operation_running",
+            Obstacle::NoSuchOperation => "operation_not_found",
+            Obstacle::OperationOver => "operation_over",
+            Obstacle::WrongPhase => "wrong_phase",
+            Obstacle::NothingKept => "nothing_kept",
         }
     }
 }
@@ -145,6 +161,8 @@ pub enum Seen {
     },
     /// How many match.
     Matched(usize),
+    /// The operation that there is.
+    Operation(i64),
     /// Why the record cannot be read.
     Unreadable {
         /// The stable name.

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Household;
+use crate::board::ViewBoard;
 use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
 use crate::builds::switch::{self, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
@@ -70,7 +70,7 @@ fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
 /// Drives one operation.
 pub(super) struct Driver {
     household: Household,
-    look_now: Arc<Notify>,
+    board: Arc<ViewBoard>,
     stop: CancellationToken,
 }
 
@@ -83,8 +83,8 @@ struct Course<'d> {
 }
 
 impl Driver {
-    pub(super) fn new(household: Household, look_now: Arc<Notify>, stop: CancellationToken) -> Self {
-        Driver { household, look_now, stop }
+    pub(super) fn new(household: Household, board: Arc<ViewBoard>, stop: CancellationToken) -> Self {
+        Driver { household, board, stop }
     }
 
     /// Drives it as far as it goes here.
@@ -97,7 +97,7 @@ impl Driver {
                 tracing::warn!(view, operation = id, error, "the operation is not driven here for now");
             }
         }
-        self.look_now.notify_one();
+        self.board.look_now();
     }
 
     async fn try_drive(&self, operation: Operation) -> Result<()> {
@@ -117,7 +117,13 @@ impl Driver {
         let rules = self.household.config.rules_of(&self.household.settings);
         let scripts = self.household.view.spec(&rules)?.tables;
         let (view, id, kind) = (self.household.view.name, operation.id, operation.kind);
-        tracing::info!(view, operation = id, kind = kind.as_str(), phase = operation.phase.as_str(), "operation is driven here");
+        tracing::info!(
+            view,
+            operation = id,
+            kind = kind.as_str(),
+            phase = operation.phase.as_str(),
+            "operation is driven here"
+        );
         let mut course = Course { driver: self, client, operation, scripts };
         let ended = match course.run().await {
             Ok(()) => (OperationState::Done, None),
@@ -138,7 +144,9 @@ impl Course<'_> {
         match self.operation.kind {
             OperationKind::Rebuild => self.rebuild().await,
             OperationKind::Rollback => self.roll_back().await,
-            OperationKind::Verify => Err(failed("unknown_operation", "this binary does not verify".to_owned(), "use `streamview verify`")),
+            OperationKind::Verify => {
+                Err(failed("unknown_operation", "this binary does not verify".to_owned(), "use `streamview verify`"))
+            }
         }
     }
 
@@ -201,7 +209,7 @@ impl Course<'_> {
         self.operation.phase = phase;
         let (view, operation) = (self.driver.household.view.name, self.operation.id);
         tracing::info!(view, operation, phase = phase.as_str(), "operation goes on");
-        self.driver.look_now.notify_one();
+        self.driver.board.look_now();
         Ok(())
     }
 
@@ -233,7 +241,9 @@ impl Course<'_> {
         let parts = household.parts(to.build);
         let source = parts.source(to.view);
         let total = load::records_of(&household.config, &household.settings.topic).await;
-        let total = total.map_err(|error| failed("log_unreadable", format!("{error:#}"), "see that Kafka answers, then ask for it again"))?;
+        let total = total.map_err(|error| {
+            failed("log_unreadable", format!("{error:#}"), "see that Kafka answers, then ask for it again")
+        })?;
         let control = LoadControl::new(household.config.rebuild.memory_bytes);
         let mut stage = control.stage.subscribe();
         let mut loading = household.view.load(parts, control.clone());
@@ -264,9 +274,11 @@ impl Course<'_> {
                 Ok(())
             }
             (Err(error), None) if error.is::<CalledOff>() => Err(Stopped::Cancelled),
-            (Err(error), None) => {
-                Err(failed("load_failed", describe_chain(error.chain()), "mend what it says, then ask for the rebuild again"))
-            }
+            (Err(error), None) => Err(failed(
+                "load_failed",
+                describe_chain(error.chain()),
+                "mend what it says, then ask for the rebuild again",
+            )),
         }
     }
 
@@ -316,7 +328,7 @@ impl Course<'_> {
                 Ok(Switched::Done(took)) => {
                     let (view, from, to, ms) = (to.view, from.build, to.build, took.as_millis());
                     tracing::info!(view, %from, %to, ms, "readers were switched");
-                    self.driver.look_now.notify_one();
+                    self.driver.board.look_now();
                     return Ok(());
                 }
                 Ok(Switched::Behind) => tracing::debug!(view = to.view, "the new build is not as far yet"),

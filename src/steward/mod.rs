@@ -22,7 +22,6 @@ use std::time::Duration;
 use anyhow::Result;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -114,8 +113,6 @@ pub struct Steward {
     active: Build,
     client: Option<Connection>,
     driver: Option<JoinHandle<()>>,
-    /// Told when there is something to look at.
-    look_now: Arc<Notify>,
 }
 
 impl Steward {
@@ -130,7 +127,6 @@ impl Steward {
             active,
             client: None,
             driver: None,
-            look_now: Arc::new(Notify::new()),
         };
         steward.decide_by_policy(active);
         Ok(steward)
@@ -161,11 +157,11 @@ impl Steward {
     async fn keep_house(&mut self, stop: &CancellationToken) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let look_now = Arc::clone(&self.look_now);
+        let board = Arc::clone(&self.board);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = look_now.notified() => {}
+                () = board.asked_to_look() => {}
                 _ = tick.tick() => {}
             }
             crash::point("part.steward");
@@ -276,7 +272,7 @@ impl Steward {
             tracing::error!(view = self.board.view, error = %error, "the driver of an operation failed; it is driven again");
         }
         if let Some(operation) = operations::running(client, self.board.view).await.map_err(boxed)? {
-            let driver = Driver::new(self.household.clone(), Arc::clone(&self.look_now), stop.clone());
+            let driver = Driver::new(self.household.clone(), Arc::clone(&self.board), stop.clone());
             self.driver = Some(tokio::spawn(driver.drive(operation)));
         }
         Ok(())

@@ -234,7 +234,8 @@ impl Metrics {
     /// The text exposition format, version 0.0.4: what the process counts, and what `builds` count of their views.
     pub fn render(&self, builds: &[Arc<Metrics>]) -> Result<Vec<u8>, prometheus::Error> {
         let own = self.registry.gather().into_iter();
-        let mut families: BTreeMap<String, MetricFamily> = own.map(|family| (family.name().to_owned(), family)).collect();
+        let mut families: BTreeMap<String, MetricFamily> =
+            own.map(|family| (family.name().to_owned(), family)).collect();
         for mut family in builds.iter().flat_map(|build| build.registry.gather()) {
             let of_views: Vec<Metric> = family.take_metric().into_iter().filter(is_of_a_view).collect();
             match families.entry(family.name().to_owned()) {

@@ -68,6 +68,16 @@ impl<'a> Call<'a> {
         Ok(Call { desk, key, bytes, dry_run })
     }
 
+    /// The desk of the view in the query, or the first.
+    pub(super) fn desk(&self) -> &'a Desk {
+        self.desk
+    }
+
+    /// The idempotency key.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// Makes the decision and answers.
     pub(super) async fn make(self, api: &Api, request: Request, why: Why) -> Result<HttpResponse, Problem> {
         let once = self.key.as_deref().map(|key| Once { key, spell });

@@ -1,0 +1,189 @@
+//! Asks for what takes longer than a call: a rebuild, a rollback; and tells how far it is. What is asked for is a row that
+//! a steward finds (`steward/`), in this process or another; here nothing is driven.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::decide::replay;
+use super::model::Spelled;
+use super::request::Why;
+use super::rows::write;
+use super::{Desk, DeskError, Obstacle, Refusal, Seen};
+use crate::domain::build::Build;
+use crate::domain::operation::{OperationKind, OperationState, Phase};
+use crate::store::Connection;
+use crate::store::operations::{self, NewOperation, Operation, OperationFilter};
+use crate::store::read::ReadError;
+
+/// Most hours that a build is kept.
+pub const MAX_KEEP_HOURS: i64 = 24 * 365;
+
+/// When readers are switched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cutover {
+    /// As soon as the new build is ready.
+    Auto,
+    /// When somebody says so.
+    Manual,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Asked {
+    /// A new build.
+    #[serde(rename_all = "camelCase")]
+    Rebuild {
+        /// When readers are switched.
+        cutover: Cutover,
+        /// How long the build that readers leave is kept.
+        keep_hours: i64,
+        /// Whether it is done although the log does not hold all that the old build has applied.
+        accept_truncated: bool,
+    },
+    /// Back to the build that readers left.
+    #[serde(rename_all = "camelCase")]
+    Rollback {
+        /// How long the build that readers leave is kept.
+        keep_hours: i64,
+    },
+}
+
+impl Asked {
+    fn kind(&self) -> OperationKind {
+        match self {
+            Asked::Rebuild { .. } => OperationKind::Rebuild,
+            Asked::Rollback { .. } => OperationKind::Rollback,
+        }
+    }
+}
+
+/// What may be asked of an operation under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Call it off.
+    Cancel,
+    /// Switch readers.
+    Cutover,
+}
+
+/// What a call gets.
+#[derive(Debug, Clone)]
+pub enum CalledOperation {
+    /// What it has begun.
+    Now(Box<Operation>),
+    /// The answer of an earlier call with the same key, as it was spelled then.
+    Before(Spelled),
+}
+
+impl Desk {
+    /// Asks for an operation, unless another one of the view is under way. With an idempotency key, the same call a second
+    /// time gets the answer of the first, spelled by `spell`.
+    pub async fn begin_operation(
+        &self,
+        asked: &Asked,
+        why: &Why,
+        once: Option<(&str, fn(&Operation) -> Spelled)>,
+    ) -> Result<CalledOperation, DeskError> {
+        let client = self.writers.open().await?;
+        let fingerprint = serde_json::to_vec(&("operation", self.view, asked, why)).expect("requests are plain data");
+        let fingerprint = Sha256::digest(fingerprint).to_vec();
+        // If anything fails, the connection ends with this call, and with it the transaction.
+        write::begin(&client).await?;
+        if let Some((key, _)) = once
+            && !write::claim(&client, key, &fingerprint).await?
+            && let Some(answer) = replay(&client, key, &fingerprint).await?
+        {
+            return Ok(CalledOperation::Before(answer));
+        }
+        let operation = self.begin_inside(&client, asked, why).await?;
+        if let Some((key, spell)) = once {
+            write::answer(&client, key, &spell(&operation)).await?;
+        }
+        write::commit(&client).await?;
+        let (view, id, kind, actor) = (self.view, operation.id, operation.kind.as_str(), why.actor.as_str());
+        tracing::info!(view, operation = id, kind, actor, reason = why.reason, "operation asked for");
+        Ok(CalledOperation::Now(Box::new(operation)))
+    }
+
+    async fn begin_inside(&self, client: &Connection, asked: &Asked, why: &Why) -> Result<Operation, DeskError> {
+        let builds = match asked {
+            Asked::Rebuild { .. } => (None, None),
+            Asked::Rollback { .. } => {
+                let row = client.query_opt(include_str!("sql/kept_build.sql"), &[&self.view]).await?;
+                let (active, kept) = match row {
+                    Some(row) => (Some(Build(row.try_get(0)?)), row.try_get::<_, Option<i32>>(1)?.map(Build)),
+                    None => (None, None),
+                };
+                let detail = "No build is kept that readers could go back to; `GET /ops/views` shows which there are";
+                let kept = kept.ok_or_else(|| Refusal::new(Obstacle::NothingKept, detail))?;
+                (active, Some(kept))
+            }
+        };
+        let new = NewOperation {
+            kind: asked.kind(),
+            view: self.view,
+            request: serde_json::to_value(asked).expect("requests are plain data"),
+            reason: &why.reason,
+            actor: &why.actor,
+            builds,
+        };
+        match operations::begin(client, &new).await? {
+            Some(id) => find_one(client, id).await,
+            None => Err(self.running_already(client).await?.into()),
+        }
+    }
+
+    async fn running_already(&self, client: &Connection) -> Result<Refusal, DeskError> {
+        let running = operations::running(client, self.view).await.map_err(ReadError::unreadable)?;
+        let id = running.map_or(0, |running| running.id);
+        let detail = format!("Operation {id} of view {} is under way; one at a time", self.view);
+        Ok(Refusal::new(Obstacle::OperationRunning, detail).because(Seen::Operation(id)))
+    }
+
+    /// Asks something of an operation that is under way.
+    pub async fn ask_operation(&self, id: i64, word: Word) -> Result<Operation, DeskError> {
+        let client = self.writers.open().await?;
+        let operation = find_one(&client, id).await?;
+        let over = |operation: &Operation| {
+            let detail = format!("Operation {id} is {}", operation.state.as_str());
+            Refusal::new(Obstacle::OperationOver, detail).because(Seen::Operation(id))
+        };
+        if operation.state != OperationState::Running {
+            return Err(over(&operation).into());
+        }
+        let (text, may_be) = match word {
+            Word::Cancel => ("cancel", operation.phase.may_be_cancelled()),
+            Word::Cutover => ("cutover", operation.phase == Phase::Ready),
+        };
+        if !may_be {
+            let detail = format!("Operation {id} is in phase {}", operation.phase.as_str());
+            return Err(Refusal::new(Obstacle::WrongPhase, detail).because(Seen::Operation(id)).into());
+        }
+        if !operations::ask(&client, id, text).await? {
+            return Err(over(&find_one(&client, id).await?).into());
+        }
+        tracing::info!(view = self.view, operation = id, asked = text, "asked of an operation");
+        find_one(&client, id).await
+    }
+
+    /// One operation, whichever view it is of.
+    pub async fn operation(&self, id: i64) -> Result<Operation, DeskError> {
+        let client = self.pool.get().await.map_err(ReadError::from)?;
+        find_one(&client, id).await
+    }
+
+    /// Operations, the latest first.
+    pub async fn operations(&self, filter: &OperationFilter, limit: u32) -> Result<Vec<Operation>, DeskError> {
+        let client = self.pool.get().await.map_err(ReadError::from)?;
+        Ok(operations::find(&client, filter, i64::from(limit) + 1).await.map_err(ReadError::unreadable)?)
+    }
+}
+
+async fn find_one(client: &tokio_postgres::Client, id: i64) -> Result<Operation, DeskError> {
+    let filter = OperationFilter { id: Some(id), ..OperationFilter::default() };
+    let found = operations::find(client, &filter, 1).await.map_err(ReadError::unreadable)?.pop();
+    let missing = || Refusal::new(Obstacle::NoSuchOperation, format!("There is no operation {id}"));
+    Ok(found.ok_or_else(missing)?)
+}
