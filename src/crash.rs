@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 31] = [
+pub const POINTS: [&str; 38] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -29,6 +29,12 @@ pub const POINTS: [&str; 31] = [
     "load.stripped",
     "load.written",
     "load.dressed",
+    "rebuild.created",
+    "rebuild.loaded",
+    "switch.locked",
+    "switch.before_commit",
+    "switch.committed",
+    "operation.ending",
     "part.reader",
     "part.poll",
     "part.guard",
@@ -39,6 +45,7 @@ pub const POINTS: [&str; 31] = [
     "part.gap_policy",
     "part.http",
     "part.signals",
+    "part.steward",
 ];
 
 /// Dies, stops or panics here if this was asked for.

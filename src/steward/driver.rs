@@ -26,6 +26,7 @@ use crate::domain::build::{Build, BuildId};
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::engine::view::BuildScripts;
 use crate::store::operations::{self, Operation, OperationError};
+use crate::store::progress::BuildSource;
 use crate::store::sqlstate::describe_chain;
 use crate::store::{Connection, build, names, pool, progress};
 
@@ -154,7 +155,10 @@ impl Course<'_> {
         let (from, to) = self.builds().await?;
         if self.operation.phase <= Phase::Indexing {
             self.make(to).await?;
-            self.load(to).await?;
+            // Whole already, and the driver died before it noted that.
+            if build::consumed(&self.client, &self.source(to)).await? == 0 {
+                self.load(to).await?;
+            }
         }
         if self.is_active(to).await? {
             return Ok(());
@@ -180,6 +184,10 @@ impl Course<'_> {
         self.enter(Phase::CatchingUp).await?;
         self.catch_up(from, to).await?;
         self.cut_over(from, to).await
+    }
+
+    fn source(&self, build: BuildId) -> BuildSource {
+        BuildSource { view: build.view, build: build.build, topic: self.driver.household.settings.topic.clone() }
     }
 
     fn id(&self, build: Build) -> BuildId {
@@ -239,7 +247,7 @@ impl Course<'_> {
         self.enter(Phase::Loading).await?;
         let household = self.driver.household.clone();
         let parts = household.parts(to.build);
-        let source = parts.source(to.view);
+        let source = self.source(to);
         let total = load::records_of(&household.config, &household.settings.topic).await;
         let total = total.map_err(|error| {
             failed("log_unreadable", format!("{error:#}"), "see that Kafka answers, then ask for it again")

@@ -32,6 +32,7 @@ mod decisions;
 mod dlq;
 mod poison;
 mod projection;
+mod rebuild;
 mod record_times;
 mod registry;
 mod relay;

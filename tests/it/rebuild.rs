@@ -1,0 +1,236 @@
+//! Rebuilds and rollbacks: a new build beside the live one, readers switched to it and back, whatever dies meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::instance::Instance;
+use crate::support::load::Load;
+use crate::support::orders::{TestEvent, life, oracle, stored};
+use crate::support::world::World;
+use crate::support::{PATIENCE, until};
+
+/// Waits until the operation is over.
+async fn until_over(instance: &Instance, id: i64) -> Value {
+    until(&format!("operation {id} is over"), PATIENCE, || async {
+        let response = instance.http.get(instance.url(&format!("/ops/operations/{id}"))).send().await.ok()?;
+        let operation: Value = response.json().await.ok()?;
+        (operation["state"].as_str()? != "running").then_some(operation)
+    })
+    .await
+}
+
+async fn until_phase(instance: &Instance, id: i64, phase: &str) {
+    until(&format!("operation {id} is in phase {phase}"), PATIENCE, || async {
+        let operation = instance.json(&format!("/ops/operations/{id}")).await;
+        assert_eq!(operation["state"], "running", "{operation}");
+        (operation["phase"] == phase).then_some(())
+    })
+    .await;
+}
+
+async fn begin(instance: &Instance, body: Value) -> i64 {
+    instance.posted("/ops/views/rebuild", &body, 202).await["id"].as_i64().unwrap()
+}
+
+async fn consumed_by(world: &World, build: i32) -> i64 {
+    world
+        .number(&format!("select coalesce(sum(consumed), 0)::bigint from projection_progress where build = {build}"))
+        .await
+}
+
+async fn until_consumed_by(world: &World, build: i32, records: i64) {
+    until(&format!("build {build} has consumed {records}"), PATIENCE, || async {
+        (consumed_by(world, build).await >= records).then_some(())
+    })
+    .await;
+}
+
+async fn active(world: &World) -> i64 {
+    world.number("select build::bigint from view_builds where active").await
+}
+
+/// Every table of a build as text, but for how it was cut into transactions.
+async fn content(world: &World, build: i32) -> Vec<String> {
+    let query = format!(
+        "select 'o' || to_jsonb(o)::text from orders_{build}.orders o
+         union all select 'i' || to_jsonb(i)::text from orders_{build}.order_items i
+         union all select 'l' || (to_jsonb(l) - 'commit_partition' - 'commit_number')::text from orders_{build}.ledger l
+         order by 1"
+    );
+    world.sql.query(&query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn schemas(world: &World) -> Vec<String> {
+    let query = "select nspname::text from pg_namespace where nspname like 'orders\\_%' order by 1";
+    world.sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// Reads these orders again and again until told to end: no read fails, and no order ever goes back.
+async fn read_on(instance: &Instance, orders: &[String], enough: &AtomicBool) -> usize {
+    let (mut seen, mut reads) = (BTreeMap::new(), 0);
+    while !enough.load(Ordering::Relaxed) {
+        for order in orders {
+            let response = instance.get(&format!("/orders/{order}")).await;
+            assert!(matches!(response.status().as_u16(), 200 | 404), "{order}: {}", response.status());
+            let body: Value = response.json().await.unwrap();
+            let sequence = body["lastEventSequence"].as_i64().unwrap_or(0);
+            let before = seen.insert(order.clone(), sequence).unwrap_or(0);
+            assert!(sequence >= before, "{order} went back from {before} to {sequence}");
+            reads += 1;
+        }
+    }
+    reads
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_rebuilt_under_traffic_switched_to_and_rolled_back_without_an_order_going_back() {
+    let world = World::new(3).await;
+    let instance = world.start().await;
+    let load = Load::new("o", 120, 11);
+    let (records, third) = (load.records(), load.records().len() / 3);
+    world.publish(records[..third].to_vec()).await;
+    until_consumed_by(&world, 1, third as i64).await;
+    let orders: Vec<String> = (0..20).map(|number| format!("o-{number}")).collect();
+    let enough = AtomicBool::new(false);
+    let change = async {
+        let id = begin(&instance, json!({ "reason": "to see it done" })).await;
+        world.publish(records[third..2 * third].to_vec()).await;
+        let rebuilt = until_over(&instance, id).await;
+        assert_eq!((&rebuilt["state"], &rebuilt["phase"]), (&json!("done"), &json!("done")), "{rebuilt}");
+        assert_eq!((&rebuilt["fromBuild"], &rebuilt["toBuild"]), (&json!(1), &json!(2)));
+        let phases: Vec<&str> =
+            rebuilt["phases"].as_array().unwrap().iter().map(|entry| entry["phase"].as_str().unwrap()).collect();
+        assert_eq!(phases[..3], ["preflight", "loading", "indexing"], "{phases:?}");
+        assert_eq!(phases[phases.len() - 2..], ["cutting_over", "done"], "{phases:?}");
+        assert_eq!(active(&world).await, 2);
+
+        world.publish(records[2 * third..].to_vec()).await;
+        until_consumed_by(&world, 1, load.len()).await;
+        until_consumed_by(&world, 2, load.len()).await;
+        assert_eq!(content(&world, 1).await, content(&world, 2).await, "the old build is fed on");
+        assert_eq!(stored(&world).await, oracle(load.events()));
+
+        let back = instance.posted("/ops/views/orders/rollback", &json!({ "reason": "to see it undone" }), 202).await;
+        let back = until_over(&instance, back["id"].as_i64().unwrap()).await;
+        assert_eq!(
+            (&back["kind"], &back["state"], &back["toBuild"]),
+            (&json!("rollback"), &json!("done"), &json!(1)),
+            "{back}"
+        );
+        assert_eq!(active(&world).await, 1);
+        assert_eq!(stored(&world).await, oracle(load.events()));
+        enough.store(true, Ordering::Relaxed);
+    };
+    let (reads, ()) = tokio::join!(read_on(&instance, &orders, &enough), change);
+    assert!(reads > 100, "{reads}");
+
+    world.publish(life("after", 3).iter().map(TestEvent::record)).await;
+    instance.order_at("after", 3).await;
+    let listed = instance.json("/ops/operations?view=orders&state=done").await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{listed}");
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_operation_at_a_time_waits_for_the_word_and_can_be_called_off() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    world.publish(life("o-1", 5).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 5).await;
+    let refused = instance.post("/ops/views/orders/rollback", &json!({ "reason": "x" })).await;
+    assert_eq!(refused.status(), 409);
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "nothing_kept");
+
+    let body = json!({ "reason": "by hand", "cutover": "manual", "actor": "ada" });
+    let key = [("idempotency-key", "once")];
+    let first = instance.post_as("/ops/views/rebuild", &body, &key).await;
+    assert_eq!(first.status(), 202);
+    let location = first.headers()["location"].to_str().unwrap().to_owned();
+    let again = instance.post_as("/views/rebuild", &body, &key).await;
+    assert_eq!((again.status().as_u16(), &again.headers()["idempotent-replayed"]), (202, &"true".parse().unwrap()));
+    let id = again.json::<Value>().await.unwrap()["id"].as_i64().unwrap();
+    assert_eq!(location, format!("/ops/operations/{id}"));
+    let second = instance.post("/ops/views/rebuild", &json!({ "reason": "too many" })).await;
+    assert_eq!(second.status(), 409);
+    let second: Value = second.json().await.unwrap();
+    assert_eq!((&second["code"], &second["operationId"]), (&json!("operation_running"), &json!(id)));
+
+    until_phase(&instance, id, "ready").await;
+    assert_eq!(active(&world).await, 1, "nobody has said so");
+    world.publish(life("o-2", 3).iter().map(TestEvent::record)).await;
+    until_consumed_by(&world, 2, 8).await;
+    instance.posted(&format!("{location}/cancel"), &json!({}), 202).await;
+    let over = until_over(&instance, id).await;
+    assert_eq!((&over["state"], &over["phase"], &over["actor"]), (&json!("cancelled"), &json!("ready"), &json!("ada")));
+    until("nothing is left of it", PATIENCE, || async { (schemas(&world).await == ["orders_1"]).then_some(()) }).await;
+    assert_eq!(consumed_by(&world, 2).await, 0);
+    let late = instance.post(&format!("{location}/cutover"), &json!({})).await;
+    assert_eq!(late.json::<Value>().await.unwrap()["code"], "operation_over");
+
+    let id = begin(&instance, body).await;
+    until_phase(&instance, id, "ready").await;
+    instance.posted(&format!("/ops/operations/{id}/cutover"), &json!({}), 202).await;
+    let over = until_over(&instance, id).await;
+    assert_eq!((&over["state"], &over["toBuild"]), (&json!("done"), &json!(3)), "a number is never used twice");
+    instance.order_at("o-2", 3).await;
+}
+
+/// Killed at every named point of a rebuild and of a switch; whoever starts next does the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_of_a_rebuild_the_next_process_ends_it() {
+    let points = [
+        "rebuild.created",
+        "load.stripped",
+        "load.written",
+        "load.dressed",
+        "rebuild.loaded",
+        "switch.locked",
+        "switch.before_commit",
+        "switch.committed",
+        "operation.ending",
+    ];
+    for point in points {
+        let world = World::new(2).await;
+        let load = Load::new("o", 20, 5);
+        world.publish(load.records()).await;
+        let dying = world.start_with(&[("STREAMVIEW_CRASH_AT", point)]).await;
+        until_consumed_by(&world, 1, load.len()).await;
+        let id = begin(&dying, json!({ "reason": point })).await;
+        assert!(Instance::was_killed(dying.until_ended().await), "{point}: {}", dying.log_text());
+
+        let next = world.start().await;
+        let over = until_over(&next, id).await;
+        assert_eq!(over["state"], "done", "{point}: {over}");
+        assert_eq!(active(&world).await, 2, "{point}");
+        until_consumed_by(&world, 2, load.len()).await;
+        assert_eq!(content(&world, 1).await, content(&world, 2).await, "{point}");
+        assert_eq!(schemas(&world).await, ["orders_1", "orders_2"], "{point}");
+        next.stop().await;
+    }
+}
+
+/// A build that was kept long enough goes, and a process that projects nothing shows whatever readers read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_kept_is_dropped_and_other_processes_follow_the_switch() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let api = world.launch_command(&["serve", "--only", "api"], &[]);
+    api.until_ready().await;
+    world.publish(life("o-1", 4).iter().map(TestEvent::record)).await;
+    let tag = |order: &str| format!("/orders/{order}");
+    instance.order_at("o-1", 4).await;
+
+    let id = begin(&instance, json!({ "reason": "not to be kept", "keepHours": 0 })).await;
+    assert_eq!(until_over(&instance, id).await["state"], "done");
+
+    until("the old build is dropped", PATIENCE, || async { (schemas(&world).await == ["orders_2"]).then_some(()) })
+        .await;
+    world.publish(life("o-2", 2).iter().map(TestEvent::record)).await;
+    api.order_at("o-2", 2).await;
+    let response = api.get(&tag("o-1")).await;
+    assert!(response.headers()["etag"].to_str().unwrap().starts_with("\"2-4-"), "the tag names the build");
+    api.until_metric("kafka_consumer_lag", &[&format!("group=\"{}.2\"", world.group)], 0.0).await;
+    assert_eq!(instance.post("/ops/views/orders/rollback", &json!({ "reason": "x" })).await.status(), 409);
+}
