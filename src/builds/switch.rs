@@ -125,9 +125,9 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
     }
     client.execute(include_str!("sql/keep.sql"), &[&from.view, &from.build.0, &keep_seconds]).await?;
     client.execute(include_str!("sql/activate.sql"), &[&to.view, &to.build.0]).await?;
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&from.view, &from.build.0, &to.build.0, &commits(&left), &commits(&within(before, &left)), &operation];
-    client.execute(include_str!("sql/insert_switch.sql"), &parameters).await?;
+    let (known, ours) = (commits(&left), commits(&within(before, &left)));
+    let insert = include_str!("sql/insert_switch.sql");
+    client.execute(insert, &[&from.view, &from.build.0, &to.build.0, &known, &ours, &operation]).await?;
     client.batch_execute(&format!("set local search_path = {}", names::search_path(to))).await?;
     client.batch_execute(scripts.publish).await?;
     Ok(true)

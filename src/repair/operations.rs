@@ -68,6 +68,9 @@ pub enum Word {
     Cutover,
 }
 
+/// Spells an operation as the answer that is kept for a call that is made again.
+pub type SpellOperation = fn(&Operation) -> Spelled;
+
 /// What a call gets.
 #[derive(Debug, Clone)]
 pub enum CalledOperation {
@@ -84,7 +87,7 @@ impl Desk {
         &self,
         asked: &Asked,
         why: &Why,
-        once: Option<(&str, fn(&Operation) -> Spelled)>,
+        once: Option<(&str, SpellOperation)>,
     ) -> Result<CalledOperation, DeskError> {
         let client = self.writers.open().await?;
         let fingerprint = serde_json::to_vec(&("operation", self.view, asked, why)).expect("requests are plain data");
@@ -181,7 +184,7 @@ impl Desk {
     }
 }
 
-async fn find_one(client: &tokio_postgres::Client, id: i64) -> Result<Operation, DeskError> {
+async fn find_one(client: &Connection, id: i64) -> Result<Operation, DeskError> {
     let filter = OperationFilter { id: Some(id), ..OperationFilter::default() };
     let found = operations::find(client, &filter, 1).await.map_err(ReadError::unreadable)?.pop();
     let missing = || Refusal::new(Obstacle::NoSuchOperation, format!("There is no operation {id}"));

@@ -27,8 +27,8 @@ use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::engine::view::BuildScripts;
 use crate::store::operations::{self, Operation, OperationError};
 use crate::store::progress::BuildSource;
-use crate::store::sqlstate::describe_chain;
-use crate::store::{Connection, build, names, pool, progress};
+use crate::store::sqlstate::{describe_chain, is_lost_lock};
+use crate::store::{Connection, DbError, build, names, pool, progress};
 
 /// How often it is noted how far it is, and looked what was asked meanwhile.
 const NOTE: Duration = Duration::from_millis(500);
@@ -49,8 +49,8 @@ enum Stopped {
     Failed(OperationError),
 }
 
-impl From<tokio_postgres::Error> for Stopped {
-    fn from(error: tokio_postgres::Error) -> Self {
+impl From<DbError> for Stopped {
+    fn from(error: DbError) -> Self {
         Stopped::Left(error.into())
     }
 }
@@ -340,7 +340,7 @@ impl Course<'_> {
                     return Ok(());
                 }
                 Ok(Switched::Behind) => tracing::debug!(view = to.view, "the new build is not as far yet"),
-                Err(BuildError::Database(error)) if is_lock_timeout(&error) => {
+                Err(BuildError::Database(error)) if is_lost_lock(&error) => {
                     tracing::debug!(view = to.view, "readers kept the public names; tried again");
                 }
                 Err(error) => return Err(error.into()),
@@ -348,9 +348,4 @@ impl Course<'_> {
             tokio::time::sleep(AGAIN).await;
         }
     }
-}
-
-fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
-    use tokio_postgres::error::SqlState;
-    matches!(error.code(), Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED)
 }

@@ -96,11 +96,7 @@ pub struct OperationError {
 }
 
 /// Operations, the latest first.
-pub async fn find(
-    client: &tokio_postgres::Client,
-    filter: &OperationFilter,
-    limit: i64,
-) -> Result<Vec<Operation>, BoxedError> {
+pub async fn find(client: &Connection, filter: &OperationFilter, limit: i64) -> Result<Vec<Operation>, BoxedError> {
     let state = filter.state.map(OperationState::as_str);
     let rows = client
         .query(include_str!("sql/find_operations.sql"), &[&filter.view, &state, &filter.id, &filter.before, &limit])
@@ -109,14 +105,14 @@ pub async fn find(
 }
 
 /// The operation of a view that is under way.
-pub async fn running(client: &tokio_postgres::Client, view: &str) -> Result<Option<Operation>, BoxedError> {
+pub async fn running(client: &Connection, view: &str) -> Result<Option<Operation>, BoxedError> {
     let filter =
         OperationFilter { view: Some(view.to_owned()), state: Some(OperationState::Running), ..Default::default() };
     Ok(find(client, &filter, 1).await?.pop())
 }
 
 /// Notes what is asked for; `None` where another one of the view is under way.
-pub async fn begin(client: &tokio_postgres::Client, asked: &NewOperation<'_>) -> Result<Option<i64>, DbError> {
+pub async fn begin(client: &Connection, asked: &NewOperation<'_>) -> Result<Option<i64>, DbError> {
     let (from, to) = asked.builds;
     let row = client
         .query_opt(
@@ -178,7 +174,7 @@ pub async fn end(
 }
 
 /// Asks something of an operation under way; `false` if it is over.
-pub async fn ask(client: &tokio_postgres::Client, id: i64, what: &str) -> Result<bool, DbError> {
+pub async fn ask(client: &Connection, id: i64, what: &str) -> Result<bool, DbError> {
     Ok(client.execute(include_str!("sql/ask_operation.sql"), &[&id, &what]).await? == 1)
 }
 

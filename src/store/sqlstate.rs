@@ -108,6 +108,11 @@ pub fn describe_read(error: &ReadError) -> String {
     }
 }
 
+/// Whether a lock was not had in time, or a deadlock was lost: worth another attempt.
+pub fn is_lost_lock(error: &DbError) -> bool {
+    matches!(error.code().map(|code| code.code()), Some("55P03" | "40P01"))
+}
+
 /// Whether Postgres does not let us in, or not into that database.
 pub fn is_login(error: &ReadError) -> bool {
     let ReadError::Unavailable(Some(cause)) = error else { return false };

@@ -60,6 +60,7 @@ async fn every_part_that_dies_halts_the_view_by_name() {
         ("part.takeover:1", "takeover"),
         ("part.identity:1", "identity check"),
         ("part.gap_policy:1", "gap policy"),
+        ("part.steward:3", "steward"),
     ];
     let deaths = parts.map(|(point, part)| async move {
         let world = World::new(1).await;

@@ -17,7 +17,7 @@ use crate::api::problem::{self, Problem, ProblemBody};
 use crate::domain::operation::{OperationState, Phase};
 use crate::repair::Desk;
 use crate::repair::model::Spelled;
-use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS, Word};
+use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS, SpellOperation, Word};
 use crate::store::operations::{Operation, OperationFilter};
 
 const ACCEPTED: i32 = 202;
@@ -309,7 +309,7 @@ async fn begin(
     asked: &Asked,
     why: crate::repair::request::Why,
 ) -> Result<HttpResponse, Problem> {
-    let once = call.key().map(|key| (key, spell as fn(&Operation) -> Spelled));
+    let once = call.key().map(|key| (key, spell as SpellOperation));
     let (answer, is_replayed) = match desk.begin_operation(asked, &why, once).await? {
         CalledOperation::Now(operation) => (spell(&operation), false),
         CalledOperation::Before(answer) => (answer, true),
