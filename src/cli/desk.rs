@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct Common {
     /// View [default: the first one]
     #[arg(long)]
-    view: Option<String>,
+    pub view: Option<String>,
     /// Print what the API would answer, as JSON
     #[arg(long)]
     pub json: bool,

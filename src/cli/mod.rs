@@ -6,6 +6,7 @@ pub mod held;
 pub mod load;
 #[cfg(feature = "playground")]
 pub mod playground;
+mod rebuild;
 pub mod schemas;
 #[cfg(feature = "playground")]
 pub mod seed;
@@ -82,6 +83,8 @@ enum Command {
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
     Source(source::SourceArgs),
+    Rebuild(rebuild::RebuildArgs),
+    Rollback(rebuild::RollbackArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -191,6 +194,14 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Source(arguments) => source::run(arguments, &config).await,
+            Command::Rebuild(arguments) => {
+                init_logs(&config)?;
+                rebuild::rebuild(arguments, &config, app::Signals::listen()?).await
+            }
+            Command::Rollback(arguments) => {
+                init_logs(&config)?;
+                rebuild::rollback(arguments, &config, app::Signals::listen()?).await
+            }
             #[cfg(feature = "playground")]
             Command::Servers(_) => Ok(()),
             Command::Config { .. } | Command::Openapi => Ok(()),

@@ -51,7 +51,8 @@ pub enum Asked {
 }
 
 impl Asked {
-    fn kind(&self) -> OperationKind {
+    /// What is asked for, in a word.
+    pub fn kind(&self) -> OperationKind {
         match self {
             Asked::Rebuild { .. } => OperationKind::Rebuild,
             Asked::Rollback { .. } => OperationKind::Rollback,

@@ -234,3 +234,35 @@ async fn what_is_not_kept_is_dropped_and_other_processes_follow_the_switch() {
     api.until_metric("kafka_consumer_lag", &[&format!("group=\"{}.2\"", world.group)], 0.0).await;
     assert_eq!(instance.post("/ops/views/orders/rollback", &json!({ "reason": "x" })).await.status(), 409);
 }
+
+/// Where nothing runs the command does the work itself; where something runs, that does it, and the command shows how far it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_rebuilds_and_rolls_back_with_and_without_an_instance() {
+    let world = World::new(2).await;
+    let load = Load::new("o", 20, 3);
+    let instance = world.start().await;
+    world.publish(load.records()).await;
+    until_consumed_by(&world, 1, load.len()).await;
+    instance.stop().await;
+    let command = |arguments: &[&str]| world.launch_command(arguments, &[]);
+
+    let alone = command(&["rebuild", "--reason", "nothing runs"]);
+    assert_eq!(alone.until_ended().await.code(), Some(0), "{}", alone.log_text());
+    let told = alone.log_text();
+    for words in
+        ["operation 1: rebuild of view orders", "this command does", "operation 1 is done: readers read build 2"]
+    {
+        assert!(told.contains(words), "{words:?} in {told}");
+    }
+    assert_eq!(stored(&world).await, oracle(load.events()));
+
+    let instance = world.start().await;
+    let back = command(&["rollback", "orders", "--reason", "back"]);
+    assert_eq!(back.until_ended().await.code(), Some(0), "{}", back.log_text());
+    assert!(back.log_text().contains("operation 2 is done: readers read build 1"), "{}", back.log_text());
+    assert!(!back.log_text().contains("this command does"), "{}", back.log_text());
+    let refused = command(&["rebuild", "customers", "--reason", "there is none"]);
+    assert_eq!(refused.until_ended().await.code(), Some(1));
+    assert!(refused.log_text().contains("there are: orders"), "{}", refused.log_text());
+    instance.stop().await;
+}

@@ -166,7 +166,8 @@ fn progress_of(operation: &Operation, phases: &[PhaseBody]) -> ProgressBody {
     ProgressBody { records, total, percent, records_per_second: rate, eta_seconds: eta }
 }
 
-fn spell(operation: &Operation) -> Spelled {
+/// An operation as the answer that is kept for a call that is made again.
+pub fn spell(operation: &Operation) -> Spelled {
     let body = serde_json::to_value(OperationBody::from(operation)).expect("answers are plain data");
     Spelled { code: ACCEPTED, body }
 }

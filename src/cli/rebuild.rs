@@ -1,0 +1,230 @@
+//! `streamview rebuild` and `streamview rollback`: ask for an operation, watch it, and do the work where nobody else does.
+
+use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{Common, WhyArgs, checked, explain, open, print_json};
+use crate::api::ops::operations::{OperationBody, spell};
+use crate::app::{self, Signals};
+use crate::config::Config;
+use crate::domain::operation::OperationState;
+use crate::repair::Desk;
+use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS};
+use crate::steward::{Household, Steward};
+use crate::store::operations::{self, Operation};
+use crate::store::{migrate, pool, progress};
+
+/// How often it is looked how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long somebody else has time to take the operation: a steward looks once a second.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Rebuild a view from its log, beside the live one, and switch readers to it
+///
+/// Instances of `serve` do the work; readers go on reading the old build until the new one is ready, and the old one is
+/// kept and fed for a rollback. Where no instance runs, this command does the work itself.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// View [default: the first one]
+    view: Option<String>,
+    #[command(flatten)]
+    why: WhyArgs,
+    /// Switch readers only when `POST /ops/operations/{id}/cutover` is called
+    #[arg(long)]
+    manual: bool,
+    /// Hours that the old build is kept and fed
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(i64).range(0..=MAX_KEEP_HOURS))]
+    keep_hours: i64,
+    /// Rebuild although the log does not begin where the old build began
+    #[arg(long)]
+    accept_truncated: bool,
+    /// Wait for the end and show how far it is
+    #[arg(long)]
+    watch: bool,
+    /// Print what the API would answer, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Switch readers back to the build that they left last
+///
+/// It was fed all the time, so it shows every event that came since.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// View [default: the first one]
+    view: Option<String>,
+    #[command(flatten)]
+    why: WhyArgs,
+    /// Hours that the build which readers leave is kept and fed
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(i64).range(0..=MAX_KEEP_HOURS))]
+    keep_hours: i64,
+    /// Print what the API would answer, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rebuilds.
+pub async fn rebuild(arguments: RebuildArgs, config: &Arc<Config>, signals: Signals) -> Result<()> {
+    let RebuildArgs { view, why, manual, keep_hours, accept_truncated, watch, json } = arguments;
+    let cutover = if manual { Cutover::Manual } else { Cutover::Auto };
+    let asked = Asked::Rebuild { cutover, keep_hours, accept_truncated };
+    carry_out(config, (view, why, json), &asked, watch, signals).await
+}
+
+/// Rolls back; that takes a moment, so its end is waited for.
+pub async fn rollback(arguments: RollbackArgs, config: &Arc<Config>, signals: Signals) -> Result<()> {
+    let RollbackArgs { view, why, keep_hours, json } = arguments;
+    carry_out(config, (view, why, json), &Asked::Rollback { keep_hours }, true, signals).await
+}
+
+async fn carry_out(
+    config: &Arc<Config>,
+    (view, why, json): (Option<String>, WhyArgs, bool),
+    asked: &Asked,
+    watch: bool,
+    signals: Signals,
+) -> Result<()> {
+    let desk = open(config, &Common { view, json }).await?;
+    let once = why.idempotency_key.as_deref().map(|key| (key, spell as _));
+    let id = match desk.begin_operation(asked, &checked(why.reason.clone(), why.actor.clone())?, once).await {
+        Ok(CalledOperation::Now(operation)) => operation.id,
+        Ok(CalledOperation::Before(answer)) => answer.body["id"].as_i64().context("the kept answer has no id")?,
+        Err(error) => return Err(explain(error)),
+    };
+    if !json {
+        println!("operation {id}: {} of view {}", asked.kind().as_str(), desk.view);
+    }
+    let stop = signals.stop.clone();
+    signals.with(follow(config, &desk, id, (watch, json), stop)).await
+}
+
+/// Waits until somebody drives it, or drives it; and until it is over, if that is wanted.
+async fn follow(
+    config: &Arc<Config>,
+    desk: &Desk,
+    id: i64,
+    (watch, json): (bool, bool),
+    stop: CancellationToken,
+) -> Result<()> {
+    let ours = if is_driven(config, desk, id).await? { None } else { Some(drive(config, desk, &stop).await?) };
+    let is_ours = ours.is_some();
+    let mut shown = Progress { is_quiet: json, ..Progress::default() };
+    let operation = loop {
+        let operation = desk.operation(id).await.map_err(explain)?;
+        if operation.state != OperationState::Running || !(watch || is_ours) {
+            break operation;
+        }
+        shown.show(&operation);
+        tokio::select! {
+            () = stop.cancelled() => break operation,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    };
+    shown.end();
+    stop.cancel();
+    if let Some(ours) = ours {
+        ours.await.context("the steward did not end in order")?;
+    }
+    if json {
+        return print_json(&OperationBody::from(&operation));
+    }
+    told(&operation)
+}
+
+/// Whether an instance drives it, or has.
+async fn is_driven(config: &Config, desk: &Desk, id: i64) -> Result<bool> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if desk.operation(id).await.map_err(explain)?.state != OperationState::Running {
+            return Ok(true);
+        }
+        // Given back as soon as it is had, with the connection.
+        let client = pool::connect_operator(&config.database).await?;
+        if !operations::take(&client, id).await? {
+            return Ok(true);
+        }
+        drop(client);
+        if tokio::time::Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Does what an instance of `serve` would do, but for the API.
+async fn drive(config: &Arc<Config>, desk: &Desk, stop: &CancellationToken) -> Result<JoinHandle<()>> {
+    eprintln!("no instance of `streamview serve` does it: this command does");
+    let views = app::configured_views(config)?;
+    let (view, settings) =
+        views.into_iter().find(|(view, _)| view.name == desk.view).context("the view is not configured")?;
+    let client = migrate::open(&config.database).await?;
+    let active = progress::active_build(&client, desk.view).await?.context("the view has no build")?;
+    let pool = pool::read_pool(&config.database)?;
+    let household = Household { view, settings, config: Arc::clone(config), pool, desk: desk.clone(), projects: true };
+    Ok(tokio::spawn(Steward::new(household, active)?.run(stop.clone())))
+}
+
+/// What became of it, in words; an error if not what was asked for.
+fn told(operation: &Operation) -> Result<()> {
+    let id = operation.id;
+    match operation.state {
+        OperationState::Done => {
+            let to = operation.to_build.map_or_else(String::new, |build| format!(": readers read build {build}"));
+            println!("operation {id} is done{to}");
+            Ok(())
+        }
+        OperationState::Running => {
+            println!("it goes on in an instance of `streamview serve`: GET /ops/operations/{id}");
+            Ok(())
+        }
+        OperationState::Cancelled => bail!("operation {id} was called off"),
+        OperationState::Failed => {
+            let error = operation.error.as_ref();
+            let word = |name: &str| error.and_then(|error| error[name].as_str()).unwrap_or_default().to_owned();
+            bail!("operation {id} has failed, {}: {}; {}", word("code"), word("detail"), word("nextStep"))
+        }
+    }
+}
+
+/// How far it is: one line that changes on a terminal, a line per change elsewhere.
+#[derive(Default)]
+struct Progress {
+    is_quiet: bool,
+    last: String,
+}
+
+impl Progress {
+    fn show(&mut self, operation: &Operation) {
+        let body = OperationBody::from(operation);
+        let mut line = body.phase.to_owned();
+        if let (Some(percent), Some(total)) = (body.progress.percent, body.progress.total) {
+            line.push_str(&format!(" {percent:.0} % of {total} records"));
+        }
+        if let Some(rate) = body.progress.records_per_second {
+            line.push_str(&format!(", {rate:.0}/s"));
+        }
+        if self.is_quiet || line == self.last {
+            return;
+        }
+        if std::io::stdout().is_terminal() {
+            print!("\r\x1b[K{line}");
+            // A line that is not seen is no reason to fail.
+            std::io::stdout().flush().ok();
+        } else {
+            println!("{line}");
+        }
+        self.last = line;
+    }
+
+    fn end(&self) {
+        if !self.is_quiet && !self.last.is_empty() && std::io::stdout().is_terminal() {
+            println!();
+        }
+    }
+}
