@@ -89,30 +89,38 @@ async fn fifty_kills_at_random_moments_lose_and_repeat_nothing() {
     let world = World::new(4).await;
     let load = Load::new("o", 20 * kills, seed);
     let records = load.records();
-    let mut chunks = records.chunks(records.len().div_ceil(kills));
+    // Something for each of them, and the rest for the survivor.
+    let mut chunks = records.chunks(records.len() / kills);
 
     for _ in 0..kills {
-        let before = world.takeovers().await;
+        let (takeovers, consumed) = (world.takeovers().await, world.consumed().await);
         let instance = world.launch(&SETTINGS);
-        // One in five dies on its way to the first record.
-        if random.u8(0..5) > 0 {
-            until("partitions are taken over", PATIENCE, || async {
+        // One in five dies on its way to the first record, two when they have taken over, and two when they have committed
+        // something: however busy the machine is, what is seen and not how long it took says when.
+        let kind = random.u8(0..5);
+        let moment = Duration::from_millis(random.u64(0..250));
+        let kill = async {
+            until("the instance has come as far as it may", PATIENCE, || async {
                 assert!(instance.exit_status().is_none(), "{}", instance.log_text());
-                (world.takeovers().await > before).then_some(())
+                let is_there = match kind {
+                    0 => true,
+                    1 | 2 => world.takeovers().await > takeovers,
+                    _ => world.consumed().await > consumed,
+                };
+                is_there.then_some(())
             })
             .await;
-        }
-        let moment = Instant::now() + Duration::from_millis(random.u64(0..250));
-        let kill = async {
+            let moment = Instant::now() + moment;
             until("the random moment", PATIENCE, || async { (Instant::now() >= moment).then_some(()) }).await;
             instance.kill_hard();
         };
-        tokio::join!(kill, world.publish(chunks.next().unwrap_or_default().to_vec()));
+        tokio::join!(kill, world.publish(chunks.next().unwrap().to_vec()));
     }
     let consumed = world.consumed().await;
     println!("{consumed} of {} records consumed under the fire of {kills} kills", load.len());
     assert!(consumed > 0, "no instance lived long enough to commit anything");
 
+    world.publish(chunks.flatten().cloned()).await;
     let _survivor = world.start_with(&SETTINGS).await;
     load.assert_settled(&world).await;
 }
