@@ -72,7 +72,7 @@ pub fn openapi(views: &[ViewApi]) -> OpenApi {
     }
     for (alias, original) in ALIASES {
         let mut item = document.paths.paths[original].clone();
-        if let Some(operation) = &mut item.get {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_alias"));
         }
         document.paths.paths.insert(alias.to_owned(), item);

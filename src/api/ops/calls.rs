@@ -18,9 +18,9 @@ use crate::repair::request::{BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHAR
 /// Greatest number of an event: 18 digits.
 pub(super) const MAX_SEQUENCE: i64 = 999_999_999_999_999_999;
 /// Longest `Idempotency-Key`.
-const MAX_KEY_CHARS: usize = 255;
+pub(super) const MAX_KEY_CHARS: usize = 255;
 /// Bytes of a body beside the payload of a record.
-const BODY_BYTES: usize = 64 << 10;
+pub(super) const BODY_BYTES: usize = 64 << 10;
 /// The actor where nobody says.
 const ANONYMOUS: &str = "anonymous";
 
@@ -66,16 +66,6 @@ impl<'a> Call<'a> {
         let limit = desk.max_record_bytes.saturating_mul(6).saturating_add(BODY_BYTES);
         let bytes = body::read(request, payload, limit).await?;
         Ok(Call { desk, key, bytes, dry_run })
-    }
-
-    /// The desk of the view in the query, or the first.
-    pub(super) fn desk(&self) -> &'a Desk {
-        self.desk
-    }
-
-    /// The idempotency key.
-    pub(super) fn key(&self) -> Option<&str> {
-        self.key.as_deref()
     }
 
     /// Makes the decision and answers.

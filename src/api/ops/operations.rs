@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::calls::{Call, id_in_path, why};
+use super::calls::{BODY_BYTES, MAX_KEY_CHARS, id_in_path, why};
 use super::paging::Page;
 use crate::api::Api;
-use crate::api::body::Body;
+use crate::api::body::{self, Body};
+use crate::api::idempotency;
 use crate::api::parameters::Parameters;
 use crate::api::paths::path_part;
 use crate::api::problem::{self, Problem, ProblemBody};
@@ -18,6 +19,7 @@ use crate::domain::operation::{OperationState, Phase};
 use crate::repair::Desk;
 use crate::repair::model::Spelled;
 use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS, SpellOperation, Word};
+use crate::repair::request::Why;
 use crate::store::operations::{Operation, OperationFilter};
 
 const ACCEPTED: i32 = 202;
@@ -50,7 +52,7 @@ pub struct OperationBody {
     #[schema(required)]
     pub to_build: Option<i32>,
     /// How far the present phase is.
-    pub progress: ProgressBody,
+    pub progress: OperationProgress,
     /// When each phase began.
     pub phases: Vec<PhaseBody>,
     /// What the comparison of both builds found; null before.
@@ -80,7 +82,7 @@ pub struct OperationBody {
 /// How far an operation is.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ProgressBody {
+pub struct OperationProgress {
     /// Records read so far.
     pub records: i64,
     /// Records of the log when it began; null until that is known.
@@ -154,7 +156,7 @@ fn phases_of(operation: &Operation) -> Vec<PhaseBody> {
     entries.iter().filter_map(body).collect()
 }
 
-fn progress_of(operation: &Operation, phases: &[PhaseBody]) -> ProgressBody {
+fn progress_of(operation: &Operation, phases: &[PhaseBody]) -> OperationProgress {
     let (records, total) = (operation.records_done, operation.records_total);
     let percent =
         total.map(|total| if total > 0 { (1000.0 * records as f64 / total as f64).round() / 10.0 } else { 100.0 });
@@ -163,7 +165,7 @@ fn progress_of(operation: &Operation, phases: &[PhaseBody]) -> ProgressBody {
     let seconds = since.map(|since| operation.updated_at.duration_since(since.at).as_secs_f64()).filter(|s| *s > 0.0);
     let rate = seconds.map(|seconds| (records as f64 / seconds).round()).filter(|rate| *rate > 0.0);
     let eta = rate.zip(total).map(|(rate, total)| ((total - records).max(0) as f64 / rate).round());
-    ProgressBody { records, total, percent, records_per_second: rate, eta_seconds: eta }
+    OperationProgress { records, total, percent, records_per_second: rate, eta_seconds: eta }
 }
 
 /// An operation as the answer that is kept for a call that is made again.
@@ -236,8 +238,8 @@ pub async fn rebuild(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    let call = Call::read(&api, &request, payload, false).await?;
-    let mut body = Body::parse(&call.bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated"])?;
+    let (key, bytes) = read(&request, payload).await?;
+    let mut body = Body::parse(&bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated"])?;
     let view = body.text("view", 256);
     let why = why(&mut body);
     let cutover = match body.text("cutover", 10).as_deref() {
@@ -253,9 +255,9 @@ pub async fn rebuild(
     body.finish()?;
     let desk = match view {
         Some(view) => desk_of(&api, &view)?,
-        None => call.desk(),
+        None => any_desk(&api)?,
     };
-    begin(&api, desk, &call, &Asked::Rebuild { cutover, keep_hours, accept_truncated }, why).await
+    begin(&api, desk, (&Asked::Rebuild { cutover, keep_hours, accept_truncated }, why), key).await
 }
 
 /// Roll a view back
@@ -283,13 +285,20 @@ pub async fn rollback(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    let call = Call::read(&api, &request, payload, false).await?;
-    let mut body = Body::parse(&call.bytes, &["reason", "actor", "keepHours"])?;
+    let (key, bytes) = read(&request, payload).await?;
+    let mut body = Body::parse(&bytes, &["reason", "actor", "keepHours"])?;
     let why = why(&mut body);
     let keep_hours = keep_hours(&mut body);
     body.finish()?;
     let desk = desk_of(&api, path_part(&request, "view"))?;
-    begin(&api, desk, &call, &Asked::Rollback { keep_hours }, why).await
+    begin(&api, desk, (&Asked::Rollback { keep_hours }, why), key).await
+}
+
+/// The idempotency key and the body. There are no parameters.
+async fn read(request: &HttpRequest, payload: web::Payload) -> Result<(Option<String>, web::Bytes), Problem> {
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let key = idempotency::key_of(request, MAX_KEY_CHARS)?;
+    Ok((key, body::read(request, payload, BODY_BYTES).await?))
 }
 
 fn keep_hours(body: &mut Body) -> i64 {
@@ -306,11 +315,10 @@ fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem> {
 async fn begin(
     api: &Api,
     desk: &Desk,
-    call: &Call<'_>,
-    asked: &Asked,
-    why: crate::repair::request::Why,
+    (asked, why): (&Asked, Why),
+    key: Option<String>,
 ) -> Result<HttpResponse, Problem> {
-    let once = call.key().map(|key| (key, spell as SpellOperation));
+    let once = key.as_deref().map(|key| (key, spell as SpellOperation));
     let (answer, is_replayed) = match desk.begin_operation(asked, &why, once).await? {
         CalledOperation::Now(operation) => (spell(&operation), false),
         CalledOperation::Before(answer) => (answer, true),
