@@ -27,7 +27,7 @@ use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::engine::view::BuildScripts;
 use crate::store::operations::{self, Operation, OperationError};
 use crate::store::progress::BuildSource;
-use crate::store::sqlstate::{describe_chain, is_lost_lock};
+use crate::store::sqlstate::{classify, describe, describe_chain, is_lost_lock};
 use crate::store::{Connection, DbError, build, names, pool, progress};
 
 /// How often it is noted how far it is, and looked what was asked meanwhile.
@@ -51,7 +51,11 @@ enum Stopped {
 
 impl From<DbError> for Stopped {
     fn from(error: DbError) -> Self {
-        Stopped::Left(error.into())
+        let said = describe(&error);
+        match classify(error, None).wait_or_halt() {
+            Ok(_) => Stopped::Left(anyhow::anyhow!(said)),
+            Err(halt) => failed(halt.code, halt.detail, &halt.next_step.replace("restart", "ask for it again")),
+        }
     }
 }
 

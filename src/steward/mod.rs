@@ -113,6 +113,8 @@ pub struct Steward {
     active: Build,
     client: Option<Connection>,
     driver: Option<JoinHandle<()>>,
+    /// Whether it could not look the last time.
+    is_blind: bool,
 }
 
 impl Steward {
@@ -127,6 +129,7 @@ impl Steward {
             active,
             client: None,
             driver: None,
+            is_blind: false,
         };
         steward.decide_by_policy(active);
         Ok(steward)
@@ -167,10 +170,21 @@ impl Steward {
             crash::point("part.steward");
             tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.look(stop) => if let Err(error) = done {
-                    // Whoever projects says so, too.
-                    self.client = None;
-                    tracing::debug!(view = self.board.view, error = describe_chain(error.chain()), "the steward could not look");
+                done = self.look(stop) => self.report(done),
+            }
+        }
+    }
+
+    /// Told once: that Postgres is away is said by whoever projects, too, but a missing right only here.
+    fn report(&mut self, done: Result<()>) {
+        let view = self.board.view;
+        match done {
+            Ok(()) => self.is_blind = false,
+            Err(error) => {
+                self.client = None;
+                let error = describe_chain(error.chain());
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    tracing::warn!(view, error, "builds and operations cannot be looked at");
                 }
             }
         }
