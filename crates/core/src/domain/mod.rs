@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod build;
+pub mod comparison;
 pub mod counters;
 pub mod decimal;
 pub mod decision;
@@ -15,6 +16,7 @@ pub mod name;
 pub mod operation;
 pub mod page;
 pub mod poison;
+pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod units;
