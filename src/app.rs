@@ -17,6 +17,7 @@ use crate::builds::{self, BuildError};
 use crate::config::{Config, ConfigError, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
+use crate::domain::meaning::{Meaning, Standing};
 use crate::failure::{Backoff, panic_text};
 use crate::projector::runtime::{Parts, RunningView};
 use crate::registrations::{self, Registration};
@@ -24,9 +25,10 @@ use crate::repair::{self, Desk};
 use crate::schemas::client::RegistryClient;
 use crate::status::ViewStatus;
 use crate::store::fit::Unfit;
+use crate::store::meaning::{self, Asking, Settled};
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
-use crate::store::{DbError, migrate, pool, progress};
+use crate::store::{Connection, DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
 
 /// Which halves of the service a process runs.
@@ -67,16 +69,15 @@ pub async fn serve(
     let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
-    let desks = views.iter().map(|(view, settings)| {
-        let rules = config.rules_of(settings);
-        desk(view, (&config, &rules), &metrics, (pool.clone(), writers.clone()))
-    });
-    let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        builds = wait_for_builds(&config, &views) => builds?,
+        builds = wait_for_builds(&config, &views, only) => builds?,
     };
+    let desks = views.iter().zip(&builds).map(|(served, build)| {
+        desk(served, (&config, &build.meaning.rules), &metrics, (pool.clone(), writers.clone()))
+    });
+    let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let shared = (Arc::clone(&metrics), pool.clone());
     let mut running = start_views(&config, views.into_iter().zip(builds), only, &shared)?;
     if only != Only::Api {
@@ -130,17 +131,19 @@ pub async fn serve(
 
 fn start_views(
     config: &Arc<Config>,
-    views: impl Iterator<Item = (Served, Build)>,
+    views: impl Iterator<Item = (Served, FoundBuild)>,
     only: Only,
     (metrics, pool): &(Arc<Metrics>, ReadPool),
 ) -> Result<Vec<RunningView>> {
-    let start = |((registration, settings), build): (Served, Build)| {
+    let start = |((registration, settings), found): (Served, FoundBuild)| {
         let parts = Parts {
             config: Arc::clone(config),
             settings,
             metrics: Arc::clone(metrics),
             pool: pool.clone(),
-            build,
+            build: found.build,
+            meaning: found.meaning,
+            stands: found.stands,
             group: group_of(config, registration.name),
         };
         match only {
@@ -176,15 +179,16 @@ pub fn view_apis() -> Vec<ViewApi> {
     registrations::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
 }
 
-/// The repair desk of a view.
+/// The repair desk of a view, whose active build goes by these rules.
 pub fn desk(
-    view: &Registration,
+    (view, settings): &Served,
     (config, rules): (&Config, &ViewRules),
     metrics: &Arc<Metrics>,
     pools: (ReadPool, pool::WriterPool),
 ) -> Result<Desk> {
     let checker = view.checker(config, rules, metrics)?;
-    Ok(Desk::new(view.name, (config, rules), (checker, view.sequences), pools))
+    let gap_policy = config.gap_policy_of(settings);
+    Ok(Desk::new(view.name, (config, gap_policy, rules), (checker, view.sequences), pools))
 }
 
 /// The consumer group of a view.
@@ -197,6 +201,9 @@ pub fn group_of(config: &Config, view: &str) -> String {
 
 fn skip_proven_gaps(desks: &[Desk], views: &mut [RunningView]) {
     for (desk, view) in desks.iter().zip(views).filter(|(desk, _)| desk.gap_policy == GapPolicy::Skip) {
+        if view.status.snapshot().stands.is_some() {
+            continue;
+        }
         let (desk, status) = (desk.clone(), Arc::clone(&view.status));
         view.also("gap policy", |stop| repair::policy::skip_proven_gaps(desk, status, stop));
     }
@@ -204,16 +211,16 @@ fn skip_proven_gaps(desks: &[Desk], views: &mut [RunningView]) {
 
 /// The active build of each view, as soon as Postgres answers. What no waiting can mend is an error at once: a schema that
 /// is not ours, a database or a way to it that cannot carry us.
-async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
+async fn wait_for_builds(config: &Config, views: &[Served], only: Only) -> Result<Vec<FoundBuild>> {
     let mut backoff = Backoff::default();
     loop {
-        let error = match find_builds(config, views).await {
+        let error = match find_builds(config, views, only).await {
             Ok(builds) => return Ok(builds),
             Err(error) => error,
         };
         match error.chain().find_map(|cause| cause.downcast_ref::<DbError>()).map(|error| error.as_db_error()) {
             Some(None) => {}
-            Some(Some(db)) if matches!(db.code().code().get(..2), Some("57" | "53" | "08")) => {}
+            Some(Some(db)) if is_passing(db.code().code()) => {}
             Some(Some(_)) => return Err(error).context("Postgres refuses us; check database.url"),
             None if matches!(error.downcast_ref(), Some(Unfit::TooFew)) => {}
             None => return Err(error),
@@ -225,15 +232,57 @@ async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>
     }
 }
 
-async fn find_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
+/// Whether an SQLSTATE tells of what passes: Postgres is away or busy, somebody holds a lock, or the server may only read.
+fn is_passing(code: &str) -> bool {
+    ["57", "53", "08", "40"].iter().any(|class| code.starts_with(class)) || ["55P03", "25006"].contains(&code)
+}
+
+/// The active build of a view, and by what it goes on.
+pub struct FoundBuild {
+    /// Its number.
+    pub build: Build,
+    /// What its rows mean.
+    pub meaning: Meaning,
+    /// Why this binary does not project into it, if so.
+    pub stands: Option<Standing>,
+}
+
+async fn find_builds(config: &Config, views: &[Served], only: Only) -> Result<Vec<FoundBuild>> {
     let client = migrate::open(&config.database).await?;
     let mut builds = Vec::with_capacity(views.len());
-    for (registration, _) in views {
-        let build = progress::active_build(&client, registration.name).await?;
-        builds
-            .push(build.with_context(|| format!("view {} has no build; run `streamview migrate`", registration.name))?);
+    for view in views {
+        builds.push(match only {
+            Only::Api => look_at_build(&client, config, view).await?,
+            Only::Both | Only::Projector => settle_build(&client, config, view).await?,
+        });
     }
     Ok(builds)
+}
+
+/// The active build as it is, for those who do not project.
+pub async fn look_at_build(client: &Connection, config: &Config, (view, settings): &Served) -> Result<FoundBuild> {
+    let (id, configured) = (active_build(client, view.name).await?, view.meaning(config.rules_of(settings))?);
+    let stored = meaning::meaning_of(client, id).await?.with_context(|| format!("there is no {id}"))?;
+    Ok(FoundBuild { build: id.build, meaning: stored.or(&configured), stands: None })
+}
+
+/// The active build, its rules stored from now on if they were not.
+async fn settle_build(client: &Connection, config: &Config, (view, settings): &Served) -> Result<FoundBuild> {
+    let (id, configured) = (active_build(client, view.name).await?, view.meaning(config.rules_of(settings))?);
+    let settled = meaning::settle(client, id, &configured, Asking::Projector).await;
+    let settled = settled.with_context(|| format!("cannot settle by which rules {id} is made"))?;
+    let Settled { meaning, taken, stands } = settled.with_context(|| format!("there is no {id}"))?;
+    if taken {
+        let rules = meaning::as_json(&meaning.rules);
+        tracing::info!(view = view.name, build = id.build.0, %rules, "the build is made by what is configured, from now on");
+    }
+    Ok(FoundBuild { build: id.build, meaning, stands })
+}
+
+async fn active_build(client: &Connection, view: &'static str) -> Result<BuildId> {
+    let build = progress::active_build(client, view).await?;
+    let build = build.with_context(|| format!("view {view} has no build; run `streamview migrate`"))?;
+    Ok(BuildId { view, build })
 }
 
 /// Brings the schema up to date, and makes and publishes build 1 of each view that has no build yet. Gives what was done,
@@ -245,8 +294,9 @@ pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
         if progress::active_build(&client, view.name).await?.is_some() {
             continue;
         }
-        let (build, tables) = (BuildId::new(view.name, 1), view.spec(&config.rules_of(settings))?.tables);
-        match builds::create(&client, build, &tables).await {
+        let meaning = view.meaning(config.rules_of(settings))?;
+        let (build, tables) = (BuildId::new(view.name, 1), view.spec(&meaning.rules)?.tables);
+        match builds::create(&client, build, &tables, &meaning).await {
             // Made by a `migrate` that was cut short before it was published.
             Ok(()) | Err(BuildError::Exists(_)) => {}
             Err(error) => return Err(error.into()),

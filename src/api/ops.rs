@@ -8,6 +8,7 @@ pub mod letters;
 pub mod model;
 mod paging;
 pub mod render;
+pub mod views;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;

@@ -101,12 +101,13 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
     };
     let names: Vec<&str> = views.iter().map(|view| view.name).collect();
     let view = view.with_context(|| format!("there is no such view; there are: {}", names.join(", ")))?;
-    drop(migrate::open(&config.database).await?);
+    let client = migrate::open(&config.database).await?;
     let reads = pool::read_pool(&config.database).context("database.url is not usable")?;
     let settings = config.views.get(view.name).with_context(|| format!("views.{} is not configured", view.name))?;
-    let rules = config.rules_of(settings);
+    let served = (view.clone(), settings.clone());
+    let build = app::look_at_build(&client, config, &served).await?;
     let pools = (reads, pool::WriterPool::new(&config.database));
-    app::desk(view, (config, &rules), &Arc::new(Metrics::new()), pools)
+    app::desk(&served, (config, &build.meaning.rules), &Arc::new(Metrics::new()), pools)
 }
 
 /// Asks for a decision and prints what came of it.

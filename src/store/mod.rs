@@ -2,6 +2,7 @@
 
 pub mod blocked;
 pub mod build;
+pub mod builds;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;
@@ -9,6 +10,7 @@ pub mod fence;
 pub mod fit;
 pub mod ledger;
 pub mod lookup;
+pub mod meaning;
 pub mod migrate;
 pub mod names;
 pub mod observation;

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod lag;
 pub mod ledger;
 pub mod letter;
+pub mod meaning;
 pub mod name;
 pub mod page;
 pub mod poison;
