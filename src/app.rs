@@ -17,12 +17,12 @@ use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
 use crate::config::{Config, ConfigError, ViewRules, ViewSettings};
 use crate::crash;
-use crate::domain::build::{Build, BuildId};
+use crate::domain::build::BuildId;
 use crate::failure::{Backoff, panic_text};
 use crate::registrations::{self, Registration};
 use crate::repair::Desk;
 use crate::schemas::client::RegistryClient;
-use crate::steward::{Household, Steward};
+use crate::steward::{self, FoundBuild, Household, Steward};
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
@@ -67,16 +67,15 @@ pub async fn serve(
     let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
-    let desks = views.iter().map(|(view, settings)| {
-        let rules = config.rules_of(settings);
-        desk(view, (&config, &rules), &metrics, (pool.clone(), writers.clone()))
-    });
-    let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        builds = wait_for_builds(&config, &views) => builds?,
+        builds = wait_for_builds(&config, &views, only) => builds?,
     };
+    let desks = views.iter().zip(&builds).map(|(served, build)| {
+        desk(served, (&config, &build.meaning.rules), &metrics, (pool.clone(), writers.clone()))
+    });
+    let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let views = views.into_iter().zip(builds).collect();
     let stewards = stewards(&config, views, (&desks, &pool, only != Only::Api))?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
@@ -131,12 +130,12 @@ pub async fn serve(
 
 fn stewards(
     config: &Arc<Config>,
-    views: Vec<(Served, Build)>,
+    views: Vec<(Served, FoundBuild)>,
     (desks, pool, projects): (&[Desk], &ReadPool, bool),
 ) -> Result<Vec<Steward>> {
-    let steward = |(((view, settings), build), desk): ((Served, Build), &Desk)| {
+    let steward = |(((view, settings), found), desk): ((Served, FoundBuild), &Desk)| {
         let (config, pool, desk) = (Arc::clone(config), pool.clone(), desk.clone());
-        Steward::new(Household { view, settings, config, pool, desk, projects }, build)
+        Steward::new(Household { served: (view, settings), config, pool, desk, projects }, found)
     };
     views.into_iter().zip(desks).map(steward).collect()
 }
@@ -171,29 +170,30 @@ pub fn view_apis() -> Vec<ViewApi> {
     registrations::all().into_iter().filter_map(|view| view.api).map(|api| api()).collect()
 }
 
-/// The repair desk of a view.
+/// The repair desk of a view, whose active build goes by these rules.
 pub fn desk(
-    view: &Registration,
+    (view, settings): &Served,
     (config, rules): (&Config, &ViewRules),
     metrics: &Arc<Metrics>,
     pools: (ReadPool, pool::WriterPool),
 ) -> Result<Desk> {
     let checker = view.checker(config, rules, metrics)?;
-    Ok(Desk::new(view.name, (config, rules), (checker, view.sequences), pools))
+    let gap_policy = config.gap_policy_of(settings);
+    Ok(Desk::new(view.name, (config, gap_policy, rules), (checker, view.sequences), pools))
 }
 
 /// The active build of each view, as soon as Postgres answers. What no waiting can mend is an error at once: a schema that
 /// is not ours, a database or a way to it that cannot carry us.
-async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
+async fn wait_for_builds(config: &Config, views: &[Served], only: Only) -> Result<Vec<FoundBuild>> {
     let mut backoff = Backoff::default();
     loop {
-        let error = match find_builds(config, views).await {
+        let error = match find_builds(config, views, only).await {
             Ok(builds) => return Ok(builds),
             Err(error) => error,
         };
         match error.chain().find_map(|cause| cause.downcast_ref::<DbError>()).map(|error| error.as_db_error()) {
             Some(None) => {}
-            Some(Some(db)) if matches!(db.code().code().get(..2), Some("57" | "53" | "08")) => {}
+            Some(Some(db)) if is_passing(db.code().code()) => {}
             Some(Some(_)) => return Err(error).context("Postgres refuses us; check database.url"),
             None if matches!(error.downcast_ref(), Some(Unfit::TooFew)) => {}
             None => return Err(error),
@@ -205,13 +205,19 @@ async fn wait_for_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>
     }
 }
 
-async fn find_builds(config: &Config, views: &[Served]) -> Result<Vec<Build>> {
+/// Whether an SQLSTATE tells of what passes: Postgres is away or busy, somebody holds a lock, or the server may only read.
+fn is_passing(code: &str) -> bool {
+    ["57", "53", "08", "40"].iter().any(|class| code.starts_with(class)) || ["55P03", "25006"].contains(&code)
+}
+
+async fn find_builds(config: &Config, views: &[Served], only: Only) -> Result<Vec<FoundBuild>> {
     let client = migrate::open(&config.database).await?;
     let mut builds = Vec::with_capacity(views.len());
-    for (registration, _) in views {
-        let build = progress::active_build(&client, registration.name).await?;
-        builds
-            .push(build.with_context(|| format!("view {} has no build; run `streamview migrate`", registration.name))?);
+    for view in views {
+        builds.push(match only {
+            Only::Api => steward::look_at_active(&client, config, view).await?,
+            Only::Both | Only::Projector => steward::settle_active(&client, config, view).await?,
+        });
     }
     Ok(builds)
 }
@@ -225,8 +231,9 @@ pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
         if progress::active_build(&client, view.name).await?.is_some() {
             continue;
         }
-        let (build, tables) = (BuildId::new(view.name, 1), view.spec(&config.rules_of(settings))?.tables);
-        match builds::create(&client, build, &tables).await {
+        let meaning = view.meaning(config.rules_of(settings))?;
+        let (build, tables) = (BuildId::new(view.name, 1), view.spec(&meaning.rules)?.tables);
+        match builds::create(&client, build, &tables, &meaning).await {
             // Made by a `migrate` that was cut short before it was published.
             Ok(()) | Err(BuildError::Exists(_)) => {}
             Err(error) => return Err(error.into()),

@@ -21,6 +21,7 @@ pub use error::ConfigError;
 pub use secret::{Secret, SecretUrl, web_addresses};
 
 pub use crate::domain::history::History;
+pub use crate::domain::meaning::ViewRules;
 
 use layers::Layers;
 
@@ -260,19 +261,6 @@ pub struct ViewSettings {
     pub tax: Option<TaxSettings>,
 }
 
-/// The settings that say what a view's rows are: its own, or those of the process where it has none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewRules {
-    /// What is kept of each event.
-    pub history: History,
-    /// What is done about proven gaps.
-    pub gap_policy: GapPolicy,
-    /// Sequence of a key's first event: 0 or 1.
-    pub first_sequence: Sequence,
-    /// Tax rate of items that carry none, a plain decimal.
-    pub default_tax_rate: String,
-}
-
 impl Config {
     /// Merges the layers and checks the result.
     ///
@@ -293,14 +281,20 @@ impl Config {
         Ok(layers.into_config())
     }
 
-    /// The rules of a view: what its settings say, else what holds for the process.
+    /// The rules of a view's next build: what its settings say, else what holds for the process. A build that is there keeps
+    /// to its own (`store/meaning.rs`).
     pub fn rules_of(&self, view: &ViewSettings) -> ViewRules {
         ViewRules {
             history: view.history.unwrap_or(self.projector.history),
-            gap_policy: view.gap_policy.unwrap_or(self.projector.gap_policy),
             first_sequence: Sequence(view.first_sequence.unwrap_or(self.projector.first_sequence)),
             default_tax_rate: view.tax.as_ref().unwrap_or(&self.tax).default_rate.clone(),
         }
+    }
+
+    /// What is done about proven gaps of a view: what its settings say, else what holds for the process. It makes decisions,
+    /// which are the view's, and is no rule of a build.
+    pub fn gap_policy_of(&self, view: &ViewSettings) -> GapPolicy {
+        view.gap_policy.unwrap_or(self.projector.gap_policy)
     }
 
     /// The settings of `config/default.toml` alone.

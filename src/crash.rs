@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 38] = [
+pub const POINTS: [&str; 39] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -31,6 +31,7 @@ pub const POINTS: [&str; 38] = [
     "load.dressed",
     "rebuild.created",
     "rebuild.loaded",
+    "rebuild.compared",
     "switch.locked",
     "switch.before_commit",
     "switch.committed",

@@ -9,6 +9,7 @@ use crate::api::routes::ViewApi;
 use crate::builds::load::{self, LoadControl, LoadSummary};
 use crate::config::{Config, ViewRules};
 use crate::domain::decimal::Decimal;
+use crate::domain::meaning::Meaning;
 use crate::domain::name::{intern, is_view_name};
 use crate::engine::view::ViewSpec;
 use crate::projector::runtime::{self, Parts, RunningView};
@@ -66,6 +67,11 @@ impl Registration {
         self.view.spec(rules)
     }
 
+    /// What its next build would mean, under these rules.
+    pub fn meaning(&self, rules: ViewRules) -> Result<Meaning> {
+        Ok(Meaning { projection_version: self.spec(&rules)?.projection_version, rules })
+    }
+
     /// Projects and observes it.
     pub fn start(&self, parts: &Parts) -> Result<RunningView> {
         self.view.start(parts)
@@ -112,19 +118,19 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
     }
 
     fn start(&self, parts: &Parts) -> Result<RunningView> {
-        runtime::start((self.make)(&parts.rules())?, parts)
+        runtime::start((self.make)(&parts.meaning.rules)?, parts)
     }
 
     fn observe(&self, parts: &Parts) -> Result<RunningView> {
-        Ok(runtime::start_observing((self.make)(&parts.rules())?.spec(), parts))
+        Ok(runtime::start_observing((self.make)(&parts.meaning.rules)?.spec(), parts))
     }
 
     fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary> {
-        Box::pin(async move { load::load((self.make)(&parts.rules())?, parts, control).await })
+        Box::pin(async move { load::load(&self.make, parts, control).await })
     }
 
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()> {
-        Box::pin(async move { load::discard((self.make)(&parts.rules())?.spec(), parts).await })
+        Box::pin(async move { load::discard((self.make)(&parts.meaning.rules)?.spec(), parts).await })
     }
 
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {

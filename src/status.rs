@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::domain::build::{Build, BuildId};
-use crate::domain::history::History;
 use crate::domain::lag::PartitionLag;
+use crate::domain::meaning::{Difference, Meaning, Standing, in_words};
 use crate::domain::units::{Epoch, NextOffset, Offset, Partition};
 use crate::failure::{Halt, Waiting};
 
@@ -117,6 +117,8 @@ pub struct StatusSnapshot {
     pub reason: Option<String>,
     /// Since when it is in this state.
     pub since: Timestamp,
+    /// Why nothing is projected here although it should, if so.
+    pub stands: Option<Standing>,
     /// Partitions that this process owns.
     pub partitions: BTreeMap<Partition, OwnedPartition>,
     /// Why dead letters wait in their table, if they do.
@@ -130,6 +132,7 @@ pub struct StatusSnapshot {
 #[derive(Debug)]
 struct Known {
     conditions: Conditions,
+    meaning: Meaning,
     snapshot: StatusSnapshot,
 }
 
@@ -144,8 +147,8 @@ pub struct ViewStatus {
     pub topic: String,
     /// Kafka consumer group.
     pub group: String,
-    /// What is kept of each event.
-    pub history: History,
+    /// What the rows of its next build would mean, by the settings of this process.
+    pub configured: Meaning,
     known: Mutex<Known>,
     commits: watch::Sender<u64>,
     halted: Notify,
@@ -171,13 +174,14 @@ impl Drop for Work {
 }
 
 impl ViewStatus {
-    /// A view of which nobody waits for anything.
-    pub fn new(build: BuildId, topic: &str, group: &str, history: History, phase: Phase) -> Self {
+    /// A view of which nobody waits for anything, made by what is configured.
+    pub fn new(build: BuildId, (topic, group): (&str, &str), configured: Meaning, phase: Phase) -> Self {
         let BuildId { view, build } = build;
         let conditions = Conditions::new(phase);
         let snapshot = StatusSnapshot {
             state: conditions.state(),
             reason: None,
+            stands: None,
             since: Timestamp::now(),
             partitions: BTreeMap::new(),
             dead_letters_wait: None,
@@ -189,8 +193,8 @@ impl ViewStatus {
             build,
             topic: topic.to_owned(),
             group: group.to_owned(),
-            history,
-            known: Mutex::new(Known { conditions, snapshot }),
+            known: Mutex::new(Known { conditions, meaning: configured.clone(), snapshot }),
+            configured,
             commits: watch::Sender::new(0),
             halted: Notify::new(),
             parts: Mutex::default(),
@@ -230,6 +234,45 @@ impl ViewStatus {
     /// `reporter` waits for nothing: it has succeeded, or there is nothing left for it to do.
     pub fn clear(&self, reporter: Reporter) {
         self.change(|conditions| conditions.clear(reporter));
+    }
+
+    /// What the rows of the build mean.
+    pub fn meaning(&self) -> Meaning {
+        self.lock().meaning.clone()
+    }
+
+    /// What is configured otherwise than the build is made by.
+    pub fn differences(&self) -> Vec<Difference> {
+        self.lock().meaning.differences(&self.configured)
+    }
+
+    /// Notes what the rows of the build mean, and says so once if something else is configured.
+    pub fn learn(&self, meaning: &Meaning) {
+        let before = std::mem::replace(&mut self.lock().meaning, meaning.clone());
+        let differences = meaning.differences(&self.configured);
+        if before == *meaning || differences == before.differences(&self.configured) {
+            return;
+        }
+        let (view, build) = (self.view, self.build.0);
+        if differences.is_empty() {
+            tracing::info!(view, build, "the build is made by what is configured");
+        } else {
+            let differences = in_words(&differences);
+            tracing::warn!(
+                view,
+                build,
+                differences,
+                "the build keeps what it was made by; `streamview rebuild` would take up what is configured"
+            );
+        }
+    }
+
+    /// Nothing is projected here, and reads go on.
+    pub fn stand(&self, standing: &Standing) {
+        let Standing { code, detail } = standing;
+        tracing::warn!(view = self.view, code, detail, "view stands still");
+        self.change(|conditions| conditions.stand(standing.clone()));
+        self.lock().snapshot.stands = Some(standing.clone());
     }
 
     /// The group has said what is ours.

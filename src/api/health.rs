@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::answer::OwnFormat;
 use super::{Api, views_of};
-use crate::status::{StatusSnapshot, ViewState};
+use crate::domain::meaning::{Standing, in_words};
+use crate::status::{StatusSnapshot, ViewState, ViewStatus};
 use crate::store::read;
 use crate::store::sqlstate::describe_read;
 
@@ -31,7 +32,7 @@ pub struct Health {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Check {
     /// `database`, `shutdown`, `view:` and the name of a view, or `partition:` or `dead_letters:` with the name of its
-    /// view where something waits.
+    /// view where something waits, or `configuration:` with it where its build keeps other settings than are configured.
     #[schema(example = "database")]
     pub name: String,
     /// `ok`, `degraded` or `unavailable`.
@@ -57,8 +58,8 @@ pub async fn livez() -> HttpResponse {
 ///
 /// Yes, if the database answers and every view here runs (or is meant not to run in this process). A view that is
 /// starting, waits for Kafka or Postgres, or has halted says so with its reason. A paused partition and dead letters that
-/// cannot be published are `degraded` and still 200: the other partitions go on, and reads are right. `/healthz` is the
-/// same.
+/// cannot be published are `degraded` and still 200: the other partitions go on, and reads are right. So is a view whose
+/// build is another binary's to project into. `/healthz` is the same.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
     (status = 200, description = "It can", body = Health),
     (status = 503, description = "It cannot; `checks` says why", body = Health),
@@ -68,6 +69,7 @@ pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
     for status in views_of(&api.state) {
         let snapshot = status.snapshot();
         checks.push(view(status.view, &snapshot));
+        checks.extend(configuration(&status));
         checks.extend(degraded(status.view, &snapshot));
     }
     if api.state.shutting_down.load(Ordering::Relaxed) {
@@ -99,6 +101,10 @@ async fn database(api: &Api) -> Check {
 }
 
 fn view(name: &str, snapshot: &StatusSnapshot) -> Check {
+    if let (ViewState::NotProjecting, Some(Standing { code, detail })) = (&snapshot.state, &snapshot.stands) {
+        let detail = format!("not_projecting, {code}: {detail}");
+        return Check { name: format!("view:{name}"), status: "degraded", detail };
+    }
     let ok = matches!(snapshot.state, ViewState::Running | ViewState::NotProjecting);
     let detail = match (&snapshot.state, &snapshot.reason) {
         (ViewState::Halted(halt), _) => format!("halted, {}: {}. {}", halt.code, halt.detail, halt.next_step),
@@ -106,6 +112,13 @@ fn view(name: &str, snapshot: &StatusSnapshot) -> Check {
         (state, None) => state.as_str().to_owned(),
     };
     check(format!("view:{name}"), ok, detail)
+}
+
+/// That the build keeps other settings than are configured: nobody has to hurry.
+fn configuration(status: &ViewStatus) -> Option<Check> {
+    let differences = status.differences();
+    let words = || format!("{}; `streamview rebuild` would take up what is configured", in_words(&differences));
+    (!differences.is_empty()).then(|| check(format!("configuration:{}", status.view), true, words()))
 }
 
 /// What waits without making the process useless. A partition whose new owner is another instance is no trouble.

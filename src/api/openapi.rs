@@ -27,12 +27,13 @@ use crate::config::HttpSettings;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
-        (name = "operations", description = "For those who run the service: lag, consumers, held keys, dead letters, decisions."),
+        (name = "operations", description = "For those who run the service: lag, consumers, builds, held keys, dead letters, decisions."),
         (name = "health", description = "Probes and metrics."),
     ),
     paths(
         ops::lags,
         ops::consumer,
+        ops::views::list,
         ops::held::list,
         ops::held::show,
         ops::held::skip,

@@ -67,6 +67,7 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/lags", OperatorLooks, || web::route().to(ops::lags)),
         get("/lags", OperatorLooks, || web::route().to(ops::lags)),
         get("/ops/consumer", OperatorLooks, || web::route().to(ops::consumer)),
+        get("/ops/views", OperatorLooks, || web::route().to(ops::views::list)),
         get("/ops/held", OperatorLooks, || web::route().to(ops::held::list)),
         post("/ops/held/skip", || web::route().to(ops::held::skip_by_filter)),
         get("/ops/held/{key}", OperatorLooks, || web::route().to(ops::held::show)),

@@ -14,8 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, ViewRules};
 use crate::crash;
+use crate::domain::meaning::Meaning;
 use crate::domain::units::{NextOffset, Partition};
 use crate::engine::view::{BuildScripts, ViewSpec};
 use crate::platforms::kafka::log::{LogReader, Watermarks};
@@ -24,6 +25,7 @@ use crate::projector::keyed::{Filling, InMemory};
 use crate::projector::runtime::{self, Parts};
 use crate::projector::supervisor::Supervisor;
 use crate::status::ViewState;
+use crate::store::meaning::{self, Asking};
 use crate::store::progress::BuildSource;
 use crate::store::rows::Stored;
 use crate::store::{Connection, build, ledger, names, pool};
@@ -99,6 +101,17 @@ impl Claim {
         Ok(Claim { client, source, scripts: spec.tables })
     }
 
+    /// By what the build is made: its rules, or those configured if it is the active one and empty.
+    async fn settle(&self, configured: &Meaning) -> Result<Meaning> {
+        let id = self.source.id();
+        let settled = meaning::settle(&self.client, id, configured, Asking::Load).await?;
+        let settled = settled.with_context(|| format!("there is no {id}"))?;
+        match settled.stands {
+            Some(standing) => bail!("{}: {}", standing.code, standing.detail),
+            None => Ok(settled.meaning),
+        }
+    }
+
     /// Marks the build as being loaded, and takes off its indexes.
     async fn strip(&self, log: &[Extent]) -> Result<()> {
         let consumed = build::consumed(&self.client, &self.source).await?;
@@ -144,12 +157,19 @@ pub async fn discard(spec: &ViewSpec, parts: Parts) -> Result<()> {
     claim.dress(&parts.config).await
 }
 
-/// Loads the whole topic, as it is now, into the build.
-pub async fn load<V: Stored>(view: V, parts: Parts, control: LoadControl) -> Result<LoadSummary> {
+/// Loads the whole topic, as it is now, into the build, with the view that `make` makes by the build's rules.
+pub async fn load<V: Stored>(
+    make: impl Fn(&ViewRules) -> Result<V>,
+    mut parts: Parts,
+    control: LoadControl,
+) -> Result<LoadSummary> {
     let started = Instant::now();
-    let source = parts.source(view.spec().name);
+    let spec = make(&parts.meaning.rules)?.spec().clone();
+    let source = parts.source(spec.name);
     let log = look_at_log(&parts.config, &source.topic).await?;
-    let claim = Claim::take(view.spec(), &parts.config, source).await?;
+    let claim = Claim::take(&spec, &parts.config, source).await?;
+    parts.meaning = claim.settle(&parts.configured(&spec)).await?;
+    let view = make(&parts.meaning.rules)?;
     claim.strip(&log).await?;
     crash::point("load.stripped");
 

@@ -17,6 +17,7 @@ use crate::repair::request::{
     AGE_FORM, BulkBounds, DEFAULT_BULK, MAX_BULK, MAX_REASON_CHARS, Request, Why, age, empty_window,
 };
 use crate::repair::{Desk, DeskError};
+use crate::steward;
 use crate::store::{migrate, pool};
 use crate::telemetry::metrics::Metrics;
 
@@ -101,12 +102,13 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
     };
     let names: Vec<&str> = views.iter().map(|view| view.name).collect();
     let view = view.with_context(|| format!("there is no such view; there are: {}", names.join(", ")))?;
-    drop(migrate::open(&config.database).await?);
+    let client = migrate::open(&config.database).await?;
     let reads = pool::read_pool(&config.database).context("database.url is not usable")?;
     let settings = config.views.get(view.name).with_context(|| format!("views.{} is not configured", view.name))?;
-    let rules = config.rules_of(settings);
+    let served = (view.clone(), settings.clone());
+    let build = steward::look_at_active(&client, config, &served).await?;
     let pools = (reads, pool::WriterPool::new(&config.database));
-    app::desk(view, (config, &rules), &Arc::new(Metrics::new()), pools)
+    app::desk(&served, (config, &build.meaning.rules), &Arc::new(Metrics::new()), pools)
 }
 
 /// Asks for a decision and prints what came of it.

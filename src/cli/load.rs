@@ -10,7 +10,7 @@ use crate::builds::load::LoadControl;
 use crate::config::Config;
 use crate::projector::runtime::Parts;
 use crate::steward;
-use crate::store::{migrate, pool, progress};
+use crate::store::{migrate, pool};
 use crate::telemetry::metrics::Metrics;
 
 /// Fill the empty tables of a view from a whole topic, in bulk
@@ -40,14 +40,16 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
     let views = app::configured_views(config)?;
     let known: Vec<&str> = views.iter().map(|(view, _)| view.name).collect();
     let known = format!("there is no view {}; known: {}", arguments.view, known.join(", "));
-    let (view, settings) = views.into_iter().find(|(view, _)| view.name == arguments.view).context(known)?;
-    let client = migrate::open(&config.database).await?;
-    let build = progress::active_build(&client, view.name).await?.context("the view has no build")?;
+    let served = views.into_iter().find(|(view, _)| view.name == arguments.view).context(known)?;
+    let found = steward::look_at_active(&migrate::open(&config.database).await?, config, &served).await?;
+    let ((view, settings), build) = (served, found.build);
     let parts = Parts {
         settings,
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database)?,
         build,
+        meaning: found.meaning,
+        stands: found.stands,
         group: steward::group_of(config, view.name, build),
         config: Arc::clone(config),
     };

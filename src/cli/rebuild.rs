@@ -16,9 +16,9 @@ use crate::config::Config;
 use crate::domain::operation::OperationState;
 use crate::repair::Desk;
 use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS};
-use crate::steward::{Household, Steward};
+use crate::steward::{self, Household, Steward};
 use crate::store::operations::{self, Operation};
-use crate::store::{migrate, pool, progress};
+use crate::store::{migrate, pool};
 
 /// How often it is looked how far it is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -161,12 +161,10 @@ async fn is_driven(config: &Config, desk: &Desk, id: i64) -> Result<bool> {
 async fn drive(config: &Arc<Config>, desk: &Desk, stop: &CancellationToken) -> Result<JoinHandle<()>> {
     eprintln!("no instance of `streamview serve` does it: this command does");
     let views = app::configured_views(config)?;
-    let (view, settings) =
-        views.into_iter().find(|(view, _)| view.name == desk.view).context("the view is not configured")?;
-    let client = migrate::open(&config.database).await?;
-    let active = progress::active_build(&client, desk.view).await?.context("the view has no build")?;
+    let served = views.into_iter().find(|(view, _)| view.name == desk.view).context("the view is not configured")?;
+    let active = steward::settle_active(&migrate::open(&config.database).await?, config, &served).await?;
     let pool = pool::read_pool(&config.database)?;
-    let household = Household { view, settings, config: Arc::clone(config), pool, desk: desk.clone(), projects: true };
+    let household = Household { served, config: Arc::clone(config), pool, desk: desk.clone(), projects: true };
     Ok(tokio::spawn(Steward::new(household, active)?.run(stop.clone())))
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::config::{DatabaseSettings, KafkaSettings, ProjectorSettings, ViewRules};
+use crate::config::{DatabaseSettings, GapPolicy, KafkaSettings, ProjectorSettings};
+use crate::domain::meaning::Meaning;
 use crate::domain::units::Partition;
 use crate::engine::fold::FoldLimits;
 use crate::projector::compaction::CompactionCheck;
@@ -38,8 +39,10 @@ pub struct ViewContext {
     pub database: DatabaseSettings,
     /// Settings.
     pub settings: ProjectorSettings,
-    /// What the view's rows are.
-    pub rules: ViewRules,
+    /// What the rows of the build mean.
+    pub meaning: Meaning,
+    /// What is done about proven gaps.
+    pub gap_policy: GapPolicy,
     /// Watches the log's identity.
     pub guard: LogGuard,
     /// Whether the broker compacts the topic.
@@ -61,10 +64,10 @@ impl ViewContext {
     pub fn fold_limits(&self) -> FoldLimits {
         let parked = self.parked_total.load(std::sync::atomic::Ordering::Relaxed);
         FoldLimits {
-            history: self.rules.history,
+            history: self.meaning.rules.history,
             record: crate::codec::Limits {
                 max_record_bytes: self.settings.max_record_bytes,
-                first_sequence: self.rules.first_sequence,
+                first_sequence: self.meaning.rules.first_sequence,
             },
             max_parked_per_key: i32::try_from(self.settings.max_parked_per_key).unwrap_or(i32::MAX),
             parked_budget: i64::try_from(self.settings.max_parked_total).unwrap_or(i64::MAX) - parked,

@@ -199,7 +199,7 @@ impl Keeper {
     async fn prove_gaps(&self, client: &Connection) -> Result<(), DbError> {
         let source = &self.context.source;
         let proven = control::prove_gaps(client, source).await?;
-        if self.context.rules.gap_policy == GapPolicy::Hold {
+        if self.context.gap_policy == GapPolicy::Hold {
             return Ok(());
         }
         for (key, missing) in proven.iter().take(NAMED) {
@@ -228,11 +228,18 @@ fn ends_asked_after(moment: Instant, snapshot: &StatusSnapshot) -> Option<Vec<Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::domain::build::BuildId;
-    use crate::domain::history::History;
     use crate::domain::lag::{LagHistory, PartitionPosition};
+    use crate::domain::meaning::Meaning;
     use crate::domain::units::Offset;
     use crate::status::{Phase, ViewStatus};
+
+    fn status_of_orders() -> ViewStatus {
+        let config = Config::defaults();
+        let configured = Meaning { projection_version: 1, rules: config.rules_of(&config.views["orders"]) };
+        ViewStatus::new(BuildId::new("orders", 1), ("orders.events", "streamview"), configured, Phase::Running)
+    }
 
     fn observed(asked: Instant, ends: &[i64]) -> StatusSnapshot {
         let now = jiff::Timestamp::now();
@@ -243,8 +250,7 @@ mod tests {
                 PartitionPosition { partition, next_offset, low_watermark, high_watermark, last_record_timestamp };
             LagHistory::default().observe(position, now, None)
         });
-        let status =
-            ViewStatus::new(BuildId::new("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running);
+        let status = status_of_orders();
         status.observe_lags(asked, now, lags.collect());
         status.snapshot()
     }
@@ -258,9 +264,7 @@ mod tests {
         assert_eq!(ends_asked_after(seen, &observed(seen, &[5, 7])), None, "perhaps a moment before");
         assert_eq!(ends_asked_after(seen, &observed(after, &[5, 7])), Some(vec![NextOffset(5), NextOffset(7)]));
         assert_eq!(ends_asked_after(seen, &observed(after, &[])), None, "no log");
-        let never =
-            ViewStatus::new(BuildId::new("orders", 1), "orders.events", "streamview", History::Payload, Phase::Running)
-                .snapshot();
+        let never = status_of_orders().snapshot();
         assert_eq!(ends_asked_after(seen, &never), None);
     }
 }

@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod keyed;
 pub mod lane;
 pub mod mailbox;
+mod meaning;
 pub mod membership;
 pub mod observer;
 pub mod relay;

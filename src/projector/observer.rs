@@ -78,8 +78,11 @@ impl Observer {
                 }
             }
             match stored {
-                Ok((positions, counts)) => {
+                Ok((positions, counts, meaning)) => {
                     self.status.clear(Reporter::Tables);
+                    if let Some(meaning) = meaning {
+                        self.status.learn(&meaning.or(&self.status.configured));
+                    }
                     self.show_counts(counts);
                     if let Ok(marks) = marks {
                         self.show_lags(&mut histories, asked, &marks, &positions);
@@ -102,6 +105,8 @@ impl Observer {
         self.metrics.parked_events.with_label_values(&[view]).set(counts.parked);
         self.metrics.dead_letters_unpublished.with_label_values(&[view]).set(counts.unpublished);
         self.metrics.conservation_difference.with_label_values(&[view]).set(counts.difference);
+        let differs = !self.status.differences().is_empty();
+        self.metrics.configuration_differs.with_label_values(&[view]).set(differs.into());
         (self.on_parked)(counts.parked);
     }
 
@@ -151,6 +156,9 @@ impl Observer {
 
 /// Why nobody here consumes the partition, as far as this process knows.
 fn obstacle(snapshot: &StatusSnapshot, partition: Partition) -> Option<String> {
+    if let Some(standing) = &snapshot.stands {
+        return Some(format!("{}: {}", standing.code, standing.detail));
+    }
     match &snapshot.state {
         ViewState::Halted(halt) => Some(format!("halted: {}: {}", halt.code, halt.detail)),
         ViewState::WaitingForDatabase => Some("waiting for the database".to_owned()),

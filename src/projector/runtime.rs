@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ViewRules, ViewSettings};
+use crate::config::{Config, ViewSettings};
 use crate::domain::build::{Build, BuildId};
+use crate::domain::meaning::{Meaning, Standing};
 use crate::engine::view::ViewSpec;
 use crate::failure::{Backoff, Halt, Waiting};
 use crate::platforms::kafka::consumer::MemberName;
@@ -50,14 +51,18 @@ pub struct Parts {
     pub pool: Pool,
     /// The view's active build.
     pub build: Build,
+    /// What the rows of that build mean.
+    pub meaning: Meaning,
+    /// Why it is not projected by this binary, if so.
+    pub stands: Option<Standing>,
     /// Consumer group.
     pub group: String,
 }
 
 impl Parts {
-    /// What the view's rows are, by its settings.
-    pub fn rules(&self) -> ViewRules {
-        self.config.rules_of(&self.settings)
+    /// What the rows of the view's next build would mean.
+    pub fn configured(&self, spec: &ViewSpec) -> Meaning {
+        Meaning { projection_version: spec.projection_version, rules: self.config.rules_of(&self.settings) }
     }
 
     /// The view's log and build.
@@ -124,8 +129,11 @@ pub fn start_observing(spec: &ViewSpec, parts: &Parts) -> RunningView {
     running
 }
 
-/// Projects and observes the view.
+/// Projects and observes the view; only observes it if its build is not ours to project into.
 pub fn start<V: Stored>(view: V, parts: &Parts) -> Result<RunningView> {
+    if parts.stands.is_some() {
+        return Ok(start_observing(view.spec(), parts));
+    }
     let context = context(view.spec(), parts, false)?;
     let mut running = RunningView::new(&context.status);
     let [projecting, observing] = &mut running.stages;
@@ -154,7 +162,8 @@ pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<V
         kafka: config.kafka.clone(),
         database: config.database.clone(),
         settings: config.projector.clone(),
-        rules: parts.rules(),
+        meaning: parts.meaning.clone(),
+        gap_policy: config.gap_policy_of(&parts.settings),
         guard,
         compaction: CompactionCheck::default(),
         schemas: SchemaSource::new(spec.name, spec.avro, &config.schema_registry, Arc::clone(&parts.metrics))?,
@@ -168,8 +177,16 @@ pub fn context(spec: &ViewSpec, parts: &Parts, is_filling: bool) -> Result<Arc<V
 fn base(spec: &ViewSpec, parts: &Parts, phase: Phase) -> Arc<ViewStatus> {
     let reasons = crate::domain::poison::Reason::ALL.map(crate::domain::poison::Reason::as_str);
     parts.metrics.prepare_view(spec.name, &spec.event_types, &reasons);
-    let (build, history) = (BuildId { view: spec.name, build: parts.build }, parts.rules().history);
-    Arc::new(ViewStatus::new(build, &parts.settings.topic, &parts.group, history, phase))
+    let build = BuildId { view: spec.name, build: parts.build };
+    let names = (parts.settings.topic.as_str(), parts.group.as_str());
+    let status = ViewStatus::new(build, names, parts.configured(spec), phase);
+    status.learn(&parts.meaning);
+    let differs = !status.differences().is_empty();
+    parts.metrics.configuration_differs.with_label_values(&[spec.name]).set(differs.into());
+    if let Some(standing) = &parts.stands {
+        status.stand(standing);
+    }
+    Arc::new(status)
 }
 
 fn observer(

@@ -142,18 +142,16 @@ fn log_end(end: Result<(), String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::domain::build::BuildId;
-    use crate::domain::history::History;
+    use crate::domain::meaning::Meaning;
     use crate::status::{Phase, ViewState};
 
     fn status() -> Arc<ViewStatus> {
-        let status = ViewStatus::new(
-            BuildId::new("orders", 1),
-            "orders.events",
-            "streamview",
-            History::Payload,
-            Phase::Starting,
-        );
+        let config = Config::defaults();
+        let configured = Meaning { projection_version: 1, rules: config.rules_of(&config.views["orders"]) };
+        let names = ("orders.events", "streamview");
+        let status = ViewStatus::new(BuildId::new("orders", 1), names, configured, Phase::Starting);
         status.started();
         Arc::new(status)
     }

@@ -14,7 +14,7 @@ use crate::platforms::kafka::fetch::{FetchProblem, FetchTrouble};
 use crate::platforms::kafka::log::{LogError, LogReader};
 use crate::platforms::kafka::probe;
 use crate::projector::context::ViewContext;
-use crate::projector::{guard, source, supervisor};
+use crate::projector::{guard, meaning, source, supervisor};
 use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
@@ -178,6 +178,7 @@ async fn try_acquire(
             context.source.build
         )));
     }
+    meaning::confirm(&client, context).await?;
     source::confirm(&client, context, log, topic_id.as_deref()).await?;
     let mut acquired = Vec::new();
     for partition in partitions {
@@ -194,12 +195,14 @@ async fn try_acquire(
         }
         // No progress yet means: from the beginning of the log.
         let begin = NextOffset::before(marks.low);
-        let row = progress::acquire(&client, &context.source, *partition, begin, (topic_id.as_deref(), &context.owner))
+        let owner = (topic_id.as_deref(), context.owner.as_str());
+        let row = progress::acquire(&client, (&context.source, &context.meaning), *partition, begin, owner)
             .await
             .map_err(fail)?;
         let Some(row) = row else {
-            // Asked again, the binding says to which one.
-            return Err(Failure::Retry("the build was bound to another topic meanwhile".to_owned()));
+            // Asked again, the build says to which one, or which rules.
+            let why = "the build was bound to another topic, or given other rules, meanwhile";
+            return Err(Failure::Retry(why.to_owned()));
         };
         let at_anchor = match row.anchor.filter(|anchor| marks.hold(anchor.offset)) {
             None => None,

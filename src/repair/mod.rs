@@ -52,13 +52,13 @@ impl Desk {
     /// The desk of a view: what reads its records, and how to see how far its keys are, if it tells.
     pub fn new(
         view: &'static str,
-        (config, rules): (&Config, &ViewRules),
+        (config, gap_policy, rules): (&Config, GapPolicy, &ViewRules),
         (checker, sequences): (Checker, Option<SequencesOf>),
         (pool, writers): (ReadPool, WriterPool),
     ) -> Self {
         Desk {
             view,
-            gap_policy: rules.gap_policy,
+            gap_policy,
             first_sequence: rules.first_sequence,
             max_record_bytes: config.projector.max_record_bytes,
             pool,

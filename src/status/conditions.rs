@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::domain::meaning::Standing;
 use crate::failure::{Halt, Waiting};
 
 /// The state of a view's projector in this process.
@@ -23,7 +24,7 @@ pub enum ViewState {
     Halted(Halt),
     /// Draining after SIGTERM.
     Stopping,
-    /// This process serves reads only (`serve --only api`).
+    /// This process serves reads only: `serve --only api`, or the build is not this binary's to project into.
     NotProjecting,
 }
 
@@ -118,13 +119,14 @@ pub enum HaltIs {
 pub struct Conditions {
     phase: Phase,
     halts: Vec<Halt>,
+    stands: Option<Standing>,
     waits: BTreeMap<Reporter, Condition>,
 }
 
 impl Conditions {
     /// Nobody waits.
     pub fn new(phase: Phase) -> Self {
-        Conditions { phase, halts: Vec::new(), waits: BTreeMap::new() }
+        Conditions { phase, halts: Vec::new(), stands: None, waits: BTreeMap::new() }
     }
 
     /// `reporter` waits: for something else than before, or still, with newer words. Tells whether it did not before.
@@ -159,6 +161,12 @@ impl Conditions {
             self.phase = Phase::Starting;
         }
         ended
+    }
+
+    /// Nothing is projected here, by name.
+    pub fn stand(&mut self, standing: Standing) {
+        self.phase = Phase::NotProjecting;
+        self.stands = Some(standing);
     }
 
     /// The group has said what is ours.
@@ -198,9 +206,10 @@ impl Conditions {
         }
     }
 
-    /// The words to the state: of the halt, or of the condition that decides.
+    /// The words to the state: of the halt, of the condition that decides, or why nothing is projected.
     pub fn reason(&self) -> Option<&str> {
         match self.state() {
+            ViewState::NotProjecting => self.stands.as_ref().map(|standing| standing.detail.as_str()),
             ViewState::Halted(_) => self.halts.first().map(|halt| halt.detail.as_str()),
             ViewState::WaitingForDatabase | ViewState::WaitingForKafka | ViewState::WaitingForRegistry => {
                 self.decisive().map(|condition| condition.reason.as_str())
@@ -308,6 +317,15 @@ mod tests {
         assert_eq!(view.state(), ViewState::WaitingForRegistry);
         view.clear(Reporter::Lane(0));
         assert_eq!(view.state(), ViewState::Running);
+    }
+
+    #[test]
+    fn a_view_that_stands_still_says_why_whatever_else_is_waited_for() {
+        let mut view = conditions(Phase::Starting, &[], &[(Reporter::Tables, Waiting::Database)]);
+        view.stand(Standing { code: "projection_version_differs", detail: "another version".to_owned() });
+        view.started();
+        assert_eq!((view.state(), view.reason()), (ViewState::NotProjecting, Some("another version")));
+        assert_eq!(conditions(Phase::NotProjecting, &[], &[]).reason(), None, "it is meant so");
     }
 
     #[test]

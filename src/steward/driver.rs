@@ -11,20 +11,25 @@
 //! An error of the way to Postgres ends the driver and not the operation: the steward has it driven again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::Household;
 use crate::board::ViewBoard;
+use crate::builds::compare::{self, CompareError, Hooks, Pace, Pair};
 use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
+use crate::builds::preflight::preflight;
 use crate::builds::switch::{self, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
+use crate::domain::comparison::Difference;
+use crate::domain::meaning::Meaning;
 use crate::domain::operation::{OperationKind, OperationState, Phase};
-use crate::engine::view::BuildScripts;
+use crate::engine::view::ViewSpec;
 use crate::store::operations::{self, Operation, OperationError};
 use crate::store::progress::BuildSource;
 use crate::store::sqlstate::{classify, describe, describe_chain, is_lost_lock};
@@ -34,6 +39,8 @@ use crate::store::{Connection, DbError, build, names, pool, progress};
 const NOTE: Duration = Duration::from_millis(500);
 /// So close is close enough to compare and to switch: the switch waits for the rest.
 const CLOSE: i64 = 2_000;
+/// How long it is waited for both builds to be equally far.
+const CAUGHT_UP: Duration = Duration::from_secs(30);
 /// Between two attempts to switch.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long the old build is kept if nothing else was asked for.
@@ -84,7 +91,9 @@ struct Course<'d> {
     driver: &'d Driver,
     client: Connection,
     operation: Operation,
-    scripts: BuildScripts,
+    spec: ViewSpec,
+    /// By what a new build is made.
+    meaning: Meaning,
 }
 
 impl Driver {
@@ -94,7 +103,7 @@ impl Driver {
 
     /// Drives it as far as it goes here.
     pub(super) async fn drive(self, operation: Operation) {
-        let (view, id) = (self.household.view.name, operation.id);
+        let (view, id) = (self.household.name(), operation.id);
         match self.try_drive(operation).await {
             Ok(()) => {}
             Err(error) => {
@@ -112,16 +121,18 @@ impl Driver {
         if !operations::take(&client, operation.id).await? {
             return Ok(());
         }
-        let Some(operation) = operations::running(&client, self.household.view.name)
+        let Some(operation) = operations::running(&client, self.household.name())
             .await
             .map_err(|error| anyhow::anyhow!(error))?
             .filter(|found| found.id == operation.id)
         else {
             return Ok(());
         };
-        let rules = self.household.config.rules_of(&self.household.settings);
-        let scripts = self.household.view.spec(&rules)?.tables;
-        let (view, id, kind) = (self.household.view.name, operation.id, operation.kind);
+        let (view, settings) = &self.household.served;
+        // What is configured is what a new build is made by.
+        let meaning = view.meaning(self.household.config.rules_of(settings))?;
+        let spec = view.spec(&meaning.rules)?;
+        let (view, id, kind) = (self.household.name(), operation.id, operation.kind);
         tracing::info!(
             view,
             operation = id,
@@ -129,7 +140,7 @@ impl Driver {
             phase = operation.phase.as_str(),
             "operation is driven here"
         );
-        let mut course = Course { driver: self, client, operation, scripts };
+        let mut course = Course { driver: self, client, operation, spec, meaning };
         let ended = match course.run().await {
             Ok(()) => (OperationState::Done, None),
             Err(Stopped::Cancelled) => (OperationState::Cancelled, None),
@@ -158,6 +169,7 @@ impl Course<'_> {
     async fn rebuild(&mut self) -> Result<(), Stopped> {
         let (from, to) = self.builds().await?;
         if self.operation.phase <= Phase::Indexing {
+            self.look_ahead(from).await?;
             self.make(to).await?;
             // Whole already, and the driver died before it noted that.
             if build::consumed(&self.client, &self.source(to)).await? == 0 {
@@ -169,8 +181,9 @@ impl Course<'_> {
         }
         self.enter(Phase::CatchingUp).await?;
         self.catch_up(from, to).await?;
+        let is_as_expected = self.compare(from, to).await?;
         let is_automatic = self.operation.request["cutover"].as_str() != Some("manual");
-        if !is_automatic {
+        if !is_automatic || !is_as_expected {
             self.enter(Phase::Ready).await?;
             self.wait_for_word().await?;
         }
@@ -191,11 +204,11 @@ impl Course<'_> {
     }
 
     fn source(&self, build: BuildId) -> BuildSource {
-        BuildSource { view: build.view, build: build.build, topic: self.driver.household.settings.topic.clone() }
+        BuildSource { view: build.view, build: build.build, topic: self.driver.household.served.1.topic.clone() }
     }
 
     fn id(&self, build: Build) -> BuildId {
-        BuildId { view: self.driver.household.view.name, build }
+        BuildId { view: self.driver.household.name(), build }
     }
 
     /// The build that readers read and the one that is made, by numbers that are noted before anything has them.
@@ -203,7 +216,7 @@ impl Course<'_> {
         if let (Some(from), Some(to)) = (self.operation.from_build, self.operation.to_build) {
             return Ok((self.id(from), self.id(to)));
         }
-        let view = self.driver.household.view.name;
+        let view = self.driver.household.name();
         let Some(from) = progress::active_build(&self.client, view).await? else {
             return Err(failed("no_build", format!("view {view} has no build"), "run `streamview migrate`"));
         };
@@ -219,7 +232,7 @@ impl Course<'_> {
     async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
         operations::enter(&self.client, self.operation.id, phase).await?;
         self.operation.phase = phase;
-        let (view, operation) = (self.driver.household.view.name, self.operation.id);
+        let (view, operation) = (self.driver.household.name(), self.operation.id);
         tracing::info!(view, operation, phase = phase.as_str(), "operation goes on");
         self.driver.board.look_now();
         Ok(())
@@ -237,8 +250,74 @@ impl Course<'_> {
         }
     }
 
+    /// Whether the log still makes what the present build holds.
+    async fn look_ahead(&mut self, from: BuildId) -> Result<(), Stopped> {
+        let household = &self.driver.household;
+        let found = household.find(&self.client, from.build).await.map_err(Stopped::Left)?;
+        let seen = preflight(from.view, &household.parts(found)).await;
+        let seen = seen.map_err(|error| {
+            let detail = describe_chain(error.chain());
+            failed("log_unreadable", detail, "see that Kafka and Postgres answer, then ask for it again")
+        })?;
+        let accepted = self.operation.request["acceptTruncated"].as_bool().unwrap_or(false);
+        match seen.outlook.code() {
+            Some(code) if !seen.outlook.may_begin(accepted) => {
+                Err(failed(code, seen.outlook.detail(), seen.outlook.next_step()))
+            }
+            _ => self.note(0, Some(seen.records)).await,
+        }
+    }
+
+    /// Compares both builds, and notes what differs. Whether that is as it should be: nothing, unless the new build has
+    /// another meaning.
+    async fn compare(&mut self, from: BuildId, to: BuildId) -> Result<bool, Stopped> {
+        self.enter(Phase::Comparing).await?;
+        let household = self.driver.household.clone();
+        let old = household.find(&self.client, from.build).await.map_err(Stopped::Left)?.meaning;
+        let new = household.find(&self.client, to.build).await.map_err(Stopped::Left)?.meaning;
+        let database = &household.config.database;
+        let reader = pool::connect_writer(database, "public").await?;
+        reader.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
+        let writer = pool::connect_writer(database, "public").await?;
+        compare::forget(&writer, self.operation.id).await?;
+        let (spec, keys) = (self.spec.clone(), Arc::new(AtomicU64::new(0)));
+        let pair =
+            Pair { spec: &spec, old: from.build, new: to.build, history: old.rules.history.common(new.rules.history) };
+        let mut findings =
+            Findings { writer, operation: self.operation.id, builds: (from, to), keys: Arc::clone(&keys) };
+        let cancel = CancellationToken::new();
+        let mut comparing = Box::pin(compare::compare(&reader, pair, Pace::default(), &mut findings, &cancel));
+        let mut tick = tokio::time::interval(NOTE);
+        let compared = loop {
+            tokio::select! {
+                compared = &mut comparing => break compared,
+                _ = tick.tick() => {
+                    let done = i64::try_from(keys.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+                    self.note(done, None).await?;
+                }
+            }
+        };
+        let comparison = match compared {
+            Ok(comparison) => comparison,
+            // Nothing is compared where a view does not say how.
+            Err(CompareError::Undeclared(_)) => return Ok(true),
+            Err(CompareError::Database(error)) => return Err(error.into()),
+            Err(error) => return Err(Stopped::Left(error.into())),
+        };
+        let is_equal = comparison.different == 0 && comparison.only_old == 0 && comparison.only_new == 0;
+        let told = serde_json::to_value(&comparison).expect("a comparison is plain data");
+        operations::put_comparison(&self.client, self.operation.id, &told).await?;
+        crash::point("rebuild.compared");
+        if !is_equal {
+            let (view, operation) = (to.view, self.operation.id);
+            let (different, only_old, only_new) = (comparison.different, comparison.only_old, comparison.only_new);
+            tracing::warn!(view, operation, different, only_old, only_new, "the new build has other rows");
+        }
+        Ok(is_equal || !old.differences(&new).is_empty())
+    }
+
     async fn make(&mut self, to: BuildId) -> Result<(), Stopped> {
-        match builds::create(&self.client, to, &self.scripts).await {
+        match builds::create(&self.client, to, &self.spec.tables, &self.meaning).await {
             // Made by a driver that died.
             Ok(()) | Err(BuildError::Exists(_)) => {}
             Err(error) => return Err(error.into()),
@@ -250,15 +329,19 @@ impl Course<'_> {
     async fn load(&mut self, to: BuildId) -> Result<(), Stopped> {
         self.enter(Phase::Loading).await?;
         let household = self.driver.household.clone();
-        let parts = household.parts(to.build);
+        let found = household.find(&self.client, to.build).await.map_err(Stopped::Left)?;
+        if let Some(standing) = &found.stands {
+            return Err(failed(standing.code, standing.detail.clone(), "ask for it again"));
+        }
+        let parts = household.parts(found);
         let source = self.source(to);
-        let total = load::records_of(&household.config, &household.settings.topic).await;
+        let total = load::records_of(&household.config, &household.served.1.topic).await;
         let total = total.map_err(|error| {
             failed("log_unreadable", format!("{error:#}"), "see that Kafka answers, then ask for it again")
         })?;
         let control = LoadControl::new(household.config.rebuild.memory_bytes);
         let mut stage = control.stage.subscribe();
-        let mut loading = household.view.load(parts, control.clone());
+        let mut loading = household.served.0.load(parts, control.clone());
         let mut tick = tokio::time::interval(NOTE);
         let mut called_off = None;
         let loaded = loop {
@@ -330,7 +413,7 @@ impl Course<'_> {
             to,
             keep_seconds: keep_hours * 3600.0,
             operation: self.operation.id,
-            scripts: &self.scripts,
+            scripts: &self.spec.tables,
         };
         loop {
             if self.driver.stop.is_cancelled() {
@@ -351,5 +434,39 @@ impl Course<'_> {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+}
+
+/// What the comparison of both builds needs of us.
+struct Findings {
+    writer: Connection,
+    operation: i64,
+    builds: (BuildId, BuildId),
+    keys: Arc<AtomicU64>,
+}
+
+impl Hooks for Findings {
+    fn progress(&mut self, keys: u64) {
+        self.keys.store(keys, Ordering::Relaxed);
+    }
+
+    async fn caught_up(&mut self) -> Result<()> {
+        let (old, new) = self.builds;
+        let (of_old, of_new) = (stands(&self.writer, old).await?, stands(&self.writer, new).await?);
+        // One of them may stand still: then what moves no more is told.
+        let deadline = Instant::now() + CAUGHT_UP;
+        while Instant::now() < deadline {
+            let missing =
+                behind(&stands(&self.writer, new).await?, &of_old) + behind(&stands(&self.writer, old).await?, &of_new);
+            if missing == 0 {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(())
+    }
+
+    async fn found(&mut self, differences: &[Difference]) -> Result<()> {
+        Ok(compare::keep(&self.writer, self.operation, differences).await?)
     }
 }

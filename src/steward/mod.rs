@@ -13,6 +13,7 @@
 //! | of an operation that is over, or kept long enough | dropped |
 
 mod driver;
+mod found;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::driver::Driver;
+pub use self::found::{FoundBuild, look_at_active, settle_active};
 use crate::board::{Shown, ViewBoard};
 use crate::builds;
 use crate::config::{Config, GapPolicy, ViewSettings};
@@ -50,10 +52,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What a steward works with.
 #[derive(Clone)]
 pub struct Household {
-    /// The view.
-    pub view: Registration,
-    /// Its settings.
-    pub settings: ViewSettings,
+    /// The view and its settings.
+    pub served: (Registration, ViewSettings),
     /// Those of the process.
     pub config: Arc<Config>,
     /// Reads, for observers.
@@ -65,22 +65,39 @@ pub struct Household {
 }
 
 impl Household {
+    /// The view's name.
+    pub fn name(&self) -> &'static str {
+        self.served.0.name
+    }
+
     /// What a build is run with. Each counts for itself.
-    pub fn parts(&self, build: Build) -> Parts {
+    fn parts(&self, found: FoundBuild) -> Parts {
         Parts {
             config: Arc::clone(&self.config),
-            settings: self.settings.clone(),
+            settings: self.served.1.clone(),
             metrics: Arc::new(Metrics::new()),
             pool: self.pool.clone(),
-            build,
-            group: group_of(&self.config, self.view.name, build),
+            group: group_of(&self.config, self.name(), found.build),
+            build: found.build,
+            meaning: found.meaning,
+            stands: found.stands,
         }
     }
 
-    fn run(&self, build: Build) -> Result<Runner> {
-        let parts = self.parts(build);
-        let view = if self.projects { self.view.start(&parts)? } else { self.view.observe(&parts)? };
+    fn run(&self, found: FoundBuild) -> Result<Runner> {
+        let parts = self.parts(found);
+        let view = &self.served.0;
+        let view = if self.projects { view.start(&parts)? } else { view.observe(&parts)? };
         Ok(Runner { view, metrics: parts.metrics })
+    }
+
+    /// By what a build is run here.
+    async fn find(&self, client: &Connection, build: Build) -> Result<FoundBuild> {
+        let id = BuildId { view: self.name(), build };
+        match self.projects {
+            true => found::settle(client, &self.config, &self.served, id).await,
+            false => found::look_at(client, &self.config, &self.served, id).await,
+        }
     }
 }
 
@@ -119,8 +136,9 @@ pub struct Steward {
 
 impl Steward {
     /// Runs the active build; the rest comes with [`Steward::run`].
-    pub fn new(household: Household, active: Build) -> Result<Steward> {
-        let runner = household.run(active)?;
+    pub fn new(household: Household, found: FoundBuild) -> Result<Steward> {
+        let active = found.build;
+        let runner = household.run(found)?;
         let board = ViewBoard::new(runner.shown());
         let mut steward = Steward {
             household,
@@ -196,7 +214,7 @@ impl Steward {
             None => pool::connect_writer(&self.household.config.database, "public").await?,
         };
         let seen = operations::look(&client, self.board.view).await.map_err(boxed)?;
-        self.arrange(&seen).await;
+        self.arrange(&client, &seen).await;
         if self.household.projects {
             for left in seen.iter().filter(|seen| seen.is_left_over) {
                 self.drop_build(&client, left.build).await;
@@ -208,7 +226,7 @@ impl Steward {
     }
 
     /// Starts and stops runners so that what is to be fed is fed, and has the board show what readers read.
-    async fn arrange(&mut self, seen: &[Seen]) {
+    async fn arrange(&mut self, client: &Connection, seen: &[Seen]) {
         let Some(active) = seen.iter().find(|seen| seen.is_active).map(|seen| seen.build) else { return };
         let wanted: Vec<Build> = seen
             .iter()
@@ -219,7 +237,8 @@ impl Steward {
             if self.running.contains_key(build) {
                 continue;
             }
-            match self.household.run(*build) {
+            let found = self.household.find(client, *build).await;
+            match found.and_then(|found| self.household.run(found)) {
                 Ok(runner) => {
                     tracing::info!(view = self.board.view, %build, "build is run here");
                     self.running.insert(*build, runner);
@@ -258,14 +277,16 @@ impl Steward {
         if !self.household.projects || desk.gap_policy != GapPolicy::Skip {
             return;
         }
-        if let Some(runner) = self.running.get_mut(&build) {
+        // It stands still, and so does the policy.
+        let runner = self.running.get_mut(&build).filter(|runner| runner.view.status.snapshot().stands.is_none());
+        if let Some(runner) = runner {
             let (desk, status) = (desk.clone(), Arc::clone(&runner.view.status));
             runner.view.also("gap policy", |stop| repair::policy::skip_proven_gaps(desk, status, stop));
         }
     }
 
     async fn drop_build(&self, client: &Connection, build: Build) {
-        let id = BuildId { view: self.household.view.name, build };
+        let id = BuildId { view: self.household.name(), build };
         match builds::drop(client, id).await {
             Ok(()) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
             Err(builds::BuildError::Unknown(_)) => {}

@@ -2,6 +2,7 @@
 
 pub mod blocked;
 pub mod build;
+pub mod builds;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;
@@ -10,6 +11,7 @@ pub mod fit;
 pub mod keyed_rows;
 pub mod ledger;
 pub mod lookup;
+pub mod meaning;
 pub mod migrate;
 pub mod names;
 pub mod observation;

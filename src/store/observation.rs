@@ -4,7 +4,9 @@ use deadpool_postgres::Pool;
 use jiff::Timestamp;
 
 use crate::domain::held::HeldReason;
+use crate::domain::meaning::StoredMeaning;
 use crate::domain::units::{NextOffset, Partition};
+use crate::store::meaning::meaning_of;
 use crate::store::progress::BuildSource;
 use crate::store::read::ReadError;
 use crate::store::types::SeenTime;
@@ -37,8 +39,11 @@ pub struct Counts {
     pub difference: i64,
 }
 
-/// Reads both in one go.
-pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>, Counts), ReadError> {
+/// What is observed of a build: where its partitions stand, what the gauges show, and what its rows mean, if there is one.
+pub type Observation = (Vec<Position>, Counts, Option<StoredMeaning>);
+
+/// Reads all of it in one go.
+pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<Observation, ReadError> {
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
     let rows = client.query(&positions, &[&source.view, &source.build.0, &source.topic]).await?;
@@ -62,5 +67,5 @@ pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<(Vec<Position>
         unpublished: row.try_get(6)?,
         difference: row.try_get(7)?,
     };
-    Ok((positions, counts))
+    Ok((positions, counts, meaning_of(&client, source.id()).await?))
 }

@@ -5,7 +5,9 @@ use tokio_postgres::Row;
 use crate::domain::build::{Build, BuildId};
 use crate::domain::counters::Counters;
 use crate::domain::identity::Anchor;
+use crate::domain::meaning::Meaning;
 use crate::domain::units::{Epoch, Micros, Millis, NextOffset, Offset, Partition};
+use crate::store::meaning::as_json;
 use crate::store::types::SqlTimestamp;
 use crate::store::{Connection, DbError};
 
@@ -74,21 +76,19 @@ pub async fn loading_since(client: &Connection, source: &BuildSource) -> Result<
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// Becomes the owner of a partition; `start` is used if there is no progress yet. `None`: the build is bound to another
-/// topic.
+/// Becomes the owner of a partition, who goes by `meaning`; `start` is used if there is no progress yet. `None`: the build is
+/// bound to another topic, or means something else.
 pub async fn acquire(
     client: &Connection,
-    source: &BuildSource,
+    (source, meaning): (&BuildSource, &Meaning),
     partition: Partition,
     start: NextOffset,
     (topic_id, owner): (Option<&str>, &str),
 ) -> Result<Option<Acquired>, DbError> {
-    let row = client
-        .query_opt(
-            include_str!("sql/acquire_partition.sql"),
-            &[&source.view, &source.build.0, &source.topic, &topic_id, &partition.0, &start.0, &owner],
-        )
-        .await?;
+    let (version, rules) = (meaning.projection_version, as_json(&meaning.rules));
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+        [&source.view, &source.build.0, &source.topic, &topic_id, &partition.0, &start.0, &owner, &version, &rules];
+    let row = client.query_opt(include_str!("sql/acquire_partition.sql"), &parameters).await?;
     row.map(|row| acquired(&row, partition)).transpose()
 }
 

@@ -74,6 +74,8 @@ pub struct Metrics {
     pub dead_letters_unpublished: IntGaugeVec,
     /// `streamview_conservation_difference{view}`: consumed minus everything accounted for; anything but 0 is a bug.
     pub conservation_difference: IntGaugeVec,
+    /// `streamview_configuration_differs{view}`: 1 if something else is configured than the active build is made by.
+    pub configuration_differs: IntGaugeVec,
     /// `streamview_cache_bytes{view}`.
     pub cache_bytes: IntGaugeVec,
     /// `http_requests_duration_seconds{method,route,status}`.
@@ -163,6 +165,11 @@ impl Metrics {
                 "Records unaccounted for; not 0 is a bug.",
                 &["view"],
             ),
+            configuration_differs: gauge(
+                "streamview_configuration_differs",
+                "1: the build keeps other settings than are configured.",
+                by_view,
+            ),
             cache_bytes: gauge("streamview_cache_bytes", "Estimated bytes of cached keys.", &["view"]),
             http_requests: histogram(
                 "http_requests_duration_seconds",
@@ -222,6 +229,7 @@ impl Metrics {
             &self.proven_gaps,
             &self.dead_letters_unpublished,
             &self.conservation_difference,
+            &self.configuration_differs,
             &self.cache_bytes,
         ] {
             gauge.with_label_values(&[view]);

@@ -17,12 +17,13 @@ use streamview::views::orders::TABLES;
 use crate::support::instance::Instance;
 use crate::support::load::Load;
 use crate::support::orders::{created, item_added, life, status_changed};
+use crate::support::rebuild::meaning;
 use crate::support::world::{TestRecord, World, header};
 use crate::support::{PATIENCE, until};
 
 async fn create(world: &World, number: i32) -> BuildId {
     let build = BuildId::new("orders", number);
-    builds::create(&world.sql, build, &TABLES).await.unwrap();
+    builds::create(&world.sql, build, &TABLES, &meaning()).await.unwrap();
     build
 }
 
@@ -37,6 +38,8 @@ fn feed(world: &World, build: BuildId, settings: &[(&str, &str)]) -> RunningView
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database).unwrap(),
         build: build.build,
+        meaning: meaning(),
+        stands: None,
         group: format!("{}.{}", world.group, names::schema(build)),
         config,
     };
@@ -365,9 +368,10 @@ async fn a_build_that_is_created_has_the_shape_of_the_one_that_migrations_made()
 async fn what_cannot_be_made_or_dropped_leaves_everything_as_it_was() {
     let world = World::new(1).await;
     let (one, two) = (BuildId::new("orders", 1), create(&world, 2).await);
-    let refused = builds::create(&world.sql, two, &TABLES).await;
+    let refused = builds::create(&world.sql, two, &TABLES, &meaning()).await;
     assert!(matches!(refused, Err(BuildError::Exists(_))), "{refused:?}");
-    let refused = builds::create(&world.sql, BuildId::new("x; drop schema orders_1 cascade; --", 3), &TABLES).await;
+    let odd = BuildId::new("x; drop schema orders_1 cascade; --", 3);
+    let refused = builds::create(&world.sql, odd, &TABLES, &meaning()).await;
     assert!(matches!(refused, Err(BuildError::BadName(_))), "{refused:?}");
     let refused = builds::drop(&world.sql, one).await;
     assert!(matches!(refused, Err(BuildError::Active(_))), "{refused:?}");

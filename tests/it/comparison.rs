@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use streamview::builds::compare::{self, CompareError, Hooks, Pace, Pair, compare};
+use streamview::builds::load::LoadControl;
 use streamview::builds::{self};
 use streamview::config::{Config, History};
 use streamview::domain::build::{Build, BuildId};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::counter;
 use crate::support::load::Load;
 use crate::support::orders::{TestEvent, created, life, status_changed};
+use crate::support::rebuild::meaning;
 use crate::support::world::{World, connect};
 use crate::support::{PATIENCE, until};
 
@@ -41,6 +43,8 @@ fn parts(world: &World, build: i32) -> Parts {
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database).unwrap(),
         build: Build(build),
+        meaning: meaning(),
+        stands: None,
         group: format!("{}.{}", world.group, names::schema(BuildId::new("orders", build))),
         config,
     }
@@ -52,8 +56,8 @@ fn orders(world: &World) -> ViewSpec {
 
 /// Build 2 as a rebuild makes it.
 async fn load_build_2(world: &World) {
-    builds::create(&world.sql, BuildId::new("orders", 2), &TABLES).await.unwrap();
-    registrations::all()[0].load(parts(world, 2), 100_000_000).await.unwrap();
+    builds::create(&world.sql, BuildId::new("orders", 2), &TABLES, &meaning()).await.unwrap();
+    registrations::all()[0].load(parts(world, 2), LoadControl::new(100_000_000)).await.unwrap();
 }
 
 fn feed(world: &World, build: i32) -> RunningView {
@@ -314,8 +318,10 @@ async fn under_live_traffic_nothing_is_taken_for_a_difference_but_what_is_one() 
         unreachable!()
     };
     let comparing = async {
-        let two =
-            builds::create(&world.sql, BuildId::new("orders", 2), &TABLES).await.map(|()| feed(&world, 2)).unwrap();
+        let two = builds::create(&world.sql, BuildId::new("orders", 2), &TABLES, &meaning())
+            .await
+            .map(|()| feed(&world, 2))
+            .unwrap();
         until("all orders are in both builds", PATIENCE, || async {
             let orders = "select least((select count(*) from orders_1.orders), (select count(*) from orders_2.orders))";
             (world.number(orders).await == 60).then_some(())
@@ -365,7 +371,7 @@ async fn any_view_that_says_which_rows_belong_to_a_key_is_compared() {
     let rules = config(&world).rules_of(&world.view_settings());
     let spec = registration.spec(&rules).unwrap();
     for number in [1, 2] {
-        builds::create(&world.sql, BuildId::new("clicks", number), &spec.tables).await.unwrap();
+        builds::create(&world.sql, BuildId::new("clicks", number), &spec.tables, &meaning()).await.unwrap();
         // Keys whose order by the bytes is not that of any language.
         let fill = format!(
             "insert into clicks_{number}.counts \

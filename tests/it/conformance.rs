@@ -50,7 +50,7 @@ fn subject_of(registration: &Registration) -> Subject {
     }
 }
 
-fn counted(key: &str, count: i64) -> Vec<TestRecord> {
+pub fn counted(key: &str, count: i64) -> Vec<TestRecord> {
     (1..=count)
         .map(|sequence| TestRecord {
             key: Some(key.as_bytes().to_vec()),
@@ -62,14 +62,14 @@ fn counted(key: &str, count: i64) -> Vec<TestRecord> {
 }
 
 /// The service in this process, with one view.
-struct Service {
+pub struct Service {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Service {
-    async fn start(world: &World, registration: Registration) -> Service {
+    pub async fn start(world: &World, registration: Registration) -> Service {
         Service::start_views(world, vec![(registration, world.view_settings())]).await
     }
 
@@ -87,12 +87,12 @@ impl Service {
         Service { address, stop, task }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
 
-    async fn json(&self, path: &str) -> Value {
+    pub async fn json(&self, path: &str) -> Value {
         reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().json().await.unwrap()
     }
 }

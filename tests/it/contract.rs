@@ -217,6 +217,8 @@ async fn the_answers_of_a_live_instance_conform_to_the_document() {
         ("/lags?view=nothing", "/lags"),
         ("/ops/consumer", "/ops/consumer"),
         ("/ops/consumer?x=1", "/ops/consumer"),
+        ("/ops/views", "/ops/views"),
+        ("/ops/views?view=nothing", "/ops/views"),
         ("/ops/held", "/ops/held"),
         ("/ops/held?reason=gap&pageSize=1&olderThan=0&proven=false", "/ops/held"),
         ("/ops/held?reason=none", "/ops/held"),

@@ -8,6 +8,7 @@ use streamview::config::Config;
 use streamview::domain::build::Build;
 use streamview::domain::decimal::Decimal;
 use streamview::domain::lag::{LagHistory, PartitionPosition};
+use streamview::domain::meaning::Meaning;
 use streamview::domain::units::{NextOffset, Offset, Partition};
 use streamview::engine::view::View;
 use streamview::projector::context::ViewContext;
@@ -31,6 +32,8 @@ fn context_of(world: &World) -> Arc<ViewContext> {
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database).unwrap(),
         build: Build(1),
+        meaning: Meaning { projection_version: 1, rules: config.rules_of(&world.view_settings()) },
+        stands: None,
         group: world.group.clone(),
         config,
     };

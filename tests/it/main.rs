@@ -42,6 +42,7 @@ mod repair;
 mod rest;
 mod reused;
 mod rights;
+mod rules;
 mod schema_contract;
 mod schema_matrix;
 mod settings;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use streamview::builds::load::LoadControl;
 use streamview::builds::preflight::{Preflight, preflight};
 use streamview::builds::{self};
 use streamview::config::Config;
@@ -16,6 +17,7 @@ use streamview::views::orders::TABLES;
 
 use crate::support::instance::Instance;
 use crate::support::orders::life;
+use crate::support::rebuild::meaning;
 use crate::support::servers;
 use crate::support::world::{TestRecord, World};
 
@@ -31,6 +33,8 @@ fn parts(world: &World, build: i32, settings: &[(&str, &str)]) -> Parts {
         metrics: Arc::new(Metrics::new()),
         pool: pool::read_pool(&config.database).unwrap(),
         build: Build(build),
+        meaning: meaning(),
+        stands: None,
         group: format!("{}.{build}", world.group),
         config,
     }
@@ -85,8 +89,8 @@ async fn a_log_that_lost_what_the_build_was_made_from_is_told_by_partition_and_r
     live.stop().await;
 
     // Whoever accepts it gets a build that has lost nothing of what it was made from.
-    builds::create(&world.sql, BuildId::new("orders", 2), &TABLES).await.unwrap();
-    registrations::all()[0].load(parts(&world, 2, &[]), 100_000_000).await.unwrap();
+    builds::create(&world.sql, BuildId::new("orders", 2), &TABLES, &meaning()).await.unwrap();
+    registrations::all()[0].load(parts(&world, 2, &[]), LoadControl::new(100_000_000)).await.unwrap();
     let next = look(&world, 2, &[]).await;
     assert_eq!((&next.outlook, next.records), (&Outlook::Whole, 33));
     world.truncate(1, 8).await;

@@ -104,6 +104,9 @@ async fn a_view_is_rebuilt_under_traffic_switched_to_and_rolled_back_without_an_
             rebuilt["phases"].as_array().unwrap().iter().map(|entry| entry["phase"].as_str().unwrap()).collect();
         assert_eq!(phases[..3], ["preflight", "loading", "indexing"], "{phases:?}");
         assert_eq!(phases[phases.len() - 2..], ["cutting_over", "done"], "{phases:?}");
+        let comparison = &rebuilt["comparison"];
+        assert_eq!([&comparison["different"], &comparison["onlyOld"], &comparison["onlyNew"]], [0, 0, 0], "{rebuilt}");
+        assert!(comparison["compared"].as_i64().unwrap() > 0, "{rebuilt}");
         assert_eq!(active(&world).await, 2);
 
         world.publish(records[2 * third..].to_vec()).await;
@@ -186,6 +189,7 @@ async fn killed_at_any_point_of_a_rebuild_the_next_process_ends_it() {
         "load.written",
         "load.dressed",
         "rebuild.loaded",
+        "rebuild.compared",
         "switch.locked",
         "switch.before_commit",
         "switch.committed",

@@ -113,7 +113,7 @@ impl<V: Stored> Keys<V> for Cached<V::State> {
             if let Some(loaded) = stored.remove(*key) {
                 entry.last_sequence = loaded.last_sequence;
                 entry.last_event_id = Some(loaded.last_event_id.into());
-                entry.event_ids = match (context.rules.history, &entry.last_event_id) {
+                entry.event_ids = match (context.meaning.rules.history, &entry.last_event_id) {
                     (History::Off, Some(latest)) => EventIds::of(std::slice::from_ref(latest)),
                     _ => loaded.event_ids,
                 };

@@ -33,7 +33,7 @@ pub struct Loading<'c, V: Stored> {
 impl<V: Stored> Loading<'_, V> {
     /// The entry of a key that nobody has seen.
     pub fn new_entry(&self) -> KeyEntry<V::State> {
-        KeyEntry { last_sequence: self.context.rules.first_sequence.previous(), ..KeyEntry::default() }
+        KeyEntry { last_sequence: self.context.meaning.rules.first_sequence.previous(), ..KeyEntry::default() }
     }
 
     /// Loads what is parked behind held keys as far as the batch can meet it: whole events for keys whose missing

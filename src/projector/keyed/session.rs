@@ -89,7 +89,8 @@ impl<V: Stored> Session<V> {
         let fail = |error| classify(error, None);
         let decisions = self.control.load_decisions(self.client(), &context.source, &[key]).await.map_err(fail)?;
         let stored = self.rows.load(self.client(), &[key]).await.map_err(fail)?;
-        let mut last = stored.first().map_or(context.rules.first_sequence.previous(), |loaded| loaded.last_sequence);
+        let mut last =
+            stored.first().map_or(context.meaning.rules.first_sequence.previous(), |loaded| loaded.last_sequence);
         for decision in decisions.get(key).into_iter().flatten() {
             match &decision.verdict {
                 _ if decision.sequence_to <= last => {}
@@ -171,7 +172,7 @@ impl<V: Stored> Session<V> {
         (advances, with_keys): (&[Advance], bool),
     ) -> Result<(), Failure> {
         let keys = plan.in_order();
-        let ledger = if context.rules.history == History::Off { &[] } else { plan.ledger.as_slice() };
+        let ledger = if context.meaning.rules.history == History::Off { &[] } else { plan.ledger.as_slice() };
         let commits = commits_of(plan, ledger, advances)?;
         let set = write_set(plan, if with_keys { &keys } else { &[] });
         let rows = self.rows.write(writing, &set);

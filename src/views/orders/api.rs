@@ -285,7 +285,8 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     let after = parameters.number_from("afterSequence", 0).unwrap_or(-1);
     let page_size = parameters.number("pageSize", 1..=settings.max_page_size);
     parameters.finish()?;
-    if api.state.views.iter().any(|board| board.view == VIEW && board.status().history == History::Off) {
+    if api.state.views.iter().any(|board| board.view == VIEW && board.status().meaning().rules.history == History::Off)
+    {
         return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (history = off)"));
     }
     let limit = page_size.unwrap_or(settings.default_page_size);

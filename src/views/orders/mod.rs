@@ -29,6 +29,9 @@ pub struct Orders {
     tax: TaxPolicy,
 }
 
+/// Raised with every change of `event`, `project` or the tables that gives the same events other rows.
+const PROJECTION_VERSION: i32 = 1;
+
 /// The tables of its builds.
 pub const TABLES: BuildScripts = BuildScripts {
     create: include_str!("sql/create.sql"),
@@ -50,6 +53,7 @@ impl Orders {
     pub fn new(name: &str, default_rate: Decimal) -> Self {
         let spec = ViewSpec {
             name: intern(name),
+            projection_version: PROJECTION_VERSION,
             event_types: EVENT_TYPES.to_vec(),
             avro: event::AVRO,
             event_id_constraint: Some(Cow::Borrowed("orders_dedup_event_id")),

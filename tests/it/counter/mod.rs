@@ -19,7 +19,12 @@ pub struct Counter {
 
 /// The registry line.
 pub fn registration(name: &str) -> Registration {
-    Registration::of(name, None, None, |name, _| Ok(Counter::new(name))).unwrap()
+    registration_of_version(name, 1)
+}
+
+/// Likewise, as a binary with another version of its projection has it.
+pub fn registration_of_version(name: &str, projection_version: i32) -> Registration {
+    Registration::of(name, None, None, move |name, _| Ok(Counter::new(name, projection_version))).unwrap()
 }
 
 /// The tables of its builds.
@@ -33,9 +38,10 @@ const TABLES: BuildScripts = BuildScripts {
 };
 
 impl Counter {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, projection_version: i32) -> Self {
         let spec = ViewSpec {
             name: intern(name),
+            projection_version,
             event_types: vec![Cow::Borrowed("Counted")],
             avro: avro::Shape::NONE,
             event_id_constraint: None,

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod lag;
 pub mod ledger;
 pub mod letter;
+pub mod meaning;
 pub mod name;
 pub mod operation;
 pub mod page;

@@ -103,6 +103,22 @@ impl Outlook {
         }
     }
 
+    /// What speaks against it, in words; nothing where nothing does.
+    pub fn detail(&self) -> String {
+        match self {
+            Outlook::Whole => String::new(),
+            Outlook::Truncated { missing, is_compacted } => {
+                let mut words: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                if *is_compacted {
+                    words.push("the topic is compacted, so further records may be gone anywhere".to_owned());
+                }
+                format!("the log does not hold all that the present build was made from: {}", words.join("; "))
+            }
+            Outlook::Compacted(policy) => format!("the topic is compacted (cleanup.policy = {policy})"),
+            Outlook::Elsewhere(words) | Outlook::AnotherLog(words) => words.clone(),
+        }
+    }
+
     /// Whether a rebuild may begin; what is gone counts only if nobody has accepted that.
     pub const fn may_begin(&self, accept_truncated: bool) -> bool {
         match self {

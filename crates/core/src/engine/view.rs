@@ -16,6 +16,9 @@ use crate::engine::event_ids::EventIds;
 pub struct ViewSpec {
     /// Its name ([`crate::domain::name`]). Progress rows, metrics and routes carry it.
     pub name: &'static str,
+    /// Version of its projection, from 1: raised with every change that gives the same events other rows. A build is fed by
+    /// binaries of its own version only.
+    pub projection_version: i32,
     /// Known event types, for metric labels.
     pub event_types: Vec<Cow<'static, str>>,
     /// What it wants of Avro records; [`avro::Shape::NONE`] refuses them.

@@ -57,6 +57,7 @@ impl Basket {
     pub fn new() -> Self {
         let spec = ViewSpec {
             name: "baskets",
+            projection_version: 1,
             event_types: vec![Cow::Borrowed("Put"), Cow::Borrowed("Noted")],
             avro: avro::Shape::NONE,
             event_id_constraint: Some(Cow::Borrowed("baskets_event_id")),
