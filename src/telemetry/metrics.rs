@@ -165,11 +165,7 @@ impl Metrics {
                 "Records unaccounted for; not 0 is a bug.",
                 &["view"],
             ),
-            configuration_differs: gauge(
-                "streamview_configuration_differs",
-                "1: the build keeps other settings than are configured.",
-                by_view,
-            ),
+            configuration_differs: gauge("streamview_configuration_differs", "1: the build keeps others.", by_view),
             cache_bytes: gauge("streamview_cache_bytes", "Estimated bytes of cached keys.", &["view"]),
             http_requests: histogram(
                 "http_requests_duration_seconds",
