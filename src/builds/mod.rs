@@ -3,9 +3,11 @@
 //!
 //! One lock puts all of this in a row with operators' decisions: that of the view's rows in `view_builds`.
 
+pub mod compare;
 mod create;
 mod drop;
 pub mod load;
+pub mod preflight;
 mod publish;
 
 pub use create::create;

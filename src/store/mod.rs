@@ -7,6 +7,7 @@ pub mod copy;
 pub mod dead_letters;
 pub mod fence;
 pub mod fit;
+pub mod keyed_rows;
 pub mod ledger;
 pub mod lookup;
 pub mod migrate;

@@ -25,6 +25,11 @@ pub async fn bind(client: &Connection, source: &BuildSource, log: &Log) -> Resul
     }
 }
 
+/// What the build is bound to.
+pub async fn read(client: &Connection, source: &BuildSource) -> Result<Binding, DbError> {
+    binding(&client.query_one(include_str!("sql/read_binding.sql"), &[&source.view, &source.build.0]).await?)
+}
+
 async fn bind_locked(client: &Connection, source: &BuildSource, log: &Log) -> Result<Bond, DbError> {
     let row = client.query_one(include_str!("sql/lock_binding.sql"), &[&source.view, &source.build.0]).await?;
     let consumed = client.query_one(include_str!("sql/lock_consumed.sql"), &[&source.view, &source.build.0]).await?;

@@ -18,7 +18,7 @@ use crate::domain::decimal::Decimal;
 use crate::domain::name::intern;
 use crate::domain::poison::Poison;
 use crate::domain::units::Micros;
-use crate::engine::view::{BuildScripts, Parsed, StoredDetails, View, ViewSpec};
+use crate::engine::view::{BuildScripts, DetailTable, KeyTable, KeyedRows, Parsed, StoredDetails, View, ViewSpec};
 use crate::store::rows::Stored;
 use event::OrderEvent;
 use project::{Line, OrderState, TaxPolicy};
@@ -36,6 +36,10 @@ pub const TABLES: BuildScripts = BuildScripts {
     index: &[include_str!("sql/index.sql")],
     unindex: include_str!("sql/unindex.sql"),
     publish: include_str!("sql/publish.sql"),
+    rows: Some(KeyedRows {
+        of_key: KeyTable { name: "orders", key: "order_id", sequence: "last_event_sequence" },
+        details: &[DetailTable { name: "order_items", key: "order_id", number: "line_no", shown_as: "items" }],
+    }),
 };
 
 /// The types of its events.

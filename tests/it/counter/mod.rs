@@ -8,7 +8,7 @@ use streamview::codec::{Head, avro};
 use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
 use streamview::domain::units::Micros;
-use streamview::engine::view::{BuildScripts, Parsed, View, ViewSpec};
+use streamview::engine::view::{BuildScripts, KeyTable, KeyedRows, Parsed, View, ViewSpec};
 use streamview::registrations::Registration;
 use streamview::store::rows::Stored;
 
@@ -29,6 +29,7 @@ const TABLES: BuildScripts = BuildScripts {
     index: &["alter table counts add constraint counts_pkey primary key (key)"],
     unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
     publish: "",
+    rows: Some(KeyedRows { of_key: KeyTable { name: "counts", key: "key", sequence: "last_sequence" }, details: &[] }),
 };
 
 impl Counter {

@@ -233,8 +233,9 @@ pub fn camel_case(column: &str) -> String {
     let mut words = column.split('_').filter(|word| !word.is_empty());
     let mut name = words.next().unwrap_or_default().to_owned();
     for word in words {
-        name.push_str(&word[..1].to_ascii_uppercase());
-        name.push_str(&word[1..]);
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
     }
     name
 }
@@ -334,6 +335,12 @@ mod tests {
             }
             part
         })
+    }
+
+    #[test]
+    fn columns_are_named_as_in_answers() {
+        let names = ["status", "total_net", "_a__b_", "überall_éclat", ""].map(camel_case);
+        assert_eq!(names, ["status", "totalNet", "aB", "überalléclat", ""].map(str::to_owned));
     }
 
     proptest! {

@@ -15,6 +15,7 @@ pub mod letter;
 pub mod name;
 pub mod page;
 pub mod poison;
+pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod units;

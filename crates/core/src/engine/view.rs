@@ -40,11 +40,46 @@ pub struct BuildScripts {
     pub unindex: &'static str,
     /// Has the public names show this build.
     pub publish: &'static str,
+    /// Which rows belong to a key, for who compares builds; `None`: there are no tables.
+    pub rows: Option<KeyedRows>,
 }
 
 impl BuildScripts {
     /// No tables but the ledger.
-    pub const NONE: BuildScripts = BuildScripts { create: "", index: &[], unindex: "", publish: "" };
+    pub const NONE: BuildScripts = BuildScripts { create: "", index: &[], unindex: "", publish: "", rows: None };
+}
+
+/// Which rows of a build's tables belong to a key. Names need no quotes.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyedRows {
+    /// The table that has one row for each key.
+    pub of_key: KeyTable,
+    /// The tables that have any number of rows for a key.
+    pub details: &'static [DetailTable],
+}
+
+/// A table with one row for each key.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyTable {
+    /// Its name.
+    pub name: &'static str,
+    /// The column that is the key; `text`, unique.
+    pub key: &'static str,
+    /// The column that says how far the key is.
+    pub sequence: &'static str,
+}
+
+/// A table with any number of rows for a key.
+#[derive(Debug, Clone, Copy)]
+pub struct DetailTable {
+    /// Its name.
+    pub name: &'static str,
+    /// The column that is the key.
+    pub key: &'static str,
+    /// The column that tells the rows of a key apart, a whole number; unique with the key.
+    pub number: &'static str,
+    /// What its rows are called, as in answers: row 2 is shown as `items[2]`.
+    pub shown_as: &'static str,
 }
 
 /// An event as its view read it.

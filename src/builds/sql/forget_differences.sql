@@ -1,0 +1,1 @@
+delete from operation_differences where operation_id = $1
