@@ -9,6 +9,7 @@ mod drop;
 pub mod load;
 pub mod preflight;
 mod publish;
+pub mod verify;
 
 pub use create::create;
 pub use drop::drop;

@@ -49,3 +49,4 @@ mod sql;
 mod strays;
 mod support;
 mod upgrade;
+mod verify;
