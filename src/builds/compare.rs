@@ -2,7 +2,8 @@
 //! equal sequences they must be the same. Writes nothing but what was found.
 //!
 //! Both builds may be fed meanwhile. Each page of keys is read in one snapshot of both; keys that are not equally far in it
-//! are put aside and looked at again, until they are, or do not move any more. Values are compared as text: the projection
+//! are put aside and looked at again, until they are, or do not move any more. (A key that moves faster than the builds keep
+//! abreast is never seen equal; it is reported by its sequence.) Values are compared as text: the projection
 //! is deterministic in the scale of its numbers too, and the text is what readers are shown. Partitions, offsets and
 //! commits of the ledger's rows are not compared: an event that was sent twice counts wherever it was read first.
 //!
@@ -140,7 +141,9 @@ pub async fn forget(client: &Connection, operation: i64) -> Result<(), DbError> 
 
 /// Runs `read` in one snapshot of everything.
 async fn snapshot<T>(client: &Connection, read: impl AsyncFnOnce() -> Result<T, DbError>) -> Result<T, CompareError> {
-    client.batch_execute("begin isolation level repeatable read read only").await?;
+    // A page takes as long as it takes: there may be any number of events to a key.
+    let begin = "begin isolation level repeatable read read only; set local statement_timeout = 0";
+    client.batch_execute(begin).await?;
     let outcome = read().await.map_err(BuildError::from);
     Ok(super::end(client, outcome).await?)
 }

@@ -130,9 +130,10 @@ impl Table {
              join {name} this on this.{key} = asked.key and {number} = asked.number \
              cross join lateral ( \
                  select array_agg(v.key order by v.key) as names, \
-                        array_agg(case when length(v.value) <= {SHOWN} then v.value \
-                                       else format('%s… (%s characters, md5 %s)', left(v.value, {SHOWN}), \
-                                                   length(v.value), md5(v.value)) end order by v.key) as texts \
+                        array_agg(case when length(v.value) > {SHOWN} \
+                                       then format('%s… (%s characters, md5 %s)', left(v.value, {SHOWN}), \
+                                                   length(v.value), md5(v.value)) \
+                                       else v.value end order by v.key) as texts \
                  from jsonb_each_text(to_jsonb(this) - '{{{not_values}}}'::text[]) v) c"
         )
     }
