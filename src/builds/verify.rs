@@ -174,7 +174,8 @@ impl<'v, V: Stored> Course<'v, V> {
 
     /// From here on everything is of one moment.
     async fn open(&self) -> Result<(), DbError> {
-        self.client.batch_execute("begin isolation level repeatable read").await
+        // A page takes as long as it takes: there may be any number of events to a key.
+        self.client.batch_execute("begin isolation level repeatable read; set local statement_timeout = 0").await
     }
 
     /// The moment is over; what was written to the scratch tables goes with it.
