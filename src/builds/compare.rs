@@ -150,8 +150,8 @@ async fn snapshot<T>(client: &Connection, read: impl AsyncFnOnce() -> Result<T, 
 
 /// A key as both builds have it.
 #[derive(Debug)]
-struct Seen {
-    key: String,
+pub(super) struct Seen {
+    pub(super) key: String,
     old: Option<Print>,
     new: Option<Print>,
 }
@@ -162,7 +162,7 @@ impl Seen {
         Seen { key: key.to_owned(), old: None, new: None }
     }
 
-    fn sequences(&self) -> Sequences {
+    pub(super) fn sequences(&self) -> Sequences {
         let sequence = |print: &Option<Print>| print.as_ref().map(|print| print.sequence);
         (sequence(&self.old), sequence(&self.new))
     }
@@ -182,7 +182,7 @@ impl Seen {
 }
 
 /// How far a key is in both builds; `None`: it is not there.
-type Sequences = (Option<i64>, Option<i64>);
+pub(super) type Sequences = (Option<i64>, Option<i64>);
 
 /// A key that was not equally far in both.
 struct Aside {
@@ -229,10 +229,10 @@ fn page_of(old: Vec<Print>, new: Vec<Print>, limit: usize) -> Page {
 }
 
 /// Reads both builds.
-struct Readers {
-    old: BuildRows,
-    new: BuildRows,
-    tables: Vec<Table>,
+pub(super) struct Readers {
+    pub(super) old: BuildRows,
+    pub(super) new: BuildRows,
+    pub(super) tables: Vec<Table>,
 }
 
 impl Readers {
@@ -259,7 +259,7 @@ impl Readers {
     }
 
     /// These keys, and what differs in those that are equally far and yet not the same.
-    async fn look(&self, client: &Connection, keys: &[&str]) -> Result<Vec<(Seen, Difference)>, DbError> {
+    pub(super) async fn look(&self, client: &Connection, keys: &[&str]) -> Result<Vec<(Seen, Difference)>, DbError> {
         let seen = self.some(client, keys).await?;
         let mut differences: Vec<Difference> = seen.iter().map(|seen| Difference::of(&seen.key)).collect();
         for table in 0..self.tables.len() {

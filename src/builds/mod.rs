@@ -10,6 +10,7 @@ pub mod load;
 pub mod preflight;
 mod publish;
 pub mod switch;
+pub mod verify;
 
 pub use create::create;
 pub use drop::drop;

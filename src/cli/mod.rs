@@ -13,6 +13,7 @@ pub mod seed;
 #[cfg(feature = "playground")]
 pub mod servers;
 pub mod source;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ enum Command {
     /// Migrations only go forward and are safe to run twice and from several processes at once.
     Migrate,
     Load(load::LoadArgs),
+    Verify(verify::VerifyArgs),
     /// Try everything with nothing installed but Postgres' binaries
     #[cfg(feature = "playground")]
     Playground(playground::PlaygroundArgs),
@@ -186,6 +188,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 init_logs(&config)?;
                 load::run(arguments, &config).await
             }
+            Command::Verify(arguments) => verify::run(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Playground(arguments) => playground::run(arguments, &config).await,
             Command::Schemas(arguments) => schemas::run(arguments, &config).await,

@@ -40,6 +40,8 @@ pub struct Desk {
     pub gap_policy: GapPolicy,
     /// Smallest sequence number.
     pub first_sequence: Sequence,
+    /// Tax rate of items that state none, a plain decimal.
+    pub default_tax_rate: String,
     /// Bytes of a record's key and value at most.
     pub max_record_bytes: usize,
     pool: ReadPool,
@@ -60,6 +62,7 @@ impl Desk {
             view,
             gap_policy,
             first_sequence: rules.first_sequence,
+            default_tax_rate: rules.default_tax_rate.clone(),
             max_record_bytes: config.projector.max_record_bytes,
             pool,
             writers,

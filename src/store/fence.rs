@@ -25,7 +25,7 @@ pub struct FencedConnection {
 }
 
 /// The right to write rows: the connection, inside a fenced transaction. Only [`FencedConnection::commit`] gives it, so no
-/// row of a view is written elsewhere.
+/// row of a view is written elsewhere; and `scratch.rs`, to tables that are nobody's view.
 #[derive(Clone, Copy)]
 pub struct Writing<'c> {
     client: &'c Connection,
@@ -35,6 +35,11 @@ impl<'c> Writing<'c> {
     /// The connection.
     pub fn client(self) -> &'c Connection {
         self.client
+    }
+
+    /// To temporary tables, which no reader has and no fence guards.
+    pub(super) fn to_scratch(client: &'c Connection) -> Self {
+        Writing { client }
     }
 }
 

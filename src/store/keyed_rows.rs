@@ -164,11 +164,21 @@ impl BuildRows {
         of_key: &KeyTable,
         tables: &[Table],
     ) -> Result<Self, DbError> {
-        let search_path = names::search_path(build);
+        let (search_path, schema) = (names::search_path(build), names::schema(build));
+        Self::prepare_in(client, (&search_path, &schema), of_key, tables).await
+    }
+
+    /// The same of tables elsewhere: in `schema`, which is first in `search_path`.
+    pub async fn prepare_in(
+        client: &Connection,
+        (search_path, schema): (&str, &str),
+        of_key: &KeyTable,
+        tables: &[Table],
+    ) -> Result<Self, DbError> {
         client.batch_execute(&format!("set local search_path = {search_path}")).await?;
         let mut is_there = Vec::new();
         for table in tables {
-            let name = format!("{}.{}", names::schema(build), table.name);
+            let name = format!("{schema}.{}", table.name);
             is_there.push(client.query_one("select to_regclass($1) is not null", &[&name]).await?.try_get(0)?);
         }
         let key = of_key.key;
@@ -184,7 +194,7 @@ impl BuildRows {
                 None
             });
         }
-        Ok(BuildRows { search_path, page, some, tables: statements })
+        Ok(BuildRows { search_path: search_path.to_owned(), page, some, tables: statements })
     }
 
     /// Statements were prepared under the build's search path, and mean its tables while that is set.

@@ -20,6 +20,7 @@ pub mod pool;
 pub mod progress;
 pub mod read;
 pub mod rows;
+pub mod scratch;
 pub mod seats;
 pub mod source;
 pub mod sqlstate;

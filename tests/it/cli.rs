@@ -9,7 +9,7 @@ use crate::support::orders::{TestEvent, created, item_added, life};
 use crate::support::world::{TestRecord, World};
 
 /// Runs a sub-command; its exit code, standard output and standard error.
-async fn run(world: &World, arguments: &[&str], input: &str) -> (i32, String, String) {
+pub async fn run(world: &World, arguments: &[&str], input: &str) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
     command.args(arguments).envs(world.environment()).env("USER", "tester");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -21,6 +21,7 @@ mod source;
 mod transactions;
 mod unreadable;
 
+mod as_of;
 mod benchmark;
 mod builds;
 mod caching;
@@ -50,3 +51,4 @@ mod sql;
 mod strays;
 mod support;
 mod upgrade;
+mod verify;

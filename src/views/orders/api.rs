@@ -1,15 +1,17 @@
 //! The orders API: lists, one order, its history.
 
+mod as_of;
+mod asked;
 mod list;
 pub mod model;
-
-use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use utoipa::{IntoParams, OpenApi as _};
 
+use self::as_of::HISTORY_INCOMPLETE;
+use self::asked::{Asked, OrderParameters, WriteToSee};
 use self::list::Request;
 use self::model::{HeldBody, Order, OrderEventPage, OrderPage};
 use super::estimates::Estimates;
@@ -35,7 +37,8 @@ static ORDER_NOT_FOUND: Code = Code {
     name: "order_not_found",
     status: StatusCode::NOT_FOUND,
     title: "There is no such order",
-    meaning: "The view has no order of this id: it never existed, or its first event has not been applied yet.",
+    meaning: "The view has no order of this id: it never existed, or its first event has not been applied yet; or, asked with \
+              `asOf` or `asOfSequence`, not by then.",
     next_step: "If you have just written it, ask with `minSequence` and `waitMs`. Otherwise check the id.",
 };
 static ORDER_HELD: Code = Code {
@@ -66,7 +69,7 @@ pub fn configure() -> ViewApi {
             get("/orders/{orderId}", || web::route().to(get_order)),
             get("/orders/{orderId}/events", || web::route().to(list_events)),
         ],
-        problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD, &HISTORY_OFF],
+        problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD, &HISTORY_OFF, &HISTORY_INCOMPLETE],
         openapi: Document::openapi,
         sequences: queries::sequences,
         of_worker: |state, config| {
@@ -123,45 +126,18 @@ async fn list_orders(
     answer::json(&mut response, &page, BYTES_OF_PAGE + BYTES_OF_ORDER * page.items.len())
 }
 
-/// The parameters of one order.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "documentation; read by `WriteToSee::parse`")]
-struct OrderParameters {
-    /// Answer only once the order has applied its event of this sequence number: read your own write.
-    #[param(rename = "minSequence", minimum = 1, required = false)]
-    min_sequence: Option<i64>,
-    /// How long to wait for that, in milliseconds; 0 or left out: not at all. Needs `minSequence`.
-    #[param(rename = "waitMs", minimum = 0, maximum = 10_000, required = false)]
-    wait_ms: Option<u64>,
-}
-
-/// The write that a caller wants to see, and how long it would wait for it.
-struct WriteToSee {
-    sequence: i64,
-    wait: Duration,
-}
-
-impl WriteToSee {
-    fn parse(query: &str, max_wait_ms: u64) -> Result<Option<Self>, Problem> {
-        let mut parameters = Parameters::parse(query, &["minSequence", "waitMs"]);
-        let sequence = parameters.number_from("minSequence", 1);
-        let named = query.contains("minSequence=");
-        let wait = parameters.number("waitMs", 0..=max_wait_ms);
-        if let (Some(wait), false) = (wait, named) {
-            parameters.reject("waitMs", &wait.to_string(), "needs `minSequence`: what to wait for");
-        }
-        parameters.finish()?;
-        Ok(sequence.map(|sequence| WriteToSee { sequence, wait: Duration::from_millis(wait.unwrap_or(0)) }))
-    }
-}
-
 /// Get one order
 ///
 /// The order with its lines and, if an event is missing, what it waits for: all of one moment, never half a batch.
 ///
 /// **Read your own write.** With `minSequence` the answer holds at least that event of the order, also if the order does
 /// not exist yet; with `waitMs` it waits for it. When the wait ends first: 412 with the sequence reached so far.
+///
+/// **As it was.** With `asOfSequence` or `asOf` the order is folded again from its history, by the rules of the build that is
+/// read: the answer is what it was then, to the byte but for `held`, which is null, as what an order waited for is not kept.
+/// A moment means the longest run of events from the first on of which none says that it happened later (`occurredAt`); an
+/// event that came late with an earlier time is there once all before it are. 404 if nothing of it was there by then, 409 if
+/// the history does not tell.
 ///
 /// **Caching.** The `ETag` is strong: equal tags mean equal bodies, byte for byte, whatever would make them differ. Send it
 /// back in `If-None-Match` and get a 304 without a body while nothing changed; a suffix that a compressing proxy has added
@@ -183,6 +159,8 @@ impl WriteToSee {
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "`order_not_found`, or `order_held` with `held` while its first event is missing",
             body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "`history_incomplete`: the order as it was cannot be told, and why",
+            body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 412, description = "`sequence_not_reached`, with `currentSequence` (0: not there at all) and `held` if it is stuck",
             body = ProblemBody<'static>, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds to wait"))),
@@ -196,15 +174,13 @@ async fn get_order(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let order_id = order_id(&request)?;
-    let read = match WriteToSee::parse(request.query_string(), api.state.settings.max_wait_ms)? {
-        None => queries::order(&lookup, &order_id).await?,
-        Some(write) => read_own_write(&api, &lookup, &order_id, &write).await?,
+    let read = match Asked::parse(request.query_string(), api.state.settings.max_wait_ms)? {
+        Asked::Now => queries::order(&lookup, &order_id).await?,
+        Asked::Write(write) => read_own_write(&api, &lookup, &order_id, &write).await?,
+        Asked::Then(until) => return as_of::answer_as_of(&api, &lookup, &request, (&order_id, until)).await,
     };
     let (read, sequence) = match read {
-        Some(OrderRead { sequence: None, held: Some(held), .. }) => {
-            let detail = format!("The order waits for its event {}; nothing of it can be shown yet", held.missing_from);
-            return Err(Problem::new(&ORDER_HELD, detail).with("held", held));
-        }
+        Some(OrderRead { sequence: None, held: Some(held), .. }) => return Err(waits_for_its_first_event(held)),
         Some(read) => match read.sequence {
             Some(sequence) => (read, sequence),
             None => return Err(not_found()),
@@ -236,12 +212,21 @@ async fn read_own_write(
     if current >= write.sequence {
         return Ok(read);
     }
-    let detail = format!("The order is at sequence {current}, not yet at {}", write.sequence);
-    let problem = Problem::new(&problem::SEQUENCE_NOT_REACHED, detail).with("currentSequence", current).retry_after(1);
+    let problem = not_reached(current, write.sequence);
     Err(match read.and_then(|read| read.held) {
         Some(held) => problem.with("held", held),
         None => problem,
     })
+}
+
+fn not_reached(current: i64, asked: i64) -> Problem {
+    let detail = format!("The order is at sequence {current}, not yet at {asked}");
+    Problem::new(&problem::SEQUENCE_NOT_REACHED, detail).with("currentSequence", current).retry_after(1)
+}
+
+fn waits_for_its_first_event(held: HeldBody) -> Problem {
+    let detail = format!("The order waits for its event {}; nothing of it can be shown yet", held.missing_from);
+    Problem::new(&ORDER_HELD, detail).with("held", held)
 }
 
 fn sequence_of(read: &Option<OrderRead>) -> i64 {
@@ -346,17 +331,5 @@ mod tests {
         assert_eq!(words_of_tag(1, 5, None), "1-5");
         assert_eq!(words_of_tag(1, 5, Some(&held(3, None))), "1-5-h7.3");
         assert_eq!(words_of_tag(1, 5, Some(&held(3, Some(12)))), "1-5-h7.3.d12");
-    }
-
-    #[test]
-    fn a_wait_needs_something_to_wait_for() {
-        assert!(WriteToSee::parse("", 1000).unwrap().is_none());
-        let write = WriteToSee::parse("minSequence=3&waitMs=1000", 1000).unwrap().unwrap();
-        assert_eq!((write.sequence, write.wait), (3, Duration::from_secs(1)));
-        for refused in
-            ["waitMs=5", "minSequence=0", "minSequence=3&waitMs=1001", "minSequence=3&wait=5", "minSequence=x"]
-        {
-            assert!(WriteToSee::parse(refused, 1000).is_err(), "{refused}");
-        }
     }
 }

@@ -186,24 +186,37 @@ fn read<'a, F: Field<'a>>(
     let version = Version::of(head.version)?;
     let event_id = fields::name("eventId", fields.event_id.as_ref())?;
     let occurred_at = fields::timestamp("occurredAt", fields.occurred_at.as_ref())?;
-    let is_known = matches!(&*event_type, "OrderCreated" | "OrderItemAdded" | "OrderStatusChanged");
+    let event = event(head, (version, &event_type), fields, open)?;
+    Ok(Parsed { event_id, event_type, occurred_at, event })
+}
+
+/// Reads an order event back from the ledger: as JSON, also where it came as Avro, by the type that stands beside it.
+pub fn parse_stored<'a>(head: &Head<'a>, payload: &'a str) -> Result<Option<OrderEvent<'a>>, Poison> {
+    let version = Version::of(head.version)?;
+    let fields = object(payload, "the value")?;
+    let event_type = head.event_type.unwrap_or_default();
+    event(head, (version, event_type), fields, |entry: &RawValue| object(entry.get(), "the item"))
+}
+
+fn event<'a, F: Field<'a>>(
+    head: &Head<'a>,
+    (version, event_type): (Version, &str),
+    fields: Fields<F>,
+    open: impl Fn(F::Entry) -> Result<Fields<F>, Poison>,
+) -> Result<Option<OrderEvent<'a>>, Poison> {
     let order_id = fields.order_id.as_ref();
-    let event = match &*event_type {
-        "OrderCreated" => Some(OrderEvent::Created {
+    let event = match event_type {
+        "OrderCreated" => OrderEvent::Created {
             customer_id: fields::name("customerId", fields.customer_id.as_ref())?,
             currency: currency(fields.currency.as_ref())?,
             items: items(version, fields.items, open)?,
-        }),
-        "OrderItemAdded" => Some(OrderEvent::ItemAdded(item(version, &fields)?)),
-        "OrderStatusChanged" => {
-            Some(OrderEvent::StatusChanged { status: fields::name("status", fields.status.as_ref())? })
-        }
-        _ => None,
+        },
+        "OrderItemAdded" => OrderEvent::ItemAdded(item(version, &fields)?),
+        "OrderStatusChanged" => OrderEvent::StatusChanged { status: fields::name("status", fields.status.as_ref())? },
+        _ => return Ok(None),
     };
-    if is_known {
-        check_order_id(head, order_id)?;
-    }
-    Ok(Parsed { event_id, event_type, occurred_at, event })
+    check_order_id(head, order_id)?;
+    Ok(Some(event))
 }
 
 fn object<'a>(text: &'a str, what: &str) -> Result<Fields<&'a RawValue>, Poison> {

@@ -1,6 +1,7 @@
 //! The orders view: `orders_view`, `order_items_view` and the ledger of every order, from `orders.events`.
 
 pub mod api;
+pub mod as_of;
 pub mod contract;
 pub mod estimates;
 pub mod event;
@@ -17,7 +18,7 @@ use crate::domain::decimal::Decimal;
 use crate::domain::name::intern;
 use crate::domain::poison::Poison;
 use crate::domain::units::Micros;
-use crate::engine::view::{BuildScripts, DetailTable, KeyTable, KeyedRows, Parsed, View, ViewSpec};
+use crate::engine::view::{BuildScripts, DetailTable, KeyTable, KeyedRows, Parsed, StoredDetails, View, ViewSpec};
 use crate::store::rows::Stored;
 use event::OrderEvent;
 use project::{Line, OrderState, TaxPolicy};
@@ -87,6 +88,14 @@ impl View for Orders {
 
     fn parse_avro<'a>(&self, head: &Head<'a>, event: avro::Event<'a>) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
         event::parse_avro(head, event)
+    }
+
+    fn parse_stored<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Option<OrderEvent<'a>>, Poison> {
+        event::parse_stored(head, payload)
+    }
+
+    fn stored_version(&self, head: &Head<'_>, payload: &str, state: &OrderState, stored: &StoredDetails) -> u32 {
+        versions::of_stored(head, payload, state.item_count, stored)
     }
 
     fn project<'a>(

@@ -5,10 +5,12 @@
 //! | 1 (or no header) | `taxRate`, a fraction: `0.19` |
 //! | 2 | `taxPercent`: `19` |
 
+use crate::codec::Head;
 use crate::codec::fields::{self, Field};
 use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
-use crate::views::orders::event::Fields;
+use crate::engine::view::StoredDetails;
+use crate::views::orders::event::{Fields, Item, OrderEvent, parse_stored};
 
 /// A version that this build reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +56,39 @@ impl Version {
     }
 }
 
+/// The version in which an event was read that stands in the ledger, which has no headers. `lines_before` is how many lines
+/// the order had, `stored` are the lines that it has.
+///
+/// | its lines state | it was version |
+/// |---|---|
+/// | no tax | any: they say the same |
+/// | a `taxRate` | 1, as 2 refuses that |
+/// | only `taxPercent` | 2, but where the line that was made of it has no rate: 1, which passes over that field |
+pub fn of_stored(head: &Head<'_>, payload: &str, lines_before: i32, stored: &StoredDetails) -> u32 {
+    if !payload.contains("taxPercent") {
+        return 1;
+    }
+    let [one, two] = [1, 2].map(|version| parse_stored(&Head { version, ..*head }, payload));
+    let (Ok(one), Ok(two)) = (&one, two) else { return if one.is_ok() { 1 } else { 2 } };
+    let lines = lines_of(one.as_ref()).iter().zip(lines_of(two.as_ref()));
+    let differing = (i64::from(lines_before) + 1..).zip(lines).find(|(_, (one, two))| one.tax_rate != two.tax_rate);
+    let line = differing.and_then(|(line_no, _)| stored.get(&line_no));
+    if line.is_some_and(|line| line.get("tax_rate").is_none_or(Option::is_none)) { 1 } else { 2 }
+}
+
+fn lines_of<'e, 'a>(event: Option<&'e OrderEvent<'a>>) -> &'e [Item<'a>] {
+    match event {
+        Some(OrderEvent::Created { items, .. }) => items,
+        Some(OrderEvent::ItemAdded(item)) => std::slice::from_ref(item),
+        Some(OrderEvent::StatusChanged { .. }) | None => &[],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Head;
     use crate::domain::units::Sequence;
-    use crate::views::orders::event::{OrderEvent, parse};
+    use crate::views::orders::event::parse;
 
     fn tax(version: u32, fields: &str) -> Result<Option<String>, Reason> {
         let head = Head { key: "o-1", sequence: Sequence(2), event_type: None, version };
@@ -87,5 +116,36 @@ mod tests {
         assert_eq!(tax(2, r#","taxRate":0.19"#), Err(Reason::SchemaViolation));
         assert_eq!(tax(2, r#","taxPercent":"1e1""#), Err(Reason::SchemaViolation));
         assert_eq!(tax(3, ""), Err(Reason::UnsupportedVersion));
+    }
+
+    #[test]
+    fn a_stored_event_is_of_the_version_that_its_lines_tell() {
+        let item = |fields: &str| format!(r#"{{"itemId":"i","sku":"s","qty":1,"price":1{fields}}}"#);
+        let created = |items: &[&str]| {
+            let items: Vec<String> = items.iter().map(|fields| item(fields)).collect();
+            format!(
+                r#"{{"type":null,"orderId":"o-1","customerId":"c","currency":"EUR","items":[{}]}}"#,
+                items.join(",")
+            )
+        };
+        let line = |rate: Option<&str>| [("tax_rate".to_owned(), rate.map(str::to_owned))].into();
+        let (taxed, untaxed) = (line(Some("0.19")), line(None));
+        let of = |lines_before, payload: &str, stored: &[(i64, &crate::domain::comparison::RowText)]| {
+            let event_type = Some("OrderCreated");
+            let head = Head { key: "o-1", sequence: Sequence(2), event_type, version: 1 };
+            let stored: StoredDetails = stored.iter().map(|(number, row)| (*number, (*row).clone())).collect();
+            let version = of_stored(&head, payload, lines_before, &stored);
+            assert!(parse_stored(&Head { version, ..head }, payload).unwrap().is_some(), "{payload}");
+            version
+        };
+        let (rate, percent) = (r#","taxRate":"0.07""#, r#","taxPercent":19"#);
+        assert_eq!(of(0, &created(&["", rate]), &[]), 1);
+        assert_eq!(of(0, &created(&[percent, rate]), &[(1, &taxed)]), 1, "version 2 would have refused it");
+        assert_eq!(of(0, &created(&["", percent]), &[(1, &untaxed), (2, &taxed)]), 2);
+        assert_eq!(of(0, &created(&["", percent]), &[(1, &untaxed), (2, &untaxed)]), 1, "it was passed over");
+        assert_eq!(of(3, &created(&[percent]), &[(1, &untaxed), (4, &taxed)]), 2);
+        assert_eq!(of(3, &created(&[percent]), &[(1, &taxed), (4, &untaxed)]), 1);
+        assert_eq!(of(0, &created(&[percent]), &[]), 2, "nothing tells: what the field is for");
+        assert_eq!(of(0, &created(&[r#","taxPercent":"1e9""#]), &[(1, &taxed)]), 1);
     }
 }

@@ -49,6 +49,16 @@ impl Load {
         self.sent.iter().map(Sent::record).collect()
     }
 
+    /// The orders that it is about.
+    pub fn orders(&self) -> Vec<String> {
+        let orders = self.sent.iter().filter_map(|sent| match sent {
+            Sent::Event(event) => Some(event.order_id.clone()),
+            Sent::Poison { order_id, .. } => Some(order_id.clone()),
+            Sent::Nobody => None,
+        });
+        orders.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// How many records there are.
     pub fn len(&self) -> i64 {
         self.sent.len() as i64

@@ -1,8 +1,10 @@
 //! The ledger: one row for each number that a key has consumed, and what that did.
 
 use crate::domain::units::{Micros, Offset, Partition, Sequence};
+use crate::domain::word::UnknownWord;
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 /// Where an effect came from: the ledger's coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +36,10 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// All effects.
+    pub const ALL: [Effect; 5] =
+        [Effect::Applied, Effect::Duplicate, Effect::UnknownType, Effect::Replaced, Effect::Skipped];
+
     /// The word in the ledger.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +49,15 @@ impl Effect {
             Effect::Replaced => "replaced",
             Effect::Skipped => "skipped",
         }
+    }
+}
+
+impl FromStr for Effect {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        let found = Effect::ALL.into_iter().find(|effect| effect.as_str() == word);
+        found.ok_or_else(|| UnknownWord::new("effect", word, &Effect::ALL.map(Effect::as_str)))
     }
 }
 
@@ -76,5 +91,19 @@ mod tests {
     #[test]
     fn nowhere_is_no_place_of_a_log() {
         assert_eq!(Origin::NOWHERE, Origin { partition: Partition(-1), offset: Offset(-1) });
+    }
+
+    #[test]
+    fn an_effect_reads_back_and_an_unknown_one_is_named() {
+        for effect in Effect::ALL {
+            assert_eq!(effect.as_str().parse(), Ok(effect));
+        }
+        assert!(
+            "undone"
+                .parse::<Effect>()
+                .unwrap_err()
+                .to_string()
+                .starts_with("\"undone\" is no effect; known are applied")
+        );
     }
 }

@@ -4,9 +4,11 @@
 //! a definition may be data. How its rows are stored stands beside the driver (`store/rows.rs` of the service).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::codec::{Head, avro};
+use crate::domain::comparison::RowText;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::units::{Micros, Sequence};
 use crate::engine::event_ids::EventIds;
@@ -96,6 +98,9 @@ pub struct Parsed<'a, E> {
     pub event: Option<E>,
 }
 
+/// The rows of one key in the view's further table, as they are stored, by their numbers.
+pub type StoredDetails = BTreeMap<i64, RowText>;
+
 /// A materialised view: a pure fold per key.
 pub trait View: Send + Sync + Sized + 'static {
     /// A parsed event, borrowing from its record.
@@ -114,6 +119,18 @@ pub trait View: Send + Sync + Sized + 'static {
     /// Reads an Avro event, of which the engine has taken the fields named in [`ViewSpec::avro`].
     fn parse_avro<'a>(&self, _: &Head<'a>, _: avro::Event<'a>) -> Result<Parsed<'a, Self::Event<'a>>, Poison> {
         Err(Poison::new(Reason::UnsupportedSchema, format!("view {} reads no Avro", self.spec().name)))
+    }
+
+    /// Reads an event back from the ledger, which keeps id, type and time beside a payload that is JSON, whatever the record
+    /// was. `head` has the type, and as its version what [`View::stored_version`] says.
+    fn parse_stored<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Option<Self::Event<'a>>, Poison> {
+        Ok(self.parse(head, payload)?.event)
+    }
+
+    /// The version in which a stored event was read when it came, since the ledger keeps no headers; `state` is that of its
+    /// key before it. What its payload leaves open `stored` may tell: the rows that were made of it then.
+    fn stored_version(&self, _: &Head<'_>, _payload: &str, _: &Self::State, _stored: &StoredDetails) -> u32 {
+        1
     }
 
     /// Folds one event into its key. On `Err` the state is as before. Returns how many oddities it flagged.

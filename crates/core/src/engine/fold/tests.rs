@@ -17,6 +17,7 @@ use crate::engine::plan::Stranger;
 use basket::{Basket, State};
 
 mod basket;
+mod refold;
 mod rules;
 use crate::domain::counters::Counters;
 use crate::engine::plan::Held;
@@ -107,6 +108,8 @@ impl Sent {
 struct Stored {
     keys: HashMap<String, StoredKey>,
     ledger: Vec<(String, Sequence, String, &'static str)>,
+    /// The ledger's rows whole, and what the keys were whenever something was committed.
+    history: refold::History,
     lines: Vec<(String, i64, i64)>,
     dead_letters: HashMap<Origin, Letter>,
     counters: Counters,
@@ -278,6 +281,7 @@ impl Stored {
         for row in &plan.ledger {
             self.ledger.push((row.key.to_owned(), row.sequence, row.event_id.to_string(), row.effect.as_str()));
             self.keys.entry(row.key.to_owned()).or_default().event_ids.push(row.event_id.to_string());
+            self.history.keep(row);
         }
         for row in &plan.details {
             self.lines.push((row.basket.to_owned(), row.number, row.quantity));
@@ -311,6 +315,7 @@ impl Stored {
             stored.state = work.entry.state;
             assert!(work.held_changed || stored.held == work.entry.held || work.was_held != work.entry.held.is_some());
             stored.held = work.entry.held;
+            self.history.stood(key, stored.last_sequence, &stored.state);
         }
         for (key, sequence, row) in fresh {
             assert!(self.keys.get_mut(&key).unwrap().parked.insert(sequence, row).is_none(), "parked twice");
@@ -463,6 +468,7 @@ proptest! {
         }
         live.check_counters(history.len())?;
         live.check_letters(&history)?;
+        live.history.check(&live.lines)?;
 
         // Again from the start, with the decisions known and other batches: the same rows.
         let mut replay = Stored { decisions: live.decisions.clone(), ..Stored::default() };
