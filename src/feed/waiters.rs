@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-use crate::status::{ViewState, ViewStatus};
+use crate::status::ViewStatus;
 use crate::store::read::{ReadPool, SequencesOf};
 use crate::telemetry::metrics::Metrics;
 
@@ -164,12 +164,7 @@ impl Waiters {
     }
 
     fn poll_interval(&self) -> Duration {
-        let snapshot = self.status.snapshot();
-        let owns_all = snapshot.state != ViewState::NotProjecting
-            && snapshot.lags.is_some_and(|(_, lags)| {
-                lags.iter().all(|lag| snapshot.partitions.contains_key(&lag.position.partition))
-            });
-        if owns_all { SAFETY_POLL } else { POLL }
+        if self.status.commits_everything() { SAFETY_POLL } else { POLL }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -2,6 +2,7 @@
 
 pub mod blocked;
 pub mod build;
+pub mod changes;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;
