@@ -87,8 +87,10 @@ impl Read {
         for (number, queue) in self.queues.iter().enumerate() {
             let mut last: HashMap<&str, Sequence> = HashMap::new();
             for (place, (entry, _)) in queue.entries.iter().enumerate() {
-                let follows = last.insert(&entry.key, entry.sequence).is_some_and(|last| last.next() == entry.sequence);
-                if !follows && queue.waits_for[place].is_none() {
+                let ours = last.insert(&entry.key, entry.sequence);
+                let theirs = queue.waits_for[place].map(|earlier| earlier.sequence);
+                // The latest that was read of the key may be far behind: what stands between was not read.
+                if ours.max(theirs).is_none_or(|last| last.next() != entry.sequence) {
                     open.push((number, place));
                 }
             }
@@ -105,9 +107,7 @@ impl Read {
     /// That row comes after this one.
     pub fn wait(&mut self, (queue, place): (usize, usize), earlier: Earlier) {
         let queue = &mut self.queues[queue];
-        if earlier.partition != queue.ahead.partition {
-            queue.waits_for[place] = Some(earlier);
-        }
+        queue.waits_for[place] = (earlier.partition != queue.ahead.partition).then_some(earlier);
     }
 
     /// Everything whose turn has come. If anything was read, that is never nothing: the first row of the earliest

@@ -24,6 +24,7 @@ mod unreadable;
 mod benchmark;
 mod builds;
 mod caching;
+mod changes;
 mod cli;
 mod conformance;
 mod contract;
