@@ -1,8 +1,9 @@
 //! Changes as they happen: each once, each order's in order, whatever is cut, killed, switched or rolled back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,8 +11,9 @@ use streamview::builds;
 use streamview::domain::build::BuildId;
 use streamview::views::orders::TABLES;
 use streamview_lab::servers::{build_once, cache_folder};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::builds::{create, feed, until_consumed_by};
 use crate::support::instance::Instance;
@@ -479,7 +481,7 @@ fn event_source() -> PathBuf {
     build_once(&folder, |unfinished| {
         let arguments = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE];
         std::fs::write(unfinished.join("package.json"), "{}")?;
-        let status = std::process::Command::new("npm").args(arguments).current_dir(unfinished).status()?;
+        let status = Command::new("npm").args(arguments).current_dir(unfinished).status()?;
         anyhow::ensure!(status.success(), "npm {arguments:?} failed");
         Ok(())
     })
@@ -487,27 +489,49 @@ fn event_source() -> PathBuf {
     folder
 }
 
+/// A child that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// What a child writes, line by line.
+fn lines_of(output: ChildStdout) -> UnboundedReceiver<String> {
+    let (sender, lines) = unbounded_channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stock_client_comes_back_by_itself() {
     let world = World::new(2).await;
     let mut instance = world.start().await;
     let road = Road::to(&instance.address).await;
-    let mut client = tokio::process::Command::new("node")
+    let client = Command::new("node")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/stock_client/follow.mjs"))
         .arg(format!("http://{}/orders/changes", road.address))
         .current_dir(event_source())
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("open"));
+    let mut client = Killed(client);
+    let mut lines = lines_of(client.0.stdout.take().unwrap());
+    assert_eq!(lines.recv().await.as_deref(), Some("open"));
     let mut told = Vec::new();
     for round in 0..4 {
         world.publish(records(&life(&format!("o-{round}"), 25))).await;
         while told.len() < 25 * (round + 1) {
-            let line =
-                tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the client is told").unwrap().unwrap();
+            let line = tokio::time::timeout(PATIENCE, lines.recv()).await.expect("the client is told").unwrap();
             if line == "open" {
                 continue;
             }
