@@ -43,8 +43,12 @@ pub enum Told {
 pub struct ListFollower {
     feed: Arc<Feed>,
     filter: Filter,
+    /// Behind everything that was read.
     cursor: FeedCursor,
+    /// Of that, what is yet to be told.
     ready: VecDeque<(Change, String)>,
+    /// The text of the cursor behind everything that was told.
+    told: String,
     stage: Stage,
     _slot: Slot,
 }
@@ -82,20 +86,28 @@ impl ListFollower {
     /// Follows from `cursor` on, or from now on.
     pub async fn begin(feed: &Arc<Feed>, filter: Filter, cursor: Option<FeedCursor>) -> Result<Self, Refused> {
         let slot = feed.slot()?;
-        let (feed, ready, stage) = (Arc::clone(feed), VecDeque::new(), Stage::Behind);
-        let Some(cursor) = cursor else {
-            let cursor = feed.reader.now().await?.ok_or(Refused::NoBuild)?;
-            return Ok(ListFollower { feed, filter, cursor, ready, stage, _slot: slot });
+        let is_resumed = cursor.is_some();
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            None => feed.reader.now().await?.ok_or(Refused::NoBuild)?,
         };
-        let mut follower = ListFollower { feed, filter, cursor, ready, stage, _slot: slot };
-        // A cursor that leads nowhere is refused before anything is answered.
-        let page = follower.feed.page(&follower.cursor).await?;
-        follower.take(page).await?;
+        let (feed, told) = (Arc::clone(feed), cursor.encode(feed.reader.view));
+        let (ready, stage) = (VecDeque::new(), Stage::Behind);
+        let mut follower = ListFollower { feed, filter, cursor, ready, told, stage, _slot: slot };
+        if is_resumed {
+            // A cursor that leads nowhere is refused before anything is answered.
+            let page = follower.feed.page(&follower.cursor).await?;
+            follower.take(page).await?;
+        }
         Ok(follower)
     }
 
     /// The text of the cursor behind everything that was told.
     pub fn cursor(&self) -> String {
+        self.told.clone()
+    }
+
+    fn behind_what_was_read(&self) -> String {
         self.cursor.encode(self.feed.reader.view)
     }
 
@@ -108,7 +120,11 @@ impl ListFollower {
             }
             if !self.ready.is_empty() {
                 let length = self.ready.len().min(AT_ONCE);
-                return Told::Changes(self.ready.drain(..length).collect());
+                let changes: Vec<(Change, String)> = self.ready.drain(..length).collect();
+                if let Some((_, id)) = changes.last() {
+                    self.told.clone_from(id);
+                }
+                return Told::Changes(changes);
             }
             let step = tokio::time::timeout_at(silent_until, self.step()).await;
             match step {
@@ -122,8 +138,11 @@ impl ListFollower {
                     tracing::debug!(error = %error, "a follower waits for Postgres");
                     tokio::time::sleep(backoff.next_wait()).await;
                 }
+                // It was cut short behind a page that has something to tell.
+                Err(_) if !self.ready.is_empty() => {}
                 Err(_) => {
                     self.note_silence();
+                    self.told = self.behind_what_was_read();
                     return Told::Heartbeat(self.cursor());
                 }
             }
@@ -167,7 +186,7 @@ impl ListFollower {
             self.cursor.cut.pass(&place);
             if let Some(row) = rows.get(&entry.key).filter(|row| self.filter.matches(row)) {
                 let change = change_of(entry, Arc::clone(row));
-                self.ready.push_back((change, self.cursor()));
+                self.ready.push_back((change, self.behind_what_was_read()));
             }
         }
         self.cursor = page.cursor;
@@ -187,7 +206,7 @@ impl ListFollower {
                 }
                 if !self.cursor.cut.covers(&placed.place) {
                     self.cursor.cut.pass(&placed.place);
-                    self.ready.push_back((placed.change.clone(), self.cursor()));
+                    self.ready.push_back((placed.change.clone(), self.behind_what_was_read()));
                 }
             }
         }
