@@ -478,8 +478,8 @@ async fn a_cursor_that_has_seen_more_than_there_is_has_expired() {
 
 /// Node with the package `eventsource`, in the cache; made once.
 fn event_source() -> PathBuf {
-    const PACKAGE: &str = "eventsource@5.1.5";
-    let folder = cache_folder().unwrap().join("servers/stock-eventsource-5.1.5");
+    const PACKAGE: &str = "eventsource@3.0.7";
+    let folder = cache_folder().unwrap().join("servers/stock-eventsource-3.0.7");
     build_once(&folder, |unfinished| {
         let arguments = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE];
         std::fs::write(unfinished.join("package.json"), "{}")?;

@@ -5,6 +5,8 @@ import { pathToFileURL } from 'node:url';
 
 const found = createRequire(process.cwd() + '/').resolve('eventsource');
 const { EventSource } = await import(pathToFileURL(found));
+// Newer versions of the package do not keep the process alive while they wait to come back.
+setInterval(() => {}, 1_000_000);
 const source = new EventSource(process.argv[2]);
 source.onopen = () => console.log('open');
 source.addEventListener('order', (event) => console.log(event.data));
