@@ -155,6 +155,10 @@ pub struct HttpSettings {
     pub max_wait_ms: u64,
     /// Reads waiting at the same time.
     pub max_waiters: usize,
+    /// Clients that follow changes at the same time.
+    pub max_followers: usize,
+    /// Changes that may wait for one of them.
+    pub follower_buffer: usize,
     /// Milliseconds open requests get at shutdown.
     pub shutdown_timeout_ms: u64,
 }

@@ -384,6 +384,16 @@ impl ViewStatus {
         snapshot.lags = Some((at, lags));
     }
 
+    /// Whether this process commits everything: it projects the view, and every partition of the topic is its own.
+    pub fn commits_everything(&self) -> bool {
+        let known = self.lock();
+        let StatusSnapshot { state, lags, partitions, .. } = &known.snapshot;
+        *state != ViewState::NotProjecting
+            && lags
+                .as_ref()
+                .is_some_and(|(_, lags)| lags.iter().all(|lag| partitions.contains_key(&lag.position.partition)))
+    }
+
     /// Tells waiters that something was committed.
     pub fn committed(&self) {
         self.commits.send_modify(|count| *count += 1);

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod changes;
 pub mod etag;
 pub mod health;
 pub mod idempotency;
@@ -14,7 +15,9 @@ pub mod paths;
 pub mod problem;
 pub mod routes;
 pub mod skip_to;
+pub mod sse;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -23,7 +26,9 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
+use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -34,6 +39,7 @@ use self::routes::ViewApi;
 use crate::auth::policy::Exposure;
 use crate::board::ViewBoard;
 use crate::config::{DatabaseSettings, HttpSettings};
+use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
 use crate::repair::Desk;
 use crate::status::ViewStatus;
@@ -46,6 +52,7 @@ pub const UNMATCHED: &str = "unmatched";
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CLIENT_TAKES_WITHIN: Duration = Duration::from_secs(60);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
 /// What the API needs of the process.
@@ -78,6 +85,7 @@ pub struct Api {
     /// Every problem code.
     pub problems: Vec<&'static Code>,
     waiters: HashMap<&'static str, Arc<Waiters>>,
+    feeds: HashMap<&'static str, Arc<Feed>>,
     database_check: Mutex<Option<(Instant, Check)>>,
 }
 
@@ -85,6 +93,11 @@ impl Api {
     /// Those who wait for `view`; `None` if the view is not served from here.
     pub fn waiters(&self, view: &str) -> Option<&Arc<Waiters>> {
         self.waiters.get(view)
+    }
+
+    /// Those who follow `view`; `None` if the view is not served from here.
+    pub fn feed(&self, view: &str) -> Option<&Arc<Feed>> {
+        self.feeds.get(view)
     }
 
     fn database_check(&self) -> MutexGuard<'_, Option<(Instant, Check)>> {
@@ -125,6 +138,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
             .configure(|config| routes::register(config, &table, exposure))
     })
     .workers(workers)
+    .on_connect(|connection, _| end_unless_taken(connection))
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(CLIENT_REQUEST_TIMEOUT)
     .client_disconnect_timeout(CLIENT_DISCONNECT_TIMEOUT)
@@ -136,6 +150,15 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
     Ok((server.run(), addresses))
 }
 
+/// A client that takes nothing of what it is sent holds its connection no longer than that. Nothing else would end it: an
+/// answer without end is not even asked for more while the connection takes none.
+fn end_unless_taken(connection: &dyn Any) {
+    let Some(connection) = connection.downcast_ref::<TcpStream>() else { return };
+    if let Err(error) = SockRef::from(connection).set_tcp_user_timeout(Some(CLIENT_TAKES_WITHIN)) {
+        tracing::debug!(%error, "a connection has no time limit");
+    }
+}
+
 fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     let resources = WaitResources {
         pool: state.pool.clone(),
@@ -144,10 +167,19 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
         slots: Arc::new(Semaphore::new(state.settings.max_waiters)),
         runtime: Handle::current(),
     };
-    let mut waiters = HashMap::new();
+    let following = FeedResources {
+        pool: state.pool.clone(),
+        metrics: Arc::clone(&state.metrics),
+        shutting_down: Arc::clone(&state.shutting_down),
+        slots: Arc::new(Semaphore::new(state.settings.max_followers)),
+        buffer: state.settings.follower_buffer,
+        runtime: Handle::current(),
+    };
+    let (mut waiters, mut feeds) = (HashMap::new(), HashMap::new());
     for api in views {
         for board in state.views.iter().filter(|board| board.view == api.view) {
             waiters.insert(api.view, Waiters::new(Arc::clone(board), api.sequences, resources.clone()));
+            feeds.insert(api.view, Feed::new(Arc::clone(board), api.shown, following.clone()));
         }
     }
     let of_views = views.iter().flat_map(|view| view.problems.iter().copied());
@@ -156,6 +188,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
         problems: CODES.iter().copied().chain(of_views).collect(),
         state,
         waiters,
+        feeds,
         database_check: Mutex::new(None),
     }
 }

@@ -141,6 +141,12 @@ codes! {
     TOO_MANY_WAITERS = "too_many_waiters" SERVICE_UNAVAILABLE "Too many requests are waiting"
         "As many requests as `http.max_waiters` allows already wait for their `minSequence`."
         "Repeat after `Retry-After` seconds, or ask without `waitMs`.";
+    CURSOR_EXPIRED = "cursor_expired" GONE "What lies after the cursor cannot be told any more"
+        "The cursor names a build whose history is gone: it was dropped after a rebuild, or the database was taken back to an earlier moment."
+        "Begin anew, without `after` and `Last-Event-ID`: `restart` is the URL that sends what there is now first, and then every change.";
+    TOO_MANY_FOLLOWERS = "too_many_followers" SERVICE_UNAVAILABLE "Too many clients follow changes"
+        "As many clients as `http.max_followers` allows follow changes already."
+        "Repeat after `Retry-After` seconds, or ask another instance. Operators: raise `http.max_followers`.";
     DATABASE_UNAVAILABLE = "database_unavailable" SERVICE_UNAVAILABLE "The database does not answer"
         "The service cannot reach its database at the moment. It reconnects by itself."
         "Repeat after `Retry-After` seconds. Operators: `/readyz` and the log say why.";

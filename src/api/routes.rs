@@ -11,6 +11,7 @@ use utoipa::openapi::OpenApi;
 use super::problem::{self, Code, Problem};
 use super::{ApiState, health, ops, pages, skip_to};
 use crate::auth::policy::{Denied, Exposure, Policy, allows};
+use crate::store::changes::ShownOf;
 use crate::store::read::SequencesOf;
 
 /// One line of the table. A GET route answers HEAD too.
@@ -44,6 +45,8 @@ pub struct ViewApi {
     pub openapi: fn() -> OpenApi,
     /// How to see how far keys are, for requests that wait.
     pub sequences: SequencesOf,
+    /// How rows are shown to those who follow changes.
+    pub shown: ShownOf,
     /// Gives an HTTP worker what it keeps for itself.
     pub of_worker: fn(&ApiState, &mut web::ServiceConfig),
 }

@@ -13,7 +13,6 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::board::ViewBoard;
 use crate::domain::build::Build;
-use crate::status::ViewState;
 use crate::store::read::{ReadPool, SequencesOf};
 use crate::telemetry::metrics::Metrics;
 
@@ -179,12 +178,7 @@ impl Waiters {
     }
 
     fn poll_interval(&self) -> Duration {
-        let snapshot = self.board.status().snapshot();
-        let owns_all = snapshot.state != ViewState::NotProjecting
-            && snapshot.lags.is_some_and(|(_, lags)| {
-                lags.iter().all(|lag| snapshot.partitions.contains_key(&lag.position.partition))
-            });
-        if owns_all { SAFETY_POLL } else { POLL }
+        if self.board.status().commits_everything() { SAFETY_POLL } else { POLL }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -3,6 +3,7 @@
 pub mod blocked;
 pub mod build;
 pub mod builds;
+pub mod changes;
 pub mod control;
 pub mod copy;
 pub mod dead_letters;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::domain::action::Action;
@@ -82,6 +82,10 @@ pub struct Metrics {
     pub http_requests: HistogramVec,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
+    /// `streamview_followers`: clients that follow changes.
+    pub followers: IntGauge,
+    /// `streamview_followers_overrun_total`: those that were too slow.
+    pub overruns: IntCounter,
     /// `streamview_db_pool_connections{state}`.
     pub pool_connections: IntGaugeVec,
     /// `streamview_process_start_time_seconds`.
@@ -174,6 +178,11 @@ impl Metrics {
                 HTTP_BUCKETS,
             ),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
+            followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
+            overruns: register(
+                &registry,
+                IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),
+            ),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time: start_time(&registry),
             registry,

@@ -21,14 +21,14 @@ use crate::support::rebuild::meaning;
 use crate::support::world::{TestRecord, World, header};
 use crate::support::{PATIENCE, until};
 
-async fn create(world: &World, number: i32) -> BuildId {
+pub async fn create(world: &World, number: i32) -> BuildId {
     let build = BuildId::new("orders", number);
     builds::create(&world.sql, build, &TABLES, &meaning()).await.unwrap();
     build
 }
 
 /// Projects into a build, in this process, with a group of its own.
-fn feed(world: &World, build: BuildId, settings: &[(&str, &str)]) -> RunningView {
+pub fn feed(world: &World, build: BuildId, settings: &[(&str, &str)]) -> RunningView {
     let mut environment = world.environment();
     environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     let config = Arc::new(Config::load(None, environment, &[]).unwrap());
@@ -46,7 +46,7 @@ fn feed(world: &World, build: BuildId, settings: &[(&str, &str)]) -> RunningView
     registrations::all()[0].start(&parts).unwrap()
 }
 
-async fn until_consumed_by(world: &World, build: i32, records: i64) {
+pub async fn until_consumed_by(world: &World, build: i32, records: i64) {
     until(&format!("{records} records are consumed by build {build}"), PATIENCE, || async {
         let consumed = "select coalesce(sum(consumed), 0) from projection_progress where build = ";
         (world.number(&format!("{consumed}{build}")).await >= records).then_some(())

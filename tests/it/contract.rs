@@ -115,6 +115,9 @@ async fn every_route_is_described_and_everything_described_is_a_route() {
     // Whatever is described is there.
     for (path, _) in routes {
         let response = instance.get(&path.replace("{orderId}", "nobody")).await;
+        if response.headers()["content-type"] == "text/event-stream" {
+            continue; // it has no end
+        }
         let unmatched = response.text().await.unwrap().contains("/problems/not_found");
         assert!(!unmatched, "{path}");
     }
@@ -217,6 +220,8 @@ async fn the_answers_of_a_live_instance_conform_to_the_document() {
         ("/orders/bare/events", "/orders/{orderId}/events"),
         ("/orders/nobody/events", "/orders/{orderId}/events"),
         ("/orders/nobody/events?afterSequence=x", "/orders/{orderId}/events"),
+        ("/orders/changes?after=nonsense", "/orders/changes"),
+        ("/orders/complete/changes?snapshot=x", "/orders/{orderId}/changes"),
         ("/ops/lags", "/ops/lags"),
         ("/lags?view=orders", "/lags"),
         ("/lags?view=nothing", "/lags"),

@@ -25,6 +25,7 @@ mod as_of;
 mod benchmark;
 mod builds;
 mod caching;
+mod changes;
 mod cli;
 mod comparison;
 mod conformance;

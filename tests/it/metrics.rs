@@ -48,6 +48,8 @@ async fn every_promised_metric_is_there_at_zero_from_the_start_in_valid_expositi
         ("streamview_batch_records_count", &["view=orders"]),
         ("streamview_consumer_state", &["state=halted", "state=waiting_for_kafka", "state=waiting_for_database"]),
         ("streamview_waiters", &[""]),
+        ("streamview_followers", &[""]),
+        ("streamview_followers_overrun_total", &[""]),
     ] {
         for label in labels {
             assert_eq!(exposition.value(name, label), Some(0.0), "{name}{{{label}}}");

@@ -2,6 +2,7 @@
 
 mod as_of;
 mod asked;
+mod changes;
 mod list;
 pub mod model;
 
@@ -66,12 +67,15 @@ pub fn configure() -> ViewApi {
         view: VIEW,
         routes: vec![
             get("/orders", || web::route().to(list_orders)),
+            get("/orders/changes", || web::route().to(changes::list_changes)),
             get("/orders/{orderId}", || web::route().to(get_order)),
             get("/orders/{orderId}/events", || web::route().to(list_events)),
+            get("/orders/{orderId}/changes", || web::route().to(changes::order_changes)),
         ],
         problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD, &HISTORY_OFF, &HISTORY_INCOMPLETE],
         openapi: Document::openapi,
         sequences: queries::sequences,
+        shown: queries::shown,
         of_worker: |state, config| {
             config.app_data(web::Data::new(queries::order_lookup(&state.database)));
             config.app_data(web::Data::new(Estimates::default()));
@@ -81,8 +85,8 @@ pub fn configure() -> ViewApi {
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    paths(list_orders, get_order, list_events),
-    components(schemas(model::OrderItem)),
+    paths(list_orders, get_order, list_events, changes::list_changes, changes::order_changes),
+    components(schemas(model::OrderItem, model::OrderChange<'static>)),
     tags((name = "orders", description = "Orders as of the last applied event: lists, single orders, histories.")),
 )]
 struct Document;

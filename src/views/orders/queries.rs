@@ -16,6 +16,8 @@ use super::estimates::Estimates;
 use crate::config::DatabaseSettings;
 use crate::domain::held::HeldReason;
 use crate::domain::page::Direction;
+use crate::domain::units::Sequence;
+use crate::store::changes::Shown;
 use crate::store::lookup::SharedLookup;
 use crate::store::pool::ReadConnection;
 use crate::store::read::{ReadError, ReadPool, within_deadline};
@@ -262,6 +264,46 @@ pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, R
         let rows = connection.query(&statement, &[&order_ids]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }))
+}
+
+/// These orders as lists show them, for those who follow changes.
+pub fn shown(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, Shown)>, ReadError>> {
+    Box::pin(within_deadline(async move {
+        let connection = pool.get().await?;
+        let statement = connection.prepare_cached(include_str!("sql/read_summaries.sql")).await?;
+        let rows = connection.query(&statement, &[&order_ids]).await?;
+        rows.iter().map(|row| shown_of(&summary_of(row, 0)?)).collect()
+    }))
+}
+
+/// One page of a list, as [`shown`], without counting; with the position behind it if more follow.
+pub async fn shown_page(pool: &ReadPool, query: &ListQuery) -> Result<(Vec<Shown>, Option<Position>), ReadError> {
+    within_deadline(async {
+        let connection = pool.get().await?;
+        let mut rows = run(&connection, &Sql::page(query)).await?;
+        let more = rows.len() > query.limit as usize;
+        rows.truncate(query.limit as usize);
+        let orders = rows.iter().map(|row| summary_of(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        let position = orders.last().filter(|_| more).map(|order| Position {
+            value: PositionValue::Time(order.updated_at),
+            order_id: order.order_id.to_owned(),
+        });
+        let shown = orders.iter().map(|order| Ok(shown_of(order)?.1)).collect::<Result<_, ReadError>>()?;
+        Ok((shown, position))
+    })
+    .await
+}
+
+/// Chosen by status and customer.
+fn shown_of(order: &OrderSummary<'_>) -> Result<(String, Shown), ReadError> {
+    let shown = Shown {
+        json: serde_json::to_string(order).map_err(|error| ReadError::unreadable(error.into()))?,
+        words: vec![order.status.map(str::to_owned), order.customer_id.map(str::to_owned)],
+        moment: order.updated_at,
+        sequence: Sequence(order.last_event_sequence),
+        event_id: order.last_event_id.to_owned(),
+    };
+    Ok((order.order_id.to_owned(), shown))
 }
 
 /// Reads one page of orders and counts all that match.

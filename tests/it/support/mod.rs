@@ -3,6 +3,7 @@
 //! in-order fold ([`orders`]), and how long anything is waited for ([`patience`]).
 
 pub mod instance;
+pub mod listener;
 pub mod load;
 pub mod orders;
 pub mod patience;

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod build;
+pub mod changes;
 pub mod comparison;
 pub mod counters;
 pub mod decimal;

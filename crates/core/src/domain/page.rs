@@ -57,28 +57,45 @@ pub enum CursorError {
 
 const VERSION: &str = "1";
 
+/// Wraps JSON as the text of a cursor. The checksum covers `scope` too: what the cursor belongs to.
+pub(super) fn seal(json: &str, scope: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{VERSION}.{:08x}.{json}", checksum(json, scope)))
+}
+
+/// The JSON of a cursor, and its checksum, which is yet to be compared.
+fn opened(text: &str) -> Result<(String, String), CursorError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Garbage)?;
+    let plain = String::from_utf8(bytes).map_err(|_| CursorError::Garbage)?;
+    let (version, rest) = plain.split_once('.').ok_or(CursorError::Garbage)?;
+    let (sum, json) = rest.split_once('.').ok_or(CursorError::Garbage)?;
+    if version != VERSION {
+        return Err(CursorError::Version);
+    }
+    Ok((json.to_owned(), sum.to_owned()))
+}
+
+/// The JSON of a cursor that belongs to `scope`.
+pub(super) fn open(text: &str, scope: &str) -> Result<String, CursorError> {
+    let (json, sum) = opened(text)?;
+    if sum == format!("{:08x}", checksum(&json, scope)) { Ok(json) } else { Err(CursorError::Checksum) }
+}
+
 impl Cursor {
     /// The text for a list filtered by `filters` (any canonical spelling of them).
     pub fn encode(&self, filters: &str) -> String {
         let json = serde_json::json!([self.sort, self.direction.as_str(), self.value, self.key]).to_string();
-        URL_SAFE_NO_PAD.encode(format!("{VERSION}.{:08x}.{json}", checksum(&json, filters)))
+        seal(&json, filters)
     }
 
     /// Reads `text` for a list sorted by `sort` and filtered by `filters`.
     pub fn decode(text: &str, sort: &str, filters: &str) -> Result<Self, CursorError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Garbage)?;
-        let plain = String::from_utf8(bytes).map_err(|_| CursorError::Garbage)?;
-        let (version, rest) = plain.split_once('.').ok_or(CursorError::Garbage)?;
-        let (sum, json) = rest.split_once('.').ok_or(CursorError::Garbage)?;
-        if version != VERSION {
-            return Err(CursorError::Version);
-        }
+        let (json, sum) = opened(text)?;
         let (its_sort, direction, value, key): (String, String, String, String) =
-            serde_json::from_str(json).map_err(|_| CursorError::Garbage)?;
+            serde_json::from_str(&json).map_err(|_| CursorError::Garbage)?;
         if its_sort != sort {
             return Err(CursorError::Sort);
         }
-        if sum != format!("{:08x}", checksum(json, filters)) {
+        if sum != format!("{:08x}", checksum(&json, filters)) {
             return Err(CursorError::Checksum);
         }
         let direction = match direction.as_str() {

@@ -47,7 +47,7 @@ pub(super) struct ListParameters {
     cursor: Option<String>,
 }
 
-fn statuses_schema() -> Array {
+pub(super) fn statuses_schema() -> Array {
     let status = ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(1))
@@ -96,9 +96,7 @@ impl Request {
     /// Reads a raw query string.
     pub(super) fn parse(query: &str, settings: &HttpSettings) -> Result<Self, Problem> {
         let mut parameters = Parameters::parse(query, &NAMES);
-        let (from, to) = parameters.times("from", "to");
-        let (statuses, customer_id) = (parameters.ids("status", MAX_STATUSES), parameters.id("customerId"));
-        let filters = Filters { statuses, customer_id, from, to };
+        let filters = filters_of(&mut parameters);
         let sort = parameters.one("sort").unwrap_or_else(|| "-updatedAt".into());
         let sort_key = sort_of(&sort);
         if sort_key.is_none() {
@@ -164,6 +162,13 @@ impl Request {
         };
         Cursor { sort: self.sort.clone(), direction, value, key: edge.order_id.to_owned() }
     }
+}
+
+/// Takes the filters of a list.
+pub(super) fn filters_of(parameters: &mut Parameters) -> Filters {
+    let (from, to) = parameters.times("from", "to");
+    let (statuses, customer_id) = (parameters.ids("status", MAX_STATUSES), parameters.id("customerId"));
+    Filters { statuses, customer_id, from, to }
 }
 
 fn sort_of(sort: &str) -> Option<SortKey> {

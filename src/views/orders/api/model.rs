@@ -46,6 +46,34 @@ pub struct OrderSummary<'a> {
     pub anomalies: Vec<&'a str>,
 }
 
+/// An order that has changed.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderChange<'a> {
+    /// The order as it is when this is sent: at least as new as the change.
+    #[serde(flatten)]
+    pub order: OrderSummary<'a>,
+    /// What has changed it; null in what `snapshot` sends first.
+    #[schema(required)]
+    pub changed_by: Option<ChangedBy>,
+}
+
+/// What has changed an order.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangedBy {
+    /// Id of the event.
+    pub event_id: String,
+    /// Its type; null where no history is kept.
+    #[schema(required, example = "OrderStatusChanged")]
+    pub event_type: Option<String>,
+    /// Its number.
+    pub sequence: i64,
+    /// What it did, as in the order's history; null where none is kept.
+    #[schema(required, example = "applied")]
+    pub effect: Option<String>,
+}
+
 /// One order with its lines, and with what it waits for if an event is missing.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

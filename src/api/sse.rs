@@ -1,0 +1,62 @@
+//! Server-Sent Events as text (source: the HTML standard, "Server-sent events").
+
+use std::fmt::Write;
+
+/// Milliseconds after which a client comes back when its connection ends.
+const RETRY_MS: u32 = 1_000;
+
+/// Text of a stream that is yet to be sent.
+#[derive(Debug, Default)]
+pub struct EventText(String);
+
+impl EventText {
+    /// The beginning of a stream. A client that is cut off before its first event comes back with `id`.
+    pub fn opening(&mut self, id: Option<&str>) {
+        self.line(format_args!("retry: {RETRY_MS}"));
+        self.silence(id);
+    }
+
+    /// One event. `data` is JSON on one line.
+    pub fn event(&mut self, name: &str, id: Option<&str>, data: &str) {
+        self.line(format_args!("event: {name}"));
+        if let Some(id) = id {
+            self.line(format_args!("id: {id}"));
+        }
+        self.line(format_args!("data: {data}\n"));
+    }
+
+    /// No event, but a sign of life; an id without data moves the client's `Last-Event-ID` on.
+    pub fn silence(&mut self, id: Option<&str>) {
+        match id {
+            Some(id) => self.line(format_args!(":\nid: {id}\n")),
+            None => self.line(format_args!(":\n")),
+        }
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        self.0.write_fmt(format_args!("{line}\n")).expect("a string takes what is written");
+    }
+
+    /// What has gathered.
+    pub fn take(self) -> String {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_block_ends_with_an_empty_line() {
+        let mut text = EventText::default();
+        text.opening(Some("a"));
+        text.event("order", Some("b"), "{}");
+        text.event("overrun", None, "[]");
+        text.silence(Some("c"));
+        text.silence(None);
+        let expected = "retry: 1000\n:\nid: a\n\nevent: order\nid: b\ndata: {}\n\nevent: overrun\ndata: []\n\n\
+                        :\nid: c\n\n:\n\n";
+        assert_eq!(text.take(), expected);
+    }
+}

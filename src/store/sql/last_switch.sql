@@ -1,0 +1,7 @@
+-- The last time that readers were taken from build $2 to another one, and whether the build is still there.
+select s.id, s.from_build, s.to_build, s.from_commits, s.to_commits,
+       exists (select from view_builds b where b.view = s.view and b.build = s.from_build)
+from build_switches s
+where s.view = $1 and s.from_build = $2
+order by s.id desc
+limit 1
