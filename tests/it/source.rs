@@ -2,8 +2,9 @@
 
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use streamview_lab::servers::{KafkaOptions, KafkaServer};
+use tokio_postgres::types::ToSql;
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, item_added, life, status_changed};
@@ -182,14 +183,27 @@ async fn no_partition_is_taken_of_a_build_that_was_bound_to_another_topic_meanwh
     const ACQUIRE: &str = include_str!("../../src/store/sql/acquire_partition.sql");
     let world = World::new(1).await;
     let bind = |topic: &str| format!("update view_builds set source_topic = '{topic}' where view = 'orders'");
-    let nobody: Option<&str> = None;
-    let acquire =
-        async || world.sql.query(ACQUIRE, &[&"orders", &1_i32, &world.topic, &nobody, &0_i32, &0_i64, &"me"]).await;
+    let (nobody, rules): (Option<&str>, _) = (None, json!({ "history": "payload" }));
+    let acquire = async || {
+        let place: [&(dyn ToSql + Sync); 6] = [&"orders", &1_i32, &world.topic, &nobody, &0_i32, &0_i64];
+        let owner: [&(dyn ToSql + Sync); 3] = [&"me", &1_i32, &rules];
+        world.sql.query(ACQUIRE, &[&place[..], &owner[..]].concat()).await
+    };
 
     world.sql.batch_execute(&bind("elsewhere")).await.unwrap();
     assert!(acquire().await.unwrap().is_empty());
     world.sql.batch_execute(&bind(&world.topic)).await.unwrap();
     assert_eq!(acquire().await.unwrap().len(), 1);
+    // Nor of one that means something else than its owner goes by.
+    for (change, taken) in [
+        ("rules = '{\"history\": \"off\"}'", 0),
+        ("rules = '{\"history\": \"payload\"}'", 1),
+        ("projection_version = 2", 0),
+        ("projection_version = 1", 1),
+    ] {
+        world.sql.batch_execute(&format!("update view_builds set {change}")).await.unwrap();
+        assert_eq!(acquire().await.unwrap().len(), taken, "{change}");
+    }
 
     // Who binds has the row locked: whether it is ours is known when they are done.
     let binder = connect(&world.database).await;
