@@ -118,7 +118,7 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, labels))
         };
-        let (by_view, by_reason) = (&["view"][..], &["view", "reason"][..]);
+        let (by_view, by_reason, by_action) = (&["view"][..], &["view", "reason"][..], &["view", "action"][..]);
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
@@ -131,18 +131,14 @@ impl Metrics {
             registry_requests: counter("streamview_registry_requests_total", "Schemas asked for.", &["view", "result"]),
             anomalies: counter("streamview_anomalies_total", "Events applied although odd.", &["view"]),
             odd_record_times: counter("streamview_odd_record_times_total", "Records of no calendar's time.", by_view),
-            decisions_taken: counter(
-                "streamview_decisions_taken_total",
-                "Decisions of operators that took effect.",
-                &["view", "action"],
-            ),
+            decisions_taken: counter("streamview_decisions_taken_total", "Decisions that took effect.", by_action),
             consumed: counter("streamview_records_consumed_total", "Records consumed and committed.", &["view"]),
             fenced: counter("streamview_fenced_total", "Batches of a lost partition.", &["view"]),
             rebalances: counter("streamview_rebalances_total", "Assignments and revocations.", &["view"]),
             upserts_duration: histogram(
                 "streamview_upserts_duration_seconds",
                 "Time of a batch in Postgres.",
-                &["view"],
+                by_view,
                 COMMIT_BUCKETS,
             ),
             batch_records: histogram("streamview_batch_records", "Records in one batch.", &["view"], BATCH_BUCKETS),
