@@ -171,10 +171,7 @@ impl Metrics {
             ),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
-            overruns: register(
-                &registry,
-                IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),
-            ),
+            overruns: overruns(&registry),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time: start_time(&registry),
             registry,
@@ -247,6 +244,10 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn overruns(registry: &Registry) -> IntCounter {
+    register(registry, IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."))
 }
 
 fn start_time(registry: &Registry) -> Gauge {
