@@ -159,7 +159,10 @@ impl ListFollower {
             {
                 items.push(item);
             }
-            let is_astray = items.into_iter().fold(false, |is_astray, item| !self.handed(item) || is_astray);
+            let mut is_astray = false;
+            for item in items {
+                is_astray |= !self.handed(item);
+            }
             if is_astray && let Stage::Live(subscription) = std::mem::replace(&mut self.stage, Stage::Behind) {
                 // It reads for itself once more, up to where the task is by now.
                 self.stage = Stage::Joining(subscription);

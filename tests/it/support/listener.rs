@@ -57,8 +57,12 @@ impl Listener {
         client.get(url).header("Last-Event-ID", last_id).send().await
     }
 
-    /// The next event; `None` at the end of the stream.
+    /// The next event; `None` at the end of the stream. Signs of life are none.
     pub async fn next(&mut self) -> Option<Event> {
+        tokio::time::timeout(PATIENCE, self.next_event()).await.expect("the stream tells something")
+    }
+
+    async fn next_event(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
