@@ -7,7 +7,7 @@
 //! is deterministic in the scale of its numbers too, and the text is what readers are shown. Partitions, offsets and
 //! commits of the ledger's rows are not compared: an event that was sent twice counts wherever it was read first.
 //!
-//! What is bounded: pages by keys, keys put aside by [`Pace::aside`], rows looked at together by [`ROWS_AT_ONCE`] (one
+//! What is bounded: pages by keys, keys put aside by [`Pace::aside`], rows looked at together by `ROWS_AT_ONCE` (one
 //! key's rows are looked at in one piece, 50 bytes each).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 //! Writes nothing but temporary tables of its own session.
 //!
 //! Each page of keys is read in one snapshot of ledger and rows, which are committed together: whatever is projected
-//! meanwhile makes no difference. Bounded by [`KEYS_AT_ONCE`] and [`EVENTS_AT_ONCE`]; a single key is folded in one piece.
+//! meanwhile makes no difference. Bounded by `KEYS_AT_ONCE` and `EVENTS_AT_ONCE`; a single key is folded in one piece.
 
 use std::collections::BTreeMap;
 
