@@ -147,7 +147,9 @@ fn settle(consumer: &BaseConsumer<GroupContext>) {
     let context = consumer.context();
     context.leaving.store(true, Ordering::Release);
     if let Some(Rebalance { is_assigned, list }) = context.unanswered().take() {
-        obey_leaving(consumer, is_assigned, &list);
+        // Nothing is taken just to be given back: librdkafka would ask for committed positions, and close only behind that.
+        let answer = if is_assigned { TopicPartitionList::new() } else { list };
+        obey_leaving(consumer, is_assigned, &answer);
     }
 }
 
