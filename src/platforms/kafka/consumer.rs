@@ -108,6 +108,8 @@ pub struct GroupContext {
     number: u64,
     events: UnboundedSender<GroupNews>,
     leaving: AtomicBool,
+    /// Whether nobody polls any more: what the group says now, it says while the client is closed.
+    closing: AtomicBool,
     /// The rebalance that was told and not obeyed yet.
     unanswered: Mutex<Option<Rebalance>>,
 }
@@ -134,7 +136,7 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: rd_kafka_resp_err_t, list: &mut TopicPartitionList) {
         let assigned = err == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Acquire) {
-            return obey_leaving(consumer, assigned, list);
+            return obey_leaving(consumer, assigned, list, self.closing.load(Ordering::Acquire));
         }
         *self.unanswered() = Some(Rebalance { is_assigned: assigned, list: list.clone() });
         let partitions = list.elements().iter().map(|element| Partition(element.partition())).collect();
@@ -147,15 +149,23 @@ fn settle(consumer: &BaseConsumer<GroupContext>) {
     let context = consumer.context();
     context.leaving.store(true, Ordering::Release);
     if let Some(Rebalance { is_assigned, list }) = context.unanswered().take() {
-        // Nothing is taken just to be given back: librdkafka would ask for committed positions, and close only behind that.
-        let answer = if is_assigned { TopicPartitionList::new() } else { list };
-        obey_leaving(consumer, is_assigned, &answer);
+        // Nobody closes a client that is still held here.
+        obey_leaving(consumer, is_assigned, &list, false);
     }
 }
 
 /// Who leaves does as the group says, and tells nobody.
-fn obey_leaving(consumer: &BaseConsumer<GroupContext>, is_assigned: bool, list: &TopicPartitionList) {
-    let obeyed = if is_assigned { consumer.incremental_assign(list) } else { give_up(consumer, list) };
+fn obey_leaving(consumer: &BaseConsumer<GroupContext>, is_assigned: bool, list: &TopicPartitionList, is_closing: bool) {
+    let obeyed = if is_assigned {
+        // Nothing is taken just to be given back: librdkafka would ask for committed positions, and close only behind that.
+        consumer.incremental_assign(&TopicPartitionList::new())
+    } else if is_closing {
+        // Any one answer gives up all there is. A second one is perhaps behind the end, where librdkafka answers no call:
+        // it would be waited for for ever.
+        consumer.incremental_unassign(list)
+    } else {
+        give_up(consumer, list)
+    };
     if let Err(error) = obeyed {
         tracing::debug!(error = %error, "rebalance while leaving");
     }
@@ -240,7 +250,13 @@ impl GroupMember {
             .set("topic.metadata.refresh.interval.ms", "2000")
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())
             .set("queued.min.messages", "100000");
-        let context = GroupContext { number, events, leaving: AtomicBool::new(false), unanswered: Mutex::default() };
+        let context = GroupContext {
+            number,
+            events,
+            leaving: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            unanswered: Mutex::default(),
+        };
         let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(config.create_with_context(context)?);
         consumer.subscribe(&[topic])?;
         let (commands, received) = mpsc::channel();
@@ -313,6 +329,7 @@ impl Membership {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run(commands))) {
             consumer.context().tell(GroupEvent::PollEnded(panic_text(&*panic)));
         }
+        consumer.context().closing.store(true, Ordering::Release);
     }
 
     fn run(mut self, commands: &mpsc::Receiver<Command>) {

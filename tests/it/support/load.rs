@@ -89,6 +89,21 @@ impl Load {
     /// Waits until all of it is consumed and published to the DLQ topic, then: the views and ledger equal the oracle,
     /// every record is accounted for exactly once, every dead letter stands once in its table and once on its topic.
     pub async fn assert_settled(&self, world: &World) {
+        let letters = self.assert_stored(world).await;
+        assert_eq!(letters_on_topic(world), letters, "every dead letter is on its topic once");
+    }
+
+    /// The same where an instance slept: what its relay was sending, it may send when it wakes, however long ago Postgres
+    /// has given its lock to another one. So the README says.
+    pub async fn assert_settled_after_a_sleep(&self, world: &World) {
+        let letters = self.assert_stored(world).await;
+        let mut on_topic = letters_on_topic(world);
+        on_topic.dedup();
+        assert_eq!(on_topic, letters, "every dead letter is on its topic");
+    }
+
+    /// Gives the positions of all dead letters, in order.
+    async fn assert_stored(&self, world: &World) -> Vec<(i32, i64)> {
         world.until_consumed(self.len()).await;
         world.until_published().await;
         assert_eq!(stored(world).await, oracle(self.events()), "the views equal the in-order fold");
@@ -98,7 +113,7 @@ impl Load {
         assert_eq!(parked, expected[5], "what is parked is there");
         let letters = letters_in_table(world).await;
         assert_eq!(letters.len() as i64, expected[4] + expected[6], "every dead letter has its row");
-        assert_eq!(letters_on_topic(world), letters, "every dead letter is on its topic once");
+        letters
     }
 }
 
