@@ -7,6 +7,7 @@ pub mod compare;
 mod create;
 mod drop;
 pub mod load;
+pub mod moving;
 pub mod preflight;
 mod publish;
 pub mod switch;

@@ -12,21 +12,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::Household;
+use super::findings::Findings;
 use crate::board::ViewBoard;
-use crate::builds::compare::{self, CompareError, Hooks, Pace, Pair};
+use crate::builds::compare::{self, CompareError, Pace, Pair};
 use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
 use crate::builds::preflight::preflight;
 use crate::builds::switch::{self, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
-use crate::domain::comparison::Difference;
 use crate::domain::meaning::Meaning;
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::engine::view::ViewSpec;
@@ -39,8 +39,6 @@ use crate::store::{Connection, DbError, build, names, pool, progress};
 const NOTE: Duration = Duration::from_millis(500);
 /// So close is close enough to compare and to switch: the switch waits for the rest.
 const CLOSE: i64 = 2_000;
-/// How long it is waited for both builds to be equally far.
-const CAUGHT_UP: Duration = Duration::from_secs(30);
 /// Between two attempts to switch.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long the old build is kept if nothing else was asked for.
@@ -274,7 +272,8 @@ impl Course<'_> {
         self.enter(Phase::Comparing).await?;
         let household = self.driver.household.clone();
         let old = household.find(&self.client, from.build).await.map_err(Stopped::Left)?.meaning;
-        let new = household.find(&self.client, to.build).await.map_err(Stopped::Left)?.meaning;
+        let found = household.find(&self.client, to.build).await.map_err(Stopped::Left)?;
+        let new = found.meaning.clone();
         let database = &household.config.database;
         let reader = pool::connect_writer(database, "public").await?;
         reader.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
@@ -283,8 +282,15 @@ impl Course<'_> {
         let (spec, keys) = (self.spec.clone(), Arc::new(AtomicU64::new(0)));
         let pair =
             Pair { spec: &spec, old: from.build, new: to.build, history: old.rules.history.common(new.rules.history) };
-        let mut findings =
-            Findings { writer, operation: self.operation.id, builds: (from, to), keys: Arc::clone(&keys) };
+        let mut findings = Findings {
+            household: household.clone(),
+            found,
+            history: pair.history,
+            writer,
+            operation: self.operation.id,
+            builds: (from, to),
+            keys: Arc::clone(&keys),
+        };
         let cancel = CancellationToken::new();
         let mut comparing = Box::pin(compare::compare(&reader, pair, Pace::default(), &mut findings, &cancel));
         let mut tick = tokio::time::interval(NOTE);
@@ -434,39 +440,5 @@ impl Course<'_> {
             }
             tokio::time::sleep(AGAIN).await;
         }
-    }
-}
-
-/// What the comparison of both builds needs of us.
-struct Findings {
-    writer: Connection,
-    operation: i64,
-    builds: (BuildId, BuildId),
-    keys: Arc<AtomicU64>,
-}
-
-impl Hooks for Findings {
-    fn progress(&mut self, keys: u64) {
-        self.keys.store(keys, Ordering::Relaxed);
-    }
-
-    async fn caught_up(&mut self) -> Result<()> {
-        let (old, new) = self.builds;
-        let (of_old, of_new) = (stands(&self.writer, old).await?, stands(&self.writer, new).await?);
-        // One of them may stand still: then what moves no more is told.
-        let deadline = Instant::now() + CAUGHT_UP;
-        while Instant::now() < deadline {
-            let missing =
-                behind(&stands(&self.writer, new).await?, &of_old) + behind(&stands(&self.writer, old).await?, &of_new);
-            if missing == 0 {
-                break;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-        Ok(())
-    }
-
-    async fn found(&mut self, differences: &[Difference]) -> Result<()> {
-        Ok(compare::keep(&self.writer, self.operation, differences).await?)
     }
 }

@@ -13,6 +13,7 @@
 //! | of an operation that is over, or kept long enough | dropped |
 
 mod driver;
+mod findings;
 mod found;
 
 use std::collections::BTreeMap;
