@@ -93,8 +93,7 @@ async fn judge_inside<V: Stored>(
         let stored = course.readers.old.some(client, &names).await?;
         let ends: Ends = stored.into_iter().map(|print| (print.key, Sequence(print.sequence))).collect();
         let there: Vec<String> = ends.keys().cloned().collect();
-        let mut differences: Vec<Difference> =
-            course.look(&there, &ends).await?.into_iter().filter_map(told).collect();
+        let mut differences: Vec<Difference> = course.look(&there, &ends).await?.into_iter().filter_map(told).collect();
         // In the order of their keys, as `look_into` has it.
         differences.sort_by(|one, two| one.key.cmp(&two.key));
         if let Some(ledgers) = &ledgers {

@@ -27,7 +27,8 @@ use crate::builds::switch::{self, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
-use crate::domain::meaning::Meaning;
+use crate::domain::explanation::unexplained;
+use crate::domain::meaning::{self, Meaning, in_words};
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::engine::view::ViewSpec;
 use crate::store::operations::{self, Operation, OperationError};
@@ -71,6 +72,12 @@ impl From<BuildError> for Stopped {
             other => failed("build_failed", other.to_string(), "see `GET /ops/views`, then ask for it again"),
         }
     }
+}
+
+/// What explains that rows differ, by its name and both values.
+fn reason(difference: &meaning::Difference) -> serde_json::Value {
+    let meaning::Difference { setting, stored, configured } = difference;
+    serde_json::json!({ "setting": setting, "old": stored, "new": configured })
 }
 
 fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
@@ -196,6 +203,12 @@ impl Course<'_> {
         if self.is_active(to).await? {
             return Ok(());
         }
+        let seen =
+            operations::look(&self.client, to.view).await.map_err(|error| Stopped::Left(anyhow::anyhow!(error)))?;
+        if seen.iter().all(|seen| seen.build != to.build) {
+            let detail = format!("{to} is not there any more");
+            return Err(failed("nothing_kept", detail, "rebuild the view"));
+        }
         self.enter(Phase::CatchingUp).await?;
         self.catch_up(from, to).await?;
         self.cut_over(from, to).await
@@ -266,8 +279,8 @@ impl Course<'_> {
         }
     }
 
-    /// Compares both builds, and notes what differs. Whether that is as it should be: nothing, unless the new build has
-    /// another meaning.
+    /// Compares both builds, and notes what differs and what explains it. Whether that is as it should be: nothing, unless the
+    /// new build has another meaning.
     async fn compare(&mut self, from: BuildId, to: BuildId) -> Result<bool, Stopped> {
         self.enter(Phase::Comparing).await?;
         let household = self.driver.household.clone();
@@ -311,15 +324,29 @@ impl Course<'_> {
             Err(error) => return Err(Stopped::Left(error.into())),
         };
         let is_equal = comparison.different == 0 && comparison.only_old == 0 && comparison.only_new == 0;
-        let told = serde_json::to_value(&comparison).expect("a comparison is plain data");
+        let explained = old.explains(&new);
+        let of_tax_rate = spec.tables.rows.map_or(&[] as &[&str], |rows| rows.of_tax_rate);
+        let mut told = serde_json::to_value(&comparison).expect("a comparison is plain data");
+        let unexplained = unexplained(&comparison, &explained, of_tax_rate);
+        told["explainedBy"] = explained.iter().map(reason).collect();
+        told["unexplained"] = serde_json::json!(unexplained);
         operations::put_comparison(&self.client, self.operation.id, &told).await?;
         crash::point("rebuild.compared");
         if !is_equal {
             let (view, operation) = (to.view, self.operation.id);
             let (different, only_old, only_new) = (comparison.different, comparison.only_old, comparison.only_new);
-            tracing::warn!(view, operation, different, only_old, only_new, "the new build has other rows");
+            let by = if explained.is_empty() { "nothing".to_owned() } else { in_words(&explained) };
+            tracing::warn!(
+                view,
+                operation,
+                different,
+                only_old,
+                only_new,
+                by,
+                "the new build has other rows; explained by"
+            );
         }
-        Ok(is_equal || !old.differences(&new).is_empty())
+        Ok(unexplained.is_empty())
     }
 
     async fn make(&mut self, to: BuildId) -> Result<(), Stopped> {

@@ -303,9 +303,10 @@ impl Steward {
 
     async fn drop_build(&self, client: &Connection, build: Build) {
         let id = BuildId { view: self.household.name(), build };
-        match builds::drop(client, id).await {
-            Ok(()) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
-            Err(builds::BuildError::Unknown(_)) => {}
+        match builds::leftovers::remove(client, id).await {
+            Ok(true) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
+            // Another one has dropped it, or somebody wants it back.
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(view = id.view, %build, error = %error, "a build that nobody has a use for is still there");
             }
