@@ -4,12 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use tokio::sync::oneshot;
 
 use crate::api::routes::ViewApi;
 use crate::builds::load::{self, LoadControl, LoadSummary};
+use crate::builds::moving::{self, Moving};
 use crate::builds::verify::{self, Scope, Verification};
 use crate::config::{Config, ViewRules};
 use crate::domain::build::BuildId;
+use crate::domain::comparison::Difference;
 use crate::domain::decimal::Decimal;
 use crate::domain::meaning::Meaning;
 use crate::domain::name::{intern, is_view_name};
@@ -102,6 +105,16 @@ impl Registration {
         Arc::clone(&self.view).verify(parts, scope, told)
     }
 
+    /// Compares keys that two builds are never equally far in; the parts are those of the new one.
+    pub fn judge_moving(
+        &self,
+        parts: Parts,
+        keys: Moving,
+        opened: oneshot::Sender<()>,
+    ) -> Pending<Vec<Option<Difference>>> {
+        Arc::clone(&self.view).judge_moving(parts, keys, opened)
+    }
+
     /// Makes what reads single records as the view's projector would.
     pub fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {
         self.view.checker(config, rules, metrics)
@@ -116,6 +129,12 @@ trait Registered: Send + Sync {
     fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary>;
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
     fn verify(self: Arc<Self>, parts: Parts, scope: Scope, told: Told) -> Pending<Verification>;
+    fn judge_moving(
+        self: Arc<Self>,
+        parts: Parts,
+        keys: Moving,
+        opened: oneshot::Sender<()>,
+    ) -> Pending<Vec<Option<Difference>>>;
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker>;
 }
 
@@ -151,6 +170,18 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
             let build = BuildId { view: view.spec().name, build: parts.build };
             let database = &parts.config.database;
             Ok(verify::verify(&view, database, (build, rules.first_sequence), &scope, told).await?)
+        })
+    }
+
+    fn judge_moving(
+        self: Arc<Self>,
+        parts: Parts,
+        keys: Moving,
+        opened: oneshot::Sender<()>,
+    ) -> Pending<Vec<Option<Difference>>> {
+        Box::pin(async move {
+            let view = (self.make)(&parts.meaning.rules)?;
+            Ok(moving::judge(&view, &parts.config.database, &keys, opened).await?)
         })
     }
 

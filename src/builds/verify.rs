@@ -98,7 +98,7 @@ pub async fn verify<V: Stored>(
     mut told: impl FnMut(u64) + Send,
 ) -> Result<Verification, VerifyError> {
     let client = pool::connect_writer(settings, &names::search_path(build)).await?;
-    let mut course = Course::begin(view, client, build, first_sequence).await?;
+    let mut course = Course::begin(view, client, (build, build), first_sequence).await?;
     match scope {
         Scope::All => {
             let mut after = Some(String::new());
@@ -127,14 +127,18 @@ pub async fn verify<V: Stored>(
     Ok(course.found)
 }
 
+/// Up to which number keys are folded; those that are not here, to the end of their ledger.
+pub(super) type Ends = BTreeMap<String, Sequence>;
+
 /// A verification under way.
-struct Course<'v, V: Stored> {
+pub(super) struct Course<'v, V: Stored> {
     view: &'v V,
     first_sequence: Sequence,
-    client: Connection,
+    pub(super) client: Connection,
     sources: Keys,
     scratch: Scratch<V>,
-    readers: Readers,
+    /// Those of the rows that are stored, and of the scratch tables.
+    pub(super) readers: Readers,
     /// Keys that were there.
     keys: u64,
     found: Verification,
@@ -148,20 +152,21 @@ struct Folded<'a, V: View> {
 }
 
 impl<'v, V: Stored> Course<'v, V> {
-    async fn begin(
+    /// Of the ledger of one build and the rows of a build, mostly the same.
+    pub(super) async fn begin(
         view: &'v V,
         client: Connection,
-        build: BuildId,
+        (ledger_of, rows_of): (BuildId, BuildId),
         first_sequence: Sequence,
     ) -> Result<Self, VerifyError> {
         let scripts = view.spec().tables;
         let keyed = scripts.rows.ok_or(VerifyError::Undeclared(view.spec().name))?;
-        let sources = Keys::prepare(&client, build, &keyed.of_key).await?;
+        let sources = Keys::prepare(&client, ledger_of, &keyed.of_key).await?;
         let scratch = Scratch::create(view, &client, (&scripts, &keyed)).await?;
         client.batch_execute("begin").await?;
         let tables = tables(&keyed, History::Off);
         let prepared = async {
-            let (search_path, schema) = (scratch::search_path_of(build), names::schema(build));
+            let (search_path, schema) = (scratch::search_path_of(rows_of), names::schema(rows_of));
             let stored = BuildRows::prepare_in(&client, (&search_path, &schema), &keyed.of_key, &tables).await?;
             let place = (scratch::SEARCH_PATH, scratch::SCHEMA);
             Ok::<_, BuildError>((stored, BuildRows::prepare_in(&client, place, &keyed.of_key, &tables).await?))
@@ -173,13 +178,13 @@ impl<'v, V: Stored> Course<'v, V> {
     }
 
     /// From here on everything is of one moment.
-    async fn open(&self) -> Result<(), DbError> {
+    pub(super) async fn open(&self) -> Result<(), DbError> {
         // A page takes as long as it takes: there may be any number of events to a key.
         self.client.batch_execute("begin isolation level repeatable read; set local statement_timeout = 0").await
     }
 
     /// The moment is over; what was written to the scratch tables goes with it.
-    async fn close<T>(&self, outcome: Result<T, DbError>) -> Result<T, VerifyError> {
+    pub(super) async fn close<T>(&self, outcome: Result<T, DbError>) -> Result<T, VerifyError> {
         self.client.batch_execute("rollback").await?;
         Ok(outcome?)
     }
@@ -196,7 +201,7 @@ impl<'v, V: Stored> Course<'v, V> {
     /// Verifies these keys, as far as they are there.
     async fn some(&mut self, keys: &[String]) -> Result<(), VerifyError> {
         self.open().await?;
-        let looked = self.look(keys).await;
+        let looked = self.look(keys, &Ends::new()).await;
         let looked = self.close(looked).await?;
         self.note(looked);
         Ok(())
@@ -207,15 +212,15 @@ impl<'v, V: Stored> Course<'v, V> {
         let (page, has_more) = self.sources.page(&self.client, after, limit).await?;
         let (keys, is_cut) = at_once(page);
         let last = keys.last().cloned().filter(|_| has_more || is_cut);
-        Ok((self.look(&keys).await?, last))
+        Ok((self.look(&keys, &Ends::new()).await?, last))
     }
 
     /// What is found of these keys, inside a snapshot.
-    async fn look(&self, keys: &[String]) -> Result<Vec<Looked>, DbError> {
+    pub(super) async fn look(&self, keys: &[String], ends: &Ends) -> Result<Vec<Looked>, DbError> {
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
         let ledger = self.sources.ledger(&self.client, &names).await?;
         let rows = ledger.rows()?;
-        let folded = self.fold(&rows, &BTreeMap::new());
+        let folded = self.fold(&rows, ends, &BTreeMap::new());
         let mut seen = self.compare(&folded, &names).await?;
         // What a payload leaves open the stored rows may tell. They are asked only where it matters.
         let is_different = |(_, found): &&(Seen, Difference)| !found.columns.is_empty();
@@ -224,7 +229,7 @@ impl<'v, V: Stored> Course<'v, V> {
         if !differing.is_empty() && self.readers.tables.len() > 1 {
             let stored = self.stored_details(&differing).await?;
             let rows: Vec<LedgerRow<'_>> = rows.iter().filter(|row| stored.contains_key(row.key)).cloned().collect();
-            let again = self.fold(&rows, &stored);
+            let again = self.fold(&rows, ends, &stored);
             let again = self.compare(&again, &differing).await?;
             seen.retain(|(seen, _)| !stored.contains_key(&seen.key));
             seen.extend(again);
@@ -233,15 +238,21 @@ impl<'v, V: Stored> Course<'v, V> {
         Ok(seen.into_iter().map(|(seen, found)| Looked::of(seen, found, &unfoldable)).collect())
     }
 
-    fn fold<'a>(&self, rows: &'a [LedgerRow<'a>], stored: &BTreeMap<String, StoredDetails>) -> Folded<'a, V> {
+    fn fold<'a>(
+        &self,
+        rows: &'a [LedgerRow<'a>],
+        ends: &Ends,
+        stored: &BTreeMap<String, StoredDetails>,
+    ) -> Folded<'a, V> {
         let mut folded = Folded { keys: Vec::new(), details: Vec::new(), unfoldable: BTreeMap::new() };
         let nothing = StoredDetails::new();
         for of_key in rows.chunk_by(|one, next| one.key == next.key) {
             let key = of_key[0].key;
             let stored = stored.get(key).unwrap_or(&nothing);
+            let until = ends.get(key).map_or(Until::End, |end| Until::Sequence(*end));
             let (mut refold, before) = (Refold::new(self.view, self.first_sequence), folded.details.len());
             let ended =
-                of_key.iter().try_for_each(|row| refold.take(row, Until::End, stored, &mut folded.details).map(drop));
+                of_key.iter().try_for_each(|row| refold.take(row, until, stored, &mut folded.details).map(drop));
             match (ended, refold.finish()) {
                 (Ok(()), Some(key_now)) => folded.keys.push((key, key_now)),
                 (Ok(()), None) => {}
@@ -284,7 +295,7 @@ impl<'v, V: Stored> Course<'v, V> {
             self.keys += u64::from(!matches!(looked, Looked::Nowhere));
             match looked {
                 Looked::Nowhere => {}
-                Looked::Equal => self.found.comparison.equal(1),
+                Looked::Equal(_) => self.found.comparison.equal(1),
                 Looked::Different(difference) => self.found.comparison.found(difference),
                 Looked::Untold(key, why) => self.found.untold(&key, &why),
             }
@@ -310,9 +321,9 @@ fn at_once(page: KeyPage) -> (Vec<String>, bool) {
 }
 
 /// What was found of a key.
-enum Looked {
+pub(super) enum Looked {
     Nowhere,
-    Equal,
+    Equal(String),
     Different(Difference),
     Untold(String, Unfoldable),
 }
@@ -328,7 +339,7 @@ impl Looked {
         }
         match Difference::of_sequences(&seen.key, old, new) {
             Some(difference) => Looked::Different(difference),
-            None if found.columns.is_empty() => Looked::Equal,
+            None if found.columns.is_empty() => Looked::Equal(seen.key),
             None => Looked::Different(found),
         }
     }

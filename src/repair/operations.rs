@@ -115,6 +115,8 @@ impl Desk {
         let builds = match asked {
             Asked::Rebuild { .. } => (None, None),
             Asked::Rollback { .. } => {
+                // Nobody drops it between here and the commit, from which on it is seen to be wanted.
+                client.execute(include_str!("sql/lock_builds.sql"), &[&self.view]).await?;
                 let row = client.query_opt(include_str!("sql/kept_build.sql"), &[&self.view]).await?;
                 let (active, kept) = match row {
                     Some(row) => (Some(Build(row.try_get(0)?)), row.try_get::<_, Option<i32>>(1)?.map(Build)),
