@@ -18,7 +18,7 @@ use crate::projector::{guard, meaning, source, supervisor};
 use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
-use crate::store::{Connection, blocked, pool};
+use crate::store::{Connection, blocked, pauses, pool};
 
 /// Partitions that the group gave us and has not taken back.
 pub type Wanted = Arc<Mutex<BTreeSet<Partition>>>;
@@ -170,6 +170,9 @@ async fn try_acquire(
     context.compaction.confirm(context).await?;
     let fail = |error| classify(error, None);
     let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
+    if is_paused(&client, context).await? {
+        return Ok(Vec::new());
+    }
     if !context.is_filling
         && let Some(since) = progress::loading_since(&client, &context.source).await.map_err(fail)?
     {
@@ -238,7 +241,19 @@ async fn try_acquire(
     if let Some(topic_id) = topic_id {
         context.guard.expect(&topic_id);
     }
+    // Whoever paused the view before we became the owners has not fenced us: what is ours is given to nobody.
+    crash::point("part.acquired");
+    if is_paused(&client, context).await? {
+        return Ok(Vec::new());
+    }
     Ok(acquired)
+}
+
+/// Whether an operator has paused the view.
+async fn is_paused(client: &Connection, context: &ViewContext) -> Result<bool, Failure> {
+    let pause = pauses::current(client, context.source.view).await.map_err(|error| classify(error, None))?;
+    context.status.set_pause(pause.clone());
+    Ok(pause.is_some())
 }
 
 async fn blocking<T: Send + 'static>(
