@@ -43,7 +43,7 @@ pub const POINTS: [&str; 41] = [
     "part.observer",
     "part.keeper",
     "part.takeover",
-    "part.acquired",
+    "part.acquiring",
     "part.identity",
     "part.gap_policy",
     "part.http",

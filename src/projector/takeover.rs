@@ -173,6 +173,7 @@ async fn try_acquire(
     if is_paused(&client, context).await? {
         return Ok(Vec::new());
     }
+    crash::point("part.acquiring");
     if !context.is_filling
         && let Some(since) = progress::loading_since(&client, &context.source).await.map_err(fail)?
     {
@@ -242,7 +243,6 @@ async fn try_acquire(
         context.guard.expect(&topic_id);
     }
     // Whoever paused the view before we became the owners has not fenced us: what is ours is given to nobody.
-    crash::point("part.acquired");
     if is_paused(&client, context).await? {
         return Ok(Vec::new());
     }
