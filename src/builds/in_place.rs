@@ -9,7 +9,7 @@ use crate::domain::build::BuildId;
 use crate::domain::meaning::Meaning;
 use crate::domain::operation::Phase;
 use crate::domain::units::NextOffset;
-use crate::store::{Connection, meaning, operations};
+use crate::store::{self, Connection, meaning, operations};
 
 /// Marks the active build as being loaded, to be made by `meaning`, and notes that the operation has come to that, in one
 /// transaction. Whoever projected into it is fenced. The tables are emptied by the load. Runs twice without harm.
@@ -19,28 +19,17 @@ pub async fn mark(client: &Connection, build: BuildId, meaning: &Meaning, operat
     end(client, marked).await
 }
 
-async fn mark_inside(
-    client: &Connection,
-    build: BuildId,
-    meaning: &Meaning,
-    operation: i64,
-) -> Result<(), BuildError> {
+async fn mark_inside(client: &Connection, build: BuildId, meaning: &Meaning, operation: i64) -> Result<(), BuildError> {
     match lock(client, build).await? {
         None => return Err(BuildError::Unknown(build)),
         Some(standing) if !standing.active => return Err(BuildError::NotActive(build)),
         Some(_) => {}
     }
     client.execute(include_str!("sql/lock_progress_of.sql"), &[&build.view, &build.build.0]).await?;
-    client.execute(include_str!("../store/sql/begin_loading.sql"), &[&build.view, &build.build.0]).await?;
-    stamp(client, build, meaning).await?;
+    store::build::mark_loading(client, build).await?;
+    meaning::restamp(client, build, meaning).await?;
     client.execute(include_str!("sql/clear_progress.sql"), &[&build.view, &build.build.0]).await?;
     operations::enter(client, operation, Phase::Loading).await?;
-    Ok(())
-}
-
-async fn stamp(client: &Connection, build: BuildId, meaning: &Meaning) -> Result<(), BuildError> {
-    let (version, rules) = (meaning.projection_version, meaning::as_json(&meaning.rules));
-    client.execute(include_str!("sql/restamp.sql"), &[&build.view, &build.build.0, &version, &rules]).await?;
     Ok(())
 }
 
@@ -56,13 +45,10 @@ async fn take_version_inside(client: &Connection, build: BuildId, meaning: &Mean
     let Some(standing) = lock(client, build).await? else { return Err(BuildError::Unknown(build)) };
     let stored = meaning::meaning_of(client, build).await?;
     let is_other = stored.is_some_and(|stored| stored.projection_version != meaning.projection_version);
-    let consumed =
-        client.query_one(include_str!("../store/sql/lock_consumed.sql"), &[&build.view, &build.build.0]).await?;
-    if !is_other || standing.loading || consumed.try_get(0)? {
+    if !is_other || standing.loading || store::build::lock_consumed(client, build).await? {
         return Ok(false);
     }
-    stamp(client, build, meaning).await?;
-    client.execute(include_str!("../store/sql/fence_all.sql"), &[&build.view, &build.build.0]).await?;
+    meaning::restamp(client, build, meaning).await?;
     Ok(true)
 }
 

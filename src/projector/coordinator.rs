@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
+use crate::domain::pause::PAUSED;
 use crate::domain::units::{Offset, Partition};
 use crate::failure::{Failure, Halt};
 use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupNews, Loss, MemberName};
@@ -392,8 +393,8 @@ impl Coordinator {
                 }
             });
         }
-        // Tried every few seconds, told once.
-        if owned.paused.as_ref() != Some(&pause) {
+        // Tried every few seconds, told once; of the whole view elsewhere.
+        if owned.paused.as_ref() != Some(&pause) && pause.code != PAUSED {
             let (view, offset) = (self.context.source.view, owned.next_offset);
             tracing::warn!(
                 view,

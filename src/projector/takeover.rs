@@ -252,8 +252,12 @@ async fn try_acquire(
 /// Whether an operator has paused the view.
 async fn is_paused(client: &Connection, context: &ViewContext) -> Result<bool, Failure> {
     let pause = pauses::current(client, context.source.view).await.map_err(|error| classify(error, None))?;
-    context.status.set_pause(pause.clone());
-    Ok(pause.is_some())
+    let is_paused = pause.is_some();
+    if is_paused {
+        // That it is resumed the steward says, who looks again and again.
+        context.status.set_pause(pause);
+    }
+    Ok(is_paused)
 }
 
 async fn blocking<T: Send + 'static>(

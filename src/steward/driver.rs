@@ -385,7 +385,9 @@ impl Course<'_> {
                 describe_chain(error.chain()),
                 match self.operation.is_in_place() {
                     false => "mend what it says, then ask for the rebuild again",
-                    true => "the view was cleared and holds a part or nothing: mend what it says, then ask for it again",
+                    true => {
+                        "the view was cleared and holds a part or nothing: mend what it says, then ask for it again"
+                    }
                 },
             )),
         }
@@ -423,13 +425,8 @@ impl Course<'_> {
         let writer = pool::connect_writer(&self.driver.household.config.database, &names::search_path(to)).await?;
         let keep_hours = self.operation.request["keepHours"].as_f64().unwrap_or(KEEP_HOURS);
         let scripts = self.spec.tables;
-        let wanted = Switch {
-            from,
-            to,
-            keep_seconds: keep_hours * 3600.0,
-            operation: self.operation.id,
-            scripts: &scripts,
-        };
+        let wanted =
+            Switch { from, to, keep_seconds: keep_hours * 3600.0, operation: self.operation.id, scripts: &scripts };
         loop {
             self.note(self.operation.records_done, None).await?;
             match switch::switch(&writer, wanted).await {

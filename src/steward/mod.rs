@@ -290,8 +290,7 @@ impl Steward {
         if seen.is_being_cleared {
             found.stands = Some(cleared(seen));
         }
-        let is_as_before =
-            |runner: &Runner| runner.stands == found.stands && runner.cleared_by == found.cleared_by;
+        let is_as_before = |runner: &Runner| runner.stands == found.stands && runner.cleared_by == found.cleared_by;
         if self.running.get(&build).is_some_and(is_as_before) {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::orders::{TestEvent, life};
 use crate::support::world::World;
+use crate::support::{PATIENCE, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_has_lost_records_is_refused_at_once_with_what_is_missing_and_the_choices() {
@@ -15,6 +16,10 @@ async fn a_log_that_has_lost_records_is_refused_at_once_with_what_is_missing_and
     let once = [("idempotency-key", "while it was whole")];
     let first: Value = instance.post_as("/ops/views/rebuild", &body, &once).await.json().await.unwrap();
     let id = first["id"].as_i64().unwrap();
+    until("it is ready", PATIENCE, || async {
+        (instance.json(&format!("/ops/operations/{id}")).await["phase"] == "ready").then_some(())
+    })
+    .await;
     world.truncate(0, 5).await;
     // Begun already: the same answer, whatever has become of the log.
     let again = instance.post_as("/ops/views/rebuild", &body, &once).await;
@@ -24,8 +29,7 @@ async fn a_log_that_has_lost_records_is_refused_at_once_with_what_is_missing_and
     assert_eq!((&refused["code"], &refused["operationId"]), (&json!("operation_running"), &json!(id)), "{refused}");
     instance.posted(&format!("/ops/operations/{id}/cancel"), &json!({}), 202).await;
     let is_over = async || instance.json(&format!("/ops/operations/{id}")).await["state"] == "cancelled";
-    crate::support::until("it is called off", crate::support::PATIENCE, || async { is_over().await.then_some(()) })
-        .await;
+    until("it is called off", PATIENCE, || async { is_over().await.then_some(()) }).await;
 
     let refused = instance.posted("/ops/views/rebuild", &json!({ "reason": "truncated" }), 409).await;
     assert_eq!(refused["code"], "history_truncated", "{refused}");
@@ -64,10 +68,8 @@ async fn another_log_is_refused_at_once() {
 async fn what_cannot_be_told_in_time_is_told_by_the_operation() {
     let world = World::new(1).await;
     let nowhere = world.launch(&[("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")]);
-    crate::support::until("it answers", crate::support::PATIENCE, || async {
-        nowhere.http.get(nowhere.url("/livez")).send().await.ok().map(drop)
-    })
-    .await;
+    until("it answers", PATIENCE, || async { nowhere.http.get(nowhere.url("/livez")).send().await.ok().map(drop) })
+        .await;
     let asked = std::time::Instant::now();
     let operation = nowhere.posted("/ops/views/rebuild", &json!({ "reason": "no Kafka" }), 202).await;
     assert!(asked.elapsed().as_secs() < 20, "{:?}", asked.elapsed());

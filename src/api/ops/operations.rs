@@ -245,7 +245,8 @@ pub async fn rebuild(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let (key, bytes) = read(&request, payload).await?;
-    let mut body = Body::parse(&bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated", "mode"])?;
+    let mut body =
+        Body::parse(&bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated", "mode"])?;
     let view = body.text("view", 256);
     let why = why(&mut body);
     let cutover = match body.text("cutover", 10).as_deref() {
@@ -314,7 +315,10 @@ pub async fn rollback(
 }
 
 /// The idempotency key and the body. There are no parameters.
-pub(super) async fn read(request: &HttpRequest, payload: web::Payload) -> Result<(Option<String>, web::Bytes), Problem> {
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Option<String>, web::Bytes), Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
     let key = idempotency::key_of(request, MAX_KEY_CHARS)?;
     Ok((key, body::read(request, payload, BODY_BYTES).await?))

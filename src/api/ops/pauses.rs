@@ -131,7 +131,6 @@ async fn stand_still(
         CalledPause::Now(pause) => {
             let answer = spell(desk.view, pause.as_ref());
             for board in api.state.views.iter().filter(|board| board.view == desk.view) {
-                board.statuses().iter().for_each(|status| status.set_pause(pause.clone()));
                 board.look_now();
             }
             (answer, false)
