@@ -121,6 +121,7 @@ impl Metrics {
             register(&registry, HistogramVec::new(options, labels))
         };
         let (by_view, by_reason, by_action) = (&["view"][..], &["view", "reason"][..], &["view", "action"][..]);
+        let by_partition = &["group", "topic", "partition"][..];
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
@@ -150,12 +151,8 @@ impl Metrics {
                 &["view"],
                 AGE_BUCKETS,
             ),
-            consumer_lag: gauge("kafka_consumer_lag", "Records not applied yet.", &["group", "topic", "partition"]),
-            consumer_lag_seconds: float_gauge(
-                "kafka_consumer_lag_seconds",
-                "Age of the oldest record not applied.",
-                &["group", "topic", "partition"],
-            ),
+            consumer_lag: gauge("kafka_consumer_lag", "Records not applied yet.", by_partition),
+            consumer_lag_seconds: float_gauge("kafka_consumer_lag_seconds", "Age of the oldest of them.", by_partition),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
             partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
             view_paused: gauge("streamview_view_paused", "1 while an operator has it stand still.", by_view),
