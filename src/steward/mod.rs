@@ -294,13 +294,21 @@ impl Steward {
         if self.running.get(&build).is_some_and(is_as_before) {
             return Ok(());
         }
-        // One after the other: both would have one name in the group.
-        if let Some(before) = self.running.remove(&build) {
+        // Two that project would have one name in the group.
+        let both_project = self.household.projects
+            && found.stands.is_none()
+            && self.running.get(&build).is_some_and(|before| before.stands.is_none());
+        if both_project && let Some(before) = self.running.remove(&build) {
             before.view.stop().await;
         }
         tracing::info!(view = self.board.view, %build, "build is run here");
-        self.running.insert(build, self.household.run(found)?);
+        let before = self.running.insert(build, self.household.run(found)?);
         self.decide_by_policy(build);
+        if let Some(before) = before {
+            // Nobody is shown how it ends.
+            self.show();
+            before.view.stop().await;
+        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ async fn a_log_that_has_lost_records_is_refused_at_once_with_what_is_missing_and
     world.publish((0..3).flat_map(|n| life(&format!("o-{n}"), 4)).map(|event| event.record_on(0))).await;
     world.until_consumed(12).await;
     let body = json!({ "reason": "whole", "cutover": "manual" });
-    let once = [("idempotency-key", "while it was whole")];
+    let once = [("idempotency-key", "while-it-was-whole")];
     let first: Value = instance.post_as("/ops/views/rebuild", &body, &once).await.json().await.unwrap();
     let id = first["id"].as_i64().unwrap();
     until("it is ready", PATIENCE, || async {

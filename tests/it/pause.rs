@@ -24,16 +24,16 @@ fn check<'a>(ready: &'a Value, name: &str) -> &'a Value {
 }
 
 /// Waits until the instance has seen that records wait, and says why.
-async fn until_told(instance: &Instance, lag: i64) -> String {
+async fn until_told(instance: &Instance, lag: i64, words: &str) {
     until("records wait, with the reason", PATIENCE, || async {
         let lags = instance.json("/ops/lags").await;
         let partitions = lags["partitions"].as_array()?;
         let waiting: Vec<&Value> = partitions.iter().filter(|partition| partition["lag"] != 0).collect();
         let reason = waiting.first()?["reason"].as_str()?;
         assert!(waiting.iter().all(|partition| partition["verdict"] == "stop"), "{lags}");
-        (lags["totalLag"] == lag).then(|| reason.to_owned())
+        (lags["totalLag"] == lag && reason.contains(words)).then_some(())
     })
-    .await
+    .await;
 }
 
 async fn until_over(instance: &Instance, id: i64) -> Value {
@@ -84,7 +84,7 @@ async fn a_paused_view_stands_still_in_every_process_across_restarts_and_says_so
     let since = paused["paused"]["since"].as_str().unwrap().to_owned();
     let words = format!("paused by ada since {since}: wrong prices upstream");
     for instance in [&first, &second, &api] {
-        assert_eq!(until_told(instance, 16).await, words);
+        until_told(instance, 16, &words).await;
         instance.until_metric(GAUGE, &["view=\"orders\""], 1.0).await;
         let ready = instance.json("/readyz").await;
         let check = check(&ready, "paused:orders");
@@ -119,7 +119,7 @@ async fn a_paused_view_stands_still_in_every_process_across_restarts_and_says_so
     second.stop().await;
     let (first, second) = (world.start().await, world.start().await);
     for instance in [&first, &second] {
-        assert_eq!(until_told(instance, 16).await, words);
+        until_told(instance, 16, &words).await;
     }
     assert_eq!(consumed(&world).await, 5);
     assert_eq!(first.json("/orders/o-2").await["lastEventSequence"], 1);
@@ -152,7 +152,7 @@ async fn a_takeover_beside_a_pause_gives_its_partitions_to_nobody() {
     assert!(told.contains("view orders is paused by ada since ") && told.contains(": to see it stand still"), "{told}");
     sleeping.signal("CONT");
     sleeping.until_ready().await;
-    until_told(&sleeping, 3).await;
+    until_told(&sleeping, 3, "paused by ada").await;
     let owner = "select sum(owner_epoch) from projection_progress";
     assert_eq!((consumed(&world).await, world.number(owner).await), (0, 1), "it had become the owner");
     let told = command(&world, &["resume", "orders", "--reason", "seen"]).await;
@@ -189,7 +189,7 @@ async fn an_operation_waits_while_its_view_is_paused_and_none_is_begun() {
         instance.posted(&format!("/ops/operations/{id}/{word}"), &json!({}), 202).await;
         if word == "cutover" {
             publish(&world, "o-2", 4).await;
-            until_told(&instance, 4).await;
+            until_told(&instance, 4, "paused by ada").await;
             let operation = instance.json(&format!("/ops/operations/{id}")).await;
             assert_eq!((&operation["state"], &operation["phase"]), (&json!("running"), &json!("ready")), "{operation}");
             instance.posted(resume, &why, 200).await;
