@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join, join_all};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::routes::ViewApi;
-use crate::api::{self, ApiState};
+use crate::api::{self, AheadOf, ApiState};
 use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
 use crate::config::{Config, ConfigError, ViewRules, ViewSettings};
@@ -28,6 +29,9 @@ use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
 use crate::store::{DbError, migrate, pool, progress};
 use crate::telemetry::metrics::Metrics;
+
+/// How long it is looked, before a rebuild is begun, what can be expected of it.
+const LOOKS_AHEAD: Duration = Duration::from_secs(5);
 
 /// Which halves of the service a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -76,8 +80,11 @@ pub async fn serve(
         desk(served, (&config, &build.meaning.rules), &metrics, (pool.clone(), writers.clone()))
     });
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
-    let views = views.into_iter().zip(builds).collect();
-    let stewards = stewards(&config, views, (&desks, &pool, only != Only::Api))?;
+    let (served, found): (Vec<Served>, Vec<FoundBuild>) = views.into_iter().zip(builds).unzip();
+    let households = households(&config, served, (&desks, &pool, only != Only::Api));
+    let ahead = ahead_of(households.clone());
+    let stewards = households.into_iter().zip(found).map(|(household, found)| Steward::new(household, found));
+    let stewards = stewards.collect::<Result<Vec<Steward>>>()?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = Arc::new(AtomicBool::new(false));
     let state = ApiState {
@@ -87,6 +94,7 @@ pub async fn serve(
         serve_reads: only != Only::Projector,
         views: boards.clone(),
         desks,
+        ahead,
         metrics,
         shutting_down: Arc::clone(&shutting_down),
     };
@@ -128,16 +136,36 @@ pub async fn serve(
     }
 }
 
-fn stewards(
+fn households(
     config: &Arc<Config>,
-    views: Vec<(Served, FoundBuild)>,
+    views: Vec<Served>,
     (desks, pool, projects): (&[Desk], &ReadPool, bool),
-) -> Result<Vec<Steward>> {
-    let steward = |(((view, settings), found), desk): ((Served, FoundBuild), &Desk)| {
+) -> Vec<Household> {
+    let household = |(served, desk): (Served, &Desk)| {
         let (config, pool, desk) = (Arc::clone(config), pool.clone(), desk.clone());
-        Steward::new(Household { served: (view, settings), config, pool, desk, projects }, found)
+        Household { served, config, pool, desk, projects }
     };
-    views.into_iter().zip(desks).map(steward).collect()
+    views.into_iter().zip(desks).map(household).collect()
+}
+
+/// How the API looks what can be expected of a rebuild. What cannot be told in time the operation tells.
+fn ahead_of(households: Vec<Household>) -> AheadOf {
+    let runtime = Handle::current();
+    Arc::new(move |view| {
+        let household = households.iter().find(|household| household.name() == view).cloned();
+        let looking = household.map(|household| {
+            runtime.spawn(async move { tokio::time::timeout(LOOKS_AHEAD, steward::outlook(&household)).await })
+        });
+        Box::pin(async move {
+            match looking?.await {
+                Ok(Ok(Ok(outlook))) => Some(outlook),
+                told => {
+                    tracing::debug!(view, ?told, "what comes of the rebuild is told by the operation");
+                    None
+                }
+            }
+        })
+    })
 }
 
 /// Lets requests and views end in order, within the deadline.
@@ -228,10 +256,14 @@ pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
     let mut done = migrate::migrate(&config.database).await?;
     let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
     for (view, settings) in views {
-        if progress::active_build(&client, view.name).await?.is_some() {
+        let meaning = view.meaning(config.rules_of(settings))?;
+        if let Some(build) = progress::active_build(&client, view.name).await? {
+            let (build, version) = (BuildId { view: view.name, build }, meaning.projection_version);
+            if builds::in_place::take_version(&client, build, &meaning).await? {
+                done.push(format!("projection version {version} of {build}, which is empty"));
+            }
             continue;
         }
-        let meaning = view.meaning(config.rules_of(settings))?;
         let (build, tables) = (BuildId::new(view.name, 1), view.spec(&meaning.rules)?.tables);
         match builds::create(&client, build, &tables, &meaning).await {
             // Made by a `migrate` that was cut short before it was published.

@@ -31,6 +31,8 @@ use layers::Layers;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// What is at stake here.
+    pub environment: Environment,
     /// The brokers and how the projector reads from them.
     pub kafka: KafkaSettings,
     /// The Postgres that holds the views.
@@ -49,6 +51,25 @@ pub struct Config {
     pub log: LogSettings,
     /// Topics by view name.
     pub views: BTreeMap<String, ViewSettings>,
+}
+
+/// What is at stake in this environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    /// Readers rely on the views.
+    Production,
+    /// Somebody develops: a view may be empty for a while.
+    Dev,
+    /// Likewise, in tests.
+    Test,
+}
+
+impl Environment {
+    /// Whether a view may be cleared and made anew while readers read it.
+    pub const fn allows_in_place(self) -> bool {
+        matches!(self, Environment::Dev | Environment::Test)
+    }
 }
 
 /// `[kafka]`
@@ -213,6 +234,8 @@ pub struct ProjectorSettings {
 pub struct RebuildSettings {
     /// Bytes that the keys of a rebuild may take in memory; what is beyond is applied batch by batch.
     pub memory_bytes: usize,
+    /// Whether a rebuild starts by itself where only a later version of the projection runs.
+    pub on_version_change: bool,
 }
 
 /// `[tax]`

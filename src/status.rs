@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use crate::domain::build::{Build, BuildId};
 use crate::domain::lag::PartitionLag;
 use crate::domain::meaning::{Difference, Meaning, Standing, in_words};
+use crate::domain::pause::{PAUSED, ViewPause};
 use crate::domain::units::{Epoch, NextOffset, Offset, Partition};
 use crate::failure::{Halt, Waiting};
 
@@ -55,8 +56,8 @@ impl Pause {
     /// The registry does not know the schema of a record.
     pub const SCHEMA_NOT_FOUND: &'static str = "schema_not_found";
     /// Every code, so that each metric series exists from the start.
-    pub const CODES: [&'static str; 4] =
-        ["park_bound_reached", Pause::UNREADABLE, Pause::SCHEMA_NOT_FOUND, "not_owner"];
+    pub const CODES: [&'static str; 5] =
+        ["park_bound_reached", Pause::UNREADABLE, Pause::SCHEMA_NOT_FOUND, "not_owner", PAUSED];
 
     /// One event more would be more parked events than allowed.
     pub fn park_bound(why: &str, offset: Offset) -> Pause {
@@ -72,6 +73,11 @@ impl Pause {
     pub fn not_owner() -> Pause {
         let detail = "another instance owns the partition".to_owned();
         Pause { code: "not_owner", detail, unreadable_at: None, too_large: false }
+    }
+
+    /// An operator has paused the view.
+    pub fn of_view(pause: &ViewPause) -> Pause {
+        Pause { code: PAUSED, detail: pause.to_string(), unreadable_at: None, too_large: false }
     }
 
     /// The batch at `offset` cannot be read.
@@ -104,7 +110,7 @@ impl Pause {
 
     /// Whether it lasts until the record it stands before has been passed.
     fn lasts(&self) -> bool {
-        self.code != "not_owner"
+        !["not_owner", PAUSED].contains(&self.code)
     }
 }
 
@@ -119,6 +125,8 @@ pub struct StatusSnapshot {
     pub since: Timestamp,
     /// Why nothing is projected here although it should, if so.
     pub stands: Option<Standing>,
+    /// That an operator has paused the view, if so.
+    pub paused: Option<ViewPause>,
     /// Partitions that this process owns.
     pub partitions: BTreeMap<Partition, OwnedPartition>,
     /// Why dead letters wait in their table, if they do.
@@ -152,6 +160,7 @@ pub struct ViewStatus {
     known: Mutex<Known>,
     commits: watch::Sender<u64>,
     halted: Notify,
+    pause_changed: Notify,
     /// What works, by name.
     parts: Mutex<Vec<String>>,
     /// Notified when something was decided through this process.
@@ -182,6 +191,7 @@ impl ViewStatus {
             state: conditions.state(),
             reason: None,
             stands: None,
+            paused: None,
             since: Timestamp::now(),
             partitions: BTreeMap::new(),
             dead_letters_wait: None,
@@ -197,6 +207,7 @@ impl ViewStatus {
             configured,
             commits: watch::Sender::new(0),
             halted: Notify::new(),
+            pause_changed: Notify::new(),
             parts: Mutex::default(),
             decided: Notify::new(),
         }
@@ -273,6 +284,35 @@ impl ViewStatus {
         tracing::warn!(view = self.view, code, detail, "view stands still");
         self.change(|conditions| conditions.stand(standing.clone()));
         self.lock().snapshot.stands = Some(standing.clone());
+    }
+
+    /// Notes whether an operator has paused the view; who consumes learns of it by [`ViewStatus::until_pause_changes`].
+    pub fn set_pause(&self, pause: Option<ViewPause>) {
+        {
+            let paused = &mut self.lock().snapshot.paused;
+            if *paused == pause {
+                return;
+            }
+            *paused = pause.clone();
+        }
+        let (view, build) = (self.view, self.build.0);
+        match pause {
+            Some(ViewPause { reason, actor, since }) => {
+                tracing::warn!(view, build, reason, actor, %since, "view is paused, nothing is applied until it is resumed");
+            }
+            None => tracing::info!(view, build, "view is resumed"),
+        }
+        self.pause_changed.notify_one();
+    }
+
+    /// The pause of the view, if an operator has paused it.
+    pub fn paused(&self) -> Option<ViewPause> {
+        self.lock().snapshot.paused.clone()
+    }
+
+    /// Returns once when an operator has paused or resumed the view.
+    pub async fn until_pause_changes(&self) {
+        self.pause_changed.notified().await;
     }
 
     /// The group has said what is ours.

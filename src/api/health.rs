@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::answer::OwnFormat;
 use super::{Api, views_of};
 use crate::domain::meaning::{Standing, in_words};
+use crate::domain::pause::PAUSED;
 use crate::status::{StatusSnapshot, ViewState, ViewStatus};
 use crate::store::read;
 use crate::store::sqlstate::describe_read;
@@ -32,7 +33,7 @@ pub struct Health {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Check {
     /// `database`, `shutdown`, `view:` and the name of a view, or `partition:` or `dead_letters:` with the name of its
-    /// view where something waits, or `configuration:` with it where its build keeps other settings than are configured.
+    /// view where something waits, `paused:` with it where an operator has paused it, or `configuration:` with it where its build keeps other settings than are configured.
     #[schema(example = "database")]
     pub name: String,
     /// `ok`, `degraded` or `unavailable`.
@@ -58,8 +59,8 @@ pub async fn livez() -> HttpResponse {
 ///
 /// Yes, if the database answers and every view here runs (or is meant not to run in this process). A view that is
 /// starting, waits for Kafka or Postgres, or has halted says so with its reason. A paused partition and dead letters that
-/// cannot be published are `degraded` and still 200: the other partitions go on, and reads are right. So is a view whose
-/// build is another binary's to project into. `/healthz` is the same.
+/// cannot be published are `degraded` and still 200: the other partitions go on, and reads are right. So is a view that an
+/// operator has paused, or whose build is another binary's to project into. `/healthz` is the same.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
     (status = 200, description = "It can", body = Health),
     (status = 503, description = "It cannot; `checks` says why", body = Health),
@@ -70,6 +71,7 @@ pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
         let snapshot = status.snapshot();
         checks.push(view(status.view, &snapshot));
         checks.extend(configuration(&status));
+        checks.extend(paused(status.view, &snapshot));
         checks.extend(degraded(status.view, &snapshot));
     }
     if api.state.shutting_down.load(Ordering::Relaxed) {
@@ -121,11 +123,18 @@ fn configuration(status: &ViewStatus) -> Option<Check> {
     (!differences.is_empty()).then(|| check(format!("configuration:{}", status.view), true, words()))
 }
 
+/// That an operator has paused the view: by whom, since when and why.
+fn paused(name: &str, snapshot: &StatusSnapshot) -> Option<Check> {
+    let pause = snapshot.paused.as_ref()?;
+    let detail = format!("{pause}. Reads go on; `POST /ops/views/{name}/resume` has it go on");
+    Some(Check { name: format!("paused:{name}"), status: "degraded", detail })
+}
+
 /// What waits without making the process useless. A partition whose new owner is another instance is no trouble.
 fn degraded(name: &str, snapshot: &StatusSnapshot) -> Vec<Check> {
     let waits = |name, detail: &str| Check { name, status: "degraded", detail: detail.to_owned() };
     let paused = snapshot.partitions.iter().filter_map(|(partition, owned)| {
-        let pause = owned.paused.as_ref().filter(|pause| pause.code != "not_owner")?;
+        let pause = owned.paused.as_ref().filter(|pause| !["not_owner", PAUSED].contains(&pause.code))?;
         Some(waits(format!("partition:{name}:{partition}"), &pause.detail))
     });
     let letters = snapshot.dead_letters_wait.as_ref();

@@ -42,6 +42,7 @@ use crate::config::{DatabaseSettings, HttpSettings};
 use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
 use crate::repair::Desk;
+use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +55,9 @@ const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CLIENT_TAKES_WITHIN: Duration = Duration::from_secs(60);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
+
+/// Looks what can be expected of a rebuild of a view, by name; it takes seconds at most.
+pub type AheadOf = Arc<dyn Fn(&'static str) -> Ahead + Send + Sync>;
 
 /// What the API needs of the process.
 #[derive(Clone)]
@@ -70,6 +74,8 @@ pub struct ApiState {
     pub views: Vec<Arc<ViewBoard>>,
     /// The repair desks of these views.
     pub desks: Vec<Desk>,
+    /// Looks what can be expected of a rebuild of a view.
+    pub ahead: AheadOf,
     /// The metric catalogue.
     pub metrics: Arc<Metrics>,
     /// Set when the process begins to stop: `/readyz` answers 503 and waits end.

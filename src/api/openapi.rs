@@ -48,6 +48,8 @@ use crate::config::HttpSettings;
         ops::decisions::list,
         ops::operations::rebuild,
         ops::operations::rollback,
+        ops::pauses::pause,
+        ops::pauses::resume,
         ops::operations::list,
         ops::operations::show,
         ops::operations::cancel,

@@ -8,6 +8,7 @@ pub mod letters;
 pub mod model;
 pub mod operations;
 mod paging;
+pub mod pauses;
 pub mod render;
 pub mod views;
 
@@ -220,7 +221,8 @@ pub struct OwnedPartitionBody {
     /// Why nothing is read from it now, if so.
     #[schema(required)]
     pub paused: Option<String>,
-    /// The stable name of that: `park_bound_reached`, `unreadable_batch`, `schema_not_found` or `not_owner`.
+    /// The stable name of that: `park_bound_reached`, `unreadable_batch`, `schema_not_found`, `paused` (the whole view, by an
+    /// operator) or `not_owner`.
     #[schema(required, example = "park_bound_reached")]
     pub paused_code: Option<&'static str>,
     /// When its last batch was committed by this process.

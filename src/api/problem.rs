@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::ops::pauses::PauseBody;
+use crate::domain::preflight::{Missing, Outlook, Stretch};
 use crate::feed::waiters::TooManyWaiters;
 use crate::repair::{DeskError, Obstacle, Seen};
 use crate::store::read::ReadError;
@@ -108,6 +110,24 @@ codes! {
     NOTHING_KEPT = "nothing_kept" CONFLICT "No build is kept"
         "Readers can go back to the build that they left last as long as it is kept (`keepHours`), and there is none."
         "Rebuild the view instead.";
+    MODE_NOT_ALLOWED = "mode_not_allowed" FORBIDDEN "Views are not cleared in place here"
+        "`mode: \"in_place\"` clears the view that readers read and makes it anew; that is for `environment = \"dev\"` or `\"test\"` only. Nothing was begun."
+        "Ask with `mode: \"shadow\"`, or leave it out: readers go on reading the present build until the new one is ready.";
+    VIEW_PAUSED = "view_paused" CONFLICT "The view is paused"
+        "An operator has the view stand still; nothing of it is rebuilt or switched meanwhile. Nothing was begun."
+        "`paused` says who, since when and why. `POST /ops/views/{view}/resume`, then repeat.";
+    HISTORY_TRUNCATED = "history_truncated" CONFLICT "The log does not hold all that the present build was made from"
+        "Retention, truncation or compaction has removed records that the present build has applied: a new build would be made without them. Nothing was begun."
+        "`missing` lists partitions and offsets, `choices` what can be done; `acceptTruncated: true` makes the build without them.";
+    TOPIC_COMPACTED = "topic_compacted" CONFLICT "The topic is compacted"
+        "The broker removes records that later ones replace, and nobody has said that this is meant. Nothing was begun."
+        "`choices` says what can be done.";
+    SOURCE_CHANGED = "source_changed" CONFLICT "The view is made from another topic"
+        "The settings name another topic or cluster than the one that the present build is made from. Nothing was begun."
+        "`choices` says what can be done.";
+    LOG_IDENTITY_CHANGED = "log_identity_changed" CONFLICT "It is another log"
+        "The topic is gone, or was created anew since the present build was made from it. Nothing was begun."
+        "`choices` says what can be done.";
     HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
         "The key waits for no event: it never was held, or it goes on by now."
         "`GET /ops/held` lists those that wait.";
@@ -356,6 +376,12 @@ impl From<DeskError> for Problem {
             Obstacle::OperationOver => &OPERATION_OVER,
             Obstacle::WrongPhase => &WRONG_PHASE,
             Obstacle::NothingKept => &NOTHING_KEPT,
+            Obstacle::ModeNotAllowed => &MODE_NOT_ALLOWED,
+            Obstacle::ViewPaused => &VIEW_PAUSED,
+            Obstacle::HistoryTruncated => &HISTORY_TRUNCATED,
+            Obstacle::TopicCompacted => &TOPIC_COMPACTED,
+            Obstacle::SourceChanged => &SOURCE_CHANGED,
+            Obstacle::LogIdentityChanged => &LOG_IDENTITY_CHANGED,
         };
         let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
         let problem = Problem { retry_after, ..Problem::new(code, refusal.detail) };
@@ -367,12 +393,27 @@ impl From<DeskError> for Problem {
             Seen::Reach { waits_for, reach } => problem.with("waitsFor", waits_for).with("reach", reach),
             Seen::Matched(matched) => problem.with("matched", matched),
             Seen::Operation(id) => problem.with("operationId", id),
+            Seen::Pause(pause) => problem.with("paused", PauseBody::from(pause)),
+            Seen::Outlook(outlook) => with_outlook(problem, &outlook),
             Seen::Unreadable { reason, violation: None } => problem.with("reason", reason),
             Seen::Unreadable { reason, violation: Some(violation) } => {
                 problem.with("reason", reason).with("violation", violation)
             }
         }
     }
+}
+
+/// What is missing, and what can be done.
+fn with_outlook(problem: Problem, outlook: &Outlook) -> Problem {
+    let problem = problem.with("choices", outlook.choices());
+    let Outlook::Truncated { missing, is_compacted } = outlook else { return problem };
+    let missing: Vec<Value> = missing.iter().map(missing_body).collect();
+    problem.with("missing", missing).with("isCompacted", is_compacted)
+}
+
+fn missing_body(missing: &Missing) -> Value {
+    let Missing { partition, stretch: Stretch { from, to } } = missing;
+    serde_json::json!({ "partition": partition.0, "fromOffset": from.0, "toOffset": to.0 })
 }
 
 impl From<TooManyWaiters> for Problem {

@@ -85,6 +85,8 @@ fn engine_routes() -> Vec<RouteSpec> {
         post("/ops/views/rebuild", || web::route().to(ops::operations::rebuild)),
         post("/views/rebuild", || web::route().to(ops::operations::rebuild)),
         post("/ops/views/{view}/rollback", || web::route().to(ops::operations::rollback)),
+        post("/ops/views/{view}/pause", || web::route().to(ops::pauses::pause)),
+        post("/ops/views/{view}/resume", || web::route().to(ops::pauses::resume)),
         get("/ops/operations", OperatorLooks, || web::route().to(ops::operations::list)),
         get("/ops/operations/{id}", OperatorLooks, || web::route().to(ops::operations::show)),
         post("/ops/operations/{id}/cancel", || web::route().to(ops::operations::cancel)),

@@ -259,7 +259,7 @@ fn left_of(context: &ViewContext, log: &[Extent]) -> i64 {
 }
 
 /// A partition and where it begins and ends.
-type Extent = (Partition, Watermarks);
+pub(super) type Extent = (Partition, Watermarks);
 
 /// Records of a topic, as it is now.
 pub async fn records_of(config: &Config, topic: &str) -> Result<i64> {
@@ -267,7 +267,7 @@ pub async fn records_of(config: &Config, topic: &str) -> Result<i64> {
     Ok(extents.iter().map(|(_, marks)| NextOffset::before(marks.low).distance_to(marks.high)).sum())
 }
 
-async fn look_at_log(config: &Config, topic: &str) -> Result<Vec<Extent>> {
+pub(super) async fn look_at_log(config: &Config, topic: &str) -> Result<Vec<Extent>> {
     let (kafka, topic) = (config.kafka.clone(), topic.to_owned());
     let looked = tokio::task::spawn_blocking(move || LogReader::open(&kafka, &topic)?.extents());
     let extents = looked

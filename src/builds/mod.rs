@@ -6,6 +6,7 @@
 pub mod compare;
 mod create;
 mod drop;
+pub mod in_place;
 pub mod leftovers;
 pub mod load;
 pub mod moving;

@@ -4,6 +4,7 @@ mod desk;
 pub mod dlq;
 pub mod held;
 pub mod load;
+mod pauses;
 #[cfg(feature = "playground")]
 pub mod playground;
 mod rebuild;
@@ -89,6 +90,8 @@ enum Command {
     Rebuild(rebuild::RebuildArgs),
     Rollback(rebuild::RollbackArgs),
     Views(views::ViewsArgs),
+    Pause(pauses::PauseArgs),
+    Resume(pauses::ResumeArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -208,6 +211,8 @@ fn run(command: Command, config: Config) -> Result<()> {
                 init_logs(&config)?;
                 rebuild::rollback(arguments, &config, app::Signals::listen()?).await
             }
+            Command::Pause(arguments) => pauses::pause(arguments, &config).await,
+            Command::Resume(arguments) => pauses::resume(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Servers(_) => Ok(()),
             Command::Config { .. } | Command::Openapi => Ok(()),

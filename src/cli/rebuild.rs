@@ -15,7 +15,7 @@ use crate::app::{self, Signals};
 use crate::config::Config;
 use crate::domain::operation::OperationState;
 use crate::repair::Desk;
-use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS};
+use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS, Mode};
 use crate::steward::{self, Household, Steward};
 use crate::store::operations::{self, Operation};
 use crate::store::{migrate, pool};
@@ -41,15 +41,28 @@ pub struct RebuildArgs {
     /// Hours that the old build is kept and fed
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(i64).range(0..=MAX_KEEP_HOURS))]
     keep_hours: i64,
-    /// Rebuild although the log does not begin where the old build began
+    /// Rebuild although the log does not begin where the old build began; in place, although it is another log
     #[arg(long)]
     accept_truncated: bool,
+    /// Where the rows are made
+    #[arg(long, value_enum, default_value = "shadow")]
+    mode: ModeArg,
     /// Wait for the end and show how far it is
     #[arg(long)]
     watch: bool,
     /// Print what the API would answer, as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Where the rows of a rebuild are made
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum ModeArg {
+    /// In a build beside the one that readers read
+    Shadow,
+    /// In that one, cleared for it: readers see a part meanwhile. Only with environment = "dev" or "test"
+    InPlace,
 }
 
 /// Switch readers back to the build that they left last
@@ -71,9 +84,13 @@ pub struct RollbackArgs {
 
 /// Rebuilds.
 pub async fn rebuild(arguments: RebuildArgs, config: &Arc<Config>, signals: Signals) -> Result<()> {
-    let RebuildArgs { view, why, manual, keep_hours, accept_truncated, watch, json } = arguments;
+    let RebuildArgs { view, why, manual, keep_hours, accept_truncated, mode, watch, json } = arguments;
     let cutover = if manual { Cutover::Manual } else { Cutover::Auto };
-    let asked = Asked::Rebuild { cutover, keep_hours, accept_truncated };
+    let mode = match mode {
+        ModeArg::Shadow => Mode::Shadow,
+        ModeArg::InPlace => Mode::InPlace,
+    };
+    let asked = Asked::Rebuild { cutover, keep_hours, accept_truncated, mode, for_version: None };
     carry_out(config, (view, why, json), &asked, watch, signals).await
 }
 
@@ -92,7 +109,7 @@ async fn carry_out(
 ) -> Result<()> {
     let desk = open(config, &Common { view, json }).await?;
     let once = why.idempotency_key.as_deref().map(|key| (key, spell as _));
-    let id = match desk.begin_operation(asked, &checked(why.reason.clone(), why.actor.clone())?, once).await {
+    let id = match desk.begin_operation(asked, &checked(why.reason.clone(), why.actor.clone())?, once, None).await {
         Ok(CalledOperation::Now(operation)) => operation.id,
         Ok(CalledOperation::Before(answer)) => answer.body["id"].as_i64().context("the kept answer has no id")?,
         Err(error) => return Err(explain(error)),

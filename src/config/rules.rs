@@ -39,6 +39,7 @@ const TOPIC: Rule = Rule::Text("1 to 249 letters, digits, dots, underscores or d
 pub(super) fn rule_of(key: &str) -> Option<Rule> {
     use Rule::{Integer, Switch, Text};
     Some(match key {
+        "environment" => Text("production, dev or test", |text| matches!(text, "production" | "dev" | "test")),
         "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
         "kafka.group_id" | "kafka.client_id" => NAME,
         "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
@@ -94,6 +95,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "projector.first_sequence" => FIRST_SEQUENCE,
         "projector.identity_check_ms" => Integer(10, 60 * MINUTE),
         "rebuild.memory_bytes" => Integer(MIB, 64 * GIB),
+        "rebuild.on_version_change" => Switch,
         "tax.default_rate" => TAX_RATE,
         "log.format" => Text("text or json", |text| matches!(text, "text" | "json")),
         "log.level" => Text(

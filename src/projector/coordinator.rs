@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
+use crate::domain::pause::PAUSED;
 use crate::domain::units::{Offset, Partition};
 use crate::failure::{Failure, Halt};
 use crate::platforms::kafka::consumer::{Command, GroupEvent, GroupNews, Loss, MemberName};
@@ -132,6 +133,7 @@ impl Coordinator {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.context.status.until_halted() => self.let_all_go().await,
+                () = self.context.status.until_pause_changes() => self.on_pause(),
                 Some((number, event)) = inbox.group.recv() => {
                     if self.membership.is_present(number) {
                         self.on_group(event).await;
@@ -391,8 +393,8 @@ impl Coordinator {
                 }
             });
         }
-        // Tried every few seconds, told once.
-        if owned.paused.as_ref() != Some(&pause) {
+        // Tried every few seconds, told once; of the whole view elsewhere.
+        if owned.paused.as_ref() != Some(&pause) && pause.code != PAUSED {
             let (view, offset) = (self.context.source.view, owned.next_offset);
             tracing::warn!(
                 view,
@@ -472,6 +474,10 @@ impl Coordinator {
         }
         self.membership.look();
         self.search_too_large();
+        self.take_waiting_over();
+    }
+
+    fn take_waiting_over(&mut self) {
         let waiting: Vec<Partition> = self
             .granted
             .iter()
@@ -480,6 +486,25 @@ impl Coordinator {
             .collect();
         if !waiting.is_empty() {
             self.take_over(waiting, false);
+        }
+    }
+
+    /// An operator has paused the view, or has it go on. We stay in the group, so that nothing is shared out anew and going on
+    /// takes a moment; the partitions are let go, as they are at a bound.
+    fn on_pause(&mut self) {
+        if self.is_halted() {
+            return;
+        }
+        let Some(pause) = self.context.status.paused() else { return self.take_waiting_over() };
+        let open = self.granted.iter().filter(|(_, grant)| matches!(grant, Grant::Open(_)));
+        let open: Vec<Partition> = open.map(|(partition, _)| *partition).collect();
+        for partition in open {
+            self.pause(partition, Pause::of_view(&pause));
+        }
+        // What met the fence before we heard of it.
+        let lost = self.context.status.snapshot().partitions.into_iter();
+        for (partition, _) in lost.filter(|(_, owned)| owned.paused == Some(Pause::not_owner())) {
+            self.context.status.update_partition(partition, |owned| owned.paused = Some(Pause::of_view(&pause)));
         }
     }
 

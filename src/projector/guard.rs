@@ -75,7 +75,8 @@ pub fn changed(detail: &str) -> Failure {
     Failure::halt(
         "log_identity_changed",
         detail,
-        "restore the topic, or rebuild the view from the new one; nothing more is applied until then",
+        "restore the topic; or begin anew from the new one in an empty database (docs/operations.md, Starting again from an \
+         empty view); nothing more is applied until then",
     )
 }
 

@@ -146,6 +146,7 @@ impl Observer {
 
     fn show_pauses(&self) {
         let snapshot = self.status.snapshot();
+        self.metrics.view_paused.with_label_values(&[self.source.view]).set(snapshot.paused.is_some().into());
         for code in Pause::CODES {
             let paused =
                 snapshot.partitions.values().filter(|owned| owned.paused.as_ref().is_some_and(|p| p.code == code));
@@ -158,6 +159,9 @@ impl Observer {
 fn obstacle(snapshot: &StatusSnapshot, partition: Partition) -> Option<String> {
     if let Some(standing) = &snapshot.stands {
         return Some(format!("{}: {}", standing.code, standing.detail));
+    }
+    if let Some(pause) = &snapshot.paused {
+        return Some(pause.to_string());
     }
     match &snapshot.state {
         ViewState::Halted(halt) => Some(format!("halted: {}: {}", halt.code, halt.detail)),

@@ -32,7 +32,7 @@ pub async fn confirm(
             "source_changed",
             detail,
             "set kafka.bootstrap_servers and the view's topic back; or, if the topic was moved with its offsets, say so \
-             with `streamview source moved`; or rebuild the view from the other topic; then restart",
+             with `streamview source moved`; or begin anew from the other topic in an empty database; then restart",
         )),
     }
 }

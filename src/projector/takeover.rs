@@ -18,7 +18,7 @@ use crate::projector::{guard, meaning, source, supervisor};
 use crate::status::{Pause, Reporter};
 use crate::store::progress::{self, Acquired, Ownership};
 use crate::store::sqlstate::classify;
-use crate::store::{Connection, blocked, pool};
+use crate::store::{Connection, blocked, pauses, pool};
 
 /// Partitions that the group gave us and has not taken back.
 pub type Wanted = Arc<Mutex<BTreeSet<Partition>>>;
@@ -168,18 +168,41 @@ async fn try_acquire(
 ) -> Result<Vec<Acquired>, Failure> {
     let topic_id = context.guard.current().await?;
     context.compaction.confirm(context).await?;
+    let client = pool::connect_writer(&context.database, "public").await.map_err(|error| classify(error, None))?;
+    if is_paused(&client, context).await? {
+        return Ok(Vec::new());
+    }
+    crash::point("part.acquiring");
+    let acquired = acquire(context, &client, log, (partitions, prove, topic_id.as_deref()), wanted).await?;
+    if let Some(topic_id) = topic_id {
+        context.guard.expect(&topic_id);
+    }
+    // Whoever paused the view before we became the owners has not fenced us: what is ours is given to nobody.
+    if is_paused(&client, context).await? {
+        return Ok(Vec::new());
+    }
+    Ok(acquired)
+}
+
+/// Becomes the owner of each partition that is still wanted, and judges its log.
+async fn acquire(
+    context: &ViewContext,
+    client: &Connection,
+    log: &Arc<LogReader>,
+    (partitions, prove, topic_id): (&[Partition], bool, Option<&str>),
+    wanted: &Wanted,
+) -> Result<Vec<Acquired>, Failure> {
     let fail = |error| classify(error, None);
-    let client = pool::connect_writer(&context.database, "public").await.map_err(fail)?;
     if !context.is_filling
-        && let Some(since) = progress::loading_since(&client, &context.source).await.map_err(fail)?
+        && let Some(since) = progress::loading_since(client, &context.source).await.map_err(fail)?
     {
         return Err(Failure::Retry(format!(
             "build {} is being loaded in bulk since {since}; if no `streamview load` runs any more, run it again or with --discard",
             context.source.build
         )));
     }
-    meaning::confirm(&client, context).await?;
-    source::confirm(&client, context, log, topic_id.as_deref()).await?;
+    meaning::confirm(client, context).await?;
+    source::confirm(client, context, log, topic_id).await?;
     let mut acquired = Vec::new();
     for partition in partitions {
         if !is_wanted(wanted, *partition) {
@@ -195,8 +218,8 @@ async fn try_acquire(
         }
         // No progress yet means: from the beginning of the log.
         let begin = NextOffset::before(marks.low);
-        let owner = (topic_id.as_deref(), context.owner.as_str());
-        let row = progress::acquire(&client, (&context.source, &context.meaning), *partition, begin, owner)
+        let owner = (topic_id, context.owner.as_str());
+        let row = progress::acquire(client, (&context.source, &context.meaning), *partition, begin, owner)
             .await
             .map_err(fail)?;
         let Some(row) = row else {
@@ -216,7 +239,7 @@ async fn try_acquire(
             low: marks.low,
             high: marks.high,
             known_topic_id: row.topic_id.clone(),
-            topic_id: topic_id.clone(),
+            topic_id: topic_id.map(str::to_owned),
             anchor: row.anchor,
             at_anchor,
         };
@@ -225,20 +248,28 @@ async fn try_acquire(
             Mismatch::Truncated(detail) => truncated(&detail),
         });
         if let Err(failure) = judged {
-            note_block(&client, context, row.ownership(), &failure).await?;
+            note_block(client, context, row.ownership(), &failure).await?;
             return Err(failure);
         }
         if is_still_too_large(context, *partition, row.next_offset).await? {
             continue;
         }
-        let skipped = blocked::skipped(&client, &context.source, *partition).await.map_err(fail)?;
+        let skipped = blocked::skipped(client, &context.source, *partition).await.map_err(fail)?;
         context.set_skipped(*partition, skipped);
         acquired.push(row);
     }
-    if let Some(topic_id) = topic_id {
-        context.guard.expect(&topic_id);
-    }
     Ok(acquired)
+}
+
+/// Whether an operator has paused the view.
+async fn is_paused(client: &Connection, context: &ViewContext) -> Result<bool, Failure> {
+    let pause = pauses::current(client, context.source.view).await.map_err(|error| classify(error, None))?;
+    let is_paused = pause.is_some();
+    if is_paused {
+        // That it is resumed the steward says, who looks again and again.
+        context.status.set_pause(pause);
+    }
+    Ok(is_paused)
 }
 
 async fn blocking<T: Send + 'static>(

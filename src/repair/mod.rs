@@ -12,6 +12,7 @@ mod facts;
 pub mod import;
 pub mod model;
 pub mod operations;
+pub mod pause;
 pub mod policy;
 mod records;
 pub mod request;
@@ -23,7 +24,9 @@ pub mod source;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::config::{Config, GapPolicy, ViewRules};
+use crate::config::{Config, Environment, GapPolicy, ViewRules};
+use crate::domain::pause::ViewPause;
+use crate::domain::preflight::Outlook;
 use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
 use crate::store::read::{ReadError, ReadPool, SequencesOf};
@@ -39,6 +42,8 @@ pub struct Desk {
     pub gap_policy: GapPolicy,
     /// Bytes of a record's key and value at most.
     pub max_record_bytes: usize,
+    /// What is at stake here.
+    pub environment: Environment,
     pool: ReadPool,
     writers: WriterPool,
     bench: Arc<RwLock<Arc<Bench>>>,
@@ -63,6 +68,7 @@ impl Desk {
             view,
             gap_policy,
             max_record_bytes: config.projector.max_record_bytes,
+            environment: config.environment,
             pool,
             writers,
             bench: Arc::new(RwLock::new(Arc::new(Bench { rules: rules.clone(), checker }))),
@@ -120,6 +126,18 @@ pub enum Obstacle {
     WrongPhase,
     /// No build is kept to go back to.
     NothingKept,
+    /// Views are not cleared in place in this environment.
+    ModeNotAllowed,
+    /// An operator has the view stand still.
+    ViewPaused,
+    /// The log does not hold all that the present build was made from.
+    HistoryTruncated,
+    /// The broker removes records of the topic that later ones replace.
+    TopicCompacted,
+    /// The view is configured to be made from another topic or cluster.
+    SourceChanged,
+    /// It is not the log any more that the present build was made from.
+    LogIdentityChanged,
 }
 
 impl Obstacle {
@@ -142,6 +160,12 @@ impl Obstacle {
             Obstacle::OperationOver => "operation_over",
             Obstacle::WrongPhase => "wrong_phase",
             Obstacle::NothingKept => "nothing_kept",
+            Obstacle::ModeNotAllowed => "mode_not_allowed",
+            Obstacle::ViewPaused => "view_paused",
+            Obstacle::HistoryTruncated => "history_truncated",
+            Obstacle::TopicCompacted => "topic_compacted",
+            Obstacle::SourceChanged => "source_changed",
+            Obstacle::LogIdentityChanged => "log_identity_changed",
         }
     }
 }
@@ -179,6 +203,10 @@ pub enum Seen {
     Matched(usize),
     /// The operation that there is.
     Operation(i64),
+    /// That the view is paused.
+    Pause(ViewPause),
+    /// What speaks against a rebuild.
+    Outlook(Outlook),
     /// Why the record cannot be read.
     Unreadable {
         /// The stable name.

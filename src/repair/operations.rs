@@ -1,6 +1,8 @@
 //! Asks for what takes longer than a call: a rebuild, a rollback; and tells how far it is. What is asked for is a row that
 //! a steward finds (`steward/`), in this process or another; here nothing is driven.
 
+use std::pin::Pin;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -9,14 +11,18 @@ use super::model::Spelled;
 use super::request::Why;
 use super::rows::write;
 use super::{Desk, DeskError, Obstacle, Refusal, Seen};
-use crate::domain::build::Build;
+use crate::domain::build::{Build, BuildId};
 use crate::domain::operation::{OperationKind, OperationState, Phase};
+use crate::domain::preflight::Outlook;
 use crate::store::Connection;
 use crate::store::operations::{self, NewOperation, Operation, OperationFilter};
+use crate::store::pauses;
 use crate::store::read::ReadError;
 
 /// Most hours that a build is kept.
 pub const MAX_KEEP_HOURS: i64 = 24 * 365;
+/// Hours that a build is kept if nobody says how long.
+pub const DEFAULT_KEEP_HOURS: i64 = 24;
 
 /// When readers are switched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -27,6 +33,28 @@ pub enum Cutover {
     /// When somebody says so.
     Manual,
 }
+
+/// Where the new rows are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// In a build beside the one that readers read.
+    #[default]
+    Shadow,
+    /// In that one, which is cleared for it.
+    InPlace,
+}
+
+impl Mode {
+    // By reference, as serde asks it.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's way to ask")]
+    fn is_shadow(&self) -> bool {
+        *self == Mode::Shadow
+    }
+}
+
+/// Looks what can be expected of a rebuild; `None` if that cannot be told in time.
+pub type Ahead = Pin<Box<dyn Future<Output = Option<Outlook>> + Send>>;
 
 /// What is asked for.
 #[derive(Debug, Clone, Serialize)]
@@ -41,6 +69,12 @@ pub enum Asked {
         keep_hours: i64,
         /// Whether it is done although the log does not hold all that the old build has applied.
         accept_truncated: bool,
+        /// Where the rows are made.
+        #[serde(skip_serializing_if = "Mode::is_shadow")]
+        mode: Mode,
+        /// The version of the projection that it was begun for by itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        for_version: Option<i32>,
     },
     /// Back to the build that readers left.
     #[serde(rename_all = "camelCase")]
@@ -83,13 +117,16 @@ pub enum CalledOperation {
 
 impl Desk {
     /// Asks for an operation, unless another one of the view is under way. With an idempotency key, the same call a second
-    /// time gets the answer of the first, spelled by `spell`.
+    /// time gets the answer of the first, spelled by `spell`. `ahead` tells before a rebuild is begun what speaks against it;
+    /// without it, or where it cannot tell in time, the operation does.
     pub async fn begin_operation(
         &self,
         asked: &Asked,
         why: &Why,
         once: Option<(&str, SpellOperation)>,
+        ahead: Option<Ahead>,
     ) -> Result<CalledOperation, DeskError> {
+        self.check_mode(asked)?;
         let client = self.writers.open().await?;
         let fingerprint = serde_json::to_vec(&("operation", self.view, asked, why)).expect("requests are plain data");
         let fingerprint = Sha256::digest(fingerprint).to_vec();
@@ -101,7 +138,7 @@ impl Desk {
         {
             return Ok(CalledOperation::Before(answer));
         }
-        let operation = self.begin_inside(&client, asked, why).await?;
+        let operation = self.begin_inside(&client, asked, why, ahead).await?;
         if let Some((key, spell)) = once {
             write::answer(&client, key, &spell(&operation)).await?;
         }
@@ -111,7 +148,58 @@ impl Desk {
         Ok(CalledOperation::Now(Box::new(operation)))
     }
 
-    async fn begin_inside(&self, client: &Connection, asked: &Asked, why: &Why) -> Result<Operation, DeskError> {
+    fn check_mode(&self, asked: &Asked) -> Result<(), Refusal> {
+        let is_in_place = matches!(asked, Asked::Rebuild { mode: Mode::InPlace, .. });
+        if !is_in_place || self.environment.allows_in_place() {
+            return Ok(());
+        }
+        let detail = "`in_place` clears the view before it is made anew, and `environment` is \"production\" here";
+        Err(Refusal::new(Obstacle::ModeNotAllowed, detail))
+    }
+
+    /// Begins a rebuild of the active build for a later version of the projection, once and for ever: an operator has to ask
+    /// for another one. The operation, if it was begun now.
+    pub async fn begin_for_version(&self, build: BuildId, version: i32, why: &Why) -> Result<Option<i64>, DeskError> {
+        let client = self.writers.open().await?;
+        let asked = Asked::Rebuild {
+            cutover: Cutover::Auto,
+            keep_hours: DEFAULT_KEEP_HOURS,
+            accept_truncated: false,
+            mode: Mode::Shadow,
+            for_version: Some(version),
+        };
+        write::begin(&client).await?;
+        // Other instances look at the same time.
+        client.execute(include_str!("sql/lock_builds.sql"), &[&self.view]).await?;
+        let is_over = operations::was_begun_for(&client, build, version).await?
+            || operations::running(&client, self.view).await.map_err(ReadError::unreadable)?.is_some();
+        if is_over {
+            return Ok(None);
+        }
+        let operation = self.begin_inside(&client, &asked, why, None).await?;
+        write::commit(&client).await?;
+        let (view, id, actor, reason) = (self.view, operation.id, why.actor.as_str(), why.reason.as_str());
+        tracing::info!(view, operation = id, actor, reason, "a rebuild begins by itself");
+        Ok(Some(id))
+    }
+
+    async fn begin_inside(
+        &self,
+        client: &Connection,
+        asked: &Asked,
+        why: &Why,
+        ahead: Option<Ahead>,
+    ) -> Result<Operation, DeskError> {
+        if let Some(pause) = pauses::current(client, self.view).await? {
+            let detail = format!("View {} is {pause}. Resume it first", self.view);
+            return Err(Refusal::new(Obstacle::ViewPaused, detail).because(Seen::Pause(pause)).into());
+        }
+        if let (Asked::Rebuild { accept_truncated, mode, .. }, Some(ahead)) = (asked, ahead) {
+            if operations::running(client, self.view).await.map_err(ReadError::unreadable)?.is_some() {
+                return Err(self.running_already(client).await?.into());
+            }
+            ahead.await.map_or(Ok(()), |outlook| objection(outlook, *mode, *accept_truncated))?;
+        }
         let builds = match asked {
             Asked::Rebuild { .. } => (None, None),
             Asked::Rollback { .. } => {
@@ -160,7 +248,7 @@ impl Desk {
             return Err(over(&operation).into());
         }
         let (text, may_be) = match word {
-            Word::Cancel => ("cancel", operation.phase.may_be_cancelled()),
+            Word::Cancel => ("cancel", operation.may_be_cancelled()),
             Word::Cutover => ("cutover", operation.phase == Phase::Ready),
         };
         if !may_be {
@@ -185,6 +273,22 @@ impl Desk {
         let client = self.pool.get().await.map_err(ReadError::from)?;
         Ok(operations::find(&client, filter, i64::from(limit) + 1).await.map_err(ReadError::unreadable)?)
     }
+}
+
+/// What speaks against a rebuild, if something does.
+fn objection(outlook: Outlook, mode: Mode, accept_truncated: bool) -> Result<(), Refusal> {
+    let may_begin = match mode {
+        Mode::Shadow => outlook.may_begin(accept_truncated),
+        Mode::InPlace => outlook.may_clear(accept_truncated),
+    };
+    let obstacle = match outlook {
+        _ if may_begin => return Ok(()),
+        Outlook::Whole | Outlook::Truncated { .. } => Obstacle::HistoryTruncated,
+        Outlook::Compacted(_) => Obstacle::TopicCompacted,
+        Outlook::Elsewhere(_) => Obstacle::SourceChanged,
+        Outlook::AnotherLog(_) => Obstacle::LogIdentityChanged,
+    };
+    Err(Refusal::new(obstacle, outlook.detail()).because(Seen::Outlook(outlook)))
 }
 
 async fn find_one(client: &Connection, id: i64) -> Result<Operation, DeskError> {

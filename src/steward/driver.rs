@@ -34,19 +34,19 @@ use crate::engine::view::ViewSpec;
 use crate::store::operations::{self, Operation, OperationError};
 use crate::store::progress::BuildSource;
 use crate::store::sqlstate::{classify, describe, describe_chain, is_lost_lock};
-use crate::store::{Connection, DbError, build, names, pool, progress};
+use crate::store::{Connection, DbError, build, names, pauses, pool, progress};
 
 /// How often it is noted how far it is, and looked what was asked meanwhile.
-const NOTE: Duration = Duration::from_millis(500);
+pub(super) const NOTE: Duration = Duration::from_millis(500);
 /// So close is close enough to compare and to switch: the switch waits for the rest.
-const CLOSE: i64 = 2_000;
+pub(super) const CLOSE: i64 = 2_000;
 /// Between two attempts to switch.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long the old build is kept if nothing else was asked for.
 const KEEP_HOURS: f64 = 24.0;
 
 /// How a step ends if not well.
-enum Stopped {
+pub(super) enum Stopped {
     /// Somebody has called the operation off.
     Cancelled,
     /// This process is told to stop, or cannot reach Postgres: somebody drives on.
@@ -80,25 +80,29 @@ fn reason(difference: &meaning::Difference) -> serde_json::Value {
     serde_json::json!({ "setting": setting, "old": stored, "new": configured })
 }
 
-fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
+fn paused() -> Stopped {
+    Stopped::Left(anyhow::anyhow!("the view is paused: it goes on when it is resumed"))
+}
+
+pub(super) fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
     Stopped::Failed(OperationError { code, detail, next_step: next_step.to_owned() })
 }
 
 /// Drives one operation.
 pub(super) struct Driver {
-    household: Household,
-    board: Arc<ViewBoard>,
+    pub(super) household: Household,
+    pub(super) board: Arc<ViewBoard>,
     stop: CancellationToken,
 }
 
 /// What the steps of one operation share.
-struct Course<'d> {
-    driver: &'d Driver,
-    client: Connection,
-    operation: Operation,
+pub(super) struct Course<'d> {
+    pub(super) driver: &'d Driver,
+    pub(super) client: Connection,
+    pub(super) operation: Operation,
     spec: ViewSpec,
     /// By what a new build is made.
-    meaning: Meaning,
+    pub(super) meaning: Meaning,
 }
 
 impl Driver {
@@ -163,6 +167,7 @@ impl Driver {
 impl Course<'_> {
     async fn run(&mut self) -> Result<(), Stopped> {
         match self.operation.kind {
+            OperationKind::Rebuild if self.operation.is_in_place() => self.replay_in_place().await,
             OperationKind::Rebuild => self.rebuild().await,
             OperationKind::Rollback => self.roll_back().await,
             OperationKind::Verify => {
@@ -214,11 +219,11 @@ impl Course<'_> {
         self.cut_over(from, to).await
     }
 
-    fn source(&self, build: BuildId) -> BuildSource {
+    pub(super) fn source(&self, build: BuildId) -> BuildSource {
         BuildSource { view: build.view, build: build.build, topic: self.driver.household.served.1.topic.clone() }
     }
 
-    fn id(&self, build: Build) -> BuildId {
+    pub(super) fn id(&self, build: Build) -> BuildId {
         BuildId { view: self.driver.household.name(), build }
     }
 
@@ -240,7 +245,7 @@ impl Course<'_> {
         Ok(progress::active_build(&self.client, build.view).await? == Some(build.build))
     }
 
-    async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
+    pub(super) async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
         operations::enter(&self.client, self.operation.id, phase).await?;
         self.operation.phase = phase;
         let (view, operation) = (self.driver.household.name(), self.operation.id);
@@ -249,20 +254,22 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// Notes how far it is; an error if somebody has called it off, or this process stops.
-    async fn note(&mut self, done: i64, total: Option<i64>) -> Result<(), Stopped> {
+    /// Notes how far it is; an error if somebody has called it off or has the view stand still, or this process stops.
+    pub(super) async fn note(&mut self, done: i64, total: Option<i64>) -> Result<(), Stopped> {
         if self.driver.stop.is_cancelled() {
             return Err(Stopped::Left(anyhow::anyhow!("this process stops")));
         }
-        self.operation.asked = operations::note(&self.client, self.operation.id, done, total).await?;
+        let noted = operations::note(&self.client, self.operation.id, done, total).await?;
+        self.operation.asked = noted.asked;
         match self.operation.asked.as_deref() {
-            Some("cancel") if self.operation.phase.may_be_cancelled() => Err(Stopped::Cancelled),
+            Some("cancel") if self.operation.may_be_cancelled() => Err(Stopped::Cancelled),
+            _ if noted.is_paused && self.operation.waits_for_resumption() => Err(paused()),
             _ => Ok(()),
         }
     }
 
     /// Whether the log still makes what the present build holds.
-    async fn look_ahead(&mut self, from: BuildId) -> Result<(), Stopped> {
+    pub(super) async fn look_ahead(&mut self, from: BuildId) -> Result<(), Stopped> {
         let household = &self.driver.household;
         let found = household.find(&self.client, from.build).await.map_err(Stopped::Left)?;
         let seen = preflight(from.view, &household.parts(found)).await;
@@ -271,10 +278,12 @@ impl Course<'_> {
             failed("log_unreadable", detail, "see that Kafka and Postgres answer, then ask for it again")
         })?;
         let accepted = self.operation.request["acceptTruncated"].as_bool().unwrap_or(false);
+        let may_begin = match self.operation.is_in_place() {
+            false => seen.outlook.may_begin(accepted),
+            true => seen.outlook.may_clear(accepted),
+        };
         match seen.outlook.code() {
-            Some(code) if !seen.outlook.may_begin(accepted) => {
-                Err(failed(code, seen.outlook.detail(), seen.outlook.next_step()))
-            }
+            Some(code) if !may_begin => Err(failed(code, seen.outlook.detail(), &seen.outlook.next_step())),
             _ => self.note(0, Some(seen.records)).await,
         }
     }
@@ -359,7 +368,7 @@ impl Course<'_> {
         Ok(())
     }
 
-    async fn load(&mut self, to: BuildId) -> Result<(), Stopped> {
+    pub(super) async fn load(&mut self, to: BuildId) -> Result<(), Stopped> {
         self.enter(Phase::Loading).await?;
         let household = self.driver.household.clone();
         let found = household.find(&self.client, to.build).await.map_err(Stopped::Left)?;
@@ -402,10 +411,17 @@ impl Course<'_> {
                 Ok(())
             }
             (Err(error), None) if error.is::<CalledOff>() => Err(Stopped::Cancelled),
+            // The fence of a pause reaches it before its driver.
+            (Err(_), None) if pauses::current(&self.client, to.view).await?.is_some() => Err(paused()),
             (Err(error), None) => Err(failed(
                 "load_failed",
                 describe_chain(error.chain()),
-                "mend what it says, then ask for the rebuild again",
+                match self.operation.is_in_place() {
+                    false => "mend what it says, then ask for the rebuild again",
+                    true => {
+                        "the view was cleared and holds a part or nothing: mend what it says, then ask for it again"
+                    }
+                },
             )),
         }
     }
@@ -441,17 +457,11 @@ impl Course<'_> {
         // The public names are replaced by their owner, in the sight of whoever makes tables.
         let writer = pool::connect_writer(&self.driver.household.config.database, &names::search_path(to)).await?;
         let keep_hours = self.operation.request["keepHours"].as_f64().unwrap_or(KEEP_HOURS);
-        let wanted = Switch {
-            from,
-            to,
-            keep_seconds: keep_hours * 3600.0,
-            operation: self.operation.id,
-            scripts: &self.spec.tables,
-        };
+        let scripts = self.spec.tables;
+        let wanted =
+            Switch { from, to, keep_seconds: keep_hours * 3600.0, operation: self.operation.id, scripts: &scripts };
         loop {
-            if self.driver.stop.is_cancelled() {
-                return Err(Stopped::Left(anyhow::anyhow!("this process stops")));
-            }
+            self.note(self.operation.records_done, None).await?;
             match switch::switch(&writer, wanted).await {
                 Ok(Switched::Done(took)) => {
                     let (view, from, to, ms) = (to.view, from.build, to.build, took.as_millis());

@@ -7,7 +7,7 @@ use crate::domain::build::{Build, BuildId};
 use crate::domain::meaning::{Meaning, Standing};
 use crate::registrations::Registration;
 use crate::store::meaning::{self, Asking, Settled};
-use crate::store::{Connection, progress};
+use crate::store::{Connection, operations, progress};
 
 /// A build, and by what it goes on.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct FoundBuild {
     pub meaning: Meaning,
     /// Why this binary does not project into it, if so.
     pub stands: Option<Standing>,
+    /// The last operation that has begun to clear it in place, as of a moment before the rest.
+    pub cleared_by: Option<i64>,
 }
 
 /// A view with its settings.
@@ -41,8 +43,9 @@ pub(super) async fn look_at(
     id: BuildId,
 ) -> Result<FoundBuild> {
     let configured = view.meaning(config.rules_of(settings))?;
+    let cleared_by = operations::cleared_by(client, id).await?;
     let stored = meaning::meaning_of(client, id).await?.with_context(|| format!("there is no {id}"))?;
-    Ok(FoundBuild { build: id.build, meaning: stored.or(&configured), stands: None })
+    Ok(FoundBuild { build: id.build, meaning: stored.or(&configured), stands: None, cleared_by })
 }
 
 /// A build, its rules stored from now on if they were not.
@@ -53,6 +56,7 @@ pub(super) async fn settle(
     id: BuildId,
 ) -> Result<FoundBuild> {
     let configured = view.meaning(config.rules_of(settings))?;
+    let cleared_by = operations::cleared_by(client, id).await?;
     let settled = meaning::settle(client, id, &configured, Asking::Projector).await;
     let settled = settled.with_context(|| format!("cannot settle by which rules {id} is made"))?;
     let Settled { meaning, taken, stands } = settled.with_context(|| format!("there is no {id}"))?;
@@ -60,7 +64,7 @@ pub(super) async fn settle(
         let rules = meaning::as_json(&meaning.rules);
         tracing::info!(view = view.name, build = id.build.0, %rules, "the build is made by what is configured, from now on");
     }
-    Ok(FoundBuild { build: id.build, meaning, stands })
+    Ok(FoundBuild { build: id.build, meaning, stands, cleared_by })
 }
 
 async fn active_build(client: &Connection, view: &'static str) -> Result<BuildId> {

@@ -11,15 +11,20 @@
 //! | new, whole, of an operation under way | projected |
 //! | being loaded, or anybody else's | left alone |
 //! | of an operation that is over, or kept long enough | dropped |
+//!
+//! What stands still is looked at again each time: the build may be one by now that this binary projects into. Who has run a
+//! build that was cleared in place since runs it anew, by what it is made by now.
 
+mod ahead;
 mod driver;
 mod findings;
 mod found;
+mod in_place;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use futures_util::FutureExt;
@@ -27,6 +32,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::ahead::outlook;
 use self::driver::Driver;
 pub use self::found::{FoundBuild, look_at_active, settle_active};
 use crate::board::{Shown, ViewBoard};
@@ -34,17 +40,18 @@ use crate::builds;
 use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
+use crate::domain::meaning::Standing;
 use crate::domain::operation::Phase;
 use crate::failure::panic_text;
 use crate::projector::runtime::{Parts, RunningView};
 use crate::projector::supervisor::part_ended;
 use crate::registrations::Registration;
 use crate::repair::{self, Desk};
-use crate::store::operations::{self, Seen};
+use crate::store::operations::{self, Operation, Seen};
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
 use crate::store::types::BoxedError;
-use crate::store::{Connection, pool};
+use crate::store::{Connection, pauses, pool};
 use crate::telemetry::metrics::Metrics;
 
 /// How often it looks without being told.
@@ -86,10 +93,11 @@ impl Household {
     }
 
     fn run(&self, found: FoundBuild) -> Result<Runner> {
+        let (stands, cleared_by) = (found.stands.clone(), found.cleared_by);
         let parts = self.parts(found);
         let view = &self.served.0;
         let view = if self.projects { view.start(&parts)? } else { view.observe(&parts)? };
-        Ok(Runner { view, metrics: parts.metrics, rules: parts.meaning.rules })
+        Ok(Runner { view, metrics: parts.metrics, rules: parts.meaning.rules, stands, cleared_by })
     }
 
     /// By what a build is run here.
@@ -117,11 +125,20 @@ struct Runner {
     metrics: Arc<Metrics>,
     /// By what its rows are made.
     rules: ViewRules,
+    /// Why it stands still, if so.
+    stands: Option<Standing>,
+    /// The last operation that has begun to clear the build before it was run here.
+    cleared_by: Option<i64>,
 }
 
 impl Runner {
     fn shown(&self) -> Shown {
         Shown { status: Arc::clone(&self.view.status), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// Whether it may have to be run otherwise by now.
+    fn may_be_outdated(&self, seen: &Seen) -> bool {
+        self.stands.is_some() || seen.is_being_cleared || self.cleared_by != seen.cleared_by
     }
 }
 
@@ -133,6 +150,10 @@ pub struct Steward {
     active: Build,
     client: Option<Connection>,
     driver: Option<JoinHandle<()>>,
+    /// When it was last looked whether anybody projects a build that is not ours to project into.
+    members_seen_at: Option<Instant>,
+    /// Why that could not be told, as it was said last.
+    members_unseen: Option<String>,
     /// Whether it could not look the last time.
     is_blind: bool,
 }
@@ -150,6 +171,8 @@ impl Steward {
             active,
             client: None,
             driver: None,
+            members_seen_at: None,
+            members_unseen: None,
             is_blind: false,
         };
         steward.decide_by_policy(active);
@@ -218,11 +241,16 @@ impl Steward {
         };
         let seen = operations::look(&client, self.board.view).await.map_err(boxed)?;
         self.arrange(&client, &seen).await;
+        let pause = pauses::current(&client, self.board.view).await?;
+        self.running.values().for_each(|runner| runner.view.status.set_pause(pause.clone()));
         if self.household.projects {
             for left in seen.iter().filter(|seen| seen.is_left_over) {
                 self.drop_build(&client, left.build).await;
             }
-            self.drive(&client, stop).await?;
+            self.drive(&client, stop, pause.is_some()).await?;
+            if pause.is_none() {
+                self.take_up_version().await;
+            }
         }
         self.client = Some(client);
         Ok(())
@@ -231,28 +259,15 @@ impl Steward {
     /// Starts and stops runners so that what is to be fed is fed, and has the board show what readers read.
     async fn arrange(&mut self, client: &Connection, seen: &[Seen]) {
         let Some(active) = seen.iter().find(|seen| seen.is_active).map(|seen| seen.build) else { return };
-        let wanted: Vec<Build> = seen
-            .iter()
-            .filter(|seen| seen.build == active || self.household.projects && is_fed(seen))
-            .map(|seen| seen.build)
-            .collect();
-        for build in &wanted {
-            if self.running.contains_key(build) {
-                continue;
-            }
-            let found = self.household.find(client, *build).await;
-            match found.and_then(|found| self.household.run(found)) {
-                Ok(runner) => {
-                    tracing::info!(view = self.board.view, %build, "build is run here");
-                    self.running.insert(*build, runner);
-                    self.decide_by_policy(*build);
-                }
-                Err(error) => {
-                    let error = describe_chain(error.chain());
-                    tracing::error!(view = self.board.view, %build, error, "build cannot be run here");
-                }
+        let is_wanted = |seen: &&Seen| seen.build == active || self.household.projects && is_fed(seen);
+        let wanted: Vec<&Seen> = seen.iter().filter(is_wanted).collect();
+        for seen in &wanted {
+            if let Err(error) = self.see_run(client, seen).await {
+                let (build, error) = (seen.build, describe_chain(error.chain()));
+                tracing::error!(view = self.board.view, %build, error, "build cannot be run here");
             }
         }
+        let wanted: Vec<Build> = wanted.into_iter().map(|seen| seen.build).collect();
         if active != self.active && self.running.contains_key(&active) {
             tracing::info!(view = self.board.view, from = %self.active, to = %active, "readers read another build");
             self.active = active;
@@ -279,6 +294,53 @@ impl Steward {
                 tracing::error!(view, error, "the repair desk goes on by the rules of the build before");
             }
         }
+    }
+
+    /// Sees to it that the build is run here, as it has to be by now.
+    async fn see_run(&mut self, client: &Connection, seen: &Seen) -> Result<()> {
+        let build = seen.build;
+        if self.running.get(&build).is_some_and(|runner| !runner.may_be_outdated(seen)) {
+            return Ok(());
+        }
+        let mut found = self.household.find(client, build).await?;
+        if seen.is_being_cleared {
+            found.stands = Some(cleared(seen));
+        }
+        let is_as_before = |runner: &Runner| runner.stands == found.stands && runner.cleared_by == found.cleared_by;
+        if self.running.get(&build).is_some_and(is_as_before) {
+            return Ok(());
+        }
+        // Two that project would have one name in the group.
+        let both_project = self.household.projects
+            && found.stands.is_none()
+            && self.running.get(&build).is_some_and(|before| before.stands.is_none());
+        if both_project && let Some(before) = self.running.remove(&build) {
+            before.view.stop().await;
+        }
+        tracing::info!(view = self.board.view, %build, "build is run here");
+        let before = self.running.insert(build, self.household.run(found)?);
+        self.decide_by_policy(build);
+        if let Some(before) = before {
+            // Nobody is shown how it ends.
+            self.show();
+            before.view.stop().await;
+        }
+        Ok(())
+    }
+
+    /// Begins a rebuild if the settings say so and only a later version of the projection is left.
+    async fn take_up_version(&mut self) {
+        let stands = |runner: &&Runner| runner.stands.as_ref().is_some_and(Standing::is_of_another_version);
+        let is_due = self.members_seen_at.is_none_or(|at| at.elapsed() >= ahead::LOOK_FOR_MEMBERS);
+        let is_wanted = self.household.config.rebuild.on_version_change && is_due;
+        let Some(runner) = self.running.get(&self.active).filter(stands).filter(|_| is_wanted) else { return };
+        self.members_seen_at = Some(Instant::now());
+        let begun = ahead::take_up_version(&self.household, runner.view.status.group.clone(), self.active).await;
+        let why_not = begun.err().map(|error| describe_chain(error.chain()));
+        if let Some(error) = why_not.as_ref().filter(|_| why_not != self.members_unseen) {
+            tracing::warn!(view = self.board.view, error, "no rebuild begins by itself for now");
+        }
+        self.members_unseen = why_not;
     }
 
     fn show(&self) {
@@ -314,7 +376,7 @@ impl Steward {
     }
 
     /// Has the operation under way driven, unless somebody else does.
-    async fn drive(&mut self, client: &Connection, stop: &CancellationToken) -> Result<()> {
+    async fn drive(&mut self, client: &Connection, stop: &CancellationToken, is_paused: bool) -> Result<()> {
         if self.driver.as_ref().is_some_and(|driver| !driver.is_finished()) {
             return Ok(());
         }
@@ -323,12 +385,29 @@ impl Steward {
         {
             tracing::error!(view = self.board.view, error = %error, "the driver of an operation failed; it is driven again");
         }
-        if let Some(operation) = operations::running(client, self.board.view).await.map_err(boxed)? {
+        let running = operations::running(client, self.board.view).await.map_err(boxed)?;
+        if let Some(operation) = running.filter(|operation| !is_paused || goes_on_in_a_pause(operation)) {
             let driver = Driver::new(self.household.clone(), Arc::clone(&self.board), stop.clone());
             self.driver = Some(tokio::spawn(driver.drive(operation)));
         }
         Ok(())
     }
+}
+
+/// Whether there is something to do for an operation while an operator has the view stand still.
+fn goes_on_in_a_pause(operation: &Operation) -> bool {
+    let is_called_off = operation.asked.as_deref() == Some("cancel") && operation.may_be_cancelled();
+    !operation.waits_for_resumption() || is_called_off
+}
+
+/// Why nothing is projected into a build that is made anew in place.
+fn cleared(seen: &Seen) -> Standing {
+    let operation = seen.cleared_by.unwrap_or_default();
+    let detail = format!(
+        "build {} is cleared and made anew by operation {operation}: reads show nothing or a part of it until that is done",
+        seen.build
+    );
+    Standing { code: "rebuilding_in_place", detail }
 }
 
 /// Whether projectors feed a build that readers do not read.
@@ -353,6 +432,8 @@ mod tests {
             is_kept,
             phase,
             is_left_over: false,
+            cleared_by: None,
+            is_being_cleared: false,
         };
         assert!(is_fed(&seen(false, true, None)));
         assert!(is_fed(&seen(false, false, Some(Phase::Comparing))));

@@ -1,5 +1,6 @@
 //! Builds as a bulk load sees them: whether one is empty, and the mark that keeps everybody else out.
 
+use crate::domain::build::BuildId;
 use crate::domain::units::{NextOffset, Partition};
 use crate::store::progress::BuildSource;
 use crate::store::{Connection, DbError, ledger};
@@ -21,6 +22,16 @@ pub async fn consumed(client: &Connection, source: &BuildSource) -> Result<i64, 
     row.try_get(0)
 }
 
+/// Marks the build as being loaded.
+pub async fn mark_loading(client: &Connection, build: BuildId) -> Result<(), DbError> {
+    client.execute(include_str!("sql/begin_loading.sql"), &[&build.view, &build.build.0]).await.map(drop)
+}
+
+/// Whether anything was consumed into the build. No batch of it is under way from then on, until the transaction ends.
+pub async fn lock_consumed(client: &Connection, build: BuildId) -> Result<bool, DbError> {
+    client.query_one(include_str!("sql/lock_consumed.sql"), &[&build.view, &build.build.0]).await?.try_get(0)
+}
+
 /// Marks the build as being loaded, takes progress back to `begins`, forgets what came of it, empties the ledger, and runs
 /// `script`; all or nothing.
 pub async fn strip(
@@ -33,7 +44,7 @@ pub async fn strip(
         begins.iter().map(|(partition, begin)| (partition.0, begin.0)).unzip();
     client.batch_execute("begin").await?;
     let stripped = async {
-        client.execute(include_str!("sql/begin_loading.sql"), &[&source.view, &source.build.0]).await?;
+        mark_loading(client, source.id()).await?;
         let reset: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
             [&source.view, &source.build.0, &source.topic, &partitions, &lows];
         client.execute(include_str!("sql/reset_progress.sql"), &reset).await?;

@@ -8,6 +8,7 @@ use crate::domain::build::BuildId;
 use crate::domain::meaning::{
     Meaning, Openness, Settlement, Standing, StoredMeaning, StoredRules, ViewRules, settle as judge,
 };
+use crate::store::build::lock_consumed;
 use crate::store::{Connection, DbError};
 
 /// What the build was made by; `None`: there is no such build.
@@ -71,8 +72,7 @@ async fn settle_locked(
 ) -> Result<Option<Settled>, DbError> {
     let row = client.query_opt(include_str!("sql/lock_meaning.sql"), &[&build.view, &build.build.0]).await?;
     let Some(row) = row else { return Ok(None) };
-    let consumed = client.query_one(include_str!("sql/lock_consumed.sql"), &[&build.view, &build.build.0]).await?;
-    let openness = openness(&row, consumed.try_get(0)?, asking)?;
+    let openness = openness(&row, lock_consumed(client, build).await?, asking)?;
     let settled = settled(&row, build, configured, openness)?;
     if settled.taken {
         let rules = as_json(&settled.meaning.rules);
@@ -80,6 +80,14 @@ async fn settle_locked(
         client.execute(include_str!("sql/fence_all.sql"), &[&build.view, &build.build.0]).await?;
     }
     Ok(Some(settled))
+}
+
+/// Has the rows of a build mean something else from now on. There are none, and whoever owns a partition of it has gone by
+/// something else: it is fenced.
+pub async fn restamp(client: &Connection, build: BuildId, meaning: &Meaning) -> Result<(), DbError> {
+    let (version, rules) = (meaning.projection_version, as_json(&meaning.rules));
+    client.execute(include_str!("sql/restamp.sql"), &[&build.view, &build.build.0, &version, &rules]).await?;
+    client.execute(include_str!("sql/fence_all.sql"), &[&build.view, &build.build.0]).await.map(drop)
 }
 
 /// Rules as they are stored.

@@ -18,6 +18,7 @@ pub mod migrate;
 pub mod names;
 pub mod observation;
 pub mod operations;
+pub mod pauses;
 pub mod pool;
 pub mod progress;
 pub mod read;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::domain::build::Build;
+use crate::domain::build::{Build, BuildId};
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::store::types::BoxedError;
 use crate::store::{Connection, DbError};
@@ -51,6 +51,32 @@ pub struct Operation {
     pub updated_at: Timestamp,
     /// When it was over.
     pub finished_at: Option<Timestamp>,
+}
+
+impl Operation {
+    /// Whether the build that readers read is cleared and made anew.
+    pub fn is_in_place(&self) -> bool {
+        self.request["mode"].as_str() == Some("in_place")
+    }
+
+    /// Whether it can still be called off. What is cleared in place is not left half made.
+    pub fn may_be_cancelled(&self) -> bool {
+        if self.is_in_place() { self.phase == Phase::Preflight } else { self.phase.may_be_cancelled() }
+    }
+
+    /// Whether it waits while an operator has the view stand still.
+    pub fn waits_for_resumption(&self) -> bool {
+        self.kind != OperationKind::Verify
+    }
+}
+
+/// What an operation hears when it notes how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    /// What was asked of it meanwhile.
+    pub asked: Option<String>,
+    /// Whether an operator has the view stand still.
+    pub is_paused: bool,
 }
 
 /// What is asked for.
@@ -153,8 +179,20 @@ pub async fn next_build(client: &Connection, view: &str) -> Result<Build, DbErro
 }
 
 /// Notes how far it is, and gives what was asked of it meanwhile.
-pub async fn note(client: &Connection, id: i64, done: i64, total: Option<i64>) -> Result<Option<String>, DbError> {
-    client.query_one(include_str!("sql/note_progress.sql"), &[&id, &done, &total]).await?.try_get(0)
+pub async fn note(client: &Connection, id: i64, done: i64, total: Option<i64>) -> Result<Noted, DbError> {
+    let row = client.query_one(include_str!("sql/note_progress.sql"), &[&id, &done, &total]).await?;
+    Ok(Noted { asked: row.try_get(0)?, is_paused: row.try_get(1)? })
+}
+
+/// The last operation that has begun to clear the build in place.
+pub async fn cleared_by(client: &Connection, build: BuildId) -> Result<Option<i64>, DbError> {
+    client.query_one(include_str!("sql/cleared_by.sql"), &[&build.view, &build.build.0]).await?.try_get(0)
+}
+
+/// Whether a rebuild of this build was begun by itself for that version of the projection, however it ended.
+pub async fn was_begun_for(client: &Connection, build: BuildId, version: i32) -> Result<bool, DbError> {
+    let statement = include_str!("sql/was_begun_for.sql");
+    client.query_one(statement, &[&build.view, &build.build.0, &version]).await?.try_get(0)
 }
 
 /// Notes what the comparison found.
@@ -193,6 +231,10 @@ pub struct Seen {
     pub phase: Option<Phase>,
     /// Whether nobody has a use for it any more.
     pub is_left_over: bool,
+    /// The last operation that has begun to clear it in place.
+    pub cleared_by: Option<i64>,
+    /// Whether that one is under way, and readers see nothing or a part.
+    pub is_being_cleared: bool,
 }
 
 /// Every build of a view.
@@ -207,6 +249,8 @@ pub async fn look(client: &Connection, view: &str) -> Result<Vec<Seen>, BoxedErr
                 is_kept: row.try_get(3)?,
                 phase: row.try_get::<_, Option<&str>>(4)?.map(str::parse).transpose()?,
                 is_left_over: row.try_get(5)?,
+                cleared_by: row.try_get(6)?,
+                is_being_cleared: row.try_get(7)?,
             })
         })
         .collect()

@@ -64,6 +64,8 @@ pub struct Metrics {
     pub consumer_state: IntGaugeVec,
     /// `streamview_partitions_paused{view,reason}`: owned partitions that nothing is read from.
     pub partitions_paused: IntGaugeVec,
+    /// `streamview_view_paused{view}`: 1 while an operator has the view stand still.
+    pub view_paused: IntGaugeVec,
     /// `streamview_held_keys{view,reason}`.
     pub held_keys: IntGaugeVec,
     /// `streamview_proven_gaps{view}`: held keys whose missing event is not in the log.
@@ -119,6 +121,7 @@ impl Metrics {
             register(&registry, HistogramVec::new(options, labels))
         };
         let (by_view, by_reason, by_action) = (&["view"][..], &["view", "reason"][..], &["view", "action"][..]);
+        let by_partition = &["group", "topic", "partition"][..];
         let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
@@ -148,14 +151,11 @@ impl Metrics {
                 &["view"],
                 AGE_BUCKETS,
             ),
-            consumer_lag: gauge("kafka_consumer_lag", "Records not applied yet.", &["group", "topic", "partition"]),
-            consumer_lag_seconds: float_gauge(
-                "kafka_consumer_lag_seconds",
-                "Age of the oldest record not applied.",
-                &["group", "topic", "partition"],
-            ),
+            consumer_lag: gauge("kafka_consumer_lag", "Records not applied yet.", by_partition),
+            consumer_lag_seconds: float_gauge("kafka_consumer_lag_seconds", "Age of the oldest of them.", by_partition),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
             partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
+            view_paused: gauge("streamview_view_paused", "1 while an operator has it stand still.", by_view),
             held_keys: gauge("streamview_held_keys", "Keys waiting for an event.", &["view", "reason"]),
             proven_gaps: gauge("streamview_proven_gaps", "Held keys whose event is not in the log.", &["view"]),
             parked_events: gauge("streamview_parked_events", "Events parked behind a missing one.", &["view"]),
@@ -231,6 +231,7 @@ impl Metrics {
             &self.dead_letters_unpublished,
             &self.conservation_difference,
             &self.configuration_differs,
+            &self.view_paused,
             &self.cache_bytes,
         ] {
             gauge.with_label_values(&[view]);

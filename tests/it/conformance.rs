@@ -78,11 +78,21 @@ impl Service {
     }
 
     async fn start_views(world: &World, views: Vec<Served>) -> Service {
-        let mut environment = world.environment();
-        environment.push(("STREAMVIEW_HTTP__BIND".to_owned(), "127.0.0.1:0".to_owned()));
-        let config = Arc::new(Config::load(None, environment, &[]).unwrap());
+        let config = Service::config(world, &[]);
         // As `streamview migrate` does: the first build of each view that has none.
         app::migrate(&config, &views).await.unwrap();
+        Service::serve(config, views).await
+    }
+
+    pub fn config(world: &World, settings: &[(&str, &str)]) -> Arc<Config> {
+        let mut environment = world.environment();
+        environment.push(("STREAMVIEW_HTTP__BIND".to_owned(), "127.0.0.1:0".to_owned()));
+        environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Arc::new(Config::load(None, environment, &[]).unwrap())
+    }
+
+    /// Serves from a database that is migrated.
+    pub async fn serve(config: Arc<Config>, views: Vec<Served>) -> Service {
         let stop = CancellationToken::new();
         let (ready, addresses) = oneshot::channel();
         let task = tokio::spawn(app::serve(config, views, Only::Both, stop.clone(), Some(ready)));

@@ -18,12 +18,13 @@ use crate::api::problem::{self, Problem, ProblemBody};
 use crate::domain::operation::{OperationState, Phase};
 use crate::repair::Desk;
 use crate::repair::model::Spelled;
-use crate::repair::operations::{Asked, CalledOperation, Cutover, MAX_KEEP_HOURS, SpellOperation, Word};
+use crate::repair::operations::{
+    Ahead, Asked, CalledOperation, Cutover, DEFAULT_KEEP_HOURS, MAX_KEEP_HOURS, Mode, SpellOperation, Word,
+};
 use crate::repair::request::Why;
 use crate::store::operations::{Operation, OperationFilter};
 
 const ACCEPTED: i32 = 202;
-const DEFAULT_KEEP_HOURS: i64 = 24;
 
 /// Something that takes longer than a call.
 #[derive(Debug, Serialize, ToSchema)]
@@ -220,9 +221,13 @@ pub struct RebuildRequest {
     /// Hours that the old build is kept and fed, so that a rollback loses nothing.
     #[schema(required = false, minimum = 0, maximum = 8760, default = 24)]
     keep_hours: i64,
-    /// Rebuild although the log does not begin where the old build began.
+    /// Rebuild although the log does not begin where the old build began; with `in_place`, although it is another log.
     #[schema(required = false, default = false)]
     accept_truncated: bool,
+    /// `shadow`: beside the build that readers read. `in_place`: that build is cleared and made anew from the log, and readers
+    /// see a part of it meanwhile; only with `environment` `dev` or `test`.
+    #[schema(required = false, default = "shadow", pattern = "^(shadow|in_place)$")]
+    mode: String,
 }
 
 /// What a rollback is asked with.
@@ -245,6 +250,7 @@ pub struct RollbackRequest {
 ///
 /// Makes a new build from the whole log beside the old one, while readers go on reading that, and switches them to it in one
 /// short transaction. The old build is kept and fed, so that `rollback` shows every event that came since. Follow `Location`.
+/// Before anything is begun it is looked for 5 s at most whether the log still makes what the view holds.
 #[utoipa::path(post, path = "/ops/views/rebuild", operation_id = "rebuild_view", tag = "operations",
     params(("Idempotency-Key" = Option<String>, Header, description = "A call repeated with the same key begins nothing twice.",
         min_length = 1, max_length = 255, pattern = "^[\\x21-\\x7e]+$")),
@@ -252,9 +258,9 @@ pub struct RollbackRequest {
     responses(
         (status = 202, description = "It is begun", body = OperationBody, headers(("Location" = String, description = "The operation"))),
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 403, description = "`operations_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "`operations_not_allowed`, or `mode_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "No such view here", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 409, description = "`operation_running`: `operationId` names it", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "`operation_running`: `operationId` names it; `view_paused`; or the log speaks against it: `history_truncated` with `missing`, `topic_compacted`, `source_changed`, `log_identity_changed`, each with `choices`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 422, description = "`idempotency_key_reused`", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -265,7 +271,8 @@ pub async fn rebuild(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let (key, bytes) = read(&request, payload).await?;
-    let mut body = Body::parse(&bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated"])?;
+    let mut body =
+        Body::parse(&bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated", "mode"])?;
     let view = body.text("view", 256);
     let why = why(&mut body);
     let cutover = match body.text("cutover", 10).as_deref() {
@@ -278,12 +285,25 @@ pub async fn rebuild(
     };
     let keep_hours = keep_hours(&mut body);
     let accept_truncated = body.switch("acceptTruncated").unwrap_or(false);
+    let mode = mode(&mut body);
     body.finish()?;
     let desk = match view {
         Some(view) => desk_of(&api, &view)?,
         None => any_desk(&api)?,
     };
-    begin(&api, desk, (&Asked::Rebuild { cutover, keep_hours, accept_truncated }, why), key).await
+    let asked = Asked::Rebuild { cutover, keep_hours, accept_truncated, mode, for_version: None };
+    begin(&api, desk, (&asked, why, Some((api.state.ahead)(desk.view))), key).await
+}
+
+fn mode(body: &mut Body) -> Mode {
+    match body.text("mode", 20).as_deref() {
+        None | Some("shadow") => Mode::Shadow,
+        Some("in_place") => Mode::InPlace,
+        Some(other) => {
+            body.reject("mode", other, "must be shadow or in_place");
+            Mode::Shadow
+        }
+    }
 }
 
 /// Roll a view back
@@ -301,7 +321,7 @@ pub async fn rebuild(
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 403, description = "`operations_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "No such view here", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 409, description = "`operation_running`, or `nothing_kept`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "`operation_running`, `view_paused`, or `nothing_kept`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 422, description = "`idempotency_key_reused`", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -317,11 +337,14 @@ pub async fn rollback(
     let keep_hours = keep_hours(&mut body);
     body.finish()?;
     let desk = desk_of(&api, path_part(&request, "view"))?;
-    begin(&api, desk, (&Asked::Rollback { keep_hours }, why), key).await
+    begin(&api, desk, (&Asked::Rollback { keep_hours }, why, None), key).await
 }
 
 /// The idempotency key and the body. There are no parameters.
-async fn read(request: &HttpRequest, payload: web::Payload) -> Result<(Option<String>, web::Bytes), Problem> {
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Option<String>, web::Bytes), Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
     let key = idempotency::key_of(request, MAX_KEY_CHARS)?;
     Ok((key, body::read(request, payload, BODY_BYTES).await?))
@@ -331,7 +354,7 @@ fn keep_hours(body: &mut Body) -> i64 {
     body.number("keepHours", 0..=MAX_KEEP_HOURS).unwrap_or(DEFAULT_KEEP_HOURS)
 }
 
-fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem> {
+pub(super) fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem> {
     api.state.desks.iter().find(|desk| desk.view == view).ok_or_else(|| {
         let problem = Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process");
         problem.parameter("view", view, "is not a view here")
@@ -341,11 +364,11 @@ fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem> {
 async fn begin(
     api: &Api,
     desk: &Desk,
-    (asked, why): (&Asked, Why),
+    (asked, why, ahead): (&Asked, Why, Option<Ahead>),
     key: Option<String>,
 ) -> Result<HttpResponse, Problem> {
     let once = key.as_deref().map(|key| (key, spell as SpellOperation));
-    let (answer, is_replayed) = match desk.begin_operation(asked, &why, once).await? {
+    let (answer, is_replayed) = match desk.begin_operation(asked, &why, once, ahead).await? {
         CalledOperation::Now(operation) => (spell(&operation), false),
         CalledOperation::Before(answer) => (answer, true),
     };
@@ -432,7 +455,8 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
 
 /// Call an operation off
 ///
-/// Until readers are being switched: what it has made is taken away, and readers never saw it.
+/// Until readers are being switched: what it has made is taken away, and readers never saw it. Of a rebuild in place, until
+/// the view is being cleared.
 #[utoipa::path(post, path = "/ops/operations/{id}/cancel", operation_id = "cancel_operation", tag = "operations",
     params(("id" = i64, Path, description = "Its number", minimum = 1)),
     responses(

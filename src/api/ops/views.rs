@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::pauses::PauseBody;
 use super::selected_views;
 use crate::api::Api;
 use crate::api::problem::{Problem, ProblemBody};
@@ -36,6 +37,9 @@ pub struct ViewBody {
     /// Why nothing is projected in this process although it should, if so.
     #[schema(required)]
     pub standing: Option<StandingBody>,
+    /// That an operator has it stand still, if so.
+    #[schema(required)]
+    pub paused: Option<PauseBody>,
     /// The build that readers read.
     #[schema(required, minimum = 1)]
     pub active_build: Option<i32>,
@@ -195,6 +199,7 @@ fn view_body(status: &ViewStatus, (builds, leftovers): (Vec<ShownBuild>, Vec<Lef
         view: status.view,
         state: snapshot.state.as_str(),
         standing: snapshot.stands.map(|Standing { code, detail }| StandingBody { code, detail }),
+        paused: snapshot.paused.map(PauseBody::from),
         active_build: active.map(|build| build.id.build.0),
         configuration: configuration(&status.configured, differs.unwrap_or_default()),
         builds: builds.into_iter().map(build_body).collect(),

@@ -5,7 +5,11 @@ select b.build, b.active, b.loading_since is not null, coalesce(b.kept_until > n
        )) and not exists (
            select from operations busy
            where busy.view = b.view and busy.state = 'running' and (busy.to_build = b.build or busy.from_build = b.build)
-       )
+       ),
+       (select max(id) from operations cleared
+        where cleared.view = b.view and cleared.kind = 'rebuild' and cleared.from_build = b.build
+          and cleared.to_build = b.build and cleared.phase <> 'preflight'),
+       coalesce(o.kind = 'rebuild' and o.from_build = b.build and o.phase in ('loading', 'indexing'), false)
 from view_builds b
 left join operations o on o.view = b.view and o.state = 'running' and o.to_build = b.build
 where b.view = $1

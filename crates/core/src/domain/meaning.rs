@@ -161,6 +161,9 @@ pub enum Openness {
     Open,
 }
 
+/// The name of why a binary of another version stands still.
+const OTHER_VERSION: &str = "projection_version_differs";
+
 /// Why this binary may not project into a build. Reads go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -171,12 +174,17 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Whether it is because of another version of the projection.
+    pub fn is_of_another_version(&self) -> bool {
+        self.code == OTHER_VERSION
+    }
+
     fn other_version(build: BuildId, stored: i32, ours: i32) -> Standing {
         let detail = format!(
             "{build} was made by projection version {stored}, and this binary has {ours}: it does not project into it. \
              Start the version that made it, or `streamview rebuild`; reads go on"
         );
-        Standing { code: "projection_version_differs", detail }
+        Standing { code: OTHER_VERSION, detail }
     }
 
     fn unknown_rules(build: BuildId, why: &str) -> Standing {

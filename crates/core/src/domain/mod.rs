@@ -18,6 +18,7 @@ pub mod meaning;
 pub mod name;
 pub mod operation;
 pub mod page;
+pub mod pause;
 pub mod poison;
 pub mod preflight;
 pub mod record;

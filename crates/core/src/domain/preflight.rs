@@ -128,24 +128,47 @@ impl Outlook {
         }
     }
 
-    /// What the operator can do.
-    pub const fn next_step(&self) -> &'static str {
+    /// Whether the present build may be cleared and made anew in place. Of another log nothing of it would come again, which
+    /// counts only if nobody has accepted that.
+    pub const fn may_clear(&self, accept_truncated: bool) -> bool {
         match self {
-            Outlook::Whole => "none",
-            Outlook::Truncated { .. } => {
-                "restore the records in the topic and ask again; or ask with acceptTruncated: true, and the new build will \
-                 be made without them: orders whose first events are gone will be held; or keep the present build, which \
-                 has them"
-            }
-            Outlook::Compacted(_) => {
-                "set cleanup.policy=delete on the topic and look whether events are missing already, or accept the gaps \
-                 with kafka.allow_compacted = true"
-            }
-            Outlook::Elsewhere(_) => {
-                "set kafka.bootstrap_servers and the view's topic back; or, if the topic was moved with its offsets, say so \
-                 with `streamview source moved`"
-            }
-            Outlook::AnotherLog(_) => "restore the topic, or keep the present build: this log does not make its rows",
+            Outlook::Elsewhere(_) | Outlook::AnotherLog(_) => accept_truncated,
+            _ => self.may_begin(accept_truncated),
+        }
+    }
+
+    /// What the operator can do: one of these.
+    pub const fn choices(&self) -> &'static [&'static str] {
+        match self {
+            Outlook::Whole => &[],
+            Outlook::Truncated { .. } => &[
+                "restore the records in the topic and ask again",
+                "ask with acceptTruncated: true, and the new build will be made without them: orders whose first events are \
+                 gone will be held",
+                "keep the present build, which has them",
+            ],
+            Outlook::Compacted(_) => &[
+                "set cleanup.policy=delete on the topic and look whether events are missing already",
+                "accept the gaps with kafka.allow_compacted = true",
+            ],
+            Outlook::Elsewhere(_) => &[
+                "set kafka.bootstrap_servers and the view's topic back",
+                "if the topic was moved with its offsets, say so with `streamview source moved`",
+                "begin anew from the other topic in an empty database",
+            ],
+            Outlook::AnotherLog(_) => &[
+                "restore the topic",
+                "keep the present build: this log does not make its rows",
+                "begin anew from the new topic in an empty database",
+            ],
+        }
+    }
+
+    /// The same in one sentence.
+    pub fn next_step(&self) -> String {
+        match self.choices() {
+            [] => "none".to_owned(),
+            choices => choices.join("; or "),
         }
     }
 }
