@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -79,7 +78,7 @@ pub async fn serve(
     let views = views.into_iter().zip(builds).collect();
     let stewards = stewards(&config, views, (&desks, &pool, only != Only::Api))?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
-    let shutting_down = Arc::new(AtomicBool::new(false));
+    let shutting_down = CancellationToken::new();
     let state = ApiState {
         pool,
         database: config.database.clone(),
@@ -88,7 +87,7 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         metrics,
-        shutting_down: Arc::clone(&shutting_down),
+        shutting_down: shutting_down.clone(),
     };
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
@@ -111,7 +110,7 @@ pub async fn serve(
         ended = &mut http => Some(part_ended("HTTP server", ended)),
     };
     tracing::info!(failure = ended, "stopping");
-    shutting_down.store(true, Ordering::Release);
+    shutting_down.cancel();
     let answered = async {
         // A server that is not there any more would not say that it has stopped.
         if ended.is_none() {

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 /// Milliseconds after which a client comes back when its connection ends.
 const RETRY_MS: u32 = 1_000;
+/// When we end it ourselves, everybody's ends at once: they come back one after the other within so many milliseconds.
+const FAREWELL_MS: std::ops::RangeInclusive<u32> = 500..=2_500;
 
 /// Text of a stream that is yet to be sent.
 #[derive(Debug, Default)]
@@ -12,7 +14,16 @@ pub struct EventText(String);
 impl EventText {
     /// The beginning of a stream. A client that is cut off before its first event comes back with `id`.
     pub fn opening(&mut self, id: Option<&str>) {
-        self.line(format_args!("retry: {RETRY_MS}"));
+        self.come_back(RETRY_MS, id);
+    }
+
+    /// The end of a stream on our side. The client comes back with `id`.
+    pub fn farewell(&mut self, id: &str) {
+        self.come_back(fastrand::u32(FAREWELL_MS), Some(id));
+    }
+
+    fn come_back(&mut self, after_ms: u32, id: Option<&str>) {
+        self.line(format_args!("retry: {after_ms}"));
         self.silence(id);
     }
 

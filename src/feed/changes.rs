@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::board::ViewBoard;
 use crate::domain::build::Build;
 use crate::domain::changes::{FeedCursor, Place};
+use crate::domain::history::History;
 use crate::domain::units::Sequence;
 use crate::failure::Backoff;
 use crate::feed::reader::{FeedError, Page, Reader};
@@ -44,7 +46,7 @@ pub struct FeedResources {
     /// The gauge of followers.
     pub metrics: Arc<Metrics>,
     /// Ends every stream.
-    pub shutting_down: Arc<AtomicBool>,
+    pub shutting_down: CancellationToken,
     /// Bounds the followers of the process.
     pub slots: Arc<Semaphore>,
     /// Changes that may wait for one client.
@@ -170,7 +172,20 @@ impl Feed {
 
     /// Whether the process is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.resources.shutting_down.load(Ordering::Relaxed)
+        self.resources.shutting_down.is_cancelled()
+    }
+
+    /// Whether the build that readers read keeps a ledger: without one nothing says what has changed.
+    pub fn keeps_ledger(&self) -> bool {
+        self.board.status().meaning().rules.history != History::Off
+    }
+
+    /// Waits so long, or until the process stops.
+    pub(super) async fn rest(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.resources.shutting_down.cancelled() => {}
+        }
     }
 
     pub(super) fn slot(&self) -> Result<Slot, TooManyFollowers> {
@@ -234,9 +249,18 @@ impl Feed {
             if self.board.status().build != build {
                 (build, commits) = self.followed();
             }
+            if !self.keeps_ledger() {
+                tracing::info!(view = self.board.view, %build, "readers read a build without a ledger: nothing can be told");
+                self.close_all();
+                continue;
+            }
             commits.borrow_and_update();
             let started = Instant::now();
-            let (rest, is_all) = match self.step().await {
+            let step = tokio::select! {
+                step = self.step() => step,
+                () = self.resources.shutting_down.cancelled() => continue,
+            };
+            let (rest, is_all) = match step {
                 Ok(is_all) => {
                     backoff = Backoff::default();
                     ((4 * started.elapsed()).clamp(REST.0, REST.1), is_all)
@@ -251,7 +275,7 @@ impl Feed {
                     (REST.0, true)
                 }
             };
-            tokio::time::sleep(rest).await;
+            self.rest(rest).await;
             if is_all {
                 self.until_next_look(&mut commits).await;
             }
@@ -269,7 +293,7 @@ impl Feed {
         tokio::select! {
             // Fails only when the build is there no more; the poll goes on.
             Ok(()) = commits.changed() => {}
-            () = tokio::time::sleep(poll) => {}
+            () = self.rest(poll) => {}
         }
     }
 

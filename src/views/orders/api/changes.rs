@@ -5,13 +5,12 @@ use futures_util::stream;
 use utoipa::IntoParams;
 
 use super::super::queries::{self, Filters, ListQuery, SortKey, Start};
-use super::list::{filters_of, statuses_schema};
+use super::list::{canonical, filters_of, statuses_schema};
 use super::{HISTORY_OFF, VIEW, order_id};
 use crate::api::Api;
 use crate::api::changes::{self, Present};
 use crate::api::parameters::{Parameters, encode};
 use crate::api::problem::{self, Problem, ProblemBody};
-use crate::config::History;
 use crate::domain::changes::{FeedCursor, KeyCursor};
 use crate::domain::page::Direction;
 use crate::domain::units::Sequence;
@@ -107,15 +106,18 @@ pub(super) async fn list_changes(api: web::Data<Api>, request: HttpRequest) -> R
     let (filters, sent) = (filters_of(&mut parameters), changes::begins(&request, &mut parameters));
     let snapshot = parameters.switch("snapshot").unwrap_or(false);
     parameters.finish()?;
-    if keeps_no_history(&api) {
+    let feed = feed(&api)?;
+    if !feed.keeps_ledger() {
         let detail = "Without a history (history = off) nothing says which orders have changed: follow single orders, by \
                       /orders/{orderId}/changes";
         return Err(Problem::new(&HISTORY_OFF, detail));
     }
     let cursor = sent.map(|sent| sent.read(|text| FeedCursor::decode(text, VIEW))).transpose()?;
     let present = (snapshot && cursor.is_none()).then(|| present(api.state.pool.clone(), filters.clone()));
-    let follower = ListFollower::begin(feed(&api)?, filter_of(filters), cursor).await;
-    let follower = follower.map_err(|error| changes::refused(error, "/orders/changes?snapshot=true"))?;
+    let mut restart = format!("/orders/changes?snapshot=true&{}", canonical(&filters));
+    restart.truncate(restart.trim_end_matches('&').len());
+    let follower = ListFollower::begin(feed, filter_of(filters), cursor).await;
+    let follower = follower.map_err(|error| changes::refused(error, &restart))?;
     Ok(changes::answer(&request, EVENT, Follower::List(Box::new(follower)), present))
 }
 
@@ -156,7 +158,7 @@ pub(super) async fn order_changes(api: web::Data<Api>, request: HttpRequest) -> 
             (last, snapshot.then(|| Box::pin(stream::iter(page)) as Present))
         }
     };
-    let follower = if keeps_no_history(&api) {
+    let follower = if !feed.keeps_ledger() {
         let waiters = api.waiters(VIEW).ok_or_else(not_served)?;
         RowFollower::begin(feed, waiters, &order_id, last).map(Follower::Row)
     } else {
@@ -173,10 +175,6 @@ fn feed(api: &Api) -> Result<&Arc<Feed>, Problem> {
 
 fn not_served() -> Problem {
     Problem::new(&problem::VIEW_NOT_FOUND, "The view is not served here")
-}
-
-fn keeps_no_history(api: &Api) -> bool {
-    api.state.views.iter().any(|board| board.view == VIEW && board.status().meaning().rules.history == History::Off)
 }
 
 /// As [`queries::shown`] says what an order is chosen by.
