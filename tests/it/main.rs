@@ -33,6 +33,8 @@ mod contract;
 mod counter;
 mod decisions;
 mod dlq;
+mod following;
+mod following_builds;
 mod poison;
 mod preflight;
 mod projection;
