@@ -70,4 +70,18 @@ mod tests {
                         :\nid: c\n\n:\n\n";
         assert_eq!(text.take(), expected);
     }
+
+    #[test]
+    fn whom_we_send_away_at_once_does_not_come_back_at_once() {
+        let waits: std::collections::BTreeSet<u32> = (0..100)
+            .map(|_| {
+                let mut text = EventText::default();
+                text.farewell("a");
+                let text = text.take();
+                let wait = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n:\nid: a\n\n"));
+                wait.and_then(|wait| wait.parse().ok()).expect("a wait and an id, and no data")
+            })
+            .collect();
+        assert!(waits.len() > 50 && waits.iter().all(|wait| FAREWELL_MS.contains(wait)), "{waits:?}");
+    }
 }

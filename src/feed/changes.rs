@@ -27,7 +27,7 @@ use crate::store::read::{ReadError, ReadPool};
 use crate::telemetry::metrics::Metrics;
 
 /// Between looks while other processes commit.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// Between looks when this process commits everything itself: only there in case a partition just changed hands, and to see
 /// that the process stops.
 const SAFETY_POLL: Duration = Duration::from_millis(250);

@@ -14,7 +14,7 @@ use crate::domain::build::BuildId;
 use crate::domain::changes::{FeedCursor, KeyCursor};
 use crate::domain::units::Sequence;
 use crate::failure::Backoff;
-use crate::feed::changes::{Change, Feed, Item, PAGE, Slot, Subscription, TooManyFollowers, change_of};
+use crate::feed::changes::{Change, Feed, Item, PAGE, POLL, Slot, Subscription, TooManyFollowers, change_of};
 use crate::feed::reader::{FeedError, Page};
 use crate::feed::waiters::Waiters;
 use crate::feed::wanted::{Filter, Wanted};
@@ -316,7 +316,11 @@ impl KeyFollower {
     /// Reads what lies behind; tells whether that was all.
     async fn read_behind(&mut self) -> Result<bool, ReadError> {
         let reader = &self.feed.reader;
-        let Some(horizon) = changes::horizon(&reader.pool, reader.view, None).await? else { return Ok(false) };
+        let Some(horizon) = changes::horizon(&reader.pool, reader.view, None).await? else {
+            // No build is active: looked at again, though not at once.
+            self.feed.rest(POLL).await;
+            return Ok(false);
+        };
         let build = BuildId { view: reader.view, build: horizon.active };
         let entries = changes::of_key(&reader.pool, build, (&self.key, self.last), PAGE).await?;
         let (is_all, rows) = (entries.len() < PAGE, self.feed.rows(HashSet::from([self.key.as_str()])).await?);

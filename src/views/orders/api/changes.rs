@@ -80,7 +80,14 @@ pub(super) struct OrderChangesParameters {
 /// changed since the snapshot was begun.
 ///
 /// **Silence** of 15 s is broken by a comment with the cursor of what was passed over. **A slow client**, for which more
-/// than `http.follower_buffer` changes wait, gets `event: overrun` and is sent away; it comes back with its last id.
+/// than `http.follower_buffer` changes wait, gets `event: overrun` and is sent away; it comes back with its last id. One that
+/// takes nothing at all for `http.send_timeout_ms` is cut off.
+///
+/// **An end on our side**, as when an instance stops, comes with `retry` and the cursor up to there. `EventSource` comes back
+/// by itself but for an answer other than 200: 410 and 503 end it, and who uses it begins anew.
+///
+/// **A cutover** to a rebuilt view or back tells nothing of itself, and loses and repeats nothing that orders consume. What the
+/// rebuild made otherwise of earlier events shows with the next change of an order.
 ///
 /// An order with the id `changes` cannot be read at `/orders/{orderId}`: this is served there.
 #[utoipa::path(get, path = "/orders/changes", tag = "orders",
@@ -128,6 +135,7 @@ pub(super) async fn list_changes(api: web::Data<Api>, request: HttpRequest) -> R
 ///
 /// **Without a history** (`projector.history = "off"`) the order is told whenever it has changed, and events that were
 /// applied together are told as one: `changedBy` has the last of them, without type and effect. Numbers still only grow.
+/// Streams end where readers are taken to a build that keeps a history, or keeps none any more, and go on as that one can.
 #[utoipa::path(get, path = "/orders/{orderId}/changes", tag = "orders",
     params(
         ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "order-1"),
