@@ -88,7 +88,9 @@ pub async fn serve(
         desks,
         metrics,
         shutting_down: shutting_down.clone(),
+        under_way: Arc::default(),
     };
+    let left = state.clone();
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     for address in &addresses {
@@ -114,7 +116,10 @@ pub async fn serve(
     let answered = async {
         // A server that is not there any more would not say that it has stopped.
         if ended.is_none() {
-            handle.stop(true).await;
+            tokio::select! {
+                () = handle.stop(true) => {}
+                () = left.only_deaf_left() => tracing::info!("clients that take nothing are cut off"),
+            }
         }
     };
     stop_views.cancel();

@@ -20,6 +20,7 @@ pub mod sse;
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What may wait in the kernel to be sent for the first time on one connection: whoever takes little costs no more than that
 /// beyond what is under way to it.
 const UNSENT_BYTES: u32 = 128 * 1024;
+/// When the process stops, so long everybody has to take the rest of an answer, though somebody else takes nothing.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
 /// What the API needs of the process.
@@ -76,6 +79,20 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process begins to stop: `/readyz` answers 503, waits and streams end.
     pub shutting_down: CancellationToken,
+    /// Requests that have no answer yet.
+    pub under_way: Arc<AtomicUsize>,
+}
+
+impl ApiState {
+    /// Returns when, some time after the process began to stop, nobody is left but those who follow changes and take nothing
+    /// of what they are sent: not even the end of their stream.
+    pub async fn only_deaf_left(&self) {
+        self.shutting_down.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+        while self.metrics.followers.get() == 0 || self.under_way.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(LAST_WORDS / 20).await;
+        }
+    }
 }
 
 /// What the handlers share.
