@@ -97,7 +97,7 @@ impl ListFollower {
         // A cursor that leads nowhere is refused before anything is answered, even where that is found out a build later.
         let mut leads_on = is_resumed;
         while leads_on {
-            let page = follower.feed.page(&follower.cursor).await?;
+            let page = follower.feed.first_page(&follower.cursor).await?;
             leads_on = page.cursor.build != follower.cursor.build;
             follower.take(page).await?;
         }
@@ -177,7 +177,7 @@ impl ListFollower {
             }
             return Ok(None);
         }
-        let page = self.feed.page(&self.cursor).await?;
+        let page = self.feed.next_page(&self.cursor).await?;
         let is_all = page.is_all;
         self.take(page).await?;
         if is_all {
