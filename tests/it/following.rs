@@ -135,7 +135,7 @@ fn wanted() -> Vec<What> {
     wanted.extend((0..20).map(|order| What::Customer(format!("customer-of-o-{order}"))));
     wanted.extend((0..40).map(|order| What::Order(format!("c{order}-0"))));
     wanted.extend((0..20).map(|order| What::Order(format!("o-{}", 20 + order))));
-    wanted.extend(["Paid", "Packed", "Shipped", "Delivered"].repeat(5).into_iter().map(What::Status));
+    wanted.extend(["Paid", "Packed", "Shipped", "Paid"].repeat(5).into_iter().map(What::Status));
     wanted
 }
 
@@ -179,7 +179,8 @@ async fn assert_heard(
         assert_exactly_once(&told(&heard), &told(&heard), &who);
         return;
     }
-    let expected = &expected[&reader.what];
+    // Some orders never begin: their first event was no event.
+    let expected = expected.get(&reader.what).map_or(&[][..], Vec::as_slice);
     until(&format!("{who} has heard {}", expected.len()), PATIENCE, || async {
         (reader.heard().len() >= expected.len()).then_some(())
     })
@@ -437,7 +438,8 @@ async fn the_example_of_the_readme_runs() {
 
     // The database was taken back to an earlier moment: what the client has seen cannot be gone on from. It begins anew.
     instance.stop().await;
-    world.sql.batch_execute("update projection_progress set commits = 0").await.unwrap();
+    let taken_back = "update projection_progress set commits = 0; update orders_1.ledger set commit_number = 0";
+    world.sql.batch_execute(taken_back).await.unwrap();
     let instance = world.start().await;
     road.lead_to(&instance.address);
     road.cut();
