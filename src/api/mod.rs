@@ -160,6 +160,8 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
     .workers(workers)
     .on_connect(move |connection, _| bound(connection, send_timeout))
     .keep_alive(KEEP_ALIVE)
+    // Who closes its side has gone away, and its place is free: a stream would notice when it is next sent something.
+    .h1_allow_half_closed(false)
     .client_request_timeout(CLIENT_REQUEST_TIMEOUT)
     .client_disconnect_timeout(CLIENT_DISCONNECT_TIMEOUT)
     .max_connections(MAX_CONNECTIONS_PER_WORKER)

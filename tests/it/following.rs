@@ -367,6 +367,19 @@ async fn a_stop_waits_for_nobody_who_never_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_goes_away_leaves_its_place_at_once() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_HTTP__MAX_FOLLOWERS", "1")]).await;
+    let url = instance.url("/orders/changes");
+    let mut reloaded = Listener::open(&url, "").await;
+    reloaded.block().await.expect("a stream opens with an id");
+    drop(reloaded);
+    let began = Instant::now();
+    until("the page is there again", PATIENCE, || Listener::try_open(&url, "")).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_asked_for_and_answered_like_everything_else() {
     let world = World::new(1).await;
     let instance = world.start().await;
