@@ -1,6 +1,6 @@
 //! Many who follow changes: those who read, those who are cut off, those who never read; and how a process leaves them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -181,10 +181,16 @@ async fn assert_heard(
     }
     // Some orders never begin: their first event was no event.
     let expected = expected.get(&reader.what).map_or(&[][..], Vec::as_slice);
-    until(&format!("{who} has heard {}", expected.len()), PATIENCE, || async {
-        (reader.heard().len() >= expected.len()).then_some(())
-    })
-    .await;
+    let missing = || {
+        let heard: BTreeSet<(String, i64)> = reader.heard().into_iter().collect();
+        expected.iter().filter(|change| !heard.contains(*change)).cloned().collect::<Vec<_>>()
+    };
+    let all = until(&who, PATIENCE, || async { missing().is_empty().then_some(()) });
+    if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        let missing = missing();
+        let cursor = reader.heard.lock().unwrap().last().map(|event| event.id.clone());
+        panic!("{who} has not heard {} of {}: {missing:?}, its last id is {cursor:?}", missing.len(), expected.len());
+    }
     assert_exactly_once(&reader.heard(), expected, &who);
 }
 
@@ -267,14 +273,19 @@ async fn two_hundred_clients_hear_every_change_once_whoever_dies_and_whatever_is
     .await;
 
     let expected = expected(&world).await;
+    let switches = "select coalesce(string_agg(to_jsonb(s)::text, ' '), '') from build_switches s";
+    let progress = "select string_agg(to_jsonb(p)::text, ' ') from projection_progress p";
+    for query in [switches, progress] {
+        println!("{}", world.row(query).await.get::<_, String>(0));
+    }
     assert!(expected.0[&What::All].len() > 2_500, "{}", expected.0[&What::All].len());
     for reader in &readers {
         assert_heard(reader, &expected).await;
         assert!(!reader.task.is_finished(), "{:?} has failed", reader.what);
         reader.task.abort();
     }
-    // Those who never read are too slow, and then gone, though they are still there on their side.
-    apis[2].until_metric("streamview_followers_overrun_total", &[], DEAF as f64).await;
+    // Those who never read are gone, though they are still there on their side: by what waits for them, or before that by how
+    // long they have taken nothing.
     apis[2].until_metric("streamview_followers", &[], 0.0).await;
     let (_, most_mb) = memory_mb(&apis[2]);
     assert!(most_mb - before_mb < 40, "{DEAF} clients that never read took {before_mb} to {most_mb} MB");
@@ -299,14 +310,18 @@ async fn whoever_never_reads_costs_a_bounded_amount_as_long_as_it_is_there() {
     let instance = world.start_with(&[("STREAMVIEW_HTTP__FOLLOWER_BUFFER", "1000")]).await;
     let silent = join_all((0..20).map(|_| deaf(&instance, "/orders/changes"))).await;
     instance.until_metric("streamview_followers", &[], 20.0).await;
+    let (before_mb, _) = memory_mb(&instance);
     for number in 0..8 {
         world.publish(records(&life(&format!("o-{number}"), 500))).await;
     }
     instance.until_metric("streamview_followers_overrun_total", &[], 20.0).await;
     let mut unsent = unsent(&instance);
-    unsent.retain(|bytes| *bytes > 0);
-    assert_eq!(unsent.len(), 20, "they are still there, for a minute: {unsent:?}");
+    // Others are those who ask how it is.
+    unsent.retain(|bytes| *bytes > 100_000);
+    assert!(unsent.len() >= 20, "they are still there, for a minute: {unsent:?}");
     assert!(unsent.iter().all(|bytes| *bytes < 400_000), "{unsent:?}");
+    let (_, most_mb) = memory_mb(&instance);
+    println!("20 clients that never read: {before_mb} to {most_mb} MB, kernel {unsent:?}");
     drop(silent);
     instance.until_metric("streamview_followers", &[], 0.0).await;
 }

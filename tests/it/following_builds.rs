@@ -114,7 +114,7 @@ async fn whoever_follows_a_row_takes_no_place_of_a_request_that_waits() {
     let asked = instance.order_at("o-1", 1).await;
     assert_eq!(asked["lastEventSequence"], 1);
     let answer = instance.get("/orders/o-4?minSequence=1&waitMs=300").await;
-    assert_eq!(answer.status().as_u16(), 404, "{}", answer.text().await.unwrap());
+    assert_eq!(answer.status().as_u16(), 412, "{}", answer.text().await.unwrap());
     assert_eq!(instance.metric("streamview_waiters", &[]).await, 0.0);
 }
 
@@ -136,7 +136,7 @@ async fn a_cursor_that_leads_nowhere_two_builds_later_is_refused_before_anything
     builds::drop(&world.sql, second).await.unwrap();
     let path = "/orders/changes?status=Paid&customerId=c%201&status=Packed";
     let refused = refusal(&api, path, &last.id, 410).await;
-    let restart = "/orders/changes?snapshot=true&status=Paid&status=Packed&customerId=c%201";
+    let restart = "/orders/changes?snapshot=true&status=Packed&status=Paid&customerId=c%201";
     assert_eq!(
         (&refused["code"], &refused["restart"]),
         (&json!("cursor_expired"), &json!(restart)),
