@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -86,7 +85,7 @@ pub async fn serve(
     let stewards = households.into_iter().zip(found).map(|(household, found)| Steward::new(household, found));
     let stewards = stewards.collect::<Result<Vec<Steward>>>()?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
-    let shutting_down = Arc::new(AtomicBool::new(false));
+    let shutting_down = CancellationToken::new();
     let state = ApiState {
         pool,
         database: config.database.clone(),
@@ -96,8 +95,10 @@ pub async fn serve(
         desks,
         ahead,
         metrics,
-        shutting_down: Arc::clone(&shutting_down),
+        shutting_down: shutting_down.clone(),
+        under_way: Arc::default(),
     };
+    let left = state.clone();
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     for address in &addresses {
@@ -119,11 +120,14 @@ pub async fn serve(
         ended = &mut http => Some(part_ended("HTTP server", ended)),
     };
     tracing::info!(failure = ended, "stopping");
-    shutting_down.store(true, Ordering::Release);
+    shutting_down.cancel();
     let answered = async {
         // A server that is not there any more would not say that it has stopped.
         if ended.is_none() {
-            handle.stop(true).await;
+            tokio::select! {
+                () = handle.stop(true) => {}
+                () = left.only_deaf_left() => tracing::info!("clients that take nothing are cut off"),
+            }
         }
     };
     stop_views.cancel();

@@ -180,6 +180,8 @@ pub struct HttpSettings {
     pub max_followers: usize,
     /// Changes that may wait for one of them.
     pub follower_buffer: usize,
+    /// Milliseconds that a client may take nothing of what it is sent.
+    pub send_timeout_ms: u64,
     /// Milliseconds open requests get at shutdown.
     pub shutdown_timeout_ms: u64,
 }

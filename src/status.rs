@@ -434,6 +434,12 @@ impl ViewStatus {
                 .is_some_and(|(_, lags)| lags.iter().all(|lag| partitions.contains_key(&lag.position.partition)))
     }
 
+    /// Records that the build had yet to apply when its lag was observed last.
+    pub fn records_behind(&self) -> i64 {
+        let known = self.lock();
+        known.snapshot.lags.as_ref().map_or(0, |(_, lags)| lags.iter().map(|lag| lag.lag).sum())
+    }
+
     /// Tells waiters that something was committed.
     pub fn committed(&self) {
         self.commits.send_modify(|count| *count += 1);

@@ -63,7 +63,7 @@ pub struct Arguments {
 /// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Phase {
-    /// From a full topic into an empty database; runs before every other phase but storm and growth
+    /// From a full topic into an empty database; runs before every other phase but announce, storm and growth
     #[value(alias = "none")]
     Backlog,
     /// COPY of the same rows, right after each backlog
@@ -72,6 +72,10 @@ pub enum Phase {
     Load,
     /// The same backlog while 500 requests wait for their write
     Waiting,
+    /// The same backlog while 200 clients follow changes, of which 50 never read; then what 0, 1 and 500 cost
+    Following,
+    /// How commits of another instance become known: NOTIFY and looking
+    Announce,
     /// The service after its backlog, with nothing to do
     Idle,
     /// The first, middle and last page of a list
@@ -103,8 +107,10 @@ impl Arguments {
 
     /// Whether a phase needs what a backlog leaves.
     pub fn needs_backlog(&self) -> bool {
-        use Phase::{Backlog, Ceilings, Idle, Live, Load, Pages, Reads, Rebuild, Waiting};
-        [Backlog, Ceilings, Load, Waiting, Idle, Pages, Live, Rebuild, Reads].into_iter().any(|phase| self.runs(phase))
+        use Phase::{Backlog, Ceilings, Following, Idle, Live, Load, Pages, Reads, Rebuild, Waiting};
+        [Backlog, Ceilings, Load, Waiting, Following, Idle, Pages, Live, Rebuild, Reads]
+            .into_iter()
+            .any(|phase| self.runs(phase))
     }
 
     /// Orders of the backlog.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use crate::fleet::{Fleet, Service};
+use crate::following::{Followers, Mix, NOBODY};
 use crate::processes::{Cpu, Watched, load_average, memory_mb};
 use crate::results::Better::{Less, More};
 use crate::section::{Lines, Section};
@@ -61,12 +62,14 @@ pub struct Task<'a> {
     pub instances: usize,
     /// Requests that wait for their write meanwhile, all on the first instance.
     pub waiters: usize,
+    /// Who follows changes meanwhile, likewise.
+    pub followers: Mix,
 }
 
 impl<'a> Task<'a> {
     /// One instance, nobody waits.
     pub fn new(database: &str, topic: &'a str, expected: &'a Expected) -> Task<'a> {
-        Task { database: database.to_owned(), topic, expected, sql: None, instances: 1, waiters: 0 }
+        Task { database: database.to_owned(), topic, expected, sql: None, instances: 1, waiters: 0, followers: NOBODY }
     }
 }
 
@@ -126,6 +129,11 @@ pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service
         services[0].wait_for_http()?;
         waiters = Waiters::start(services[0].port, task.waiters, expected.orders as u64);
     }
+    let mut followers = None;
+    if task.followers != NOBODY {
+        services[0].wait_for_http()?;
+        followers = Some(Followers::start(services[0].port, task.followers).await?);
+    }
     let Progress { first, settled, last } = watch(&client, &mut services, &watched, expected.events).await?;
     let elapsed = launched.elapsed().as_secs_f64();
     let mut peak_rss_mb = 0.0;
@@ -133,6 +141,9 @@ pub async fn run(fleet: &Fleet, task: &Task<'_>) -> Result<(Backlog, Vec<Service
         peak_rss_mb += memory_mb(service.pid())?.1;
     }
     waiters.check(&services[0]).await?;
+    if let Some(followers) = followers {
+        followers.check(&services[0]).await?;
+    }
     let batch_events = batch_events(&services).await?;
     check(&client, expected).await?;
 

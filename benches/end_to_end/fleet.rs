@@ -103,6 +103,11 @@ impl Fleet {
         self.launch(&["serve"], (database, topic, group))
     }
 
+    /// Starts `streamview serve --only api`.
+    pub fn serve_only_api(&self, database: &str, topic: &str, group: &str) -> Result<Service> {
+        self.launch(&["serve", "--only", "api"], (database, topic, group))
+    }
+
     /// Starts `streamview load`, which ends by itself, without a bound of memory that it could reach.
     pub fn load(&self, database: &str, topic: &str) -> Result<Service> {
         self.launch(&["load", "--memory", "8192"], (database, topic, database))

@@ -3,11 +3,13 @@
 
 #![allow(missing_docs, reason = "a program")]
 
+mod announce;
 mod arguments;
 mod backlog;
 mod ceilings;
 mod conditions;
 mod fleet;
+mod following;
 mod growth;
 mod http;
 mod idle;
@@ -54,6 +56,9 @@ async fn main() -> Result<ExitCode> {
         service.stop()?;
         fleet.drop_database(&database).await?;
     }
+    if arguments.runs(Phase::Announce) {
+        report.announced = announce::run(&fleet, arguments.rounds()).await?;
+    }
     if arguments.runs(Phase::Storm) {
         report.storm.push(storm::run(&fleet, arguments.orders() / 2).await?);
     }
@@ -82,6 +87,9 @@ async fn after_backlog(
     fleet.connect(database).await?.batch_execute("checkpoint").await?;
     if arguments.runs(Phase::Idle) {
         report.idle.push(idle::watch(fleet, service, 5.0).await?);
+    }
+    if arguments.runs(Phase::Following) {
+        report.costs = following::costs(fleet, service, database, arguments.orders()).await?;
     }
     if arguments.runs(Phase::Pages) {
         report.pages = pages::run(fleet, service, arguments.rounds()).await?;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::announce::{self, Announced};
 use crate::backlog::{self, Backlog};
 use crate::ceilings::{self, Ceilings};
+use crate::following::{self, Cost};
 use crate::growth::{self, Grown};
 use crate::idle::{self, Idle};
 use crate::live::{self, Live};
@@ -31,6 +33,12 @@ pub struct Report {
     pub loads: Vec<Load>,
     /// Backlog runs without and with waiting requests.
     pub waiting: Vec<Pair>,
+    /// Backlog runs without and with clients that follow changes.
+    pub following: Vec<following::Pair>,
+    /// What such clients cost while little happens.
+    pub costs: Vec<Cost>,
+    /// How commits become known.
+    pub announced: Vec<Announced>,
     /// The service after its backlog.
     pub idle: Vec<Idle>,
     /// The first, middle and last page of a list.
@@ -59,6 +67,8 @@ impl Report {
         for section in self.sections() {
             section.print();
         }
+        following::print(&self.costs);
+        announce::print(&self.announced);
         growth::print(&self.growth);
     }
 
@@ -78,6 +88,7 @@ impl Report {
         let mut sections =
             vec![backlog::section(&self.backlogs), ceilings::section(&self.ceilings), load::section(&self.loads)];
         sections.push(waiting::section(&self.waiting));
+        sections.extend(following::sections(&self.following));
         sections.extend([idle::section(&self.idle), pages::section(&self.pages)]);
         sections.extend(live::sections(&self.live));
         sections.push(rebuild::section(&self.rebuilds));

@@ -1,12 +1,13 @@
 //! Rounds of the same backlog, each run into an empty database: alone with the ceilings right after it, and with requests
-//! that wait. The two take turns in going first.
+//! that wait or clients that follow. They take turns in going first.
 
 use anyhow::{Context, Result};
 
 use crate::arguments::{Arguments, Phase};
-use crate::backlog::{self, Task};
+use crate::backlog::{self, Backlog, Task};
 use crate::ceilings;
 use crate::fleet::{BACKLOG_TOPIC, Fleet, PARTITIONS, Service};
+use crate::following::{self, MIXES, Mix};
 use crate::load;
 use crate::publish;
 use crate::report::Report;
@@ -31,23 +32,44 @@ pub async fn run(fleet: &Fleet, arguments: &Arguments, report: &mut Report) -> R
         if waits && waits_first {
             with = Some(backlog::run_and_discard(fleet, &busy).await?);
         }
+        let mut followed = Vec::new();
+        if waits_first {
+            followed = with_followers(fleet, arguments, &plain).await?;
+        }
         let (without, mut services) = backlog::run(fleet, &plain).await?;
         if arguments.runs(Phase::Ceilings) {
             report.ceilings.push((without.clone(), ceilings::copy(fleet, &plain.database).await?));
         }
         if is_last {
-            left = services.pop().map(|service| (service, plain.database));
+            left = services.pop().map(|service| (service, plain.database.clone()));
         } else {
             fleet.discard(services, &plain.database).await?;
         }
         if waits && !waits_first {
             with = Some(backlog::run_and_discard(fleet, &busy).await?);
         }
+        if !waits_first {
+            followed = with_followers(fleet, arguments, &plain).await?;
+        }
         if arguments.runs(Phase::Load) {
             report.loads.push(load::run(fleet, without.clone(), BACKLOG_TOPIC, &expected).await?);
         }
         report.waiting.extend(with.map(|with| Pair { without: without.clone(), with }));
+        let pair = |(mix, with)| following::Pair { mix, without: without.clone(), with };
+        report.following.extend(followed.into_iter().map(pair));
         report.backlogs.push(without);
     }
     left.context("no backlog run")
+}
+
+/// The same backlog while clients follow, once for each mix of them.
+async fn with_followers(fleet: &Fleet, arguments: &Arguments, plain: &Task<'_>) -> Result<Vec<(Mix, Backlog)>> {
+    let mut with = Vec::new();
+    if arguments.runs(Phase::Following) {
+        for mix in MIXES {
+            let task = Task { database: "bench_following".to_owned(), followers: mix, ..plain.clone() };
+            with.push((mix, backlog::run_and_discard(fleet, &task).await?));
+        }
+    }
+    Ok(with)
 }

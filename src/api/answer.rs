@@ -2,6 +2,8 @@
 //! is an answer too. Wraps the whole application.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -47,6 +49,22 @@ impl Asked {
     }
 }
 
+/// A request that has no answer yet.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> UnderWay {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The middleware.
 pub async fn finish(
     request: ServiceRequest,
@@ -65,6 +83,7 @@ pub async fn finish(
     };
     request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
     request.extensions_mut().insert(asked.routed.clone());
+    let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
     let outcome = if is_too_long {
         let problem = Problem::new(&problem::URI_TOO_LONG, format!("The URI has {uri_bytes} bytes, 8192 are allowed"));
         Ok(Err(problem.into()))
@@ -84,6 +103,7 @@ pub async fn finish(
             (None, problem.render(&asked.path, &asked.trace_id))
         }
     };
+    drop(under_way);
     let mut response = with_common_headers(response, &asked);
     if let Some(api) = api {
         lead_to(&api.state.settings.public_url, response.headers_mut());

@@ -72,7 +72,8 @@ pub fn answer(request: &HttpRequest, name: &'static str, follower: Follower, pre
     let mut response = HttpResponse::Ok();
     response
         .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Whoever compressed it on the way would keep events back, too.
+        .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
         // nginx would keep events back until it has a buffer full of them.
         .insert_header(("x-accel-buffering", "no"));
     if request.method() == Method::HEAD {
@@ -106,6 +107,8 @@ impl Stage {
     async fn next(self, name: &str, follower: &mut Follower) -> Option<(EventText, Stage)> {
         let mut text = EventText::default();
         let stage = match self {
+            // Nothing was told that could not be told again.
+            Stage::Opening | Stage::Present { .. } if follower.is_stopping() => return None,
             Stage::Opening => {
                 text.opening(Some(&follower.cursor()));
                 Stage::Following
@@ -147,7 +150,10 @@ impl Stage {
                     text.event("overrun", None, &json!({ "code": "overrun", "detail": why }).to_string());
                     Stage::Ended
                 }
-                Told::End => return None,
+                Told::End => {
+                    text.farewell(&follower.cursor());
+                    Stage::Ended
+                }
             },
             Stage::Ended => return None,
         };

@@ -1,6 +1,5 @@
 //! Probes: is the process alive, and can it serve.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
@@ -74,7 +73,7 @@ pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
         checks.extend(paused(status.view, &snapshot));
         checks.extend(degraded(status.view, &snapshot));
     }
-    if api.state.shutting_down.load(Ordering::Relaxed) {
+    if api.state.shutting_down.is_cancelled() {
         checks.push(check("shutdown", false, "this process is shutting down"));
     }
     if checks.iter().all(|check| check.status != "unavailable") {

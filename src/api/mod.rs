@@ -20,7 +20,7 @@ pub mod sse;
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use actix_web::{App, HttpServer, web};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::health::Check;
 pub use self::openapi::openapi;
@@ -53,7 +54,11 @@ pub const UNMATCHED: &str = "unmatched";
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const CLIENT_TAKES_WITHIN: Duration = Duration::from_secs(60);
+/// What may wait in the kernel to be sent for the first time on one connection: whoever takes little costs no more than that
+/// beyond what is under way to it.
+const UNSENT_BYTES: u32 = 128 * 1024;
+/// When the process stops, so long everybody has to take the rest of an answer, though somebody else takes nothing.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
 /// Looks what can be expected of a rebuild of a view, by name; it takes seconds at most.
@@ -78,8 +83,22 @@ pub struct ApiState {
     pub ahead: AheadOf,
     /// The metric catalogue.
     pub metrics: Arc<Metrics>,
-    /// Set when the process begins to stop: `/readyz` answers 503 and waits end.
-    pub shutting_down: Arc<AtomicBool>,
+    /// Cancelled when the process begins to stop: `/readyz` answers 503, waits and streams end.
+    pub shutting_down: CancellationToken,
+    /// Requests that have no answer yet.
+    pub under_way: Arc<AtomicUsize>,
+}
+
+impl ApiState {
+    /// Returns when, some time after the process began to stop, nobody is left but those who follow changes and take nothing
+    /// of what they are sent: not even the end of their stream.
+    pub async fn only_deaf_left(&self) {
+        self.shutting_down.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+        while self.metrics.followers.get() == 0 || self.under_way.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(LAST_WORDS / 20).await;
+        }
+    }
 }
 
 /// What the handlers share.
@@ -136,6 +155,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
     };
+    let send_timeout = Duration::from_millis(settings.send_timeout_ms);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
@@ -144,8 +164,10 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
             .configure(|config| routes::register(config, &table, exposure))
     })
     .workers(workers)
-    .on_connect(|connection, _| end_unless_taken(connection))
+    .on_connect(move |connection, _| bound(connection, send_timeout))
     .keep_alive(KEEP_ALIVE)
+    // Who closes its side has gone away, and its place is free: a stream would notice when it is next sent something.
+    .h1_allow_half_closed(false)
     .client_request_timeout(CLIENT_REQUEST_TIMEOUT)
     .client_disconnect_timeout(CLIENT_DISCONNECT_TIMEOUT)
     .max_connections(MAX_CONNECTIONS_PER_WORKER)
@@ -156,12 +178,15 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
     Ok((server.run(), addresses))
 }
 
-/// A client that takes nothing of what it is sent holds its connection no longer than that. Nothing else would end it: an
-/// answer without end is not even asked for more while the connection takes none.
-fn end_unless_taken(connection: &dyn Any) {
+/// A client that takes nothing of what it is sent holds its connection no longer than `send_timeout`, and no more of our
+/// memory than its buffers. Nothing else would end it: an answer without end is not even asked for more while the
+/// connection takes none.
+fn bound(connection: &dyn Any, send_timeout: Duration) {
     let Some(connection) = connection.downcast_ref::<TcpStream>() else { return };
-    if let Err(error) = SockRef::from(connection).set_tcp_user_timeout(Some(CLIENT_TAKES_WITHIN)) {
-        tracing::debug!(%error, "a connection has no time limit");
+    let socket = SockRef::from(connection);
+    let bounded = socket.set_tcp_user_timeout(Some(send_timeout));
+    if let Err(error) = bounded.and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES)) {
+        tracing::debug!(%error, "a connection has no bounds");
     }
 }
 
@@ -169,14 +194,14 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     let resources = WaitResources {
         pool: state.pool.clone(),
         metrics: Arc::clone(&state.metrics),
-        shutting_down: Arc::clone(&state.shutting_down),
+        shutting_down: state.shutting_down.clone(),
         slots: Arc::new(Semaphore::new(state.settings.max_waiters)),
         runtime: Handle::current(),
     };
     let following = FeedResources {
         pool: state.pool.clone(),
         metrics: Arc::clone(&state.metrics),
-        shutting_down: Arc::clone(&state.shutting_down),
+        shutting_down: state.shutting_down.clone(),
         slots: Arc::new(Semaphore::new(state.settings.max_followers)),
         buffer: state.settings.follower_buffer,
         runtime: Handle::current(),

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 /// Milliseconds after which a client comes back when its connection ends.
 const RETRY_MS: u32 = 1_000;
+/// When we end it ourselves, everybody's ends at once: they come back one after the other within so many milliseconds.
+const FAREWELL_MS: std::ops::RangeInclusive<u32> = 500..=2_500;
 
 /// Text of a stream that is yet to be sent.
 #[derive(Debug, Default)]
@@ -12,7 +14,16 @@ pub struct EventText(String);
 impl EventText {
     /// The beginning of a stream. A client that is cut off before its first event comes back with `id`.
     pub fn opening(&mut self, id: Option<&str>) {
-        self.line(format_args!("retry: {RETRY_MS}"));
+        self.come_back(RETRY_MS, id);
+    }
+
+    /// The end of a stream on our side. The client comes back with `id`.
+    pub fn farewell(&mut self, id: &str) {
+        self.come_back(fastrand::u32(FAREWELL_MS), Some(id));
+    }
+
+    fn come_back(&mut self, after_ms: u32, id: Option<&str>) {
+        self.line(format_args!("retry: {after_ms}"));
         self.silence(id);
     }
 
@@ -58,5 +69,19 @@ mod tests {
         let expected = "retry: 1000\n:\nid: a\n\nevent: order\nid: b\ndata: {}\n\nevent: overrun\ndata: []\n\n\
                         :\nid: c\n\n:\n\n";
         assert_eq!(text.take(), expected);
+    }
+
+    #[test]
+    fn whom_we_send_away_at_once_does_not_come_back_at_once() {
+        let waits: std::collections::BTreeSet<u32> = (0..100)
+            .map(|_| {
+                let mut text = EventText::default();
+                text.farewell("a");
+                let text = text.take();
+                let wait = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n:\nid: a\n\n"));
+                wait.and_then(|wait| wait.parse().ok()).expect("a wait and an id, and no data")
+            })
+            .collect();
+        assert!(waits.len() > 50 && waits.iter().all(|wait| FAREWELL_MS.contains(wait)), "{waits:?}");
     }
 }

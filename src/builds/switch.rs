@@ -42,7 +42,7 @@ pub type Stands = BTreeMap<Partition, Stand>;
 pub enum Switched {
     /// Readers read the new build. How long the old one, and then both, stood still for it.
     Done(Duration),
-    /// The new build was not as far as the old one in time: nothing has changed.
+    /// The new build was not as far as the old one in time, or had yet to take a decision: nothing has changed.
     Behind,
 }
 
@@ -118,7 +118,9 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
     }
     client.execute(include_str!("sql/keep.sql"), &[&from.view, &from.build.0, &keep_seconds]).await?;
     client.execute(include_str!("sql/activate.sql"), &[&to.view, &to.build.0]).await?;
-    let (known, ours) = (commits(&left), commits(&within(before, &left)));
+    // What the new build made of a decision that the old one has yet to take is told from the new one.
+    let shared = if lacks_decisions(client, from, to).await? { Stands::new() } else { within(before, &left) };
+    let (known, ours) = (commits(&left), commits(&shared));
     let insert = include_str!("sql/insert_switch.sql");
     client.execute(insert, &[&from.view, &from.build.0, &to.build.0, &known, &ours, &operation]).await?;
     client.batch_execute(&format!("set local search_path = {}", names::search_path(to))).await?;
@@ -132,7 +134,7 @@ async fn stand_still(client: &Connection, from: BuildId, to: BuildId) -> Result<
     client.execute(include_str!("sql/lock_progress_of.sql"), &[&from.view, &from.build.0]).await?;
     let left = stands(client, from).await?;
     let begun = Instant::now();
-    while behind(&stands(client, to).await?, &left) > 0 {
+    while behind(&stands(client, to).await?, &left) > 0 || lacks_decisions(client, to, from).await? {
         if begun.elapsed() >= STANDSTILL {
             return Ok(None);
         }
@@ -158,6 +160,12 @@ pub async fn hold(client: &Connection, from: BuildId, to: BuildId) -> Result<boo
 /// It goes on.
 pub async fn let_go(client: &Connection) -> Result<(), BuildError> {
     Ok(client.batch_execute("rollback").await?)
+}
+
+/// Whether `build` has yet to take a decision that `other` has taken: orders would go back, at the same offsets.
+async fn lacks_decisions(client: &Connection, build: BuildId, other: BuildId) -> Result<bool, BuildError> {
+    let statement = include_str!("sql/lacks_decisions.sql");
+    Ok(client.query_one(statement, &[&build.view, &build.build.0, &other.build.0]).await?.try_get(0)?)
 }
 
 /// How far the new build was a moment ago, where all of that is within what the old one has applied; nothing where it was

@@ -81,6 +81,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.max_wait_ms" => Integer(0, 10 * MINUTE),
         "http.max_waiters" | "http.max_followers" => Integer(0, 1_000_000),
         "http.follower_buffer" => Integer(1_000, 1_000_000),
+        "http.send_timeout_ms" => Integer(SECOND, 10 * MINUTE),
         "http.shutdown_timeout_ms" | "projector.shutdown_timeout_ms" => Integer(0, 10 * MINUTE),
         "projector.lanes" => Integer(1, 64),
         "projector.max_batch_events" => Integer(1, 1_000_000),

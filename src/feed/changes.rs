@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::board::ViewBoard;
 use crate::domain::build::Build;
 use crate::domain::changes::{FeedCursor, Place};
+use crate::domain::history::History;
 use crate::domain::units::Sequence;
 use crate::failure::Backoff;
 use crate::feed::reader::{FeedError, Page, Reader};
@@ -25,7 +27,7 @@ use crate::store::read::{ReadError, ReadPool};
 use crate::telemetry::metrics::Metrics;
 
 /// Between looks while other processes commit.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// Between looks when this process commits everything itself: only there in case a partition just changed hands, and to see
 /// that the process stops.
 const SAFETY_POLL: Duration = Duration::from_millis(250);
@@ -33,7 +35,12 @@ const SAFETY_POLL: Duration = Duration::from_millis(250);
 pub(super) const PAGE: usize = 500;
 /// The task rests at least so long after a page, and four times as long as the page took, up to the second.
 const REST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
-/// Clients that read for themselves at the same time, because they come from further back.
+/// So many records the projector is behind when it needs what reading takes; from there on who reads rests so many times as
+/// long as a page took, up to that.
+const BACKLOG: i64 = 20_000;
+const GENTLY: (u32, Duration) = (12, Duration::from_secs(1));
+/// Clients that read for themselves at the same time, because they come from further back; and those that do so for the
+/// first time, before they have an answer.
 const READERS: usize = 2;
 
 /// What following needs of the process.
@@ -44,7 +51,7 @@ pub struct FeedResources {
     /// The gauge of followers.
     pub metrics: Arc<Metrics>,
     /// Ends every stream.
-    pub shutting_down: Arc<AtomicBool>,
+    pub shutting_down: CancellationToken,
     /// Bounds the followers of the process.
     pub slots: Arc<Semaphore>,
     /// Changes that may wait for one client.
@@ -101,6 +108,7 @@ pub struct Feed {
     shown: ShownOf,
     pub(super) resources: FeedResources,
     readers: Semaphore,
+    arrivals: Semaphore,
     fanout: Mutex<Fanout>,
     /// Notified when the task knows where it begins.
     begun: Notify,
@@ -164,13 +172,27 @@ impl Feed {
     /// Nobody follows yet.
     pub fn new(board: Arc<ViewBoard>, shown: ShownOf, resources: FeedResources) -> Arc<Self> {
         let reader = Reader { view: board.view, pool: resources.pool.clone() };
-        let (readers, fanout, begun) = (Semaphore::new(READERS), Mutex::default(), Notify::new());
-        Arc::new(Feed { reader, board, shown, resources, readers, fanout, begun })
+        let (readers, arrivals) = (Semaphore::new(READERS), Semaphore::new(READERS));
+        let (fanout, begun) = (Mutex::default(), Notify::new());
+        Arc::new(Feed { reader, board, shown, resources, readers, arrivals, fanout, begun })
     }
 
     /// Whether the process is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.resources.shutting_down.load(Ordering::Relaxed)
+        self.resources.shutting_down.is_cancelled()
+    }
+
+    /// Whether the build that readers read keeps a ledger: without one nothing says what has changed.
+    pub fn keeps_ledger(&self) -> bool {
+        self.board.status().meaning().rules.history != History::Off
+    }
+
+    /// Waits so long, or until the process stops.
+    pub(super) async fn rest(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.resources.shutting_down.cancelled() => {}
+        }
     }
 
     pub(super) fn slot(&self) -> Result<Slot, TooManyFollowers> {
@@ -179,10 +201,26 @@ impl Feed {
         Ok(Slot { metrics: Arc::clone(&self.resources.metrics), _permit: permit })
     }
 
-    /// Reads a page for one client, when its turn comes.
-    pub(super) async fn page(&self, cursor: &FeedCursor) -> Result<Page, FeedError> {
-        let _turn = self.readers.acquire().await.expect("the semaphore is never closed");
+    /// Reads the first page for one client, when its turn comes.
+    pub(super) async fn first_page(&self, cursor: &FeedCursor) -> Result<Page, FeedError> {
+        let _turn = self.arrivals.acquire().await.expect("the semaphore is never closed");
         self.reader.next(cursor, PAGE).await
+    }
+
+    /// Reads the next page for one that has an answer already, and can wait for the projector.
+    pub(super) async fn next_page(&self, cursor: &FeedCursor) -> Result<Page, FeedError> {
+        let _turn = self.readers.acquire().await.expect("the semaphore is never closed");
+        let started = Instant::now();
+        let page = self.reader.next(cursor, PAGE).await?;
+        if self.board.status().records_behind() >= BACKLOG {
+            self.rest(gently(started.elapsed())).await;
+        }
+        Ok(page)
+    }
+
+    /// How long the task rests after a page that took so long.
+    fn rest_after(&self, took: Duration) -> Duration {
+        if self.board.status().records_behind() >= BACKLOG { gently(took) } else { (4 * took).clamp(REST.0, REST.1) }
     }
 
     /// The rows of these keys as they are now.
@@ -234,12 +272,21 @@ impl Feed {
             if self.board.status().build != build {
                 (build, commits) = self.followed();
             }
+            if !self.keeps_ledger() {
+                tracing::info!(view = self.board.view, %build, "readers read a build without a ledger: nothing can be told");
+                self.close_all();
+                continue;
+            }
             commits.borrow_and_update();
             let started = Instant::now();
-            let (rest, is_all) = match self.step().await {
+            let step = tokio::select! {
+                step = self.step() => step,
+                () = self.resources.shutting_down.cancelled() => continue,
+            };
+            let (rest, is_all) = match step {
                 Ok(is_all) => {
                     backoff = Backoff::default();
-                    ((4 * started.elapsed()).clamp(REST.0, REST.1), is_all)
+                    (self.rest_after(started.elapsed()), is_all)
                 }
                 Err(FeedError::Read(error)) => {
                     tracing::debug!(view = self.board.view, error = %error, "could not look for changes");
@@ -251,7 +298,7 @@ impl Feed {
                     (REST.0, true)
                 }
             };
-            tokio::time::sleep(rest).await;
+            self.rest(rest).await;
             if is_all {
                 self.until_next_look(&mut commits).await;
             }
@@ -269,7 +316,7 @@ impl Feed {
         tokio::select! {
             // Fails only when the build is there no more; the poll goes on.
             Ok(()) = commits.changed() => {}
-            () = tokio::time::sleep(poll) => {}
+            () = self.rest(poll) => {}
         }
     }
 
@@ -363,6 +410,10 @@ impl Feed {
     fn lock(&self) -> MutexGuard<'_, Fanout> {
         self.fanout.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn gently(took: Duration) -> Duration {
+    (GENTLY.0 * took).clamp(REST.1, GENTLY.1)
 }
 
 pub(super) fn change_of(entry: Entry, shown: Arc<Shown>) -> Change {

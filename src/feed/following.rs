@@ -14,7 +14,7 @@ use crate::domain::build::BuildId;
 use crate::domain::changes::{FeedCursor, KeyCursor};
 use crate::domain::units::Sequence;
 use crate::failure::Backoff;
-use crate::feed::changes::{Change, Feed, Item, PAGE, Slot, Subscription, TooManyFollowers, change_of};
+use crate::feed::changes::{Change, Feed, Item, PAGE, POLL, Slot, Subscription, TooManyFollowers, change_of};
 use crate::feed::reader::{FeedError, Page};
 use crate::feed::waiters::Waiters;
 use crate::feed::wanted::{Filter, Wanted};
@@ -35,7 +35,7 @@ pub enum Told {
     Heartbeat(String),
     /// The client was too slow. Nothing follows.
     Overrun,
-    /// Nothing follows: the process stops, or the client has to begin anew.
+    /// Nothing follows from here: the process stops, or what there is to follow is another one by now. The client comes back.
     End,
 }
 
@@ -94,9 +94,11 @@ impl ListFollower {
         let (feed, told) = (Arc::clone(feed), cursor.encode(feed.reader.view));
         let (ready, stage) = (VecDeque::new(), Stage::Behind);
         let mut follower = ListFollower { feed, filter, cursor, ready, told, stage, _slot: slot };
-        if is_resumed {
-            // A cursor that leads nowhere is refused before anything is answered.
-            let page = follower.feed.page(&follower.cursor).await?;
+        // A cursor that leads nowhere is refused before anything is answered, even where that is found out a build later.
+        let mut leads_on = is_resumed;
+        while leads_on {
+            let page = follower.feed.first_page(&follower.cursor).await?;
+            leads_on = page.cursor.build != follower.cursor.build;
             follower.take(page).await?;
         }
         Ok(follower)
@@ -114,10 +116,8 @@ impl ListFollower {
     /// What comes next. Postgres may be away for a while; the client stays.
     pub async fn next(&mut self) -> Told {
         let (silent_until, mut backoff) = (Instant::now() + HEARTBEAT, Backoff::default());
+        let stopping = self.feed.resources.shutting_down.clone();
         loop {
-            if self.feed.is_stopping() {
-                return Told::End;
-            }
             if !self.ready.is_empty() {
                 let length = self.ready.len().min(AT_ONCE);
                 let changes: Vec<(Change, String)> = self.ready.drain(..length).collect();
@@ -126,17 +126,25 @@ impl ListFollower {
                 }
                 return Told::Changes(changes);
             }
-            let step = tokio::time::timeout_at(silent_until, self.step()).await;
+            let step = tokio::select! {
+                biased;
+                () = stopping.cancelled() => Ok(Ok(Some(Told::End))),
+                step = tokio::time::timeout_at(silent_until, self.step()) => step,
+            };
             match step {
                 Ok(Ok(None)) => {}
-                Ok(Ok(Some(end))) => return end,
+                Ok(Ok(Some(end))) => {
+                    self.told = self.behind_what_was_read();
+                    return end;
+                }
                 Ok(Err(FeedError::Expired(why))) => {
                     tracing::debug!(why, "a follower has to begin anew");
+                    self.told = self.behind_what_was_read();
                     return Told::End;
                 }
                 Ok(Err(FeedError::Read(error))) => {
                     tracing::debug!(error = %error, "a follower waits for Postgres");
-                    tokio::time::sleep(backoff.next_wait()).await;
+                    self.feed.rest(within(silent_until, backoff.next_wait())).await;
                 }
                 // It was cut short behind a page that has something to tell.
                 Err(_) if !self.ready.is_empty() => {}
@@ -169,7 +177,7 @@ impl ListFollower {
             }
             return Ok(None);
         }
-        let page = self.feed.page(&self.cursor).await?;
+        let page = self.feed.next_page(&self.cursor).await?;
         let is_all = page.is_all;
         self.take(page).await?;
         if is_all {
@@ -228,6 +236,11 @@ impl ListFollower {
     }
 }
 
+/// A wait that does not keep a client from hearing something in time.
+fn within(silent_until: Instant, wait: Duration) -> Duration {
+    wait.min(silent_until.saturating_duration_since(Instant::now()))
+}
+
 /// A queue that is closed says why.
 fn end_of(subscription: &Subscription) -> Told {
     if subscription.is_overrun() { Told::Overrun } else { Told::End }
@@ -259,19 +272,22 @@ impl KeyFollower {
     /// What comes next. Postgres may be away for a while; the client stays.
     pub async fn next(&mut self) -> Told {
         let (silent_until, mut backoff) = (Instant::now() + HEARTBEAT, Backoff::default());
+        let stopping = self.feed.resources.shutting_down.clone();
         loop {
-            if self.feed.is_stopping() {
-                return Told::End;
-            }
             if !self.ready.is_empty() {
                 return Told::Changes(self.ready.drain(..).collect());
             }
-            match tokio::time::timeout_at(silent_until, self.step()).await {
+            let step = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Told::End,
+                step = tokio::time::timeout_at(silent_until, self.step()) => step,
+            };
+            match step {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(end))) => return end,
                 Ok(Err(error)) => {
                     tracing::debug!(error = %error, "a follower waits for Postgres");
-                    tokio::time::sleep(backoff.next_wait()).await;
+                    self.feed.rest(within(silent_until, backoff.next_wait())).await;
                 }
                 Err(_) => return Told::Heartbeat(self.cursor()),
             }
@@ -300,7 +316,11 @@ impl KeyFollower {
     /// Reads what lies behind; tells whether that was all.
     async fn read_behind(&mut self) -> Result<bool, ReadError> {
         let reader = &self.feed.reader;
-        let Some(horizon) = changes::horizon(&reader.pool, reader.view, None).await? else { return Ok(false) };
+        let Some(horizon) = changes::horizon(&reader.pool, reader.view, None).await? else {
+            // No build is active: looked at again, though not at once.
+            self.feed.rest(POLL).await;
+            return Ok(false);
+        };
         let build = BuildId { view: reader.view, build: horizon.active };
         let entries = changes::of_key(&reader.pool, build, (&self.key, self.last), PAGE).await?;
         let (is_all, rows) = (entries.len() < PAGE, self.feed.rows(HashSet::from([self.key.as_str()])).await?);
@@ -347,24 +367,22 @@ impl RowFollower {
     /// What comes next. Postgres may be away for a while; the client stays.
     pub async fn next(&mut self) -> Told {
         let (silent_until, mut backoff) = (Instant::now() + HEARTBEAT, Backoff::default());
-        while !self.feed.is_stopping() {
+        // Where a ledger is kept by now it tells more: the client comes back to that.
+        while !self.feed.is_stopping() && !self.feed.keeps_ledger() {
             let left = silent_until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Told::Heartbeat(self.cursor());
             }
             let seen = self.waiters.seen_commits();
-            let waited = match self.feed.rows(HashSet::from([self.key.as_str()])).await {
+            match self.feed.rows(HashSet::from([self.key.as_str()])).await {
                 Ok(rows) => match rows.get(&self.key).filter(|row| row.sequence > self.last) {
                     Some(row) => return Told::Changes(vec![self.change(row)]),
-                    None => self.waiters.wait(&self.key, self.last.next().0, seen, left).await.is_ok(),
+                    None => self.waiters.until(&self.key, self.last.next().0, seen, left).await,
                 },
                 Err(error) => {
                     tracing::debug!(error = %error, "a follower waits for Postgres");
-                    false
+                    self.feed.rest(backoff.next_wait().min(left)).await;
                 }
-            };
-            if !waited {
-                tokio::time::sleep(backoff.next_wait().min(left)).await;
             }
         }
         Told::End
@@ -395,6 +413,15 @@ impl Follower {
             Follower::List(follower) => follower.cursor(),
             Follower::Key(follower) => follower.cursor(),
             Follower::Row(follower) => follower.cursor(),
+        }
+    }
+
+    /// Whether the process is stopping.
+    pub fn is_stopping(&self) -> bool {
+        match self {
+            Follower::List(follower) => follower.feed.is_stopping(),
+            Follower::Key(follower) => follower.feed.is_stopping(),
+            Follower::Row(follower) => follower.feed.is_stopping(),
         }
     }
 

@@ -61,7 +61,7 @@ impl Reader {
         let Some(horizon) = changes::horizon(&self.pool, self.view, Some(cursor.build)).await? else {
             return Ok(Page { entries: Vec::new(), cursor: cursor.clone(), is_all: true });
         };
-        let leaving = if horizon.active == cursor.build { None } else { Some(self.way_on(cursor.build).await?) };
+        let leaving = if horizon.active == cursor.build { None } else { Some(self.way_on(cursor).await?) };
         let until = leaving.as_ref().map_or(&horizon.commits, |switch| &switch.from_commits);
         if leaving.is_none() {
             check_future(cursor, until)?;
@@ -86,10 +86,17 @@ impl Reader {
         Ok(Page { entries, cursor, is_all })
     }
 
-    /// The switch by which a reader of `build` goes on: the last one, since a build's ledger is whole until then.
-    async fn way_on(&self, build: Build) -> Result<Switch, FeedError> {
+    /// The switch by which a reader goes on: the last one away from its build, since that one's ledger is whole until then.
+    /// It comes after the one by which the reader came, or readers were taken elsewhere without a trace.
+    async fn way_on(&self, cursor: &FeedCursor) -> Result<Switch, FeedError> {
+        let build = cursor.build;
         match changes::last_switch(&self.pool, BuildId { view: self.view, build }).await? {
-            Some(switch) if switch.is_old_there => Ok(switch),
+            Some(switch) if !switch.is_old_kept => Err(FeedError::Expired(format!(
+                "build {build}, which readers read for a while, keeps no history: what has changed meanwhile was not noted"
+            ))),
+            Some(switch) if switch.is_old_there && cursor.came_by.is_none_or(|came_by| came_by < switch.id) => {
+                Ok(switch)
+            }
             _ => Err(expired(build)),
         }
     }

@@ -4,12 +4,12 @@
 //! while partitions of the view are owned elsewhere it also looks every 20 ms, and only while somebody waits.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::board::ViewBoard;
 use crate::domain::build::Build;
@@ -28,7 +28,7 @@ pub struct WaitResources {
     /// The gauge of waiters.
     pub metrics: Arc<Metrics>,
     /// Ends every wait.
-    pub shutting_down: Arc<AtomicBool>,
+    pub shutting_down: CancellationToken,
     /// Bounds the waiters of the process.
     pub slots: Arc<Semaphore>,
     /// Runs the looking task; the HTTP workers' own runtimes come and go.
@@ -87,6 +87,13 @@ impl Waiters {
         limit: Duration,
     ) -> Result<(), TooManyWaiters> {
         let Ok(_slot) = self.resources.slots.try_acquire() else { return Err(TooManyWaiters) };
+        let _counted = Counted::new(&self.resources.metrics);
+        self.until(key, sequence, seen, limit).await;
+        Ok(())
+    }
+
+    /// The same for somebody who is counted and bounded elsewhere: it takes no request's place.
+    pub(super) async fn until(self: &Arc<Self>, key: &str, sequence: i64, seen: SeenCommits, limit: Duration) {
         let (reached, released) = oneshot::channel();
         let _registration = self.register(Waiter { key: key.to_owned(), sequence, reached }, seen);
         // Ends by the look, by shutdown (the sender is dropped) or by the limit: the caller tells them apart by reading.
@@ -94,7 +101,6 @@ impl Waiters {
             _ = released => {}
             () = tokio::time::sleep(limit) => {}
         }
-        Ok(())
     }
 
     fn register(self: &Arc<Self>, waiter: Waiter, seen: SeenCommits) -> Registration {
@@ -108,7 +114,6 @@ impl Waiters {
             self.resources.runtime.spawn(Arc::clone(self).look_for_all());
         }
         drop(waiting);
-        self.resources.metrics.waiters.inc();
         if missed_one {
             self.look_now.notify_one();
         }
@@ -124,6 +129,7 @@ impl Waiters {
                 // Fails only when the build is there no more; the poll below goes on.
                 Ok(()) = commits.changed() => {}
                 () = self.look_now.notified() => {}
+                () = self.resources.shutting_down.cancelled() => {}
                 () = tokio::time::sleep(self.poll_interval()) => {}
             }
             let Some(keys) = self.keys_or_end() else { return };
@@ -154,7 +160,7 @@ impl Waiters {
 
     fn keys_or_end(&self) -> Option<Vec<String>> {
         let mut waiting = self.lock();
-        if self.resources.shutting_down.load(Ordering::Relaxed) {
+        if self.resources.shutting_down.is_cancelled() {
             waiting.by_id.clear();
         }
         if waiting.by_id.is_empty() {
@@ -207,6 +213,21 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.waiters.lock().by_id.remove(&self.id);
-        self.waiters.resources.metrics.waiters.dec();
+    }
+}
+
+/// A request among those that the metric counts.
+struct Counted<'a>(&'a Metrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.waiters.inc();
+        Counted(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.waiters.dec();
     }
 }

@@ -320,6 +320,10 @@ impl Steward {
         tracing::info!(view = self.board.view, %build, "build is run here");
         let before = self.running.insert(build, self.household.run(found)?);
         self.decide_by_policy(build);
+        if build == self.active {
+            // Cleared in place, it may be made by other rules.
+            self.equip_desk();
+        }
         if let Some(before) = before {
             // Nobody is shown how it ends.
             self.show();

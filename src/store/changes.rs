@@ -56,6 +56,8 @@ pub struct Switch {
     pub to_commits: HashMap<Partition, i64>,
     /// Whether the old build is still there.
     pub is_old_there: bool,
+    /// Whether the old build keeps a ledger. Without one it does not say what it has told.
+    pub is_old_kept: bool,
 }
 
 /// What is to be read of one partition.
@@ -148,6 +150,7 @@ fn switch_of(row: &Row) -> Result<Switch, ReadError> {
         from_commits: commits_of(row.try_get(3)?)?,
         to_commits: commits_of(row.try_get(4)?)?,
         is_old_there: row.try_get(5)?,
+        is_old_kept: row.try_get(6)?,
     })
 }
 

@@ -22,23 +22,23 @@ use crate::support::orders::{TestEvent, created, item_added, life, status_change
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
 
-fn records(events: &[TestEvent]) -> Vec<TestRecord> {
+pub fn records(events: &[TestEvent]) -> Vec<TestRecord> {
     events.iter().map(TestEvent::record).collect()
 }
 
 /// What was told: order and number.
-fn told(events: &[Event]) -> Vec<(String, i64)> {
+pub fn told(events: &[Event]) -> Vec<(String, i64)> {
     events.iter().map(|event| (event.order_id().to_owned(), event.sequence())).collect()
 }
 
 /// Every row of the active build's ledger, by order and number.
-async fn ledger(world: &World) -> Vec<(String, i64)> {
+pub async fn ledger(world: &World) -> Vec<(String, i64)> {
     let rows = world.sql.query("select order_id, sequence from order_events_view order by 1, 2", &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
 /// Each order's numbers come in order, and none is missing or comes twice.
-fn assert_exactly_once(told: &[(String, i64)], expected: &[(String, i64)], who: &str) {
+pub fn assert_exactly_once(told: &[(String, i64)], expected: &[(String, i64)], who: &str) {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     for (order_id, sequence) in told {
         let before = last.insert(order_id, *sequence);
@@ -51,7 +51,7 @@ fn assert_exactly_once(told: &[(String, i64)], expected: &[(String, i64)], who: 
     assert!(made_up.is_empty(), "{who}: nobody has asked for {made_up:?}");
 }
 
-async fn commits_of(world: &World, build: i32) -> String {
+pub async fn commits_of(world: &World, build: i32) -> String {
     let query = format!(
         "select coalesce(jsonb_object_agg(partition::text, commits), '{{}}')::text from projection_progress \
          where view = 'orders' and build = {build}"
@@ -60,7 +60,7 @@ async fn commits_of(world: &World, build: i32) -> String {
 }
 
 /// Readers are taken to build `to`, as a cutover does it.
-async fn switch(world: &World, (from, to): (i32, i32), to_commits: &str) {
+pub async fn switch(world: &World, (from, to): (i32, i32), to_commits: &str) {
     let from_commits = commits_of(world, from).await;
     let statement = format!(
         "insert into build_switches (view, from_build, to_build, from_commits, to_commits) \
@@ -482,7 +482,7 @@ async fn a_cursor_that_has_seen_more_than_there_is_has_expired() {
 }
 
 /// Node with the package `eventsource`, in the cache; made once.
-fn event_source() -> PathBuf {
+pub fn event_source() -> PathBuf {
     const PACKAGE: &str = "eventsource@3.0.7";
     let folder = cache_folder().unwrap().join("servers/stock-eventsource-3.0.7");
     build_once(&folder, |unfinished| {
@@ -497,7 +497,7 @@ fn event_source() -> PathBuf {
 }
 
 /// A child that does not outlive its test.
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -507,7 +507,7 @@ impl Drop for Killed {
 }
 
 /// What a child writes, line by line.
-fn lines_of(output: ChildStdout) -> UnboundedReceiver<String> {
+pub fn lines_of(output: ChildStdout) -> UnboundedReceiver<String> {
     let (sender, lines) = unbounded_channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

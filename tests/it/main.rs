@@ -35,6 +35,8 @@ mod contract;
 mod counter;
 mod decisions;
 mod dlq;
+mod following;
+mod following_builds;
 mod in_place;
 mod leftovers;
 mod mistakes;

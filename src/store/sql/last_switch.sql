@@ -1,7 +1,9 @@
--- The last time that readers were taken from build $2 to another one, and whether the build is still there.
+-- The last time that readers were taken from build $2 to another one, whether the build is still there, and whether it kept a
+-- ledger.
 select s.id, s.from_build, s.to_build, s.from_commits, s.to_commits,
-       exists (select from view_builds b where b.view = s.view and b.build = s.from_build)
+       b.build is not null, coalesce(b.rules ->> 'history' <> 'off', true)
 from build_switches s
+left join view_builds b on b.view = s.view and b.build = s.from_build
 where s.view = $1 and s.from_build = $2
 order by s.id desc
 limit 1

@@ -1,7 +1,7 @@
 //! A client of Server-Sent Events that can be cut off and comes back with its last id; and a way to the service that can be
 //! cut and led elsewhere.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use reqwest::{Client, Response};
 use serde_json::Value;
@@ -29,6 +29,15 @@ impl Event {
     }
 }
 
+/// One client for all streams, each with a connection of its own: making one takes longer than coming back.
+fn client() -> &'static Client {
+    static CLIENT: OnceLock<Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        streamview::schemas::client::install_tls();
+        Client::builder().pool_max_idle_per_host(0).build().unwrap()
+    })
+}
+
 /// An open stream.
 pub struct Listener {
     response: Response,
@@ -53,8 +62,7 @@ impl Listener {
     }
 
     async fn ask(url: &str, last_id: &str) -> reqwest::Result<Response> {
-        let client = Client::builder().pool_max_idle_per_host(0).build().unwrap();
-        client.get(url).header("Last-Event-ID", last_id).send().await
+        client().get(url).header("Last-Event-ID", last_id).send().await
     }
 
     /// The next event; `None` at the end of the stream. Signs of life are none.

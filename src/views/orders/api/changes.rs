@@ -5,13 +5,12 @@ use futures_util::stream;
 use utoipa::IntoParams;
 
 use super::super::queries::{self, Filters, ListQuery, SortKey, Start};
-use super::list::{filters_of, statuses_schema};
+use super::list::{canonical, filters_of, statuses_schema};
 use super::{HISTORY_OFF, VIEW, order_id};
 use crate::api::Api;
 use crate::api::changes::{self, Present};
 use crate::api::parameters::{Parameters, encode};
 use crate::api::problem::{self, Problem, ProblemBody};
-use crate::config::History;
 use crate::domain::changes::{FeedCursor, KeyCursor};
 use crate::domain::page::Direction;
 use crate::domain::units::Sequence;
@@ -81,7 +80,14 @@ pub(super) struct OrderChangesParameters {
 /// changed since the snapshot was begun.
 ///
 /// **Silence** of 15 s is broken by a comment with the cursor of what was passed over. **A slow client**, for which more
-/// than `http.follower_buffer` changes wait, gets `event: overrun` and is sent away; it comes back with its last id.
+/// than `http.follower_buffer` changes wait, gets `event: overrun` and is sent away; it comes back with its last id. One that
+/// takes nothing at all for `http.send_timeout_ms` is cut off.
+///
+/// **An end on our side**, as when an instance stops, comes with `retry` and the cursor up to there. `EventSource` comes back
+/// by itself but for an answer other than 200: 410 and 503 end it, and who uses it begins anew.
+///
+/// **A cutover** to a rebuilt view or back tells nothing of itself, and loses and repeats nothing that orders consume. What the
+/// rebuild made otherwise of earlier events shows with the next change of an order.
 ///
 /// An order with the id `changes` cannot be read at `/orders/{orderId}`: this is served there.
 #[utoipa::path(get, path = "/orders/changes", tag = "orders",
@@ -107,15 +113,18 @@ pub(super) async fn list_changes(api: web::Data<Api>, request: HttpRequest) -> R
     let (filters, sent) = (filters_of(&mut parameters), changes::begins(&request, &mut parameters));
     let snapshot = parameters.switch("snapshot").unwrap_or(false);
     parameters.finish()?;
-    if keeps_no_history(&api) {
+    let feed = feed(&api)?;
+    if !feed.keeps_ledger() {
         let detail = "Without a history (history = off) nothing says which orders have changed: follow single orders, by \
                       /orders/{orderId}/changes";
         return Err(Problem::new(&HISTORY_OFF, detail));
     }
     let cursor = sent.map(|sent| sent.read(|text| FeedCursor::decode(text, VIEW))).transpose()?;
     let present = (snapshot && cursor.is_none()).then(|| present(api.state.pool.clone(), filters.clone()));
-    let follower = ListFollower::begin(feed(&api)?, filter_of(filters), cursor).await;
-    let follower = follower.map_err(|error| changes::refused(error, "/orders/changes?snapshot=true"))?;
+    let mut restart = format!("/orders/changes?snapshot=true&{}", canonical(&filters));
+    restart.truncate(restart.trim_end_matches('&').len());
+    let follower = ListFollower::begin(feed, filter_of(filters), cursor).await;
+    let follower = follower.map_err(|error| changes::refused(error, &restart))?;
     Ok(changes::answer(&request, EVENT, Follower::List(Box::new(follower)), present))
 }
 
@@ -126,6 +135,7 @@ pub(super) async fn list_changes(api: web::Data<Api>, request: HttpRequest) -> R
 ///
 /// **Without a history** (`projector.history = "off"`) the order is told whenever it has changed, and events that were
 /// applied together are told as one: `changedBy` has the last of them, without type and effect. Numbers still only grow.
+/// Streams end where readers are taken to a build that keeps a history, or keeps none any more, and go on as that one can.
 #[utoipa::path(get, path = "/orders/{orderId}/changes", tag = "orders",
     params(
         ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "order-1"),
@@ -156,7 +166,7 @@ pub(super) async fn order_changes(api: web::Data<Api>, request: HttpRequest) -> 
             (last, snapshot.then(|| Box::pin(stream::iter(page)) as Present))
         }
     };
-    let follower = if keeps_no_history(&api) {
+    let follower = if !feed.keeps_ledger() {
         let waiters = api.waiters(VIEW).ok_or_else(not_served)?;
         RowFollower::begin(feed, waiters, &order_id, last).map(Follower::Row)
     } else {
@@ -173,10 +183,6 @@ fn feed(api: &Api) -> Result<&Arc<Feed>, Problem> {
 
 fn not_served() -> Problem {
     Problem::new(&problem::VIEW_NOT_FOUND, "The view is not served here")
-}
-
-fn keeps_no_history(api: &Api) -> bool {
-    api.state.views.iter().any(|board| board.view == VIEW && board.status().meaning().rules.history == History::Off)
 }
 
 /// As [`queries::shown`] says what an order is chosen by.

@@ -182,7 +182,7 @@ fn sort_of(sort: &str) -> Option<SortKey> {
 }
 
 /// The filters as a query string, always spelled the same way.
-fn canonical(filters: &Filters) -> String {
+pub(super) fn canonical(filters: &Filters) -> String {
     let mut parts: Vec<String> = filters.statuses.iter().map(|status| format!("status={}", encode(status))).collect();
     parts.extend(filters.customer_id.iter().map(|customer| format!("customerId={}", encode(customer))));
     parts.extend(filters.from.iter().map(|from| format!("from={from}")));
