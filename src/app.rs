@@ -19,9 +19,10 @@ use crate::config::{Config, ConfigError, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::BuildId;
 use crate::failure::{Backoff, panic_text};
+use crate::login::Gate;
 use crate::registrations::{self, Registration};
 use crate::repair::Desk;
-use crate::schemas::client::RegistryClient;
+use crate::schemas::client::{RegistryClient, install_tls};
 use crate::steward::{self, FoundBuild, Household, Steward};
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
@@ -43,9 +44,11 @@ pub enum Only {
 
 /// Whether the settings are usable, as far as that can be told without connecting to anything.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
-    config.http.check_exposure()?;
+    config.check_exposure()?;
     let unusable = |error: anyhow::Error| ConfigError::Unusable { reason: format!("{error:#}") };
     pool::read_pool(&config.database).context("database.url is not usable").map_err(unusable)?;
+    install_tls();
+    Gate::new(&config.auth, &config.database).map_err(unusable)?;
     if !config.schema_registry.url.is_empty() {
         RegistryClient::new(&config.schema_registry).map_err(unusable)?;
     }
@@ -64,6 +67,10 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
     check(&config)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let gate = Gate::new(&config.auth, &config.database)?;
     let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
@@ -84,6 +91,7 @@ pub async fn serve(
         pool,
         database: config.database.clone(),
         settings: config.http.clone(),
+        gate: gate.clone(),
         serve_reads: only != Only::Projector,
         views: boards.clone(),
         desks,
@@ -101,6 +109,7 @@ pub async fn serve(
         tracing::debug!("nobody waited for the addresses");
     }
     let (handle, stop_views) = (server.handle(), CancellationToken::new());
+    let looking = gate.map(|gate| tokio::spawn(gate.run(stop_views.clone())));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
@@ -122,6 +131,11 @@ pub async fn serve(
     let drained =
         drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
+    if let Some(looking) = looking
+        && let Err(error) = looking.await
+    {
+        tracing::error!(%error, "who looks at credentials has ended");
+    }
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,

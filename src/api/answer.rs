@@ -232,6 +232,7 @@ mod tests {
     use actix_web::{App, test as server};
 
     use super::*;
+    use crate::api::gate::Locks;
     use crate::auth::policy::Exposure;
 
     #[test]
@@ -255,7 +256,7 @@ mod tests {
         let table = crate::api::routes::table(&[]);
         let app = App::new()
             .wrap(from_fn(finish))
-            .configure(|config| crate::api::routes::register(config, &table, Exposure::Trusted))
+            .configure(|config| crate::api::routes::register(config, &table, &Locks::Open(Exposure::Trusted)))
             .route("/panics", web::get().to(|| async { panic!("on purpose") as HttpResponse }))
             .route("/teapot", web::get().to(|| async { HttpResponse::ImATeapot().body("plain text") }));
         let app = server::init_service(app).await;

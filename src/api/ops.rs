@@ -1,5 +1,6 @@
 //! For operators: how far behind each view is, and how its consumer is doing; below, what is held and what was refused.
 
+pub mod api_keys;
 mod bodies;
 mod calls;
 pub mod decisions;

@@ -1,5 +1,6 @@
 //! The command line: one file per sub-command that has more to it than one call.
 
+mod apikey;
 mod desk;
 pub mod dlq;
 pub mod held;
@@ -63,8 +64,8 @@ enum Command {
     /// batch under way, publishes pending dead letters, leaves the consumer group, drains HTTP and exits 0 within
     /// projector.shutdown_timeout_ms. The schema must be in place: run `streamview migrate` first.
     ///
-    /// Without access control the process refuses to bind anything but a loopback address, unless
-    /// http.allow_anonymous = true says that this is meant.
+    /// Where nobody logs in (auth.api_keys, auth.jwt.issuer) the process refuses to bind anything but a loopback address,
+    /// unless http.allow_anonymous = true says that this is meant.
     Serve {
         /// Run one half only: scale readers and projectors apart
         #[arg(long, value_enum, default_value = "both")]
@@ -85,6 +86,7 @@ enum Command {
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
     Source(source::SourceArgs),
+    Apikey(apikey::ApikeyArgs),
     Rebuild(rebuild::RebuildArgs),
     Rollback(rebuild::RollbackArgs),
     /// Check or show the settings in force
@@ -149,6 +151,9 @@ fn run(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Config { action: ConfigAction::Check } => {
             app::check(&config)?;
+            for warning in config.warnings() {
+                eprintln!("warning: {warning}");
+            }
             println!("settings are usable");
             return Ok(());
         }
@@ -197,6 +202,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Source(arguments) => source::run(arguments, &config).await,
+            Command::Apikey(arguments) => apikey::run(arguments, &config).await,
             Command::Rebuild(arguments) => {
                 init_logs(&config)?;
                 rebuild::rebuild(arguments, &config, app::Signals::listen()?).await

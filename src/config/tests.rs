@@ -326,7 +326,7 @@ fn what_is_shown_loads_again() {
 fn only_loopback_is_bound_without_access_control() {
     let bound = |bind: &str, anonymous: &str| {
         let overrides = owned(&[("http.bind", bind), ("http.allow_anonymous", anonymous)]);
-        Config::load(None, [], &overrides).unwrap().http.check_exposure()
+        Config::load(None, [], &overrides).unwrap().check_exposure()
     };
     for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         bound(loopback, "false").unwrap();

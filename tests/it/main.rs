@@ -21,6 +21,7 @@ mod source;
 mod transactions;
 mod unreadable;
 
+mod access;
 mod as_of;
 mod benchmark;
 mod builds;

@@ -7,6 +7,7 @@ pub mod listener;
 pub mod load;
 pub mod orders;
 pub mod patience;
+pub mod provider;
 pub mod rebuild;
 pub mod registry;
 pub mod segment;
