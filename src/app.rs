@@ -100,16 +100,9 @@ pub async fn serve(
     };
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
-    for address in &addresses {
-        tracing::info!(%address, "serving http");
-    }
-    if let Some(ready) = ready
-        && ready.send(addresses).is_err()
-    {
-        tracing::debug!("nobody waited for the addresses");
-    }
+    announce(addresses, ready);
     let (handle, stop_views) = (server.handle(), CancellationToken::new());
-    let looking = gate.map(|gate| tokio::spawn(gate.run(stop_views.clone())));
+    let mut looking = tokio::spawn(look_at_credentials(gate, stop_views.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
@@ -118,6 +111,7 @@ pub async fn serve(
     let ended = tokio::select! {
         () = stop.cancelled() => None,
         ended = &mut http => Some(part_ended("HTTP server", ended)),
+        ended = &mut looking => Some(part_ended("look at credentials", ended)),
     };
     tracing::info!(failure = ended, "stopping");
     shutting_down.store(true, Ordering::Release);
@@ -131,15 +125,30 @@ pub async fn serve(
     let drained =
         drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
-    if let Some(looking) = looking
-        && let Err(error) = looking.await
-    {
-        tracing::error!(%error, "who looks at credentials has ended");
-    }
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,
     }
+}
+
+fn announce(addresses: Vec<SocketAddr>, ready: Option<oneshot::Sender<Vec<SocketAddr>>>) {
+    for address in &addresses {
+        tracing::info!(%address, "serving http");
+    }
+    if let Some(ready) = ready
+        && ready.send(addresses).is_err()
+    {
+        tracing::debug!("nobody waited for the addresses");
+    }
+}
+
+/// Ends when it is told to, and else never.
+async fn look_at_credentials(gate: Option<Arc<Gate>>, stop: CancellationToken) -> std::io::Result<()> {
+    match gate {
+        Some(gate) => gate.run(stop).await,
+        None => stop.cancelled().await,
+    }
+    Ok(())
 }
 
 fn stewards(

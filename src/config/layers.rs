@@ -170,7 +170,7 @@ impl Layers {
                 None => Ok(()),
             };
         }
-        for key in ["auth.jwt.audience", "auth.jwt.algorithms"].into_iter().filter(|key| !is_listed(key)) {
+        if let Some(key) = ["auth.jwt.audience", "auth.jwt.algorithms"].into_iter().find(|key| !is_listed(key)) {
             return Err(self.not_allowed(key, "at least one where auth.jwt.issuer is set".to_owned()));
         }
         let is_web = Url::parse(self.settings["auth.jwt.issuer"].value.as_str().unwrap_or_default())

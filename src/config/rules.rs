@@ -41,7 +41,7 @@ const TOPIC: Rule = Rule::Text("1 to 249 letters, digits, dots, underscores or d
 
 /// The rule of a dotted key; `None` for a key that does not exist.
 pub(super) fn rule_of(key: &str) -> Option<Rule> {
-    use Rule::{Integer, List, Switch, Text};
+    use Rule::{Integer, Switch, Text};
     Some(match key {
         "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
         "kafka.group_id" | "kafka.client_id" => NAME,
@@ -85,22 +85,6 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.max_waiters" | "http.max_followers" => Integer(0, 1_000_000),
         "http.follower_buffer" => Integer(1_000, 1_000_000),
         "http.shutdown_timeout_ms" | "projector.shutdown_timeout_ms" => Integer(0, 10 * MINUTE),
-        "auth.anonymous_role" => Text("none or reader", |text| matches!(text, "none" | "reader")),
-        "auth.api_keys" => Switch,
-        "auth.jwt.issuer" | "auth.jwt.jwks_file" => Text("text", |_| true),
-        "auth.jwt.audience" => List("a list of texts that are not blank", |text| !text.trim().is_empty()),
-        "auth.jwt.jwks_url" => Text("nothing, or a URL that begins with https:// or http://", |text| {
-            text.is_empty() || Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-        }),
-        "auth.jwt.roles_claim" => NAME,
-        "auth.jwt.role_map" => {
-            List("a list such as [\"shop-ops=operator\"], to reader, developer, operator or admin", is_mapping)
-        }
-        "auth.jwt.algorithms" => List(
-            "a list of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA: not none, and no HMAC",
-            |text| ALGORITHMS.contains(&text),
-        ),
-        "auth.jwt.leeway_seconds" => Integer(0, 600),
         "projector.lanes" => Integer(1, 64),
         "projector.max_batch_events" => Integer(1, 1_000_000),
         "projector.max_batch_bytes" => Integer(KIB, GIB),
@@ -120,7 +104,30 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
             "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
             is_log_filter,
         ),
-        _ => return rule_of_view(key),
+        _ => return rule_of_login(key).or_else(|| rule_of_view(key)),
+    })
+}
+
+fn rule_of_login(key: &str) -> Option<Rule> {
+    use Rule::{Integer, List, Switch, Text};
+    Some(match key {
+        "auth.anonymous_role" => Text("none or reader", |text| matches!(text, "none" | "reader")),
+        "auth.api_keys" => Switch,
+        "auth.jwt.issuer" | "auth.jwt.jwks_file" => Text("text", |_| true),
+        "auth.jwt.audience" => List("a list of texts that are not blank", |text| !text.trim().is_empty()),
+        "auth.jwt.jwks_url" => Text("nothing, or a URL that begins with https:// or http://", |text| {
+            text.is_empty() || Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        }),
+        "auth.jwt.roles_claim" => NAME,
+        "auth.jwt.role_map" => {
+            List("a list such as [\"shop-ops=operator\"], to reader, developer, operator or admin", is_mapping)
+        }
+        "auth.jwt.algorithms" => List(
+            "a list of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA: not none, and no HMAC",
+            |text| ALGORITHMS.contains(&text),
+        ),
+        "auth.jwt.leeway_seconds" => Integer(0, 600),
+        _ => return None,
     })
 }
 

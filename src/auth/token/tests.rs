@@ -101,7 +101,8 @@ fn claims_that_are_not_right_are_refused_by_name() {
         Err(Refusal::Invalid(why)) => why,
         other => panic!("{claims}: {other:?}"),
     };
-    let cases: [(&str, fn(&mut Value)); 12] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change); 12] = [
         ("has expired", |claims| claims["exp"] = json!(NOW - 30)),
         ("no exp", |claims| drop(claims.as_object_mut().unwrap().remove("exp"))),
         ("no number", |claims| claims["exp"] = json!("soon")),

@@ -111,7 +111,9 @@ impl KeyServer {
                 match answer {
                     Answer::Body(body) => {
                         let mut request = [0; 2048];
-                        stream.read(&mut request).await.ok();
+                        if stream.read(&mut request).await.is_ok_and(|read| read == 0) {
+                            continue;
+                        }
                         let head =
                             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                         stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
