@@ -20,6 +20,7 @@ use crate::crash;
 use crate::domain::build::BuildId;
 use crate::failure::{Backoff, panic_text};
 use crate::login::Gate;
+use crate::login::audit::AuditLog;
 use crate::registrations::{self, Registration};
 use crate::repair::Desk;
 use crate::schemas::client::{RegistryClient, install_tls};
@@ -70,7 +71,7 @@ pub async fn serve(
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let gate = Gate::new(&config.auth, &config.database)?;
+    let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
@@ -92,6 +93,7 @@ pub async fn serve(
         database: config.database.clone(),
         settings: config.http.clone(),
         gate: gate.clone(),
+        audit: audit.clone(),
         serve_reads: only != Only::Projector,
         views: boards.clone(),
         desks,
@@ -101,8 +103,9 @@ pub async fn serve(
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     announce(addresses, ready);
-    let (handle, stop_views) = (server.handle(), CancellationToken::new());
+    let (handle, stop_views, stop_noting) = (server.handle(), CancellationToken::new(), CancellationToken::new());
     let mut looking = tokio::spawn(look_at_credentials(gate, stop_views.clone()));
+    let noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
@@ -125,6 +128,10 @@ pub async fn serve(
     let drained =
         drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
+    stop_noting.cancel();
+    if let Err(error) = noting.await {
+        tracing::error!(%error, "the audit log is not written to its end");
+    }
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,

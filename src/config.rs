@@ -41,6 +41,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// Who may call the API.
     pub auth: AuthSettings,
+    /// What is kept of calls.
+    pub audit: AuditSettings,
     /// Batches, memory and bounds of the projector.
     pub projector: ProjectorSettings,
     /// How views are rebuilt.
@@ -214,6 +216,14 @@ pub struct JwtSettings {
     pub algorithms: Vec<String>,
     /// Seconds by which clocks may differ.
     pub leeway_seconds: i64,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// Days that entries are kept; 0 = for ever.
+    pub retention_days: i32,
 }
 
 /// What is done about a gap whose event is known not to be in the log.

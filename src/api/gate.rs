@@ -1,6 +1,8 @@
 //! Lets callers through to a route, or answers in its place: by who they are where callers log in, else by who can reach the
 //! port.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::body::MessageBody;
@@ -29,6 +31,10 @@ pub enum Locks {
     Closed(Arc<Gate>),
 }
 
+/// Whom a request turns out to be of, for whoever looks when it is answered. Put among the request's extensions before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct By(pub(super) Rc<RefCell<Option<String>>>);
+
 /// The route's handler behind its lock, or the refusal in its place.
 pub(super) fn guarded(route: &RouteSpec, locks: &Locks) -> Route {
     let policy = route.policy;
@@ -55,10 +61,13 @@ async fn pass<B: MessageBody + 'static>(
     let values = |name| request.headers().get_all(name).map(header::HeaderValue::as_bytes).collect::<Vec<_>>();
     let (authorization, api_key) = (values(header::AUTHORIZATION.as_str()), values("x-api-key"));
     let principal = gate.who(&authorization, &api_key).await.map_err(Problem::from)?;
-    allows_principal(policy, principal.as_deref(), gate.anonymous).map_err(Problem::from)?;
-    if let Some(principal) = principal {
-        request.extensions_mut().insert(principal);
+    if let Some(principal) = &principal {
+        request.extensions_mut().insert(Arc::clone(principal));
+        if let Some(by) = request.extensions().get::<By>() {
+            by.0.replace(Some(principal.name.clone()));
+        }
     }
+    allows_principal(policy, principal.as_deref(), gate.anonymous).map_err(Problem::from)?;
     next.call(request).await
 }
 

@@ -44,6 +44,7 @@ use crate::config::{DatabaseSettings, HttpSettings};
 use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
 use crate::login::Gate;
+use crate::login::audit::AuditLog;
 use crate::repair::Desk;
 use crate::status::ViewStatus;
 use crate::store::read::ReadPool;
@@ -69,6 +70,8 @@ pub struct ApiState {
     pub settings: HttpSettings,
     /// Where callers log in; `None` where nobody does.
     pub gate: Option<Arc<Gate>>,
+    /// Where calls are noted that change something or are refused.
+    pub audit: AuditLog,
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.

@@ -32,7 +32,7 @@ use crate::config::HttpSettings;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
-        (name = "access", description = "For administrators: by which keys programs log in."),
+        (name = "access", description = "For administrators: by which keys programs log in, and who called what."),
         (name = "operations", description = "For those who run the service: lag, consumers, builds, held keys, dead letters, decisions."),
         (name = "health", description = "Probes and metrics."),
     ),
@@ -52,6 +52,7 @@ use crate::config::HttpSettings;
         ops::letters::skip_by_filter,
         ops::letters::redrive_by_filter,
         ops::decisions::list,
+        ops::audit::list,
         ops::api_keys::list,
         ops::api_keys::create,
         ops::api_keys::revoke,

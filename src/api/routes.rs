@@ -90,6 +90,7 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/operations/{id}", OperatorLooks, || web::route().to(ops::operations::show)),
         post("/ops/operations/{id}/cancel", || web::route().to(ops::operations::cancel)),
         post("/ops/operations/{id}/cutover", || web::route().to(ops::operations::cutover)),
+        get("/ops/audit", Administers, || web::route().to(ops::audit::list)),
         get("/ops/api-keys", Administers, || web::route().to(ops::api_keys::list)),
         RouteSpec::new(Method::POST, "/ops/api-keys", Administers, || web::route().to(ops::api_keys::create)),
         RouteSpec::new(Method::DELETE, "/ops/api-keys/{id}", Administers, || web::route().to(ops::api_keys::revoke)),

@@ -127,6 +127,7 @@ fn rule_of_login(key: &str) -> Option<Rule> {
             |text| ALGORITHMS.contains(&text),
         ),
         "auth.jwt.leeway_seconds" => Integer(0, 600),
+        "audit.retention_days" => Integer(0, 36_500),
         _ => return None,
     })
 }

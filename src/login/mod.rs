@@ -2,6 +2,7 @@
 //! and the provider are asked behind the requests, and seldom, however many wrong keys come.
 
 mod api_keys;
+pub mod audit;
 mod provider;
 mod tokens;
 

@@ -49,11 +49,13 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/ops/operations/{id}/cancel", "operator"),
     ("POST", "/ops/operations/{id}/cutover", "operator"),
     ("POST", "/ops/partitions/{partition}/skip-to", "operator"),
+    ("GET", "/ops/audit", "admin"),
     ("GET", "/ops/api-keys", "admin"),
     ("POST", "/ops/api-keys", "admin"),
     ("DELETE", "/ops/api-keys/{id}", "admin"),
 ];
 
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const ROLES: [&str; 4] = ["reader", "developer", "operator", "admin"];
 
 fn covers(holder: &str, role: &str) -> bool {
@@ -300,4 +302,78 @@ async fn a_provider_turns_its_keys_goes_away_and_answers_nonsense() {
     let asked = server.asked();
     join_all((0..50).map(|_| async { assert_eq!(status(&one.token("reader")).await, 401) })).await;
     assert!(server.asked() <= asked + 1, "{} times for fifty tokens", server.asked() - asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_has_every_call_that_changes_something_and_every_refusal() {
+    let world = World::new(1).await;
+    let (_, admin) = make_key(&world, "admin", &[]).await;
+    let (_, reader) = make_key(&world, "reader", &[]).await;
+    let instance = world.start_with(&[("STREAMVIEW_AUTH__API_KEYS", "true")]).await;
+    let ask = async |method: Method, path: &str, key: &str, body: Option<Value>| {
+        let request = instance.http.request(method, instance.url(path)).bearer_auth(key);
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        let response = request.header("traceparent", TRACE).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap_or_default())
+    };
+    ask(Method::GET, "/orders", &reader, None).await;
+    for _ in 0..30 {
+        assert_eq!(ask(Method::GET, "/ops/lags", &reader, None).await.0, 403);
+    }
+    assert_eq!(instance.get("/orders").await.status(), 401);
+    assert_eq!(ask(Method::POST, "/ops/held/o-1/skip", &admin, Some(json!({ "reason": "x" }))).await.0, 404);
+    let asked = json!({ "name": "checkout", "role": "reader" });
+    assert_eq!(ask(Method::POST, "/ops/api-keys", &admin, Some(asked)).await.0, 201);
+
+    let entries = async |query: &str| {
+        let (status, page) = ask(Method::GET, &format!("/ops/audit{query}"), &admin, None).await;
+        assert_eq!(status, 200, "{page}");
+        page["items"].as_array().unwrap().clone()
+    };
+    let all = until("the log has the last call", PATIENCE, || async {
+        let all = entries("").await;
+        all.iter().any(|entry| entry["route"] == "/ops/api-keys").then_some(all)
+    })
+    .await;
+    let shown = |entry: &Value| {
+        let text = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {} {} {}", text("principal"), text("method"), text("target"), text("outcome"), text("code"))
+    };
+    assert_eq!(shown(&all[0]), "admin POST /ops/api-keys done -");
+    assert_eq!(shown(&all[1]), "admin POST /ops/held/o-1/skip failed held_key_not_found");
+    assert_eq!((&all[1]["route"], &all[1]["status"]), (&json!("/ops/held/{key}/skip"), &json!(404)));
+    assert_eq!((&all[1]["address"], &all[1]["traceId"]), (&json!("127.0.0.1"), &json!(TRACE[3..35])));
+    let refused = entries("?outcome=refused&principal=reader").await;
+    assert_eq!(shown(&refused[0]), "reader GET /ops/lags refused role_missing");
+    assert_eq!(refused.iter().map(|entry| entry["calls"].as_i64().unwrap()).sum::<i64>(), 30);
+    assert!(refused.len() < 30, "refusals that are alike are one entry: {}", refused.len());
+    let anonymous = entries("?route=/orders").await;
+    assert_eq!(shown(&anonymous[0]), "- GET /orders refused not_logged_in");
+    assert!(!all.iter().any(|entry| entry["method"] == "GET" && entry["outcome"] == "done"), "reads are not in it");
+
+    // Page by page, and none before it began.
+    let first = entries("?pageSize=1").await;
+    assert_eq!((first.len(), &first[0]["id"]), (1, &all[0]["id"]));
+    assert!(entries("?to=2020-01-01T00:00:00Z").await.is_empty());
+    assert_eq!(ask(Method::GET, "/ops/audit?outcome=maybe", &admin, None).await.0, 400);
+    assert_eq!(ask(Method::GET, "/ops/audit", &reader, None).await.0, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_is_taken_out_of_the_audit_log() {
+    let world = World::new(1).await;
+    let row = "'POST', '/x', '/x', 200, 't', 'a', 1";
+    let columns = "at, method, route, target, status, trace_id, address, calls";
+    let insert = format!(
+        "insert into audit_log ({columns}) values (now() - interval '31 days', {row}), (now() - interval '29 days', {row})"
+    );
+    execute(&world.database, &insert).await;
+    let _instance = world.start_with(&[("STREAMVIEW_AUDIT__RETENTION_DAYS", "30")]).await;
+    until("the old entry is gone", PATIENCE, || async {
+        (world.number("select count(*) from audit_log").await == 1).then_some(())
+    })
+    .await;
 }
