@@ -19,9 +19,11 @@ use crate::config::{Config, ConfigError, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::BuildId;
 use crate::failure::{Backoff, panic_text};
+use crate::login::Gate;
+use crate::login::audit::AuditLog;
 use crate::registrations::{self, Registration};
 use crate::repair::Desk;
-use crate::schemas::client::RegistryClient;
+use crate::schemas::client::{RegistryClient, install_tls};
 use crate::steward::{self, FoundBuild, Household, Steward};
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
@@ -46,9 +48,11 @@ pub enum Only {
 
 /// Whether the settings are usable, as far as that can be told without connecting to anything.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
-    config.http.check_exposure()?;
+    config.check_exposure()?;
     let unusable = |error: anyhow::Error| ConfigError::Unusable { reason: format!("{error:#}") };
     pool::read_pool(&config.database).context("database.url is not usable").map_err(unusable)?;
+    install_tls();
+    Gate::new(&config.auth, &config.database).map_err(unusable)?;
     if !config.schema_registry.url.is_empty() {
         RegistryClient::new(&config.schema_registry).map_err(unusable)?;
     }
@@ -67,6 +71,10 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
     check(&config)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
@@ -90,6 +98,8 @@ pub async fn serve(
         pool,
         database: config.database.clone(),
         settings: config.http.clone(),
+        gate: gate.clone(),
+        audit: audit.clone(),
         serve_reads: only != Only::Projector,
         views: boards.clone(),
         desks,
@@ -101,15 +111,10 @@ pub async fn serve(
     let left = state.clone();
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
-    for address in &addresses {
-        tracing::info!(%address, "serving http");
-    }
-    if let Some(ready) = ready
-        && ready.send(addresses).is_err()
-    {
-        tracing::debug!("nobody waited for the addresses");
-    }
-    let (handle, stop_views) = (server.handle(), CancellationToken::new());
+    announce(addresses, ready);
+    let (handle, stop_views, stop_noting) = (server.handle(), CancellationToken::new(), CancellationToken::new());
+    let mut looking = tokio::spawn(look_at_credentials(gate, stop_views.clone()));
+    let noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
@@ -118,6 +123,7 @@ pub async fn serve(
     let ended = tokio::select! {
         () = stop.cancelled() => None,
         ended = &mut http => Some(part_ended("HTTP server", ended)),
+        ended = &mut looking => Some(part_ended("look at credentials", ended)),
     };
     tracing::info!(failure = ended, "stopping");
     shutting_down.cancel();
@@ -134,10 +140,34 @@ pub async fn serve(
     let drained =
         drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
     http.abort();
+    stop_noting.cancel();
+    if let Err(error) = noting.await {
+        tracing::error!(%error, "the audit log is not written to its end");
+    }
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,
     }
+}
+
+fn announce(addresses: Vec<SocketAddr>, ready: Option<oneshot::Sender<Vec<SocketAddr>>>) {
+    for address in &addresses {
+        tracing::info!(%address, "serving http");
+    }
+    if let Some(ready) = ready
+        && ready.send(addresses).is_err()
+    {
+        tracing::debug!("nobody waited for the addresses");
+    }
+}
+
+/// Ends when it is told to, and else never.
+async fn look_at_credentials(gate: Option<Arc<Gate>>, stop: CancellationToken) -> std::io::Result<()> {
+    match gate {
+        Some(gate) => gate.run(stop).await,
+        None => stop.cancelled().await,
+    }
+    Ok(())
 }
 
 fn households(

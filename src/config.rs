@@ -41,6 +41,10 @@ pub struct Config {
     pub schema_registry: SchemaRegistrySettings,
     /// The REST API.
     pub http: HttpSettings,
+    /// Who may call the API.
+    pub auth: AuthSettings,
+    /// What is kept of calls.
+    pub audit: AuditSettings,
     /// Batches, memory and bounds of the projector.
     pub projector: ProjectorSettings,
     /// How views are rebuilt.
@@ -184,6 +188,65 @@ pub struct HttpSettings {
     pub send_timeout_ms: u64,
     /// Milliseconds open requests get at shutdown.
     pub shutdown_timeout_ms: u64,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// What a caller without credentials may where callers log in.
+    pub anonymous_role: AnonymousRole,
+    /// Whether API keys are taken.
+    pub api_keys: bool,
+    /// Tokens of an identity provider.
+    pub jwt: JwtSettings,
+}
+
+impl AuthSettings {
+    /// Whether callers log in.
+    pub fn is_on(&self) -> bool {
+        self.api_keys || !self.jwt.issuer.is_empty()
+    }
+}
+
+/// What somebody may who has not logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnonymousRole {
+    /// Nothing but what is public.
+    None,
+    /// Read views.
+    Reader,
+}
+
+/// `[auth.jwt]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSettings {
+    /// `iss` of the tokens that are taken; empty = none are.
+    pub issuer: String,
+    /// One of these has to be in `aud`.
+    pub audience: Vec<String>,
+    /// Where the keys are; empty = where the issuer says.
+    pub jwks_url: String,
+    /// A file with the keys instead.
+    pub jwks_file: String,
+    /// The claim with the roles.
+    pub roles_claim: String,
+    /// `theirs=ours`.
+    pub role_map: Vec<String>,
+    /// Names of algorithms.
+    pub algorithms: Vec<String>,
+    /// Seconds by which clocks may differ.
+    pub leeway_seconds: i64,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// Days that entries are kept; 0 = for ever.
+    pub retention_days: i32,
 }
 
 /// What is done about a gap whose event is known not to be in the log.
@@ -356,15 +419,42 @@ impl Config {
     }
 }
 
-impl HttpSettings {
-    /// Refuses an address other machines can reach, unless `allow_anonymous` says that this is meant.
+impl Config {
+    /// Refuses an address other machines can reach, unless callers log in, or `http.allow_anonymous` says that this is meant.
     pub fn check_exposure(&self) -> Result<(), ConfigError> {
-        if self.bind.ip().to_canonical().is_loopback() || self.allow_anonymous {
+        let http = &self.http;
+        if http.bind.ip().to_canonical().is_loopback() || http.allow_anonymous || self.auth.is_on() {
             return Ok(());
         }
-        Err(ConfigError::Exposed { bind: self.bind })
+        Err(ConfigError::Exposed { bind: http.bind })
     }
 
+    /// What is allowed by these settings that nobody should allow without knowing: shown at the start and by `config check`.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let is_exposed = !self.http.bind.ip().to_canonical().is_loopback();
+        let (open, anonymous) = (!self.auth.is_on(), &self.http);
+        let warn = |is_so: bool, words| is_so.then_some(words);
+        [
+            warn(
+                open && is_exposed && anonymous.allow_anonymous,
+                "http.allow_anonymous: everybody who reaches http.bind may read everything, as nobody has to log in",
+            ),
+            warn(
+                open && is_exposed && anonymous.allow_anonymous_operations,
+                "http.allow_anonymous_operations: everybody who reaches http.bind may decide, rebuild and roll back",
+            ),
+            warn(
+                !open && (anonymous.allow_anonymous || anonymous.allow_anonymous_operations),
+                "http.allow_anonymous and allow_anonymous_operations do nothing where callers log in; see auth.anonymous_role",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+impl HttpSettings {
     /// Whether callers may make decisions: on loopback, or if `allow_anonymous_operations` says that it is meant.
     pub fn allows_operations(&self) -> bool {
         self.bind.ip().to_canonical().is_loopback() || self.allow_anonymous_operations

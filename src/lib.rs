@@ -18,7 +18,7 @@
 //! - [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
 //! - [`store`]: Postgres; [`platforms`]: Kafka; [`schemas`]: the schema registry
 //! - [`projector`]: from records to one transaction per batch; [`builds`]: builds of a view made, filled, dropped
-//! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide
+//! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is
 //! - [`api`]: HTTP; [`views`]: one folder for each view
 //! - [`registrations`]: the list of views; [`steward`]: which builds run, and what operators do with them; [`app`], [`cli`]:
 //!   the service and its commands
@@ -35,6 +35,7 @@ pub mod config;
 pub mod crash;
 pub mod failure;
 pub mod feed;
+pub mod login;
 pub mod memory;
 pub mod platforms;
 pub mod projector;

@@ -14,12 +14,15 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, HttpResponseBuilder, web};
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::etag::EntityTag;
+use super::gate::By;
 use super::problem::{self, Problem};
 use super::routes::Routed;
 use super::{Api, UNMATCHED};
+use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -41,11 +44,36 @@ struct Asked {
     /// The route that a request would have taken that is refused before.
     refused: Option<String>,
     trace_id: String,
+    address: String,
+    by: By,
 }
 
 impl Asked {
     fn route(&self) -> &str {
         self.routed.pattern().or(self.refused.as_deref()).unwrap_or(UNMATCHED)
+    }
+
+    /// Whether the call changes something, or is refused.
+    fn is_audited(&self, status: StatusCode) -> bool {
+        let looks = matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let is_refused =
+            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        is_refused || !looks && self.routed.pattern().is_some()
+    }
+
+    fn entry(&self, status: StatusCode, code: Option<&str>) -> AuditEntry {
+        AuditEntry {
+            at: Timestamp::now(),
+            principal: self.by.0.borrow().clone(),
+            method: self.method.to_string(),
+            route: self.route().to_owned(),
+            target: self.path.clone(),
+            status: i32::from(status.as_u16()),
+            code: code.map(str::to_owned),
+            trace_id: self.trace_id.clone(),
+            address: self.address.clone(),
+            calls: 1,
+        }
     }
 }
 
@@ -80,9 +108,12 @@ pub async fn finish(
         routed: Routed::default(),
         refused: if is_too_long { request.match_pattern() } else { None },
         trace_id: trace_id(request.headers()),
+        address: request.peer_addr().map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string()),
+        by: By::default(),
     };
     request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
     request.extensions_mut().insert(asked.routed.clone());
+    request.extensions_mut().insert(asked.by.clone());
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
     let outcome = if is_too_long {
         let problem = Problem::new(&problem::URI_TOO_LONG, format!("The URI has {uri_bytes} bytes, 8192 are allowed"));
@@ -90,6 +121,12 @@ pub async fn finish(
     } else {
         AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await
     };
+    let code = match &outcome {
+        Ok(Ok(response)) => response.response().error().and_then(|error| error.as_error::<Problem>()),
+        Ok(Err(error)) => error.as_error::<Problem>(),
+        Err(_) => None,
+    };
+    let code = code.map(Problem::code);
     let (request, response) = match outcome {
         Ok(Ok(response)) => {
             let (request, response) = response.into_parts();
@@ -110,6 +147,9 @@ pub async fn finish(
         let status = response.status();
         let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
+        if asked.is_audited(status) {
+            api.state.audit.note(asked.entry(status, code));
+        }
     }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
@@ -252,6 +292,7 @@ mod tests {
     use actix_web::{App, test as server};
 
     use super::*;
+    use crate::api::gate::Locks;
     use crate::auth::policy::Exposure;
 
     #[test]
@@ -275,7 +316,7 @@ mod tests {
         let table = crate::api::routes::table(&[]);
         let app = App::new()
             .wrap(from_fn(finish))
-            .configure(|config| crate::api::routes::register(config, &table, Exposure::Trusted))
+            .configure(|config| crate::api::routes::register(config, &table, &Locks::Open(Exposure::Trusted)))
             .route("/panics", web::get().to(|| async { panic!("on purpose") as HttpResponse }))
             .route("/teapot", web::get().to(|| async { HttpResponse::ImATeapot().body("plain text") }));
         let app = server::init_service(app).await;

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod body;
 pub mod changes;
 pub mod etag;
+pub mod gate;
 pub mod health;
 pub mod idempotency;
 pub mod openapi;
@@ -33,6 +34,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::gate::Locks;
 use self::health::Check;
 pub use self::openapi::openapi;
 use self::problem::{CODES, Code};
@@ -42,6 +44,8 @@ use crate::board::ViewBoard;
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
+use crate::login::Gate;
+use crate::login::audit::AuditLog;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
@@ -73,6 +77,10 @@ pub struct ApiState {
     pub database: DatabaseSettings,
     /// Address and limits.
     pub settings: HttpSettings,
+    /// Where callers log in; `None` where nobody does.
+    pub gate: Option<Arc<Gate>>,
+    /// Where calls are noted that change something or are refused.
+    pub audit: AuditLog,
     /// Whether the views' own routes are served; if not, only health, metrics, documentation and operations are.
     pub serve_reads: bool,
     /// The views that run here or are served from here; the first is the default of `/ops/lags`.
@@ -142,7 +150,11 @@ fn views_of(state: &ApiState) -> Vec<Arc<ViewStatus>> {
 /// in the documentation, but its routes exist only where the view is in `state.views` and reads are served.
 pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     let settings = state.settings.clone();
-    let exposure = if settings.allows_operations() { Exposure::Trusted } else { Exposure::Strangers };
+    let locks = match &state.gate {
+        Some(gate) => Locks::Closed(Arc::clone(gate)),
+        None if settings.allows_operations() => Locks::Open(Exposure::Trusted),
+        None => Locks::Open(Exposure::Strangers),
+    };
     let document = openapi::with_limits(&openapi(&views), &settings);
     let views: Vec<_> = views
         .into_iter()
@@ -161,7 +173,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
             .app_data(api.clone())
             .wrap(from_fn(answer::finish))
             .configure(|config| of_worker.iter().for_each(|give| give(&api.state, config)))
-            .configure(|config| routes::register(config, &table, exposure))
+            .configure(|config| routes::register(config, &table, &locks))
     })
     .workers(workers)
     .on_connect(move |connection, _| bound(connection, send_timeout))

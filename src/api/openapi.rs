@@ -1,14 +1,19 @@
 //! The OpenAPI 3.1 document: the engine's part, the views' parts, and what every operation has in common.
 
+use actix_web::http::Method;
 use serde_json::{Value, json};
 use utoipa::OpenApi as _;
 use utoipa::openapi::header::{Header, HeaderBuilder};
-use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type};
 
 use super::problem::ProblemBody;
-use super::routes::ViewApi;
+use super::routes::{self, ViewApi};
 use super::{health, ops, pages, skip_to};
+use crate::auth::role::Role;
 use crate::config::HttpSettings;
 
 #[derive(utoipa::OpenApi)]
@@ -27,6 +32,7 @@ use crate::config::HttpSettings;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
+        (name = "access", description = "For administrators: by which keys programs log in, and who called what."),
         (name = "operations", description = "For those who run the service: lag, consumers, builds, held keys, dead letters, decisions."),
         (name = "health", description = "Probes and metrics."),
     ),
@@ -46,6 +52,10 @@ use crate::config::HttpSettings;
         ops::letters::skip_by_filter,
         ops::letters::redrive_by_filter,
         ops::decisions::list,
+        ops::audit::list,
+        ops::api_keys::list,
+        ops::api_keys::create,
+        ops::api_keys::revoke,
         ops::operations::rebuild,
         ops::operations::rollback,
         ops::pauses::pause,
@@ -90,7 +100,47 @@ pub fn openapi(views: &[ViewApi]) -> OpenApi {
             add_common_parts(operation);
         }
     }
+    for route in routes::table(views) {
+        let item = document.paths.paths.get_mut(route.path);
+        if let (Some(role), Some(operation)) =
+            (route.policy.role(), item.and_then(|item| operation_of(item, &route.method)))
+        {
+            add_log_in(operation, role);
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let bearer = bearer.description(Some("An API key (`svk_…`), or a token of the identity provider (JWT).")).build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    let api_key = ApiKeyValue::with_description("X-Api-Key", "An API key.");
+    components.add_security_scheme(API_KEY, SecurityScheme::ApiKey(ApiKey::Header(api_key)));
     document
+}
+
+const BEARER: &str = "bearer";
+const API_KEY: &str = "apiKey";
+
+fn operation_of<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
+    match *method {
+        Method::GET => item.get.as_mut(),
+        Method::POST => item.post.as_mut(),
+        Method::PUT => item.put.as_mut(),
+        Method::PATCH => item.patch.as_mut(),
+        Method::DELETE => item.delete.as_mut(),
+        _ => None,
+    }
+}
+
+/// How callers log in, where they do, and what they are told who may not.
+fn add_log_in(operation: &mut Operation, role: Role) {
+    let none: [&str; 0] = [];
+    operation.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::new(API_KEY, none)]);
+    let responses = &mut operation.responses.responses;
+    let challenge = header("How to log in, and what is wrong with a token (RFC 6750)", Type::String);
+    let refused = problem("`not_logged_in` or `invalid_credentials`, where callers log in");
+    responses.entry("401".into()).or_insert(RefOr::T(refused.header("WWW-Authenticate", challenge).build()));
+    let lacks = problem(&format!("`role_missing`: the role `{}` is asked for, where callers log in", role.as_str()));
+    responses.entry("403".into()).or_insert(RefOr::T(lacks.build()));
 }
 
 /// The document as served: with the limits in force.

@@ -1,5 +1,7 @@
 //! For operators: how far behind each view is, and how its consumer is doing; below, what is held and what was refused.
 
+pub mod api_keys;
+pub mod audit;
 mod bodies;
 mod calls;
 pub mod decisions;

@@ -32,6 +32,7 @@ mod tests {
 
     use super::*;
     use crate::api::answer::finish;
+    use crate::api::gate::Locks;
     use crate::api::parameters::decode;
     use crate::api::routes::{RouteSpec, register};
     use crate::auth::policy::{Exposure, Policy};
@@ -52,7 +53,8 @@ mod tests {
             })
         };
         let table = PATTERNS.map(|(pattern, ..)| route(pattern));
-        let app = App::new().wrap(from_fn(finish)).configure(|config| register(config, &table, Exposure::Trusted));
+        let locks = Locks::Open(Exposure::Trusted);
+        let app = App::new().wrap(from_fn(finish)).configure(|config| register(config, &table, &locks));
         let app = server::init_service(app).await;
         let response = server::call_service(&app, server::TestRequest::with_uri(path).to_request()).await;
         let status = response.status().as_u16();

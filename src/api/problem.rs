@@ -83,6 +83,21 @@ codes! {
     OPERATIONS_NOT_ALLOWED = "operations_not_allowed" FORBIDDEN "Decisions are not allowed on this address"
         "The service listens where other machines reach it, and has no access control yet. So it shows, but changes nothing."
         "Call an instance that listens on loopback, use the command line, or set `http.allow_anonymous_operations = true` if everybody who reaches the port may decide.";
+    NOT_LOGGED_IN = "not_logged_in" UNAUTHORIZED "Nobody has logged in"
+        "The route is for those who have logged in, and the request shows no credentials."
+        "Send `Authorization: Bearer` with an API key or a token of the identity provider, or `X-Api-Key`.";
+    INVALID_CREDENTIALS = "invalid_credentials" UNAUTHORIZED "The credentials are not valid"
+        "The API key or token is malformed, unknown, revoked, over, or of somebody else."
+        "Get a new one. `WWW-Authenticate` and `detail` say what is wrong with a token; of an API key it is not said.";
+    ROLE_MISSING = "role_missing" FORBIDDEN "The role is missing"
+        "Whoever has logged in does not have the role that the route asks for, which `requiredRole` names."
+        "Ask an administrator for the role, or use other credentials.";
+    LOGIN_UNAVAILABLE = "login_unavailable" SERVICE_UNAVAILABLE "Nobody can log in at the moment"
+        "Whether the credentials are valid cannot be told: the identity provider's keys, or the API keys, could not be read yet."
+        "Repeat after `Retry-After` seconds. Operators: the log says why.";
+    API_KEY_NOT_FOUND = "api_key_not_found" NOT_FOUND "There is no such API key"
+        "No API key has this id."
+        "`GET /ops/api-keys` lists them.";
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body has to be JSON"
         "`Content-Type` is missing or not `application/json`. Forms of other web sites cannot send that, which is the point."
         "Send `Content-Type: application/json`.";
@@ -239,6 +254,8 @@ pub struct Problem {
     detail: String,
     errors: Vec<ParameterError>,
     retry_after: Option<u32>,
+    /// `WWW-Authenticate`.
+    challenge: Option<String>,
     more: Map<String, Value>,
 }
 
@@ -251,6 +268,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
+            challenge: None,
             more: Map::new(),
         }
     }
@@ -292,6 +310,12 @@ impl Problem {
         self
     }
 
+    /// Says how to log in.
+    pub fn challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+
     /// Adds a member.
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         let value = serde_json::to_value(value).expect("members are plain data");
@@ -327,6 +351,9 @@ impl Problem {
         response.content_type("application/problem+json").insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(seconds) = self.retry_after {
             response.insert_header((header::RETRY_AFTER, seconds.to_string()));
+        }
+        if let Some(challenge) = &self.challenge {
+            response.insert_header((header::WWW_AUTHENTICATE, challenge.as_str()));
         }
         response.body(json)
     }

@@ -8,9 +8,10 @@ use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use utoipa::openapi::OpenApi;
 
+use super::gate::{Locks, guarded};
 use super::problem::{self, Code, Problem};
 use super::{ApiState, health, ops, pages, skip_to};
-use crate::auth::policy::{Denied, Exposure, Policy, allows};
+use crate::auth::policy::Policy;
 use crate::store::changes::ShownOf;
 use crate::store::read::SequencesOf;
 
@@ -23,7 +24,7 @@ pub struct RouteSpec {
     pub method: Method,
     /// Who may use it.
     pub policy: Policy,
-    handler: fn() -> Route,
+    pub(super) handler: fn() -> Route,
 }
 
 impl RouteSpec {
@@ -53,7 +54,7 @@ pub struct ViewApi {
 
 /// The engine's own routes.
 fn engine_routes() -> Vec<RouteSpec> {
-    use Policy::{OperatorDecides, OperatorLooks, Public};
+    use Policy::{Administers, OperatorDecides, OperatorLooks, Public};
     let get = |path, policy, handler| RouteSpec::new(Method::GET, path, policy, handler);
     let post = |path, handler| RouteSpec::new(Method::POST, path, OperatorDecides, handler);
     vec![
@@ -91,6 +92,10 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/operations/{id}", OperatorLooks, || web::route().to(ops::operations::show)),
         post("/ops/operations/{id}/cancel", || web::route().to(ops::operations::cancel)),
         post("/ops/operations/{id}/cutover", || web::route().to(ops::operations::cutover)),
+        get("/ops/audit", Administers, || web::route().to(ops::audit::list)),
+        get("/ops/api-keys", Administers, || web::route().to(ops::api_keys::list)),
+        RouteSpec::new(Method::POST, "/ops/api-keys", Administers, || web::route().to(ops::api_keys::create)),
+        RouteSpec::new(Method::DELETE, "/ops/api-keys/{id}", Administers, || web::route().to(ops::api_keys::revoke)),
         get("/ops/decisions", OperatorLooks, || web::route().to(ops::decisions::list)),
         post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]
@@ -112,10 +117,10 @@ impl Routed {
     }
 }
 
-/// Registers `table` with one worker. A route that its policy does not serve at this exposure is refused whatever its
-/// handler does, before anything of the request is read. Any other method of a known path is a 405 that lists the known
+/// Registers `table` with one worker. A route that its policy does not serve to a caller is refused whatever its
+/// handler does, before anything of the request's body is read. Any other method of a known path is a 405 that lists the known
 /// ones.
-pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], exposure: Exposure) {
+pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], locks: &Locks) {
     let mut known = HashSet::new();
     for path in table.iter().map(|route| route.path).filter(|path| known.insert(*path)) {
         // Asked only of requests whose path matches; matching it again for the metric would cost as much as routing.
@@ -127,10 +132,10 @@ pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], exposure: 
         }));
         let mut allowed = Vec::new();
         for route in table.iter().filter(|route| route.path == path) {
-            resource = resource.route(guarded(route, exposure).method(route.method.clone()));
+            resource = resource.route(guarded(route, locks).method(route.method.clone()));
             allowed.push(route.method.to_string());
             if route.method == Method::GET {
-                resource = resource.route(guarded(route, exposure).method(Method::HEAD));
+                resource = resource.route(guarded(route, locks).method(Method::HEAD));
                 allowed.push(Method::HEAD.to_string());
             }
         }
@@ -138,25 +143,6 @@ pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], exposure: 
         config.service(resource.default_service(web::to(move |request| method_not_allowed(request, allow.clone()))));
     }
     config.default_service(web::to(not_found));
-}
-
-/// The route's handler, or the refusal in its place.
-fn guarded(route: &RouteSpec, exposure: Exposure) -> Route {
-    match allows(route.policy, exposure) {
-        Ok(()) => (route.handler)(),
-        Err(denied) => web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) }),
-    }
-}
-
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::OperationsNotAllowed => {
-                let detail = "http.bind is not a loopback address, and http.allow_anonymous_operations is false";
-                Problem::new(&problem::OPERATIONS_NOT_ALLOWED, detail)
-            }
-        }
-    }
 }
 
 async fn method_not_allowed(request: HttpRequest, allow: String) -> HttpResponse {
@@ -180,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::app::view_apis;
+    use crate::auth::policy::Exposure;
 
     #[test]
     fn every_route_is_listed_once_and_described_in_the_openapi_document() {
@@ -209,7 +196,9 @@ mod tests {
     fn whatever_changes_something_is_an_operators_decision() {
         for route in table(&view_apis()) {
             let changes = route.method != Method::GET;
-            assert_eq!(changes, route.policy == Policy::OperatorDecides, "{} {}", route.method, route.path);
+            let may_change = matches!(route.policy, Policy::OperatorDecides | Policy::Administers);
+            assert!(may_change || !changes, "{} {}", route.method, route.path);
+            assert!(changes || route.policy != Policy::OperatorDecides, "{} {}", route.method, route.path);
         }
     }
 
@@ -225,9 +214,10 @@ mod tests {
             RouteSpec::new(Method::GET, "/look", Policy::OperatorLooks, careless),
         ];
         for (exposure, decide) in [(Exposure::Strangers, 403), (Exposure::Trusted, 200)] {
+            let locks = Locks::Open(exposure);
             let app = App::new()
                 .wrap(from_fn(crate::api::answer::finish))
-                .configure(|config| register(config, &table, exposure));
+                .configure(|config| register(config, &table, &locks));
             let app = server::init_service(app).await;
             for (method, path, status) in
                 [(Method::POST, "/decide", decide), (Method::GET, "/look", 200), (Method::HEAD, "/look", 200)]

@@ -1,5 +1,6 @@
 //! The command line: one file per sub-command that has more to it than one call.
 
+mod apikey;
 mod desk;
 pub mod dlq;
 pub mod held;
@@ -65,8 +66,8 @@ enum Command {
     /// batch under way, publishes pending dead letters, leaves the consumer group, drains HTTP and exits 0 within
     /// projector.shutdown_timeout_ms. The schema must be in place: run `streamview migrate` first.
     ///
-    /// Without access control the process refuses to bind anything but a loopback address, unless
-    /// http.allow_anonymous = true says that this is meant.
+    /// Where nobody logs in (auth.api_keys, auth.jwt.issuer) the process refuses to bind anything but a loopback address,
+    /// unless http.allow_anonymous = true says that this is meant.
     Serve {
         /// Run one half only: scale readers and projectors apart
         #[arg(long, value_enum, default_value = "both")]
@@ -87,6 +88,7 @@ enum Command {
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
     Source(source::SourceArgs),
+    Apikey(apikey::ApikeyArgs),
     Rebuild(rebuild::RebuildArgs),
     Rollback(rebuild::RollbackArgs),
     Views(views::ViewsArgs),
@@ -154,6 +156,9 @@ fn run(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Config { action: ConfigAction::Check } => {
             app::check(&config)?;
+            for warning in config.warnings() {
+                eprintln!("warning: {warning}");
+            }
             println!("settings are usable");
             return Ok(());
         }
@@ -203,6 +208,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Source(arguments) => source::run(arguments, &config).await,
             Command::Views(arguments) => views::run(arguments, &config).await,
+            Command::Apikey(arguments) => apikey::run(arguments, &config).await,
             Command::Rebuild(arguments) => {
                 init_logs(&config)?;
                 rebuild::rebuild(arguments, &config, app::Signals::listen()?).await

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
+use url::Url;
 
 use super::links::is_service_link;
 use super::rules::{is_secret, rule_of};
@@ -15,6 +16,7 @@ const PREFIX: &str = "STREAMVIEW_";
 const FILE_SUFFIX: &str = "_FILE";
 const NO_TLS: &str = "sslmode to be left out, disable or prefer: there is no TLS to Postgres yet, which require, verify-ca \
     and verify-full (and allow) ask for. Connect over a network that you trust, or to a local proxy that speaks TLS to Postgres";
+const ROLE_MAP: &str = "auth.jwt.role_map";
 /// What a view may say of its own, below `views.<name>.`.
 const VIEW_RULES: [&str; 4] = ["history", "gap_policy", "first_sequence", "tax.default_rate"];
 
@@ -135,6 +137,7 @@ impl Layers {
             return Err(self.not_allowed("schema_registry.username", allowed));
         }
         self.check_wire()?;
+        self.check_tokens()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
@@ -153,6 +156,34 @@ impl Layers {
         match url.option("sslmode") {
             None | Some("disable" | "prefer") => Ok(()),
             Some(_) => Err(self.not_allowed(key, NO_TLS.to_owned())),
+        }
+    }
+
+    /// What tokens need, and what says nothing without them.
+    fn check_tokens(&self) -> Result<(), ConfigError> {
+        let is_listed = |key: &str| self.settings[key].value.as_array().is_some_and(|list| !list.is_empty());
+        if self.is_empty("auth.jwt.issuer") {
+            let idle = ["auth.jwt.jwks_url", "auth.jwt.jwks_file"].into_iter().find(|key| !self.is_empty(key));
+            let idle = idle.or_else(|| Some("auth.jwt.audience").filter(|key| is_listed(key)));
+            return match idle {
+                Some(key) => Err(self.not_allowed(key, "nothing where auth.jwt.issuer is empty".to_owned())),
+                None => Ok(()),
+            };
+        }
+        if let Some(key) = ["auth.jwt.audience", "auth.jwt.algorithms"].into_iter().find(|key| !is_listed(key)) {
+            return Err(self.not_allowed(key, "at least one where auth.jwt.issuer is set".to_owned()));
+        }
+        let is_web = Url::parse(self.settings["auth.jwt.issuer"].value.as_str().unwrap_or_default())
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        match (self.is_empty("auth.jwt.jwks_url"), self.is_empty("auth.jwt.jwks_file")) {
+            (false, false) => {
+                Err(self.not_allowed("auth.jwt.jwks_file", "nothing where auth.jwt.jwks_url is set".to_owned()))
+            }
+            (true, true) if !is_web => {
+                let allowed = "a URL, or auth.jwt.jwks_url or jwks_file to be set: where else are its keys?".to_owned();
+                Err(self.not_allowed("auth.jwt.issuer", allowed))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -282,6 +313,14 @@ fn flatten(prefix: &str, table: Table) -> Vec<(String, Value)> {
     for (name, value) in table {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
+            // A list of pairs, which reads well as a table, too.
+            Value::Table(inner) if key == ROLE_MAP => {
+                let pair = |(theirs, ours): (String, Value)| match ours {
+                    Value::String(ours) => Value::String(format!("{theirs}={ours}")),
+                    other => other,
+                };
+                leaves.push((key, Value::Array(inner.into_iter().map(pair).collect())));
+            }
             Value::Table(inner) if !inner.is_empty() => leaves.extend(flatten(&key, inner)),
             leaf => leaves.push((key, leaf)),
         }

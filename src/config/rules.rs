@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::secret::web_addresses;
+use crate::auth::role::Role;
+use crate::auth::token::ALGORITHMS;
 use crate::domain::name::is_view_name;
 
 /// What a key accepts.
@@ -19,6 +21,8 @@ pub(super) enum Rule {
     Integer(i64, i64),
     /// Text the function accepts; the words say which.
     Text(&'static str, fn(&str) -> bool),
+    /// A list of texts that the function accepts; in a variable or flag separated by commas.
+    List(&'static str, fn(&str) -> bool),
 }
 
 const KIB: i64 = 1024;
@@ -103,7 +107,31 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
             "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
             is_log_filter,
         ),
-        _ => return rule_of_view(key),
+        _ => return rule_of_login(key).or_else(|| rule_of_view(key)),
+    })
+}
+
+fn rule_of_login(key: &str) -> Option<Rule> {
+    use Rule::{Integer, List, Switch, Text};
+    Some(match key {
+        "auth.anonymous_role" => Text("none or reader", |text| matches!(text, "none" | "reader")),
+        "auth.api_keys" => Switch,
+        "auth.jwt.issuer" | "auth.jwt.jwks_file" => Text("text", |_| true),
+        "auth.jwt.audience" => List("a list of texts that are not blank", |text| !text.trim().is_empty()),
+        "auth.jwt.jwks_url" => Text("nothing, or a URL that begins with https:// or http://", |text| {
+            text.is_empty() || Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        }),
+        "auth.jwt.roles_claim" => NAME,
+        "auth.jwt.role_map" => {
+            List("a list such as [\"shop-ops=operator\"], to reader, developer, operator or admin", is_mapping)
+        }
+        "auth.jwt.algorithms" => List(
+            "a list of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA: not none, and no HMAC",
+            |text| ALGORITHMS.contains(&text),
+        ),
+        "auth.jwt.leeway_seconds" => Integer(0, 600),
+        "audit.retention_days" => Integer(0, 36_500),
+        _ => return None,
     })
 }
 
@@ -134,6 +162,10 @@ impl Rule {
             Rule::Switch => text.parse().ok().map(Value::Boolean),
             Rule::Integer(..) => text.parse().ok().map(Value::Integer),
             Rule::Text(..) => Some(Value::String(text.to_owned())),
+            Rule::List(..) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Some(Value::Array(parts.map(|part| Value::String(part.to_owned())).collect()))
+            }
         }
     }
 
@@ -143,6 +175,9 @@ impl Rule {
             (Rule::Switch, Value::Boolean(_)) => true,
             (Rule::Integer(least, most), Value::Integer(number)) => (least..=most).contains(number),
             (Rule::Text(_, accepts), Value::String(text)) => accepts(text),
+            (Rule::List(_, accepts), Value::Array(values)) => {
+                values.iter().all(|value| value.as_str().is_some_and(accepts))
+            }
             _ => false,
         }
     }
@@ -153,7 +188,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Switch => f.write_str("true or false"),
             Rule::Integer(least, most) => write!(f, "a whole number from {least} to {most}"),
-            Rule::Text(words, _) => f.write_str(words),
+            Rule::Text(words, _) | Rule::List(words, _) => f.write_str(words),
         }
     }
 }
@@ -162,6 +197,11 @@ impl fmt::Display for Rule {
 fn is_kafka_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     (1..=249).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
+}
+
+/// `theirs=ours`: the last `=` counts, for names of groups have some.
+fn is_mapping(text: &str) -> bool {
+    text.rsplit_once('=').is_some_and(|(theirs, ours)| !theirs.trim().is_empty() && Role::parse(ours.trim()).is_some())
 }
 
 fn is_address_list(text: &str) -> bool {

@@ -176,7 +176,9 @@ fn no_setting_is_ever_taken_for_a_service_link() {
         for value in ["10.0.0.1", "8080", "tcp", "tcp://10.0.0.1:8080"] {
             assert!(Config::service_links([(name.clone(), value.to_owned())]).is_empty(), "{name}={value}");
             if let Err(error) = load("", &[(&name, value)], &[]) {
-                assert!(error.to_string().starts_with(&format!("{key} = ")), "read as a setting: {error}");
+                // Of an issuer it is asked first for whom its tokens are.
+                let asked = if key == "auth.jwt.issuer" { "auth.jwt.audience" } else { &key };
+                assert!(error.to_string().starts_with(&format!("{asked} = ")), "read as a setting: {error}");
             }
         }
     }
@@ -323,10 +325,53 @@ fn what_is_shown_loads_again() {
 }
 
 #[test]
+fn tokens_are_set_up_whole_or_not_at_all() {
+    let whole = [("auth.jwt.issuer", "https://id.example"), ("auth.jwt.audience", "shop, streamview")];
+    let with = |more: Pairs| load("", &[], &[&whole, more].concat());
+    let config = with(&[("auth.jwt.role_map", "CN=ops,OU=shop=operator")]);
+    assert!(config.is_err(), "a comma ends a pair: such names go into a file");
+    let config = with(&[("auth.jwt.role_map", "shop-ops=operator")]).unwrap();
+    assert_eq!(config.auth.jwt.audience, ["shop", "streamview"]);
+    assert!(config.auth.is_on() && !Config::defaults().auth.is_on());
+    let table = "[auth.jwt.role_map]\n\"CN=ops,OU=shop\" = \"operator\"\n";
+    assert_eq!(load(table, &[], &whole).unwrap().auth.jwt.role_map, ["CN=ops,OU=shop=operator"]);
+    for (key, value, named) in [
+        ("auth.jwt.algorithms", "HS256", "auth.jwt.algorithms"),
+        ("auth.jwt.algorithms", "none", "auth.jwt.algorithms"),
+        ("auth.jwt.algorithms", "", "auth.jwt.algorithms"),
+        ("auth.jwt.audience", "", "auth.jwt.audience"),
+        ("auth.jwt.role_map", "shop-ops=root", "auth.jwt.role_map"),
+        ("auth.jwt.issuer", "", "auth.jwt.audience"),
+        ("auth.jwt.issuer", "shop", "auth.jwt.issuer"),
+        ("auth.jwt.jwks_url", "file:///keys", "auth.jwt.jwks_url"),
+        ("auth.jwt.leeway_seconds", "601", "auth.jwt.leeway_seconds"),
+        ("auth.anonymous_role", "admin", "auth.anonymous_role"),
+    ] {
+        let message = with(&[(key, value)]).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{named} = ")), "{key} = {value}: {message}");
+    }
+    let both = with(&[("auth.jwt.jwks_url", "https://id.example/keys"), ("auth.jwt.jwks_file", "/keys")]);
+    assert!(both.unwrap_err().to_string().starts_with("auth.jwt.jwks_file = "));
+}
+
+#[test]
+fn where_callers_log_in_any_address_is_bound_and_what_is_open_is_warned_of() {
+    let set = |pairs: Pairs| load("", &[], pairs).unwrap();
+    let (bind, keys) = (("http.bind", "0.0.0.0:80"), ("auth.api_keys", "true"));
+    set(&[bind, keys]).check_exposure().unwrap();
+    assert!(set(&[bind, keys]).warnings().is_empty());
+    let (anonymous, operations) = (("http.allow_anonymous", "true"), ("http.allow_anonymous_operations", "true"));
+    assert_eq!(set(&[bind, anonymous]).warnings().len(), 1);
+    assert_eq!(set(&[bind, anonymous, operations]).warnings().len(), 2);
+    assert_eq!(set(&[bind, anonymous, keys]).warnings().len(), 1);
+    assert!(set(&[anonymous, operations]).warnings().is_empty(), "on loopback it says nothing new");
+}
+
+#[test]
 fn only_loopback_is_bound_without_access_control() {
     let bound = |bind: &str, anonymous: &str| {
         let overrides = owned(&[("http.bind", bind), ("http.allow_anonymous", anonymous)]);
-        Config::load(None, [], &overrides).unwrap().http.check_exposure()
+        Config::load(None, [], &overrides).unwrap().check_exposure()
     };
     for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         bound(loopback, "false").unwrap();

@@ -1,5 +1,7 @@
 //! Postgres: connections, migrations, control tables, and what its error codes mean.
 
+pub mod api_keys;
+pub mod audit;
 pub mod blocked;
 pub mod build;
 pub mod builds;

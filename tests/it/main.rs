@@ -22,6 +22,7 @@ mod source;
 mod transactions;
 mod unreadable;
 
+mod access;
 mod ahead;
 mod as_of;
 mod benchmark;

@@ -8,6 +8,7 @@ pub mod listener;
 pub mod load;
 pub mod orders;
 pub mod patience;
+pub mod provider;
 pub mod rebuild;
 pub mod registry;
 pub mod segment;

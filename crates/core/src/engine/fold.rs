@@ -237,9 +237,7 @@ impl<'a, V: View> Fold<'a, V> {
                 Outcome::Duplicate
             }
             // A conflict is with another event, so these are a parked copy and its number's turn.
-            (_, Some(taken_by)) if taken_by == event.parsed.event_id => {
-                self.consume_twin(event, id, record, decision)
-            }
+            (_, Some(taken_by)) if taken_by == event.parsed.event_id => self.consume_twin(event, id, record, decision),
             (_, Some(taken_by)) => {
                 self.conflict(&event, record, &taken_by);
                 Outcome::Conflict

@@ -1,0 +1,127 @@
+//! Who a caller is, by what it shows: an API key, or a token of an identity provider. Both are looked up in memory; Postgres
+//! and the provider are asked behind the requests, and seldom, however many wrong keys come.
+
+mod api_keys;
+pub mod audit;
+mod provider;
+mod tokens;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+use self::api_keys::ApiKeys;
+pub use self::api_keys::made;
+use self::tokens::Tokens;
+use crate::auth::api_key::BEGINS;
+use crate::auth::role::{Role, Roles};
+use crate::auth::{Principal, Refusal};
+use crate::config::{AnonymousRole, AuthSettings, DatabaseSettings};
+
+const NOT_A_KIND: Refusal = Refusal::Malformed("`Authorization` has to be `Bearer` and an API key or a token");
+const TOO_MANY: Refusal = Refusal::Malformed("credentials have to be shown once, in `Authorization` or in `X-Api-Key`");
+
+/// Where callers log in.
+pub struct Gate {
+    /// What somebody may who shows nothing.
+    pub anonymous: Roles,
+    keys: Option<ApiKeys>,
+    tokens: Option<Tokens>,
+}
+
+impl Gate {
+    /// The gate of these settings; `None` where nobody logs in.
+    pub fn new(settings: &AuthSettings, database: &DatabaseSettings) -> Result<Option<Arc<Gate>>> {
+        if !settings.is_on() {
+            return Ok(None);
+        }
+        let tokens = if settings.jwt.issuer.is_empty() { None } else { Some(Tokens::new(&settings.jwt)?) };
+        let anonymous = match settings.anonymous_role {
+            AnonymousRole::None => Roles::NONE,
+            AnonymousRole::Reader => Role::Reader.into(),
+        };
+        let keys = settings.api_keys.then(|| ApiKeys::new(database.clone()));
+        Ok(Some(Arc::new(Gate { anonymous, keys, tokens })))
+    }
+
+    /// Keeps what it knows up to date, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let keys = async {
+            match &self.keys {
+                Some(keys) => keys.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        let tokens = async {
+            match &self.tokens {
+                Some(tokens) => tokens.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = keys => {}
+            () = tokens => {}
+        }
+        if let Some(keys) = &self.keys {
+            keys.note_used().await;
+        }
+    }
+
+    /// Has new and revoked API keys looked at, and waits until that is done.
+    pub async fn look_now(&self) {
+        if let Some(keys) = &self.keys {
+            keys.look_now().await;
+        }
+    }
+
+    /// Who shows these values of `Authorization` and `X-Api-Key`; `None` if there are none.
+    pub async fn who(&self, authorization: &[&[u8]], api_key: &[&[u8]]) -> Result<Option<Arc<Principal>>, Refusal> {
+        let shown = match (authorization, api_key) {
+            ([], []) => return Ok(None),
+            ([], [key]) => *key,
+            ([one], []) => bearer(one).ok_or(NOT_A_KIND)?,
+            _ => return Err(TOO_MANY),
+        };
+        let is_key = authorization.is_empty() || shown.starts_with(BEGINS.as_bytes());
+        match (is_key, &self.keys, &self.tokens) {
+            (true, Some(keys), _) => keys.find(shown).await.map(Some),
+            (false, _, Some(tokens)) => {
+                let token = std::str::from_utf8(shown).map_err(|_| NOT_A_KIND)?;
+                tokens.verify(token).await.map(Some)
+            }
+            (true, None, _) => Err(Refusal::Malformed("API keys are not taken here")),
+            (false, _, None) => Err(Refusal::Malformed("tokens are not taken here, API keys are")),
+        }
+    }
+}
+
+/// What stands behind `Bearer`.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(7)?;
+    let shown = rest.trim_ascii();
+    let is_bearer = scheme[..6].eq_ignore_ascii_case(b"bearer") && scheme[6] == b' ';
+    (is_bearer && !shown.is_empty() && !shown.contains(&b' ')).then_some(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_bearer_is_one_word() {
+        for (value, shown) in [
+            ("Bearer abc", Some("abc")),
+            ("bEARER  abc ", Some("abc")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Bearer a b", None),
+            ("Bearerabc", None),
+            ("Basic YTpi", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(value.as_bytes()), shown.map(str::as_bytes), "{value}");
+        }
+    }
+}

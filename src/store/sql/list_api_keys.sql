@@ -1,0 +1,3 @@
+select id, name, role, prefix, created_by, created_at, expires_at, revoked_at, last_used_at
+from api_keys
+order by id desc
