@@ -130,19 +130,16 @@ pub async fn serve(
     let answered = async {
         // A server that is not there any more would not say that it has stopped.
         if ended.is_none() {
-            tokio::select! {
-                () = handle.stop(true) => {}
-                () = left.only_deaf_left() => tracing::info!("clients that take nothing are cut off"),
-            }
+            api::answered(&handle, &left).await;
         }
     };
     stop_views.cancel();
-    let drained =
-        drain(answered, (stewards, &boards), Duration::from_millis(config.projector.shutdown_timeout_ms)).await;
+    let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
+    let drained = drain(answered, (stewards, &boards), deadline).await;
     http.abort();
     stop_noting.cancel();
-    if let Err(error) = noting.await {
-        tracing::error!(%error, "the audit log is not written to its end");
+    if !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(()))) {
+        tracing::error!("the audit log is not written to its end");
     }
     match ended {
         Some(ended) => bail!("{ended}"),

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix_web::dev::Server;
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
@@ -199,6 +199,14 @@ fn bound(connection: &dyn Any, send_timeout: Duration) {
     let bounded = socket.set_tcp_user_timeout(Some(send_timeout));
     if let Err(error) = bounded.and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES)) {
         tracing::debug!(%error, "a connection has no bounds");
+    }
+}
+
+/// Waits until every request is answered, but for those of clients that take nothing.
+pub async fn answered(server: &ServerHandle, left: &ApiState) {
+    tokio::select! {
+        () = server.stop(true) => {}
+        () = left.only_deaf_left() => tracing::info!("clients that take nothing are cut off"),
     }
 }
 
