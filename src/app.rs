@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::future::{join, join_all};
+use futures_util::FutureExt;
+use futures_util::future::{OptionFuture, join, join_all};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
@@ -71,9 +72,7 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Vec<SocketAddr>>>,
 ) -> Result<()> {
     check(&config)?;
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
+    config.warnings().into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let pool = pool::read_pool(&config.database)?;
     let metrics = Arc::new(Metrics::new());
@@ -127,15 +126,11 @@ pub async fn serve(
     };
     tracing::info!(failure = ended, "stopping");
     shutting_down.cancel();
-    let answered = async {
-        // A server that is not there any more would not say that it has stopped.
-        if ended.is_none() {
-            api::answered(&handle, &left).await;
-        }
-    };
+    // A server that is not there any more would not say that it has stopped.
+    let answered = OptionFuture::from(ended.is_none().then(|| api::answered(&handle, &left)));
     stop_views.cancel();
     let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
-    let drained = drain(answered, (stewards, &boards), deadline).await;
+    let drained = drain(answered.map(drop), (stewards, &boards), deadline).await;
     http.abort();
     stop_noting.cancel();
     if !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(()))) {
