@@ -112,13 +112,14 @@ pub async fn serve(
         ended = &mut http => Some(part_ended("HTTP server", ended)),
     };
     tracing::info!(failure = ended, "stopping");
+    let is_followed = left.is_followed();
     shutting_down.cancel();
     let answered = async {
         // A server that is not there any more would not say that it has stopped.
         if ended.is_none() {
             tokio::select! {
                 () = handle.stop(true) => {}
-                () = left.only_deaf_left() => tracing::info!("clients that take nothing are cut off"),
+                () = left.only_deaf_left(), if is_followed => tracing::info!("clients that take nothing are cut off"),
             }
         }
     };
