@@ -125,9 +125,10 @@ pub async fn serve(
         ended = &mut looking => Some(part_ended("look at credentials", ended)),
     };
     tracing::info!(failure = ended, "stopping");
+    let is_followed = left.is_followed();
     shutting_down.cancel();
     // A server that is not there any more would not say that it has stopped.
-    let answered = OptionFuture::from(ended.is_none().then(|| api::answered(&handle, &left)));
+    let answered = OptionFuture::from(ended.is_none().then(|| api::answered(&handle, &left, is_followed)));
     stop_views.cancel();
     let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
     let drained = drain(answered.map(drop), (stewards, &boards), deadline).await;

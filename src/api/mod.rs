@@ -61,7 +61,8 @@ const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What may wait in the kernel to be sent for the first time on one connection: whoever takes little costs no more than that
 /// beyond what is under way to it.
 const UNSENT_BYTES: u32 = 128 * 1024;
-/// When the process stops, so long everybody has to take the rest of an answer, though somebody else takes nothing.
+/// When the process stops and clients follow, so long everybody has to take the rest of an answer: one that takes nothing
+/// would hold up all.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
@@ -98,12 +99,17 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// Returns when, some time after the process began to stop, nobody is left but those who follow changes and take nothing
-    /// of what they are sent: not even the end of their stream.
+    /// Whether anybody follows changes from here.
+    pub fn is_followed(&self) -> bool {
+        self.metrics.followers.get() > 0
+    }
+
+    /// Returns when those who followed changes as the process began to stop have had their time to take the end of their
+    /// stream, and everybody else has an answer. Who is still there then takes nothing.
     pub async fn only_deaf_left(&self) {
         self.shutting_down.cancelled().await;
         tokio::time::sleep(LAST_WORDS).await;
-        while self.metrics.followers.get() == 0 || self.under_way.load(Ordering::Relaxed) > 0 {
+        while self.under_way.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(LAST_WORDS / 20).await;
         }
     }
@@ -202,11 +208,12 @@ fn bound(connection: &dyn Any, send_timeout: Duration) {
     }
 }
 
-/// Waits until every request is answered, but for those of clients that take nothing.
-pub async fn answered(server: &ServerHandle, left: &ApiState) {
+/// Waits until every request is answered, but for those of clients that take nothing; `is_followed`: whether any followed changes
+/// when the process began to stop.
+pub async fn answered(server: &ServerHandle, left: &ApiState, is_followed: bool) {
     tokio::select! {
         () = server.stop(true) => {}
-        () = left.only_deaf_left() => tracing::info!("clients that take nothing are cut off"),
+        () = left.only_deaf_left(), if is_followed => tracing::info!("clients that take nothing are cut off"),
     }
 }
 

@@ -139,11 +139,15 @@ fn wanted() -> Vec<What> {
     wanted
 }
 
-/// What each of them has to hear, and in the end the status of each order.
-async fn expected(world: &World) -> (BTreeMap<What, Vec<(String, i64)>>, BTreeMap<String, (i64, Option<String>)>) {
+/// What each of them has to hear.
+type Expected = BTreeMap<What, Vec<(String, i64)>>;
+/// The last number and the status of each order.
+type Ends = BTreeMap<String, (i64, Option<String>)>;
+
+async fn expected(world: &World) -> (Expected, Ends) {
     let query = "select e.order_id, e.sequence, o.customer_id, o.status, o.last_event_sequence \
                  from order_events_view e join orders_view o using (order_id) order by 1, 2";
-    let (mut expected, mut last) = (BTreeMap::<What, Vec<(String, i64)>>::new(), BTreeMap::new());
+    let (mut expected, mut last) = (Expected::new(), Ends::new());
     for row in world.sql.query(query, &[]).await.unwrap() {
         let change: (String, i64) = (row.get(0), row.get(1));
         let customer: Option<String> = row.get(2);
@@ -157,10 +161,7 @@ async fn expected(world: &World) -> (BTreeMap<What, Vec<(String, i64)>>, BTreeMa
 }
 
 /// Waits until a client has heard what it has to hear, and fails if it has heard anything twice or out of order.
-async fn assert_heard(
-    reader: &Reader,
-    (expected, last): &(BTreeMap<What, Vec<(String, i64)>>, BTreeMap<String, (i64, Option<String>)>),
-) {
+async fn assert_heard(reader: &Reader, (expected, last): &(Expected, Ends)) {
     let who = format!("{:?}", reader.what);
     if let What::Status(status) = &reader.what {
         let ends: Vec<(String, i64)> = last
@@ -210,8 +211,11 @@ fn memory_mb(instance: &Instance) -> (i64, i64) {
 async fn two_hundred_clients_hear_every_change_once_whoever_dies_and_whatever_is_switched() {
     let world = World::new(4).await;
     let mut projector = world.start().await;
-    let bounds = [("STREAMVIEW_HTTP__FOLLOWER_BUFFER", "1000"), ("STREAMVIEW_HTTP__SEND_TIMEOUT_MS", "2000")];
-    let apis = [(); 3].map(|()| world.launch_command(&["serve", "--only", "api"], &bounds));
+    let buffer = ("STREAMVIEW_HTTP__FOLLOWER_BUFFER", "1000");
+    // Only where nobody reads: a kernel that gives up on a connection does not tell the other side.
+    let strict = [buffer, ("STREAMVIEW_HTTP__SEND_TIMEOUT_MS", "2000")];
+    let api = |settings: &[(&str, &str)]| world.launch_command(&["serve", "--only", "api"], settings);
+    let apis = [api(&[buffer]), api(&[buffer]), api(&strict)];
     for api in &apis {
         api.until_ready().await;
     }
@@ -273,11 +277,6 @@ async fn two_hundred_clients_hear_every_change_once_whoever_dies_and_whatever_is
     .await;
 
     let expected = expected(&world).await;
-    let switches = "select coalesce(string_agg(to_jsonb(s)::text, ' '), '') from build_switches s";
-    let progress = "select string_agg(to_jsonb(p)::text, ' ') from projection_progress p";
-    for query in [switches, progress] {
-        println!("{}", world.row(query).await.get::<_, String>(0));
-    }
     assert!(expected.0[&What::All].len() > 2_500, "{}", expected.0[&What::All].len());
     for reader in &readers {
         assert_heard(reader, &expected).await;
@@ -304,6 +303,16 @@ fn unsent(instance: &Instance) -> Vec<u64> {
     connections.collect()
 }
 
+/// Waits until so many connections take nothing any more; what waits on them.
+async fn until_blocked(instance: &Instance, count: usize) -> Vec<u64> {
+    until(&format!("{count} connections take nothing"), PATIENCE, || async {
+        // Others are those who ask how it is.
+        let unsent: Vec<u64> = unsent(instance).into_iter().filter(|bytes| *bytes > 100_000).collect();
+        (unsent.len() >= count).then_some(unsent)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_never_reads_costs_a_bounded_amount_as_long_as_it_is_there() {
     let world = World::new(1).await;
@@ -314,14 +323,11 @@ async fn whoever_never_reads_costs_a_bounded_amount_as_long_as_it_is_there() {
     for number in 0..8 {
         world.publish(records(&life(&format!("o-{number}"), 500))).await;
     }
-    instance.until_metric("streamview_followers_overrun_total", &[], 20.0).await;
-    let mut unsent = unsent(&instance);
-    // Others are those who ask how it is.
-    unsent.retain(|bytes| *bytes > 100_000);
-    assert!(unsent.len() >= 20, "they are still there, for a minute: {unsent:?}");
+    let unsent = until_blocked(&instance, 20).await;
     assert!(unsent.iter().all(|bytes| *bytes < 400_000), "{unsent:?}");
     let (_, most_mb) = memory_mb(&instance);
-    println!("20 clients that never read: {before_mb} to {most_mb} MB, kernel {unsent:?}");
+    // Each has a thousand changes waiting, and they share them.
+    assert!(most_mb - before_mb < 60, "20 clients that never read took {before_mb} to {most_mb} MB");
     drop(silent);
     instance.until_metric("streamview_followers", &[], 0.0).await;
 }
@@ -374,7 +380,7 @@ async fn a_stop_waits_for_nobody_who_never_reads() {
     for number in 0..6 {
         world.publish(records(&life(&format!("o-{number}"), 500))).await;
     }
-    instance.until_metric("streamview_followers_overrun_total", &[], 5.0).await;
+    until_blocked(&instance, 5).await;
     let began = Instant::now();
     instance.stop().await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
