@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use tokio::sync::mpsc;
 
 use crate::api::routes::ViewApi;
 use crate::builds::load::{self, LoadControl, LoadSummary};
-use crate::builds::verify::{self, Scope, Verification};
+use crate::builds::verify::{self, Ask, Report, Verification};
 use crate::config::{Config, ViewRules};
-use crate::domain::build::BuildId;
 use crate::domain::decimal::Decimal;
 use crate::domain::meaning::Meaning;
 use crate::domain::name::{intern, is_view_name};
@@ -34,9 +34,6 @@ pub fn all() -> Vec<Registration> {
 
 /// A result to come.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
-
-/// Hears how many keys are done.
-pub type Told = Box<dyn FnMut(u64) + Send>;
 
 /// A view as the process knows it.
 #[derive(Clone)]
@@ -97,9 +94,9 @@ impl Registration {
         Arc::clone(&self.view).discard_load(parts)
     }
 
-    /// Compares keys of a build with what its ledger says they should be.
-    pub fn verify(&self, parts: Parts, scope: Scope, told: Told) -> Pending<Verification> {
-        Arc::clone(&self.view).verify(parts, scope, told)
+    /// Compares keys of a build with what its ledger or its log says they should be.
+    pub fn verify(&self, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification> {
+        Arc::clone(&self.view).verify(parts, ask, reports)
     }
 
     /// Makes what reads single records as the view's projector would.
@@ -115,7 +112,7 @@ trait Registered: Send + Sync {
     fn observe(&self, parts: &Parts) -> Result<RunningView>;
     fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary>;
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
-    fn verify(self: Arc<Self>, parts: Parts, scope: Scope, told: Told) -> Pending<Verification>;
+    fn verify(self: Arc<Self>, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification>;
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker>;
 }
 
@@ -144,13 +141,10 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
         Box::pin(async move { load::discard((self.make)(&parts.meaning.rules)?.spec(), parts).await })
     }
 
-    fn verify(self: Arc<Self>, parts: Parts, scope: Scope, told: Told) -> Pending<Verification> {
+    fn verify(self: Arc<Self>, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification> {
         Box::pin(async move {
-            let rules = parts.meaning.rules.clone();
-            let view = (self.make)(&rules)?;
-            let build = BuildId { view: view.spec().name, build: parts.build };
-            let database = &parts.config.database;
-            Ok(verify::verify(&view, database, (build, rules.first_sequence), &scope, told).await?)
+            let view = (self.make)(&parts.meaning.rules)?;
+            Ok(verify::verify(&view, &parts, &ask, reports).await?)
         })
     }
 

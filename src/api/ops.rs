@@ -9,6 +9,7 @@ pub mod model;
 pub mod operations;
 mod paging;
 pub mod render;
+pub mod verify;
 pub mod views;
 
 use std::sync::Arc;

@@ -89,6 +89,8 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/operations/{id}", OperatorLooks, || web::route().to(ops::operations::show)),
         post("/ops/operations/{id}/cancel", || web::route().to(ops::operations::cancel)),
         post("/ops/operations/{id}/cutover", || web::route().to(ops::operations::cutover)),
+        get("/ops/operations/{id}/differences", OperatorLooks, || web::route().to(ops::verify::differences)),
+        post("/ops/verify", || web::route().to(ops::verify::verify)),
         get("/ops/decisions", OperatorLooks, || web::route().to(ops::decisions::list)),
         post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]

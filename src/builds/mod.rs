@@ -6,6 +6,7 @@
 pub mod compare;
 mod create;
 mod drop;
+pub mod from_log;
 pub mod load;
 pub mod preflight;
 mod publish;

@@ -36,7 +36,7 @@ use crate::store::sqlstate::{classify, describe, describe_chain, is_lost_lock};
 use crate::store::{Connection, DbError, build, names, pool, progress};
 
 /// How often it is noted how far it is, and looked what was asked meanwhile.
-const NOTE: Duration = Duration::from_millis(500);
+pub(super) const NOTE: Duration = Duration::from_millis(500);
 /// So close is close enough to compare and to switch: the switch waits for the rest.
 const CLOSE: i64 = 2_000;
 /// How long it is waited for both builds to be equally far.
@@ -47,7 +47,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 const KEEP_HOURS: f64 = 24.0;
 
 /// How a step ends if not well.
-enum Stopped {
+pub(super) enum Stopped {
     /// Somebody has called the operation off.
     Cancelled,
     /// This process is told to stop, or cannot reach Postgres: somebody drives on.
@@ -75,22 +75,22 @@ impl From<BuildError> for Stopped {
     }
 }
 
-fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
+pub(super) fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
     Stopped::Failed(OperationError { code, detail, next_step: next_step.to_owned() })
 }
 
 /// Drives one operation.
 pub(super) struct Driver {
-    household: Household,
+    pub(super) household: Household,
     board: Arc<ViewBoard>,
     stop: CancellationToken,
 }
 
 /// What the steps of one operation share.
-struct Course<'d> {
-    driver: &'d Driver,
-    client: Connection,
-    operation: Operation,
+pub(super) struct Course<'d> {
+    pub(super) driver: &'d Driver,
+    pub(super) client: Connection,
+    pub(super) operation: Operation,
     spec: ViewSpec,
     /// By what a new build is made.
     meaning: Meaning,
@@ -160,9 +160,7 @@ impl Course<'_> {
         match self.operation.kind {
             OperationKind::Rebuild => self.rebuild().await,
             OperationKind::Rollback => self.roll_back().await,
-            OperationKind::Verify => {
-                Err(failed("unknown_operation", "this binary does not verify".to_owned(), "use `streamview verify`"))
-            }
+            OperationKind::Verify => self.verify().await,
         }
     }
 
@@ -229,7 +227,7 @@ impl Course<'_> {
         Ok(progress::active_build(&self.client, build.view).await? == Some(build.build))
     }
 
-    async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
+    pub(super) async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
         operations::enter(&self.client, self.operation.id, phase).await?;
         self.operation.phase = phase;
         let (view, operation) = (self.driver.household.name(), self.operation.id);
@@ -239,7 +237,7 @@ impl Course<'_> {
     }
 
     /// Notes how far it is; an error if somebody has called it off, or this process stops.
-    async fn note(&mut self, done: i64, total: Option<i64>) -> Result<(), Stopped> {
+    pub(super) async fn note(&mut self, done: i64, total: Option<i64>) -> Result<(), Stopped> {
         if self.driver.stop.is_cancelled() {
             return Err(Stopped::Left(anyhow::anyhow!("this process stops")));
         }
@@ -284,7 +282,7 @@ impl Course<'_> {
         let pair =
             Pair { spec: &spec, old: from.build, new: to.build, history: old.rules.history.common(new.rules.history) };
         let mut findings =
-            Findings { writer, operation: self.operation.id, builds: (from, to), keys: Arc::clone(&keys) };
+            Findings { writer, operation: self.operation.id, builds: (from, to), keys: Arc::clone(&keys), is_full: false };
         let cancel = CancellationToken::new();
         let mut comparing = Box::pin(compare::compare(&reader, pair, Pace::default(), &mut findings, &cancel));
         let mut tick = tokio::time::interval(NOTE);
@@ -443,6 +441,8 @@ struct Findings {
     operation: i64,
     builds: (BuildId, BuildId),
     keys: Arc<AtomicU64>,
+    /// Whether no more differences are kept.
+    is_full: bool,
 }
 
 impl Hooks for Findings {
@@ -467,6 +467,9 @@ impl Hooks for Findings {
     }
 
     async fn found(&mut self, differences: &[Difference]) -> Result<()> {
-        Ok(compare::keep(&self.writer, self.operation, differences).await?)
+        if !self.is_full {
+            self.is_full = compare::keep(&self.writer, self.operation, differences).await? == 0;
+        }
+        Ok(())
     }
 }

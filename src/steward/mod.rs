@@ -14,6 +14,7 @@
 
 mod driver;
 mod found;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;

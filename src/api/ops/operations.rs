@@ -295,7 +295,7 @@ pub async fn rollback(
 }
 
 /// The idempotency key and the body. There are no parameters.
-async fn read(request: &HttpRequest, payload: web::Payload) -> Result<(Option<String>, web::Bytes), Problem> {
+pub(super) async fn read(request: &HttpRequest, payload: web::Payload) -> Result<(Option<String>, web::Bytes), Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
     let key = idempotency::key_of(request, MAX_KEY_CHARS)?;
     Ok((key, body::read(request, payload, BODY_BYTES).await?))
@@ -305,14 +305,14 @@ fn keep_hours(body: &mut Body) -> i64 {
     body.number("keepHours", 0..=MAX_KEEP_HOURS).unwrap_or(DEFAULT_KEEP_HOURS)
 }
 
-fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem> {
+pub(super) fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem> {
     api.state.desks.iter().find(|desk| desk.view == view).ok_or_else(|| {
         let problem = Problem::new(&problem::VIEW_NOT_FOUND, "No view of this name runs in this process");
         problem.parameter("view", view, "is not a view here")
     })
 }
 
-async fn begin(
+pub(super) async fn begin(
     api: &Api,
     desk: &Desk,
     (asked, why): (&Asked, Why),
@@ -385,7 +385,7 @@ fn state_of(parameters: &mut Parameters) -> Option<OperationState> {
 }
 
 /// Operations are those of all views.
-fn any_desk(api: &Api) -> Result<&Desk, Problem> {
+pub(super) fn any_desk(api: &Api) -> Result<&Desk, Problem> {
     api.state.desks.first().ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view runs in this process"))
 }
 

@@ -22,4 +22,5 @@ pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod units;
+pub mod verification;
 pub mod word;
