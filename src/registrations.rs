@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::api::routes::ViewApi;
 use crate::builds::load::{self, LoadControl, LoadSummary};
+use crate::builds::mend::Mender;
 use crate::builds::verify::{self, Ask, Report, Verification};
-use crate::config::{Config, ViewRules};
+use crate::config::{Config, ViewRules, ViewSettings};
 use crate::domain::decimal::Decimal;
 use crate::domain::meaning::Meaning;
 use crate::domain::name::{intern, is_view_name};
@@ -99,6 +100,11 @@ impl Registration {
         Arc::clone(&self.view).verify(parts, ask, reports)
     }
 
+    /// Makes what mends single keys.
+    pub fn mender(&self, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender> {
+        Arc::clone(&self.view).mender(of, metrics)
+    }
+
     /// Makes what reads single records as the view's projector would.
     pub fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {
         self.view.checker(config, rules, metrics)
@@ -113,6 +119,7 @@ trait Registered: Send + Sync {
     fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary>;
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
     fn verify(self: Arc<Self>, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification>;
+    fn mender(self: Arc<Self>, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender>;
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker>;
 }
 
@@ -146,6 +153,11 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
             let view = (self.make)(&parts.meaning.rules)?;
             Ok(verify::verify(&view, &parts, &ask, reports).await?)
         })
+    }
+
+    fn mender(self: Arc<Self>, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender> {
+        let name = (self.make)(&of.0.rules_of(of.1))?.spec().name;
+        Mender::new(name, move |rules| (self.make)(rules), of, metrics)
     }
 
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {

@@ -5,6 +5,7 @@ mod calls;
 pub mod decisions;
 pub mod held;
 pub mod letters;
+pub mod mend;
 pub mod model;
 pub mod operations;
 mod paging;

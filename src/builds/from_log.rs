@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::preflight;
 use super::switch::Stands;
 use crate::codec::frame;
+use crate::codec::Limits;
 use crate::codec::schemas::{Schemas, WriterSchema};
-use crate::config::KafkaSettings;
+use crate::config::{Config, KafkaSettings, ViewRules};
+use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
+use crate::domain::preflight::Outlook;
 use crate::domain::record::{Record, RecordBatch};
 use crate::domain::units::{NextOffset, Offset, Partition};
-use crate::engine::decisions::StoredDecision;
+use crate::engine::decisions::{StoredDecision, Verdict};
 use crate::engine::decode::{Decoder, Overrules};
 use crate::engine::fold::{Fold, FoldLimits, ParkedLoad};
 use crate::engine::plan::{KeyEntry, Plan};
@@ -67,6 +71,18 @@ impl From<ReadError> for LogFault {
             }
             ReadError::Kafka { topic, source } => format!("topic {topic} cannot be read: {source}"),
         })
+    }
+}
+
+/// Whether the log is the one that the build was made from. That it has lost its beginning is told key by key; what a
+/// compacted topic has lost may be missing anywhere.
+pub async fn check(config: &Config, source: BuildSource) -> Result<(), LogFault> {
+    let seen = preflight::look(config, source).await.map_err(|error| LogFault::unreadable(format!("{error:#}")))?;
+    match (&seen.outlook, seen.outlook.code()) {
+        (_, None) | (Outlook::Truncated { is_compacted: false, .. }, _) => Ok(()),
+        (outlook, Some(code)) => {
+            Err(LogFault { code, detail: outlook.detail(), next_step: "go by the ledger instead: `from` = `ledger`" })
+        }
     }
 }
 
@@ -256,15 +272,25 @@ pub async fn overrules(client: &Connection, source: &BuildSource, keys: &[&str])
     let rows = client.query(statement, &[&source.view, &source.build.0, &source.topic, &keys]).await?;
     let mut overrules = Overrules::default();
     for row in rows {
-        let origin = crate::domain::ledger::Origin {
-            partition: Partition(row.try_get(0)?),
-            offset: Offset(row.try_get(1)?),
-        };
+        let origin = Origin { partition: Partition(row.try_get(0)?), offset: Offset(row.try_get(1)?) };
         let reason: &str = row.try_get(2)?;
         let reason = Reason::ALL.into_iter().find(|known| known.as_str() == reason).unwrap_or(Reason::Unrepresentable);
         overrules.refused.insert(origin, Poison::new(reason, row.try_get::<_, String>(3)?));
     }
     Ok(overrules)
+}
+
+/// Bounds of who folds without storing, by a build's rules.
+pub fn limits(config: &Config, rules: &ViewRules) -> FoldLimits {
+    FoldLimits {
+        history: rules.history,
+        record: Limits {
+            max_record_bytes: config.projector.max_record_bytes,
+            first_sequence: rules.first_sequence,
+        },
+        max_parked_per_key: i32::MAX,
+        parked_budget: i64::MAX,
+    }
 }
 
 /// How the keys of a share are folded.
@@ -321,7 +347,6 @@ pub async fn schemas_of(
     (share, stands, decisions): (&Share, &Stands, &DecisionsByKey),
     keys: &[&str],
 ) -> Result<Schemas, LogFault> {
-    use crate::engine::decisions::Verdict;
     let mut schemas = Schemas::default();
     for key in keys {
         let substitutes = decided(decisions, key).iter().filter_map(|decision| match &decision.verdict {

@@ -8,6 +8,7 @@ mod create;
 mod drop;
 pub mod from_log;
 pub mod load;
+pub mod mend;
 pub mod preflight;
 mod publish;
 pub mod switch;

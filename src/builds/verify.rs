@@ -16,15 +16,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::by_log::ByLog;
-pub use self::by_log::limits_of;
 use super::BuildError;
 use super::compare::Readers;
-use super::from_log::{LogFault, Wanted};
-use super::preflight::preflight;
+use super::from_log::{self, LogFault, Wanted};
 use crate::domain::build::BuildId;
 use crate::domain::comparison::{Comparison, Difference};
 use crate::domain::history::History;
-use crate::domain::preflight::Outlook;
 use crate::domain::units::Sequence;
 pub use crate::domain::verification::{Basis, Scope};
 use crate::domain::verification::{Looked, Moving};
@@ -127,7 +124,7 @@ pub async fn verify<V: Stored>(
 ) -> Result<Verification, VerifyError> {
     let name = view.spec().name;
     if ask.basis.asks_log() {
-        check_log(name, parts).await?;
+        from_log::check(&parts.config, parts.source(name)).await?;
     }
     // Who drops us stops whoever reads for us.
     let stop = CancellationToken::new();
@@ -160,24 +157,6 @@ pub async fn verify<V: Stored>(
         course.found.log_begins.extend(begins.map(|(partition, low)| (partition.0, low.0)));
     }
     Ok(course.found)
-}
-
-/// Whether the log is the one that the build was made from. That it has lost its beginning is told key by key.
-async fn check_log(view: &'static str, parts: &Parts) -> Result<(), VerifyError> {
-    let seen = preflight(view, parts).await.map_err(|error| LogFault {
-        code: "log_unreadable",
-        detail: format!("{error:#}"),
-        next_step: "see that Kafka and Postgres answer, then ask for it again",
-    })?;
-    match seen.outlook.code() {
-        None => Ok(()),
-        // What a compacted topic has lost may be missing anywhere.
-        Some(_) if matches!(&seen.outlook, Outlook::Truncated { is_compacted: false, .. }) => Ok(()),
-        Some(code) => {
-            let (detail, next_step) = (seen.outlook.detail(), "verify by the ledger: `from` = `ledger`");
-            Err(LogFault { code, detail, next_step }.into())
-        }
-    }
 }
 
 /// A verification under way.

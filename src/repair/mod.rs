@@ -10,6 +10,7 @@ pub mod check;
 pub mod decide;
 mod facts;
 pub mod import;
+pub mod mend;
 pub mod model;
 pub mod operations;
 pub mod policy;
@@ -23,6 +24,7 @@ pub mod source;
 
 use std::sync::Arc;
 
+use crate::builds::mend::Mender;
 use crate::config::{Config, GapPolicy, ViewRules};
 use crate::domain::units::Sequence;
 use crate::repair::check::Checker;
@@ -47,15 +49,16 @@ pub struct Desk {
     pool: ReadPool,
     writers: WriterPool,
     checker: Arc<Checker>,
+    mender: Mender,
     sequences: Option<SequencesOf>,
 }
 
 impl Desk {
-    /// The desk of a view: what reads its records, and how to see how far its keys are, if it tells.
+    /// The desk of a view: what reads its records, what mends its keys, and how to see how far these are, if it tells.
     pub fn new(
         view: &'static str,
         (config, gap_policy, rules): (&Config, GapPolicy, &ViewRules),
-        (checker, sequences): (Checker, Option<SequencesOf>),
+        (checker, mender, sequences): (Checker, Mender, Option<SequencesOf>),
         (pool, writers): (ReadPool, WriterPool),
     ) -> Self {
         Desk {
@@ -67,6 +70,7 @@ impl Desk {
             pool,
             writers,
             checker: Arc::new(checker),
+            mender,
             sequences,
         }
     }
@@ -107,6 +111,12 @@ pub enum Obstacle {
     WrongPhase,
     /// No build is kept to go back to.
     NothingKept,
+    /// There is nothing of the key.
+    NoSuchKey,
+    /// It cannot be told what the rows of the key should be.
+    NotMendable,
+    /// The log cannot be read.
+    LogAway,
 }
 
 impl Obstacle {
@@ -129,6 +139,9 @@ impl Obstacle {
             Obstacle::OperationOver => "operation_over",
             Obstacle::WrongPhase => "wrong_phase",
             Obstacle::NothingKept => "nothing_kept",
+            Obstacle::NoSuchKey => "key_not_found",
+            Obstacle::NotMendable => "not_mendable",
+            Obstacle::LogAway => "log_unavailable",
         }
     }
 }
@@ -166,6 +179,8 @@ pub enum Seen {
     Matched(usize),
     /// The operation that there is.
     Operation(i64),
+    /// A stable name for why.
+    Reason(&'static str),
     /// Why the record cannot be read.
     Unreadable {
         /// The stable name.

@@ -13,7 +13,6 @@ use super::{Course, VerifyError};
 use crate::builds::compare::{Readers, Seen};
 use crate::builds::from_log::{self, Folding, LogFault, Reading, Share, Wanted};
 use crate::builds::switch::{Stands, stands};
-use crate::codec::Limits;
 use crate::domain::comparison::Difference;
 use crate::domain::units::Sequence;
 use crate::domain::verification::{Looked, Moving};
@@ -39,20 +38,6 @@ pub(super) struct ByLog {
     share: Share,
 }
 
-/// Bounds of who folds without storing.
-pub fn limits_of(parts: &Parts) -> FoldLimits {
-    let rules = &parts.meaning.rules;
-    FoldLimits {
-        history: rules.history,
-        record: Limits {
-            max_record_bytes: parts.config.projector.max_record_bytes,
-            first_sequence: rules.first_sequence,
-        },
-        max_parked_per_key: i32::MAX,
-        parked_budget: i64::MAX,
-    }
-}
-
 impl ByLog {
     /// Prepares; nothing is read yet.
     pub(super) async fn prepare<V: View>(
@@ -74,7 +59,7 @@ impl ByLog {
             skipped,
         };
         let control = ControlStatements::prepare(client).await?;
-        let limits = limits_of(parts);
+        let limits = from_log::limits(&parts.config, &parts.meaning.rules);
         Ok(ByLog { source, limits, schemas, control, reading, readers, share: Share::default() })
     }
 
