@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 39] = [
+pub const POINTS: [&str; 41] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -35,6 +35,8 @@ pub const POINTS: [&str; 39] = [
     "switch.locked",
     "switch.before_commit",
     "switch.committed",
+    "verify.begun",
+    "mend.written",
     "operation.ending",
     "part.reader",
     "part.poll",

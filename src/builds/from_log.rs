@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::preflight;
 use super::switch::Stands;
-use crate::codec::frame;
 use crate::codec::Limits;
+use crate::codec::frame;
 use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::config::{Config, KafkaSettings, ViewRules};
 use crate::domain::ledger::Origin;
@@ -147,7 +147,8 @@ impl Share {
         self.wanted.among = Some(keys.iter().cloned().collect());
         let Share { wanted, records, .. } = &mut self;
         records.retain(|key, _| wanted.covers(key));
-        self.read_to_end(reading).await
+        // What is left has room, and what came since is little: nothing of it may be left out.
+        self.read_to_end(&Reading { memory: usize::MAX, ..reading.clone() }).await
     }
 
     async fn read_to_end(mut self, reading: &Reading) -> Result<Share, LogFault> {
@@ -213,7 +214,8 @@ impl Share {
         let Some(middle) = self.records.keys().nth(half).cloned().filter(|_| half > 0) else { return };
         drop(self.records.split_off(&middle));
         self.wanted.up_to = self.records.last_key_value().map(|(last, _)| last.clone());
-        let of_key = |(key, batch): (&String, &RecordBatch)| OF_KEY + key.len() + OF_RECORD * batch.len() + batch.size();
+        let of_key =
+            |(key, batch): (&String, &RecordBatch)| OF_KEY + key.len() + OF_RECORD * batch.len() + batch.size();
         self.bytes = self.records.iter().map(of_key).sum();
     }
 
@@ -284,10 +286,7 @@ pub async fn overrules(client: &Connection, source: &BuildSource, keys: &[&str])
 pub fn limits(config: &Config, rules: &ViewRules) -> FoldLimits {
     FoldLimits {
         history: rules.history,
-        record: Limits {
-            max_record_bytes: config.projector.max_record_bytes,
-            first_sequence: rules.first_sequence,
-        },
+        record: Limits { max_record_bytes: config.projector.max_record_bytes, first_sequence: rules.first_sequence },
         max_parked_per_key: i32::MAX,
         parked_budget: i64::MAX,
     }

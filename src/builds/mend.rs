@@ -195,12 +195,7 @@ impl<M> OfView<M> {
         BuildSource { view: build.view, build: build.build, topic: self.topic.clone() }
     }
 
-    async fn reading(
-        &self,
-        client: &Connection,
-        source: &BuildSource,
-        stands: &Stands,
-    ) -> Result<Reading, MendError> {
+    async fn reading(&self, client: &Connection, source: &BuildSource, stands: &Stands) -> Result<Reading, MendError> {
         Ok(Reading {
             kafka: self.config.kafka.clone(),
             topic: self.topic.clone(),
@@ -236,7 +231,8 @@ impl<M> OfView<M> {
         let entry = plan.keys.get(key).map(|work| &*work.entry);
         let folded = entry.and_then(|entry| Some((entry.last_sequence, entry.last_event_id.as_deref()?, &entry.state)));
         let has = bench.consumed().await?;
-        let Some((last_sequence, last_event_id, state)) = folded.filter(|(last, ..)| has.is_none_or(|has| *last >= has))
+        let Some((last_sequence, last_event_id, state)) =
+            folded.filter(|(last, ..)| has.is_none_or(|has| *last >= has))
         else {
             return Ok(match (has, share.lost_before(key)) {
                 (None, None) => Mended::Nothing,
@@ -245,7 +241,8 @@ impl<M> OfView<M> {
                     Mended::impossible("history_truncated", detail)
                 }
                 (Some(has), None) => {
-                    let last = folded.map_or_else(|| "no event".to_owned(), |(last, ..)| format!("its events up to {last}"));
+                    let last =
+                        folded.map_or_else(|| "no event".to_owned(), |(last, ..)| format!("its events up to {last}"));
                     let detail = format!("the log gives {last} of `{key}`, and its ledger has {has}");
                     Mended::impossible("log_differs", detail)
                 }
@@ -392,7 +389,8 @@ impl<'b, V: Stored> Bench<'b, V> {
         let commits = ledger::commits_of(self.client(), self.key).await?;
         let keys = Keys::prepare(self.client(), self.source.id(), &self.keyed.of_key).await?;
         let page = keys.ledger(self.client(), &[self.key]).await?;
-        let there: BTreeMap<Sequence, LedgerRow<'_>> = page.rows()?.into_iter().map(|row| (row.sequence, row)).collect();
+        let there: BTreeMap<Sequence, LedgerRow<'_>> =
+            page.rows()?.into_iter().map(|row| (row.sequence, row)).collect();
         let is_wrong = |row: &&LedgerRow<'_>| there.get(&row.sequence).is_none_or(|there| !is_same(there, row));
         let wrong: Vec<LedgerRow<'_>> = rows.iter().filter(is_wrong).cloned().collect();
         let extra = there.keys().filter(|sequence| rows.iter().all(|row| row.sequence != **sequence));

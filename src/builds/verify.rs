@@ -23,8 +23,8 @@ use crate::domain::build::BuildId;
 use crate::domain::comparison::{Comparison, Difference};
 use crate::domain::history::History;
 use crate::domain::units::Sequence;
+use crate::domain::verification::Looked;
 pub use crate::domain::verification::{Basis, Scope};
-use crate::domain::verification::{Looked, Moving};
 use crate::projector::runtime::Parts;
 use crate::store::keyed_rows::{BuildRows, tables};
 use crate::store::rows::Stored;
@@ -37,8 +37,10 @@ const KEYS_AT_ONCE: usize = 500;
 const EVENTS_AT_ONCE: i64 = 20_000;
 /// Most keys that are named although nothing can be said of them.
 const UNTOLD_NAMED: usize = 10;
-/// How often keys that move are looked at again, and how long it is waited before.
+/// How often keys that move are looked at again, and those that were not read as far in the log do not; how long it is waited
+/// before.
 const ROUNDS: u32 = 12;
+const STILL: u32 = 4;
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// What is verified, and by what.
@@ -260,7 +262,7 @@ impl<'v, V: Stored> Course<'v, V> {
                 Some(keys) => {
                     let is_of_share = |key: &&String| **key > after && last.as_ref().is_none_or(|last| *key <= last);
                     let share: Vec<String> = keys.iter().filter(is_of_share).cloned().collect();
-                    self.each(&share, false).await?;
+                    self.each(&share, 0).await?;
                 }
                 None => self.pages(after, last.as_deref()).await?,
             }
@@ -286,16 +288,21 @@ impl<'v, V: Stored> Course<'v, V> {
         }
     }
 
-    /// Verifies these keys, as far as they are there; `is_last`: they are not looked at again.
-    async fn each(&mut self, keys: &[String], is_last: bool) -> Result<(), VerifyError> {
+    /// Verifies these keys, as far as they are there; `round`: how often they were looked at again.
+    async fn each(&mut self, keys: &[String], round: u32) -> Result<(), VerifyError> {
         for part in keys.chunks(KEYS_AT_ONCE) {
             self.open().await?;
             let looked = self.look(part).await;
-            let mut looked = self.close(looked).await?;
-            if is_last {
-                looked = looked.into_iter().map(|(key, looked)| (key, looked.at_last())).collect();
-            }
-            self.note(looked).await;
+            let looked = self.close(looked).await?;
+            let is_last = |looked: &Looked| match looked {
+                Looked::Aside(moving) => round >= if moving.is_ahead { ROUNDS } else { STILL },
+                _ => false,
+            };
+            let looked = looked.into_iter().map(|(key, looked)| {
+                let is_last = is_last(&looked);
+                (key, if is_last { looked.at_last() } else { looked })
+            });
+            self.note(looked.collect()).await;
         }
         Ok(())
     }
@@ -307,7 +314,7 @@ impl<'v, V: Stored> Course<'v, V> {
             let Some(log) = self.log.as_mut().filter(|_| !keys.is_empty()) else { break };
             tokio::time::sleep(AGAIN).await;
             log.read_on(&keys).await?;
-            self.each(&keys, round == ROUNDS).await?;
+            self.each(&keys, round).await?;
         }
         Ok(())
     }
@@ -372,7 +379,7 @@ impl<'v, V: Stored> Course<'v, V> {
                     differences.push(difference);
                 }
                 Looked::Untold(why) => self.found.untold(&key, why),
-                Looked::Aside(Moving { .. }) => self.aside.push(key),
+                Looked::Aside(_) => self.aside.push(key),
             }
         }
         if !differences.is_empty() {

@@ -12,6 +12,7 @@ use super::rows::write;
 use super::{Desk, DeskError, Obstacle, Refusal, Seen};
 use crate::builds::from_log::Share;
 use crate::builds::mend::{MendError, Mended};
+use crate::crash;
 use crate::domain::comparison::Difference;
 use crate::domain::verification::Basis;
 use crate::store::meaning;
@@ -101,6 +102,7 @@ impl Desk {
         }
         let at = Standstill::begin(&client, self.view).await?;
         let mended = self.mend_all(&at, asked, log.as_mut()).await?;
+        crash::point("mend.written");
         let answer = spell(&mended);
         if let Some(key) = once {
             write::answer(&client, key, &answer).await?;

@@ -281,8 +281,13 @@ impl Course<'_> {
         let (spec, keys) = (self.spec.clone(), Arc::new(AtomicU64::new(0)));
         let pair =
             Pair { spec: &spec, old: from.build, new: to.build, history: old.rules.history.common(new.rules.history) };
-        let mut findings =
-            Findings { writer, operation: self.operation.id, builds: (from, to), keys: Arc::clone(&keys), is_full: false };
+        let mut findings = Findings {
+            writer,
+            operation: self.operation.id,
+            builds: (from, to),
+            keys: Arc::clone(&keys),
+            is_full: false,
+        };
         let cancel = CancellationToken::new();
         let mut comparing = Box::pin(compare::compare(&reader, pair, Pace::default(), &mut findings, &cancel));
         let mut tick = tokio::time::interval(NOTE);

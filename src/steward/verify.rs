@@ -81,7 +81,8 @@ impl Kept {
         match report {
             Report::Done(keys, total) => {
                 let number = |keys: u64| i64::try_from(keys).unwrap_or(i64::MAX);
-                self.done = (number(keys), total.map(number));
+                // Keys without a row are not among those that were counted.
+                self.done = (number(keys), total.map(|total| number(total.max(keys))));
             }
             Report::Found(differences) if !self.is_full => {
                 self.is_full = compare::keep(&self.writer, self.operation, &differences).await? == 0;
@@ -99,6 +100,8 @@ fn stopped(error: VerifyError) -> Stopped {
         VerifyError::Log(fault) => failed(fault.code, fault.detail, fault.next_step),
         VerifyError::NoSuchKey(_) => failed("key_not_found", error.to_string(), "see how the key is spelled"),
         VerifyError::Undeclared(_) => failed("not_verifiable", error.to_string(), "rebuild the view instead"),
-        VerifyError::Settings(_) => failed("settings_unusable", error.to_string(), "correct the settings, then restart"),
+        VerifyError::Settings(_) => {
+            failed("settings_unusable", error.to_string(), "correct the settings, then restart")
+        }
     }
 }

@@ -184,12 +184,7 @@ pub async fn ask(client: &Connection, id: i64, what: &str) -> Result<bool, DbErr
 
 /// What an operation found of the keys after `after`, in the order of their bytes. How much more of a key differs than
 /// its columns name is not kept.
-pub async fn differences(
-    client: &Connection,
-    id: i64,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<Difference>, BoxedError> {
+pub async fn differences(client: &Connection, id: i64, after: &str, limit: i64) -> Result<Vec<Difference>, BoxedError> {
     let rows = client.query(include_str!("sql/list_differences.sql"), &[&id, &after, &limit]).await?;
     rows.iter()
         .map(|row| {

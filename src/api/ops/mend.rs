@@ -105,10 +105,7 @@ impl From<&MendedBuild> for MendedBuildBody {
             last_event_sequence: done.as_ref().ok().map(|(last, _)| *last),
             changed: difference.map(|difference| difference.columns.iter().map(values).collect()).unwrap_or_default(),
             more: difference.map_or(0, |difference| difference.more),
-            not_mended: done
-                .as_ref()
-                .err()
-                .map(|(reason, detail)| NotMendedBody { reason, detail: detail.clone() }),
+            not_mended: done.as_ref().err().map(|(reason, detail)| NotMendedBody { reason, detail: detail.clone() }),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `/ops/operations` and what begins one: rebuilds and rollbacks, how far they are, and what may be asked of them.
+//! `/ops/operations` and what begins one: rebuilds and rollbacks (verifications: `verify.rs`), how far they are, and what may
+//! be asked of them.
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -55,7 +56,7 @@ pub struct OperationBody {
     pub progress: OperationProgress,
     /// When each phase began.
     pub phases: Vec<PhaseBody>,
-    /// What the comparison of both builds found; null before.
+    /// What the comparison of both builds, or the verification, found; null before. `…/differences` has every key.
     #[schema(required)]
     pub comparison: Option<Value>,
     /// When it was asked for.
@@ -83,9 +84,9 @@ pub struct OperationBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationProgress {
-    /// Records read so far.
+    /// Records read so far; of a verification, keys.
     pub records: i64,
-    /// Records of the log when it began; null until that is known.
+    /// Records of the log, or keys that have a row, when it began; null until that is known.
     #[schema(required)]
     pub total: Option<i64>,
     /// Of a hundred.
@@ -295,7 +296,10 @@ pub async fn rollback(
 }
 
 /// The idempotency key and the body. There are no parameters.
-pub(super) async fn read(request: &HttpRequest, payload: web::Payload) -> Result<(Option<String>, web::Bytes), Problem> {
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Option<String>, web::Bytes), Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
     let key = idempotency::key_of(request, MAX_KEY_CHARS)?;
     Ok((key, body::read(request, payload, BODY_BYTES).await?))

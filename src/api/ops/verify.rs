@@ -64,11 +64,7 @@ pub struct VerifyRequest {
         (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 422, description = "`idempotency_key_reused`", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
-pub async fn verify(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
+pub async fn verify(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
     let (key, bytes) = read(&request, payload).await?;
     let mut body = Body::parse(&bytes, &["view", "reason", "actor", "sample", "all", "key", "from"])?;
     let view = body.text("view", MAX_ID_CHARS);

@@ -184,10 +184,9 @@ mod tests {
         for basis in Basis::ALL {
             assert_eq!(basis.as_str().parse(), Ok(basis));
         }
-        assert_eq!(Basis::ALL.map(|basis| (basis.asks_ledger(), basis.asks_log())), [
-            (true, false),
-            (false, true),
-            (true, true)
-        ]);
+        assert_eq!(
+            Basis::ALL.map(|basis| (basis.asks_ledger(), basis.asks_log())),
+            [(true, false), (false, true), (true, true)]
+        );
     }
 }
