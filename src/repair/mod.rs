@@ -1,6 +1,7 @@
 //! The repair desk: shows what is held and what was refused, and makes decisions about it. Used by the API and by the
-//! command line alike. It never folds: the projector follows the decisions (`projector/`), now or when it is back. It
-//! gives plain values: what these look like as an answer, and where its links lead, is the business of who asked.
+//! command line alike. It never folds: the projector follows the decisions (`projector/`), now or when it is back; to mend a
+//! key it has [`crate::builds::mend`] fold it. It gives plain values: what these look like as an answer, and where its links
+//! lead, is the business of who asked.
 //!
 //! A decision locks the view's progress rows first and reads afterwards, so it is made against what is committed, and a
 //! batch that was folded before it is folded again.
