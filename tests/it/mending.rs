@@ -236,8 +236,11 @@ async fn orders_are_mended_under_traffic() {
     let load = Load::new("o", 150, 8);
     let records = load.records();
     let orders = load.orders();
+    let (before, meanwhile) = records.split_at(records.len() / 2);
+    world.publish(before.to_vec()).await;
+    world.until_consumed(before.len() as i64).await;
     let publish = async {
-        for chunk in records.chunks(100) {
+        for chunk in meanwhile.chunks(100) {
             world.publish(chunk.to_vec()).await;
             tokio::task::yield_now().await;
         }
