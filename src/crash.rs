@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 41] = [
+pub const POINTS: [&str; 42] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -38,6 +38,7 @@ pub const POINTS: [&str; 41] = [
     "verify.begun",
     "mend.written",
     "operation.ending",
+    "cleanup.removed",
     "part.reader",
     "part.poll",
     "part.guard",

@@ -4,13 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::api::routes::ViewApi;
 use crate::builds::load::{self, LoadControl, LoadSummary};
 use crate::builds::mend::Mender;
+use crate::builds::moving::{self, Moving};
 use crate::builds::verify::{self, Ask, Report, Verification};
 use crate::config::{Config, ViewRules, ViewSettings};
+use crate::domain::comparison::Difference;
 use crate::domain::decimal::Decimal;
 use crate::domain::meaning::Meaning;
 use crate::domain::name::{intern, is_view_name};
@@ -105,6 +107,16 @@ impl Registration {
         Arc::clone(&self.view).mender(of, metrics)
     }
 
+    /// Compares keys that two builds are never equally far in; the parts are those of the new one.
+    pub fn judge_moving(
+        &self,
+        parts: Parts,
+        keys: Moving,
+        opened: oneshot::Sender<()>,
+    ) -> Pending<Vec<Option<Difference>>> {
+        Arc::clone(&self.view).judge_moving(parts, keys, opened)
+    }
+
     /// Makes what reads single records as the view's projector would.
     pub fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {
         self.view.checker(config, rules, metrics)
@@ -120,6 +132,12 @@ trait Registered: Send + Sync {
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
     fn verify(self: Arc<Self>, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification>;
     fn mender(self: Arc<Self>, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender>;
+    fn judge_moving(
+        self: Arc<Self>,
+        parts: Parts,
+        keys: Moving,
+        opened: oneshot::Sender<()>,
+    ) -> Pending<Vec<Option<Difference>>>;
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker>;
 }
 
@@ -158,6 +176,18 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
     fn mender(self: Arc<Self>, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender> {
         let name = (self.make)(&of.0.rules_of(of.1))?.spec().name;
         Mender::new(name, move |rules| (self.make)(rules), of, metrics)
+    }
+
+    fn judge_moving(
+        self: Arc<Self>,
+        parts: Parts,
+        keys: Moving,
+        opened: oneshot::Sender<()>,
+    ) -> Pending<Vec<Option<Difference>>> {
+        Box::pin(async move {
+            let view = (self.make)(&parts.meaning.rules)?;
+            Ok(moving::judge(&view, &parts.config.database, &keys, opened).await?)
+        })
     }
 
     fn checker(&self, config: &Config, rules: &ViewRules, metrics: &Arc<Metrics>) -> Result<Checker> {

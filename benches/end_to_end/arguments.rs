@@ -78,6 +78,8 @@ pub enum Phase {
     Pages,
     /// 1,000 and 10,000 events/s: how soon a reader sees them
     Live,
+    /// A rebuild, a rollback and a second cutover under 2,000 events/s and constant reads
+    Rebuild,
     /// Reads as fast as they go, beside pgbench
     Reads,
     /// Held orders by the ten thousand
@@ -101,8 +103,8 @@ impl Arguments {
 
     /// Whether a phase needs what a backlog leaves.
     pub fn needs_backlog(&self) -> bool {
-        use Phase::{Backlog, Ceilings, Idle, Live, Load, Pages, Reads, Waiting};
-        [Backlog, Ceilings, Load, Waiting, Idle, Pages, Live, Reads].into_iter().any(|phase| self.runs(phase))
+        use Phase::{Backlog, Ceilings, Idle, Live, Load, Pages, Reads, Rebuild, Waiting};
+        [Backlog, Ceilings, Load, Waiting, Idle, Pages, Live, Rebuild, Reads].into_iter().any(|phase| self.runs(phase))
     }
 
     /// Orders of the backlog.

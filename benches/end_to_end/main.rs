@@ -18,6 +18,7 @@ mod pages;
 mod processes;
 mod publish;
 mod reads;
+mod rebuild;
 mod report;
 mod results;
 mod rounds;
@@ -93,6 +94,10 @@ async fn after_backlog(
         for rate in [1_000, 10_000].repeat(arguments.rounds()) {
             report.live.push(live::run(fleet, service, (&mut publisher, &mut events), rate, seconds).await?);
         }
+    }
+    if arguments.runs(Phase::Rebuild) {
+        let backlog = report.backlogs.last().context("no backlog run")?.clone();
+        report.rebuilds.push(rebuild::run(fleet, service, arguments.orders(), backlog).await?);
     }
     if arguments.runs(Phase::Reads) {
         for _ in 0..arguments.rounds() {

@@ -12,6 +12,7 @@ use crate::live::{self, Live};
 use crate::load::{self, Load};
 use crate::pages::{self, FlatPages};
 use crate::reads::{self, Reads};
+use crate::rebuild::{self, Rebuild};
 use crate::results::Results;
 use crate::section::Section;
 use crate::storm::{self, Storm};
@@ -36,6 +37,8 @@ pub struct Report {
     pub pages: Vec<FlatPages>,
     /// Live rates.
     pub live: Vec<Live>,
+    /// Rebuilds under load.
+    pub rebuilds: Vec<Rebuild>,
     /// Reads by primary key.
     pub by_id: Vec<Reads>,
     /// Reads of list pages.
@@ -77,6 +80,7 @@ impl Report {
         sections.push(waiting::section(&self.waiting));
         sections.extend([idle::section(&self.idle), pages::section(&self.pages)]);
         sections.extend(live::sections(&self.live));
+        sections.push(rebuild::section(&self.rebuilds));
         sections.extend([reads::section("GET /orders/{id}", &self.by_id)]);
         sections.extend([reads::section("GET /orders?status=, 50 a page", &self.lists), storm::section(&self.storm)]);
         sections.retain(|section| !section.figures.is_empty());

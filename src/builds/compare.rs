@@ -2,8 +2,8 @@
 //! equal sequences they must be the same. Writes nothing but what was found.
 //!
 //! Both builds may be fed meanwhile. Each page of keys is read in one snapshot of both; keys that are not equally far in it
-//! are put aside and looked at again, until they are, or do not move any more. (A key that moves faster than the builds keep
-//! abreast is never seen equal; it is reported by its sequence.) Values are compared as text: the projection
+//! are put aside and looked at again, until they are, or do not move any more. A key that moves faster than the builds keep
+//! abreast is never seen equal; it is judged otherwise ([`Hooks::judge_moving`]). Values are compared as text: the projection
 //! is deterministic in the scale of its numbers too, and the text is what readers are shown. Partitions, offsets and
 //! commits of the ledger's rows are not compared: an event that was sent twice counts wherever it was read first.
 //!
@@ -71,6 +71,13 @@ pub trait Hooks: Send {
 
     /// Keeps what was found. Each key comes once.
     fn found(&mut self, differences: &[Difference]) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// Judges keys that have moved in every round, in this order: what differs, nothing for one that is equal; `None` for one
+    /// of which that cannot be said: it is a difference by its sequence then.
+    fn judge_moving(&mut self, keys: &[&str]) -> impl Future<Output = anyhow::Result<Vec<Option<Difference>>>> + Send {
+        let untold = keys.iter().map(|_| None).collect();
+        async { Ok(untold) }
+    }
 }
 
 /// Why there is no result.
@@ -272,17 +279,18 @@ impl Readers {
             };
             let keys: Vec<&str> = seen.iter().filter(is_asked).map(|seen| seen.key.as_str()).collect();
             if !keys.is_empty() {
-                self.look_into(client, table, &keys, &mut differences).await?;
+                self.look_into(client, (table, &|_: &Place| true), &keys, &mut differences).await?;
             }
         }
         Ok(seen.into_iter().zip(differences).collect())
     }
 
-    /// Adds to `differences`, which are in the order of their keys, how these keys differ in one table.
-    async fn look_into(
+    /// Adds to `differences`, which are in the order of their keys, how these keys differ in one table, in those of its rows
+    /// that are meant.
+    pub(super) async fn look_into(
         &self,
         client: &Connection,
-        table: usize,
+        (table, is_meant): (usize, &(dyn Fn(&Place) -> bool + Sync)),
         keys: &[&str],
         differences: &mut [Difference],
     ) -> Result<(), DbError> {
@@ -291,7 +299,7 @@ impl Readers {
         let all: BTreeSet<&Place> = old.keys().chain(new.keys()).collect();
         let mut places: Vec<&Place> = Vec::new();
         let mut of_key: BTreeMap<&str, usize> = BTreeMap::new();
-        for place in all.into_iter().filter(|place| old.get(*place) != new.get(*place)) {
+        for place in all.into_iter().filter(|place| is_meant(place) && old.get(*place) != new.get(*place)) {
             let count = of_key.entry(&place.0).or_default();
             *count += 1;
             if *count <= COLUMNS {
@@ -416,17 +424,37 @@ impl<H: Hooks> Course<'_, H> {
     async fn look_at_part(&mut self, part: &[Aside], is_last_round: bool) -> Result<(), CompareError> {
         let keys: Vec<&str> = part.iter().map(|aside| aside.key.as_str()).collect();
         let seen = snapshot(self.client, async || self.readers.some(self.client, &keys).await).await?;
-        let (mut level, mut differences) = (Vec::new(), Vec::new());
+        let (mut level, mut differences, mut moving) = (Vec::new(), Vec::new(), Vec::new());
         for (before, seen) in part.iter().zip(seen) {
             let (old, new) = seen.sequences();
             let still = if before.sequences == (old, new) { before.still + 1 } else { 0 };
             match Difference::of_sequences(&seen.key, old, new) {
                 None => level.push(seen),
-                Some(difference) if is_last_round || still >= self.pace.still => differences.push(difference),
+                Some(difference) if still >= self.pace.still => differences.push(difference),
+                Some(difference) if is_last_round => moving.push(difference),
                 Some(_) => self.aside.push(Aside { key: seen.key, sequences: (old, new), still }),
             }
         }
         self.note(differences).await?;
-        self.judge(&level).await
+        self.judge(&level).await?;
+        self.judge_moving(moving).await
+    }
+
+    /// Keys that differ by their sequences, and no round has seen them stand still.
+    async fn judge_moving(&mut self, by_sequence: Vec<Difference>) -> Result<(), CompareError> {
+        if by_sequence.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<&str> = by_sequence.iter().map(|difference| difference.key.as_str()).collect();
+        let judged = self.hooks.judge_moving(&keys).await.map_err(CompareError::Hook)?;
+        let mut differences = Vec::new();
+        for (by_sequence, judged) in by_sequence.into_iter().zip(judged) {
+            match judged {
+                None => differences.push(by_sequence),
+                Some(difference) if difference.columns.is_empty() => self.comparison.equal(1),
+                Some(difference) => differences.push(difference),
+            }
+        }
+        self.note(differences).await
     }
 }

@@ -32,6 +32,11 @@ async fn remove(client: &Connection, build: BuildId) -> Result<(), BuildError> {
         Some(standing) if standing.active => return Err(BuildError::Active(build)),
         Some(_) => {}
     }
+    remove_all(client, build).await
+}
+
+/// Removes whatever is there of it, inside a transaction that has the lock.
+pub(super) async fn remove_all(client: &Connection, build: BuildId) -> Result<(), BuildError> {
     // The progress rows first: a batch that holds them ends before its tables go.
     for statement in ROWS {
         client.execute(statement, &[&build.view, &build.build.0]).await?;

@@ -7,8 +7,10 @@ pub mod compare;
 mod create;
 mod drop;
 pub mod from_log;
+pub mod leftovers;
 pub mod load;
 pub mod mend;
+pub mod moving;
 pub mod preflight;
 mod publish;
 pub mod switch;
@@ -20,6 +22,7 @@ pub use publish::publish;
 
 use crate::domain::build::{Build, BuildId};
 use crate::store::sqlstate::describe;
+use crate::store::types::BoxedError;
 use crate::store::{Connection, DbError};
 
 /// Why a build was not made, dropped or published. Nothing has changed then.
@@ -43,6 +46,9 @@ pub enum BuildError {
     /// It is being filled in bulk.
     #[error("{0} is being loaded in bulk: it has no indexes and is not whole")]
     Loading(BuildId),
+    /// The control tables hold a word that this binary does not know.
+    #[error("the control tables hold what this binary does not know: {0}")]
+    Unreadable(BoxedError),
     /// Postgres did not do it.
     #[error("{}", describe(.0))]
     Database(#[from] DbError),

@@ -15,6 +15,7 @@ use crate::crash;
 use crate::domain::build::BuildId;
 use crate::domain::units::{NextOffset, Partition};
 use crate::engine::view::BuildScripts;
+use crate::store::sqlstate::is_lost_lock;
 use crate::store::{Connection, names};
 
 /// How long the old build stands still at most before it is tried again later: less than its batches wait for a lock.
@@ -109,15 +110,7 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
         (_, Some(standing)) if standing.active => {}
         _ => return Err(BuildError::NotActive(from)),
     }
-    client.execute(include_str!("sql/lock_progress_of.sql"), &[&from.view, &from.build.0]).await?;
-    let left = stands(client, from).await?;
-    let begun = Instant::now();
-    while behind(&stands(client, to).await?, &left) > 0 {
-        if begun.elapsed() >= STANDSTILL {
-            return Ok(false);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    let Some(left) = stand_still(client, from, to).await? else { return Ok(false) };
     client.execute(include_str!("sql/lock_progress_of.sql"), &[&to.view, &to.build.0]).await?;
     crash::point("switch.locked");
     for statement in [include_str!("sql/adopt_published.sql"), include_str!("sql/revoke_refused.sql")] {
@@ -131,6 +124,40 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
     client.batch_execute(&format!("set local search_path = {}", names::search_path(to))).await?;
     client.batch_execute(scripts.publish).await?;
     Ok(true)
+}
+
+/// Has `from` stand still until the end of the transaction, and waits until `to` is as far. How far that is; `None` if it took
+/// too long.
+async fn stand_still(client: &Connection, from: BuildId, to: BuildId) -> Result<Option<Stands>, BuildError> {
+    client.execute(include_str!("sql/lock_progress_of.sql"), &[&from.view, &from.build.0]).await?;
+    let left = stands(client, from).await?;
+    let begun = Instant::now();
+    while behind(&stands(client, to).await?, &left) > 0 {
+        if begun.elapsed() >= STANDSTILL {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(Some(left))
+}
+
+/// Has `from` stand still, `to` being at least as far, until [`let_go`]; `false` if that could not be had now, and it goes on.
+pub async fn hold(client: &Connection, from: BuildId, to: BuildId) -> Result<bool, BuildError> {
+    client.batch_execute("begin").await?;
+    client.batch_execute(LOCK_TIMEOUT).await?;
+    match stand_still(client, from, to).await {
+        Ok(Some(_)) => return Ok(true),
+        Ok(None) => {}
+        Err(BuildError::Database(error)) if is_lost_lock(&error) => {}
+        Err(error) => return end(client, Err(error)).await,
+    }
+    let_go(client).await?;
+    Ok(false)
+}
+
+/// It goes on.
+pub async fn let_go(client: &Connection) -> Result<(), BuildError> {
+    Ok(client.batch_execute("rollback").await?)
 }
 
 /// How far the new build was a moment ago, where all of that is within what the old one has applied; nothing where it was

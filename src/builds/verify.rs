@@ -15,20 +15,17 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::by_ledger::{ByLedger, Ends};
 use self::by_log::ByLog;
 use super::BuildError;
-use super::compare::Readers;
 use super::from_log::{self, LogFault, Wanted};
 use crate::domain::build::BuildId;
 use crate::domain::comparison::{Comparison, Difference};
-use crate::domain::history::History;
-use crate::domain::units::Sequence;
 use crate::domain::verification::Looked;
 pub use crate::domain::verification::{Basis, Scope};
 use crate::projector::runtime::Parts;
-use crate::store::keyed_rows::{BuildRows, tables};
 use crate::store::rows::Stored;
-use crate::store::scratch::{self, KeyPage, Keys, Scratch};
+use crate::store::scratch::KeyPage;
 use crate::store::{Connection, DbError, names, pool};
 
 /// Keys of one page.
@@ -141,9 +138,9 @@ pub async fn verify<V: Stored>(
         }
         Scope::Sample(count) => {
             let seed = fastrand::i64(..);
-            course.open().await?;
-            let keys = course.sources.sample(&course.client, seed, (*count).into()).await;
-            let keys = course.close(keys.map_err(Into::into)).await?;
+            open(&course.client).await?;
+            let keys = course.by_ledger.sources.sample(&course.client, seed, (*count).into()).await;
+            let keys = close(&course.client, keys.map_err(Into::into)).await?;
             let total = keys.len() as u64;
             course.all(Some(keys), Some(total)).await?;
         }
@@ -161,15 +158,23 @@ pub async fn verify<V: Stored>(
     Ok(course.found)
 }
 
+/// From here on everything is of one moment.
+pub(super) async fn open(client: &Connection) -> Result<(), DbError> {
+    // A page takes as long as it takes: there may be any number of events to a key.
+    client.batch_execute("begin isolation level repeatable read; set local statement_timeout = 0").await
+}
+
+/// The moment is over; what was written to the scratch tables goes with it.
+pub(super) async fn close<T>(client: &Connection, outcome: Result<T, VerifyError>) -> Result<T, VerifyError> {
+    client.batch_execute("rollback").await?;
+    outcome
+}
+
 /// A verification under way.
 struct Course<'v, V: Stored> {
-    view: &'v V,
-    first_sequence: Sequence,
     basis: Basis,
     client: Connection,
-    sources: Keys,
-    scratch: Scratch<V>,
-    readers: Readers,
+    by_ledger: ByLedger<'v, V>,
     log: Option<ByLog>,
     reports: mpsc::Sender<Report>,
     /// Keys that were there, and how many there are.
@@ -187,62 +192,25 @@ impl<'v, V: Stored> Course<'v, V> {
         parts: &Parts,
         (basis, reports, stop): (Basis, mpsc::Sender<Report>, CancellationToken),
     ) -> Result<Self, VerifyError> {
-        let (scripts, rules) = (view.spec().tables, &parts.meaning.rules);
-        let build = BuildId { view: view.spec().name, build: parts.build };
-        let keyed = scripts.rows.ok_or(VerifyError::Undeclared(view.spec().name))?;
-        let sources = Keys::prepare(&client, build, &keyed.of_key).await?;
-        let scratch = Scratch::create(view, &client, (&scripts, &keyed)).await?;
-        let readers = async |history: History| {
-            client.batch_execute("begin").await?;
-            let tables = tables(&keyed, history);
-            let prepared = async {
-                let (search_path, schema) = (scratch::search_path_of(build), names::schema(build));
-                let stored = BuildRows::prepare_in(&client, (&search_path, &schema), &keyed.of_key, &tables).await?;
-                let place = (scratch::SEARCH_PATH, scratch::SCHEMA);
-                Ok::<_, BuildError>((stored, BuildRows::prepare_in(&client, place, &keyed.of_key, &tables).await?))
-            };
-            let (old, new) = super::end(&client, prepared.await).await?;
-            Ok::<_, VerifyError>(Readers { old, new, tables })
-        };
-        // The ledger is held against the log only, never against itself.
-        let of_rows = readers(History::Off).await?;
+        let (spec, rules) = (view.spec(), &parts.meaning.rules);
+        let build = BuildId { view: spec.name, build: parts.build };
+        let keyed = spec.tables.rows.ok_or(VerifyError::Undeclared(spec.name))?;
+        let by_ledger = ByLedger::prepare(view, &client, (build, build), rules.first_sequence).await?;
         let log = match basis.asks_log() {
-            true => Some(ByLog::prepare(view, parts, &client, (readers(rules.history).await?, stop)).await?),
+            true => {
+                let readers = by_ledger::readers(&client, build, &keyed, rules.history).await?;
+                Some(ByLog::prepare(view, parts, &client, (readers, stop)).await?)
+            }
             false => None,
         };
-        Ok(Course {
-            view,
-            first_sequence: rules.first_sequence,
-            basis,
-            client,
-            sources,
-            scratch,
-            readers: of_rows,
-            log,
-            reports,
-            keys: 0,
-            total: None,
-            aside: Vec::new(),
-            found: Verification::default(),
-        })
+        let found = Verification::default();
+        Ok(Course { basis, client, by_ledger, log, reports, keys: 0, total: None, aside: Vec::new(), found })
     }
 
     async fn count(&self) -> Result<u64, VerifyError> {
-        self.open().await?;
-        let count = self.sources.count(&self.client).await;
-        self.close(count.map_err(Into::into)).await
-    }
-
-    /// From here on everything is of one moment.
-    async fn open(&self) -> Result<(), DbError> {
-        // A page takes as long as it takes: there may be any number of events to a key.
-        self.client.batch_execute("begin isolation level repeatable read; set local statement_timeout = 0").await
-    }
-
-    /// The moment is over; what was written to the scratch tables goes with it.
-    async fn close<T>(&self, outcome: Result<T, VerifyError>) -> Result<T, VerifyError> {
-        self.client.batch_execute("rollback").await?;
-        outcome
+        open(&self.client).await?;
+        let count = self.by_ledger.sources.count(&self.client).await;
+        close(&self.client, count.map_err(Into::into)).await
     }
 
     /// Verifies these keys, or all, share by share of what is held of the log.
@@ -277,9 +245,9 @@ impl<'v, V: Stored> Course<'v, V> {
     /// Verifies the keys after `after`, up to `last` if there is one, page by page.
     async fn pages(&mut self, mut after: String, last: Option<&str>) -> Result<(), VerifyError> {
         loop {
-            self.open().await?;
+            open(&self.client).await?;
             let looked = self.look_after(&after, last).await;
-            let (looked, next) = self.close(looked).await?;
+            let (looked, next) = close(&self.client, looked).await?;
             self.note(looked).await;
             match next {
                 Some(next) => after = next,
@@ -291,9 +259,9 @@ impl<'v, V: Stored> Course<'v, V> {
     /// Verifies these keys, as far as they are there; `round`: how often they were looked at again.
     async fn each(&mut self, keys: &[String], round: u32) -> Result<(), VerifyError> {
         for part in keys.chunks(KEYS_AT_ONCE) {
-            self.open().await?;
+            open(&self.client).await?;
             let looked = self.look(part).await;
-            let looked = self.close(looked).await?;
+            let looked = close(&self.client, looked).await?;
             let is_last = |looked: &Looked| match looked {
                 Looked::Aside(moving) => round >= if moving.is_ahead { ROUNDS } else { STILL },
                 _ => false,
@@ -322,7 +290,7 @@ impl<'v, V: Stored> Course<'v, V> {
     /// The page after `after`; and its last key if there are more.
     async fn look_after(&self, after: &str, last: Option<&str>) -> Result<(LookedAt, Option<String>), VerifyError> {
         let limit = i64::try_from(KEYS_AT_ONCE).unwrap_or(i64::MAX);
-        let (mut page, mut has_more) = self.sources.page(&self.client, after, limit).await?;
+        let (mut page, mut has_more) = self.by_ledger.sources.page(&self.client, after, limit).await?;
         if let Some(log) = &self.log {
             let end = page.last_key_value().map(|(key, _)| key.clone()).filter(|_| has_more);
             for (key, records) in log.share().keys_after(after, KEYS_AT_ONCE) {
@@ -349,7 +317,11 @@ impl<'v, V: Stored> Course<'v, V> {
 
     /// What is found of these keys, inside a snapshot.
     async fn look(&self, keys: &[String]) -> Result<LookedAt, VerifyError> {
-        let by_ledger = if self.basis.asks_ledger() { Some(self.look_by_ledger(keys).await?) } else { None };
+        let by_ledger = if self.basis.asks_ledger() {
+            Some(self.by_ledger.look(&self.client, keys, &Ends::new()).await?)
+        } else {
+            None
+        };
         let by_log = match &self.log {
             Some(log) => Some(self.look_by_log(log, keys).await?),
             None => None,

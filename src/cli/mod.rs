@@ -14,6 +14,7 @@ pub mod seed;
 pub mod servers;
 pub mod source;
 pub mod verify;
+mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ enum Command {
     Source(source::SourceArgs),
     Rebuild(rebuild::RebuildArgs),
     Rollback(rebuild::RollbackArgs),
+    Views(views::ViewsArgs),
     /// Check or show the settings in force
     Config {
         #[command(subcommand)]
@@ -197,6 +199,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Source(arguments) => source::run(arguments, &config).await,
+            Command::Views(arguments) => views::run(arguments, &config).await,
             Command::Rebuild(arguments) => {
                 init_logs(&config)?;
                 rebuild::rebuild(arguments, &config, app::Signals::listen()?).await

@@ -207,6 +207,9 @@ impl Progress {
         if let Some(rate) = body.progress.records_per_second {
             line.push_str(&format!(", {rate:.0}/s"));
         }
+        if let Some(waiting_for) = body.waiting_for {
+            line = format!("{line}: {waiting_for}");
+        }
         if self.is_quiet || line == self.last {
             return;
         }

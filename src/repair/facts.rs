@@ -22,11 +22,12 @@ impl Desk {
             Some(sequences) if !free.is_empty() => sequences(self.pool.clone(), free).await?.into_iter().collect(),
             _ => HashMap::new(),
         };
+        let before_first = self.bench().rules.first_sequence.previous();
         let facts = keys.iter().map(|key| {
             let hold = held.get(*key);
             let last = match (hold, self.sequences) {
                 (Some(hold), _) => Some(hold.missing_from.previous()),
-                (None, Some(_)) => Some(rows.get(*key).map_or(self.first_sequence.previous(), |last| Sequence(*last))),
+                (None, Some(_)) => Some(rows.get(*key).map_or(before_first, |last| Sequence(*last))),
                 (None, None) => None,
             };
             let decided = decided.remove(*key).unwrap_or_default();

@@ -64,7 +64,8 @@ impl Desk {
             payload: letter.payload.as_deref(),
             headers: Headers::from_encoded(&letter.headers),
         };
-        let limits = codec::Limits { max_record_bytes: self.max_record_bytes, first_sequence: self.first_sequence };
+        let first_sequence = self.bench().rules.first_sequence;
+        let limits = codec::Limits { max_record_bytes: self.max_record_bytes, first_sequence };
         let (key, sequence) = match codec::head(&record, limits) {
             Ok((head, _)) => (Some(head.key), Some(head.sequence)),
             Err(refused) => (refused.key, refused.place.map(|(_, sequence)| sequence)),

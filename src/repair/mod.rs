@@ -23,35 +23,36 @@ pub mod show;
 pub mod skip_to;
 pub mod source;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::builds::mend::Mender;
 use crate::config::{Config, GapPolicy, ViewRules};
-use crate::domain::units::Sequence;
 use crate::repair::check::Checker;
 use crate::store::pool::WriterPool;
 use crate::store::read::{ReadError, ReadPool, SequencesOf};
 
 pub use self::rows::write::ImportedLetter;
 
-/// The desk of one view.
+/// The desk of one view. Its clones are the same desk: they go by the same rules.
 #[derive(Clone)]
 pub struct Desk {
     /// Registry name of the view.
     pub view: &'static str,
     /// What is done about proven gaps.
     pub gap_policy: GapPolicy,
-    /// Smallest sequence number.
-    pub first_sequence: Sequence,
-    /// Tax rate of items that state none, a plain decimal.
-    pub default_tax_rate: String,
     /// Bytes of a record's key and value at most.
     pub max_record_bytes: usize,
     pool: ReadPool,
     writers: WriterPool,
-    checker: Arc<Checker>,
+    bench: Arc<RwLock<Arc<Bench>>>,
     mender: Mender,
     sequences: Option<SequencesOf>,
+}
+
+/// What depends on the build that readers read.
+struct Bench {
+    rules: ViewRules,
+    checker: Checker,
 }
 
 impl Desk {
@@ -65,15 +66,27 @@ impl Desk {
         Desk {
             view,
             gap_policy,
-            first_sequence: rules.first_sequence,
-            default_tax_rate: rules.default_tax_rate.clone(),
             max_record_bytes: config.projector.max_record_bytes,
             pool,
             writers,
-            checker: Arc::new(checker),
+            bench: Arc::new(RwLock::new(Arc::new(Bench { rules: rules.clone(), checker }))),
             mender,
             sequences,
         }
+    }
+
+    /// The rules of the build that readers read.
+    pub fn rules(&self) -> ViewRules {
+        self.bench().rules.clone()
+    }
+
+    /// From now on readers read a build that goes by these rules, whose records `checker` reads.
+    pub fn go_by(&self, rules: ViewRules, checker: Checker) {
+        *self.bench.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Bench { rules, checker });
+    }
+
+    fn bench(&self) -> Arc<Bench> {
+        Arc::clone(&self.bench.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

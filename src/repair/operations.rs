@@ -16,7 +16,7 @@ use crate::domain::verification::{Basis, Scope};
 use crate::domain::word::UnknownWord;
 use crate::store::operations::{self, NewOperation, Operation, OperationFilter};
 use crate::store::read::ReadError;
-use crate::store::{Connection, progress};
+use crate::store::{Connection, progress, standstill};
 
 /// Most hours that a build is kept.
 pub const MAX_KEEP_HOURS: i64 = 24 * 365;
@@ -157,6 +157,8 @@ impl Desk {
             Asked::Rebuild { .. } => (None, None),
             Asked::Verify(_) => (progress::active_build(client, self.view).await?, None),
             Asked::Rollback { .. } => {
+                // Nobody drops it between here and the commit, from which on it is seen to be wanted.
+                standstill::lock_builds(client, self.view).await?;
                 let row = client.query_opt(include_str!("sql/kept_build.sql"), &[&self.view]).await?;
                 let (active, kept) = match row {
                     Some(row) => (Some(Build(row.try_get(0)?)), row.try_get::<_, Option<i32>>(1)?.map(Build)),

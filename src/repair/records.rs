@@ -58,7 +58,7 @@ impl Desk {
     async fn check_letters(&self, client: &Connection, ids: &[i64], to: &mut Prepared) -> Result<(), DeskError> {
         for body in read::bodies(client, self.view, ids).await? {
             let record = record_of(body.key.as_deref(), body.payload.as_deref(), &body.headers);
-            let checked = self.checker.check(record).await?;
+            let checked = self.bench().checker.check(record).await?;
             to.checked.insert(body.id, checked);
         }
         Ok(())
@@ -72,7 +72,7 @@ impl Desk {
         let key = same("key", letter.key, asked.key.clone())?;
         let sequence = same("sequence", letter.sequence, asked.sequence)?;
         let (payload, headers) = (asked.value(), headers_of(&body, asked, sequence));
-        let checked = self.checker.check(record_of(Some(key.as_bytes()), Some(&payload), &headers)).await?;
+        let checked = self.bench().checker.check(record_of(Some(key.as_bytes()), Some(&payload), &headers)).await?;
         Ok(Prepared { checked: HashMap::from([(asked.id, checked)]), record: Some((payload, headers)) })
     }
 }

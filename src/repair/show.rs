@@ -101,7 +101,7 @@ impl Desk {
             payload: Some(&read.payload),
             headers: Headers::from_encoded(&read.headers),
         };
-        let event = if whole { self.checker.look(record).await } else { None };
+        let event = if whole { self.bench().checker.look(record).await } else { None };
         let occurred_at = event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at.0).ok());
         let (event_type, json) = event.map(|event| (event.event_type, event.json)).unzip();
         let mut beginning = read.payload;
@@ -137,7 +137,7 @@ impl Desk {
             payload: read.payload.as_deref().filter(|payload| payload.len() as i64 == payload_bytes),
             headers: Headers::from_encoded(&read.headers),
         };
-        let json = self.checker.look(record).await.and_then(|event| event.json);
+        let json = self.bench().checker.look(record).await.and_then(|event| event.json);
         let headers = Headers::from_encoded(&read.headers);
         Ok(LetterDetail {
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),

@@ -12,22 +12,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::Household;
+use super::findings::Findings;
 use crate::board::ViewBoard;
-use crate::builds::compare::{self, CompareError, Hooks, Pace, Pair};
+use crate::builds::compare::{self, CompareError, Pace, Pair};
 use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
 use crate::builds::preflight::preflight;
 use crate::builds::switch::{self, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
-use crate::domain::comparison::Difference;
-use crate::domain::meaning::Meaning;
+use crate::domain::explanation::unexplained;
+use crate::domain::meaning::{self, Meaning, in_words};
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::engine::view::ViewSpec;
 use crate::store::operations::{self, Operation, OperationError};
@@ -39,8 +40,6 @@ use crate::store::{Connection, DbError, build, names, pool, progress};
 pub(super) const NOTE: Duration = Duration::from_millis(500);
 /// So close is close enough to compare and to switch: the switch waits for the rest.
 const CLOSE: i64 = 2_000;
-/// How long it is waited for both builds to be equally far.
-const CAUGHT_UP: Duration = Duration::from_secs(30);
 /// Between two attempts to switch.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long the old build is kept if nothing else was asked for.
@@ -73,6 +72,12 @@ impl From<BuildError> for Stopped {
             other => failed("build_failed", other.to_string(), "see `GET /ops/views`, then ask for it again"),
         }
     }
+}
+
+/// What explains that rows differ, by its name and both values.
+fn reason(difference: &meaning::Difference) -> serde_json::Value {
+    let meaning::Difference { setting, stored, configured } = difference;
+    serde_json::json!({ "setting": setting, "old": stored, "new": configured })
 }
 
 pub(super) fn failed(code: &'static str, detail: String, next_step: &str) -> Stopped {
@@ -196,6 +201,12 @@ impl Course<'_> {
         if self.is_active(to).await? {
             return Ok(());
         }
+        let seen =
+            operations::look(&self.client, to.view).await.map_err(|error| Stopped::Left(anyhow::anyhow!(error)))?;
+        if seen.iter().all(|seen| seen.build != to.build) {
+            let detail = format!("{to} is not there any more");
+            return Err(failed("nothing_kept", detail, "rebuild the view"));
+        }
         self.enter(Phase::CatchingUp).await?;
         self.catch_up(from, to).await?;
         self.cut_over(from, to).await
@@ -266,13 +277,14 @@ impl Course<'_> {
         }
     }
 
-    /// Compares both builds, and notes what differs. Whether that is as it should be: nothing, unless the new build has
-    /// another meaning.
+    /// Compares both builds, and notes what differs and what explains it. Whether that is as it should be: nothing, unless the
+    /// new build has another meaning.
     async fn compare(&mut self, from: BuildId, to: BuildId) -> Result<bool, Stopped> {
         self.enter(Phase::Comparing).await?;
         let household = self.driver.household.clone();
         let old = household.find(&self.client, from.build).await.map_err(Stopped::Left)?.meaning;
-        let new = household.find(&self.client, to.build).await.map_err(Stopped::Left)?.meaning;
+        let found = household.find(&self.client, to.build).await.map_err(Stopped::Left)?;
+        let new = found.meaning.clone();
         let database = &household.config.database;
         let reader = pool::connect_writer(database, "public").await?;
         reader.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
@@ -282,6 +294,9 @@ impl Course<'_> {
         let pair =
             Pair { spec: &spec, old: from.build, new: to.build, history: old.rules.history.common(new.rules.history) };
         let mut findings = Findings {
+            household: household.clone(),
+            found,
+            history: pair.history,
             writer,
             operation: self.operation.id,
             builds: (from, to),
@@ -308,15 +323,29 @@ impl Course<'_> {
             Err(error) => return Err(Stopped::Left(error.into())),
         };
         let is_equal = comparison.different == 0 && comparison.only_old == 0 && comparison.only_new == 0;
-        let told = serde_json::to_value(&comparison).expect("a comparison is plain data");
+        let explained = old.explains(&new);
+        let of_tax_rate = spec.tables.rows.map_or(&[] as &[&str], |rows| rows.of_tax_rate);
+        let mut told = serde_json::to_value(&comparison).expect("a comparison is plain data");
+        let unexplained = unexplained(&comparison, &explained, of_tax_rate);
+        told["explainedBy"] = explained.iter().map(reason).collect();
+        told["unexplained"] = serde_json::json!(unexplained);
         operations::put_comparison(&self.client, self.operation.id, &told).await?;
         crash::point("rebuild.compared");
         if !is_equal {
             let (view, operation) = (to.view, self.operation.id);
             let (different, only_old, only_new) = (comparison.different, comparison.only_old, comparison.only_new);
-            tracing::warn!(view, operation, different, only_old, only_new, "the new build has other rows");
+            let by = if explained.is_empty() { "nothing".to_owned() } else { in_words(&explained) };
+            tracing::warn!(
+                view,
+                operation,
+                different,
+                only_old,
+                only_new,
+                by,
+                "the new build has other rows; explained by"
+            );
         }
-        Ok(is_equal || !old.differences(&new).is_empty())
+        Ok(unexplained.is_empty())
     }
 
     async fn make(&mut self, to: BuildId) -> Result<(), Stopped> {
@@ -437,44 +466,5 @@ impl Course<'_> {
             }
             tokio::time::sleep(AGAIN).await;
         }
-    }
-}
-
-/// What the comparison of both builds needs of us.
-struct Findings {
-    writer: Connection,
-    operation: i64,
-    builds: (BuildId, BuildId),
-    keys: Arc<AtomicU64>,
-    /// Whether no more differences are kept.
-    is_full: bool,
-}
-
-impl Hooks for Findings {
-    fn progress(&mut self, keys: u64) {
-        self.keys.store(keys, Ordering::Relaxed);
-    }
-
-    async fn caught_up(&mut self) -> Result<()> {
-        let (old, new) = self.builds;
-        let (of_old, of_new) = (stands(&self.writer, old).await?, stands(&self.writer, new).await?);
-        // One of them may stand still: then what moves no more is told.
-        let deadline = Instant::now() + CAUGHT_UP;
-        while Instant::now() < deadline {
-            let missing =
-                behind(&stands(&self.writer, new).await?, &of_old) + behind(&stands(&self.writer, old).await?, &of_new);
-            if missing == 0 {
-                break;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-        Ok(())
-    }
-
-    async fn found(&mut self, differences: &[Difference]) -> Result<()> {
-        if !self.is_full {
-            self.is_full = compare::keep(&self.writer, self.operation, differences).await? == 0;
-        }
-        Ok(())
     }
 }

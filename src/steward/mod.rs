@@ -13,6 +13,7 @@
 //! | of an operation that is over, or kept long enough | dropped |
 
 mod driver;
+mod findings;
 mod found;
 mod verify;
 
@@ -31,7 +32,7 @@ use self::driver::Driver;
 pub use self::found::{FoundBuild, look_at_active, settle_active};
 use crate::board::{Shown, ViewBoard};
 use crate::builds;
-use crate::config::{Config, GapPolicy, ViewSettings};
+use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
 use crate::domain::operation::Phase;
@@ -89,7 +90,7 @@ impl Household {
         let parts = self.parts(found);
         let view = &self.served.0;
         let view = if self.projects { view.start(&parts)? } else { view.observe(&parts)? };
-        Ok(Runner { view, metrics: parts.metrics })
+        Ok(Runner { view, metrics: parts.metrics, rules: parts.meaning.rules })
     }
 
     /// By what a build is run here.
@@ -115,6 +116,8 @@ pub fn group_of(config: &Config, view: &str, build: Build) -> String {
 struct Runner {
     view: RunningView,
     metrics: Arc<Metrics>,
+    /// By what its rows are made.
+    rules: ViewRules,
 }
 
 impl Runner {
@@ -254,6 +257,7 @@ impl Steward {
         if active != self.active && self.running.contains_key(&active) {
             tracing::info!(view = self.board.view, from = %self.active, to = %active, "readers read another build");
             self.active = active;
+            self.equip_desk();
         }
         self.show();
         let idle: Vec<Build> =
@@ -263,6 +267,18 @@ impl Steward {
             self.show();
             tracing::info!(view = self.board.view, %build, "build is not run here any more");
             runner.view.stop().await;
+        }
+    }
+
+    /// Has the repair desk read and check by the rules of the build that readers read by now.
+    fn equip_desk(&self) {
+        let Some(Runner { metrics, rules, .. }) = self.running.get(&self.active) else { return };
+        match self.household.served.0.checker(&self.household.config, rules, metrics) {
+            Ok(checker) => self.household.desk.go_by(rules.clone(), checker),
+            Err(error) => {
+                let (view, error) = (self.board.view, describe_chain(error.chain()));
+                tracing::error!(view, error, "the repair desk goes on by the rules of the build before");
+            }
         }
     }
 
@@ -288,9 +304,10 @@ impl Steward {
 
     async fn drop_build(&self, client: &Connection, build: Build) {
         let id = BuildId { view: self.household.name(), build };
-        match builds::drop(client, id).await {
-            Ok(()) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
-            Err(builds::BuildError::Unknown(_)) => {}
+        match builds::leftovers::remove(client, id).await {
+            Ok(true) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
+            // Another one has dropped it, or somebody wants it back.
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(view = id.view, %build, error = %error, "a build that nobody has a use for is still there");
             }

@@ -11,6 +11,7 @@ pub mod fence;
 pub mod fit;
 pub mod keyed_rows;
 pub mod ledger;
+pub mod leftovers;
 pub mod lookup;
 pub mod meaning;
 pub mod migrate;

@@ -4,9 +4,14 @@
 use crate::store::fence::Writing;
 use crate::store::{Connection, DbError};
 
+/// Locks the rows of a view's builds, until the end of the transaction: none is made, switched to or dropped meanwhile.
+pub async fn lock_builds(client: &Connection, view: &str) -> Result<(), DbError> {
+    client.execute(include_str!("sql/lock_view_builds.sql"), &[&view]).await.map(drop)
+}
+
 /// Waits until no batch of the view is under way, and lets none begin, until the end of the transaction.
 pub async fn lock(client: &Connection, view: &str) -> Result<(), DbError> {
-    client.execute(include_str!("sql/lock_view_builds.sql"), &[&view]).await?;
+    lock_builds(client, view).await?;
     client.execute(include_str!("sql/lock_view_progress.sql"), &[&view]).await.map(drop)
 }
 

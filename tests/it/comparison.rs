@@ -30,12 +30,12 @@ use crate::support::{PATIENCE, until};
 /// Small pages, so that few keys are many pages.
 const SMALL: Pace = Pace { page: 7, aside: 20, rounds: 200, still: 3 };
 
-fn config(world: &World) -> Arc<Config> {
+pub fn config(world: &World) -> Arc<Config> {
     Arc::new(Config::load(None, world.environment(), &[]).unwrap())
 }
 
 /// What works on a build in this process.
-fn parts(world: &World, build: i32) -> Parts {
+pub fn parts(world: &World, build: i32) -> Parts {
     streamview::schemas::client::install_tls();
     let config = config(world);
     Parts {
@@ -50,7 +50,7 @@ fn parts(world: &World, build: i32) -> Parts {
     }
 }
 
-fn orders(world: &World) -> ViewSpec {
+pub fn orders(world: &World) -> ViewSpec {
     registrations::all()[0].spec(&config(world).rules_of(&world.view_settings())).unwrap()
 }
 
@@ -60,7 +60,7 @@ async fn load_build_2(world: &World) {
     registrations::all()[0].load(parts(world, 2), LoadControl::new(100_000_000)).await.unwrap();
 }
 
-fn feed(world: &World, build: i32) -> RunningView {
+pub fn feed(world: &World, build: i32) -> RunningView {
     registrations::all()[0].start(&parts(world, build)).unwrap()
 }
 
@@ -142,7 +142,7 @@ fn shown(differences: &[Difference]) -> BTreeMap<&str, Value> {
     differences.iter().map(|one| (one.key.as_str(), json!([one.found.as_str(), one.columns]))).collect()
 }
 
-fn values(old: Value, new: Value) -> Value {
+pub fn values(old: Value, new: Value) -> Value {
     json!({ "old": old, "new": new })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use streamview::app::{self, Only, Served};
 use streamview::config::{Config, History, ViewSettings};
 use streamview::registrations::{self, Registration};
@@ -23,8 +23,8 @@ struct Subject {
     registration: Registration,
     /// Events 1, 2, 3 … of a key.
     events: fn(&str, i64) -> Vec<TestRecord>,
-    /// Key, sequence and a digest of the row, as text.
-    rows: &'static str,
+    /// Key, sequence and a digest of the row, as text, of the build of that number.
+    rows: fn(i64) -> String,
 }
 
 fn subjects() -> Vec<Subject> {
@@ -33,7 +33,7 @@ fn subjects() -> Vec<Subject> {
     subjects.push(Subject {
         registration: counter::registration("counter"),
         events: counted,
-        rows: "select key, last_sequence, count::text from counter_1.counts",
+        rows: |build| format!("select key, last_sequence, count::text from counter_{build}.counts"),
     });
     subjects
 }
@@ -44,7 +44,11 @@ fn subject_of(registration: &Registration) -> Subject {
         "orders" => Subject {
             registration: registration.clone(),
             events: |key, count| life(key, count).iter().map(|event| event.record()).collect(),
-            rows: "select order_id, last_event_sequence, item_count || ' ' || total_gross from orders_view",
+            rows: |build| {
+                format!(
+                    "select order_id, last_event_sequence, item_count || ' ' || total_gross from orders_{build}.orders"
+                )
+            },
         },
         other => panic!("the conformance suite has no events for view {other}"),
     }
@@ -95,10 +99,39 @@ impl Service {
     pub async fn json(&self, path: &str) -> Value {
         reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().json().await.unwrap()
     }
+
+    /// A POST that must be accepted.
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        let request = reqwest::Client::new().post(format!("http://{}{path}", self.address)).json(body);
+        let response = request.send().await.unwrap();
+        let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+        assert_eq!(status, 202, "POST {path} {body}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits until the operation is as `is_so` says.
+    pub async fn until_operation(&self, id: &Value, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("operation {id} is {what}"), PATIENCE, || async {
+            let operation = self.json(&format!("/ops/operations/{id}")).await;
+            is_so(&operation).then_some(operation)
+        })
+        .await
+    }
+
+    /// Waits until the operation is done.
+    pub async fn until_done(&self, id: &Value) -> Value {
+        let over = self.until_operation(id, "over", |operation| operation["state"] != "running").await;
+        assert_eq!(over["state"], "done", "{over}");
+        over
+    }
 }
 
 async fn rows(world: &World, subject: &Subject) -> BTreeMap<String, (i64, String)> {
-    let rows = world.sql.query(subject.rows, &[]).await.unwrap();
+    rows_of(world, subject, 1).await
+}
+
+async fn rows_of(world: &World, subject: &Subject, build: i64) -> BTreeMap<String, (i64, String)> {
+    let rows = world.sql.query(&(subject.rows)(build), &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
 }
 
@@ -145,6 +178,47 @@ async fn every_view_converges_and_accounts_for_every_record() {
         })
         .await;
         assert_eq!((&lags["view"], lags["partitions"].as_array().unwrap().len()), (&Value::from(name), 2));
+        service.stop().await;
+    }
+}
+
+/// Whatever it shows: a view that passes the test above is rebuilt beside itself, compared, switched to and back, and dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_view_is_rebuilt_compared_switched_rolled_back_and_dropped() {
+    for subject in subjects() {
+        let (world, name) = (World::new(2).await, subject.registration.name);
+        let service = Service::start(&world, subject.registration.clone()).await;
+        let keys: Vec<String> = (0..5).map(|n| format!("key-{n}")).collect();
+        let events: Vec<Vec<TestRecord>> = keys.iter().map(|key| (subject.events)(key, 6)).collect();
+        let part =
+            |from: usize, to: usize| events.iter().flat_map(|of_key| of_key[from..to].to_vec()).collect::<Vec<_>>();
+        world.publish(part(0, 4)).await;
+        world.until_consumed(20).await;
+
+        let rebuild = |keep_hours: i64| json!({ "view": name, "reason": "to see it done", "keepHours": keep_hours });
+        let begun = service.post("/ops/views/rebuild", &rebuild(1)).await;
+        let done = service.until_done(&begun["id"]).await;
+        assert_eq!((&done["view"], &done["toBuild"]), (&json!(name), &json!(2)), "{done}");
+        assert_eq!((&done["comparison"]["compared"], &done["comparison"]["equal"]), (&json!(5), &json!(5)), "{done}");
+        assert_eq!(rows_of(&world, &subject, 2).await, rows_of(&world, &subject, 1).await, "{name}");
+
+        // Both are fed, so that going back shows what came since.
+        world.publish(part(4, 6)).await;
+        world.until_consumed(60).await;
+        let back = service.post(&format!("/ops/views/{name}/rollback"), &json!({ "reason": "to see it undone" })).await;
+        assert_eq!(service.until_done(&back["id"]).await["toBuild"], 1);
+        let (one, two) = (rows_of(&world, &subject, 1).await, rows_of(&world, &subject, 2).await);
+        assert!(one == two && one.len() == 5 && one.values().all(|(sequence, _)| *sequence == 6), "{one:?} {two:?}");
+
+        // Another one, and what was there before goes.
+        let begun = service.post("/ops/views/rebuild", &rebuild(0)).await;
+        let done = service.until_done(&begun["id"]).await;
+        assert_eq!((&done["toBuild"], &done["comparison"]["equal"]), (&json!(3), &json!(5)), "{done}");
+        world.sql.batch_execute("update view_builds set kept_until = now() where not active").await.unwrap();
+        let schemas = format!("select count(*) from pg_namespace where nspname ~ '^{name}_[0-9]+$'");
+        until("the other builds are dropped", PATIENCE, || async { (world.number(&schemas).await == 1).then_some(()) })
+            .await;
+        assert_eq!(rows_of(&world, &subject, 3).await, one, "{name}");
         service.stop().await;
     }
 }

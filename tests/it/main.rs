@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
 
 // What happens when parts die.
+mod builds_killed;
 mod conditions;
 mod crash;
 mod database;
@@ -33,7 +34,10 @@ mod contract;
 mod counter;
 mod decisions;
 mod dlq;
+mod leftovers;
 mod mending;
+mod mistakes;
+mod moving;
 mod poison;
 mod preflight;
 mod projection;

@@ -52,11 +52,16 @@ pub struct OperationBody {
     /// The build that they read when it is done.
     #[schema(required)]
     pub to_build: Option<i32>,
+    /// In phase `ready`: why it waits for somebody, in a sentence; else null.
+    #[schema(required)]
+    pub waiting_for: Option<String>,
     /// How far the present phase is.
     pub progress: OperationProgress,
     /// When each phase began.
     pub phases: Vec<PhaseBody>,
-    /// What the comparison of both builds, or the verification, found; null before. `…/differences` has every key.
+    /// What the comparison of both builds, or the verification, found; null before. `…/differences` has every key that was
+    /// kept. Of a comparison, `explainedBy` says what makes other rows of the same events: the settings and the version in
+    /// which both builds differ. Where columns are `unexplained` by that, readers are not switched by themselves.
     #[schema(required)]
     pub comparison: Option<Value>,
     /// When it was asked for.
@@ -131,6 +136,7 @@ impl From<&Operation> for OperationBody {
             phase: operation.phase.as_str(),
             from_build: operation.from_build.map(|build| build.0),
             to_build: operation.to_build.map(|build| build.0),
+            waiting_for: waiting_for(operation),
             progress: progress_of(operation, &phases),
             phases,
             comparison: operation.comparison.clone(),
@@ -147,6 +153,26 @@ impl From<&Operation> for OperationBody {
 
 fn href(id: i64) -> String {
     format!("/ops/operations/{id}")
+}
+
+/// Why an operation that could go on does not.
+fn waiting_for(operation: &Operation) -> Option<String> {
+    if operation.state != OperationState::Running || operation.phase != Phase::Ready {
+        return None;
+    }
+    let call = format!("POST {}/cutover", href(operation.id));
+    if operation.request["cutover"].as_str() == Some("manual") {
+        return Some(format!("{call} switches readers"));
+    }
+    let unexplained = operation.comparison.as_ref().and_then(|found| found["unexplained"].as_object());
+    let columns: Vec<String> =
+        unexplained.into_iter().flatten().map(|(column, keys)| format!("{column} in {keys}")).collect();
+    Some(format!(
+        "Keys differ that should not, as neither version nor settings explain it ({}): look at `comparison`. {call} switches \
+         readers all the same, POST {}/cancel drops the new build",
+        columns.join(", "),
+        href(operation.id)
+    ))
 }
 
 fn phases_of(operation: &Operation) -> Vec<PhaseBody> {

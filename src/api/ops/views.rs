@@ -12,7 +12,8 @@ use crate::api::problem::{Problem, ProblemBody};
 use crate::domain::meaning::{Difference, Meaning, Standing, StoredRules, ViewRules};
 use crate::status::ViewStatus;
 use crate::store::builds::{self, ShownBuild};
-use crate::store::read;
+use crate::store::leftovers::{self, Leftover};
+use crate::store::read::{self, ReadError, ReadPool};
 
 /// The views with their builds.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,6 +41,9 @@ pub struct ViewBody {
     pub active_build: Option<i32>,
     /// All builds, by number.
     pub builds: Vec<BuildBody>,
+    /// What is left of builds that nobody has a use for; `streamview views gc` removes it. Instances remove what is left of
+    /// operations that are over, and of builds that were kept long enough, by themselves.
+    pub leftovers: Vec<LeftoverBody>,
     /// What this process has, and what of it the active build is not made by.
     pub configuration: ConfigurationBody,
 }
@@ -89,6 +93,29 @@ pub struct BuildBody {
     /// Until when it is kept, if readers have left it.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub kept_until: Option<Timestamp>,
+}
+
+/// What is left of a build.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Leftover)]
+pub struct LeftoverBody {
+    /// The number under which it stands.
+    #[schema(minimum = 1)]
+    pub build: i32,
+    /// The schema of its tables, if that is there.
+    #[schema(required, example = "orders_7")]
+    pub schema: Option<String>,
+    /// `operation_over`, `kept_long_enough` or `unknown_build`.
+    #[schema(example = "unknown_build")]
+    pub reason: &'static str,
+    /// The same as a sentence.
+    pub detail: String,
+    /// Bytes of its tables and indexes.
+    #[schema(minimum = 0)]
+    pub bytes: i64,
+    /// Rows of the control tables that name it.
+    #[schema(minimum = 0)]
+    pub rows: i64,
 }
 
 /// The settings that say what rows are.
@@ -148,13 +175,19 @@ pub struct DifferenceBody {
     ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (views, _) = selected_views(&api, &request)?;
-    let reads = views.iter().map(|status| read::within_deadline(builds::of_view(&api.state.pool, status.view)));
-    let builds = try_join_all(reads).await?;
-    let items = views.iter().zip(builds).map(|(status, builds)| view_body(status, builds)).collect();
+    let reads = views.iter().map(|status| read::within_deadline(read_view(&api.state.pool, status.view)));
+    let found = try_join_all(reads).await?;
+    let items = views.iter().zip(found).map(|(status, found)| view_body(status, found)).collect();
     Ok(HttpResponse::Ok().json(ViewList { items }))
 }
 
-fn view_body(status: &ViewStatus, builds: Vec<ShownBuild>) -> ViewBody {
+async fn read_view(pool: &ReadPool, view: &'static str) -> Result<(Vec<ShownBuild>, Vec<Leftover>), ReadError> {
+    let builds = builds::of_view(pool, view).await?;
+    let client = pool.get().await?;
+    Ok((builds, leftovers::find(&client, view).await.map_err(ReadError::unreadable)?))
+}
+
+fn view_body(status: &ViewStatus, (builds, leftovers): (Vec<ShownBuild>, Vec<Leftover>)) -> ViewBody {
     let snapshot = status.snapshot();
     let active = builds.iter().find(|build| build.active);
     let differs = active.map(|build| build.meaning.or(&status.configured).differences(&status.configured));
@@ -165,6 +198,18 @@ fn view_body(status: &ViewStatus, builds: Vec<ShownBuild>) -> ViewBody {
         active_build: active.map(|build| build.id.build.0),
         configuration: configuration(&status.configured, differs.unwrap_or_default()),
         builds: builds.into_iter().map(build_body).collect(),
+        leftovers: leftovers.iter().map(leftover_body).collect(),
+    }
+}
+
+fn leftover_body(left: &Leftover) -> LeftoverBody {
+    LeftoverBody {
+        build: left.build.build.0,
+        schema: left.schema.clone(),
+        reason: left.reason.as_str(),
+        detail: left.reason.to_string(),
+        bytes: left.bytes,
+        rows: left.rows,
     }
 }
 

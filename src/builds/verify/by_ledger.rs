@@ -4,18 +4,37 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Course, VerifyError};
-use crate::builds::compare::Seen;
+use super::VerifyError;
+use crate::builds::compare::{Readers, Seen};
+use crate::builds::{self, BuildError};
+use crate::domain::build::BuildId;
 use crate::domain::comparison::{COLUMNS, Difference};
+use crate::domain::history::History;
 use crate::domain::ledger::LedgerRow;
+use crate::domain::units::Sequence;
 use crate::domain::verification::Looked;
 use crate::engine::refold::{Refold, Refolded, Unfoldable, Until};
-use crate::engine::view::{ChangedKey, StoredDetails, View, WriteSet};
-use crate::store::DbError;
+use crate::engine::view::{ChangedKey, KeyedRows, StoredDetails, View, WriteSet};
+use crate::store::keyed_rows::{BuildRows, tables};
 use crate::store::rows::Stored;
+use crate::store::scratch::{self, Keys, Scratch};
+use crate::store::{Connection, DbError, names};
 
 /// The place of a view's further table among those that are compared: the first after the keys' own.
 const DETAILS: usize = 1;
+
+/// Up to which number keys are folded; those that are not here, to the end of their ledger.
+pub(in crate::builds) type Ends = BTreeMap<String, Sequence>;
+
+/// What is needed to look by a ledger.
+pub(in crate::builds) struct ByLedger<'v, V: Stored> {
+    pub(super) view: &'v V,
+    pub(super) first_sequence: Sequence,
+    pub(super) sources: Keys,
+    pub(super) scratch: Scratch<V>,
+    /// Those of the rows that are stored, and of the scratch tables.
+    pub(in crate::builds) readers: Readers,
+}
 
 /// What a page should be: its keys as they were folded, the rows of their further table, and those that cannot be folded.
 struct Folded<'a, V: View> {
@@ -24,23 +43,44 @@ struct Folded<'a, V: View> {
     unfoldable: BTreeMap<&'a str, Unfoldable>,
 }
 
-impl<V: Stored> Course<'_, V> {
+impl<'v, V: Stored> ByLedger<'v, V> {
+    /// Of the ledger of one build and the rows of a build, mostly the same.
+    pub(in crate::builds) async fn prepare(
+        view: &'v V,
+        client: &Connection,
+        (ledger_of, rows_of): (BuildId, BuildId),
+        first_sequence: Sequence,
+    ) -> Result<Self, VerifyError> {
+        let scripts = view.spec().tables;
+        let keyed = scripts.rows.ok_or(VerifyError::Undeclared(view.spec().name))?;
+        let sources = Keys::prepare(client, ledger_of, &keyed.of_key).await?;
+        let scratch = Scratch::create(view, client, (&scripts, &keyed)).await?;
+        // The ledger is never held against itself.
+        let readers = readers(client, rows_of, &keyed, History::Off).await?;
+        Ok(ByLedger { view, first_sequence, sources, scratch, readers })
+    }
+
     /// What is found of these keys, inside a snapshot.
-    pub(super) async fn look_by_ledger(&self, keys: &[String]) -> Result<BTreeMap<String, Looked>, VerifyError> {
+    pub(in crate::builds) async fn look(
+        &self,
+        client: &Connection,
+        keys: &[String],
+        ends: &Ends,
+    ) -> Result<BTreeMap<String, Looked>, DbError> {
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let ledger = self.sources.ledger(&self.client, &names).await?;
+        let ledger = self.sources.ledger(client, &names).await?;
         let rows = ledger.rows()?;
-        let folded = self.fold(&rows, &BTreeMap::new());
-        let mut seen = self.compare(&folded, &names).await?;
+        let folded = self.fold(&rows, ends, &BTreeMap::new());
+        let mut seen = self.compare(client, &folded, &names).await?;
         // What a payload leaves open the stored rows may tell. They are asked only where it matters.
         let is_different = |(_, found): &&(Seen, Difference)| !found.columns.is_empty();
         let differing: Vec<String> = seen.iter().filter(is_different).map(|(seen, _)| seen.key.clone()).collect();
         let differing: Vec<&str> = differing.iter().map(String::as_str).collect();
         if !differing.is_empty() && self.readers.tables.len() > 1 {
-            let stored = self.stored_details(&differing).await?;
+            let stored = self.stored_details(client, &differing).await?;
             let rows: Vec<LedgerRow<'_>> = rows.iter().filter(|row| stored.contains_key(row.key)).cloned().collect();
-            let again = self.fold(&rows, &stored);
-            let again = self.compare(&again, &differing).await?;
+            let again = self.fold(&rows, ends, &stored);
+            let again = self.compare(client, &again, &differing).await?;
             seen.retain(|(seen, _)| !stored.contains_key(&seen.key));
             seen.extend(again);
         }
@@ -48,15 +88,21 @@ impl<V: Stored> Course<'_, V> {
         Ok(seen.into_iter().map(|(seen, found)| (seen.key.clone(), looked(&seen, found, &unfoldable))).collect())
     }
 
-    fn fold<'a>(&self, rows: &'a [LedgerRow<'a>], stored: &BTreeMap<String, StoredDetails>) -> Folded<'a, V> {
+    fn fold<'a>(
+        &self,
+        rows: &'a [LedgerRow<'a>],
+        ends: &Ends,
+        stored: &BTreeMap<String, StoredDetails>,
+    ) -> Folded<'a, V> {
         let mut folded = Folded { keys: Vec::new(), details: Vec::new(), unfoldable: BTreeMap::new() };
         let nothing = StoredDetails::new();
         for of_key in rows.chunk_by(|one, next| one.key == next.key) {
             let key = of_key[0].key;
             let stored = stored.get(key).unwrap_or(&nothing);
+            let until = ends.get(key).map_or(Until::End, |end| Until::Sequence(*end));
             let (mut refold, before) = (Refold::new(self.view, self.first_sequence), folded.details.len());
             let ended =
-                of_key.iter().try_for_each(|row| refold.take(row, Until::End, stored, &mut folded.details).map(drop));
+                of_key.iter().try_for_each(|row| refold.take(row, until, stored, &mut folded.details).map(drop));
             match (ended, refold.finish()) {
                 (Ok(()), Some(key_now)) => folded.keys.push((key, key_now)),
                 (Ok(()), None) => {}
@@ -70,7 +116,12 @@ impl<V: Stored> Course<'_, V> {
     }
 
     /// Has the scratch tables hold what was folded, and compares these keys.
-    async fn compare(&self, folded: &Folded<'_, V>, keys: &[&str]) -> Result<Vec<(Seen, Difference)>, DbError> {
+    async fn compare(
+        &self,
+        client: &Connection,
+        folded: &Folded<'_, V>,
+        keys: &[&str],
+    ) -> Result<Vec<(Seen, Difference)>, DbError> {
         let changed = folded.keys.iter().map(|(key, folded)| ChangedKey {
             key,
             base_sequence: None,
@@ -79,20 +130,43 @@ impl<V: Stored> Course<'_, V> {
             state: &folded.state,
         });
         let set = WriteSet { changed: changed.collect(), details: &folded.details };
-        self.scratch.write(&self.client, &set, &[]).await?;
-        self.readers.look(&self.client, keys).await
+        self.scratch.write(client, &set, &[]).await?;
+        self.readers.look(client, keys).await
     }
 
-    async fn stored_details(&self, keys: &[&str]) -> Result<BTreeMap<String, StoredDetails>, DbError> {
+    async fn stored_details(
+        &self,
+        client: &Connection,
+        keys: &[&str],
+    ) -> Result<BTreeMap<String, StoredDetails>, DbError> {
         let mut stored: BTreeMap<String, StoredDetails> =
             keys.iter().map(|key| ((*key).to_owned(), StoredDetails::new())).collect();
-        let prints = self.readers.old.row_prints(&self.client, DETAILS, keys).await?;
+        let prints = self.readers.old.row_prints(client, DETAILS, keys).await?;
         let places: Vec<_> = prints.keys().collect();
-        for ((key, number), row) in self.readers.old.row_texts(&self.client, DETAILS, &places).await? {
+        for ((key, number), row) in self.readers.old.row_texts(client, DETAILS, &places).await? {
             stored.entry(key).or_default().insert(number, row);
         }
         Ok(stored)
     }
+}
+
+/// Readers of a build's stored rows, the ledger as far as `history` has it, and of the scratch tables.
+pub(super) async fn readers(
+    client: &Connection,
+    rows_of: BuildId,
+    keyed: &KeyedRows,
+    history: History,
+) -> Result<Readers, VerifyError> {
+    client.batch_execute("begin").await?;
+    let tables = tables(keyed, history);
+    let prepared = async {
+        let (search_path, schema) = (scratch::search_path_of(rows_of), names::schema(rows_of));
+        let stored = BuildRows::prepare_in(client, (&search_path, &schema), &keyed.of_key, &tables).await?;
+        let place = (scratch::SEARCH_PATH, scratch::SCHEMA);
+        Ok::<_, BuildError>((stored, BuildRows::prepare_in(client, place, &keyed.of_key, &tables).await?))
+    };
+    let (old, new) = builds::end(client, prepared.await).await?;
+    Ok(Readers { old, new, tables })
 }
 
 fn looked(seen: &Seen, found: Difference, unfoldable: &BTreeMap<&str, Unfoldable>) -> Looked {

@@ -94,7 +94,7 @@ impl<V: Stored> Course<'_, V> {
         let overrules = from_log::overrules(&self.client, &log.source, &names).await?;
         let schemas = from_log::schemas_of(&log.schemas, (&log.share, &stands, &decisions), &names).await?;
         let folding = Folding {
-            view: self.view,
+            view: self.by_ledger.view,
             limits: log.limits,
             share: &log.share,
             stands: &stands,
@@ -126,7 +126,7 @@ impl<V: Stored> Course<'_, V> {
             })
         });
         let set = WriteSet { changed: changed.collect(), details: &details };
-        Ok(self.scratch.write(&self.client, &set, &ledger).await?)
+        Ok(self.by_ledger.scratch.write(&self.client, &set, &ledger).await?)
     }
 
     fn judge(&self, log: &ByLog, stands: &Stands, seen: &Seen, found: Difference) -> Looked {
@@ -144,7 +144,7 @@ impl<V: Stored> Course<'_, V> {
         }
         match log.share.lost_before(&seen.key) {
             Some(where_from) => {
-                let next = new.map_or(self.first_sequence, |last| Sequence(last).next());
+                let next = new.map_or(self.by_ledger.first_sequence, |last| Sequence(last).next());
                 Looked::Untold(format!("event {next} is not in the log any more: {where_from}"))
             }
             None if log.share.is_behind(stands) => Looked::Aside(Moving { difference, is_ahead: true }),

@@ -1,6 +1,6 @@
 -- Every build of a view, as its steward has to see it.
 select b.build, b.active, b.loading_since is not null, coalesce(b.kept_until > now(), false), o.phase,
-       not b.active and (b.kept_until <= now() or b.kept_until is null and exists (
+       not b.active and coalesce(b.kept_until <= now(), exists (
            select from operations made where made.view = b.view and made.kind = 'rebuild' and made.to_build = b.build
        )) and not exists (
            select from operations busy

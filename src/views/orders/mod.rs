@@ -42,6 +42,7 @@ pub const TABLES: BuildScripts = BuildScripts {
     rows: Some(KeyedRows {
         of_key: KeyTable { name: "orders", key: "order_id", sequence: "last_event_sequence" },
         details: &[DetailTable { name: "order_items", key: "order_id", number: "line_no", shown_as: "items" }],
+        of_tax_rate: &["totalGross", "taxBasis", "items[].grossLineTotal"],
     }),
 };
 

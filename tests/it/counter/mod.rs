@@ -34,7 +34,11 @@ const TABLES: BuildScripts = BuildScripts {
     index: &["alter table counts add constraint counts_pkey primary key (key)"],
     unindex: "truncate counts; alter table counts drop constraint if exists counts_pkey",
     publish: "",
-    rows: Some(KeyedRows { of_key: KeyTable { name: "counts", key: "key", sequence: "last_sequence" }, details: &[] }),
+    rows: Some(KeyedRows {
+        of_key: KeyTable { name: "counts", key: "key", sequence: "last_sequence" },
+        details: &[],
+        of_tax_rate: &[],
+    }),
 };
 
 impl Counter {

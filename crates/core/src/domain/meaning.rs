@@ -57,6 +57,10 @@ pub struct Difference {
     pub configured: String,
 }
 
+const HISTORY: &str = "projector.history";
+/// The setting that changes amounts, and nothing else.
+pub const TAX_RATE: &str = "tax.default_rate";
+
 /// The words of a setting as the settings have them.
 const fn word(history: History) -> &'static str {
     match history {
@@ -84,12 +88,27 @@ impl Meaning {
         compare("projection_version", mine == other, mine.to_string(), other.to_string());
         let (mine, other) = (&self.rules, &configured.rules);
         let (history, next) = (word(mine.history), word(other.history));
-        compare("projector.history", history == next, history.to_owned(), next.to_owned());
+        compare(HISTORY, history == next, history.to_owned(), next.to_owned());
         let (first, next) = (mine.first_sequence, other.first_sequence);
         compare("projector.first_sequence", first == next, first.to_string(), next.to_string());
         let (rate, next) = (&mine.default_tax_rate, &other.default_tax_rate);
-        compare("tax.default_rate", is_same_rate(rate, next), rate.clone(), next.clone());
+        compare(TAX_RATE, is_same_rate(rate, next), rate.clone(), next.clone());
         differences
+    }
+}
+
+impl Meaning {
+    /// Where another meaning of the same events makes other rows: what explains that two builds differ.
+    ///
+    /// | what differs | explains other rows |
+    /// |---|---|
+    /// | the version, the first number, the tax rate | yes |
+    /// | whether events are kept at all | yes: without, ids are compared with the latest only |
+    /// | whether they are kept with their payloads | no: rows are made by the same fold |
+    pub fn explains(&self, other: &Meaning) -> Vec<Difference> {
+        let keeps = |meaning: &Meaning| meaning.rules.history != History::Off;
+        let explains = |difference: &Difference| difference.setting != HISTORY || keeps(self) != keeps(other);
+        self.differences(other).into_iter().filter(explains).collect()
     }
 }
 
@@ -264,6 +283,19 @@ mod tests {
              projector.first_sequence: the build keeps 1, configured is 0; \
              tax.default_rate: the build keeps 0.19, configured is 0.07"
         );
+    }
+
+    #[test]
+    fn whether_payloads_are_kept_explains_no_other_row() {
+        let with = |history| Meaning { rules: ViewRules { history, ..meaning(1, "0.19").rules }, ..meaning(1, "0.19") };
+        let (payload, compact, off) = (with(History::Payload), with(History::Compact), with(History::Off));
+        let explained = |one: &Meaning, other: &Meaning| -> Vec<&str> {
+            one.explains(other).into_iter().map(|difference| difference.setting).collect()
+        };
+        assert_eq!(explained(&payload, &compact), [] as [&str; 0]);
+        assert_eq!(explained(&compact, &off), ["projector.history"]);
+        assert_eq!(explained(&payload, &meaning(1, "0.07")), ["tax.default_rate"]);
+        assert_eq!(explained(&compact, &meaning(2, "0.07")), ["projection_version", "tax.default_rate"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod comparison;
 pub mod counters;
 pub mod decimal;
 pub mod decision;
+pub mod explanation;
 pub mod held;
 pub mod history;
 pub mod identity;

@@ -129,3 +129,35 @@ pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str, Random
     }));
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::Headers;
+    use crate::domain::units::{Offset, Partition};
+
+    #[test]
+    fn a_refusal_is_explained_where_a_common_mistake_explains_it() {
+        let mut bytes = Vec::new();
+        Headers::push(&mut bytes, b"X-Event-Type", Some(b"OrderCreated"));
+        let envelope = Some(br#"{"schema":null,"payload":{}}"#.as_slice());
+        let record = |payload| Record {
+            partition: Partition(0),
+            offset: Offset(0),
+            timestamp_ms: None,
+            key: None,
+            payload,
+            headers: Headers::from_encoded(&bytes),
+        };
+        let detail = |reason, payload| with_hint(Poison::new(reason, "no"), &record(payload)).detail;
+        let hints = |reason, payload| {
+            let detail = detail(reason, payload);
+            (detail.contains("schemas.enable"), detail.contains("`X-Event-Type`"))
+        };
+        assert_eq!(hints(Reason::MissingType, envelope), (true, true));
+        assert_eq!(hints(Reason::SchemaViolation, envelope), (true, false));
+        assert_eq!(detail(Reason::InvalidJson, envelope), "no");
+        assert_eq!(detail(Reason::SchemaViolation, Some(b"\xff")), "no");
+        assert_eq!(detail(Reason::SchemaViolation, None), "no");
+    }
+}

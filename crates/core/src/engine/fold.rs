@@ -236,9 +236,8 @@ impl<'a, V: View> Fold<'a, V> {
                 self.plan.tally.duplicates_by_sequence += 1;
                 Outcome::Duplicate
             }
-            (_, Some(parked)) if is_next && parked == event.parsed.event_id => {
-                self.consume_twin(event, id, record, decision)
-            }
+            // A conflict is with another event, so these are a parked copy and its number's turn.
+            (_, Some(taken_by)) if taken_by == event.parsed.event_id => self.consume_twin(event, id, record, decision),
             (_, Some(taken_by)) => {
                 self.conflict(&event, record, &taken_by);
                 Outcome::Conflict

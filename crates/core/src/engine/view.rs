@@ -59,6 +59,8 @@ pub struct KeyedRows {
     pub of_key: KeyTable,
     /// The tables that have any number of rows for a key.
     pub details: &'static [DetailTable],
+    /// The columns that another default tax rate changes, as they are shown: `items[].grossLineTotal`.
+    pub of_tax_rate: &'static [&'static str],
 }
 
 /// A table with one row for each key.

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::{BYTES_OF_ORDER, REVALIDATE, VIEW, not_found, not_reached, waits_for_its_first_event, words_of_tag};
 use crate::api::problem::{self, Code, Problem};
 use crate::api::{Api, answer};
+use crate::config::ViewRules;
 use crate::engine::refold::{Unfoldable, Until};
 use crate::store::lookup::SharedLookup;
 use crate::views::orders::as_of::Past;
@@ -54,7 +55,8 @@ pub(super) async fn answer_as_of(
 fn rules(api: &Api) -> Result<Rules, Problem> {
     let desk = api.state.desks.iter().find(|desk| desk.view == VIEW);
     let desk = desk.ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "The view is not served here"))?;
-    Ok(Rules { first_sequence: desk.first_sequence, default_tax_rate: desk.default_tax_rate.clone() })
+    let ViewRules { first_sequence, default_tax_rate, .. } = desk.rules();
+    Ok(Rules { first_sequence, default_tax_rate })
 }
 
 fn untold(order_id: &str, why: &Unfoldable) -> Problem {

@@ -128,6 +128,17 @@ fn every_outcome_is_counted_once() {
 }
 
 #[test]
+fn a_record_without_a_number_is_refused_and_counted_each_time() {
+    let nameless = || Sent { headers: Vec::new(), ..good(1) };
+    Start::default().fold(LIMITS, &[nameless(), nameless()], |plan| {
+        assert_eq!(plan.tally.dead_letters, HashMap::from([("missing_sequence", 2)]));
+        let letters = plan.dead_letters.iter().map(|letter| (letter.key, letter.sequence));
+        assert_eq!(letters.collect::<Vec<_>>(), [(Some(KEY), None); 2]);
+        assert_eq!((numbers(plan), counted(plan).dead_lettered), (vec![], 2));
+    });
+}
+
+#[test]
 fn oddities_of_the_view_are_counted() {
     let mut odd = good(2);
     odd.payload = odd.payload.replace(r#""quantity":2"#, r#""quantity":0"#);
