@@ -233,8 +233,9 @@ pub fn desk(
     pools: (ReadPool, pool::WriterPool),
 ) -> Result<Desk> {
     let checker = view.checker(config, rules, metrics)?;
+    let mender = view.mender((config, settings), metrics)?;
     let gap_policy = config.gap_policy_of(settings);
-    Ok(Desk::new(view.name, (config, gap_policy, rules), (checker, view.sequences), pools))
+    Ok(Desk::new(view.name, (config, gap_policy, rules), (checker, mender, view.sequences), pools))
 }
 
 /// The active build of each view, as soon as Postgres answers. What no waiting can mend is an error at once: a schema that

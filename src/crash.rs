@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 42] = [
+pub const POINTS: [&str; 44] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -36,6 +36,8 @@ pub const POINTS: [&str; 42] = [
     "switch.locked",
     "switch.before_commit",
     "switch.committed",
+    "verify.begun",
+    "mend.written",
     "operation.ending",
     "cleanup.removed",
     "part.reader",

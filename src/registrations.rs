@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::api::routes::ViewApi;
 use crate::builds::load::{self, LoadControl, LoadSummary};
+use crate::builds::mend::Mender;
 use crate::builds::moving::{self, Moving};
-use crate::builds::verify::{self, Scope, Verification};
-use crate::config::{Config, ViewRules};
-use crate::domain::build::BuildId;
+use crate::builds::verify::{self, Ask, Report, Verification};
+use crate::config::{Config, ViewRules, ViewSettings};
 use crate::domain::comparison::Difference;
 use crate::domain::decimal::Decimal;
 use crate::domain::meaning::Meaning;
@@ -37,9 +37,6 @@ pub fn all() -> Vec<Registration> {
 
 /// A result to come.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
-
-/// Hears how many keys are done.
-pub type Told = Box<dyn FnMut(u64) + Send>;
 
 /// A view as the process knows it.
 #[derive(Clone)]
@@ -100,9 +97,14 @@ impl Registration {
         Arc::clone(&self.view).discard_load(parts)
     }
 
-    /// Compares keys of a build with what its ledger says they should be.
-    pub fn verify(&self, parts: Parts, scope: Scope, told: Told) -> Pending<Verification> {
-        Arc::clone(&self.view).verify(parts, scope, told)
+    /// Compares keys of a build with what its ledger or its log says they should be.
+    pub fn verify(&self, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification> {
+        Arc::clone(&self.view).verify(parts, ask, reports)
+    }
+
+    /// Makes what mends single keys.
+    pub fn mender(&self, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender> {
+        Arc::clone(&self.view).mender(of, metrics)
     }
 
     /// Compares keys that two builds are never equally far in; the parts are those of the new one.
@@ -128,7 +130,8 @@ trait Registered: Send + Sync {
     fn observe(&self, parts: &Parts) -> Result<RunningView>;
     fn load(self: Arc<Self>, parts: Parts, control: LoadControl) -> Pending<LoadSummary>;
     fn discard_load(self: Arc<Self>, parts: Parts) -> Pending<()>;
-    fn verify(self: Arc<Self>, parts: Parts, scope: Scope, told: Told) -> Pending<Verification>;
+    fn verify(self: Arc<Self>, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification>;
+    fn mender(self: Arc<Self>, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender>;
     fn judge_moving(
         self: Arc<Self>,
         parts: Parts,
@@ -163,14 +166,16 @@ impl<V: Stored, M: Fn(&ViewRules) -> Result<V> + Send + Sync + 'static> Register
         Box::pin(async move { load::discard((self.make)(&parts.meaning.rules)?.spec(), parts).await })
     }
 
-    fn verify(self: Arc<Self>, parts: Parts, scope: Scope, told: Told) -> Pending<Verification> {
+    fn verify(self: Arc<Self>, parts: Parts, ask: Ask, reports: mpsc::Sender<Report>) -> Pending<Verification> {
         Box::pin(async move {
-            let rules = parts.meaning.rules.clone();
-            let view = (self.make)(&rules)?;
-            let build = BuildId { view: view.spec().name, build: parts.build };
-            let database = &parts.config.database;
-            Ok(verify::verify(&view, database, (build, rules.first_sequence), &scope, told).await?)
+            let view = (self.make)(&parts.meaning.rules)?;
+            Ok(verify::verify(&view, &parts, &ask, reports).await?)
         })
+    }
+
+    fn mender(self: Arc<Self>, of: (&Config, &ViewSettings), metrics: &Arc<Metrics>) -> Result<Mender> {
+        let name = (self.make)(&of.0.rules_of(of.1))?.spec().name;
+        Mender::new(name, move |rules| (self.make)(rules), of, metrics)
     }
 
     fn judge_moving(

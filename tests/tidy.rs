@@ -111,7 +111,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["core", "config", "crash", "failure", "platforms", "projector", "schemas", "status", "store", "telemetry"],
     ),
     ("feed", &["core", "board", "failure", "status", "store", "telemetry"]),
-    ("repair", &["core", "config", "crash", "failure", "schemas", "status", "store", "telemetry"]),
+    ("repair", &["core", "builds", "config", "crash", "failure", "schemas", "status", "store", "telemetry"]),
     ("api", &["core", "auth", "board", "config", "failure", "feed", "login", "repair", "status", "store", "telemetry"]),
     ("views", &["core", "api", "auth", "config", "feed", "schemas", "store"]),
     ("registrations", &["*"]),

@@ -64,6 +64,8 @@ use crate::config::HttpSettings;
         ops::operations::show,
         ops::operations::cancel,
         ops::operations::cutover,
+        ops::verify::verify,
+        ops::verify::differences,
         skip_to::post,
         health::livez,
         health::readyz,

@@ -7,11 +7,13 @@ mod calls;
 pub mod decisions;
 pub mod held;
 pub mod letters;
+pub mod mend;
 pub mod model;
 pub mod operations;
 mod paging;
 pub mod pauses;
 pub mod render;
+pub mod verify;
 pub mod views;
 
 use std::sync::Arc;

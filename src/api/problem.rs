@@ -69,7 +69,7 @@ codes! {
         "`from` is not the partition's position any more: somebody has skipped already, or the projector went on."
         "Read `nextOffset` anew, look whether anything still has to be skipped, and repeat with it.";
     LOG_UNAVAILABLE = "log_unavailable" SERVICE_UNAVAILABLE "Kafka has not answered yet"
-        "What is asked needs the ends of the partitions, and this process has not seen them yet."
+        "What is asked needs the log, and this process has not seen its ends yet, or cannot read it."
         "Repeat after `Retry-After` seconds. Operators: `/readyz` says what Kafka does.";
     VIEW_NOT_FOUND = "view_not_found" NOT_FOUND "There is no such view"
         "The view does not exist, or does not run in this process."
@@ -143,6 +143,12 @@ codes! {
     LOG_IDENTITY_CHANGED = "log_identity_changed" CONFLICT "It is another log"
         "The topic is gone, or was created anew since the present build was made from it. Nothing was begun."
         "`choices` says what can be done.";
+    KEY_NOT_FOUND = "key_not_found" NOT_FOUND "There is nothing of that key"
+        "The view has neither a row of this key nor an event that one could be made of."
+        "See how the key is spelled; a held key without a row waits for its first event: `GET /ops/held/{key}`.";
+    NOT_MENDABLE = "not_mendable" CONFLICT "It cannot be told what the rows should be"
+        "What the rows would be made of is not there: `reason` is `history_incomplete` (the ledger), `history_truncated` or `log_differs` (the log), or says why this binary cannot fold the build. Nothing was changed."
+        "Mend from the other one: `from` = `ledger` or `log`. If neither has it, rebuild the view, or keep the rows as they are.";
     HELD_KEY_NOT_FOUND = "held_key_not_found" NOT_FOUND "The key is not held"
         "The key waits for no event: it never was held, or it goes on by now."
         "`GET /ops/held` lists those that wait.";
@@ -409,8 +415,12 @@ impl From<DeskError> for Problem {
             Obstacle::TopicCompacted => &TOPIC_COMPACTED,
             Obstacle::SourceChanged => &SOURCE_CHANGED,
             Obstacle::LogIdentityChanged => &LOG_IDENTITY_CHANGED,
+            Obstacle::NoSuchKey => &KEY_NOT_FOUND,
+            Obstacle::NotMendable => &NOT_MENDABLE,
+            Obstacle::LogAway => &LOG_UNAVAILABLE,
         };
-        let retry_after = (refusal.obstacle == Obstacle::RegistryAway).then_some(1);
+        let comes_back = matches!(refusal.obstacle, Obstacle::RegistryAway | Obstacle::LogAway);
+        let retry_after = comes_back.then_some(1);
         let problem = Problem { retry_after, ..Problem::new(code, refusal.detail) };
         match refusal.seen {
             Seen::Nothing => problem,
@@ -422,6 +432,7 @@ impl From<DeskError> for Problem {
             Seen::Operation(id) => problem.with("operationId", id),
             Seen::Pause(pause) => problem.with("paused", PauseBody::from(pause)),
             Seen::Outlook(outlook) => with_outlook(problem, &outlook),
+            Seen::Reason(reason) => problem.with("reason", reason),
             Seen::Unreadable { reason, violation: None } => problem.with("reason", reason),
             Seen::Unreadable { reason, violation: Some(violation) } => {
                 problem.with("reason", reason).with("violation", violation)

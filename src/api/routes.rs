@@ -96,6 +96,8 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/api-keys", Administers, || web::route().to(ops::api_keys::list)),
         RouteSpec::new(Method::POST, "/ops/api-keys", Administers, || web::route().to(ops::api_keys::create)),
         RouteSpec::new(Method::DELETE, "/ops/api-keys/{id}", Administers, || web::route().to(ops::api_keys::revoke)),
+        get("/ops/operations/{id}/differences", OperatorLooks, || web::route().to(ops::verify::differences)),
+        post("/ops/verify", || web::route().to(ops::verify::verify)),
         get("/ops/decisions", OperatorLooks, || web::route().to(ops::decisions::list)),
         post("/ops/partitions/{partition}/skip-to", || web::route().to(skip_to::post)),
     ]

@@ -21,6 +21,7 @@ use crate::domain::comparison::{COLUMNS, Comparison, Difference};
 use crate::domain::history::History;
 use crate::engine::view::ViewSpec;
 use crate::store::keyed_rows::{BuildRows, Place, Print, Table, tables};
+use crate::store::operations::DIFFERENCES;
 use crate::store::{Connection, DbError};
 
 /// What is compared.
@@ -130,15 +131,17 @@ pub async fn compare<H: Hooks>(
     Ok(course.comparison)
 }
 
-/// Keeps what was found for an operation; a key that is kept already gets what was found last.
-pub async fn keep(client: &Connection, operation: i64, differences: &[Difference]) -> Result<(), DbError> {
+/// Keeps what was found for an operation, of [`DIFFERENCES`] keys at most; a key that is kept already gets what was found
+/// last. Gives how many it has kept: none, once there is no more room.
+pub async fn keep(client: &Connection, operation: i64, differences: &[Difference]) -> Result<u64, DbError> {
     let keys: Vec<&str> = differences.iter().map(|difference| difference.key.as_str()).collect();
     let found: Vec<&str> = differences.iter().map(|difference| difference.found.as_str()).collect();
     let columns: Vec<String> = differences
         .iter()
         .map(|difference| serde_json::to_string(&difference.columns).expect("texts and values are JSON"))
         .collect();
-    client.execute(include_str!("sql/put_differences.sql"), &[&operation, &keys, &found, &columns]).await.map(drop)
+    let statement = include_str!("sql/put_differences.sql");
+    client.execute(statement, &[&operation, &keys, &found, &columns, &DIFFERENCES]).await
 }
 
 /// Forgets what was found for an operation, whose comparison begins anew.

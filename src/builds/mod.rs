@@ -6,9 +6,11 @@
 pub mod compare;
 mod create;
 mod drop;
+pub mod from_log;
 pub mod in_place;
 pub mod leftovers;
 pub mod load;
+pub mod mend;
 pub mod moving;
 pub mod preflight;
 mod publish;

@@ -11,12 +11,13 @@ use tokio::sync::oneshot;
 
 use super::BuildError;
 use super::compare::Readers;
-use super::verify::{Course, Ends, Looked, VerifyError};
+use super::verify::{ByLedger, Ends, VerifyError, close, open};
 use crate::config::DatabaseSettings;
 use crate::domain::build::BuildId;
 use crate::domain::comparison::{Difference, LAST_SEQUENCE};
 use crate::domain::history::History;
 use crate::domain::units::Sequence;
+use crate::domain::verification::Looked;
 use crate::engine::view::KeyedRows;
 use crate::store::keyed_rows::{BuildRows, Place, tables};
 use crate::store::rows::Stored;
@@ -50,11 +51,11 @@ pub async fn judge<V: Stored>(
 ) -> Result<Vec<Option<Difference>>, VerifyError> {
     let client = pool::connect_writer(settings, &names::search_path(moving.new)).await?;
     let keyed = view.spec().tables.rows.ok_or(VerifyError::Undeclared(view.spec().name))?;
-    let course = Course::begin(view, client, (moving.new, moving.old), moving.first_sequence).await?;
-    let ledgers = ledgers(&course.client, moving, &keyed).await?;
-    course.open().await?;
-    let judged = judge_inside(&course, ledgers, moving, opened).await;
-    course.close(judged).await
+    let by_ledger = ByLedger::prepare(view, &client, (moving.new, moving.old), moving.first_sequence).await?;
+    let ledgers = ledgers(&client, moving, &keyed).await?;
+    open(&client).await?;
+    let judged = judge_inside(&client, (&by_ledger, ledgers), moving, opened).await;
+    close(&client, judged.map_err(Into::into)).await
 }
 
 /// Readers of both ledgers, if both builds have one.
@@ -77,12 +78,11 @@ async fn ledgers(client: &Connection, moving: &Moving, keyed: &KeyedRows) -> Res
 }
 
 async fn judge_inside<V: Stored>(
-    course: &Course<'_, V>,
-    ledgers: Option<Readers>,
+    client: &Connection,
+    (by_ledger, ledgers): (&ByLedger<'_, V>, Option<Readers>),
     moving: &Moving,
     opened: oneshot::Sender<()>,
 ) -> Result<Vec<Option<Difference>>, DbError> {
-    let client = &course.client;
     // The first statement makes the snapshot.
     client.query_one("select count(*) from view_builds", &[]).await?;
     // Who has gone away waits for nothing.
@@ -90,12 +90,12 @@ async fn judge_inside<V: Stored>(
     let mut judged = BTreeMap::new();
     for keys in moving.keys.chunks(KEYS_AT_ONCE) {
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let stored = course.readers.old.some(client, &names).await?;
+        let stored = by_ledger.readers.old.some(client, &names).await?;
         let ends: Ends = stored.into_iter().map(|print| (print.key, Sequence(print.sequence))).collect();
         let there: Vec<String> = ends.keys().cloned().collect();
-        let mut differences: Vec<Difference> = course.look(&there, &ends).await?.into_iter().filter_map(told).collect();
         // In the order of their keys, as `look_into` has it.
-        differences.sort_by(|one, two| one.key.cmp(&two.key));
+        let looked = by_ledger.look(client, &there, &ends).await?;
+        let mut differences: Vec<Difference> = looked.into_iter().filter_map(told).collect();
         if let Some(ledgers) = &ledgers {
             let asked: Vec<String> = differences.iter().map(|difference| difference.key.clone()).collect();
             let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
@@ -109,11 +109,11 @@ async fn judge_inside<V: Stored>(
 }
 
 /// What was found of a key whose ledger tells, up to where the old build is.
-fn told(looked: Looked) -> Option<Difference> {
+fn told((key, looked): (String, Looked)) -> Option<Difference> {
     match looked {
-        Looked::Equal(key) => Some(Difference::of(&key)),
+        Looked::Equal => Some(Difference::of(&key)),
         Looked::Different(difference) if difference.columns.contains_key(LAST_SEQUENCE) => None,
         Looked::Different(difference) => Some(difference),
-        Looked::Nowhere | Looked::Untold(..) => None,
+        Looked::Nowhere | Looked::Untold(_) | Looked::Aside(_) => None,
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::KafkaSettings;
+use crate::config::{Config, KafkaSettings};
 use crate::domain::identity::Anchor;
 use crate::domain::preflight::{Evidence, Outlook, Standing, Stretch, judge};
 use crate::domain::source::{self, Bond, Log};
@@ -36,7 +36,11 @@ pub struct Preflight {
 /// Looks. `parts` are those of the present build of `view`, of the configuration as it is. An error: Kafka or Postgres
 /// does not answer.
 pub async fn preflight(view: &'static str, parts: &Parts) -> Result<Preflight> {
-    let (config, source) = (&parts.config, parts.source(view));
+    look(&parts.config, parts.source(view)).await
+}
+
+/// The same of a build that nobody has to run.
+pub(super) async fn look(config: &Config, source: BuildSource) -> Result<Preflight> {
     let client = pool::connect_writer(&config.database, &names::search_path(source.id()))
         .await
         .context("cannot connect to Postgres")?;
@@ -48,7 +52,7 @@ pub async fn preflight(view: &'static str, parts: &Parts) -> Result<Preflight> {
     let mut standings = standings(&client, &source).await?;
     let seen = look_at_log(&config.kafka, &source.topic, &standings).await?;
     let Some(seen) = seen else {
-        let outlook = judge(&evidence(Bond::Bound, Vec::new(), None, parts));
+        let outlook = judge(&evidence(Bond::Bound, Vec::new(), None, &config.kafka));
         return Ok(Preflight { outlook, records: 0, bytes: bytes.try_get(0)? });
     };
     if seen.extents.values().any(|marks| marks.low > Offset(0)) {
@@ -63,12 +67,12 @@ pub async fn preflight(view: &'static str, parts: &Parts) -> Result<Preflight> {
     let has_consumed = store::build::consumed(&client, &source).await? > 0;
     let bond = source::judge(&binding, &seen.log, has_consumed);
     let partitions = with_log(standings, &seen);
-    let outlook = judge(&evidence(bond, partitions, seen.cleanup_policy, parts));
+    let outlook = judge(&evidence(bond, partitions, seen.cleanup_policy, &config.kafka));
     Ok(Preflight { outlook, records, bytes: bytes.try_get(0)? })
 }
 
-fn evidence(bond: Bond, partitions: Vec<Standing>, cleanup_policy: Option<String>, parts: &Parts) -> Evidence {
-    Evidence { bond, partitions, cleanup_policy, allow_compacted: parts.config.kafka.allow_compacted }
+fn evidence(bond: Bond, partitions: Vec<Standing>, cleanup_policy: Option<String>, kafka: &KafkaSettings) -> Evidence {
+    Evidence { bond, partitions, cleanup_policy, allow_compacted: kafka.allow_compacted }
 }
 
 /// What the log shows.

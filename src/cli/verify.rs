@@ -1,4 +1,5 @@
-//! `streamview verify`: folds keys again from the ledger of the active build, and compares them with their rows.
+//! `streamview verify`: folds keys again from the ledger of the active build, or from the log, and compares them with their
+//! rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::app;
-use crate::builds::verify::{Scope, Verification};
+use crate::builds::verify::{Ask, Basis, Report, Scope, Verification};
 use crate::config::Config;
 use crate::domain::comparison::{Difference, Found};
 use crate::projector::runtime::Parts;
@@ -19,11 +21,12 @@ use crate::telemetry::metrics::Metrics;
 /// How often it is said how far it is.
 const SAY: Duration = Duration::from_secs(5);
 
-/// Compare the rows of a view with what its ledger says they should be
+/// Compare the rows of a view with what its ledger or its log says they should be
 ///
-/// Folds keys again from the ledger of the active build (`projector.history = "payload"`) and names what differs: key,
-/// column and both values. Reads only, a page of keys in one snapshot each, so it does no harm while `serve` runs. The role
-/// of database.url needs the right to make temporary tables. Exit code 1 if something differs or cannot be told.
+/// Folds keys again from the ledger of the active build (`projector.history = "payload"`) or from the log, and names what
+/// differs: key, column and both values. Reads only, a page of keys in one snapshot each, so it does no harm while `serve`
+/// runs. The role of database.url needs the right to make temporary tables. Exit code 1 if something differs or cannot be
+/// told.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// View to verify
@@ -38,9 +41,16 @@ pub struct VerifyArgs {
     /// One key
     #[arg(long)]
     key: Option<String>,
+    /// By what it is told what rows should be: `ledger`, `log` or `both`
+    #[arg(long, value_name = "BASIS", default_value = "ledger", value_parser = basis)]
+    from: Basis,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn basis(word: &str) -> Result<Basis, String> {
+    word.parse().map_err(|_| format!("must be one of {}", Basis::ALL.map(Basis::as_str).join(", ")))
 }
 
 /// Runs the command.
@@ -66,14 +76,18 @@ pub async fn run(arguments: VerifyArgs, config: &Arc<Config>) -> Result<()> {
         (None, Some(count)) => Scope::Sample(count),
         (None, None) => Scope::All,
     };
+    let (reports, mut heard) = mpsc::channel(1);
+    let mut verifying = view.verify(parts, Ask { scope, basis: arguments.from }, reports);
     let mut said = Instant::now();
-    let told = move |keys: u64| {
-        if said.elapsed() >= SAY {
-            said = Instant::now();
-            eprintln!("{keys} keys so far");
+    let found = loop {
+        tokio::select! {
+            found = &mut verifying => break found?,
+            Some(report) = heard.recv() => if let Report::Done(keys, _) = report && said.elapsed() >= SAY {
+                said = Instant::now();
+                eprintln!("{keys} keys so far");
+            }
         }
     };
-    let found = view.verify(parts, scope, Box::new(told)).await?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&found)?);
     } else {
@@ -97,6 +111,9 @@ fn in_words(what: &str, found: &Verification) -> String {
     if comparison.compared - comparison.equal > comparison.sample.len() as u64 {
         text.push_str("  and more\n");
     }
+    for (partition, offset) in &found.log_begins {
+        text.push_str(&format!("partition {partition} of the log begins at offset {offset}\n"));
+    }
     for (key, why) in &found.untold_sample {
         text.push_str(&format!("{key}: cannot be told, {why}\n"));
     }
@@ -108,7 +125,7 @@ fn of_key(difference: &Difference) -> String {
     let mut text = match found {
         Found::Different => format!("{key}\n"),
         Found::MissingOld => format!("{key}: has no row\n"),
-        Found::MissingNew => format!("{key}: has a row, and no ledger\n"),
+        Found::MissingNew => format!("{key}: has a row, and no event that it could be made of\n"),
     };
     for (column, values) in columns {
         text.push_str(&format!("  {column} is {}, should be {}\n", shown(&values.old), shown(&values.new)));

@@ -1,6 +1,7 @@
 //! The repair desk: shows what is held and what was refused, and makes decisions about it. Used by the API and by the
-//! command line alike. It never folds: the projector follows the decisions (`projector/`), now or when it is back. It
-//! gives plain values: what these look like as an answer, and where its links lead, is the business of who asked.
+//! command line alike. It never folds: the projector follows the decisions (`projector/`), now or when it is back; to mend a
+//! key it has [`crate::builds::mend`] fold it. It gives plain values: what these look like as an answer, and where its links
+//! lead, is the business of who asked.
 //!
 //! A decision locks the view's progress rows first and reads afterwards, so it is made against what is committed, and a
 //! batch that was folded before it is folded again.
@@ -10,6 +11,7 @@ pub mod check;
 pub mod decide;
 mod facts;
 pub mod import;
+pub mod mend;
 pub mod model;
 pub mod operations;
 pub mod pause;
@@ -24,6 +26,7 @@ pub mod source;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::builds::mend::Mender;
 use crate::config::{Config, Environment, GapPolicy, ViewRules};
 use crate::domain::pause::ViewPause;
 use crate::domain::preflight::Outlook;
@@ -47,6 +50,7 @@ pub struct Desk {
     pool: ReadPool,
     writers: WriterPool,
     bench: Arc<RwLock<Arc<Bench>>>,
+    mender: Mender,
     sequences: Option<SequencesOf>,
 }
 
@@ -57,11 +61,11 @@ struct Bench {
 }
 
 impl Desk {
-    /// The desk of a view: what reads its records, and how to see how far its keys are, if it tells.
+    /// The desk of a view: what reads its records, what mends its keys, and how to see how far these are, if it tells.
     pub fn new(
         view: &'static str,
         (config, gap_policy, rules): (&Config, GapPolicy, &ViewRules),
-        (checker, sequences): (Checker, Option<SequencesOf>),
+        (checker, mender, sequences): (Checker, Mender, Option<SequencesOf>),
         (pool, writers): (ReadPool, WriterPool),
     ) -> Self {
         Desk {
@@ -72,6 +76,7 @@ impl Desk {
             pool,
             writers,
             bench: Arc::new(RwLock::new(Arc::new(Bench { rules: rules.clone(), checker }))),
+            mender,
             sequences,
         }
     }
@@ -138,6 +143,12 @@ pub enum Obstacle {
     SourceChanged,
     /// It is not the log any more that the present build was made from.
     LogIdentityChanged,
+    /// There is nothing of the key.
+    NoSuchKey,
+    /// It cannot be told what the rows of the key should be.
+    NotMendable,
+    /// The log cannot be read.
+    LogAway,
 }
 
 impl Obstacle {
@@ -166,6 +177,9 @@ impl Obstacle {
             Obstacle::TopicCompacted => "topic_compacted",
             Obstacle::SourceChanged => "source_changed",
             Obstacle::LogIdentityChanged => "log_identity_changed",
+            Obstacle::NoSuchKey => "key_not_found",
+            Obstacle::NotMendable => "not_mendable",
+            Obstacle::LogAway => "log_unavailable",
         }
     }
 }
@@ -207,6 +221,8 @@ pub enum Seen {
     Pause(ViewPause),
     /// What speaks against a rebuild.
     Outlook(Outlook),
+    /// A stable name for why.
+    Reason(&'static str),
     /// Why the record cannot be read.
     Unreadable {
         /// The stable name.

@@ -1,5 +1,5 @@
-//! Asks for what takes longer than a call: a rebuild, a rollback; and tells how far it is. What is asked for is a row that
-//! a steward finds (`steward/`), in this process or another; here nothing is driven.
+//! Asks for what takes longer than a call: a rebuild, a rollback, a verification; and tells how far it is, and what it found.
+//! What is asked for is a row that a steward finds (`steward/`), in this process or another; here nothing is driven.
 
 use std::pin::Pin;
 
@@ -12,12 +12,14 @@ use super::request::Why;
 use super::rows::write;
 use super::{Desk, DeskError, Obstacle, Refusal, Seen};
 use crate::domain::build::{Build, BuildId};
+use crate::domain::comparison::{Comparison, Difference};
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::domain::preflight::Outlook;
-use crate::store::Connection;
+use crate::domain::verification::{Basis, Scope};
+use crate::domain::word::UnknownWord;
 use crate::store::operations::{self, NewOperation, Operation, OperationFilter};
-use crate::store::pauses;
 use crate::store::read::ReadError;
+use crate::store::{Connection, pauses, progress, standstill};
 
 /// Most hours that a build is kept.
 pub const MAX_KEEP_HOURS: i64 = 24 * 365;
@@ -82,6 +84,43 @@ pub enum Asked {
         /// How long the build that readers leave is kept.
         keep_hours: i64,
     },
+    /// The rows of the build that readers read are compared with what they should be.
+    Verify(Verify),
+}
+
+/// A verification as it is asked for, and kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Verify {
+    /// So many keys, any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u32>,
+    /// One key. Neither: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The word for [`Basis`].
+    pub from: String,
+}
+
+impl Verify {
+    /// Asks for that.
+    pub fn of(scope: &Scope, basis: Basis) -> Self {
+        let (sample, key) = match scope {
+            Scope::All => (None, None),
+            Scope::Sample(count) => (Some(*count), None),
+            Scope::Key(key) => (None, Some(key.clone())),
+        };
+        Verify { sample, key, from: basis.as_str().to_owned() }
+    }
+
+    /// Which keys, and by what it is told what they should be. An error: a later version has asked.
+    pub fn wanted(&self) -> Result<(Scope, Basis), UnknownWord> {
+        let scope = match (&self.key, self.sample) {
+            (Some(key), _) => Scope::Key(key.clone()),
+            (None, Some(count)) => Scope::Sample(count),
+            (None, None) => Scope::All,
+        };
+        Ok((scope, self.from.parse()?))
+    }
 }
 
 impl Asked {
@@ -90,6 +129,7 @@ impl Asked {
         match self {
             Asked::Rebuild { .. } => OperationKind::Rebuild,
             Asked::Rollback { .. } => OperationKind::Rollback,
+            Asked::Verify(_) => OperationKind::Verify,
         }
     }
 }
@@ -170,7 +210,7 @@ impl Desk {
         };
         write::begin(&client).await?;
         // Other instances look at the same time.
-        client.execute(include_str!("sql/lock_builds.sql"), &[&self.view]).await?;
+        standstill::lock_builds(&client, self.view).await?;
         let is_over = operations::was_begun_for(&client, build, version).await?
             || operations::running(&client, self.view).await.map_err(ReadError::unreadable)?.is_some();
         if is_over {
@@ -190,7 +230,9 @@ impl Desk {
         why: &Why,
         ahead: Option<Ahead>,
     ) -> Result<Operation, DeskError> {
-        if let Some(pause) = pauses::current(client, self.view).await? {
+        if asked.kind() != OperationKind::Verify
+            && let Some(pause) = pauses::current(client, self.view).await?
+        {
             let detail = format!("View {} is {pause}. Resume it first", self.view);
             return Err(Refusal::new(Obstacle::ViewPaused, detail).because(Seen::Pause(pause)).into());
         }
@@ -202,9 +244,10 @@ impl Desk {
         }
         let builds = match asked {
             Asked::Rebuild { .. } => (None, None),
+            Asked::Verify(_) => (progress::active_build(client, self.view).await?, None),
             Asked::Rollback { .. } => {
                 // Nobody drops it between here and the commit, from which on it is seen to be wanted.
-                client.execute(include_str!("sql/lock_builds.sql"), &[&self.view]).await?;
+                standstill::lock_builds(client, self.view).await?;
                 let row = client.query_opt(include_str!("sql/kept_build.sql"), &[&self.view]).await?;
                 let (active, kept) = match row {
                     Some(row) => (Some(Build(row.try_get(0)?)), row.try_get::<_, Option<i32>>(1)?.map(Build)),
@@ -289,6 +332,30 @@ fn objection(outlook: Outlook, mode: Mode, accept_truncated: bool) -> Result<(),
         Outlook::AnotherLog(_) => Obstacle::LogIdentityChanged,
     };
     Err(Refusal::new(obstacle, outlook.detail()).because(Seen::Outlook(outlook)))
+}
+
+/// What an operation found, a page of it.
+#[derive(Debug, Clone)]
+pub struct Differences {
+    /// One for each key, one more than was asked for if there are more.
+    pub items: Vec<Difference>,
+    /// How many keys differ; `None` until all is compared.
+    pub total: Option<u64>,
+    /// Of how many of them it is kept what differs.
+    pub kept: i64,
+}
+
+impl Desk {
+    /// What an operation found of the keys after `after`.
+    pub async fn differences(&self, id: i64, after: &str, limit: u32) -> Result<Differences, DeskError> {
+        let client = self.pool.get().await.map_err(ReadError::from)?;
+        let operation = find_one(&client, id).await?;
+        let comparison: Option<Comparison> = operation.comparison.and_then(|found| serde_json::from_value(found).ok());
+        let items = operations::differences(&client, id, after, i64::from(limit) + 1).await;
+        let items = items.map_err(ReadError::unreadable)?;
+        let total = comparison.map(|found| found.compared - found.equal);
+        Ok(Differences { items, total, kept: operations::kept_differences(&client, id).await? })
+    }
 }
 
 async fn find_one(client: &Connection, id: i64) -> Result<Operation, DeskError> {

@@ -11,7 +11,7 @@ use super::request::Why;
 use super::rows::write;
 use super::{Desk, DeskError};
 use crate::domain::pause::ViewPause;
-use crate::store::{Connection, DbError, pauses};
+use crate::store::{Connection, DbError, pauses, standstill};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,11 +85,11 @@ impl Desk {
 /// Whether it was not paused before.
 async fn pause(client: &Connection, view: &str, why: &Why) -> Result<bool, DbError> {
     // Takeovers hold this lock for a moment each: those before it are fenced, those after it see the row.
-    client.execute(include_str!("sql/lock_builds.sql"), &[&view]).await?;
+    standstill::lock_builds(client, view).await?;
     if client.execute(include_str!("sql/begin_pause.sql"), &[&view, &why.reason, &why.actor]).await? == 0 {
         return Ok(false);
     }
-    client.execute(include_str!("sql/lock_progress.sql"), &[&view]).await?;
+    standstill::lock(client, view).await?;
     client.execute(include_str!("sql/fence_view.sql"), &[&view]).await?;
     Ok(true)
 }

@@ -8,7 +8,7 @@ use super::request::Why;
 use crate::domain::build::Build;
 use crate::domain::source::Binding;
 use crate::store::sqlstate::describe;
-use crate::store::{Connection, DbError};
+use crate::store::{Connection, DbError, standstill};
 
 /// What a build is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +108,7 @@ pub async fn decide(client: &Connection, view: &str, (from, to): (&str, &str), w
 }
 
 async fn decide_locked(client: &Connection, view: &str, (from, to): (&str, &str), why: &Why) -> Result<i64, MoveError> {
-    client.execute(include_str!("sql/lock_builds.sql"), &[&view]).await?;
-    client.execute(include_str!("sql/lock_progress.sql"), &[&view]).await?;
+    standstill::lock(client, view).await?;
     if from != to && client.query_one(include_str!("sql/has_progress_of.sql"), &[&view, &to]).await?.try_get(0)? {
         return Err(MoveError::Mixed { view: view.to_owned(), from: from.to_owned(), to: to.to_owned() });
     }

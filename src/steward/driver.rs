@@ -170,9 +170,7 @@ impl Course<'_> {
             OperationKind::Rebuild if self.operation.is_in_place() => self.replay_in_place().await,
             OperationKind::Rebuild => self.rebuild().await,
             OperationKind::Rollback => self.roll_back().await,
-            OperationKind::Verify => {
-                Err(failed("unknown_operation", "this binary does not verify".to_owned(), "use `streamview verify`"))
-            }
+            OperationKind::Verify => self.verify().await,
         }
     }
 
@@ -312,6 +310,7 @@ impl Course<'_> {
             operation: self.operation.id,
             builds: (from, to),
             keys: Arc::clone(&keys),
+            is_full: false,
         };
         let cancel = CancellationToken::new();
         let mut comparing = Box::pin(compare::compare(&reader, pair, Pace::default(), &mut findings, &cancel));

@@ -39,6 +39,8 @@ pub(super) struct Findings {
     pub builds: (BuildId, BuildId),
     /// How many keys are done.
     pub keys: Arc<AtomicU64>,
+    /// Whether no more differences are kept.
+    pub is_full: bool,
 }
 
 impl Findings {
@@ -77,7 +79,10 @@ impl Hooks for Findings {
     }
 
     async fn found(&mut self, differences: &[Difference]) -> Result<()> {
-        Ok(compare::keep(&self.writer, self.operation, differences).await?)
+        if !self.is_full {
+            self.is_full = compare::keep(&self.writer, self.operation, differences).await? == 0;
+        }
+        Ok(())
     }
 
     async fn judge_moving(&mut self, keys: &[&str]) -> Result<Vec<Option<Difference>>> {

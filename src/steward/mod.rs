@@ -20,6 +20,7 @@ mod driver;
 mod findings;
 mod found;
 mod in_place;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;

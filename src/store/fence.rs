@@ -25,7 +25,8 @@ pub struct FencedConnection {
 }
 
 /// The right to write rows: the connection, inside a fenced transaction. Only [`FencedConnection::commit`] gives it, so no
-/// row of a view is written elsewhere; and `scratch.rs`, to tables that are nobody's view.
+/// row of a view is written elsewhere; `standstill.rs`, to who has stopped all owners; and `scratch.rs`, to tables that are
+/// nobody's view.
 #[derive(Clone, Copy)]
 pub struct Writing<'c> {
     client: &'c Connection,
@@ -35,6 +36,11 @@ impl<'c> Writing<'c> {
     /// The connection.
     pub fn client(self) -> &'c Connection {
         self.client
+    }
+
+    /// While every owner waits, and has to load again.
+    pub(super) fn at_standstill(client: &'c Connection) -> Self {
+        Writing { client }
     }
 
     /// To temporary tables, which no reader has and no fence guards.

@@ -12,6 +12,7 @@ use crate::domain::build::BuildId;
 use crate::domain::comparison::RowText;
 use crate::domain::history::History;
 use crate::engine::view::{DetailTable, KeyTable, KeyedRows};
+use crate::store::fence::Writing;
 use crate::store::{Connection, DbError, names};
 
 /// Longer values are cut, and their checksum stands for the rest: no two different ones look alike.
@@ -227,6 +228,19 @@ impl BuildRows {
         rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))).collect()
     }
 
+    /// Every row that a key has in the table of that number, by its number.
+    pub async fn rows_of(
+        &self,
+        client: &Connection,
+        table: usize,
+        key: &str,
+    ) -> Result<BTreeMap<i64, RowText>, DbError> {
+        let prints = self.row_prints(client, table, &[key]).await?;
+        let places: Vec<&Place> = prints.keys().collect();
+        let rows = self.row_texts(client, table, &places).await?;
+        Ok(rows.into_iter().map(|((_, number), row)| (number, row)).collect())
+    }
+
     /// The values of these rows of the table of that number.
     pub async fn row_texts(
         &self,
@@ -239,6 +253,15 @@ impl BuildRows {
         self.enter(client).await?;
         client.query(texts, &[&keys, &numbers]).await?.iter().map(row_text).collect()
     }
+}
+
+/// Takes the rows of a key out of the view's tables; the ledger stays.
+pub async fn delete_key(writing: Writing<'_>, rows: &KeyedRows, key: &str) -> Result<(), DbError> {
+    let of_details = rows.details.iter().map(|table| (table.name, table.key));
+    for (name, column) in [(rows.of_key.name, rows.of_key.key)].into_iter().chain(of_details) {
+        writing.client().execute(&format!("delete from {name} where {column} = $1"), &[&key]).await?;
+    }
+    Ok(())
 }
 
 fn print(row: &Row) -> Result<Print, DbError> {

@@ -5,10 +5,12 @@
 //! commit of that partition. Who follows the ledger remembers one number per partition and misses nothing, which positions
 //! in the log could not promise: an event that was parked is committed later, under its old offset.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Statement;
 
 use crate::domain::ledger::LedgerRow;
-use crate::domain::units::Partition;
+use crate::domain::units::{Partition, Sequence};
 use crate::store::copy::CopyRows;
 use crate::store::fence::Writing;
 use crate::store::types::SqlTimestamp;
@@ -66,4 +68,21 @@ impl LedgerWriter {
         }
         copy.finish().await
     }
+}
+
+/// With which commit each number of a key came.
+pub async fn commits_of(client: &Connection, key: &str) -> Result<BTreeMap<Sequence, Commit>, DbError> {
+    let rows = client.query(include_str!("sql/commits_of_key.sql"), &[&key]).await?;
+    rows.iter()
+        .map(|row| {
+            let commit = Commit { partition: Partition(row.try_get(1)?), number: row.try_get(2)? };
+            Ok((Sequence(row.try_get(0)?), commit))
+        })
+        .collect()
+}
+
+/// Takes these numbers of a key out.
+pub async fn delete(writing: Writing<'_>, key: &str, sequences: &[Sequence]) -> Result<(), DbError> {
+    let sequences: Vec<i64> = sequences.iter().map(|sequence| sequence.0).collect();
+    writing.client().execute(include_str!("sql/delete_from_ledger.sql"), &[&key, &sequences]).await.map(drop)
 }

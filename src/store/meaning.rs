@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::domain::build::BuildId;
+use crate::domain::build::{Build, BuildId};
 use crate::domain::meaning::{
     Meaning, Openness, Settlement, Standing, StoredMeaning, StoredRules, ViewRules, settle as judge,
 };
@@ -15,6 +15,30 @@ use crate::store::{Connection, DbError};
 pub async fn meaning_of(client: &Connection, build: BuildId) -> Result<Option<StoredMeaning>, DbError> {
     let row = client.query_opt(include_str!("sql/read_meaning.sql"), &[&build.view, &build.build.0]).await?;
     row.map(|row| meaning(&row)).transpose()
+}
+
+/// A build of a view, and by what it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeantBuild {
+    /// Its number.
+    pub build: Build,
+    /// Whether readers read it.
+    pub is_active: bool,
+    /// Whether it is being filled in bulk.
+    pub is_loading: bool,
+    /// By what it is made.
+    pub meaning: StoredMeaning,
+}
+
+/// Every build of a view, by number.
+pub async fn of_view(client: &Connection, view: &str) -> Result<Vec<MeantBuild>, DbError> {
+    let rows = client.query(include_str!("sql/meanings_of_view.sql"), &[&view]).await?;
+    rows.iter()
+        .map(|row| {
+            let (is_active, is_loading) = (row.try_get("active")?, row.try_get("loading")?);
+            Ok(MeantBuild { build: Build(row.try_get("build")?), is_active, is_loading, meaning: meaning(row)? })
+        })
+        .collect()
 }
 
 /// Who wants to know by which rules a build goes on.

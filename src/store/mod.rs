@@ -29,6 +29,7 @@ pub mod scratch;
 pub mod seats;
 pub mod source;
 pub mod sqlstate;
+pub mod standstill;
 pub mod strangers;
 pub mod types;
 

@@ -6,9 +6,13 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::domain::build::{Build, BuildId};
+use crate::domain::comparison::Difference;
 use crate::domain::operation::{OperationKind, OperationState, Phase};
 use crate::store::types::BoxedError;
 use crate::store::{Connection, DbError};
+
+/// Most keys of which it is kept what was found, for each operation.
+pub const DIFFERENCES: i64 = 10_000;
 
 /// An operation as stored.
 #[derive(Debug, Clone)]
@@ -214,6 +218,23 @@ pub async fn end(
 /// Asks something of an operation under way; `false` if it is over.
 pub async fn ask(client: &Connection, id: i64, what: &str) -> Result<bool, DbError> {
     Ok(client.execute(include_str!("sql/ask_operation.sql"), &[&id, &what]).await? == 1)
+}
+
+/// What an operation found of the keys after `after`, in the order of their bytes. How much more of a key differs than
+/// its columns name is not kept.
+pub async fn differences(client: &Connection, id: i64, after: &str, limit: i64) -> Result<Vec<Difference>, BoxedError> {
+    let rows = client.query(include_str!("sql/list_differences.sql"), &[&id, &after, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let columns = serde_json::from_value(row.try_get(2)?)?;
+            Ok(Difference { key: row.try_get(0)?, found: row.try_get::<_, &str>(1)?.parse()?, columns, more: 0 })
+        })
+        .collect()
+}
+
+/// Of how many keys it is kept what was found.
+pub async fn kept_differences(client: &Connection, id: i64) -> Result<i64, DbError> {
+    client.query_one(include_str!("sql/count_differences.sql"), &[&id]).await?.try_get(0)
 }
 
 /// A build as the steward of its view sees it.

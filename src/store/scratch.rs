@@ -13,6 +13,7 @@ use crate::domain::ledger::{Effect, LedgerRow, Origin};
 use crate::domain::units::{Offset, Partition, Sequence};
 use crate::engine::view::{BuildScripts, KeyTable, KeyedRows, WriteSet};
 use crate::store::fence::Writing;
+use crate::store::ledger::{Commit, LedgerWriter};
 use crate::store::rows::{Rows, Stored};
 use crate::store::types::{SqlTimestamp, Word};
 use crate::store::{Connection, DbError, ledger, names};
@@ -31,6 +32,7 @@ pub fn search_path_of(build: BuildId) -> String {
 /// Temporary tables of a view.
 pub struct Scratch<V: Stored> {
     rows: V::Rows,
+    ledger: LedgerWriter,
     truncate: String,
 }
 
@@ -44,7 +46,8 @@ impl<V: Stored> Scratch<V> {
     ) -> Result<Self, DbError> {
         let KeyTable { name, key, .. } = keyed.of_key;
         let mut indexes = format!("create index on {name} ({key})");
-        let mut truncate = format!("truncate {name}");
+        indexes.push_str("; create index on ledger (key, sequence)");
+        let mut truncate = format!("truncate {name}, ledger");
         for table in keyed.details {
             indexes.push_str(&format!("; create index on {} ({}, {})", table.name, table.key, table.number));
             truncate.push_str(&format!(", {}", table.name));
@@ -53,13 +56,23 @@ impl<V: Stored> Scratch<V> {
         for script in [scripts.create, ledger::CREATE, &indexes] {
             client.batch_execute(script).await?;
         }
-        Ok(Scratch { rows: V::Rows::prepare(view, client).await?, truncate })
+        let (rows, ledger) = (V::Rows::prepare(view, client).await?, LedgerWriter::prepare(client).await?);
+        Ok(Scratch { rows, ledger, truncate })
     }
 
     /// Writes these rows, and no others are there afterwards. Inside a transaction.
-    pub async fn write(&self, client: &Connection, set: &WriteSet<'_, '_, V>) -> Result<(), DbError> {
+    pub async fn write(
+        &self,
+        client: &Connection,
+        set: &WriteSet<'_, '_, V>,
+        ledger: &[LedgerRow<'_>],
+    ) -> Result<(), DbError> {
         client.batch_execute(&format!("set local search_path = {SEARCH_PATH}; {}", self.truncate)).await?;
-        self.rows.write(Writing::to_scratch(client), set).await.map(drop)
+        let writing = Writing::to_scratch(client);
+        self.rows.write(writing, set).await?;
+        // Of no commit.
+        let nobodys = vec![Commit { partition: Partition(0), number: 0 }; ledger.len()];
+        self.ledger.write(writing, ledger, &nobodys).await
     }
 }
 
@@ -68,6 +81,7 @@ pub struct Keys {
     search_path: String,
     stored: Statement,
     sampled: Statement,
+    counted: Statement,
     in_ledger: Statement,
     ledger: Statement,
 }
@@ -88,6 +102,7 @@ impl Keys {
             search_path,
             stored: client.prepare(&stored).await?,
             sampled: client.prepare(&sampled).await?,
+            counted: client.prepare(&format!("select count(*) from {name}")).await?,
             in_ledger: client.prepare(include_str!("sql/ledger_keys.sql")).await?,
             ledger: client.prepare(include_str!("sql/ledger_of_keys.sql")).await?,
         })
@@ -131,6 +146,13 @@ impl Keys {
         let mut keys = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
         keys.sort_unstable();
         Ok(keys)
+    }
+
+    /// How many keys have a row.
+    pub async fn count(&self, client: &Connection) -> Result<u64, DbError> {
+        self.enter(client).await?;
+        let count: i64 = client.query_one(&self.counted, &[]).await?.try_get(0)?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// The ledger of these keys.

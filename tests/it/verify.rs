@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use streamview::app;
-use streamview::builds::verify::{Scope, Verification};
+use streamview::builds::verify::{Ask, Basis, Scope, Verification};
 use streamview::config::Config;
 use streamview::domain::build::Build;
 use streamview::projector::runtime::Parts;
 use streamview::store::pool;
 use streamview::telemetry::metrics::Metrics;
+use tokio::sync::mpsc;
 
 use crate::cli::run;
 use crate::counter;
@@ -227,7 +228,9 @@ async fn a_view_that_the_engine_has_never_seen_is_verified() {
         group: "none".to_owned(),
         config,
     };
-    let found: Verification = registration.verify(parts, Scope::All, Box::new(|_| {})).await.unwrap();
+    let (reports, _heard) = mpsc::channel(100);
+    let ask = Ask { scope: Scope::All, basis: Basis::Ledger };
+    let found: Verification = registration.verify(parts, ask, reports).await.unwrap();
     let shown = serde_json::to_value(&found).unwrap();
     assert_eq!(only(&shown), ("b", "different", &json!({ "count": { "old": "2", "new": "3" } })));
     assert_eq!((found.comparison.equal, found.is_clean()), (1, false));

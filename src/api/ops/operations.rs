@@ -1,4 +1,5 @@
-//! `/ops/operations` and what begins one: rebuilds and rollbacks, how far they are, and what may be asked of them.
+//! `/ops/operations` and what begins one: rebuilds and rollbacks (verifications: `verify.rs`), how far they are, and what may
+//! be asked of them.
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -59,9 +60,9 @@ pub struct OperationBody {
     pub progress: OperationProgress,
     /// When each phase began.
     pub phases: Vec<PhaseBody>,
-    /// What the comparison of both builds found; null before. `explainedBy` says what makes other rows of the same events:
-    /// the settings and the version in which both builds differ. Where columns are `unexplained` by that, readers are not
-    /// switched by themselves.
+    /// What the comparison of both builds, or the verification, found; null before. `…/differences` has every key that was
+    /// kept. Of a comparison, `explainedBy` says what makes other rows of the same events: the settings and the version in
+    /// which both builds differ. Where columns are `unexplained` by that, readers are not switched by themselves.
     #[schema(required)]
     pub comparison: Option<Value>,
     /// When it was asked for.
@@ -89,9 +90,9 @@ pub struct OperationBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationProgress {
-    /// Records read so far.
+    /// Records read so far; of a verification, keys.
     pub records: i64,
-    /// Records of the log when it began; null until that is known.
+    /// Records of the log, or keys that have a row, when it began; null until that is known.
     #[schema(required)]
     pub total: Option<i64>,
     /// Of a hundred.
@@ -361,7 +362,7 @@ pub(super) fn desk_of<'a>(api: &'a Api, view: &str) -> Result<&'a Desk, Problem>
     })
 }
 
-async fn begin(
+pub(super) async fn begin(
     api: &Api,
     desk: &Desk,
     (asked, why, ahead): (&Asked, Why, Option<Ahead>),
@@ -434,7 +435,7 @@ fn state_of(parameters: &mut Parameters) -> Option<OperationState> {
 }
 
 /// Operations are those of all views.
-fn any_desk(api: &Api) -> Result<&Desk, Problem> {
+pub(super) fn any_desk(api: &Api) -> Result<&Desk, Problem> {
     api.state.desks.first().ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "No view runs in this process"))
 }
 

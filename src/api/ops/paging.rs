@@ -7,7 +7,7 @@ use crate::domain::page::{Cursor, Direction};
 
 /// A list as it was asked for.
 pub(super) struct Page {
-    path: &'static str,
+    path: String,
     sort: &'static str,
     /// The filters, always spelled the same way; a cursor belongs to them.
     filters: String,
@@ -22,7 +22,7 @@ impl Page {
     pub(super) fn take(
         mut parameters: Parameters,
         settings: &HttpSettings,
-        (path, sort): (&'static str, &'static str),
+        (path, sort): (impl Into<String>, &'static str),
         filters: &[(&str, Option<String>)],
     ) -> Result<Self, Problem> {
         let limit = parameters.number("pageSize", 1..=settings.max_page_size).unwrap_or(settings.default_page_size);
@@ -37,7 +37,7 @@ impl Page {
                 Some((cursor.value, cursor.key))
             }
         };
-        Ok(Page { path, sort, filters, limit, after })
+        Ok(Page { path: path.into(), sort, filters, limit, after })
     }
 
     /// Cuts `rows`, one more than a page if there is a next one, and gives the `Link` header.

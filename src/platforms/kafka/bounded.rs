@@ -62,6 +62,13 @@ impl TopicReader {
         Ok(TopicReader { consumer: config.create()?, topic: topic.to_owned() })
     }
 
+    /// A reader of what projectors are to apply: without the records of open or aborted transactions.
+    pub fn open_committed(settings: &KafkaSettings, topic: &str) -> Result<TopicReader, KafkaError> {
+        let mut config = reader_config(settings);
+        config.set("isolation.level", "read_committed");
+        Ok(TopicReader { consumer: config.create()?, topic: topic.to_owned() })
+    }
+
     /// Gives the records from `from` on to `take`, each partition in its order, to the end that each had when this was
     /// called, but for no longer than `patience`. Returns how far it came, and whether that was the end. A partition
     /// without a position is read from its beginning, and so is one that does not have it (any more, or yet).
@@ -156,9 +163,7 @@ impl TopicReader {
 ///
 /// A topic that does not exist is an error, and so is a batch that cannot be read: nothing is left out silently.
 pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Record<'_>)) -> Result<u64, KafkaError> {
-    let mut config = reader_config(settings);
-    config.set("isolation.level", "read_committed");
-    let reader = TopicReader { consumer: config.create()?, topic: topic.to_owned() };
+    let reader = TopicReader::open_committed(settings, topic)?;
     let mut count = 0;
     reader.read(&Positions::new(), FOR_EVER, |record| {
         take(record);

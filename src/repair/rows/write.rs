@@ -7,6 +7,7 @@ use crate::domain::units::{Millis, Sequence};
 use crate::repair::model::Spelled;
 use crate::repair::request::Why;
 use crate::repair::rules::{Decided, Missing, Numbers};
+use crate::store::standstill::Standstill;
 use crate::store::types::Word;
 use crate::store::{Connection, DbError};
 
@@ -72,10 +73,7 @@ pub async fn answer(client: &Connection, key: &str, answer: &Spelled) -> Result<
 /// Locks out the commits of a view's projectors until the end of the transaction, and has every batch folded so far
 /// folded again. What is read after this is what the decision is made against.
 pub async fn lock(client: &Connection, view: &str) -> Result<(), DbError> {
-    client.execute(include_str!("../sql/lock_builds.sql"), &[&view]).await?;
-    client.execute(include_str!("../sql/lock_progress.sql"), &[&view]).await?;
-    client.execute(include_str!("../sql/count_decision.sql"), &[&view]).await?;
-    Ok(())
+    Standstill::begin(client, view).await.map(drop)
 }
 
 /// The holds of those `keys` that are held.

@@ -4,6 +4,7 @@ mod as_of;
 mod asked;
 mod changes;
 mod list;
+mod mend;
 pub mod model;
 
 use actix_web::http::header;
@@ -71,6 +72,9 @@ pub fn configure() -> ViewApi {
             get("/orders/{orderId}", || web::route().to(get_order)),
             get("/orders/{orderId}/events", || web::route().to(list_events)),
             get("/orders/{orderId}/changes", || web::route().to(changes::order_changes)),
+            RouteSpec::new(Method::POST, "/ops/orders/{orderId}/rebuild", Policy::OperatorDecides, || {
+                web::route().to(mend::rebuild_order)
+            }),
         ],
         problems: vec![&ORDER_NOT_FOUND, &ORDER_HELD, &HISTORY_OFF, &HISTORY_INCOMPLETE],
         openapi: Document::openapi,
@@ -85,7 +89,14 @@ pub fn configure() -> ViewApi {
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    paths(list_orders, get_order, list_events, changes::list_changes, changes::order_changes),
+    paths(
+        list_orders,
+        get_order,
+        list_events,
+        changes::list_changes,
+        changes::order_changes,
+        mend::rebuild_order,
+    ),
     components(schemas(model::OrderItem, model::OrderChange<'static>)),
     tags((name = "orders", description = "Orders as of the last applied event: lists, single orders, histories.")),
 )]

@@ -24,4 +24,5 @@ pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod units;
+pub mod verification;
 pub mod word;

@@ -1,0 +1,1 @@
+select count(*) from operation_differences where operation_id = $1
