@@ -94,6 +94,10 @@ async fn look_at_log(
     let (settings, name) = (kafka.clone(), topic.to_owned());
     let looked = tokio::task::spawn_blocking(move || look_blocking(&settings, &name, &anchors));
     let Some(mut seen) = looked.await.context("the log reader failed")?? else { return Ok(None) };
+    if kafka.allow_compacted {
+        // Whatever it is; and not every broker knows the question.
+        return Ok(Some(seen));
+    }
     seen.cleanup_policy = match cleanup_policy(kafka, topic).await {
         Ok(CleanupPolicy::Known(policy)) => Some(policy),
         // Believed to keep everything, as by the projector.
