@@ -14,6 +14,7 @@ use crate::store::read::ReadError;
 /// | none (connection lost, refused, timed out) | infrastructure | retry |
 /// | none (a column holds a word that we do not know) | another version wrote it | halt |
 /// | 08, 40, 53, 57, 58, 55P03, 25P03, 25P04, XX000 | infrastructure | retry |
+/// | 25P02 | another statement sent beside it has failed, whose error was not seen first | retry: it may be then |
 /// | 25006 | the session may only read | retry over another connection |
 /// | 57014 (statement timeout) | too much at once | smaller batch |
 /// | 22, 54 | the record cannot be held | record |
@@ -46,7 +47,7 @@ fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
     let detail = format!("{} (SQLSTATE {code})", db.message());
     match code {
         "57014" => Failure::TooMuch(detail),
-        "55P03" | "25P03" | "25P04" | "XX000" => Failure::Retry(detail),
+        "55P03" | "25P02" | "25P03" | "25P04" | "XX000" => Failure::Retry(detail),
         "25006" => Failure::ReadOnly(detail),
         "23505" if db.constraint().is_some() && db.constraint() == event_id_constraint => {
             Failure::ReusedEventId { detail, event_ids: Vec::new() }

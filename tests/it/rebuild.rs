@@ -99,6 +99,7 @@ async fn a_view_is_rebuilt_under_traffic_switched_to_and_rolled_back_without_an_
         world.publish(records[third..2 * third].to_vec()).await;
         let rebuilt = until_over(&instance, id).await;
         assert_eq!((&rebuilt["state"], &rebuilt["phase"]), (&json!("done"), &json!("done")), "{rebuilt}");
+        assert_eq!(rebuilt["progress"]["percent"], 100.0, "{rebuilt}");
         assert_eq!((&rebuilt["fromBuild"], &rebuilt["toBuild"]), (&json!(1), &json!(2)));
         let phases: Vec<&str> =
             rebuilt["phases"].as_array().unwrap().iter().map(|entry| entry["phase"].as_str().unwrap()).collect();

@@ -185,7 +185,10 @@ fn phases_of(operation: &Operation) -> Vec<PhaseBody> {
 }
 
 fn progress_of(operation: &Operation, phases: &[PhaseBody]) -> OperationProgress {
-    let (records, total) = (operation.records_done, operation.records_total);
+    // Later phases count something else.
+    let is_done = operation.state == OperationState::Done;
+    let total = operation.records_total;
+    let records = total.filter(|_| is_done).unwrap_or(operation.records_done);
     let percent =
         total.map(|total| if total > 0 { (1000.0 * records as f64 / total as f64).round() / 10.0 } else { 100.0 });
     let loading = operation.state == OperationState::Running && operation.phase == Phase::Loading;
