@@ -181,7 +181,7 @@ Try:
   curl 'http://{address}/orders?status=Delivered&pageSize=3'
   curl -i http://{address}/orders/{sample}
   curl http://{address}/ops/lags
-  curl -d '{{"reason":"to try it"}}' -H 'content-type: application/json' http://{address}/ops/views/rebuild
+  curl -d '{{\"reason\":\"to try it\"}}' -H 'content-type: application/json' http://{address}/ops/views/rebuild
 
 Everything is in memory or throw-away and gone at Ctrl-C.",
         config.database.url.expose(),
