@@ -94,14 +94,12 @@ async fn look_at_log(
     let (settings, name) = (kafka.clone(), topic.to_owned());
     let looked = tokio::task::spawn_blocking(move || look_blocking(&settings, &name, &anchors));
     let Some(mut seen) = looked.await.context("the log reader failed")?? else { return Ok(None) };
-    if kafka.allow_compacted {
-        // Whatever it is; and not every broker knows the question.
-        return Ok(Some(seen));
-    }
     seen.cleanup_policy = match cleanup_policy(kafka, topic).await {
         Ok(CleanupPolicy::Known(policy)) => Some(policy),
         // Believed to keep everything, as by the projector.
         Ok(CleanupPolicy::Untold(_)) => None,
+        // Whatever it is, that is meant; and not every broker answers the question.
+        Err(_) if kafka.allow_compacted => None,
         Err(error) => bail!("Kafka at {} does not tell how it keeps the topic: {error}", kafka.bootstrap_servers),
     };
     Ok(Some(seen))

