@@ -3,7 +3,7 @@
 use super::{BuildError, end, lock};
 use crate::domain::build::BuildId;
 use crate::engine::view::BuildScripts;
-use crate::store::{Connection, names};
+use crate::store::{Connection, dead_letters, names};
 
 /// Has the stable names show `build`, and makes it the active one. Decisions that it has refused count as never made from
 /// now on; letters that the last active build has published are not published again. `client` owns the public views.
@@ -19,6 +19,8 @@ async fn show(client: &Connection, build: BuildId, scripts: &BuildScripts) -> Re
         Some(standing) if standing.loading => return Err(BuildError::Loading(build)),
         Some(_) => {}
     }
+    // What a relay has under way is no letter of this build's yet.
+    dead_letters::hold_relay(client, build.view).await?;
     // No batch of any build is under way from here on: what each makes of a decision depends on which build is active.
     client.execute(include_str!("sql/lock_progress.sql"), &[&build.view]).await?;
     for statement in [

@@ -16,7 +16,7 @@ use crate::domain::build::BuildId;
 use crate::domain::units::{NextOffset, Partition};
 use crate::engine::view::BuildScripts;
 use crate::store::sqlstate::is_lost_lock;
-use crate::store::{Connection, names};
+use crate::store::{Connection, dead_letters, names};
 
 /// How long the old build stands still at most before it is tried again later: less than its batches wait for a lock.
 const STANDSTILL: Duration = Duration::from_millis(1500);
@@ -110,6 +110,8 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
         (_, Some(standing)) if standing.active => {}
         _ => return Err(BuildError::NotActive(from)),
     }
+    // What a relay has under way is no letter of the new build's yet; and no batch has to wait for it.
+    dead_letters::hold_relay(client, to.view).await?;
     let Some(left) = stand_still(client, from, to).await? else { return Ok(false) };
     client.execute(include_str!("sql/lock_progress_of.sql"), &[&to.view, &to.build.0]).await?;
     crash::point("switch.locked");

@@ -10,8 +10,17 @@ use crate::store::{Connection, DbError};
 
 /// Makes this transaction the view's only relay; `false` if another one is.
 pub async fn lock_relay(client: &Connection, view: &str) -> Result<bool, DbError> {
-    let name = format!("streamview relay {view}");
-    client.query_one(include_str!("sql/lock_relay.sql"), &[&name]).await?.try_get(0)
+    client.query_one(include_str!("sql/lock_relay.sql"), &[&lock_of(view)]).await?.try_get(0)
+}
+
+/// Waits until no relay of the view is at work, and lets none begin until the end of the transaction: what is published by
+/// then is marked by then.
+pub async fn hold_relay(client: &Connection, view: &str) -> Result<(), DbError> {
+    client.execute(include_str!("sql/hold_relay.sql"), &[&lock_of(view)]).await.map(drop)
+}
+
+fn lock_of(view: &str) -> String {
+    format!("streamview relay {view}")
 }
 
 /// Locks and gives the oldest unpublished dead letters; call inside a transaction.

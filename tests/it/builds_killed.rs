@@ -182,7 +182,7 @@ async fn killed_at(point: &str) {
     assert_eq!(active, if is_cleanup { 2 } else { 1 }, "{point}");
     until("the other build is dropped", PATIENCE, || async { (schemas(&world).await.len() == 1).then_some(()) }).await;
     assert_eq!(builds(&world).await, schemas(&world).await, "{point}");
-    load.assert_settled_but_for_copies(&world).await;
+    load.assert_settled(&world).await;
     next.stop().await;
 }
 
@@ -238,7 +238,7 @@ async fn thirty_kills_at_random_moments_of_rebuilds_and_rollbacks_leave_nothing_
         })
         .await;
         assert_eq!(survivor.json("/ops/views").await["items"][0]["leftovers"], json!([]));
-        load.assert_settled_but_for_copies(&world).await;
+        load.assert_settled(&world).await;
         door.send_replace(None);
         enough.cancel();
         survivor.stop().await;

@@ -12,7 +12,7 @@ use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
 /// Waits until the operation is over.
-async fn until_over(instance: &Instance, id: i64) -> Value {
+pub async fn until_over(instance: &Instance, id: i64) -> Value {
     until(&format!("operation {id} is over"), PATIENCE, || async {
         let response = instance.http.get(instance.url(&format!("/ops/operations/{id}"))).send().await.ok()?;
         let operation: Value = response.json().await.ok()?;

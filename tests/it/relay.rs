@@ -4,9 +4,11 @@ use std::process::Command;
 
 use jiff::Timestamp;
 use rdkafka::message::OwnedMessage;
+use serde_json::json;
 use streamview::store::dead_letters::{Seen, mark_seen};
 use streamview_lab::servers::KafkaServer;
 
+use crate::rebuild::until_over;
 use crate::support::instance::Instance;
 use crate::support::load::{letters_in_table, letters_on_topic};
 use crate::support::orders::created;
@@ -89,6 +91,33 @@ async fn a_relay_that_sleeps_between_delivery_and_mark_is_followed_and_wakes_wit
     sleeper.until_ready().await;
     publish_broken(&world, &["d", "e"]).await;
     assert_once(&world, 5).await;
+}
+
+/// Each build has letters of its own: those that stand on the topic have to be known as such before readers are switched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_waits_for_the_relay_and_its_letters_are_not_published_again() {
+    let world = World::new(1).await;
+    publish_broken(&world, &["a", "b"]).await;
+    let sleeper = world.launch(&[("STREAMVIEW_STOP_AT", "relay.published")]);
+    sleeper.until_stopped().await;
+    assert!(!letters_on_topic(&world).is_empty());
+
+    let other = world.start().await;
+    let begun = other.posted("/ops/views/rebuild", &json!({ "reason": "test" }), 202).await;
+    let id = begun["id"].as_i64().unwrap();
+    until("the switch is done, or waits", PATIENCE, || async {
+        let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted \
+                     and database = (select oid from pg_database where datname = current_database())";
+        let is_over = other.json(&format!("/ops/operations/{id}")).await["state"] != "running";
+        (is_over || world.number(waits).await > 0).then_some(())
+    })
+    .await;
+    sleeper.signal("CONT");
+    assert_eq!(until_over(&other, id).await["state"], "done");
+    publish_broken(&world, &["c"]).await;
+    let published = "select count(published_at) from dead_letters where build = 2";
+    until("all are published", PATIENCE, || async { (world.number(published).await == 3).then_some(()) }).await;
+    assert_eq!(letters_on_topic(&world), [(0, 0), (0, 1), (0, 2)], "each letter once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

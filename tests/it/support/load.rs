@@ -93,9 +93,9 @@ impl Load {
         assert_eq!(letters_on_topic(world), letters, "every dead letter is on its topic once");
     }
 
-    /// The same where a letter may stand twice on its topic, as the README says: an instance slept, and sends when it wakes what
-    /// it was sending; or it was killed while readers were switched to another build, which has letters of its own.
-    pub async fn assert_settled_but_for_copies(&self, world: &World) {
+    /// The same where an instance slept: what its relay was sending, it may send when it wakes, however long ago Postgres
+    /// has given its lock to another one. So the README says.
+    pub async fn assert_settled_after_a_sleep(&self, world: &World) {
         let letters = self.assert_stored(world).await;
         let mut on_topic = letters_on_topic(world);
         on_topic.dedup();
