@@ -7,7 +7,7 @@ mod conditions;
 
 pub use self::conditions::{Condition, Conditions, HaltIs, Phase, Reporter, ViewState};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -142,7 +142,12 @@ struct Known {
     conditions: Conditions,
     meaning: Meaning,
     snapshot: StatusSnapshot,
+    /// Why the view waits, as far as the log has it since the view began to.
+    said: BTreeSet<String>,
 }
+
+/// Most reasons that the log has of one wait: whoever waits for something says it in few ways.
+const MOST_SAID: usize = 4;
 
 /// Shared handle of one view.
 #[derive(Debug)]
@@ -203,7 +208,7 @@ impl ViewStatus {
             build,
             topic: topic.to_owned(),
             group: group.to_owned(),
-            known: Mutex::new(Known { conditions, meaning: configured.clone(), snapshot }),
+            known: Mutex::new(Known { conditions, meaning: configured.clone(), snapshot, said: BTreeSet::new() }),
             configured,
             commits: watch::Sender::new(0),
             halted: Notify::new(),
@@ -359,14 +364,20 @@ impl ViewStatus {
             let mut known = self.lock();
             let changed = change(&mut known.conditions);
             let (state, reason) = (known.conditions.state(), known.conditions.reason().map(str::to_owned));
-            let snapshot = &mut known.snapshot;
+            let Known { snapshot, said, .. } = &mut *known;
             if snapshot.reason != reason {
                 snapshot.reason = reason.clone();
             }
-            if snapshot.state == state {
+            // It may come to wait for something else without having gone on in between.
+            let is_said = said.contains(reason.as_deref().unwrap_or_default()) || said.len() >= MOST_SAID;
+            if snapshot.state == state && (is_said || !state.is_waiting()) {
                 return changed;
             }
-            snapshot.since = Timestamp::now();
+            if snapshot.state != state {
+                snapshot.since = Timestamp::now();
+                said.clear();
+            }
+            said.extend(reason.clone());
             let from = std::mem::replace(&mut snapshot.state, state.clone());
             (changed, from.as_str(), (state, reason.unwrap_or_default()))
         };

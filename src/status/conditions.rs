@@ -43,6 +43,11 @@ impl ViewState {
         }
     }
 
+    /// Whether it waits for something that is away.
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self, ViewState::WaitingForDatabase | ViewState::WaitingForKafka | ViewState::WaitingForRegistry)
+    }
+
     /// Every word `as_str` can give, so that each metric series exists from the start.
     pub const NAMES: [&'static str; 8] = [
         "starting",
@@ -211,9 +216,7 @@ impl Conditions {
         match self.state() {
             ViewState::NotProjecting => self.stands.as_ref().map(|standing| standing.detail.as_str()),
             ViewState::Halted(_) => self.halts.first().map(|halt| halt.detail.as_str()),
-            ViewState::WaitingForDatabase | ViewState::WaitingForKafka | ViewState::WaitingForRegistry => {
-                self.decisive().map(|condition| condition.reason.as_str())
-            }
+            waiting if waiting.is_waiting() => self.decisive().map(|condition| condition.reason.as_str()),
             _ => None,
         }
     }
