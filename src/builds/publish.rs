@@ -3,7 +3,7 @@
 use super::{BuildError, end, lock};
 use crate::domain::build::BuildId;
 use crate::engine::view::BuildScripts;
-use crate::store::{Connection, dead_letters, names};
+use crate::store::{Connection, dead_letters, names, standstill};
 
 /// Has the stable names show `build`, and makes it the active one. Decisions that it has refused count as never made from
 /// now on; letters that the last active build has published are not published again. `client` owns the public views.
@@ -22,7 +22,7 @@ async fn show(client: &Connection, build: BuildId, scripts: &BuildScripts) -> Re
     // What a relay has under way is no letter of this build's yet.
     dead_letters::hold_relay(client, build.view).await?;
     // No batch of any build is under way from here on: what each makes of a decision depends on which build is active.
-    client.execute(include_str!("sql/lock_progress.sql"), &[&build.view]).await?;
+    standstill::lock_progress(client, build.view).await?;
     for statement in [
         include_str!("sql/adopt_published.sql"),
         include_str!("sql/revoke_refused.sql"),

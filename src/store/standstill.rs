@@ -12,6 +12,11 @@ pub async fn lock_builds(client: &Connection, view: &str) -> Result<(), DbError>
 /// Waits until no batch of the view is under way, and lets none begin, until the end of the transaction.
 pub async fn lock(client: &Connection, view: &str) -> Result<(), DbError> {
     lock_builds(client, view).await?;
+    lock_progress(client, view).await
+}
+
+/// The same for who has the lock of [`lock_builds`] already.
+pub async fn lock_progress(client: &Connection, view: &str) -> Result<(), DbError> {
     client.execute(include_str!("sql/lock_view_progress.sql"), &[&view]).await.map(drop)
 }
 
