@@ -216,6 +216,8 @@ pub(super) fn membership_config(config: &mut ClientConfig, settings: &KafkaSetti
     config
         .set("group.id", group)
         .set("session.timeout.ms", settings.session_timeout_ms.to_string())
+        // The client refuses one below the session's time-out; 5 minutes unless said otherwise.
+        .set("max.poll.interval.ms", settings.session_timeout_ms.max(300_000).to_string())
         .set("heartbeat.interval.ms", (settings.session_timeout_ms / 10).clamp(50, 3_000).to_string())
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
@@ -443,5 +445,20 @@ impl Membership {
             }
         }
         list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_longest_session_that_may_be_set_makes_a_client() {
+        let mut settings = Config::defaults().kafka;
+        settings.session_timeout_ms = 30 * 60 * 1000;
+        let mut config = base_config(&settings);
+        membership_config(&mut config, &settings, "orders");
+        assert!(config.create::<BaseConsumer>().is_ok());
     }
 }

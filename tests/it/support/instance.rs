@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use streamview_lab::servers::free_port;
+use streamview_lab::servers::process::spawn_tied_to_us;
 
 use crate::support::patience::watch_log;
 use crate::support::{PATIENCE, until};
@@ -26,15 +27,16 @@ impl Instance {
         let address = format!("127.0.0.1:{}", free_port().unwrap());
         let (file, log) = tempfile::NamedTempFile::with_suffix(".log").unwrap().keep().unwrap();
         watch_log(&log);
-        let child = Command::new(env!("CARGO_BIN_EXE_streamview"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
+        command
             .args(arguments)
             .envs(environment)
             .env("STREAMVIEW_HTTP__BIND", &address)
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
+            .stderr(file);
+        // Tests that are killed leave nothing behind that goes on asking for servers that are gone.
+        let child = spawn_tied_to_us(command).unwrap();
         streamview::schemas::client::install_tls();
         Instance { child: Mutex::new(child), address, http: Client::new(), log }
     }

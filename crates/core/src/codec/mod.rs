@@ -132,7 +132,16 @@ fn canonical_decimal(text: &[u8]) -> Option<i64> {
 }
 
 fn read_version(record: &Record<'_>) -> Result<u32, Poison> {
-    let Some(text) = read_text(record, "x-event-version", Reason::UnsupportedVersion)? else { return Ok(1) };
+    let Some(text) = read_text(record, "x-event-version", Reason::UnsupportedVersion)? else {
+        // Read as version 1 it would be folded to other amounts, without a word.
+        return match in_another_case(record, "x-event-version") {
+            hint if hint.is_empty() => Ok(1),
+            hint => {
+                let detail = format!("header x-event-version is missing{hint}");
+                Err(Poison::new(Reason::UnsupportedVersion, detail))
+            }
+        };
+    };
     match canonical_decimal(text.as_bytes()).map(u32::try_from) {
         Some(Ok(version)) if version >= 1 => Ok(version),
         _ => {
@@ -201,7 +210,13 @@ mod tests {
         assert_eq!(refusal(key, body, &[("x-sequence", "1"), ("x-sequence", "2")]), Reason::InvalidSequence);
         assert_eq!(refusal(key, Some(&[b' '; 64]), &[("x-sequence", "1")]), Reason::RecordTooLarge);
         assert_eq!(refusal(key, None, &[("x-sequence", "1")]), Reason::NullPayload);
-        assert_eq!(refusal(key, body, &[("x-sequence", "1"), ("x-event-version", "0")]), Reason::UnsupportedVersion);
+        for (name, version) in [("x-event-version", "0"), ("X-Event-Version", "2"), ("x-event-Version", "1")] {
+            assert_eq!(
+                refusal(key, body, &[("x-sequence", "1"), (name, version)]),
+                Reason::UnsupportedVersion,
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -319,6 +319,14 @@ struct SpawnRequest {
     answer: Sender<io::Result<Child>>,
 }
 
+/// Starts a program that is killed when this process ends, however it ends (on Linux).
+///
+/// # Errors
+/// When the program cannot be started.
+pub fn spawn_tied_to_us(command: Command) -> Result<Child> {
+    spawn_on_servers_thread(command, Signal::Kill)
+}
+
 /// The parent-death signal follows the thread that forked, not the process: a server started from a
 /// test's thread would die with that thread. So all are started from one thread that never ends.
 fn spawn_on_servers_thread(command: Command, orphan_signal: Signal) -> Result<Child> {
