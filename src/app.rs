@@ -29,11 +29,14 @@ use crate::steward::{self, FoundBuild, Household, Steward};
 use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
-use crate::store::{DbError, migrate, pool, progress};
+use crate::store::{DbError, migrate, pool, progress, roles, wire};
 use crate::telemetry::metrics::Metrics;
 
 /// How long it is looked, before a rebuild is begun, what can be expected of it.
 const LOOKS_AHEAD: Duration = Duration::from_secs(5);
+
+const CANNOT_MAKE_ROLES: &str = "the roles cannot be made; the role of database.url has to be a superuser for this, or may create roles and owns the \
+     database and its tables";
 
 /// Which halves of the service a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -51,7 +54,7 @@ pub enum Only {
 pub fn check(config: &Config) -> Result<(), ConfigError> {
     config.check_exposure()?;
     let unusable = |error: anyhow::Error| ConfigError::Unusable { reason: format!("{error:#}") };
-    pool::read_pool(&config.database).context("database.url is not usable").map_err(unusable)?;
+    wire::check(&config.database).map_err(|error| unusable(error.into()))?;
     install_tls();
     Gate::new(&config.auth, &config.database).map_err(unusable)?;
     if !config.schema_registry.url.is_empty() {
@@ -74,7 +77,7 @@ pub async fn serve(
     check(&config)?;
     config.warnings().into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
-    let pool = pool::read_pool(&config.database)?;
+    let (pool, reads) = pool::read_pools(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
     let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
@@ -94,7 +97,8 @@ pub async fn serve(
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = CancellationToken::new();
     let state = ApiState {
-        pool,
+        pool: reads,
+        ops_pool: pool,
         database: config.database.clone(),
         settings: config.http.clone(),
         gate: gate.clone(),
@@ -247,7 +251,10 @@ async fn wait_for_builds(config: &Config, views: &[Served], only: Only) -> Resul
             Ok(builds) => return Ok(builds),
             Err(error) => error,
         };
-        match error.chain().find_map(|cause| cause.downcast_ref::<DbError>()).map(|error| error.as_db_error()) {
+        let database = error.chain().find_map(|cause| cause.downcast_ref::<DbError>());
+        match database.map(|error| error.as_db_error()) {
+            // Neither side begins to trust the other by itself.
+            Some(None) if database.is_some_and(wire::is_refused) => return Err(error),
             Some(None) => {}
             Some(Some(db)) if is_passing(db.code().code()) => {}
             Some(Some(_)) => return Err(error).context("Postgres refuses us; check database.url"),
@@ -282,7 +289,7 @@ async fn find_builds(config: &Config, views: &[Served], only: Only) -> Result<Ve
 /// in words.
 pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
     let mut done = migrate::migrate(&config.database).await?;
-    let client = pool::connect_writer(&config.database, "public").await.context("cannot connect to database.url")?;
+    let client = pool::connect_owner(&config.database, "public").await.context("cannot connect to database.url")?;
     for (view, settings) in views {
         let meaning = view.meaning(config.rules_of(settings))?;
         if let Some(build) = progress::active_build(&client, view.name).await? {
@@ -301,6 +308,16 @@ pub async fn migrate(config: &Config, views: &[Served]) -> Result<Vec<String>> {
         builds::publish(&client, build, &tables).await?;
         done.push(build.to_string());
     }
+    roles::renew(&client, config.audit.retention_days).await.context("the roles' rights cannot be granted")?;
+    Ok(done)
+}
+
+/// Likewise, and makes the roles; gives them the tables that are there.
+pub async fn migrate_with_roles(config: &Config, views: &[Served]) -> Result<Vec<String>> {
+    let mut done = migrate(config, views).await?;
+    let client = pool::connect_owning_operator(&config.database).await.context("cannot connect to database.url")?;
+    roles::make(&client, config.audit.retention_days).await.context(CANNOT_MAKE_ROLES)?;
+    done.push(roles::NAMES.to_owned());
     Ok(done)
 }
 

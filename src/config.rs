@@ -8,6 +8,7 @@ mod layers;
 mod links;
 mod rules;
 mod secret;
+mod wire;
 
 use crate::domain::units::Sequence;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use secret::{Secret, SecretUrl, web_addresses};
+pub use wire::TlsMode;
 
 pub use crate::domain::history::History;
 pub use crate::domain::meaning::ViewRules;
@@ -110,6 +112,8 @@ pub struct KafkaSettings {
 pub struct DatabaseSettings {
     /// URL or `key=value` text.
     pub url: SecretUrl,
+    /// The same for what the API reads of views; empty = `url`.
+    pub read_url: SecretUrl,
     /// Connections for reads.
     pub read_pool_size: usize,
     /// Milliseconds to open a connection.
@@ -122,6 +126,33 @@ pub struct DatabaseSettings {
     pub decision_timeout_ms: u64,
     /// Wait for the flush of each commit.
     pub synchronous_commit: bool,
+    /// Whom we trust, and who we are.
+    pub tls: DatabaseTlsSettings,
+}
+
+impl DatabaseSettings {
+    /// Those by which the API reads views.
+    pub fn for_reads(&self) -> DatabaseSettings {
+        let url = if self.reads_apart() { &self.read_url } else { &self.url };
+        DatabaseSettings { url: url.clone(), ..self.clone() }
+    }
+
+    /// Whether the API reads views by an address of its own.
+    pub fn reads_apart(&self) -> bool {
+        !self.read_url.is_empty()
+    }
+}
+
+/// `[database.tls]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseTlsSettings {
+    /// PEM file with the only authorities that are trusted; empty = the platform's.
+    pub ca_file: String,
+    /// PEM file with the certificate that we show, and its chain; empty = none.
+    pub cert_file: String,
+    /// PEM file with its key.
+    pub key_file: String,
 }
 
 /// `[schema_registry]`

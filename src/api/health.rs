@@ -11,7 +11,7 @@ use super::{Api, views_of};
 use crate::domain::meaning::{Standing, in_words};
 use crate::domain::pause::PAUSED;
 use crate::status::{StatusSnapshot, ViewState, ViewStatus};
-use crate::store::read;
+use crate::store::read::{self, ReadPool};
 use crate::store::sqlstate::describe_read;
 
 /// How long the database's answer is believed, so that probes cost nothing.
@@ -31,7 +31,7 @@ pub struct Health {
 /// One thing that the process depends on.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Check {
-    /// `database`, `shutdown`, `view:` and the name of a view, or `partition:` or `dead_letters:` with the name of its
+    /// `database`, `read_database` where database.read_url is set, `shutdown`, `view:` and the name of a view, or `partition:` or `dead_letters:` with the name of its
     /// view where something waits, `paused:` with it where an operator has paused it, or `configuration:` with it where its build keeps other settings than are configured.
     #[schema(example = "database")]
     pub name: String,
@@ -65,7 +65,7 @@ pub async fn livez() -> HttpResponse {
     (status = 503, description = "It cannot; `checks` says why", body = Health),
 ))]
 pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
-    let mut checks = vec![database(&api).await];
+    let mut checks = databases(&api).await;
     for status in views_of(&api.state) {
         let snapshot = status.snapshot();
         checks.push(view(status.view, &snapshot));
@@ -85,20 +85,26 @@ pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
     response
 }
 
-async fn database(api: &Api) -> Check {
+async fn databases(api: &Api) -> Vec<Check> {
     if let Some((at, known)) = api.database_check().clone()
         && at.elapsed() < DATABASE_CHECK_LIFE
     {
         return known;
     }
-    let answer = tokio::time::timeout(DATABASE_CHECK_TIMEOUT, read::ping(&api.state.pool)).await;
-    let fresh = match answer {
-        Ok(Ok(())) => check("database", true, "answers"),
-        Ok(Err(error)) => check("database", false, describe_read(&error)),
-        Err(_) => check("database", false, "did not answer within 1 s"),
-    };
+    let mut fresh = vec![database("database", &api.state.ops_pool).await];
+    if api.state.database.reads_apart() && api.state.serve_reads {
+        fresh.push(database("read_database", &api.state.pool).await);
+    }
     *api.database_check() = Some((Instant::now(), fresh.clone()));
     fresh
+}
+
+async fn database(name: &str, pool: &ReadPool) -> Check {
+    match tokio::time::timeout(DATABASE_CHECK_TIMEOUT, read::ping(pool)).await {
+        Ok(Ok(())) => check(name, true, "answers"),
+        Ok(Err(error)) => check(name, false, describe_read(&error)),
+        Err(_) => check(name, false, "did not answer within 1 s"),
+    }
 }
 
 fn view(name: &str, snapshot: &StatusSnapshot) -> Check {

@@ -72,8 +72,10 @@ pub type AheadOf = Arc<dyn Fn(&'static str) -> Ahead + Send + Sync>;
 /// What the API needs of the process.
 #[derive(Clone)]
 pub struct ApiState {
-    /// Reads.
+    /// What views are read by; nothing is written over it.
     pub pool: ReadPool,
+    /// What operators read by: the same, unless views are read by an address of their own.
+    pub ops_pool: ReadPool,
     /// For the few requests that write.
     pub database: DatabaseSettings,
     /// Address and limits.
@@ -125,7 +127,7 @@ pub struct Api {
     pub problems: Vec<&'static Code>,
     waiters: HashMap<&'static str, Arc<Waiters>>,
     feeds: HashMap<&'static str, Arc<Feed>>,
-    database_check: Mutex<Option<(Instant, Check)>>,
+    database_check: Mutex<Option<(Instant, Vec<Check>)>>,
 }
 
 impl Api {
@@ -139,7 +141,7 @@ impl Api {
         self.feeds.get(view)
     }
 
-    fn database_check(&self) -> MutexGuard<'_, Option<(Instant, Check)>> {
+    fn database_check(&self) -> MutexGuard<'_, Option<(Instant, Vec<Check>)>> {
         self.database_check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -297,7 +297,7 @@ impl From<Counters> for Conservation {
     ))]
 pub async fn consumer(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (views, _) = selected_views(&api, &request)?;
-    let pool = &api.state.pool;
+    let pool = &api.state.ops_pool;
     let progress =
         join_all(views.iter().map(|status| read::within_deadline(read::progress(pool, status.view, status.build))));
     let views = views.iter().zip(progress.await).map(|(status, progress)| consumer_of(status, progress));

@@ -47,9 +47,14 @@ pub async fn index(api: web::Data<Api>) -> HttpResponse {
 ))]
 pub async fn metrics(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let metrics = &api.state.metrics;
-    let pool = api.state.pool.status();
-    let in_use = pool.size.saturating_sub(pool.available);
-    for (state, connections) in [("idle", pool.available), ("in_use", in_use), ("waiting", pool.waiting)] {
+    let mut connections = [("idle", 0), ("in_use", 0), ("waiting", 0)];
+    let apart = api.state.database.reads_apart().then_some(&api.state.ops_pool);
+    for pool in [&api.state.pool].into_iter().chain(apart).map(|pool| pool.status()) {
+        connections[0].1 += pool.available;
+        connections[1].1 += pool.size.saturating_sub(pool.available);
+        connections[2].1 += pool.waiting;
+    }
+    for (state, connections) in connections {
         metrics.pool_connections.with_label_values(&[state]).set(connections as i64);
     }
     let shown: Vec<Shown> = api.state.views.iter().map(|board| board.active()).collect();

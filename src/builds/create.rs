@@ -4,7 +4,7 @@ use super::{BuildError, end, lock};
 use crate::domain::build::BuildId;
 use crate::domain::meaning::Meaning;
 use crate::engine::view::BuildScripts;
-use crate::store::{Connection, ledger, meaning, names};
+use crate::store::{Connection, ledger, meaning, names, roles};
 
 /// Makes an empty build with all its indexes, not active, in one transaction. Its rows will mean what `meaning` says, and it
 /// has yet to fold with every decision of the view. `client` may create schemas.
@@ -40,6 +40,7 @@ async fn make(
     client.execute(include_str!("sql/await_decisions.sql"), &[&build.view, &build.build.0]).await?;
     let (schema, search_path) = (names::schema(build), names::search_path(build));
     client.batch_execute(&format!("create schema {schema}; set local search_path = {search_path}")).await?;
+    roles::share(client, build).await?;
     for script in [ledger::CREATE, scripts.create, ledger::INDEX].iter().chain(scripts.index) {
         client.batch_execute(script).await?;
     }

@@ -91,7 +91,7 @@ struct Claim {
 
 impl Claim {
     async fn take(spec: &ViewSpec, config: &Config, source: BuildSource) -> Result<Claim> {
-        let client = pool::connect_writer(&config.database, &names::search_path(source.id()))
+        let client = pool::connect_owner(&config.database, &names::search_path(source.id()))
             .await
             .context("cannot connect to Postgres")?;
         // Building an index takes as long as it takes, and so does waiting beside it.
@@ -131,7 +131,7 @@ impl Claim {
     async fn dress(&self, config: &Config) -> Result<()> {
         let search_path = names::search_path(self.source.id());
         let scripts = [ledger::INDEX].into_iter().chain(self.scripts.index.iter().copied()).map(async |script| {
-            let client = pool::connect_writer(&config.database, &search_path).await?;
+            let client = pool::connect_owner(&config.database, &search_path).await?;
             client.batch_execute("set statement_timeout = 0; set maintenance_work_mem = '256MB'").await?;
             client.batch_execute(script).await
         });

@@ -76,7 +76,12 @@ enum Command {
     /// Bring the database to the version this binary needs
     ///
     /// Migrations only go forward and are safe to run twice and from several processes at once.
-    Migrate,
+    Migrate {
+        /// Make the roles streamview_owner, streamview_writer and streamview_reader too, give the first all tables, and grant
+        /// what each may; as a superuser, or as who may create roles and owns the database. Later runs keep the rights
+        #[arg(long)]
+        roles: bool,
+    },
     Load(load::LoadArgs),
     Verify(verify::VerifyArgs),
     /// Try everything with nothing installed but Postgres' binaries
@@ -186,8 +191,12 @@ fn run(command: Command, config: Config) -> Result<()> {
                 let stop = signals.stop.clone();
                 signals.with(app::serve(Arc::clone(&config), views, only, stop, None)).await
             }
-            Command::Migrate => {
-                let applied = app::migrate(&config, &app::configured_views(&config)?).await?;
+            Command::Migrate { roles } => {
+                let views = app::configured_views(&config)?;
+                let applied = match roles {
+                    true => app::migrate_with_roles(&config, &views).await?,
+                    false => app::migrate(&config, &views).await?,
+                };
                 match applied.as_slice() {
                     [] => println!("the database is up to date"),
                     applied => println!("applied: {}", applied.join(", ")),

@@ -40,7 +40,7 @@ pub async fn run(arguments: ViewsArgs, config: &Config) -> Result<()> {
     let ViewsAction::Gc { dry_run, json } = arguments.action;
     migrate::open(&config.database).await?;
     // It waits for batches that are under way, as a decision does.
-    let client = pool::connect_operator(&config.database).await.context("cannot connect to database.url")?;
+    let client = pool::connect_owning_operator(&config.database).await.context("cannot connect to database.url")?;
     let mut found = Vec::new();
     for view in leftovers::views(&client).await? {
         found.extend(leftovers::find(&client, &view).await.map_err(|error| anyhow::anyhow!(error))?);

@@ -9,13 +9,14 @@ use url::Url;
 
 use super::links::is_service_link;
 use super::rules::{is_secret, rule_of};
-use super::{Config, ConfigError, SecretUrl};
+use super::wire::{BY_SETTING, SSL_MODE};
+use super::{Config, ConfigError, SecretUrl, TlsMode};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "STREAMVIEW_";
 const FILE_SUFFIX: &str = "_FILE";
-const NO_TLS: &str = "sslmode to be left out, disable or prefer: there is no TLS to Postgres yet, which require, verify-ca \
-    and verify-full (and allow) ask for. Connect over a network that you trust, or to a local proxy that speaks TLS to Postgres";
+const TLS_MODES: &str = "sslmode to be disable, prefer, require, verify-ca or verify-full; left out it is disable for this \
+    machine and verify-full for every other host";
 const ROLE_MAP: &str = "auth.jwt.role_map";
 /// What a view may say of its own, below `views.<name>.`.
 const VIEW_RULES: [&str; 4] = ["history", "gap_policy", "first_sequence", "tax.default_rate"];
@@ -148,14 +149,22 @@ impl Layers {
         Ok(())
     }
 
-    /// Postgres' modes of TLS that would promise more than there is: said here, as the driver would only wait or call it
-    /// an invalid value.
+    /// What the addresses of Postgres and its TLS say together, in words: the driver would only call it an invalid value.
     fn check_wire(&self) -> Result<(), ConfigError> {
-        let key = "database.url";
-        let url = SecretUrl::new(self.settings[key].value.as_str().unwrap_or_default());
-        match url.option("sslmode") {
-            None | Some("disable" | "prefer") => Ok(()),
-            Some(_) => Err(self.not_allowed(key, NO_TLS.to_owned())),
+        for key in ["database.url", "database.read_url"] {
+            let url = SecretUrl::new(self.settings[key].value.as_str().unwrap_or_default());
+            if url.option(SSL_MODE).is_some_and(|word| TlsMode::parse(word).is_none()) {
+                return Err(self.not_allowed(key, TLS_MODES.to_owned()));
+            }
+            if let Some((option, setting)) = BY_SETTING.into_iter().find(|(option, _)| url.option(option).is_some()) {
+                return Err(self.not_allowed(key, format!("{setting} instead of {option}")));
+            }
+        }
+        let (certificate, its_key) = ("database.tls.cert_file", "database.tls.key_file");
+        match (self.is_empty(certificate), self.is_empty(its_key)) {
+            (false, true) => Err(self.not_allowed(certificate, format!("nothing where {its_key} is empty"))),
+            (true, false) => Err(self.not_allowed(its_key, format!("nothing where {certificate} is empty"))),
+            _ => Ok(()),
         }
     }
 
@@ -263,7 +272,7 @@ impl Layers {
     fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
         let Setting { value, origin } = &self.settings[key];
         let value = match value {
-            Value::String(text) if is_secret(key) && key.ends_with(".url") => SecretUrl::new(text).to_string(),
+            Value::String(text) if is_secret(key) && key.ends_with("url") => SecretUrl::new(text).to_string(),
             other if is_secret(key) => other.type_str().to_owned(),
             value => value.to_string(),
         };

@@ -56,6 +56,10 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "kafka.max_fetch_bytes" => Integer(2 * MIB, 256 * MIB),
         "kafka.topic_ids" | "kafka.allow_compacted" => Switch,
         "database.url" => Text("postgres://user:password@host:port/database, or key=value text", is_postgres),
+        "database.read_url" => {
+            Text("nothing, or what database.url may be", |text| text.is_empty() || is_postgres(text))
+        }
+        "database.tls.ca_file" | "database.tls.cert_file" | "database.tls.key_file" => Text("text", |_| true),
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
@@ -152,7 +156,14 @@ fn rule_of_view(key: &str) -> Option<Rule> {
 
 /// Keys whose value may carry a password: shown redacted, and readable from a file (`..._FILE`).
 pub(super) fn is_secret(key: &str) -> bool {
-    matches!(key, "database.url" | "schema_registry.url" | "schema_registry.password" | "schema_registry.bearer_token")
+    matches!(
+        key,
+        "database.url"
+            | "database.read_url"
+            | "schema_registry.url"
+            | "schema_registry.password"
+            | "schema_registry.bearer_token"
+    )
 }
 
 impl Rule {
@@ -280,6 +291,7 @@ mod tests {
             ("kafka.instance_id", "", "a b"),
             ("database.url", "host=h", "mysql://h/db"),
             ("database.url", "postgresql://h/db", ""),
+            ("database.read_url", "", "mysql://h/db"),
             ("schema_registry.url", "", "registry:8081"),
             ("schema_registry.url", "https://u:p@h", "ftp://h"),
             ("schema_registry.url", "http://a,http://b:8081/path/", "http://a,b:8081"),

@@ -1,6 +1,7 @@
 //! Addresses, passwords and tokens that never reach a log.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -32,19 +33,37 @@ impl SecretUrl {
     /// The value of an option such as `sslmode`: in a URL's query, or in Postgres' `key=value` text. As it is written,
     /// without quotes.
     pub(super) fn option(&self, name: &str) -> Option<&str> {
+        self.option_at(name).map(|place| self.0[place].trim_matches('\''))
+    }
+
+    /// The text with this value for an option, where it has one.
+    pub(super) fn with_option(&self, name: &str, value: &str) -> String {
+        let mut text = self.0.clone();
+        if let Some(place) = self.option_at(name) {
+            text.replace_range(place, value);
+        }
+        text
+    }
+
+    /// Where the value of an option stands, quotes included. The last one counts.
+    fn option_at(&self, name: &str) -> Option<Range<usize>> {
+        let place = |value: &str| {
+            let begin = value.as_ptr() as usize - self.0.as_ptr() as usize;
+            begin..begin + value.len()
+        };
         if let Some((_, rest)) = self.0.split_once("://") {
             // A raw `?` may be part of the password.
-            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-            let (_, query) = place.split_once('?')?;
+            let behind = rest.rsplit_once('@').map_or(rest, |(_, behind)| behind);
+            let (_, query) = behind.split_once('?')?;
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            return pairs.rev().find(|(known, _)| *known == name).map(|(_, value)| value);
+            return pairs.rev().find(|(known, _)| *known == name).map(|(_, value)| place(value));
         }
         let (mut rest, mut found) = (self.0.as_str(), None);
         while let Some((known, after)) = rest.split_once('=') {
             let value = after.trim_start();
             let (value, behind) = value.split_at(value_length(value, false));
             if known.trim() == name {
-                found = Some(value.trim_matches('\''));
+                found = Some(place(value));
             }
             rest = behind;
         }

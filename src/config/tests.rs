@@ -258,20 +258,48 @@ fn rules_between_two_keys_hold() {
 
 #[test]
 fn a_mode_of_tls_that_there_is_not_is_refused_with_what_there_is() {
-    for mode in ["require", "verify-ca", "verify-full", "allow", "none"] {
+    for mode in ["allow", "none", "verify_full", ""] {
         for url in [format!("postgres://u:pw@h/db?sslmode={mode}"), format!("host=h password=pw sslmode={mode}")] {
-            let message = refused("", &[("STREAMVIEW_DATABASE__URL", &url)], &[]);
-            let words = format!("database.url = {}", SecretUrl::new(&url));
-            assert!(message.contains(&words) || message.contains(&words.replace(" = ", " = \"")), "{message}");
-            assert!(
-                message.contains("sslmode to be left out, disable or prefer") && !message.contains("pw"),
-                "{message}"
-            );
+            for key in ["url", "read_url"] {
+                let variable = format!("STREAMVIEW_DATABASE__{}", key.to_ascii_uppercase());
+                let message = refused("", &[(&variable, &url)], &[]);
+                let words = format!("database.{key} = {}", SecretUrl::new(&url));
+                assert!(message.contains(&words), "{message}");
+                assert!(message.contains("require, verify-ca or verify-full") && !message.contains("pw"), "{message}");
+            }
         }
     }
-    for fine in ["postgres://h/db?sslmode=disable", "host=h sslmode=prefer"] {
-        load("", &[("STREAMVIEW_DATABASE__URL", fine)], &[]).unwrap();
+    let fine = [
+        "postgres://h/db?sslmode=disable",
+        "host=h sslmode=prefer",
+        "host=h sslmode=verify-full",
+        "postgres://h/db?sslmode=verify-ca",
+        "postgres://h/db?sslmode=require",
+        "postgres://h/db",
+    ];
+    for fine in fine {
+        load("", &[("STREAMVIEW_DATABASE__URL", fine), ("STREAMVIEW_DATABASE__READ_URL", fine)], &[]).unwrap();
     }
+}
+
+#[test]
+fn files_for_tls_are_settings_and_not_options_of_the_address() {
+    for (option, setting) in [
+        ("sslrootcert", "database.tls.ca_file"),
+        ("sslcert", "database.tls.cert_file"),
+        ("sslkey", "database.tls.key_file"),
+    ] {
+        let url = format!("postgres://u:pw@h/db?{option}=/x.pem");
+        let message = refused("", &[("STREAMVIEW_DATABASE__URL", &url)], &[]);
+        assert!(message.contains(&format!("{setting} instead of {option}")) && !message.contains("pw"), "{message}");
+    }
+    let (certificate, key) = ("database.tls.cert_file", "database.tls.key_file");
+    for (given, missing) in [(certificate, key), (key, certificate)] {
+        let message = refused("", &[], &[(given, "/x.pem")]);
+        assert!(message.contains(&format!("{given} = \"/x.pem\" (command line) is not allowed")), "{message}");
+        assert!(message.contains(&format!("nothing where {missing} is empty")), "{message}");
+    }
+    load("", &[], &[(certificate, "/x.pem"), (key, "/y.pem")]).unwrap();
 }
 
 #[test]

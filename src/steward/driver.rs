@@ -124,7 +124,7 @@ impl Driver {
     }
 
     async fn try_drive(&self, operation: Operation) -> Result<()> {
-        let client = pool::connect_operator(&self.household.config.database).await?;
+        let client = pool::connect_owning_operator(&self.household.config.database).await?;
         // It lives as long as the operation, and mostly waits.
         client.batch_execute("set idle_in_transaction_session_timeout = 0").await?;
         if !operations::take(&client, operation.id).await? {
@@ -454,7 +454,7 @@ impl Course<'_> {
     async fn cut_over(&mut self, from: BuildId, to: BuildId) -> Result<(), Stopped> {
         self.enter(Phase::CuttingOver).await?;
         // The public names are replaced by their owner, in the sight of whoever makes tables.
-        let writer = pool::connect_writer(&self.driver.household.config.database, &names::search_path(to)).await?;
+        let writer = pool::connect_owner(&self.driver.household.config.database, &names::search_path(to)).await?;
         let keep_hours = self.operation.request["keepHours"].as_f64().unwrap_or(KEEP_HOURS);
         let scripts = self.spec.tables;
         let wanted =

@@ -246,7 +246,7 @@ impl Steward {
         self.running.values().for_each(|runner| runner.view.status.set_pause(pause.clone()));
         if self.household.projects {
             for left in seen.iter().filter(|seen| seen.is_left_over) {
-                self.drop_build(&client, left.build).await;
+                self.drop_build(left.build).await;
             }
             self.drive(&client, stop, pause.is_some()).await?;
             if pause.is_none() {
@@ -368,9 +368,13 @@ impl Steward {
         }
     }
 
-    async fn drop_build(&self, client: &Connection, build: Build) {
+    async fn drop_build(&self, build: Build) {
         let id = BuildId { view: self.household.name(), build };
-        match builds::leftovers::remove(client, id).await {
+        let removed = async {
+            let client = pool::connect_owner(&self.household.config.database, "public").await?;
+            builds::leftovers::remove(&client, id).await
+        };
+        match removed.await {
             Ok(true) => tracing::info!(view = id.view, %build, "nobody has a use for the build any more: dropped"),
             // Another one has dropped it, or somebody wants it back.
             Ok(false) => {}

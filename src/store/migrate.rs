@@ -11,14 +11,14 @@ mod embedded {
 }
 
 /// Two processes migrate one after the other.
-const LOCK: i64 = 0x5374_7265_616d; // "Stream"
+pub(super) const LOCK: i64 = 0x5374_7265_616d; // "Stream"
 
 const CANNOT_USE: &str = "cannot use database.url";
 
 /// Applies what is missing; returns the names of the migrations applied now.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<Vec<String>> {
     fit::check(settings).await.context(CANNOT_USE)?;
-    let mut client = pool::connect_writer(settings, "public").await.context(CANNOT_USE)?;
+    let mut client = pool::connect_owner(settings, "public").await.context(CANNOT_USE)?;
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
     let report = embedded::migrations::runner().run_async(&mut client).await.map_err(in_words)?;
     client.execute("select pg_advisory_unlock($1)", &[&LOCK]).await?;

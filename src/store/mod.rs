@@ -24,6 +24,7 @@ pub mod pauses;
 pub mod pool;
 pub mod progress;
 pub mod read;
+pub mod roles;
 pub mod rows;
 pub mod scratch;
 pub mod seats;
@@ -32,6 +33,7 @@ pub mod sqlstate;
 pub mod standstill;
 pub mod strangers;
 pub mod types;
+pub mod wire;
 
 /// One Postgres connection.
 pub type Connection = tokio_postgres::Client;

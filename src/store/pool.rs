@@ -1,9 +1,9 @@
 //! Connections. The projector owns its connections; the API reads through a bounded pool of read-only sessions.
 //!
-//! Every session sets what it needs when it begins, whatever the role or the database has set for others. By statements:
-//! a pooler refuses or drops settings that come as `options` with the connection.
+//! Every session sets what it needs when it begins, whatever the role or the database has set for others, and takes the role
+//! that it is there for, where the database has roles. By statements: a pooler refuses or drops settings that come as `options`
+//! with the connection.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, RecyclingMethod, 
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::config::DatabaseSettings;
 use crate::store::DbError;
 use crate::store::read::ReadError;
-use crate::store::sqlstate::describe;
+use crate::store::roles::Role;
+use crate::store::wire::{Guard, Way};
 
 /// A read session: what `Pool::get` gives.
 pub type ReadConnection = deadpool_postgres::Object;
@@ -24,8 +25,22 @@ pub type ReadConnection = deadpool_postgres::Object;
 /// Builds the read pool: read-only transactions, bounded statement time, bounded wait for a connection.
 /// Connects lazily, so it works while Postgres is away.
 pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, DbError> {
-    let config = base_config(settings, "streamview-read")?;
-    let connect = Reading { session: read_session(settings) };
+    pool_of(settings, Role::Writer)
+}
+
+/// The pool of operators' reads, and that of what the API reads of views: the same, unless that has an address of its own.
+pub fn read_pools(settings: &DatabaseSettings) -> Result<(Pool, Pool), DbError> {
+    let of_operators = read_pool(settings)?;
+    let of_views = match settings.reads_apart() {
+        true => pool_of(&settings.for_reads(), Role::Reader)?,
+        false => of_operators.clone(),
+    };
+    Ok((of_operators, of_views))
+}
+
+fn pool_of(settings: &DatabaseSettings, role: Role) -> Result<Pool, DbError> {
+    let (config, guard) = way(settings, "streamview-read")?.into_parts();
+    let connect = Reading { guard, session: read_session(settings, role) };
     let manager = Manager::from_connect(config, connect, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Ok(Pool::builder(manager)
         .max_size(settings.read_pool_size)
@@ -38,6 +53,7 @@ pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, DbError> {
 
 /// How the pool connects.
 struct Reading {
+    guard: Guard,
     session: String,
 }
 
@@ -47,50 +63,69 @@ impl Connect for Reading {
         config: &tokio_postgres::Config,
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         let config = config.clone();
-        Box::pin(async move { open(&config, &self.session).await })
+        Box::pin(async move { prepared(self.guard.connect(&config).await?, &self.session).await })
     }
 }
 
-fn read_session(settings: &DatabaseSettings) -> String {
+fn read_session(settings: &DatabaseSettings, role: Role) -> String {
     format!(
         "{}; set default_transaction_read_only = on; set statement_timeout = {}",
-        session("public"),
+        session("public", role),
         settings.read_timeout_ms
     )
 }
 
 /// What every session sets.
-fn session(search_path: &str) -> String {
-    format!("set search_path = {search_path}; set default_transaction_isolation = 'read committed'; set jit = off")
+fn session(search_path: &str, role: Role) -> String {
+    let role = role.take();
+    format!(
+        "set search_path = {search_path}; set default_transaction_isolation = 'read committed'; set jit = off; {role}"
+    )
 }
 
 /// Opens a connection for reads by key: read-only like those of the pool, and plans that never read a whole table,
 /// however little Postgres knows of it yet. Comes with the task that drives it.
 pub async fn connect_lookup(settings: &DatabaseSettings) -> Result<(Client, AbortHandle), DbError> {
-    let config = base_config(settings, "streamview-lookup")?;
     let by_index = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
-    let session = format!("{}; {by_index}; set plan_cache_mode = force_generic_plan", read_session(settings));
-    let (client, driver) = open(&config, &session).await?;
+    let role = if settings.reads_apart() { Role::Reader } else { Role::Writer };
+    let session = format!("{}; {by_index}; set plan_cache_mode = force_generic_plan", read_session(settings, role));
+    let (client, driver) = open(settings, "streamview-lookup", &session).await?;
     Ok((client, driver.abort_handle()))
 }
 
 /// Opens one writer connection whose unqualified table names resolve in `search_path`.
 /// The driver task ends with the connection.
 pub async fn connect_writer(settings: &DatabaseSettings, search_path: &str) -> Result<Client, DbError> {
-    let patience = Patience { statement_ms: settings.write_timeout_ms, lock_ms: 2_000 };
-    connect(settings, ("streamview-projector", search_path), patience).await
+    connect(settings, ("streamview-projector", search_path), Role::Writer, patience(settings)).await
+}
+
+/// Likewise, for who makes, changes or drops tables.
+pub async fn connect_owner(settings: &DatabaseSettings, search_path: &str) -> Result<Client, DbError> {
+    connect(settings, ("streamview-projector", search_path), Role::Owner, patience(settings)).await
+}
+
+fn patience(settings: &DatabaseSettings) -> Patience {
+    Patience { statement_ms: settings.write_timeout_ms, lock_ms: 2_000 }
 }
 
 /// Opens a connection for one decision of an operator: it waits for locks as long as a statement of it may take, since
 /// batches that are under way have to end first.
 pub async fn connect_operator(settings: &DatabaseSettings) -> Result<Client, DbError> {
-    let patience = Patience { statement_ms: settings.decision_timeout_ms, lock_ms: settings.decision_timeout_ms };
-    connect(settings, ("streamview-operator", "public"), patience).await
+    connect(settings, ("streamview-operator", "public"), Role::Writer, patience_of_operators(settings)).await
+}
+
+/// Likewise, for what makes, changes or drops tables.
+pub async fn connect_owning_operator(settings: &DatabaseSettings) -> Result<Client, DbError> {
+    connect(settings, ("streamview-operator", "public"), Role::Owner, patience_of_operators(settings)).await
+}
+
+fn patience_of_operators(settings: &DatabaseSettings) -> Patience {
+    Patience { statement_ms: settings.decision_timeout_ms, lock_ms: settings.decision_timeout_ms }
 }
 
 /// Opens a connection that sets nothing: to find out whether a session is one at all.
 pub async fn connect_bare(settings: &DatabaseSettings) -> Result<Client, DbError> {
-    let (client, _driver) = drive(&base_config(settings, "streamview-check")?).await?;
+    let (client, _driver) = way(settings, "streamview-check")?.connect().await?;
     Ok(client)
 }
 
@@ -98,8 +133,9 @@ pub async fn connect_bare(settings: &DatabaseSettings) -> Result<Client, DbError
 /// keep the seats of a machine that was switched off for hours.
 pub async fn connect_seats(settings: &DatabaseSettings) -> Result<Client, DbError> {
     let alive = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3";
-    let session = format!("{}; set statement_timeout = {}; {alive}", session("public"), settings.write_timeout_ms);
-    let (client, _driver) = open(&base_config(settings, "streamview-seat")?, &session).await?;
+    let session = session("public", Role::Writer);
+    let session = format!("{session}; set statement_timeout = {}; {alive}", settings.write_timeout_ms);
+    let (client, _driver) = open(settings, "streamview-seat", &session).await?;
     Ok(client)
 }
 
@@ -160,6 +196,7 @@ struct Patience {
 async fn connect(
     settings: &DatabaseSettings,
     (application, search_path): (&str, &str),
+    role: Role,
     Patience { statement_ms, lock_ms }: Patience,
 ) -> Result<Client, DbError> {
     // Every statement of a writer looks for keys. Planned while a table is empty, it would read it whole, and the plan
@@ -168,36 +205,35 @@ async fn connect(
     let session = format!(
         "{}; set statement_timeout = {statement_ms}; set lock_timeout = {lock_ms}; set enable_seqscan = off; \
          set idle_in_transaction_session_timeout = {statement_ms}; set synchronous_commit = {synchronous_commit}",
-        session(search_path),
+        session(search_path, role),
     );
-    let (client, _driver) = open(&base_config(settings, application)?, &session).await?;
+    let (client, _driver) = open(settings, application, &session).await?;
     Ok(client)
 }
 
 /// Connects, and sets what the session needs before anybody uses it.
-async fn open(config: &tokio_postgres::Config, session: &str) -> Result<(Client, JoinHandle<()>), DbError> {
-    let (client, driver) = drive(config).await?;
+async fn open(
+    settings: &DatabaseSettings,
+    application: &str,
+    session: &str,
+) -> Result<(Client, JoinHandle<()>), DbError> {
+    prepared(way(settings, application)?.connect().await?, session).await
+}
+
+async fn prepared(
+    (client, driver): (Client, JoinHandle<()>),
+    session: &str,
+) -> Result<(Client, JoinHandle<()>), DbError> {
     client.batch_execute(session).await?;
     Ok((client, driver))
 }
 
-async fn drive(config: &tokio_postgres::Config) -> Result<(Client, JoinHandle<()>), DbError> {
-    let (client, connection) = config.connect(NoTls).await?;
-    let application = config.get_application_name().unwrap_or_default().to_owned();
-    let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(application, error = describe(&error), "a connection to Postgres ended");
-        }
-    });
-    Ok((client, driver))
-}
-
-fn base_config(settings: &DatabaseSettings, application: &str) -> Result<tokio_postgres::Config, DbError> {
-    let mut config = tokio_postgres::Config::from_str(settings.url.expose())?;
-    config
+fn way(settings: &DatabaseSettings, application: &str) -> Result<Way, DbError> {
+    let mut way = Way::of(settings)?;
+    way.config
         .application_name(application)
         .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
         .tcp_user_timeout(Duration::from_secs(10))
         .keepalives_idle(Duration::from_secs(30));
-    Ok(config)
+    Ok(way)
 }

@@ -6,6 +6,7 @@ use crate::domain::units::{Epoch, NextOffset, Partition};
 use crate::domain::word::UnknownWord;
 use crate::store::sqlstate::describe;
 use crate::store::types::BoxedError;
+use crate::store::wire;
 
 use std::error::Error;
 use std::future::Future;
@@ -63,6 +64,7 @@ impl From<tokio_postgres::Error> for ReadError {
                 return ReadError::Unreadable(Arc::new(word.clone()));
             }
             return match error.source() {
+                _ if wire::is_of_tls(&error) => ReadError::Unavailable(Some(Arc::new(error))),
                 // No SQLSTATE and no I/O error: a value of an unexpected type, say.
                 Some(source) if !error.is_closed() && !source.is::<std::io::Error>() => {
                     ReadError::Failed(Arc::new(error))

@@ -2,10 +2,13 @@
 
 use std::error::Error;
 
+use tokio_postgres::error::SqlState;
+
 use crate::domain::word::UnknownWord;
 use crate::failure::Failure;
 use crate::store::DbError;
 use crate::store::read::ReadError;
+use crate::store::wire;
 
 /// Classifies an error of a statement.
 ///
@@ -40,7 +43,7 @@ fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
         if let Some(word) = error.source().and_then(|cause| cause.downcast_ref::<UnknownWord>()) {
             return unknown_word(word);
         }
-        let infrastructure = error.is_closed() || error_is_io(error);
+        let infrastructure = error.is_closed() || error_is_io(error) || wire::is_of_tls(error);
         return if infrastructure { Failure::Retry(describe(error)) } else { internal(error) };
     };
     let code = db.code().code();
@@ -61,7 +64,7 @@ fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
         "42501" => Failure::halt(
             "permission_denied",
             detail,
-            "grant the role of database.url the rights of the writer (see docs/operations.md), then restart",
+            "grant the role of database.url the rights of the writer (`streamview migrate --roles`, docs/security.md), then restart",
         ),
         _ => match code.get(..2) {
             Some("08" | "40" | "53" | "57" | "58") => Failure::Retry(detail),
@@ -103,6 +106,10 @@ fn unknown_word(word: &UnknownWord) -> Failure {
 /// What a failed read says, in the words of its cause.
 pub fn describe_read(error: &ReadError) -> String {
     match error {
+        ReadError::Failed(cause) if cause.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            let advice = "the role of database.read_url, or of database.url, lacks a right; `streamview migrate --roles` grants it";
+            format!("{}; {advice}", describe(cause))
+        }
         ReadError::Failed(cause) | ReadError::Timeout(cause) | ReadError::ReadOnly(cause) => describe(cause),
         ReadError::Unavailable(Some(cause)) => cause.downcast_ref().map_or_else(|| cause.to_string(), describe),
         ReadError::Unavailable(None) | ReadError::Busy | ReadError::Unreadable(_) => error.to_string(),
@@ -114,11 +121,11 @@ pub fn is_lost_lock(error: &DbError) -> bool {
     matches!(error.code().map(|code| code.code()), Some("55P03" | "40P01"))
 }
 
-/// Whether Postgres does not let us in, or not into that database.
+/// Whether Postgres does not let us in, or not into that database, or either side does not trust the other.
 pub fn is_login(error: &ReadError) -> bool {
     let ReadError::Unavailable(Some(cause)) = error else { return false };
-    let state = cause.downcast_ref::<DbError>().and_then(DbError::code);
-    state.is_some_and(|state| matches!(state.code().get(..2), Some("28" | "3D")))
+    let Some(error) = cause.downcast_ref::<DbError>() else { return false };
+    wire::is_of_tls(error) || error.code().is_some_and(|state| matches!(state.code().get(..2), Some("28" | "3D")))
 }
 
 /// A chain of causes in one line. What Postgres said stands there in its own words, and ends it; nothing is said twice.
@@ -139,11 +146,15 @@ pub fn describe_chain<'e>(chain: impl IntoIterator<Item = &'e (dyn Error + 'stat
     text
 }
 
-/// The message with its cause, without addresses or statements.
+/// The message with its cause, without addresses or statements, and with what to do where the wire is the cause.
 pub fn describe(error: &DbError) -> String {
-    match (error.as_db_error(), error.source()) {
+    let words = match (error.as_db_error(), error.source()) {
         (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
         (None, Some(cause)) => format!("{error}: {cause}"),
         (None, None) => error.to_string(),
+    };
+    match wire::advice(error) {
+        Some(advice) => format!("{words}; {advice}"),
+        None => words,
     }
 }

@@ -78,9 +78,9 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 #[test]
 fn an_address_of_postgres_that_the_driver_cannot_use_is_refused_by_name() {
     for (url, words) in [
-        ("postgres://u:hunter2@h/db?sslmode=verify-full", "there is no TLS to Postgres yet"),
-        ("host=h password=hunter2 sslmode=require", "there is no TLS to Postgres yet"),
-        ("postgres://u:hunter2@h/db?sslrootcert=/ca.pem", "sslrootcert"),
+        ("postgres://u:hunter2@h/db?sslmode=verify_full", "require, verify-ca or verify-full"),
+        ("host=h password=hunter2 sslmode=allow", "require, verify-ca or verify-full"),
+        ("postgres://u:hunter2@h/db?sslrootcert=/ca.pem", "database.tls.ca_file instead of sslrootcert"),
         ("postgres://u:hunter2@h:port/db", "database.url is not usable"),
         ("host=h connect_timeout=soon", "connect_timeout"),
     ] {

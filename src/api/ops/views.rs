@@ -179,7 +179,7 @@ pub struct DifferenceBody {
     ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (views, _) = selected_views(&api, &request)?;
-    let reads = views.iter().map(|status| read::within_deadline(read_view(&api.state.pool, status.view)));
+    let reads = views.iter().map(|status| read::within_deadline(read_view(&api.state.ops_pool, status.view)));
     let found = try_join_all(reads).await?;
     let items = views.iter().zip(found).map(|(status, found)| view_body(status, found)).collect();
     Ok(HttpResponse::Ok().json(ViewList { items }))

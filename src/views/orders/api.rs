@@ -81,7 +81,7 @@ pub fn configure() -> ViewApi {
         sequences: queries::sequences,
         shown: queries::shown,
         of_worker: |state, config| {
-            config.app_data(web::Data::new(queries::order_lookup(&state.database)));
+            config.app_data(web::Data::new(queries::order_lookup(&state.database.for_reads())));
             config.app_data(web::Data::new(Estimates::default()));
         },
     }

@@ -62,6 +62,17 @@ pub fn own_postgres() -> Postgres {
     std::thread::scope(|scope| scope.spawn(start).join().unwrap())
 }
 
+/// A Postgres for one test, with settings and files of its own, and the template.
+pub fn own_postgres_with(settings: &[(&str, &str)], files: Vec<(String, String)>) -> Postgres {
+    let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let start = || {
+        let server = Postgres::start(PostgresOptions { settings, files, ..PostgresOptions::default() }).unwrap();
+        migrate_template(&server.url("postgres"));
+        server
+    };
+    std::thread::scope(|scope| scope.spawn(start).join().unwrap())
+}
+
 /// A Kafka for one test that kills it.
 pub fn own_kafka() -> KafkaServer {
     KafkaServer::start(KafkaOptions::default()).unwrap()

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct PostgresOptions {
     pub port: Option<u16>,
     /// Further server settings; they win over ours.
     pub settings: Vec<(String, String)>,
+    /// Files in the data directory, by name, such as `pg_hba.conf`, `server.crt` and `server.key`: only the server may read them.
+    pub files: Vec<(String, String)>,
 }
 
 /// A PostgreSQL server that accepts connections. Dropping it kills it and removes throw-away data.
@@ -69,6 +72,9 @@ impl Postgres {
             (None, None) => unreachable!("a server without a kept folder has a throw-away one"),
         };
         prepare_data(&data_dir, &template, &binaries, account.as_ref())?;
+        for (name, contents) in &options.files {
+            put_file(&data_dir.join(name), contents, account.as_ref())?;
+        }
         let log_file = data_dir.with_added_extension("log");
         let port = options.port.map_or_else(free_port, Ok)?;
         let mut postgres = Postgres { server: None, binaries, account, options, port, data_dir, log_file, throw_away };
@@ -104,6 +110,12 @@ impl Postgres {
     /// The server's log.
     pub fn log_file(&self) -> &Path {
         &self.log_file
+    }
+
+    /// Puts a file into the data directory, as the first ones were (see [`PostgresOptions::files`]), in the place of what is
+    /// there. `pg_reload_conf()` tells the server.
+    pub fn put_file(&self, name: &str, contents: &str) -> Result<()> {
+        put_file(&self.data_dir.join(name), contents, self.account.as_ref())
     }
 
     /// `SIGKILL` for the postmaster and every process of it, and waits until all are gone. Nothing is
@@ -355,6 +367,18 @@ fn prepare_data(data: &Path, template: &Path, binaries: &Binaries, account: Opti
         );
     }
     Ok(())
+}
+
+/// PostgreSQL takes no private key that others may read.
+fn put_file(path: &Path, contents: &str, account: Option<&Account>) -> Result<()> {
+    let put = || {
+        let unfinished = path.with_added_extension("new");
+        fs::write(&unfinished, contents)?;
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
+        give_to(&unfinished, account)?;
+        fs::rename(&unfinished, path)
+    };
+    put().with_context(|| format!("writing {}", path.display()))
 }
 
 /// True when the server answers a startup message by asking for authentication (`R`), not with the
