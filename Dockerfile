@@ -24,9 +24,9 @@ FROM build AS build-demo
 RUN cargo build --release --locked --bin streamview
 
 FROM debian:bookworm-slim AS runtime
-# zlib for compressed records, certificates for registries and brokers behind TLS.
+# zlib for compressed records, OpenSSL for brokers behind TLS, certificates for these and for registries.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates zlib1g \
+    && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
     && rm -rf /var/lib/apt/lists/*
 USER 65532:65532
 STOPSIGNAL SIGTERM

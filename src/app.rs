@@ -22,6 +22,7 @@ use crate::domain::build::BuildId;
 use crate::failure::{Backoff, panic_text};
 use crate::login::Gate;
 use crate::login::audit::AuditLog;
+use crate::platforms::kafka;
 use crate::registrations::{self, Registration};
 use crate::repair::Desk;
 use crate::schemas::client::{RegistryClient, install_tls};
@@ -57,6 +58,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     wire::check(&config.database).map_err(|error| unusable(error.into()))?;
     install_tls();
     Gate::new(&config.auth, &config.database).map_err(unusable)?;
+    kafka::check(&config.kafka).map_err(unusable)?;
     if !config.schema_registry.url.is_empty() {
         RegistryClient::new(&config.schema_registry).map_err(unusable)?;
     }

@@ -84,6 +84,14 @@ impl Environment {
 pub struct KafkaSettings {
     /// `host:port`, several separated by commas.
     pub bootstrap_servers: String,
+    /// With TLS or not, with a login or not.
+    pub security_protocol: SecurityProtocol,
+    /// How to log in.
+    pub sasl_mechanism: SaslMechanism,
+    /// Name to log in with; empty = no login.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
     /// Consumer group of the projector.
     pub group_id: String,
     /// Name shown in the broker's logs and quotas.
@@ -104,6 +112,77 @@ pub struct KafkaSettings {
     pub topic_ids: bool,
     /// Read a topic although the broker compacts it.
     pub allow_compacted: bool,
+    /// Certificates.
+    pub tls: KafkaTlsSettings,
+}
+
+/// How brokers are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityProtocol {
+    /// As it is, without a login.
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// A login, and no TLS.
+    SaslPlaintext,
+    /// A login over TLS.
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    /// As the client calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SecurityProtocol::Plaintext => "plaintext",
+            SecurityProtocol::Ssl => "ssl",
+            SecurityProtocol::SaslPlaintext => "sasl_plaintext",
+            SecurityProtocol::SaslSsl => "sasl_ssl",
+        }
+    }
+}
+
+/// How one logs in at a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SaslMechanism {
+    /// Not at all.
+    #[serde(rename = "")]
+    None,
+    /// The password as it is.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// SCRAM with SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// SCRAM with SHA-512.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// As Kafka calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SaslMechanism::None => "",
+            SaslMechanism::Plain => "PLAIN",
+            SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+            SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// `[kafka.tls]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaTlsSettings {
+    /// PEM file with the only authorities that are trusted; empty = the platform's.
+    pub ca_file: String,
+    /// PEM file with our certificate and its chain; empty = none.
+    pub cert_file: String,
+    /// PEM file with its private key.
+    pub key_file: String,
+    /// Its password; empty = it has none.
+    pub key_password: Secret,
 }
 
 /// `[database]`
@@ -175,6 +254,18 @@ pub struct SchemaRegistrySettings {
     pub not_found_grace_ms: u64,
     /// What follows then.
     pub not_found: NotFoundPolicy,
+    /// Our certificate.
+    pub tls: RegistryTlsSettings,
+}
+
+/// `[schema_registry.tls]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryTlsSettings {
+    /// PEM file with our certificate and its chain; empty = none.
+    pub cert_file: String,
+    /// PEM file with its private key.
+    pub key_file: String,
 }
 
 /// What a record is whose schema a healthy registry does not know.
@@ -465,7 +556,16 @@ impl Config {
         let is_exposed = !self.http.bind.ip().to_canonical().is_loopback();
         let (open, anonymous) = (!self.auth.is_on(), &self.http);
         let warn = |is_so: bool, words| is_so.then_some(words);
+        let (wire, login) = (self.kafka.security_protocol, self.kafka.sasl_mechanism);
         [
+            warn(
+                wire == SecurityProtocol::SaslPlaintext && login == SaslMechanism::Plain,
+                "kafka.security_protocol = sasl_plaintext: kafka.password and all records go over the wire as they are",
+            ),
+            warn(
+                wire == SecurityProtocol::SaslPlaintext && login != SaslMechanism::Plain,
+                "kafka.security_protocol = sasl_plaintext: all records go over the wire as they are",
+            ),
             warn(
                 open && is_exposed && anonymous.allow_anonymous,
                 "http.allow_anonymous: everybody who reaches http.bind may read everything, as nobody has to log in",

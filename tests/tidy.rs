@@ -243,11 +243,27 @@ fn each_library_stays_in_its_room() {
     assert_none(&mentions(&["actix_web"], &web), "only api/ and views/*/api name the web framework");
     let registry = ["reqwest", "schema_registry_converter", "rustls::"];
     assert_none(
-        &mentions(&registry, &["src/schemas/", "src/login/provider.rs", "src/store/wire.rs"]),
-        "only schemas/ and login/provider name the HTTP client and the registry's crate, and store/wire names rustls",
+        &mentions(
+            &registry,
+            &["src/schemas/", "src/login/provider.rs", "src/store/wire.rs", "src/platforms/kafka/certificate.rs"],
+        ),
+        "only schemas/ and login/provider name the HTTP client and the registry's crate, and store/wire and what looks at \
+         certificates TLS",
     );
     let avro = ["crates/core/src/codec/avro/", "crates/lab/src/seed/"];
     assert_none(&mentions(&["apache_avro"], &avro), "only codec/avro/ and the seed name the Avro crate");
+}
+
+/// How brokers are connected to is said once: a client made elsewhere would go without TLS, or without its login.
+#[test]
+fn one_function_configures_every_client_of_kafka() {
+    assert_none(
+        &mentions(
+            &["ClientConfig::new", "ClientConfig::from", "ClientConfig::default"],
+            &["src/platforms/kafka/mod.rs"],
+        ),
+        "platforms::kafka::base_config begins every configuration of a Kafka client, and nothing else does",
+    );
 }
 
 #[test]

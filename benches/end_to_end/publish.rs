@@ -18,7 +18,8 @@ use crate::workload::Event;
 pub async fn fill(fleet: &Fleet, (topic, partitions): (&str, i32), events: impl Iterator<Item = Event>) -> Result<()> {
     let bootstrap = fleet.kafka.bootstrap();
     let dead_letters = format!("{topic}.dlq");
-    streamview_lab::seed::create_topics(&bootstrap, &[(topic, partitions), (dead_letters.as_str(), 1)]).await?;
+    let kafka = ClientConfig::from_iter([("bootstrap.servers".to_owned(), bootstrap.clone())]);
+    streamview_lab::seed::create_topics(&kafka, &[(topic, partitions), (dead_letters.as_str(), 1)]).await?;
     let started = Instant::now();
     let sent = tokio::task::block_in_place(|| Publisher::open(&bootstrap, topic, 20)?.preload(events))?;
     eprintln!("{topic}: published {sent} events in {:.1} s", started.elapsed().as_secs_f64());

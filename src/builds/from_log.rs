@@ -69,6 +69,9 @@ impl From<ReadError> for LogFault {
             ReadError::Forbidden { topic, source } => {
                 format!("Kafka does not let us read topic {topic}: {source}; grant READ on it")
             }
+            ReadError::Refused { topic, said } => {
+                format!("topic {topic} cannot be read, Kafka does not let us in: {said}")
+            }
             ReadError::Kafka { topic, source } => format!("topic {topic} cannot be read: {source}"),
         })
     }

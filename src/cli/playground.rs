@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Only};
-use crate::config::{Config, SecretUrl};
+use crate::config::{Config, KafkaSettings, SecretUrl};
 use crate::domain::build::Build;
+use crate::platforms::kafka::base_config;
 use crate::store::{pool, read};
 use streamview_lab::seed::{self, SeedPlan};
 use streamview_lab::servers::broker::PlaygroundBroker;
@@ -73,11 +74,14 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
     let mut broker = None;
     if let Some(servers) = arguments.kafka {
         config.kafka.bootstrap_servers = servers;
-        seed::create_topics(&config.kafka.bootstrap_servers, &topics).await?;
+        seed::create_topics(&base_config(&config.kafka), &topics).await?;
     } else {
         progress("starting an in-process Kafka");
         let started = PlaygroundBroker::start(&topics)?;
         config.kafka.bootstrap_servers = started.bootstrap_servers().to_owned();
+        // It speaks no TLS, and lets everybody in.
+        let KafkaSettings { security_protocol, sasl_mechanism, tls, .. } = Config::defaults().kafka;
+        config.kafka = KafkaSettings { security_protocol, sasl_mechanism, tls, ..config.kafka };
         config.kafka.topic_ids = false;
         // Nor can it be asked how it keeps a topic.
         config.kafka.allow_compacted = true;
@@ -98,9 +102,9 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
 
     progress(&format!("publishing {} orders", arguments.orders));
     let plan = first_orders(arguments.orders);
-    let servers = &config.kafka.bootstrap_servers;
+    let kafka = base_config(&config.kafka);
     let sample = plan.generate().find_map(|record| record.key).and_then(|key| String::from_utf8(key).ok());
-    let published = seed::publish(servers, &view.topic, &plan, None, stop.clone(), |_| {}).await?;
+    let published = seed::publish(&kafka, &view.topic, &plan, None, stop.clone(), |_| {}).await?;
     progress("applying them");
     tokio::select! {
         () = stop.cancelled() => {}
@@ -159,7 +163,7 @@ async fn trickle(config: &Config, topic: &str, after: u64, stop: &CancellationTo
         ..SeedPlan::orderly(0, 43)
     };
     let rate = Some(LIVE_EVENTS_PER_SECOND);
-    seed::publish(&config.kafka.bootstrap_servers, topic, &plan, rate, stop.clone(), |_| {}).await?;
+    seed::publish(&base_config(&config.kafka), topic, &plan, rate, stop.clone(), |_| {}).await?;
     Ok(())
 }
 

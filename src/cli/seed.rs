@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codec::json::is_a_second;
 use crate::config::Config;
+use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::log::LogReader;
 use streamview_lab::seed::{SeedFormat, SeedPlan, Summary, create_topics, publish};
 
 /// Publish realistic order events to Kafka
@@ -126,12 +128,17 @@ pub async fn run(args: SeedArgs, config: &Config) -> anyhow::Result<()> {
         None => &config.views.get("orders").context("the configuration has no view named orders")?.topic,
     };
     let plan = args.plan(Timestamp::now(), || fastrand::u64(..SEEDS));
-    create_topics(bootstrap, &[(topic, args.partitions)]).await?;
+    // Who is not let in is told why by the client that asks first.
+    let (settings, first) = (config.kafka.clone(), topic.clone());
+    let asked = tokio::task::spawn_blocking(move || LogReader::open(&settings, &first)?.partitions());
+    asked.await?.map_err(|error| anyhow::anyhow!("{}", error.at(bootstrap)))?;
+    let kafka = base_config(&config.kafka);
+    create_topics(&kafka, &[(topic, args.partitions)]).await?;
     eprintln!("publishing to {topic} at {bootstrap}, seed {}, from order-{}", plan.seed, plan.start_order);
 
     let cancel = CancellationToken::new();
     let mut report = Report::start();
-    let publishing = publish(bootstrap, topic, &plan, args.rate, cancel.clone(), |sent| report.update(sent));
+    let publishing = publish(&kafka, topic, &plan, args.rate, cancel.clone(), |sent| report.update(sent));
     let summary = until_interrupted(publishing, &cancel).await?;
     println!("{}", describe(&summary));
     if summary.failed > 0 {

@@ -1,5 +1,7 @@
 //! Merges defaults, file, environment and flags, and remembers who set what.
 
+mod certificates;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -138,6 +140,8 @@ impl Layers {
             return Err(self.not_allowed("schema_registry.username", allowed));
         }
         self.check_wire()?;
+        self.check_kafka_wire()?;
+        self.check_registry_certificate()?;
         self.check_tokens()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.

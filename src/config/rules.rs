@@ -45,6 +45,18 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
     Some(match key {
         "environment" => Text("production, dev or test", |text| matches!(text, "production" | "dev" | "test")),
         "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
+        "kafka.security_protocol" => Text("plaintext, ssl, sasl_plaintext or sasl_ssl", |text| {
+            matches!(text, "plaintext" | "ssl" | "sasl_plaintext" | "sasl_ssl")
+        }),
+        "kafka.sasl_mechanism" => Text("nothing, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", |text| {
+            matches!(text, "" | "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512")
+        }),
+        "kafka.username"
+        | "kafka.password"
+        | "kafka.tls.ca_file"
+        | "kafka.tls.cert_file"
+        | "kafka.tls.key_file"
+        | "kafka.tls.key_password" => Text("text", |_| true),
         "kafka.group_id" | "kafka.client_id" => NAME,
         "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
             text.is_empty() || is_kafka_name(text)
@@ -71,7 +83,9 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "schema_registry.username"
         | "schema_registry.password"
         | "schema_registry.bearer_token"
-        | "schema_registry.ca_file" => Text("text", |_| true),
+        | "schema_registry.ca_file"
+        | "schema_registry.tls.cert_file"
+        | "schema_registry.tls.key_file" => Text("text", |_| true),
         "schema_registry.timeout_ms" => Integer(10, MINUTE),
         "schema_registry.not_found_grace_ms" => Integer(0, 60 * MINUTE),
         "schema_registry.not_found" => Text("halt or dead_letter", |text| matches!(text, "halt" | "dead_letter")),
@@ -160,6 +174,8 @@ pub(super) fn is_secret(key: &str) -> bool {
         key,
         "database.url"
             | "database.read_url"
+            | "kafka.password"
+            | "kafka.tls.key_password"
             | "schema_registry.url"
             | "schema_registry.password"
             | "schema_registry.bearer_token"

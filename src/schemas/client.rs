@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 pub use reqwest::Method;
-use reqwest::{Certificate, Client, StatusCode, redirect};
+use reqwest::{Certificate, Client, Identity, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ const MAX_REFERENCES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No connection, or no whole answer in time.
-    #[error("the schema registry at {0} does not answer: {1}")]
+    #[error("the schema registry at {0} does not answer: {1}{hint}", hint = hint(.1))]
     Unreachable(String, String),
     /// 401 or 403: our credentials are wrong, and may be right after a change over there.
     #[error("the schema registry refuses us ({0}); check schema_registry.username, password or bearer_token")]
@@ -76,6 +76,19 @@ impl Fault {
     /// Whether it is what a healthy registry says: then another address would say the same.
     const fn is_an_answer(&self) -> bool {
         matches!(self, Fault::NotFound(..) | Fault::Rejected(..))
+    }
+}
+
+/// Which setting to look at, where TLS is what came to nothing.
+fn hint(cause: &str) -> &'static str {
+    if cause.contains("received fatal alert") {
+        "; look at schema_registry.tls.cert_file and key_file: it refuses our certificate, or misses one"
+    } else if cause.contains("invalid peer certificate: UnknownIssuer") {
+        "; set schema_registry.ca_file to the authority that has signed its certificate"
+    } else if cause.contains("invalid peer certificate") {
+        "; its certificate has to be valid now, and for the name in schema_registry.url"
+    } else {
+        ""
     }
 }
 
@@ -142,9 +155,13 @@ impl RegistryClient {
             shown: SecretUrl::new(address).to_string(),
         };
         Ok(RegistryClient {
-            http: builder(settings)?.build().with_context(|| match settings.ca_file.as_str() {
-                "" => "cannot set up the client of the schema registry".to_owned(),
-                file => format!("cannot trust what schema_registry.ca_file = {file} holds"),
+            http: builder(settings)?.build().with_context(|| match (settings.ca_file.as_str(), &settings.tls.cert_file) {
+                ("", own) if own.is_empty() => "cannot set up the client of the schema registry".to_owned(),
+                (file, own) if own.is_empty() => format!("cannot trust what schema_registry.ca_file = {file} holds"),
+                (file, own) => format!(
+                    "cannot use schema_registry.tls.cert_file = {own} with key_file = {} and schema_registry.ca_file = {file}",
+                    settings.tls.key_file
+                ),
             })?,
             servers: web_addresses(settings.url.expose()).into_iter().map(server).collect(),
             preferred: Arc::new(AtomicUsize::new(0)),
@@ -312,6 +329,10 @@ fn builder(settings: &SchemaRegistrySettings) -> Result<reqwest::ClientBuilder> 
     let timeout = Duration::from_millis(settings.timeout_ms);
     // A redirect could take credentials elsewhere; a registry sends none.
     let builder = Client::builder().timeout(timeout).redirect(redirect::Policy::none());
+    let builder = match settings.tls.cert_file.as_str() {
+        "" => builder,
+        _ => builder.identity(identity(settings)?),
+    };
     if settings.ca_file.is_empty() {
         return Ok(builder);
     }
@@ -322,6 +343,22 @@ fn builder(settings: &SchemaRegistrySettings) -> Result<reqwest::ClientBuilder> 
     // Without any, every registry would be refused later, as if it did not answer.
     ensure!(!certificates.is_empty(), "schema_registry.ca_file = {file} holds no PEM certificates");
     Ok(builder.tls_certs_only(certificates))
+}
+
+/// Our certificate with its key.
+fn identity(settings: &SchemaRegistrySettings) -> Result<Identity> {
+    let read = |key: &str, file: &str, marker: &str, what: &str| {
+        let pem =
+            fs::read_to_string(file).with_context(|| format!("cannot read schema_registry.tls.{key} = {file}"))?;
+        ensure!(pem.contains(marker), "schema_registry.tls.{key} = {file} holds no PEM {what}");
+        Ok(pem)
+    };
+    let tls = &settings.tls;
+    let certificate = read("cert_file", &tls.cert_file, "-----BEGIN CERTIFICATE-----", "certificate")?;
+    let key = read("key_file", &tls.key_file, "PRIVATE KEY-----", "private key")?;
+    Identity::from_pem(format!("{key}\n{certificate}").as_bytes()).with_context(|| {
+        format!("cannot use schema_registry.tls.cert_file = {} with key_file = {}", tls.cert_file, tls.key_file)
+    })
 }
 
 /// Chooses the cryptography of TLS for this process. Needed before any HTTP client is made; later calls do nothing.

@@ -12,7 +12,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
 use crate::domain::units::{self, Partition};
-use crate::platforms::kafka::{base_config, limit_answers, producer, record_time};
+use crate::platforms::kafka::listener::{Listener, listen};
+use crate::platforms::kafka::{base_config, limit_answers, open, producer, record_time};
 
 /// Longest silence of the broker while records are missing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +37,14 @@ pub enum ReadError {
         /// What the client says.
         source: KafkaError,
     },
+    /// We are not let in.
+    #[error("topic {topic} cannot be read, Kafka does not let us in: {said}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// Why, and what somebody has to do.
+        said: String,
+    },
     /// Anything else.
     #[error("topic {topic} cannot be read")]
     Kafka {
@@ -48,7 +57,7 @@ pub enum ReadError {
 
 /// A client that reads one topic on. Its calls block.
 pub struct TopicReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Listener>,
     topic: String,
 }
 
@@ -59,14 +68,14 @@ impl TopicReader {
         let mut config = reader_config(settings);
         let largest = settings.max_fetch_bytes.max(producer::MAX_MESSAGE_BYTES + (1 << 20));
         config.set("isolation.level", "read_uncommitted").set("receive.message.max.bytes", largest.to_string());
-        Ok(TopicReader { consumer: config.create()?, topic: topic.to_owned() })
+        Ok(TopicReader { consumer: open(&config, Listener::new(settings))?, topic: topic.to_owned() })
     }
 
     /// A reader of what projectors are to apply: without the records of open or aborted transactions.
     pub fn open_committed(settings: &KafkaSettings, topic: &str) -> Result<TopicReader, KafkaError> {
         let mut config = reader_config(settings);
         config.set("isolation.level", "read_committed");
-        Ok(TopicReader { consumer: config.create()?, topic: topic.to_owned() })
+        Ok(TopicReader { consumer: open(&config, Listener::new(settings))?, topic: topic.to_owned() })
     }
 
     /// Gives the records from `from` on to `take`, each partition in its order, to the end that each had when this was
@@ -78,14 +87,28 @@ impl TopicReader {
         patience: Duration,
         take: impl FnMut(Record<'_>),
     ) -> Result<(Positions, bool), ReadError> {
+        let read = self.read(from, patience, take);
+        if read.is_ok() {
+            self.consumer.context().forget();
+        }
+        read.map_err(|error| self.fault(error))
+    }
+
+    fn fault(&self, error: KafkaError) -> ReadError {
         let topic = self.topic.clone();
-        self.read(from, patience, take).map_err(|error| match error.rdkafka_error_code() {
+        match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 ReadError::Missing(topic)
             }
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => ReadError::Forbidden { topic, source: error },
-            _ => ReadError::Kafka { topic, source: error },
-        })
+            _ => {
+                listen(&self.consumer);
+                match self.consumer.context().said() {
+                    Some(said) => ReadError::Refused { topic, said },
+                    None => ReadError::Kafka { topic, source: error },
+                }
+            }
+        }
     }
 
     fn read(
@@ -162,10 +185,11 @@ impl TopicReader {
 /// was called. Returns how many there were. Records of open or aborted transactions are left out. Blocks.
 ///
 /// A topic that does not exist is an error, and so is a batch that cannot be read: nothing is left out silently.
-pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Record<'_>)) -> Result<u64, KafkaError> {
-    let reader = TopicReader::open_committed(settings, topic)?;
+pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Record<'_>)) -> Result<u64, ReadError> {
+    let reader = TopicReader::open_committed(settings, topic)
+        .map_err(|source| ReadError::Kafka { topic: topic.to_owned(), source })?;
     let mut count = 0;
-    reader.read(&Positions::new(), FOR_EVER, |record| {
+    reader.read_on(&Positions::new(), FOR_EVER, |record| {
         take(record);
         count += 1;
     })?;

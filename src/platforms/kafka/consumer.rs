@@ -21,8 +21,9 @@ use crate::crash;
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::panic_text;
 use crate::platforms::kafka::dead_member::is_member;
+use crate::platforms::kafka::listener::{explain, steady};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::platforms::kafka::{base_config, limit_answers, open};
 
 /// How long one poll waits: the longest time until a command is obeyed.
 const POLL: Duration = Duration::from_millis(10);
@@ -105,6 +106,7 @@ pub type GroupNews = (u64, GroupEvent);
 
 /// librdkafka's callbacks, turned into [`GroupEvent`]s.
 pub struct GroupContext {
+    settings: KafkaSettings,
     number: u64,
     events: UnboundedSender<GroupNews>,
     leaving: AtomicBool,
@@ -123,9 +125,10 @@ struct Rebalance {
 impl ClientContext for GroupContext {
     fn error(&self, error: KafkaError, reason: &str) {
         let text = format!("{error}: {reason}");
-        self.tell(match error.rdkafka_error_code().map_or(Trouble::Passing, trouble) {
+        self.tell(match error.rdkafka_error_code().map_or(Trouble::Passing, |code| trouble(code, reason)) {
             Trouble::TooLarge => GroupEvent::AnswerTooLarge(text),
-            Trouble::Refused(next_step) => GroupEvent::Refused(format!("{reason}; {next_step}")),
+            // Said once in half a minute at most, and heartbeats have a thread of their own.
+            Trouble::Refused(refusal) => GroupEvent::Refused(explain(&self.settings, refusal, &steady(reason))),
             // What is fatal is asked for by the thread that polls: its first reason counts.
             Trouble::Fenced | Trouble::Fatal | Trouble::Passing => GroupEvent::Error(text),
         });
@@ -253,13 +256,14 @@ impl GroupMember {
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())
             .set("queued.min.messages", "100000");
         let context = GroupContext {
+            settings: settings.clone(),
             number,
             events,
             leaving: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             unanswered: Mutex::default(),
         };
-        let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(config.create_with_context(context)?);
+        let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(open(&config, context)?);
         consumer.subscribe(&[topic])?;
         let (commands, received) = mpsc::channel();
         let membership = Membership {
@@ -365,7 +369,7 @@ impl Membership {
     fn look_for_loss(&mut self) {
         let Some((code, text)) = self.consumer.client().fatal_error().filter(|_| !self.is_lost) else { return };
         self.is_lost = true;
-        let is_fenced = trouble(code) == Trouble::Fenced;
+        let is_fenced = trouble(code, &text) == Trouble::Fenced;
         self.consumer.context().tell(GroupEvent::Lost(Loss { is_fenced, text }));
     }
 

@@ -13,7 +13,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::{base_config, consumer};
+use crate::platforms::kafka::listener::{Listener, listen};
+use crate::platforms::kafka::{base_config, consumer, open};
 
 const TIMEOUT_MS: i32 = 5_000;
 /// How long is tried to remove one member.
@@ -24,8 +25,12 @@ const POLL: Duration = Duration::from_millis(10);
 pub fn static_members(settings: &KafkaSettings, group: &str) -> Result<Vec<String>, String> {
     let mut config = base_config(settings);
     config.set("group.id", "streamview-group-reader"); // asked for by the client, never joined
-    let client: BaseConsumer = config.create().map_err(|error| error.to_string())?;
-    describe(&client, group)
+    let client: BaseConsumer<Listener> = open(&config, Listener::new(settings)).map_err(|error| error.to_string())?;
+    let members = describe(&client, group);
+    if members.is_err() {
+        listen(&client);
+    }
+    members.map_err(|error| client.context().said().unwrap_or(error))
 }
 
 /// Removes the member of that `group.instance.id` from the group, whose process is dead: joins under its name, which the
@@ -39,7 +44,7 @@ pub fn remove_dead(settings: &KafkaSettings, (group, topic): (&str, &str), insta
     consumer::membership_config(&mut config, settings, group);
     config.set("group.instance.id", instance_id).set("fetch.wait.max.ms", "10");
     let said = |error: KafkaError| error.to_string();
-    let guest: BaseConsumer<Guest> = config.create_with_context(Guest::default()).map_err(said)?;
+    let guest: BaseConsumer<Guest> = open(&config, Guest::default()).map_err(said)?;
     guest.subscribe(&[topic]).map_err(said)?;
     let deadline = Instant::now() + PATIENCE;
     until(&guest, deadline, || Ok(guest.context().is_member.load(Ordering::Acquire)))?;

@@ -3,8 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{self, TopicPartitionList};
@@ -14,14 +13,14 @@ use crate::config::KafkaSettings;
 use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
 use crate::domain::units::{NextOffset, Offset, Partition};
-use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, limit_answers, record_time};
+use crate::platforms::kafka::listener::{Listener, listen};
+use crate::platforms::kafka::{base_config, limit_answers, open, record_time};
 
 /// Why the log could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// No answer, or none that says more: it is asked again. What the client said of its connections, if that tells.
-    #[error("Kafka does not answer: {0}{said}", said = said(.1))]
+    /// No answer, or none that says more: it is asked again. Why we are not let in, if the client said so.
+    #[error("Kafka does not {}", silence(.0, .1))]
     Silent(KafkaError, Option<String>),
     /// Topic or partition is unknown to the broker that was asked, whatever the metadata say: it is being deleted or made.
     #[error("topic {0} does not exist, at least not everywhere")]
@@ -38,8 +37,11 @@ pub enum LogError {
     },
 }
 
-fn said(heard: &Option<String>) -> String {
-    heard.as_ref().map(|words| format!(" ({words})")).unwrap_or_default()
+fn silence(error: &KafkaError, said: &Option<String>) -> String {
+    match said {
+        Some(words) => format!("let us in: {words}"),
+        None => format!("answer: {error}"),
+    }
 }
 
 impl LogError {
@@ -48,22 +50,6 @@ impl LogError {
         self.to_string().replacen("Kafka does not", &format!("Kafka at {servers} does not"), 1)
     }
 }
-
-/// Keeps what the client says of why it is not let in: its answers only say that there is none.
-#[derive(Default)]
-struct Listener {
-    heard: Mutex<Option<String>>,
-}
-
-impl ClientContext for Listener {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(Trouble::Refused(next_step)) = error.rdkafka_error_code().map(trouble) {
-            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason}; {next_step}"));
-        }
-    }
-}
-
-impl ConsumerContext for Listener {}
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -105,8 +91,7 @@ impl LogReader {
             .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", "1024")
             .set("fetch.wait.max.ms", "10");
-        let consumer =
-            config.create_with_context(Listener::default()).map_err(|error| LogError::Silent(error, None))?;
+        let consumer = open(&config, Listener::new(settings)).map_err(|error| LogError::Silent(error, None))?;
         Ok(LogReader { consumer, topic: topic.to_owned(), reading: Mutex::default() })
     }
 
@@ -117,7 +102,7 @@ impl LogReader {
 
     /// The topic's partitions; empty if there is no such topic.
     pub fn partitions(&self) -> Result<Vec<Partition>, LogError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT).map_err(|error| self.fault(error))?;
+        let metadata = self.answered(self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT))?;
         let refused = metadata.topics().iter().filter_map(|topic| topic.error()).map(RDKafkaErrorCode::from);
         if let Some(code) = refused.into_iter().find(|code| *code == RDKafkaErrorCode::TopicAuthorizationFailed) {
             return Err(self.fault(KafkaError::MetadataFetch(code)));
@@ -143,7 +128,7 @@ impl LogReader {
             }
             answer => answer,
         };
-        let (low, high) = answer.map_err(|error| self.fault(error))?;
+        let (low, high) = self.answered(answer)?;
         Ok(Watermarks { low: Offset(low), high: NextOffset(high) })
     }
 
@@ -180,6 +165,13 @@ impl LogReader {
         read
     }
 
+    fn answered<T>(&self, answer: Result<T, KafkaError>) -> Result<T, LogError> {
+        if answer.is_ok() {
+            self.consumer.context().forget();
+        }
+        answer.map_err(|error| self.fault(error))
+    }
+
     fn fault(&self, error: KafkaError) -> LogError {
         if forbids(&error) {
             return self.forbidden("see", "DESCRIBE", error);
@@ -188,12 +180,10 @@ impl LogReader {
             return LogError::NoTopic(self.topic.clone());
         }
         // What the client says of its connections is heard by polling only, which must take nothing from who reads.
-        if let Ok(_nobody_reads) = self.reading.try_lock()
-            && let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
-        {
-            tracing::debug!(error = %error, "kafka client");
+        if let Ok(_nobody_reads) = self.reading.try_lock() {
+            listen(&self.consumer);
         }
-        LogError::Silent(error, self.consumer.context().heard.lock().unwrap_or_else(PoisonError::into_inner).take())
+        LogError::Silent(error, self.consumer.context().said())
     }
 
     fn forbidden(&self, verb: &str, right: &'static str, error: KafkaError) -> LogError {

@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::config::KafkaSettings;
 use crate::domain::units::{self, Partition};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, limit_answers};
+use crate::platforms::kafka::{base_config, limit_answers, open};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -25,7 +25,7 @@ struct Listener {
 
 impl ClientContext for Listener {
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code().map(trouble) == Some(Trouble::TooLarge) {
+        if error.rdkafka_error_code().map(|code| trouble(code, reason)) == Some(Trouble::TooLarge) {
             *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
@@ -49,7 +49,7 @@ pub fn too_large_at(
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "10");
-    let consumer: BaseConsumer<Listener> = config.create_with_context(Listener::default()).ok()?;
+    let consumer: BaseConsumer<Listener> = open(&config, Listener::default()).ok()?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition.0, Offset::Offset(offset.0)).ok()?;
     consumer.assign(&list).ok()?;

@@ -7,14 +7,16 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::listener::Listener;
+use crate::platforms::kafka::{base_config, open};
 
 /// Largest record we try to publish; the topic's own limit is usually lower.
 pub const MAX_MESSAGE_BYTES: usize = 100_000_000;
 
 /// An idempotent producer.
 pub struct Publisher {
-    producer: FutureProducer,
+    producer: FutureProducer<Listener>,
+    listener: Listener,
 }
 
 /// A record to publish.
@@ -43,9 +45,13 @@ pub enum PublishError {
     /// The topic or the broker does not take records of that size.
     #[error("the record is larger than the topic accepts")]
     TooLarge,
-    /// Anything else: worth another try, by another producer. It may have arrived all the same.
-    #[error("{0}")]
-    Kafka(KafkaError),
+    /// A right is missing.
+    #[error("Kafka does not let us write to topic {0}: grant WRITE on it, and DESCRIBE")]
+    Forbidden(String),
+    /// Anything else: worth another try, by another producer. It may have arrived all the same. Why we are not let in, if the
+    /// client said so.
+    #[error("{}", .1.as_ref().map_or_else(|| .0.to_string(), |said| format!("Kafka does not let us in: {said}")))]
+    Kafka(KafkaError, Option<String>),
 }
 
 impl Publisher {
@@ -60,7 +66,8 @@ impl Publisher {
             .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("message.timeout.ms", "10000")
             .set("partitioner", "murmur2_random");
-        Ok(Publisher { producer: config.create()? })
+        let listener = Listener::new(settings);
+        Ok(Publisher { producer: open(&config, listener.clone())?, listener })
     }
 
     /// Publishes one record and waits until the broker has it.
@@ -77,7 +84,10 @@ impl Publisher {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
                 Err(PublishError::TooLarge)
             }
-            Err((error, _)) => Err(PublishError::Kafka(error)),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::TopicAuthorizationFailed), _)) => {
+                Err(PublishError::Forbidden(topic.to_owned()))
+            }
+            Err((error, _)) => Err(PublishError::Kafka(error, self.listener.words())),
         }
     }
 }

@@ -9,7 +9,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::listener::{Listener, listen};
+use crate::platforms::kafka::{base_config, open};
 
 const TIMEOUT_MS: i32 = 5_000;
 
@@ -24,7 +25,7 @@ pub enum TopicIdentity {
 
 /// A client that asks for topic ids. Its calls block: use it from a blocking thread.
 pub struct TopicIdReader {
-    client: BaseConsumer,
+    client: BaseConsumer<Listener>,
     topic: CString,
 }
 
@@ -34,11 +35,21 @@ impl TopicIdReader {
         let topic = CString::new(topic).map_err(|_| KafkaError::ClientCreation("topic name holds a NUL".into()))?;
         let mut config = base_config(settings);
         config.set("group.id", "streamview-topic-id"); // asked for by the client, never joined
-        Ok(TopicIdReader { client: config.create()?, topic })
+        Ok(TopicIdReader { client: open(&config, Listener::new(settings))?, topic })
     }
 
-    /// Asks for the id. `Err` says why there was no answer.
+    /// Asks for the id. `Err` says why there was no answer: that we are not let in, if so.
     pub fn read(&self) -> Result<TopicIdentity, String> {
+        let answer = self.ask();
+        if answer.is_ok() {
+            self.client.context().forget();
+            return answer;
+        }
+        listen(&self.client);
+        answer.map_err(|error| self.client.context().said().unwrap_or(error))
+    }
+
+    fn ask(&self) -> Result<TopicIdentity, String> {
         let client = self.client.client().native_ptr();
         let mut names = [self.topic.as_ptr()];
         // SAFETY: every object made here is destroyed here, after its last use; pointers into the event are read

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::listener::Listener;
+use crate::platforms::kafka::{base_config, open};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -22,7 +22,7 @@ pub enum CleanupPolicy {
 
 /// The topic's cleanup policy. `Err` says why there was no answer this time.
 pub async fn cleanup_policy(settings: &KafkaSettings, topic: &str) -> Result<CleanupPolicy, KafkaError> {
-    let admin: AdminClient<DefaultClientContext> = base_config(settings).create()?;
+    let admin: AdminClient<Listener> = open(&base_config(settings), Listener::new(settings))?;
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
     let mut answers = match admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await {
         Ok(answers) => answers,

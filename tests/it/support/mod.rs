@@ -1,7 +1,8 @@
 //! What the integration tests stand on: real servers started once per run ([`servers`]), one topic and one database
 //! per test ([`world`]), the real binary as a child process ([`instance`]), a disorderly load ([`load`]), events and their
-//! in-order fold ([`orders`]), a fold with a mistake in it ([`flawed`]), and how long anything is waited for ([`patience`]).
+//! in-order fold ([`orders`]), certificates ([`authority`]) and a Kafka that asks for them or for a login ([`secure_kafka`]), a fold with a mistake in it ([`flawed`]), and how long anything is waited for ([`patience`]).
 
+pub mod authority;
 pub mod flawed;
 pub mod instance;
 pub mod listener;
@@ -11,6 +12,7 @@ pub mod patience;
 pub mod provider;
 pub mod rebuild;
 pub mod registry;
+pub mod secure_kafka;
 pub mod segment;
 pub mod servers;
 pub mod world;

@@ -44,16 +44,17 @@ const BACK_PRESSURE: Duration = Duration::from_millis(2);
 /// Sends a plan's records until it ends or is cancelled, then waits for all confirmations.
 ///
 /// `rate` is in records per second; `None` is as fast as the broker takes them. `progress` is told
-/// after each burst how many were sent so far. A record that fails is counted, not an error.
+/// after each burst how many were sent so far. A record that fails is counted, not an error. `kafka` says where the brokers
+/// are and how one is let in there.
 pub async fn publish(
-    bootstrap: &str,
+    kafka: &ClientConfig,
     topic: &str,
     plan: &SeedPlan,
     rate: Option<f64>,
     cancel: CancellationToken,
     mut progress: impl FnMut(u64),
 ) -> anyhow::Result<Summary> {
-    let producer = producer(bootstrap)?;
+    let producer = producer(kafka)?;
     let mut records = plan.generate();
     let mut pace = Pace::new(rate);
     let mut more = true;
@@ -83,11 +84,12 @@ pub async fn publish(
 
 /// Creates the topics that do not exist yet, each with this many partitions and the broker's default
 /// replication. Existing topics are left as they are.
-pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::Result<()> {
+pub async fn create_topics(kafka: &ClientConfig, topics: &[(&str, i32)]) -> anyhow::Result<()> {
+    let bootstrap = bootstrap_of(kafka);
     let admin: AdminClient<DefaultClientContext> =
-        client_config(bootstrap).create().context("the Kafka admin client cannot start")?;
+        named(kafka).create().context("the Kafka admin client cannot start")?;
     // Asking first spares brokers that create topics only by other means, such as in-process ones.
-    let existing = list_topics(bootstrap.to_owned()).await?;
+    let existing = list_topics(kafka.clone()).await?;
     let missing: Vec<NewTopic> = topics
         .iter()
         .filter(|(topic, _)| !existing.iter().any(|name| name == topic))
@@ -109,24 +111,28 @@ pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::R
     Ok(())
 }
 
-async fn list_topics(bootstrap: String) -> anyhow::Result<Vec<String>> {
+async fn list_topics(kafka: ClientConfig) -> anyhow::Result<Vec<String>> {
     let names = tokio::task::spawn_blocking(move || {
-        let admin: AdminClient<DefaultClientContext> = client_config(&bootstrap).create()?;
+        let admin: AdminClient<DefaultClientContext> = named(&kafka).create()?;
         let metadata = admin.inner().fetch_metadata(None, ANSWER_TIMEOUT);
-        let metadata = metadata.with_context(|| format!("no Kafka broker answers at {bootstrap}"))?;
+        let metadata = metadata.with_context(|| format!("no Kafka broker answers at {}", bootstrap_of(&kafka)))?;
         anyhow::Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     });
     names.await.context("listing topics was interrupted")?
 }
 
-fn client_config(bootstrap: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap).set("client.id", "streamview-seed");
+fn bootstrap_of(kafka: &ClientConfig) -> &str {
+    kafka.get("bootstrap.servers").unwrap_or_default()
+}
+
+fn named(kafka: &ClientConfig) -> ClientConfig {
+    let mut config = kafka.clone();
+    config.set("client.id", "streamview-seed");
     config
 }
 
-fn producer(bootstrap: &str) -> anyhow::Result<ThreadedProducer<Deliveries>> {
-    client_config(bootstrap)
+fn producer(kafka: &ClientConfig) -> anyhow::Result<ThreadedProducer<Deliveries>> {
+    named(kafka)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
         .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
@@ -235,17 +241,23 @@ mod tests {
 
     use super::*;
 
+    fn at(bootstrap: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap);
+        config
+    }
+
     #[tokio::test]
     async fn every_record_is_delivered_and_existing_topics_are_fine() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("orders", 3, 1).unwrap();
-        let bootstrap = cluster.bootstrap_servers();
-        create_topics(&bootstrap, &[("orders", 3)]).await.unwrap();
+        let kafka = at(&cluster.bootstrap_servers());
+        create_topics(&kafka, &[("orders", 3)]).await.unwrap();
 
         let plan = SeedPlan { poison: 0.1, ..SeedPlan::orderly(200, 1) };
         let mut told = 0;
         let cancel = CancellationToken::new();
-        let summary = publish(&bootstrap, "orders", &plan, None, cancel, |sent| told = sent).await.unwrap();
+        let summary = publish(&kafka, "orders", &plan, None, cancel, |sent| told = sent).await.unwrap();
 
         assert_eq!(summary.generated.records, plan.generate().count() as u64);
         assert_eq!((summary.delivered, summary.failed), (summary.generated.records, 0));
@@ -265,8 +277,8 @@ mod tests {
         };
 
         let plan = SeedPlan::orderly(u64::MAX, 1);
-        let bootstrap = cluster.bootstrap_servers();
-        let summary = publish(&bootstrap, "orders", &plan, Some(500.0), cancel, progress).await.unwrap();
+        let kafka = at(&cluster.bootstrap_servers());
+        let summary = publish(&kafka, "orders", &plan, Some(500.0), cancel, progress).await.unwrap();
 
         assert!((20..200).contains(&summary.delivered), "{summary:?}");
         assert_eq!(summary.delivered, summary.generated.records);

@@ -38,13 +38,17 @@ pub struct KafkaOptions {
     /// Leaves the JVM's optimising compiler on: for benchmarks. It starts a little later and is
     /// faster once warm.
     pub optimise: bool,
+    /// Further listeners by name and protocol, such as `("SCRAM", "SASL_SSL")`, each for `localhost` on a free port of its
+    /// own. What they need more, such as certificates, is in `settings`.
+    pub listeners: Vec<(&'static str, &'static str)>,
     /// Further broker settings; they win over ours.
     pub settings: Vec<(String, String)>,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        KafkaOptions { port: None, data_dir: None, heap_mb: 512, optimise: false, settings: Vec::new() }
+        let (listeners, settings) = (Vec::new(), Vec::new());
+        KafkaOptions { port: None, data_dir: None, heap_mb: 512, optimise: false, listeners, settings }
     }
 }
 
@@ -55,6 +59,8 @@ pub struct KafkaServer {
     options: KafkaOptions,
     port: u16,
     controller_port: u16,
+    /// Of the further listeners, in their order.
+    further_ports: Vec<u16>,
     folder: PathBuf,
     throw_away: Option<Arc<RunFolder>>,
 }
@@ -80,6 +86,13 @@ impl KafkaServer {
     /// `127.0.0.1:PORT`, the same after a restart.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `localhost:PORT` of a further listener, the same after a restart.
+    pub fn bootstrap_of(&self, listener: &str) -> Result<String> {
+        let place = self.options.listeners.iter().position(|(name, _)| *name == listener);
+        let port = place.and_then(|place| self.further_ports.get(place));
+        port.map(|port| format!("localhost:{port}")).with_context(|| format!("the broker has no listener {listener}"))
     }
 
     /// Process id; `None` after [`KafkaServer::kill_hard`] or [`KafkaServer::stop`].
@@ -133,7 +146,17 @@ impl KafkaServer {
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         let port = options.port.map_or_else(free_port, Ok)?;
         let controller_port = free_port()?;
-        let kafka = KafkaServer { server: None, installation, options, port, controller_port, folder, throw_away };
+        let further_ports = options.listeners.iter().map(|_| free_port()).collect::<Result<_>>()?;
+        let kafka = KafkaServer {
+            server: None,
+            installation,
+            options,
+            port,
+            controller_port,
+            further_ports,
+            folder,
+            throw_away,
+        };
         fs::write(kafka.folder.join("log4j2.properties"), LOGGING).context("writing log4j2.properties")?;
         let properties: String = kafka.properties().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(kafka.folder.join("server.properties"), properties).context("writing server.properties")?;
@@ -190,14 +213,20 @@ impl KafkaServer {
 
     fn properties(&self) -> Vec<(String, String)> {
         let (port, controller_port) = (self.port, self.controller_port);
+        let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+        for ((name, protocol), port) in self.options.listeners.iter().zip(&self.further_ports) {
+            listeners += &format!(",{name}://127.0.0.1:{port}");
+            advertised += &format!(",{name}://localhost:{port}");
+            protocols += &format!(",{name}:{protocol}");
+        }
         let ours = [
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
             ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
-            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}")),
-            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}")),
+            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}{advertised}")),
             ("controller.listener.names", "CONTROLLER".to_owned()),
-            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
+            ("listener.security.protocol.map", format!("PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}")),
             ("log.dirs", self.data_dir().display().to_string()),
             ("auto.create.topics.enable", "false".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),

@@ -1,0 +1,104 @@
+//! A schema registry behind TLS that asks for a certificate of ours.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use serde_json::Value;
+use streamview::config::{Config, SchemaRegistrySettings, SecretUrl};
+use streamview::schemas::client::{Fault, RegistryClient, install_tls};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::authority::{Authority, Files, Issued};
+use crate::support::registry;
+
+/// TLS before `upstream`, for clients with a certificate of that authority only; gives its address.
+async fn guarded(upstream: &str, files: &Files) -> String {
+    let read =
+        |name: &str| CertificateDer::pem_file_iter(files.path(name)).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    let mut roots = RootCertStore::empty();
+    for certificate in read("ca.pem") {
+        roots.add(certificate).unwrap();
+    }
+    install_tls();
+    let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+    let key = PrivateKeyDer::from_pem_file(files.path("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder().with_client_cert_verifier(clients);
+    let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(read("server.pem"), key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let upstream = upstream.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
+            tokio::spawn(async move {
+                // Whoever has no certificate is its own affair.
+                let mut client = acceptor.accept(stream).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut TcpStream::connect(upstream).await?).await
+            });
+        }
+    });
+    address
+}
+
+fn settings(url: &str, ca_file: &Path, own: Option<(&Path, &Path)>) -> SchemaRegistrySettings {
+    let mut settings = Config::defaults().schema_registry;
+    settings.url = SecretUrl::new(url);
+    settings.ca_file = ca_file.to_str().unwrap().to_owned();
+    if let Some((certificate, key)) = own {
+        settings.tls.cert_file = certificate.to_str().unwrap().to_owned();
+        settings.tls.key_file = key.to_str().unwrap().to_owned();
+    }
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_asks_for_a_certificate_gets_ours_and_what_is_wrong_names_the_setting() {
+    let Some(real) = registry::shared() else { return };
+    let (files, authority) = (Files::new(), Authority::new("test authority"));
+    std::fs::write(files.path("ca.pem"), authority.pem()).unwrap();
+    let foreign = Authority::new("foreign authority");
+    std::fs::write(files.path("foreign.pem"), foreign.pem()).unwrap();
+    authority.write(files.folder(), "server", Issued::Server("localhost"));
+    authority.write(files.folder(), "client", Issued::Client("streamview"));
+    authority.write(files.folder(), "expired", Issued::ExpiredClient("streamview"));
+    foreign.write(files.folder(), "stranger", Issued::Client("streamview"));
+    let url = guarded(real, &files).await;
+    let (ca_file, own) =
+        (files.path("ca.pem"), |name: &str| (files.path(&format!("{name}.pem")), files.path(&format!("{name}.key"))));
+    let ask = async |ca_file: &Path, own: Option<(&Path, &Path)>| {
+        let client = RegistryClient::new(&settings(&url, ca_file, own)).unwrap();
+        client.get::<Value>("/subjects").await
+    };
+
+    let (certificate, key) = own("client");
+    let subjects = ask(&ca_file, Some((&certificate, &key))).await.unwrap();
+    assert_eq!(subjects, reqwest::get(format!("{real}/subjects")).await.unwrap().json::<Value>().await.unwrap());
+
+    for (name, ca_file, words) in [
+        ("", "ca.pem", "schema_registry.tls.cert_file"),
+        ("expired", "ca.pem", "schema_registry.tls.cert_file"),
+        ("stranger", "ca.pem", "schema_registry.tls.cert_file"),
+        ("client", "foreign.pem", "set schema_registry.ca_file"),
+    ] {
+        let (certificate, key) = own(name);
+        let own = (!name.is_empty()).then_some((certificate.as_path(), key.as_path()));
+        let fault = ask(&files.path(ca_file), own).await.unwrap_err();
+        assert!(matches!(fault, Fault::Unreachable(..)) && fault.to_string().contains(words), "{name}: {fault}");
+    }
+
+    let (other, _) = own("expired");
+    for (certificate, key, words) in [
+        (files.path("nope.pem"), key.clone(), "cannot read schema_registry.tls.cert_file = "),
+        (certificate.clone(), certificate.clone(), "holds no PEM private key"),
+        (other, key, "schema_registry.tls.cert_file = "),
+    ] {
+        let made = RegistryClient::new(&settings(&url, &ca_file, Some((&certificate, &key))));
+        let message = format!("{:#}", made.unwrap_err());
+        assert!(message.contains(words), "{message}");
+    }
+}
