@@ -16,6 +16,7 @@ use crate::api::routes::ViewApi;
 use crate::api::{self, AheadOf, ApiState};
 use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
+use crate::certificates::Certificates;
 use crate::config::{Config, ConfigError, ViewRules, ViewSettings};
 use crate::crash;
 use crate::domain::build::BuildId;
@@ -59,10 +60,18 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     install_tls();
     Gate::new(&config.auth, &config.database).map_err(unusable)?;
     kafka::check(&config.kafka).map_err(unusable)?;
+    Certificates::new(&config.http.tls).map_err(unusable)?;
     if !config.schema_registry.url.is_empty() {
         RegistryClient::new(&config.schema_registry).map_err(unusable)?;
     }
     Ok(())
+}
+
+/// What nobody should miss about settings that are usable.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let certificate =
+        Certificates::new(&config.http.tls).ok().flatten().and_then(|certificates| certificates.warning());
+    config.warnings().into_iter().map(str::to_owned).chain(certificate).collect()
 }
 
 /// A view to serve, with its settings.
@@ -79,6 +88,7 @@ pub async fn serve(
     check(&config)?;
     config.warnings().into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
+    let certificates = Certificates::new(&config.http.tls)?;
     let (pool, reads) = pool::read_pools(&config.database)?;
     let metrics = Arc::new(Metrics::new());
     let writers = pool::WriterPool::new(&config.database);
@@ -103,6 +113,7 @@ pub async fn serve(
         ops_pool: pool,
         database: config.database.clone(),
         settings: config.http.clone(),
+        certificates: certificates.clone(),
         gate: gate.clone(),
         audit: audit.clone(),
         serve_reads: only != Only::Projector,
@@ -116,9 +127,10 @@ pub async fn serve(
     let left = state.clone();
     let (server, addresses) =
         api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
-    announce(addresses, ready);
+    announce((config.http.tls.scheme(), addresses), ready);
     let (handle, stop_views, stop_noting) = (server.handle(), CancellationToken::new(), CancellationToken::new());
-    let mut looking = tokio::spawn(look_at_credentials(gate, stop_views.clone()));
+    let mut looking =
+        tokio::spawn(look_at_credentials((gate, certificates, Arc::clone(&left.metrics)), stop_views.clone()));
     let noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
@@ -149,9 +161,9 @@ pub async fn serve(
     }
 }
 
-fn announce(addresses: Vec<SocketAddr>, ready: Option<oneshot::Sender<Vec<SocketAddr>>>) {
+fn announce((scheme, addresses): (&str, Vec<SocketAddr>), ready: Option<oneshot::Sender<Vec<SocketAddr>>>) {
     for address in &addresses {
-        tracing::info!(%address, "serving http");
+        tracing::info!(%address, "serving {scheme}");
     }
     if let Some(ready) = ready
         && ready.send(addresses).is_err()
@@ -161,11 +173,23 @@ fn announce(addresses: Vec<SocketAddr>, ready: Option<oneshot::Sender<Vec<Socket
 }
 
 /// Ends when it is told to, and else never.
-async fn look_at_credentials(gate: Option<Arc<Gate>>, stop: CancellationToken) -> std::io::Result<()> {
-    match gate {
-        Some(gate) => gate.run(stop).await,
-        None => stop.cancelled().await,
-    }
+async fn look_at_credentials(
+    (gate, certificates, metrics): (Option<Arc<Gate>>, Option<Arc<Certificates>>, Arc<Metrics>),
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let callers = async {
+        match gate {
+            Some(gate) => gate.run(stop.clone()).await,
+            None => stop.cancelled().await,
+        }
+    };
+    let own = async {
+        match certificates {
+            Some(certificates) => certificates.run(&metrics, stop.clone()).await,
+            None => stop.cancelled().await,
+        }
+    };
+    join(callers, own).await;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 mod error;
 mod layers;
 mod links;
+mod listener;
 mod rules;
 mod secret;
 mod wire;
@@ -19,6 +20,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use listener::{ListenerTls, MtlsSettings};
 pub use secret::{Secret, SecretUrl, web_addresses};
 pub use wire::TlsMode;
 
@@ -286,6 +288,12 @@ pub struct HttpSettings {
     pub bind: SocketAddr,
     /// What `Link` and `Location` begin with, without a `/` at its end; empty = nothing.
     pub public_url: String,
+    /// Origins of web pages that may call from elsewhere, as browsers write them.
+    pub cors_origins: Vec<String>,
+    /// Addresses and networks of proxies that say whom they call for.
+    pub trusted_proxies: Vec<String>,
+    /// How connections are encrypted.
+    pub tls: ListenerTls,
     /// Everybody who reaches a non-loopback address may read.
     pub allow_anonymous: bool,
     /// Everybody who reaches a non-loopback address may make decisions.
@@ -322,12 +330,14 @@ pub struct AuthSettings {
     pub api_keys: bool,
     /// Tokens of an identity provider.
     pub jwt: JwtSettings,
+    /// Certificates of clients.
+    pub mtls: MtlsSettings,
 }
 
 impl AuthSettings {
     /// Whether callers log in.
     pub fn is_on(&self) -> bool {
-        self.api_keys || !self.jwt.issuer.is_empty()
+        self.api_keys || !self.jwt.issuer.is_empty() || !self.mtls.role_map.is_empty()
     }
 }
 

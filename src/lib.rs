@@ -18,7 +18,8 @@
 //! - [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
 //! - [`store`]: Postgres; [`platforms`]: Kafka; [`schemas`]: the schema registry
 //! - [`projector`]: from records to one transaction per batch; [`builds`]: builds of a view made, filled, dropped
-//! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is
+//! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is;
+//!   [`certificates`]: TLS of the listener
 //! - [`api`]: HTTP; [`views`]: one folder for each view
 //! - [`registrations`]: the list of views; [`steward`]: which builds run, and what operators do with them; [`app`], [`cli`]:
 //!   the service and its commands
@@ -30,6 +31,7 @@ pub mod app;
 pub mod auth;
 pub mod board;
 pub mod builds;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod crash;

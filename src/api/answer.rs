@@ -19,12 +19,17 @@ use serde::Serialize;
 
 use super::etag::EntityTag;
 use super::gate::By;
+use super::line::{Line, Place, TooManyAnswers};
 use super::problem::{self, Problem};
 use super::routes::Routed;
 use super::{Api, UNMATCHED};
 use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
+const PERMISSIONS_POLICY: &str =
+    "accelerometer=(), camera=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), payment=(), usb=()";
+/// A year, and only where connections are encrypted.
+const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// Marks an answer with an error status that has its own format (the health checks).
@@ -45,10 +50,29 @@ struct Asked {
     refused: Option<String>,
     trace_id: String,
     address: String,
+    origin: Option<HeaderValue>,
     by: By,
 }
 
 impl Asked {
+    fn of(request: &ServiceRequest, api: Option<&Api>, is_routed: bool) -> Asked {
+        let address = request.peer_addr().map(|peer| match api {
+            Some(api) => api.proxies.caller(peer.ip(), request.headers()),
+            None => peer.ip(),
+        });
+        Asked {
+            started: Instant::now(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            routed: Routed::default(),
+            refused: if is_routed { None } else { request.match_pattern() },
+            trace_id: trace_id(request.headers()),
+            address: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+            origin: request.headers().get(header::ORIGIN).cloned(),
+            by: By::default(),
+        }
+    }
+
     fn route(&self) -> &str {
         self.routed.pattern().or(self.refused.as_deref()).unwrap_or(UNMATCHED)
     }
@@ -99,27 +123,21 @@ pub async fn finish(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let api = request.app_data::<web::Data<Api>>().cloned();
-    let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let is_too_long = uri_bytes > MAX_URI_BYTES;
-    let asked = Asked {
-        started: Instant::now(),
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        routed: Routed::default(),
-        refused: if is_too_long { request.match_pattern() } else { None },
-        trace_id: trace_id(request.headers()),
-        address: request.peer_addr().map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string()),
-        by: By::default(),
-    };
+    let place = request.conn_data::<Line>().map_or(Ok(None), Line::place);
+    let shared = api.as_deref().map(Arc::as_ref);
+    let before = before(&request, shared, &place);
+    let asked = Asked::of(&request, shared, before.is_none());
     request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
     request.extensions_mut().insert(asked.routed.clone());
     request.extensions_mut().insert(asked.by.clone());
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
-    let outcome = if is_too_long {
-        let problem = Problem::new(&problem::URI_TOO_LONG, format!("The URI has {uri_bytes} bytes, 8192 are allowed"));
-        Ok(Err(problem.into()))
-    } else {
-        AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await
+    let outcome = match before {
+        Some(Ok(answer)) => Ok(Ok(request.into_response(answer))),
+        Some(Err(problem)) => Ok(Err(problem.into())),
+        None => {
+            let answer = async { next.call(request).await.map(ServiceResponse::map_into_boxed_body) };
+            AssertUnwindSafe(answer).catch_unwind().await
+        }
     };
     let code = match &outcome {
         Ok(Ok(response)) => response.response().error().and_then(|error| error.as_error::<Problem>()),
@@ -130,7 +148,7 @@ pub async fn finish(
     let (request, response) = match outcome {
         Ok(Ok(response)) => {
             let (request, response) = response.into_parts();
-            (Some(request), as_problem(response.map_into_boxed_body(), &asked))
+            (Some(request), as_problem(response, &asked))
         }
         Ok(Err(error)) => (None, render(&error, error.as_response_error().status_code(), &asked)),
         Err(_) => {
@@ -144,6 +162,11 @@ pub async fn finish(
     let mut response = with_common_headers(response, &asked);
     if let Some(api) = api {
         lead_to(&api.state.settings.public_url, response.headers_mut());
+        api.pages.allow(asked.origin.as_ref(), response.headers_mut());
+        if api.state.certificates.is_some() {
+            let strict = HeaderValue::from_static(STRICT_TRANSPORT_SECURITY);
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, strict);
+        }
         let status = response.status();
         let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
@@ -151,10 +174,31 @@ pub async fn finish(
             api.state.audit.note(asked.entry(status, code));
         }
     }
+    if let Ok(Some(place)) = place {
+        response = response.map_body(|_, body| place.keep(body));
+    }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
         None => Err(InternalError::from_response("already an answer", response).into()),
     }
+}
+
+/// What is answered before anything is routed.
+fn before(
+    request: &ServiceRequest,
+    api: Option<&Api>,
+    place: &Result<Option<Place>, TooManyAnswers>,
+) -> Option<Result<HttpResponse, Problem>> {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if uri_bytes > MAX_URI_BYTES {
+        let detail = format!("The URI has {uri_bytes} bytes, 8192 are allowed");
+        return Some(Err(Problem::new(&problem::URI_TOO_LONG, detail)));
+    }
+    if let Err(refused) = place {
+        return Some(Err(Problem::new(&problem::TOO_MANY_ANSWERS, refused.to_string()).retry_after(1)));
+    }
+    let pages = &api?.pages;
+    pages.refusal(request).map(Err).or_else(|| pages.preflight(request))
 }
 
 /// Gives every error answer the one format, whoever made it.
@@ -196,6 +240,7 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
     };
     default(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     default(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    default(header::PERMISSIONS_POLICY, HeaderValue::from_static(PERMISSIONS_POLICY));
     default(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     default(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(trace_id) = HeaderValue::from_str(&asked.trace_id) {
@@ -341,7 +386,13 @@ mod tests {
             assert_eq!(response.status().as_u16(), status, "{path}");
             let headers = response.headers().clone();
             assert_eq!(headers.get("content-type").unwrap(), "application/problem+json", "{path}");
-            for name in ["x-content-type-options", "content-security-policy", "referrer-policy", "cache-control"] {
+            for name in [
+                "x-content-type-options",
+                "content-security-policy",
+                "permissions-policy",
+                "referrer-policy",
+                "cache-control",
+            ] {
                 assert!(headers.contains_key(name), "{path} has no {name}");
             }
             assert_eq!(headers.contains_key("allow"), status == 405, "{path}");

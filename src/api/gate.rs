@@ -11,6 +11,7 @@ use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpMessage, HttpResponse, Route, web};
 
+use super::line::Line;
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
 use crate::auth::Refusal;
@@ -60,7 +61,10 @@ async fn pass<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<B>, Error> {
     let values = |name| request.headers().get_all(name).map(header::HeaderValue::as_bytes).collect::<Vec<_>>();
     let (authorization, api_key) = (values(header::AUTHORIZATION.as_str()), values("x-api-key"));
-    let principal = gate.who(&authorization, &api_key).await.map_err(Problem::from)?;
+    let mut principal = gate.who(&authorization, &api_key).await.map_err(Problem::from)?;
+    if let (None, Some(line)) = (&principal, request.conn_data::<Line>()) {
+        principal = line.principal(&gate).map_err(Problem::from)?;
+    }
     if let Some(principal) = &principal {
         request.extensions_mut().insert(Arc::clone(principal));
         if let Some(by) = request.extensions().get::<By>() {

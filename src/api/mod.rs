@@ -8,18 +8,21 @@ pub mod etag;
 pub mod gate;
 pub mod health;
 pub mod idempotency;
+pub mod line;
 pub mod openapi;
 pub mod ops;
+pub mod origin;
 pub mod pages;
 pub mod parameters;
 pub mod paths;
 pub mod problem;
+pub mod proxies;
 pub mod routes;
 pub mod skip_to;
 pub mod sse;
 
-use std::any::Any;
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,20 +30,22 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
-use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
-use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::gate::Locks;
 use self::health::Check;
+use self::line::Lines;
 pub use self::openapi::openapi;
+use self::origin::Pages;
 use self::problem::{CODES, Code};
+use self::proxies::Proxies;
 use self::routes::ViewApi;
 use crate::auth::policy::Exposure;
 use crate::board::ViewBoard;
+use crate::certificates::Certificates;
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
@@ -57,10 +62,8 @@ pub const UNMATCHED: &str = "unmatched";
 
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// What may wait in the kernel to be sent for the first time on one connection: whoever takes little costs no more than that
-/// beyond what is under way to it.
-const UNSENT_BYTES: u32 = 128 * 1024;
 /// When the process stops and clients follow, so long everybody has to take the rest of an answer: one that takes nothing
 /// would hold up all.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -80,6 +83,8 @@ pub struct ApiState {
     pub database: DatabaseSettings,
     /// Address and limits.
     pub settings: HttpSettings,
+    /// What connections are encrypted with; `None` where they are not.
+    pub certificates: Option<Arc<Certificates>>,
     /// Where callers log in; `None` where nobody does.
     pub gate: Option<Arc<Gate>>,
     /// Where calls are noted that change something or are refused.
@@ -125,6 +130,10 @@ pub struct Api {
     pub openapi: web::Bytes,
     /// Every problem code.
     pub problems: Vec<&'static Code>,
+    /// Web pages of other origins, and what they may.
+    pub pages: Pages,
+    /// Proxies that are believed whom they call for.
+    pub proxies: Proxies,
     waiters: HashMap<&'static str, Arc<Waiters>>,
     feeds: HashMap<&'static str, Arc<Feed>>,
     database_check: Mutex<Option<(Instant, Vec<Check>)>>,
@@ -156,7 +165,7 @@ fn views_of(state: &ApiState) -> Vec<Arc<ViewStatus>> {
 ///
 /// Signals are the caller's: stop it with [`actix_web::dev::ServerHandle::stop`]. `views` are the APIs of the views; each is
 /// in the documentation, but its routes exist only where the view is in `state.views` and reads are served.
-pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, Vec<SocketAddr>)> {
+pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<SocketAddr>)> {
     let settings = state.settings.clone();
     let locks = match &state.gate {
         Some(gate) => Locks::Closed(Arc::clone(gate)),
@@ -170,12 +179,17 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
         .collect();
     let table = routes::table(&views);
     let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
+    let lines = Lines {
+        certificates: state.certificates.clone(),
+        send_timeout: Duration::from_millis(settings.send_timeout_ms),
+        shutting_down: state.shutting_down.clone(),
+    };
+    let tls = state.certificates.as_ref().map(Certificates::server_config).transpose().map_err(io::Error::other)?;
     let api = web::Data::new(shared(state, &views, document));
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
     };
-    let send_timeout = Duration::from_millis(settings.send_timeout_ms);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
@@ -184,7 +198,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
             .configure(|config| routes::register(config, &table, &locks))
     })
     .workers(workers)
-    .on_connect(move |connection, _| bound(connection, send_timeout))
+    .on_connect(move |connection, kept| lines.open(connection, kept))
     .keep_alive(KEEP_ALIVE)
     // Who closes its side has gone away, and its place is free: a stream would notice when it is next sent something.
     .h1_allow_half_closed(false)
@@ -192,22 +206,17 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> std::io::Result<(Server, V
     .client_disconnect_timeout(CLIENT_DISCONNECT_TIMEOUT)
     .max_connections(MAX_CONNECTIONS_PER_WORKER)
     .shutdown_timeout(settings.shutdown_timeout_ms.div_ceil(1000))
-    .disable_signals()
-    .bind(&settings.bind)?;
+    .disable_signals();
+    let server = match tls {
+        // Whoever does not come to the end of a handshake keeps nobody else from beginning one.
+        Some(tls) => server
+            .tls_handshake_timeout(TLS_HANDSHAKE_TIMEOUT)
+            .max_connection_rate(MAX_CONNECTIONS_PER_WORKER)
+            .bind_rustls_0_23(settings.bind, tls)?,
+        None => server.bind(settings.bind)?,
+    };
     let addresses = server.addrs();
     Ok((server.run(), addresses))
-}
-
-/// A client that takes nothing of what it is sent holds its connection no longer than `send_timeout`, and no more of our
-/// memory than its buffers. Nothing else would end it: an answer without end is not even asked for more while the
-/// connection takes none.
-fn bound(connection: &dyn Any, send_timeout: Duration) {
-    let Some(connection) = connection.downcast_ref::<TcpStream>() else { return };
-    let socket = SockRef::from(connection);
-    let bounded = socket.set_tcp_user_timeout(Some(send_timeout));
-    if let Err(error) = bounded.and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES)) {
-        tracing::debug!(%error, "a connection has no bounds");
-    }
 }
 
 /// Waits until every request is answered, but for those of clients that take nothing; `is_followed`: whether any followed changes
@@ -246,6 +255,8 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     Api {
         openapi: document.into(),
         problems: CODES.iter().copied().chain(of_views).collect(),
+        pages: Pages::new(&state.settings, state.gate.is_some()),
+        proxies: Proxies::new(&state.settings.trusted_proxies),
         state,
         waiters,
         feeds,

@@ -116,11 +116,15 @@ pub fn openapi(views: &[ViewApi]) -> OpenApi {
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     let api_key = ApiKeyValue::with_description("X-Api-Key", "An API key.");
     components.add_security_scheme(API_KEY, SecurityScheme::ApiKey(ApiKey::Header(api_key)));
+    let description = Some("A client certificate whose subject `auth.mtls.role_map` names".to_owned());
+    let certificate = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
+    components.add_security_scheme(CERTIFICATE, certificate);
     document
 }
 
 const BEARER: &str = "bearer";
 const API_KEY: &str = "apiKey";
+const CERTIFICATE: &str = "clientCertificate";
 
 fn operation_of<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
     match *method {
@@ -136,7 +140,7 @@ fn operation_of<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut O
 /// How callers log in, where they do, and what they are told who may not.
 fn add_log_in(operation: &mut Operation, role: Role) {
     let none: [&str; 0] = [];
-    operation.security = Some(vec![SecurityRequirement::new(BEARER, none), SecurityRequirement::new(API_KEY, none)]);
+    operation.security = Some([BEARER, API_KEY, CERTIFICATE].map(|way| SecurityRequirement::new(way, none)).into());
     let responses = &mut operation.responses.responses;
     let challenge = header("How to log in, and what is wrong with a token (RFC 6750)", Type::String);
     let refused = problem("`not_logged_in` or `invalid_credentials`, where callers log in");
@@ -213,7 +217,10 @@ fn add_parts_of_decisions(operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
     for (status, description) in [
         ("400", "A parameter or a field of the body is not usable: `invalid_parameter`, `invalid_body`"),
-        ("403", "`operations_not_allowed`: the service is reachable by others and has no access control"),
+        (
+            "403",
+            "`operations_not_allowed`: the service is reachable by others and has no access control; or `origin_not_allowed`",
+        ),
         ("404", "`held_key_not_found`, `dead_letter_not_found` or `view_not_found`"),
         ("409", "`already_decided`, `already_consumed`, `number_is_parked`, `out_of_reach` or `count_changed`"),
         ("413", "`body_too_large`"),

@@ -85,13 +85,19 @@ codes! {
         "Call an instance that listens on loopback, use the command line, or set `http.allow_anonymous_operations = true` if everybody who reaches the port may decide.";
     NOT_LOGGED_IN = "not_logged_in" UNAUTHORIZED "Nobody has logged in"
         "The route is for those who have logged in, and the request shows no credentials."
-        "Send `Authorization: Bearer` with an API key or a token of the identity provider, or `X-Api-Key`.";
+        "Send `Authorization: Bearer` with an API key or a token of the identity provider, or `X-Api-Key`, or connect with a client certificate.";
     INVALID_CREDENTIALS = "invalid_credentials" UNAUTHORIZED "The credentials are not valid"
-        "The API key or token is malformed, unknown, revoked, over, or of somebody else."
+        "The API key, token or client certificate is malformed, unknown, revoked, over, or of somebody else."
         "Get a new one. `WWW-Authenticate` and `detail` say what is wrong with a token; of an API key it is not said.";
     ROLE_MISSING = "role_missing" FORBIDDEN "The role is missing"
         "Whoever has logged in does not have the role that the route asks for, which `requiredRole` names."
         "Ask an administrator for the role, or use other credentials.";
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed" FORBIDDEN "A web page of elsewhere may not do this"
+        "The request comes from a web page of another origin (`Origin`), which may look but change nothing; or it asks whether it may, and may not."
+        "Operators: name the page's origin in `http.cors_origins`, or, if it is a page of this service behind a proxy, its address in `http.public_url`.";
+    TOO_MANY_ANSWERS = "too_many_answers" SERVICE_UNAVAILABLE "Too many requests are under way on one connection"
+        "By HTTP/2 a connection carries many requests, and this one has as many as may be without a whole answer."
+        "Take the answers that are under way, or open another connection, and repeat after `Retry-After` seconds.";
     LOGIN_UNAVAILABLE = "login_unavailable" SERVICE_UNAVAILABLE "Nobody can log in at the moment"
         "Whether the credentials are valid cannot be told: the identity provider's keys, or the API keys, could not be read yet."
         "Repeat after `Retry-After` seconds. Operators: the log says why.";

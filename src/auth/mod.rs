@@ -5,6 +5,7 @@ pub mod api_key;
 pub mod crypto;
 pub mod policy;
 pub mod role;
+pub mod subject;
 pub mod token;
 
 use self::role::Roles;

@@ -66,7 +66,7 @@ enum Command {
     /// batch under way, publishes pending dead letters, leaves the consumer group, drains HTTP and exits 0 within
     /// projector.shutdown_timeout_ms. The schema must be in place: run `streamview migrate` first.
     ///
-    /// Where nobody logs in (auth.api_keys, auth.jwt.issuer) the process refuses to bind anything but a loopback address,
+    /// Where nobody logs in (auth.api_keys, auth.jwt.issuer, auth.mtls.role_map) the process refuses to bind anything but a loopback address,
     /// unless http.allow_anonymous = true says that this is meant.
     Serve {
         /// Run one half only: scale readers and projectors apart
@@ -161,7 +161,7 @@ fn run(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Config { action: ConfigAction::Check } => {
             app::check(&config)?;
-            for warning in config.warnings() {
+            for warning in app::warnings(&config) {
                 eprintln!("warning: {warning}");
             }
             println!("settings are usable");

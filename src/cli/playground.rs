@@ -172,20 +172,21 @@ fn progress(step: &str) {
 }
 
 fn welcome(address: SocketAddr, config: &Config, records: u64, sample: &str) -> String {
+    let address = format!("{}://{address}", config.http.tls.scheme());
     format!(
         "
 StreamView is running; {records} events are in, {LIVE_EVENTS_PER_SECOND} more arrive each second.
 
-  API and docs  http://{address}/docs
-  Metrics       http://{address}/metrics
+  API and docs  {address}/docs
+  Metrics       {address}/metrics
   Postgres      psql {}
   Kafka         {}
 
 Try:
-  curl 'http://{address}/orders?status=Delivered&pageSize=3'
-  curl -i http://{address}/orders/{sample}
-  curl http://{address}/ops/lags
-  curl -d '{{\"reason\":\"to try it\"}}' -H 'content-type: application/json' http://{address}/ops/views/rebuild
+  curl '{address}/orders?status=Delivered&pageSize=3'
+  curl -i {address}/orders/{sample}
+  curl {address}/ops/lags
+  curl -d '{{\"reason\":\"to try it\"}}' -H 'content-type: application/json' {address}/ops/views/rebuild
 
 Everything is in memory or throw-away and gone at Ctrl-C.",
         config.database.url.expose(),

@@ -19,7 +19,7 @@ const PREFIX: &str = "STREAMVIEW_";
 const FILE_SUFFIX: &str = "_FILE";
 const TLS_MODES: &str = "sslmode to be disable, prefer, require, verify-ca or verify-full; left out it is disable for this \
     machine and verify-full for every other host";
-const ROLE_MAP: &str = "auth.jwt.role_map";
+const ROLE_MAPS: [&str; 2] = ["auth.jwt.role_map", "auth.mtls.role_map"];
 /// What a view may say of its own, below `views.<name>.`.
 const VIEW_RULES: [&str; 4] = ["history", "gap_policy", "first_sequence", "tax.default_rate"];
 
@@ -143,6 +143,7 @@ impl Layers {
         self.check_kafka_wire()?;
         self.check_registry_certificate()?;
         self.check_tokens()?;
+        self.check_listener()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
@@ -174,16 +175,16 @@ impl Layers {
 
     /// What tokens need, and what says nothing without them.
     fn check_tokens(&self) -> Result<(), ConfigError> {
-        let is_listed = |key: &str| self.settings[key].value.as_array().is_some_and(|list| !list.is_empty());
+        let is_listed = |key: &&str| self.is_listed(key);
         if self.is_empty("auth.jwt.issuer") {
             let idle = ["auth.jwt.jwks_url", "auth.jwt.jwks_file"].into_iter().find(|key| !self.is_empty(key));
-            let idle = idle.or_else(|| Some("auth.jwt.audience").filter(|key| is_listed(key)));
+            let idle = idle.or_else(|| Some("auth.jwt.audience").filter(is_listed));
             return match idle {
                 Some(key) => Err(self.not_allowed(key, "nothing where auth.jwt.issuer is empty".to_owned())),
                 None => Ok(()),
             };
         }
-        if let Some(key) = ["auth.jwt.audience", "auth.jwt.algorithms"].into_iter().find(|key| !is_listed(key)) {
+        if let Some(key) = ["auth.jwt.audience", "auth.jwt.algorithms"].into_iter().find(|key| !self.is_listed(key)) {
             return Err(self.not_allowed(key, "at least one where auth.jwt.issuer is set".to_owned()));
         }
         let is_web = Url::parse(self.settings["auth.jwt.issuer"].value.as_str().unwrap_or_default())
@@ -216,8 +217,13 @@ impl Layers {
         tree.try_into().expect("every value passed its rule, and a test deserializes the defaults")
     }
 
-    fn is_empty(&self, key: &str) -> bool {
+    pub(super) fn is_empty(&self, key: &str) -> bool {
         self.settings[key].value.as_str().is_some_and(str::is_empty)
+    }
+
+    /// Whether a list has anything in it.
+    pub(super) fn is_listed(&self, key: &str) -> bool {
+        self.settings[key].value.as_array().is_some_and(|list| !list.is_empty())
     }
 
     fn check_at_most(&self, key: &str, limit: &str) -> Result<(), ConfigError> {
@@ -273,7 +279,7 @@ impl Layers {
         ConfigError::UnknownVariable { variable: name, nearest }
     }
 
-    fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
+    pub(super) fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
         let Setting { value, origin } = &self.settings[key];
         let value = match value {
             Value::String(text) if is_secret(key) && key.ends_with("url") => SecretUrl::new(text).to_string(),
@@ -327,7 +333,7 @@ fn flatten(prefix: &str, table: Table) -> Vec<(String, Value)> {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
             // A list of pairs, which reads well as a table, too.
-            Value::Table(inner) if key == ROLE_MAP => {
+            Value::Table(inner) if ROLE_MAPS.contains(&key.as_str()) => {
                 let pair = |(theirs, ours): (String, Value)| match ours {
                     Value::String(ours) => Value::String(format!("{theirs}={ours}")),
                     other => other,

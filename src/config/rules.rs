@@ -1,14 +1,16 @@
 //! What each key accepts: the one table of types and ranges.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::secret::web_addresses;
 use crate::auth::role::Role;
+use crate::auth::subject::{is_subject, split, subject_and_role};
 use crate::auth::token::ALGORITHMS;
 use crate::domain::name::is_view_name;
 
@@ -23,6 +25,8 @@ pub(super) enum Rule {
     Text(&'static str, fn(&str) -> bool),
     /// A list of texts that the function accepts; in a variable or flag separated by commas.
     List(&'static str, fn(&str) -> bool),
+    /// The same of texts with commas in them; in a variable or flag separated by semicolons.
+    Subjects(&'static str, fn(&str) -> bool),
 }
 
 const KIB: i64 = 1024;
@@ -125,7 +129,27 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
             "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
             is_log_filter,
         ),
-        _ => return rule_of_login(key).or_else(|| rule_of_view(key)),
+        _ => return rule_of_listener(key).or_else(|| rule_of_login(key)).or_else(|| rule_of_view(key)),
+    })
+}
+
+fn rule_of_listener(key: &str) -> Option<Rule> {
+    use Rule::{List, Subjects, Text};
+    Some(match key {
+        "http.cors_origins" => List(
+            "a list of origins as browsers write them, such as https://shop.example: no path, no *, no port that goes without saying",
+            is_origin,
+        ),
+        "http.trusted_proxies" => {
+            List("a list of IP addresses and networks such as 10.0.0.0/8, and not all of them", is_network)
+        }
+        "http.tls.cert_file" | "http.tls.key_file" | "http.tls.client_ca_file" => Text("text", |_| true),
+        "auth.mtls.role_map" => Subjects(
+            "a list such as [\"CN=checkout,O=Shop=reader\"], to reader, developer, operator or admin: subjects as \
+             `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb,utf8` prints them, in a variable separated by semicolons",
+            |text| subject_and_role(text).is_some_and(|(subject, _)| is_subject(&subject)),
+        ),
+        _ => return None,
     })
 }
 
@@ -189,10 +213,8 @@ impl Rule {
             Rule::Switch => text.parse().ok().map(Value::Boolean),
             Rule::Integer(..) => text.parse().ok().map(Value::Integer),
             Rule::Text(..) => Some(Value::String(text.to_owned())),
-            Rule::List(..) => {
-                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                Some(Value::Array(parts.map(|part| Value::String(part.to_owned())).collect()))
-            }
+            Rule::List(..) => Some(list(text.split(','))),
+            Rule::Subjects(..) => Some(list(split(text, ';').into_iter())),
         }
     }
 
@@ -202,7 +224,7 @@ impl Rule {
             (Rule::Switch, Value::Boolean(_)) => true,
             (Rule::Integer(least, most), Value::Integer(number)) => (least..=most).contains(number),
             (Rule::Text(_, accepts), Value::String(text)) => accepts(text),
-            (Rule::List(_, accepts), Value::Array(values)) => {
+            (Rule::List(_, accepts) | Rule::Subjects(_, accepts), Value::Array(values)) => {
                 values.iter().all(|value| value.as_str().is_some_and(accepts))
             }
             _ => false,
@@ -215,9 +237,14 @@ impl fmt::Display for Rule {
         match self {
             Rule::Switch => f.write_str("true or false"),
             Rule::Integer(least, most) => write!(f, "a whole number from {least} to {most}"),
-            Rule::Text(words, _) | Rule::List(words, _) => f.write_str(words),
+            Rule::Text(words, _) | Rule::List(words, _) | Rule::Subjects(words, _) => f.write_str(words),
         }
     }
+}
+
+fn list<'t>(parts: impl Iterator<Item = &'t str>) -> Value {
+    let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+    Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
 }
 
 /// Names of topics and static members, as the broker checks them.
@@ -272,6 +299,17 @@ fn is_public_url(text: &str) -> bool {
     let host = place.split('/').next().unwrap_or_default();
     let stands_for_itself = |byte: u8| byte.is_ascii_graphic() && !br#"<>"\^`{|}?#@,;"#.contains(&byte);
     !host.is_empty() && place.bytes().all(stands_for_itself) && !place.ends_with('/')
+}
+
+/// In the one form that a browser sends, as it is compared letter by letter.
+fn is_origin(text: &str) -> bool {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.is_some_and(|url| url.origin().ascii_serialization() == text)
+}
+
+/// Not `/0`, which would let everybody say who they are.
+fn is_network(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok_and(|network| network.prefix_len() > 0)
 }
 
 fn is_plain_decimal(text: &str) -> bool {
@@ -341,5 +379,41 @@ mod tests {
             assert!(rule.accepts(&Value::String(good.to_owned())), "{key} = {good}");
             assert!(!rule.accepts(&Value::String(bad.to_owned())), "{key} = {bad}");
         }
+    }
+
+    #[test]
+    fn list_rules_accept_and_refuse_at_their_edges() {
+        for (key, good, bad) in [
+            ("http.cors_origins", "https://shop.example", "https://shop.example/"),
+            ("http.cors_origins", "http://localhost:3000", "*"),
+            ("http.cors_origins", "http://[::1]:3000", "null"),
+            ("http.cors_origins", "https://a.example:8443", "https://a.example:443"),
+            ("http.cors_origins", "https://xn--bcher-kva.example", "https://bücher.example"),
+            ("http.cors_origins", "http://a", "HTTPS://a"),
+            ("http.cors_origins", "http://a", "https://*.shop.example"),
+            ("http.cors_origins", "http://a", "shop.example"),
+            ("http.cors_origins", "http://a", "ftp://a"),
+            ("http.trusted_proxies", "10.0.0.0/8", "10.0.0.0/33"),
+            ("http.trusted_proxies", "::1", "0.0.0.0/0"),
+            ("http.trusted_proxies", "fd00::/8", "::/0"),
+            ("http.trusted_proxies", "127.0.0.1", "proxy.example"),
+            ("auth.mtls.role_map", "CN=checkout,O=Shop=reader", "CN=checkout,O=Shop"),
+            ("auth.mtls.role_map", "CN=a\\,b = admin", "CN=a=root"),
+            ("auth.mtls.role_map", "CN=a=reader", "=reader"),
+            ("auth.mtls.role_map", "CN=a=reader", "/O=Shop/CN=a=reader"),
+            ("auth.mtls.role_map", "CN=a=reader", "CN = a, O = Shop=reader"),
+        ] {
+            let rule = rule_of(key).unwrap();
+            let list = |text: &str| Value::Array(vec![Value::String(text.to_owned())]);
+            assert!(rule.accepts(&list(good)), "{key} = {good}");
+            assert!(!rule.accepts(&list(bad)), "{key} = {bad}");
+        }
+    }
+
+    #[test]
+    fn subjects_have_commas_and_stand_between_semicolons_in_a_variable() {
+        let parsed = rule_of("auth.mtls.role_map").unwrap().parse("CN=a,O=b=reader; CN=c\\;d=admin;").unwrap();
+        let expected = ["CN=a,O=b=reader", "CN=c\\;d=admin"].map(|text| Value::String(text.to_owned()));
+        assert_eq!(parsed, Value::Array(expected.into()));
     }
 }

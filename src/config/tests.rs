@@ -383,6 +383,31 @@ fn tokens_are_set_up_whole_or_not_at_all() {
 }
 
 #[test]
+fn client_certificates_are_access_control_and_need_authorities_and_roles() {
+    let (cert, key) = (("http.tls.cert_file", "/cert.pem"), ("http.tls.key_file", "/key.pem"));
+    let (clients, roles) =
+        (("http.tls.client_ca_file", "/ca.pem"), ("auth.mtls.role_map", "CN=a,O=b=reader;CN=c=admin"));
+    let (bind, with) = (("http.bind", "0.0.0.0:80"), |pairs: Pairs| load("", &[], pairs));
+    assert!(with(&[cert, key, bind]).unwrap().check_exposure().is_err(), "TLS alone is none");
+    let config = with(&[cert, key, clients, roles, bind]).unwrap();
+    config.check_exposure().unwrap();
+    assert_eq!(config.auth.mtls.role_map, ["CN=a,O=b=reader", "CN=c=admin"]);
+    let table = load("[auth.mtls.role_map]\n\"CN=a,O=b\" = 'reader'", &[], &[cert, key, clients]).unwrap();
+    assert_eq!(table.auth.mtls.role_map, ["CN=a,O=b=reader"]);
+    for (pairs, named) in [
+        (&[cert][..], "http.tls.key_file"),
+        (&[key], "http.tls.cert_file"),
+        (&[clients, roles], "http.tls.client_ca_file"),
+        (&[roles], "auth.mtls.role_map"),
+        (&[cert, key, roles], "auth.mtls.role_map"),
+        (&[cert, key, clients], "auth.mtls.role_map"),
+    ] {
+        let message = with(pairs).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{named} = ")), "{message}");
+    }
+}
+
+#[test]
 fn where_callers_log_in_any_address_is_bound_and_what_is_open_is_warned_of() {
     let set = |pairs: Pairs| load("", &[], pairs).unwrap();
     let (bind, keys) = (("http.bind", "0.0.0.0:80"), ("auth.api_keys", "true"));

@@ -1,5 +1,6 @@
-//! Who a caller is, by what it shows: an API key, or a token of an identity provider. Both are looked up in memory; Postgres
-//! and the provider are asked behind the requests, and seldom, however many wrong keys come.
+//! Who a caller is, by what it shows: an API key, or a token of an identity provider; or by the certificate that its
+//! connection began with, where it shows neither. All of it is looked up in memory; Postgres and the provider are asked behind
+//! the requests, and seldom, however many wrong keys come.
 
 mod api_keys;
 pub mod audit;
@@ -16,6 +17,7 @@ pub use self::api_keys::made;
 use self::tokens::Tokens;
 use crate::auth::api_key::BEGINS;
 use crate::auth::role::{Role, Roles};
+use crate::auth::subject::Subjects;
 use crate::auth::{Principal, Refusal};
 use crate::config::{AnonymousRole, AuthSettings, DatabaseSettings};
 
@@ -28,6 +30,7 @@ pub struct Gate {
     pub anonymous: Roles,
     keys: Option<ApiKeys>,
     tokens: Option<Tokens>,
+    subjects: Subjects,
 }
 
 impl Gate {
@@ -42,7 +45,8 @@ impl Gate {
             AnonymousRole::Reader => Role::Reader.into(),
         };
         let keys = settings.api_keys.then(|| ApiKeys::new(database.clone()));
-        Ok(Some(Arc::new(Gate { anonymous, keys, tokens })))
+        let subjects = Subjects::new(&settings.mtls.role_map);
+        Ok(Some(Arc::new(Gate { anonymous, keys, tokens, subjects })))
     }
 
     /// Keeps what it knows up to date, until `stop`.
@@ -76,6 +80,11 @@ impl Gate {
         }
     }
 
+    /// Who has shown a certificate with this subject.
+    pub fn certified(&self, subject: &str) -> Arc<Principal> {
+        Arc::new(self.subjects.principal(subject))
+    }
+
     /// Who shows these values of `Authorization` and `X-Api-Key`; `None` if there are none.
     pub async fn who(&self, authorization: &[&[u8]], api_key: &[&[u8]]) -> Result<Option<Arc<Principal>>, Refusal> {
         let shown = match (authorization, api_key) {
@@ -92,7 +101,8 @@ impl Gate {
                 tokens.verify(token).await.map(Some)
             }
             (true, None, _) => Err(Refusal::Malformed("API keys are not taken here")),
-            (false, _, None) => Err(Refusal::Malformed("tokens are not taken here, API keys are")),
+            (false, Some(_), None) => Err(Refusal::Malformed("tokens are not taken here, API keys are")),
+            (false, None, None) => Err(Refusal::Malformed("neither tokens nor API keys are taken here")),
         }
     }
 }

@@ -88,6 +88,8 @@ pub struct Metrics {
     pub followers: IntGauge,
     /// `streamview_followers_overrun_total`: those that were too slow.
     pub overruns: IntCounter,
+    /// `streamview_http_certificate_end_seconds`: Unix time at which the listener's certificate is over; 0 without TLS.
+    pub certificate_end: IntGauge,
     /// `streamview_db_pool_connections{state}`.
     pub pool_connections: IntGaugeVec,
     /// `streamview_process_start_time_seconds`.
@@ -178,6 +180,10 @@ impl Metrics {
             overruns: register(
                 &registry,
                 IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),
+            ),
+            certificate_end: register(
+                &registry,
+                IntGauge::new("streamview_http_certificate_end_seconds", "Unix time of the certificate's end."),
             ),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time: start_time(&registry),

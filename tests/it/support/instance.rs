@@ -17,6 +17,7 @@ use crate::support::{PATIENCE, until};
 pub struct Instance {
     child: Mutex<Child>,
     pub address: String,
+    scheme: &'static str,
     pub http: Client,
     log: PathBuf,
 }
@@ -38,11 +39,17 @@ impl Instance {
         // Tests that are killed leave nothing behind that goes on asking for servers that are gone.
         let child = spawn_tied_to_us(command).unwrap();
         streamview::schemas::client::install_tls();
-        Instance { child: Mutex::new(child), address, http: Client::new(), log }
+        Instance { child: Mutex::new(child), address, scheme: "http", http: Client::new(), log }
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
+    }
+
+    /// Talks TLS from now on, by this client.
+    pub fn with_tls(mut self, http: Client) -> Instance {
+        (self.scheme, self.http) = ("https", http);
+        self
     }
 
     /// A GET; the process must answer.

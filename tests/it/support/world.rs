@@ -159,6 +159,14 @@ impl World {
         instance
     }
 
+    /// Starts an instance that talks TLS, and waits until it is ready; `http` is the client that it is talked to with.
+    pub async fn start_with_tls(&self, settings: &[(&str, String)], http: reqwest::Client) -> Instance {
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let instance = self.launch(&settings).with_tls(http);
+        instance.until_ready().await;
+        instance
+    }
+
     /// Starts an instance and does not wait.
     pub fn launch(&self, settings: &[(&str, &str)]) -> Instance {
         self.launch_command(&["serve"], settings)
