@@ -49,6 +49,7 @@ pub const POINTS: [&str; 44] = [
     "part.acquiring",
     "part.identity",
     "part.gap_policy",
+    "part.audit",
     "part.http",
     "part.signals",
     "part.steward",

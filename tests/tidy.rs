@@ -101,7 +101,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["core", "config", "crash", "failure"]),
     ("platforms", &["core", "config", "crash", "failure"]),
     ("schemas", &["core", "config", "failure", "telemetry"]),
-    ("login", &["auth", "config", "failure", "store"]),
+    ("login", &["auth", "config", "crash", "failure", "store"]),
     (
         "projector",
         &["core", "config", "crash", "failure", "memory", "platforms", "schemas", "status", "store", "telemetry"],
