@@ -36,6 +36,7 @@ mod contract;
 mod counter;
 mod decisions;
 mod dlq;
+mod doctor;
 mod following;
 mod following_builds;
 mod in_place;

@@ -38,6 +38,11 @@ pub enum LogError {
     },
 }
 
+/// That there is no such topic, for whoever waits for it.
+pub fn no_topic(topic: &str) -> String {
+    format!("topic {topic} does not exist")
+}
+
 fn said(heard: &Option<String>) -> String {
     heard.as_ref().map(|words| format!(" ({words})")).unwrap_or_default()
 }

@@ -1,15 +1,17 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
 //! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), a whole topic read once ([`bounded`]),
-//! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), and what an error means
-//! ([`trouble`]).
+//! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), what an error means
+//! ([`trouble`]); and for whoever looks for a fault, the brokers themselves ([`inspect`]) and our rights there ([`rights`]).
 
 pub mod bounded;
 pub mod consumer;
 pub mod dead_member;
 pub mod fetch;
+pub mod inspect;
 pub mod log;
 pub mod probe;
 pub mod producer;
+pub mod rights;
 pub mod topic_id;
 pub mod topic_settings;
 pub mod trouble;
