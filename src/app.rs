@@ -131,7 +131,7 @@ pub async fn serve(
     let (handle, stop_views, stop_noting) = (server.handle(), CancellationToken::new(), CancellationToken::new());
     let mut looking =
         tokio::spawn(look_at_credentials((gate, certificates, Arc::clone(&left.metrics)), stop_views.clone()));
-    let noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
+    let mut noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
@@ -141,6 +141,7 @@ pub async fn serve(
         () = stop.cancelled() => None,
         ended = &mut http => Some(part_ended("HTTP server", ended)),
         ended = &mut looking => Some(part_ended("look at credentials", ended)),
+        ended = &mut noting => Some(part_ended("audit log", ended)),
     };
     tracing::info!(failure = ended, "stopping");
     let is_followed = left.is_followed();
@@ -151,8 +152,9 @@ pub async fn serve(
     let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
     let drained = drain(answered.map(drop), (stewards, &boards), deadline).await;
     http.abort();
+    let notes = !noting.is_finished();
     stop_noting.cancel();
-    if !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(()))) {
+    if !notes || !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(()))) {
         tracing::error!("the audit log is not written to its end");
     }
     match ended {

@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 44] = [
+pub const POINTS: [&str; 45] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -49,6 +49,7 @@ pub const POINTS: [&str; 44] = [
     "part.acquiring",
     "part.identity",
     "part.gap_policy",
+    "part.audit",
     "part.http",
     "part.signals",
     "part.steward",

@@ -21,8 +21,8 @@
 //! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is;
 //!   [`certificates`]: TLS of the listener
 //! - [`api`]: HTTP; [`views`]: one folder for each view
-//! - [`registrations`]: the list of views; [`steward`]: which builds run, and what operators do with them; [`app`], [`cli`]:
-//!   the service and its commands
+//! - [`registrations`]: the list of views; [`steward`]: which builds run, and what operators do with them; [`app`], [`doctor`],
+//!   [`cli`]: the service, what it stands on, and its commands
 
 pub use streamview_core::{codec, domain, engine};
 
@@ -35,6 +35,7 @@ pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod crash;
+pub mod doctor;
 pub mod failure;
 pub mod feed;
 pub mod login;

@@ -145,8 +145,11 @@ fn add_log_in(operation: &mut Operation, role: Role) {
     let challenge = header("How to log in, and what is wrong with a token (RFC 6750)", Type::String);
     let refused = problem("`not_logged_in` or `invalid_credentials`, where callers log in");
     responses.entry("401".into()).or_insert(RefOr::T(refused.header("WWW-Authenticate", challenge).build()));
-    let lacks = problem(&format!("`role_missing`: the role `{}` is asked for, where callers log in", role.as_str()));
-    responses.entry("403".into()).or_insert(RefOr::T(lacks.build()));
+    let lacks = format!("`role_missing`: the role `{}` is asked for, where callers log in", role.as_str());
+    match responses.get_mut("403") {
+        Some(RefOr::T(refused)) => refused.description = format!("{}; or {lacks}", refused.description),
+        _ => drop(responses.insert("403".into(), RefOr::T(problem(&lacks).build()))),
+    }
 }
 
 /// The document as served: with the limits in force.

@@ -40,7 +40,7 @@ pub async fn preflight(view: &'static str, parts: &Parts) -> Result<Preflight> {
 }
 
 /// The same of a build that nobody has to run.
-pub(super) async fn look(config: &Config, source: BuildSource) -> Result<Preflight> {
+pub async fn look(config: &Config, source: BuildSource) -> Result<Preflight> {
     let client = pool::connect_writer(&config.database, &names::search_path(source.id()))
         .await
         .context("cannot connect to Postgres")?;

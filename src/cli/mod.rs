@@ -3,6 +3,7 @@
 mod apikey;
 mod desk;
 pub mod dlq;
+mod doctor;
 pub mod held;
 pub mod load;
 mod pauses;
@@ -82,6 +83,7 @@ enum Command {
         #[arg(long)]
         roles: bool,
     },
+    Doctor(doctor::DoctorArgs),
     Load(load::LoadArgs),
     Verify(verify::VerifyArgs),
     /// Try everything with nothing installed but Postgres' binaries
@@ -132,7 +134,14 @@ const UNUSABLE: i32 = 2;
 /// Parses the arguments and runs the sub-command; gives the exit code.
 pub fn main() -> i32 {
     let cli = Cli::parse();
-    let config = match Config::load(cli.config.as_deref(), Config::environment(), &cli.overrides) {
+    let config = Config::load(cli.config.as_deref(), Config::environment(), &cli.overrides);
+    if let Command::Doctor(arguments) = &cli.command {
+        return doctor::run(arguments, config).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            1
+        });
+    }
+    let config = match config {
         Ok(config) => config,
         Err(error) => {
             eprintln!("error: {error}");
@@ -230,7 +239,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Resume(arguments) => pauses::resume(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Servers(_) => Ok(()),
-            Command::Config { .. } | Command::Openapi => Ok(()),
+            Command::Config { .. } | Command::Openapi | Command::Doctor(_) => Ok(()),
         }
     });
     // A blocking call to a dead broker must not hold up the exit.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AuditSettings, DatabaseSettings};
+use crate::crash;
 use crate::store::audit::{self, AuditEntry};
 use crate::store::pool;
 use crate::store::sqlstate::describe;
@@ -101,6 +102,7 @@ impl AuditLog {
     pub async fn run(self, settings: AuditSettings, database: DatabaseSettings, stop: CancellationToken) {
         let (mut is_blind, mut forgot) = (false, None::<Instant>);
         loop {
+            crash::point("part.audit");
             let is_over = stop.is_cancelled();
             match self.write(&database).await {
                 Ok(()) => is_blind = false,

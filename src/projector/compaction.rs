@@ -33,7 +33,7 @@ impl CompactionCheck {
         }
         let topic = &context.source.topic;
         let told = match cleanup_policy(&context.kafka, topic).await {
-            Ok(CleanupPolicy::Known(policy)) if policy.split(',').any(|part| part.trim() == "compact") => {
+            Ok(CleanupPolicy::Known(policy)) if is_compacted(&policy) => {
                 return Err(compacted(topic, &policy));
             }
             Ok(CleanupPolicy::Known(_)) => true,
@@ -54,7 +54,13 @@ impl CompactionCheck {
     }
 }
 
-fn compacted(topic: &str, policy: &str) -> Failure {
+/// Whether a `cleanup.policy` has the broker compact the topic.
+pub fn is_compacted(policy: &str) -> bool {
+    policy.split(',').any(|part| part.trim() == "compact")
+}
+
+/// The halt for a topic that the broker compacts.
+pub fn compacted(topic: &str, policy: &str) -> Failure {
     Failure::halt(
         "topic_compacted",
         format!("topic {topic} has cleanup.policy={policy}: the broker removes events that the view needs"),

@@ -21,6 +21,6 @@ pub mod observer;
 pub mod relay;
 pub mod runtime;
 pub mod seating;
-mod source;
+pub mod source;
 pub mod supervisor;
 pub mod takeover;

@@ -15,7 +15,7 @@ use crate::domain::held::HeldReason;
 use crate::domain::lag::{LagHistory, PartitionLag, PartitionPosition};
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::Waiting;
-use crate::platforms::kafka::log::{LogError, LogReader, Watermarks};
+use crate::platforms::kafka::log::{LogError, LogReader, Watermarks, no_topic};
 use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Position};
@@ -178,7 +178,7 @@ async fn watermarks(
 ) -> Result<Vec<(Partition, Watermarks)>, String> {
     let log = log.map_err(|error| format!("no Kafka client: {error}"))?;
     match supervisor::blocking(move || log.extents()).await {
-        Ok(marks) if marks.is_empty() => Err(format!("topic {topic} does not exist")),
+        Ok(marks) if marks.is_empty() => Err(no_topic(topic)),
         Ok(marks) => Ok(marks),
         Err(error) => Err(error.to_string()),
     }

@@ -17,7 +17,7 @@ use crate::engine::view::ViewSpec;
 use crate::failure::{Backoff, Halt, Waiting};
 use crate::platforms::kafka::consumer::MemberName;
 use crate::platforms::kafka::fetch::FetchProblem;
-use crate::platforms::kafka::log::{LogError, LogReader};
+use crate::platforms::kafka::log::{LogError, LogReader, no_topic};
 use crate::projector::applier::Applier;
 use crate::projector::compaction::CompactionCheck;
 use crate::projector::context::ViewContext;
@@ -346,7 +346,7 @@ async fn wait_for_topic(context: &Arc<ViewContext>) -> (Arc<LogReader>, usize) {
                 context.status.clear(Reporter::Start);
                 return (log, partitions);
             }
-            Ok(_) => format!("topic {} does not exist", context.source.topic),
+            Ok(_) => no_topic(&context.source.topic),
             Err(error) => error.at(&context.kafka.bootstrap_servers),
         };
         context.status.report(Reporter::Start, Waiting::Kafka, &reason);

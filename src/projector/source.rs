@@ -28,11 +28,16 @@ pub async fn confirm(
             Ok(())
         }
         Bond::Recreated(detail) => Err(guard::changed(&detail)),
-        Bond::Elsewhere(detail) => Err(Failure::halt(
-            "source_changed",
-            detail,
-            "set kafka.bootstrap_servers and the view's topic back; or, if the topic was moved with its offsets, say so \
-             with `streamview source moved`; or begin anew from the other topic in an empty database; then restart",
-        )),
+        Bond::Elsewhere(detail) => Err(elsewhere(&detail)),
     }
+}
+
+/// The halt for a log that is not the one that the build is made from.
+pub fn elsewhere(detail: &str) -> Failure {
+    Failure::halt(
+        "source_changed",
+        detail,
+        "set kafka.bootstrap_servers and the view's topic back; or, if the topic was moved with its offsets, say so \
+         with `streamview source moved`; or begin anew from the other topic in an empty database; then restart",
+    )
 }

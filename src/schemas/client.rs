@@ -121,6 +121,15 @@ struct Reference {
     version: u32,
 }
 
+/// That a registry is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// Which kinds of schemas it knows.
+    pub kinds: Vec<String>,
+    /// By how many milliseconds its clock is ahead of ours, give or take half a second; `None`: it does not tell.
+    pub ahead: Option<i64>,
+}
+
 #[derive(Deserialize)]
 struct Refusal {
     error_code: u32,
@@ -213,6 +222,15 @@ impl RegistryClient {
         Ok(texts)
     }
 
+    /// What every registry tells, whatever it holds; asked at its first address.
+    pub async fn sign_of_life(&self) -> Result<Sign, Fault> {
+        let Some(server) = self.servers.first() else {
+            return Err(Fault::Unreachable(self.settings.url.to_string(), "it has no address".to_owned()));
+        };
+        let (kinds, ahead) = self.ask_dated(server, Method::GET, "/schemas/types", None).await?;
+        Ok(Sign { kinds, ahead })
+    }
+
     /// `GET path`, its answer as JSON.
     pub async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, Fault> {
         self.send(Method::GET, path, None).await
@@ -252,12 +270,24 @@ impl RegistryClient {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Fault> {
-        let (status, answer) = self.exchange(server, method, path, body).await?;
+        self.ask_dated(server, method, path, body).await.map(|(answer, _)| answer)
+    }
+
+    /// An answer, and how far the clock of whoever gave it is ahead of ours, if it tells.
+    async fn ask_dated<T: for<'de> Deserialize<'de>>(
+        &self,
+        server: &Server,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(T, Option<i64>), Fault> {
+        let (status, answer, ahead) = self.exchange(server, method, path, body).await?;
         let refusal: Option<Refusal> = serde_json::from_slice(&answer).ok();
         let foreign = |said: String| Fault::Foreign(server.shown.clone(), said);
         match (status.as_u16(), refusal) {
             (200..=299, _) => {
-                serde_json::from_slice(&answer).map_err(|error| foreign(format!("{status}, but {error}")))
+                let answer = serde_json::from_slice(&answer);
+                answer.map(|answer| (answer, ahead)).map_err(|error| foreign(format!("{status}, but {error}")))
             }
             (401 | 403, _) => Err(Fault::Denied(status.as_u16())),
             // Only its own words count: a 404 may as well be a proxy's, or of a wrong path.
@@ -277,7 +307,7 @@ impl RegistryClient {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<(StatusCode, Vec<u8>), Fault> {
+    ) -> Result<(StatusCode, Vec<u8>, Option<i64>), Fault> {
         let away = |error: reqwest::Error| {
             // Without the URL, which may hold a password; with the innermost cause, which says what happened.
             let error = error.without_url();
@@ -299,6 +329,7 @@ impl RegistryClient {
             request = request.header("content-type", "application/vnd.schemaregistry.v1+json").body(body.to_string());
         }
         let mut response = request.send().await.map_err(away)?;
+        let ahead = response.headers().get("date").and_then(|date| ahead(date.to_str().ok()?));
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(away)? {
             answer.extend_from_slice(&chunk);
@@ -307,7 +338,7 @@ impl RegistryClient {
                 return Err(Fault::Foreign(server.shown.clone(), detail));
             }
         }
-        Ok((response.status(), answer))
+        Ok((response.status(), answer, ahead))
     }
 }
 
@@ -322,6 +353,12 @@ pub fn escape(subject: &str) -> String {
         }
         path
     })
+}
+
+/// How far a `Date` of HTTP is ahead of our clock, in milliseconds: of the middle of its second.
+fn ahead(date: &str) -> Option<i64> {
+    let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    Some(theirs.as_millisecond() + 500 - jiff::Timestamp::now().as_millisecond())
 }
 
 fn builder(settings: &SchemaRegistrySettings) -> Result<reqwest::ClientBuilder> {

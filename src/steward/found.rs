@@ -67,8 +67,13 @@ pub(super) async fn settle(
     Ok(FoundBuild { build: id.build, meaning, stands, cleared_by })
 }
 
+/// That a view has no build.
+pub fn no_build(view: &str) -> String {
+    format!("view {view} has no build; run `streamview migrate`")
+}
+
 async fn active_build(client: &Connection, view: &'static str) -> Result<BuildId> {
     let build = progress::active_build(client, view).await?;
-    let build = build.with_context(|| format!("view {view} has no build; run `streamview migrate`"))?;
+    let build = build.with_context(|| no_build(view))?;
     Ok(BuildId { view, build })
 }

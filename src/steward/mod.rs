@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::ahead::outlook;
 use self::driver::Driver;
-pub use self::found::{FoundBuild, look_at_active, settle_active};
+pub use self::found::{FoundBuild, look_at_active, no_build, settle_active};
 use crate::board::{Shown, ViewBoard};
 use crate::builds;
 use crate::config::{Config, GapPolicy, ViewRules, ViewSettings};

@@ -59,13 +59,21 @@ impl From<DbError> for Unfit {
 /// Refuses what can never work.
 pub async fn check(settings: &DatabaseSettings) -> Result<(), Unfit> {
     let first = pool::connect_bare(settings).await?;
-    let encoding = value(&first, "show server_encoding").await?;
-    if encoding != "UTF8" {
-        return Err(Unfit::Encoding(encoding));
-    }
+    check_encoding(&first).await?;
+    check_sessions(&first, settings).await
+}
+
+/// Refuses a database that cannot hold every text.
+pub async fn check_encoding(client: &Connection) -> Result<(), Unfit> {
+    let encoding = value(client, "show server_encoding").await?;
+    if encoding == "UTF8" { Ok(()) } else { Err(Unfit::Encoding(encoding)) }
+}
+
+/// Refuses a way to Postgres on which a session is none; `first` is one that was opened bare.
+pub async fn check_sessions(first: &Connection, settings: &DatabaseSettings) -> Result<(), Unfit> {
     let second = pool::connect_bare(settings).await?;
     let patience = Duration::from_millis(settings.connect_timeout_ms);
-    match tokio::time::timeout(patience, are_sessions(&first, &second)).await {
+    match tokio::time::timeout(patience, are_sessions(first, &second)).await {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => Err(Unfit::SharedSession),
         Ok(Err(error)) => Err(error.into()),

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::DatabaseSettings;
 use crate::store::sqlstate::describe_chain;
-use crate::store::{Connection, fit, pool};
+use crate::store::{Connection, DbError, fit, pool};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -33,21 +33,42 @@ pub async fn open(settings: &DatabaseSettings) -> Result<Connection> {
     Ok(client)
 }
 
+/// How a schema that this binary cannot use differs from its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OtherSchema {
+    /// There is none.
+    #[error("the database has no StreamView tables; run `streamview migrate` first")]
+    Missing,
+    /// It is older or newer.
+    #[error(
+        "the database is at migration {found}, this binary needs {wanted}; run `streamview migrate` with the same version"
+    )]
+    Other {
+        /// The last migration that was applied.
+        found: i64,
+        /// The last one that this binary knows.
+        wanted: i64,
+    },
+}
+
 /// Refuses a schema that is older or newer than this binary's.
 async fn check(client: &Connection) -> Result<()> {
+    match compare(client).await? {
+        Ok(_) => Ok(()),
+        Err(other) => bail!(other),
+    }
+}
+
+/// The number of the last migration, if the schema is of this binary's version.
+pub async fn compare(client: &Connection) -> Result<Result<i64, OtherSchema>, DbError> {
     let wanted = embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0);
-    let exists: bool = client.query_one("select to_regclass('refinery_schema_history') is not null", &[]).await?.get(0);
-    if !exists {
-        bail!("the database has no StreamView tables; run `streamview migrate` first");
+    let exists = "select to_regclass('refinery_schema_history') is not null";
+    if !client.query_one(exists, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(Err(OtherSchema::Missing));
     }
-    let found: Option<i32> = client.query_one("select max(version) from refinery_schema_history", &[]).await?.get(0);
-    let found = i64::from(found.unwrap_or(0));
-    if found != i64::from(wanted) {
-        bail!(
-            "the database is at migration {found}, this binary needs {wanted}; run `streamview migrate` with the same version"
-        );
-    }
-    Ok(())
+    let found = client.query_one("select max(version) from refinery_schema_history", &[]).await?;
+    let (found, wanted) = (i64::from(found.try_get::<_, Option<i32>>(0)?.unwrap_or(0)), i64::from(wanted));
+    Ok(if found == wanted { Ok(found) } else { Err(OtherSchema::Other { found, wanted }) })
 }
 
 /// A failed migration in the words of its cause: the migrator's own hold the driver's, which say nothing.

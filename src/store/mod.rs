@@ -11,6 +11,7 @@ pub mod copy;
 pub mod dead_letters;
 pub mod fence;
 pub mod fit;
+pub mod inspect;
 pub mod keyed_rows;
 pub mod ledger;
 pub mod leftovers;

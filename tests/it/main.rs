@@ -39,6 +39,7 @@ mod cors;
 mod counter;
 mod decisions;
 mod dlq;
+mod doctor;
 mod following;
 mod following_builds;
 mod in_place;

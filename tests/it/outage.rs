@@ -1,6 +1,6 @@
 //! Postgres, Kafka, a lock, a right or a topic is away: the view waits, says so, and goes on by itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -88,6 +88,38 @@ async fn a_broker_killed_twice_under_load_costs_nothing_but_time() {
     println!("{rebalances} rebalances");
     assert!(rebalances <= 4.0, "at most one loss and one return per outage, not {rebalances}");
     instance.until_running().await;
+}
+
+/// Seconds of a core that a process has used so far.
+fn core_seconds(pid: u32) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // utime and stime: the 14th and 15th, of which three stand before.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / TICKS_PER_SECOND
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_waits_for_kafka_and_postgres_leaves_the_cores_to_others() {
+    let (mut postgres, mut kafka) = (servers::own_postgres(), servers::own_kafka());
+    let world = World::on(&kafka.bootstrap(), &postgres.url("postgres"), 3, &[]).await;
+    let instance = world.start().await;
+    world.publish(life("o-1", 3).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 3).await;
+    kafka.kill_hard().unwrap();
+    postgres.kill_hard().unwrap();
+    until_waiting(&instance, "waiting_for_database").await;
+    // Whoever was in the middle of a question has given it up by then.
+    let (pid, begun) = (instance.pid(), Instant::now());
+    until("questions are given up", PATIENCE, || async { (begun.elapsed() > Duration::from_secs(6)).then_some(()) })
+        .await;
+
+    let (begun, before) = (Instant::now(), core_seconds(pid));
+    until("it was watched", PATIENCE, || async { (begun.elapsed() > Duration::from_secs(8)).then_some(()) }).await;
+    let share = (core_seconds(pid) - before) / begun.elapsed().as_secs_f64();
+
+    println!("{:.1} % of a core while it waits", share * 100.0);
+    assert!(share < 0.2, "{:.0} % of a core", share * 100.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,7 +82,7 @@ async fn an_observer_that_dies_halts_a_view_that_is_only_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_its_http_server_or_its_signals_ends_with_an_error_that_names_them() {
-    for (point, part) in [("part.http", "HTTP server"), ("part.signals", "signal task")] {
+    for (point, part) in [("part.http", "HTTP server"), ("part.signals", "signal task"), ("part.audit", "audit log")] {
         let world = World::new(1).await;
         let instance = world.launch(&[("STREAMVIEW_PANIC_AT", point)]);
         let status = instance.until_ended().await;

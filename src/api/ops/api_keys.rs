@@ -129,9 +129,6 @@ pub fn expiry(text: &str) -> Option<Timestamp> {
     responses(
         (status = 200, description = "All of them, also those that are over", body = ApiKeyList),
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 401, description = "`not_logged_in`, `invalid_credentials`", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 403, description = "`role_missing`", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
@@ -148,11 +145,9 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     responses(
         (status = 201, description = "It is made", body = NewApiKeyBody, headers(("Location" = String, description = "The key"))),
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 401, description = "`not_logged_in`, `invalid_credentials`", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 403, description = "`role_missing`, `operations_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "`operations_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
 pub async fn create(
     api: web::Data<Api>,
@@ -207,10 +202,8 @@ pub async fn create(
     responses(
         (status = 204, description = "It is revoked"),
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 401, description = "`not_logged_in`, `invalid_credentials`", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 403, description = "`role_missing`, `operations_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "`operations_not_allowed`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "`api_key_not_found`", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "The database does not answer", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
 pub async fn revoke(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;

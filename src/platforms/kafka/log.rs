@@ -37,6 +37,11 @@ pub enum LogError {
     },
 }
 
+/// That there is no such topic, for whoever waits for it.
+pub fn no_topic(topic: &str) -> String {
+    format!("topic {topic} does not exist")
+}
+
 fn silence(error: &KafkaError, said: &Option<String>) -> String {
     match said {
         Some(words) => format!("let us in: {words}"),

@@ -1,7 +1,8 @@
 //! Kafka through librdkafka: membership and assignment ([`consumer`]), reading ([`fetch`]), the log's identity
 //! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), a whole topic read once ([`bounded`]),
 //! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), what an error means
-//! ([`trouble`]), why we are not let in (`listener`), and what is wrong with a certificate (`certificate`).
+//! ([`trouble`]), why we are not let in (`listener`), and what is wrong with a certificate (`certificate`); and for whoever looks
+//! for a fault, the brokers themselves ([`inspect`]) and our rights there ([`rights`]).
 //!
 //! How every client connects is said here, by [`base_config`], and nowhere else.
 
@@ -10,10 +11,12 @@ mod certificate;
 pub mod consumer;
 pub mod dead_member;
 pub mod fetch;
+pub mod inspect;
 mod listener;
 pub mod log;
 pub mod probe;
 pub mod producer;
+pub mod rights;
 pub mod topic_id;
 pub mod topic_settings;
 pub mod trouble;

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)] // DescribeTopics is not in the safe wrapper
 
 use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,6 +15,8 @@ use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::{base_config, open};
 
 const TIMEOUT_MS: i32 = 5_000;
+/// How long is waited for an answer of brokers that may have gone away.
+const SOON_MS: i32 = 1_000;
 
 /// What the broker says of a topic's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,23 +28,33 @@ pub enum TopicIdentity {
 }
 
 /// A client that asks for topic ids. Its calls block: use it from a blocking thread.
+///
+/// It asks with care. While librdkafka (2.12.1) has a request for the controller under way and that broker is gone, it connects
+/// to it again at each change of its state, without any backoff (`rd_kafka_broker_controller_async` schedules a connection, and
+/// that takes the backoff back), so that two of its threads wake each other all the time. So nothing of the kind is under way
+/// while nobody answers: metadata, which it waits for in peace, are asked for first then.
 pub struct TopicIdReader {
     client: BaseConsumer<Listener>,
     topic: CString,
+    name: String,
+    /// Whether nobody has answered the last question.
+    is_away: AtomicBool,
 }
 
 impl TopicIdReader {
     /// Opens a client for `topic`.
     pub fn open(settings: &KafkaSettings, topic: &str) -> Result<TopicIdReader, KafkaError> {
+        let name = topic.to_owned();
         let topic = CString::new(topic).map_err(|_| KafkaError::ClientCreation("topic name holds a NUL".into()))?;
         let mut config = base_config(settings);
         config.set("group.id", "streamview-topic-id"); // asked for by the client, never joined
-        Ok(TopicIdReader { client: open(&config, Listener::new(settings))?, topic })
+        let client = open(&config, Listener::new(settings))?;
+        Ok(TopicIdReader { client, topic, name, is_away: AtomicBool::new(false) })
     }
 
     /// Asks for the id. `Err` says why there was no answer: that we are not let in, if so.
     pub fn read(&self) -> Result<TopicIdentity, String> {
-        let answer = self.ask();
+        let answer = self.ask_with_care();
         if answer.is_ok() {
             self.client.context().forget();
             return answer;
@@ -49,7 +63,21 @@ impl TopicIdReader {
         answer.map_err(|error| self.client.context().said().unwrap_or(error))
     }
 
-    fn ask(&self) -> Result<TopicIdentity, String> {
+    fn ask_with_care(&self) -> Result<TopicIdentity, String> {
+        if !self.is_away.load(Ordering::Relaxed)
+            && let Ok(answer) = self.ask(SOON_MS)
+        {
+            return Ok(answer);
+        }
+        self.is_away.store(true, Ordering::Relaxed);
+        let patience = Duration::from_millis(TIMEOUT_MS.unsigned_abs().into());
+        self.client.fetch_metadata(Some(&self.name), patience).map_err(|error| error.to_string())?;
+        let answer = self.ask(TIMEOUT_MS);
+        self.is_away.store(answer.is_err(), Ordering::Relaxed);
+        answer
+    }
+
+    fn ask(&self, timeout_ms: i32) -> Result<TopicIdentity, String> {
         let client = self.client.client().native_ptr();
         let mut names = [self.topic.as_ptr()];
         // SAFETY: every object made here is destroyed here, after its last use; pointers into the event are read
@@ -59,10 +87,10 @@ impl TopicIdReader {
             let options =
                 sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
             let mut error = [0; 256];
-            sys::rd_kafka_AdminOptions_set_request_timeout(options, TIMEOUT_MS, error.as_mut_ptr(), error.len());
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, error.as_mut_ptr(), error.len());
             let queue = sys::rd_kafka_queue_new(client);
             sys::rd_kafka_DescribeTopics(client, topics, options, queue);
-            let event = sys::rd_kafka_queue_poll(queue, TIMEOUT_MS + 1_000);
+            let event = sys::rd_kafka_queue_poll(queue, timeout_ms + 1_000);
             let answer = if event.is_null() { Err("no answer".to_owned()) } else { read_event(event) };
             if !event.is_null() {
                 sys::rd_kafka_event_destroy(event);

@@ -20,23 +20,49 @@ pub enum CleanupPolicy {
     Untold(String),
 }
 
+/// How a topic is kept. What the broker does not say is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keeping {
+    /// `cleanup.policy`.
+    pub cleanup_policy: Option<String>,
+    /// Milliseconds after which records go; -1: never.
+    pub retention_ms: Option<i64>,
+    /// Bytes of a partition beyond which its oldest records go; -1: never.
+    pub retention_bytes: Option<i64>,
+}
+
 /// The topic's cleanup policy. `Err` says why there was no answer this time.
 pub async fn cleanup_policy(settings: &KafkaSettings, topic: &str) -> Result<CleanupPolicy, KafkaError> {
+    Ok(match keeping(settings, topic).await? {
+        Ok(Keeping { cleanup_policy: Some(policy), .. }) => CleanupPolicy::Known(policy),
+        Ok(_) => CleanupPolicy::Untold("no such setting".to_owned()),
+        Err(why) => CleanupPolicy::Untold(why),
+    })
+}
+
+/// How the topic is kept; the inner `Err`: the broker does not say, and why. The outer one says why there was no answer this
+/// time.
+pub async fn keeping(settings: &KafkaSettings, topic: &str) -> Result<Result<Keeping, String>, KafkaError> {
     let admin: AdminClient<Listener> = open(&base_config(settings), Listener::new(settings))?;
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
     let mut answers = match admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await {
         Ok(answers) => answers,
-        Err(KafkaError::AdminOp(code)) if !is_silence(code) => return Ok(CleanupPolicy::Untold(code.to_string())),
+        Err(KafkaError::AdminOp(code)) if !is_silence(code) => return Ok(Err(code.to_string())),
         Err(error) => return Err(error),
     };
     match answers.pop() {
         Some(Ok(resource)) => {
-            let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.clone());
-            Ok(policy.map_or_else(|| CleanupPolicy::Untold("no such setting".to_owned()), CleanupPolicy::Known))
+            let value = |name| resource.get(name).and_then(|entry| entry.value.clone());
+            let number = |name| value(name).and_then(|text| text.parse().ok());
+            Ok(Ok(Keeping {
+                cleanup_policy: value("cleanup.policy"),
+                retention_ms: number("retention.ms"),
+                retention_bytes: number("retention.bytes"),
+            }))
         }
         Some(Err(code)) if is_silence(code) => Err(KafkaError::AdminOp(code)),
-        Some(Err(code)) => Ok(CleanupPolicy::Untold(code.to_string())),
-        None => Ok(CleanupPolicy::Untold("an empty answer".to_owned())),
+        Some(Err(code)) => Ok(Err(code.to_string())),
+        None => Ok(Err("an empty answer".to_owned())),
     }
 }
 
