@@ -310,7 +310,10 @@ impl Coordinator {
             positions.push((row.partition, row.next_offset));
         }
         let told: Vec<(i32, i64)> = positions.iter().map(|(partition, next)| (partition.0, next.0)).collect();
-        tracing::info!(view = self.context.source.view, positions = ?told, "partitions taken over");
+        // Every few seconds none, as long as the view is paused: nothing to tell anybody.
+        if !told.is_empty() {
+            tracing::info!(view = self.context.source.view, positions = ?told, "partitions taken over");
+        }
         self.membership.command(Command::Assign(positions.clone()));
         self.membership.command(Command::Acknowledge(positions));
         self.context.status.started();
