@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
 };
 use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use tokio::net::TcpStream;
@@ -73,6 +73,7 @@ impl Authority {
     /// For a client of this name, of the organisation `Shop`, until then.
     pub fn client_until(&self, name: &str, until: Option<SystemTime>) -> Issued {
         let mut parameters = CertificateParams::default();
+        parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::OrganizationName, "Shop");
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
