@@ -89,8 +89,7 @@ pub async fn serve(
     config.warnings().into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let certificates = Certificates::new(&config.http.tls)?;
-    let (pool, reads) = pool::read_pools(&config.database)?;
-    let metrics = Arc::new(Metrics::new());
+    let ((pool, reads), metrics) = (pool::read_pools(&config.database)?, Arc::new(Metrics::new()));
     let writers = pool::WriterPool::new(&config.database);
     let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {

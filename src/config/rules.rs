@@ -304,7 +304,7 @@ fn is_public_url(text: &str) -> bool {
 /// In the one form that a browser sends, as it is compared letter by letter.
 fn is_origin(text: &str) -> bool {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    url.is_some_and(|url| url.origin().ascii_serialization() == text)
+    url.is_some_and(|url| !text.contains('*') && url.origin().ascii_serialization() == text)
 }
 
 /// Not `/0`, which would let everybody say who they are.

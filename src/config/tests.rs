@@ -176,8 +176,13 @@ fn no_setting_is_ever_taken_for_a_service_link() {
         for value in ["10.0.0.1", "8080", "tcp", "tcp://10.0.0.1:8080"] {
             assert!(Config::service_links([(name.clone(), value.to_owned())]).is_empty(), "{name}={value}");
             if let Err(error) = load("", &[(&name, value)], &[]) {
-                // Of an issuer it is asked first for whom its tokens are.
-                let asked = if key == "auth.jwt.issuer" { "auth.jwt.audience" } else { &key };
+                // Of an issuer it is asked first for whom its tokens are, of a certificate where its key is.
+                let asked = match key.as_str() {
+                    "auth.jwt.issuer" => "auth.jwt.audience",
+                    "http.tls.cert_file" => "http.tls.key_file",
+                    "http.tls.key_file" => "http.tls.cert_file",
+                    other => other,
+                };
                 assert!(error.to_string().starts_with(&format!("{asked} = ")), "read as a setting: {error}");
             }
         }

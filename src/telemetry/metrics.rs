@@ -181,10 +181,7 @@ impl Metrics {
                 &registry,
                 IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),
             ),
-            certificate_end: register(
-                &registry,
-                IntGauge::new("streamview_http_certificate_end_seconds", "Unix time of the certificate's end."),
-            ),
+            certificate_end: certificate_end(&registry),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time: start_time(&registry),
             registry,
@@ -295,6 +292,10 @@ fn add(family: &mut MetricFamily, more: Vec<Metric>) {
         metrics.push(metric);
     }
     family.set_metric(metrics);
+}
+
+fn certificate_end(registry: &Registry) -> IntGauge {
+    register(registry, IntGauge::new("streamview_http_certificate_end_seconds", "Unix time of the certificate's end."))
 }
 
 fn start_time(registry: &Registry) -> Gauge {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::rebuild::until_over;
-use crate::support::authority::Issued;
+use crate::support::authority::Whom;
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, life, oracle, stored};
 use crate::support::secure_kafka::{self, ALICE, APP, GUEST, SecureKafka, by, login};
@@ -273,7 +273,7 @@ async fn a_running_view_outlives_a_certificate_that_ran_out_at_the_broker() {
     world.publish(events[..2].iter().map(TestEvent::record)).await;
     instance.order_at("o-1", 2).await;
 
-    for (issued, is_over) in [(Issued::ExpiredServer("localhost"), true), (Issued::Server("localhost"), false)] {
+    for (issued, is_over) in [(Whom::ExpiredServer("localhost"), true), (Whom::Server("localhost"), false)] {
         broker.kafka.kill_hard().unwrap();
         broker.authority.write(broker.files.folder(), "server", issued);
         broker.kafka.restart().unwrap();
@@ -297,8 +297,8 @@ fn files_that_are_missing_or_hold_something_else_are_refused_by_name() {
     std::fs::write(files.path("ca.pem"), authority.pem()).unwrap();
     std::fs::write(files.path("text.pem"), "no certificate").unwrap();
     std::fs::write(files.path("rotten.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-    authority.write(files.folder(), "one", Issued::Client("one"));
-    authority.write(files.folder(), "other", Issued::Client("other"));
+    authority.write(files.folder(), "one", Whom::Client("one"));
+    authority.write(files.folder(), "other", Whom::Client("other"));
     let check = |settings: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
         command.args(["config", "check"]).env("STREAMVIEW_KAFKA__SECURITY_PROTOCOL", "ssl");

@@ -3,50 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use streamview::config::{Config, DatabaseSettings, DatabaseTlsSettings, SecretUrl};
 use streamview::store::pool;
 use streamview::store::sqlstate::describe;
 use streamview_lab::servers::Postgres;
 
+use crate::support::authority::{Authority, Issued, Whom};
 use crate::support::orders::{TestEvent, life};
 use crate::support::servers::{own_postgres_with, shared};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
-
-/// Signs certificates.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-/// A certificate and its key, as PEM.
-struct Signed {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// For a host or a role, until the end of that year.
-    fn sign(&self, (name, year): (&str, i32)) -> Signed {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(year, 12, 31);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Signed { certificate, key: key.serialize_pem() }
-    }
-}
 
 /// The harness comes in as ever, everybody else by TLS only: one by a certificate, the others by a password.
 const HBA: &str = "host all postgres 127.0.0.1/32 trust\n\
@@ -66,10 +32,10 @@ struct Secured {
 impl Secured {
     async fn start() -> Secured {
         let authority = Authority::new("ours");
-        let server = authority.sign(("localhost", 2099));
+        let server = authority.issue(Whom::Server("localhost"));
         let files = [
             ("pg_hba.conf", HBA.to_owned()),
-            ("root.crt", authority.pem.clone()),
+            ("root.crt", authority.pem()),
             ("server.crt", server.certificate),
             ("server.key", server.key),
         ];
@@ -78,8 +44,8 @@ impl Secured {
         let world = World::on(&shared().kafka, &postgres.url("postgres"), 1, &[]).await;
         world.sql.batch_execute(ROLES).await.unwrap();
         let secured = Secured { postgres, authority, world, folder: tempfile::tempdir().unwrap() };
-        secured.file("ca.pem", &secured.authority.pem);
-        secured.file("foreign.pem", &Authority::new("somebody").pem);
+        secured.file("ca.pem", &secured.authority.pem());
+        secured.file("foreign.pem", &Authority::new("somebody").pem());
         secured
     }
 
@@ -100,7 +66,7 @@ impl Secured {
     }
 
     /// Has the server show this from now on.
-    async fn show(&self, signed: &Signed) {
+    async fn show(&self, signed: &Issued) {
         self.postgres.put_file("server.crt", &signed.certificate).unwrap();
         self.postgres.put_file("server.key", &signed.key).unwrap();
         self.world.sql.batch_execute("select pg_reload_conf()").await.unwrap();
@@ -158,7 +124,7 @@ async fn each_mode_trusts_as_it_says_and_a_refusal_names_the_setting() {
     assert_refused(to("localhost", "sslmode=disable", "").await, &plain);
     assert_refused(to("localhost", "", "").await, &plain);
 
-    secured.show(&secured.authority.sign(("localhost", 2021))).await;
+    secured.show(&secured.authority.issue(Whom::ExpiredServer("localhost"))).await;
     let expired = until("the server shows its old certificate", PATIENCE, || async {
         to("localhost", "sslmode=verify-full", &ours).await.err()
     })
@@ -172,7 +138,7 @@ async fn each_mode_trusts_as_it_says_and_a_refusal_names_the_setting() {
 async fn a_role_that_comes_by_certificate_is_let_in_with_it_and_told_which_setting_it_lacks() {
     let secured = Secured::start().await;
     let url = secured.url("localhost", "sslmode=verify-full").replace("by_password:open%20sesame@", "by_certificate@");
-    let certified = |signed: &Signed| DatabaseSettings {
+    let certified = |signed: &Issued| DatabaseSettings {
         tls: DatabaseTlsSettings {
             ca_file: secured.path("ca.pem"),
             cert_file: secured.file("client.pem", &signed.certificate).to_string_lossy().into_owned(),
@@ -180,14 +146,14 @@ async fn a_role_that_comes_by_certificate_is_let_in_with_it_and_told_which_setti
         },
         ..settings(&url, "")
     };
-    let right = certified(&secured.authority.sign(("by_certificate", 2099)));
+    let right = certified(&secured.authority.issue(Whom::Client("by_certificate")));
     assert_eq!(encrypted(&right).await, Ok(true));
 
     let without = encrypted(&settings(&url, &secured.path("ca.pem"))).await;
     assert_refused(without, &["valid client certificate", "set database.tls.cert_file and key_file"]);
-    let another = certified(&secured.authority.sign(("somebody", 2099)));
+    let another = certified(&secured.authority.issue(Whom::Client("somebody")));
     assert_refused(encrypted(&another).await, &["certificate authentication failed", "database.tls.cert_file"]);
-    let foreign = certified(&Authority::new("somebody").sign(("by_certificate", 2099)));
+    let foreign = certified(&Authority::new("somebody").issue(Whom::Client("by_certificate")));
     assert_refused(encrypted(&foreign).await, &["UnknownCA", "database.tls.cert_file"]);
     // What is read for each connection may be gone by then.
     std::fs::remove_file(secured.folder.path().join("client.key")).unwrap();
@@ -287,7 +253,7 @@ async fn a_whole_instance_serves_over_verify_full_and_says_when_trust_is_lost() 
     }
 
     // A certificate of somebody else, and connections that have to be made anew.
-    secured.show(&Authority::new("somebody").sign(("localhost", 2099))).await;
+    secured.show(&Authority::new("somebody").issue(Whom::Server("localhost"))).await;
     let hang_up = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'by_password'";
     let ready = until("readiness says why", PATIENCE, || async {
         world.sql.batch_execute(hang_up).await.unwrap();
@@ -303,7 +269,7 @@ async fn a_whole_instance_serves_over_verify_full_and_says_when_trust_is_lost() 
     // What is renewed counts without a restart, here: the authority.
     let renewed = Authority::new("renewed");
     std::fs::write(Path::new(&ca_file), format!("{}{}", secured.authority.pem, renewed.pem)).unwrap();
-    secured.show(&renewed.sign(("localhost", 2099))).await;
+    secured.show(&renewed.issue(Whom::Server("localhost"))).await;
     instance.until_ready().await;
     world.publish(life("o-2", 4).iter().map(TestEvent::record)).await;
     instance.order_at("o-2", 4).await;

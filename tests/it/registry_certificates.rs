@@ -13,7 +13,7 @@ use streamview::schemas::client::{Fault, RegistryClient, install_tls};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::authority::{Authority, Files, Issued};
+use crate::support::authority::{Authority, Files, Whom};
 use crate::support::registry;
 
 /// TLS before `upstream`, for clients with a certificate of that authority only; gives its address.
@@ -63,10 +63,10 @@ async fn a_registry_that_asks_for_a_certificate_gets_ours_and_what_is_wrong_name
     std::fs::write(files.path("ca.pem"), authority.pem()).unwrap();
     let foreign = Authority::new("foreign authority");
     std::fs::write(files.path("foreign.pem"), foreign.pem()).unwrap();
-    authority.write(files.folder(), "server", Issued::Server("localhost"));
-    authority.write(files.folder(), "client", Issued::Client("streamview"));
-    authority.write(files.folder(), "expired", Issued::ExpiredClient("streamview"));
-    foreign.write(files.folder(), "stranger", Issued::Client("streamview"));
+    authority.write(files.folder(), "server", Whom::Server("localhost"));
+    authority.write(files.folder(), "client", Whom::Client("streamview"));
+    authority.write(files.folder(), "expired", Whom::ExpiredClient("streamview"));
+    foreign.write(files.folder(), "stranger", Whom::Client("streamview"));
     let url = guarded(real, &files).await;
     let (ca_file, own) =
         (files.path("ca.pem"), |name: &str| (files.path(&format!("{name}.pem")), files.path(&format!("{name}.key"))));

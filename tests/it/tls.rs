@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::https::{Authority, Files, Issued};
+use crate::support::authority::{Authority, Files, Issued};
 use crate::support::instance::Instance;
 use crate::support::orders::created;
 use crate::support::world::World;

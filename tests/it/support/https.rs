@@ -1,13 +1,9 @@
-//! Certificate authorities of a test's own, what they issue, and clients that trust them.
+//! Who speaks HTTPS: certificates of the listener and of its clients, and clients that trust an authority of a test's own.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -16,70 +12,29 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// A certificate with its key.
-pub struct Issued {
-    pub certificate: String,
-    pub key: String,
-    pub der: Vec<u8>,
-}
-
-impl Issued {
-    /// As one file.
-    fn identity(&self) -> Identity {
-        Identity::from_pem(format!("{}{}", self.certificate, self.key).as_bytes()).unwrap()
-    }
-}
-
-/// An authority.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+use super::authority::{Authority, Files, Issued, Whom, params};
 
 impl Authority {
-    pub fn new(name: &str) -> Authority {
-        let mut parameters = CertificateParams::default();
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        Authority(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    fn issue(&self, parameters: &CertificateParams) -> Issued {
-        let key = KeyPair::generate().unwrap();
-        let issued = parameters.signed_by(&key, &self.0).unwrap();
-        Issued { certificate: issued.pem(), key: key.serialize_pem(), der: issued.der().to_vec() }
-    }
-
-    /// For a server on this machine.
+    /// For a server on this machine, by its name and by its address.
     pub fn server(&self) -> Issued {
-        self.issue(&Authority::of_server())
+        self.issue_as(&on_this_machine(Whom::Server("localhost")))
     }
 
     /// The same, which is over.
     pub fn server_of_yesteryear(&self) -> Issued {
-        let mut parameters = Authority::of_server();
-        parameters.not_after = rcgen::date_time_ymd(2020, 2, 1);
-        self.issue(&parameters)
-    }
-
-    fn of_server() -> CertificateParams {
-        let mut parameters = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        parameters
+        self.issue_as(&on_this_machine(Whom::ExpiredServer("localhost")))
     }
 
     /// For a client of this name, of the organisation `Shop`, until then.
     pub fn client_until(&self, name: &str, until: Option<SystemTime>) -> Issued {
-        let mut parameters = CertificateParams::default();
-        parameters.distinguished_name.push(DnType::OrganizationName, "Shop");
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let mut params = params(Whom::Client(name));
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Shop");
+        params.distinguished_name.push(DnType::CommonName, name);
         if let Some(until) = until {
-            parameters.not_after = until.into();
+            params.not_after = until.into();
         }
-        self.issue(&parameters)
+        self.issue_as(&params)
     }
 
     /// The same, for good.
@@ -95,7 +50,8 @@ impl Authority {
 
     /// The same, which shows a certificate.
     pub fn http_as(&self, shown: &Issued) -> Client {
-        self.http().identity(shown.identity()).build().unwrap()
+        let identity = format!("{}{}", shown.certificate, shown.key);
+        self.http().identity(Identity::from_pem(identity.as_bytes()).unwrap()).build().unwrap()
     }
 
     /// A connection with TLS and HTTP/2.
@@ -111,15 +67,17 @@ impl Authority {
     }
 }
 
-/// The files of `http.tls`.
-pub struct Files {
-    folder: tempfile::TempDir,
+fn on_this_machine(whom: Whom<'_>) -> CertificateParams {
+    let mut params = params(whom);
+    params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+    params
 }
 
+/// The files of `http.tls`.
 impl Files {
     /// With this certificate and key.
     pub fn of(issued: &Issued) -> Files {
-        let files = Files { folder: tempfile::tempdir().unwrap() };
+        let files = Files::new();
         files.put(issued);
         files
     }
@@ -130,30 +88,19 @@ impl Files {
         self.write("key.pem", &issued.key);
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     /// The settings that name them.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
         vec![
-            ("STREAMVIEW_HTTP__TLS__CERT_FILE", text(&self.path("cert.pem"))),
-            ("STREAMVIEW_HTTP__TLS__KEY_FILE", text(&self.path("key.pem"))),
+            ("STREAMVIEW_HTTP__TLS__CERT_FILE", self.text("cert.pem")),
+            ("STREAMVIEW_HTTP__TLS__KEY_FILE", self.text("key.pem")),
         ]
     }
 
     /// The same, with authorities of clients and what these may.
     pub fn settings_with_clients(&self, authority: &Authority, roles: &str) -> Vec<(&'static str, String)> {
-        let file = self.write("clients.pem", &authority.pem());
+        self.write("clients.pem", &authority.pem());
         let mut settings = self.settings();
-        settings.push(("STREAMVIEW_HTTP__TLS__CLIENT_CA_FILE", file.to_str().unwrap().to_owned()));
+        settings.push(("STREAMVIEW_HTTP__TLS__CLIENT_CA_FILE", self.text("clients.pem")));
         settings.push(("STREAMVIEW_AUTH__MTLS__ROLE_MAP", roles.to_owned()));
         settings
     }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use streamview_lab::servers::{KafkaOptions, KafkaServer};
 
-use crate::support::authority::{Authority, Files, Issued};
+use crate::support::authority::{Authority, Files, Whom};
 
 /// The broker and its files: `ca.pem`, `foreign.pem`, and by [`Authority::write`] `server`, `client`, `expired` and
 /// `expired-client`.
@@ -50,11 +50,11 @@ impl SecureKafka {
         std::fs::write(files.path("ca.pem"), authority.pem()).unwrap();
         std::fs::write(files.path("foreign.pem"), Authority::new("foreign authority").pem()).unwrap();
         for (file, issued) in [
-            ("server", Issued::Server("localhost")),
-            ("expired", Issued::ExpiredServer("localhost")),
-            ("elsewhere", Issued::Server("wrong.example")),
-            ("client", Issued::Client("svc-orders")),
-            ("expired-client", Issued::ExpiredClient("svc-orders")),
+            ("server", Whom::Server("localhost")),
+            ("expired", Whom::ExpiredServer("localhost")),
+            ("elsewhere", Whom::Server("wrong.example")),
+            ("client", Whom::Client("svc-orders")),
+            ("expired-client", Whom::ExpiredClient("svc-orders")),
         ] {
             authority.write(files.folder(), file, issued);
         }
