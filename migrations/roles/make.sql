@@ -42,27 +42,23 @@ do $$ begin
     end if;
 end $$;
 
--- What is ours: the control tables, the tables of builds, and the public views over them. Nobody else's views, whatever they show.
+-- What is ours: the control tables, the tables of builds, and the public views over them. Nobody else's views, whatever they
+-- show. First told, then done: what a query still reads is not given away.
 do $$
 declare
     former oid := (select relowner from pg_class where oid = 'public.view_builds'::regclass);
-    thing record;
+    builds oid[] := array(select n.oid from pg_namespace n join public.view_builds b on n.nspname = b.view || '_' || b.build);
+    gifts text[] := array(select format('schema %s', n.oid::regnamespace)
+                          from pg_namespace n
+                          where n.oid = any (builds) and n.nspowner <> 'streamview_owner'::regrole);
+    gift text;
 begin
-    for thing in
-        select n.oid::regnamespace as name
-        from pg_namespace n
-        join public.view_builds b on n.nspname = b.view || '_' || b.build
-        where n.nspowner <> 'streamview_owner'::regrole
-    loop
-        execute format('alter schema %s owner to streamview_owner', thing.name);
-    end loop;
-    for thing in
+    gifts := gifts || array(
         with ours as (
             select c.oid, c.relowner
             from pg_class c
             where c.relkind = 'r'
-              and (c.relnamespace in (select n.oid from pg_namespace n
-                                      join public.view_builds b on n.nspname = b.view || '_' || b.build)
+              and (c.relnamespace = any (builds)
                    or c.relnamespace = 'public'::regnamespace
                       and c.relname in ('refinery_schema_history', 'view_builds', 'projection_progress', 'held_keys',
                                         'parked_events', 'dead_letters', 'event_decisions', 'idempotent_calls', 'skipped_ranges',
@@ -70,16 +66,16 @@ begin
                                         'operations', 'operation_differences', 'build_switches', 'view_pauses', 'api_keys',
                                         'audit_log'))
         )
-        select oid::regclass as name, 'table' as kind from ours where relowner <> 'streamview_owner'::regrole
+        select format('table %s', oid::regclass) from ours where relowner <> 'streamview_owner'::regrole
         union
-        select v.oid::regclass, 'view'
+        select format('view %s', v.oid::regclass)
         from pg_class v
         join pg_rewrite r on r.ev_class = v.oid
         join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
         join ours on ours.oid = d.refobjid
         where v.relkind = 'v' and v.relnamespace = 'public'::regnamespace and v.relowner = former
-          and v.relowner <> 'streamview_owner'::regrole
-    loop
-        execute format('alter %s %s owner to streamview_owner', thing.kind, thing.name);
+          and v.relowner <> 'streamview_owner'::regrole);
+    foreach gift in array gifts loop
+        execute format('alter %s owner to streamview_owner', gift);
     end loop;
 end $$;

@@ -124,7 +124,7 @@ impl Claim {
         let begins: Vec<(Partition, NextOffset)> =
             log.iter().map(|(partition, marks)| (*partition, NextOffset::before(marks.low))).collect();
         let strip = build::strip(&self.client, &self.source, &begins, self.scripts.unindex).await;
-        strip.context("cannot prepare the tables; the role of database.url has to own them, as for `migrate`")
+        strip.context("cannot prepare the tables; the role of database.url has to own them, as for `migrate`, or be a member of who does")
     }
 
     /// Builds the indexes, side by side, and gives the build free.
