@@ -268,7 +268,7 @@ async fn a_whole_instance_serves_over_verify_full_and_says_when_trust_is_lost() 
 
     // What is renewed counts without a restart, here: the authority.
     let renewed = Authority::new("renewed");
-    std::fs::write(Path::new(&ca_file), format!("{}{}", secured.authority.pem, renewed.pem)).unwrap();
+    std::fs::write(Path::new(&ca_file), format!("{}{}", secured.authority.pem(), renewed.pem())).unwrap();
     secured.show(&renewed.issue(Whom::Server("localhost"))).await;
     instance.until_ready().await;
     world.publish(life("o-2", 4).iter().map(TestEvent::record)).await;
