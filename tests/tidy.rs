@@ -246,6 +246,7 @@ fn each_library_stays_in_its_room() {
         &mentions(&registry, &["src/schemas/", "src/login/provider.rs"]),
         "only schemas/ and login/provider name the HTTP client and the registry's crate",
     );
+    assert_none(&mentions(&["governor"], &["src/api/limits.rs"]), "only api/limits names the crate that counts calls");
     let avro = ["crates/core/src/codec/avro/", "crates/lab/src/seed/"];
     assert_none(&mentions(&["apache_avro"], &avro), "only codec/avro/ and the seed name the Avro crate");
 }

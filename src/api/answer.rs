@@ -18,10 +18,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::etag::EntityTag;
-use super::gate::By;
+use super::gate::{By, Spending};
+use super::limits::Budget;
 use super::problem::{self, Problem};
 use super::routes::Routed;
-use super::{Api, UNMATCHED};
+use super::{Api, UNMATCHED, caller};
 use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
@@ -46,6 +47,7 @@ struct Asked {
     trace_id: String,
     address: String,
     by: By,
+    spending: Spending,
 }
 
 impl Asked {
@@ -108,12 +110,14 @@ pub async fn finish(
         routed: Routed::default(),
         refused: if is_too_long { request.match_pattern() } else { None },
         trace_id: trace_id(request.headers()),
-        address: request.peer_addr().map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string()),
+        address: caller::address(request.request()).map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
         by: By::default(),
+        spending: Spending::default(),
     };
     request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
     request.extensions_mut().insert(asked.routed.clone());
     request.extensions_mut().insert(asked.by.clone());
+    request.extensions_mut().insert(asked.spending.clone());
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
     let outcome = if is_too_long {
         let problem = Problem::new(&problem::URI_TOO_LONG, format!("The URI has {uri_bytes} bytes, 8192 are allowed"));
@@ -147,6 +151,9 @@ pub async fn finish(
         let status = response.status();
         let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
+        if let Some(budget) = asked.spending.0.get().filter(Budget::is_refused) {
+            api.state.metrics.rate_limited.with_label_values(&[budget.kind.as_str()]).inc();
+        }
         if asked.is_audited(status) {
             api.state.audit.note(asked.entry(status, code));
         }
@@ -198,6 +205,13 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
     default(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     default(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     default(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(budget) = asked.spending.0.get() {
+        for (name, value) in [("ratelimit-policy", budget.policy()), ("ratelimit", budget.limit())] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                default(HeaderName::from_static(name), value);
+            }
+        }
+    }
     if let Ok(trace_id) = HeaderValue::from_str(&asked.trace_id) {
         default(HeaderName::from_static("x-trace-id"), trace_id);
     }
@@ -293,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::api::gate::Locks;
+    use crate::api::limits::Limits;
     use crate::auth::policy::Exposure;
 
     #[test]
@@ -314,9 +329,11 @@ mod tests {
 
     async fn call(path: &str, method: Method) -> HttpResponse {
         let table = crate::api::routes::table(&[]);
+        let locks = Locks::Open(Exposure::Trusted);
+        let limits = Arc::new(Limits::new(&crate::config::Config::defaults().http.rate_limits));
         let app = App::new()
             .wrap(from_fn(finish))
-            .configure(|config| crate::api::routes::register(config, &table, &Locks::Open(Exposure::Trusted)))
+            .configure(|config| crate::api::routes::register(config, &table, &locks, &limits))
             .route("/panics", web::get().to(|| async { panic!("on purpose") as HttpResponse }))
             .route("/teapot", web::get().to(|| async { HttpResponse::ImATeapot().body("plain text") }));
         let app = server::init_service(app).await;
