@@ -59,6 +59,9 @@ pub struct Config {
     pub log: LogSettings,
     /// Topics by view name.
     pub views: BTreeMap<String, ViewSettings>,
+    /// Which secrets were read from files, in sentences for people.
+    #[serde(skip)]
+    pub secret_files: Vec<String>,
 }
 
 /// What is at stake in this environment.
@@ -318,6 +321,22 @@ pub struct HttpSettings {
     pub send_timeout_ms: u64,
     /// Milliseconds open requests get at shutdown.
     pub shutdown_timeout_ms: u64,
+    /// How often each caller may call.
+    pub rate_limits: RateLimitSettings,
+}
+
+/// `[http.rate_limits]`: calls a minute of each caller; 0 = no limit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimitSettings {
+    /// Lists, histories and rows as they were.
+    pub reads: u32,
+    /// Streams of changes that are opened.
+    pub streams: u32,
+    /// Calls of operators and administrators.
+    pub operations: u32,
+    /// Credentials from one address that are not known yet.
+    pub log_ins: u32,
 }
 
 /// `[auth]`
@@ -545,9 +564,11 @@ impl Config {
         links.map(|(name, _)| name).collect()
     }
 
-    /// The whole tree as TOML, passwords replaced by `***`. Loads again if it held no password.
+    /// The whole tree as TOML, passwords replaced by `***`; which were read from files stands before it. Loads again if it held
+    /// no password.
     pub fn to_toml_redacted(&self) -> String {
-        toml::to_string(self).expect("settings are tables of scalars")
+        let files: String = self.secret_files.iter().map(|sentence| format!("# {sentence}\n")).collect();
+        files + &toml::to_string(self).expect("settings are tables of scalars")
     }
 }
 

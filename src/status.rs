@@ -302,8 +302,8 @@ impl ViewStatus {
         }
         let (view, build) = (self.view, self.build.0);
         match pause {
-            Some(ViewPause { reason, actor, since }) => {
-                tracing::warn!(view, build, reason, actor, %since, "view is paused, nothing is applied until it is resumed");
+            Some(ViewPause { reason, actor, on_behalf_of, since }) => {
+                tracing::warn!(view, build, reason, actor, on_behalf_of, %since, "view is paused, nothing is applied until it is resumed");
             }
             None => tracing::info!(view, build, "view is resumed"),
         }

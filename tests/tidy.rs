@@ -274,6 +274,7 @@ fn each_library_stays_in_its_room() {
         "only schemas/ and login/provider name the HTTP client and the registry's crate, and certificates/, store/wire and \
          what looks at a broker's certificate TLS",
     );
+    assert_none(&mentions(&["governor"], &["src/api/limits.rs"]), "only api/limits names the crate that counts calls");
     let avro = ["crates/core/src/codec/avro/", "crates/lab/src/seed/"];
     assert_none(&mentions(&["apache_avro"], &avro), "only codec/avro/ and the seed name the Avro crate");
 }

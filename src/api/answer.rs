@@ -18,11 +18,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::etag::EntityTag;
-use super::gate::By;
+use super::gate::{By, Spending};
+use super::limits::Budget;
 use super::line::{Line, Place, TooManyAnswers};
 use super::problem::{self, Problem};
 use super::routes::Routed;
-use super::{Api, UNMATCHED};
+use super::{Api, UNMATCHED, caller};
 use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
@@ -52,14 +53,12 @@ struct Asked {
     address: String,
     origin: Option<HeaderValue>,
     by: By,
+    spending: Spending,
 }
 
 impl Asked {
-    fn of(request: &ServiceRequest, api: Option<&Api>, is_routed: bool) -> Asked {
-        let address = request.peer_addr().map(|peer| match api {
-            Some(api) => api.proxies.caller(peer.ip(), request.headers()),
-            None => peer.ip(),
-        });
+    fn of(request: &ServiceRequest, is_routed: bool) -> Asked {
+        let address = caller::address(request.request());
         Asked {
             started: Instant::now(),
             method: request.method().clone(),
@@ -70,6 +69,7 @@ impl Asked {
             address: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
             origin: request.headers().get(header::ORIGIN).cloned(),
             by: By::default(),
+            spending: Spending::default(),
         }
     }
 
@@ -126,10 +126,11 @@ pub async fn finish(
     let place = request.conn_data::<Line>().map_or(Ok(None), Line::place);
     let shared = api.as_deref().map(Arc::as_ref);
     let before = before(&request, shared, &place);
-    let asked = Asked::of(&request, shared, before.is_none());
+    let asked = Asked::of(&request, before.is_none());
     request.extensions_mut().insert(TraceId(asked.trace_id.clone()));
     request.extensions_mut().insert(asked.routed.clone());
     request.extensions_mut().insert(asked.by.clone());
+    request.extensions_mut().insert(asked.spending.clone());
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
     let outcome = match before {
         Some(Ok(answer)) => Ok(Ok(request.into_response(answer))),
@@ -170,6 +171,9 @@ pub async fn finish(
         let status = response.status();
         let labels = [method_label(&asked.method), asked.route(), status.as_str()];
         api.state.metrics.http_requests.with_label_values(&labels).observe(asked.started.elapsed().as_secs_f64());
+        if let Some(budget) = asked.spending.0.get().filter(Budget::is_refused) {
+            api.state.metrics.rate_limited.with_label_values(&[budget.kind.as_str()]).inc();
+        }
         if asked.is_audited(status) {
             api.state.audit.note(asked.entry(status, code));
         }
@@ -243,6 +247,13 @@ fn with_common_headers(mut response: HttpResponse, asked: &Asked) -> HttpRespons
     default(header::PERMISSIONS_POLICY, HeaderValue::from_static(PERMISSIONS_POLICY));
     default(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     default(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(budget) = asked.spending.0.get() {
+        for (name, value) in [("ratelimit-policy", budget.policy()), ("ratelimit", budget.limit())] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                default(HeaderName::from_static(name), value);
+            }
+        }
+    }
     if let Ok(trace_id) = HeaderValue::from_str(&asked.trace_id) {
         default(HeaderName::from_static("x-trace-id"), trace_id);
     }
@@ -338,6 +349,7 @@ mod tests {
 
     use super::*;
     use crate::api::gate::Locks;
+    use crate::api::limits::Limits;
     use crate::auth::policy::Exposure;
 
     #[test]
@@ -359,9 +371,11 @@ mod tests {
 
     async fn call(path: &str, method: Method) -> HttpResponse {
         let table = crate::api::routes::table(&[]);
+        let locks = Locks::Open(Exposure::Trusted);
+        let limits = Arc::new(Limits::new(&crate::config::Config::defaults().http.rate_limits));
         let app = App::new()
             .wrap(from_fn(finish))
-            .configure(|config| crate::api::routes::register(config, &table, &Locks::Open(Exposure::Trusted)))
+            .configure(|config| crate::api::routes::register(config, &table, &locks, &limits))
             .route("/panics", web::get().to(|| async { panic!("on purpose") as HttpResponse }))
             .route("/teapot", web::get().to(|| async { HttpResponse::ImATeapot().body("plain text") }));
         let app = server::init_service(app).await;

@@ -1,7 +1,7 @@
 //! Lets callers through to a route, or answers in its place: by who they are where callers log in, else by who can reach the
-//! port.
+//! port; and by how much they have called already.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,13 +9,15 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{Error, HttpMessage, HttpResponse, Route, web};
+use actix_web::{Error, HttpMessage, HttpResponse, Route, guard, web};
 
+use super::caller;
+use super::limits::{Budget, Caller, Counted, Kind, Limits};
 use super::line::Line;
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
-use crate::auth::Refusal;
 use crate::auth::policy::{Denied, Exposure, Policy, allows, allows_principal};
+use crate::auth::{Principal, Refusal};
 use crate::login::Gate;
 
 /// How `WWW-Authenticate` begins: RFC 6750.
@@ -36,35 +38,66 @@ pub enum Locks {
 #[derive(Debug, Clone, Default)]
 pub(super) struct By(pub(super) Rc<RefCell<Option<String>>>);
 
-/// The route's handler behind its lock, or the refusal in its place.
-pub(super) fn guarded(route: &RouteSpec, locks: &Locks) -> Route {
-    let policy = route.policy;
+/// What is left of the limit by which a request is counted, for whoever answers. Put among the request's extensions before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spending(pub(super) Rc<Cell<Option<Budget>>>);
+
+/// The route's handler behind its lock, or the refusal in its place; several where not all calls are counted, the first that
+/// takes a request answers it.
+pub(super) fn guarded(route: &RouteSpec, locks: &Locks, limits: &Arc<Limits>) -> Vec<Route> {
+    let RouteSpec { policy, counted, .. } = *route;
     match locks {
         Locks::Open(exposure) => match allows(policy, *exposure) {
-            Ok(()) => (route.handler)(),
-            Err(denied) => web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) }),
+            Ok(()) => open(route, limits),
+            Err(denied) => {
+                vec![web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) })]
+            }
         },
-        Locks::Closed(_) if policy.role().is_none() => (route.handler)(),
+        Locks::Closed(_) if policy.role().is_none() => vec![(route.handler)()],
         Locks::Closed(gate) => {
-            let gate = Arc::clone(gate);
-            (route.handler)().wrap(from_fn(move |request, next| pass(Arc::clone(&gate), policy, request, next)))
+            let (gate, limits) = (Arc::clone(gate), Arc::clone(limits));
+            vec![(route.handler)().wrap(from_fn(move |request, next| {
+                pass((Arc::clone(&gate), Arc::clone(&limits)), (policy, counted), request, next)
+            }))]
         }
     }
 }
 
-/// Whom the request is of is put among its extensions.
-async fn pass<B: MessageBody + 'static>(
-    gate: Arc<Gate>,
-    policy: Policy,
+/// Where nobody logs in: what is not counted costs nothing.
+fn open(route: &RouteSpec, limits: &Arc<Limits>) -> Vec<Route> {
+    let Some(kind) = route.counted.kind().filter(|kind| limits.has(*kind)) else { return vec![(route.handler)()] };
+    let limits = Arc::clone(limits);
+    let behind = (route.handler)().wrap(from_fn(move |request, next| count(Arc::clone(&limits), kind, request, next)));
+    match route.counted {
+        counted @ Counted::With(..) => {
+            let is_counted = move |asked: &guard::GuardContext<'_>| {
+                asked.head().uri.query().is_some_and(|query| counted.kind_of(query).is_some())
+            };
+            vec![behind.guard(guard::fn_guard(is_counted)), (route.handler)()]
+        }
+        _ => vec![behind],
+    }
+}
+
+/// Counts the request.
+async fn count<B: MessageBody + 'static>(
+    limits: Arc<Limits>,
+    kind: Kind,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
-    let values = |name| request.headers().get_all(name).map(header::HeaderValue::as_bytes).collect::<Vec<_>>();
-    let (authorization, api_key) = (values(header::AUTHORIZATION.as_str()), values("x-api-key"));
-    let mut principal = gate.who(&authorization, &api_key).await.map_err(Problem::from)?;
-    if let (None, Some(line)) = (&principal, request.conn_data::<Line>()) {
-        principal = line.principal(&gate).map_err(Problem::from)?;
-    }
+    spend(&limits, kind, &Caller::at(caller::address(request.request())), &request)?;
+    next.call(request).await
+}
+
+/// Whom the request is of is put among its extensions.
+async fn pass<B: MessageBody + 'static>(
+    (gate, limits): (Arc<Gate>, Arc<Limits>),
+    (policy, counted): (Policy, Counted),
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let principal = log_in(&gate, &limits, &request).await?;
     if let Some(principal) = &principal {
         request.extensions_mut().insert(Arc::clone(principal));
         if let Some(by) = request.extensions().get::<By>() {
@@ -72,7 +105,44 @@ async fn pass<B: MessageBody + 'static>(
         }
     }
     allows_principal(policy, principal.as_deref(), gate.anonymous).map_err(Problem::from)?;
+    if let Some(kind) = counted.kind_of(request.query_string()) {
+        let caller = match principal {
+            Some(principal) => Caller::Principal(principal.name.clone()),
+            None => Caller::at(caller::address(request.request())),
+        };
+        spend(&limits, kind, &caller, &request)?;
+    }
     next.call(request).await
+}
+
+/// Who has logged in. Who is known already comes in whatever is going on at their address; whoever is not may be anybody, and
+/// finding out costs more than asking.
+async fn log_in(gate: &Gate, limits: &Limits, request: &ServiceRequest) -> Result<Option<Arc<Principal>>, Problem> {
+    let values = |name| request.headers().get_all(name).map(header::HeaderValue::as_bytes).collect::<Vec<_>>();
+    let (authorization, api_key) = (values(header::AUTHORIZATION.as_str()), values("x-api-key"));
+    let Some(shown) = gate.shown(&authorization, &api_key)? else {
+        return Ok(match request.conn_data::<Line>() {
+            Some(line) => line.principal(gate)?,
+            None => None,
+        });
+    };
+    if let Some(principal) = shown.known() {
+        return Ok(Some(principal));
+    }
+    spend(limits, Kind::LogIns, &Caller::at(caller::address(request.request())), request)?;
+    Ok(Some(shown.find().await?))
+}
+
+/// Counts a call of this kind, and refuses it if it is one too many.
+fn spend(limits: &Limits, kind: Kind, caller: &Caller, request: &ServiceRequest) -> Result<(), Problem> {
+    let Some(budget) = limits.spend(kind, caller) else { return Ok(()) };
+    // How often somebody may log in is said to whom it stops.
+    if (kind != Kind::LogIns || budget.is_refused())
+        && let Some(spending) = request.extensions().get::<Spending>()
+    {
+        spending.0.set(Some(budget));
+    }
+    budget.checked()
 }
 
 impl From<Refusal> for Problem {

@@ -3,11 +3,13 @@
 
 pub mod answer;
 pub mod body;
+pub mod caller;
 pub mod changes;
 pub mod etag;
 pub mod gate;
 pub mod health;
 pub mod idempotency;
+pub mod limits;
 pub mod line;
 pub mod openapi;
 pub mod ops;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::gate::Locks;
 use self::health::Check;
+use self::limits::{Kind, Limits};
 use self::line::Lines;
 pub use self::openapi::openapi;
 use self::origin::Pages;
@@ -172,6 +175,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         None if settings.allows_operations() => Locks::Open(Exposure::Trusted),
         None => Locks::Open(Exposure::Strangers),
     };
+    let limits = Arc::new(Limits::new(&settings.rate_limits));
     let document = openapi::with_limits(&openapi(&views), &settings);
     let views: Vec<_> = views
         .into_iter()
@@ -195,7 +199,7 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
             .app_data(api.clone())
             .wrap(from_fn(answer::finish))
             .configure(|config| of_worker.iter().for_each(|give| give(&api.state, config)))
-            .configure(|config| routes::register(config, &table, &locks))
+            .configure(|config| routes::register(config, &table, &locks, &limits))
     })
     .workers(workers)
     .on_connect(move |connection, kept| lines.open(connection, kept))
@@ -244,6 +248,9 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
         buffer: state.settings.follower_buffer,
         runtime: Handle::current(),
     };
+    for kind in Kind::ALL {
+        state.metrics.rate_limited.with_label_values(&[kind.as_str()]);
+    }
     let (mut waiters, mut feeds) = (HashMap::new(), HashMap::new());
     for api in views {
         for board in state.views.iter().filter(|board| board.view == api.view) {

@@ -10,6 +10,7 @@ use utoipa::openapi::security::{
 };
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type};
 
+use super::limits::Counted;
 use super::problem::ProblemBody;
 use super::routes::{self, ViewApi};
 use super::{health, ops, pages, skip_to};
@@ -108,6 +109,7 @@ pub fn openapi(views: &[ViewApi]) -> OpenApi {
             (route.policy.role(), item.and_then(|item| operation_of(item, &route.method)))
         {
             add_log_in(operation, role);
+            add_limits(operation, route.counted != Counted::Never);
         }
     }
     let components = document.components.get_or_insert_default();
@@ -121,6 +123,12 @@ pub fn openapi(views: &[ViewApi]) -> OpenApi {
     components.add_security_scheme(CERTIFICATE, certificate);
     document
 }
+
+/// Of draft-ietf-httpapi-ratelimit-headers.
+const RATE_LIMIT_FIELDS: [(&str, &str); 2] = [
+    ("RateLimit-Policy", "How many calls there are in a minute, such as `\"reads\";q=600000;w=60`"),
+    ("RateLimit", "How many are left (`r`), and for how many seconds (`t`)"),
+];
 
 const BEARER: &str = "bearer";
 const API_KEY: &str = "apiKey";
@@ -149,6 +157,22 @@ fn add_log_in(operation: &mut Operation, role: Role) {
     match responses.get_mut("403") {
         Some(RefOr::T(refused)) => refused.description = format!("{}; or {lacks}", refused.description),
         _ => drop(responses.insert("403".into(), RefOr::T(problem(&lacks).build()))),
+    }
+}
+
+/// What callers are told who call too often; and of calls that are counted, how many are left.
+fn add_limits(operation: &mut Operation, is_counted: bool) {
+    let refused = problem("`rate_limited`: the caller has called too often");
+    let refused = refused.header("Retry-After", header("Seconds to wait", Type::Integer)).build();
+    let responses = &mut operation.responses.responses;
+    responses.entry("429".into()).or_insert(RefOr::T(refused));
+    for (status, response) in responses.iter_mut() {
+        let is_told = status == "429" || is_counted && status.starts_with('2');
+        if let (true, RefOr::T(response)) = (is_told, response) {
+            for (name, words) in RATE_LIMIT_FIELDS {
+                response.headers.insert(name.into(), RefOr::T(header(words, Type::String)));
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ fn part_of<'p>(pattern: &str, path: &'p str, name: &str) -> &'p str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use actix_web::http::Method;
     use actix_web::middleware::from_fn;
     use actix_web::{App, HttpResponse, test as server, web};
@@ -33,9 +35,11 @@ mod tests {
     use super::*;
     use crate::api::answer::finish;
     use crate::api::gate::Locks;
+    use crate::api::limits::Limits;
     use crate::api::parameters::decode;
     use crate::api::routes::{RouteSpec, register};
     use crate::auth::policy::{Exposure, Policy};
+    use crate::config::Config;
 
     const PATTERNS: [(&str, &str, &str); 3] = [
         ("/orders/{key}", "/orders/", ""),
@@ -54,7 +58,8 @@ mod tests {
         };
         let table = PATTERNS.map(|(pattern, ..)| route(pattern));
         let locks = Locks::Open(Exposure::Trusted);
-        let app = App::new().wrap(from_fn(finish)).configure(|config| register(config, &table, &locks));
+        let limits = Arc::new(Limits::new(&Config::defaults().http.rate_limits));
+        let app = App::new().wrap(from_fn(finish)).configure(|config| register(config, &table, &locks, &limits));
         let app = server::init_service(app).await;
         let response = server::call_service(&app, server::TestRequest::with_uri(path).to_request()).await;
         let status = response.status().as_u16();

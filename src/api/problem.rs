@@ -101,6 +101,9 @@ codes! {
     LOGIN_UNAVAILABLE = "login_unavailable" SERVICE_UNAVAILABLE "Nobody can log in at the moment"
         "Whether the credentials are valid cannot be told: the identity provider's keys, or the API keys, could not be read yet."
         "Repeat after `Retry-After` seconds. Operators: the log says why.";
+    RATE_LIMITED = "rate_limited" TOO_MANY_REQUESTS "Too many calls"
+        "The caller, who has logged in or else everybody at one address, has called more often than `http.rate_limits` allows. `violated-policies` says of what; `RateLimit-Policy` and `RateLimit` how many there are in a minute."
+        "Repeat after `Retry-After` seconds. Operators: raise the limit, or set it to 0 for none.";
     API_KEY_NOT_FOUND = "api_key_not_found" NOT_FOUND "There is no such API key"
         "No API key has this id."
         "`GET /ops/api-keys` lists them.";
@@ -111,7 +114,7 @@ codes! {
         "The body is longer than this resource reads; where it holds a record, that is what `projector.max_record_bytes` allows."
         "`detail` has the limit. Send a shorter one.";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for something else"
-        "The same key came before with another path, body or query. Nothing was done this time."
+        "The same key came before with another path, body or query, or from somebody else. Nothing was done this time."
         "Use a new key for each thing that is to be done, and the same key only to repeat a call.";
     SCHEMA_REGISTRY_UNAVAILABLE = "schema_registry_unavailable" SERVICE_UNAVAILABLE "The schema registry does not answer"
         "The record names a schema that only the registry knows, so it cannot be checked now. Nothing was changed."

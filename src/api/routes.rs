@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use utoipa::openapi::OpenApi;
 
 use super::gate::{Locks, guarded};
+use super::limits::{Counted, Kind, Limits};
 use super::problem::{self, Code, Problem};
 use super::{ApiState, health, ops, pages, skip_to};
 use crate::auth::policy::Policy;
@@ -24,13 +26,26 @@ pub struct RouteSpec {
     pub method: Method,
     /// Who may use it.
     pub policy: Policy,
+    /// Which of its calls are counted, so that nobody makes too many.
+    pub counted: Counted,
     pub(super) handler: fn() -> Route,
 }
 
 impl RouteSpec {
-    /// A route answered by what `handler` makes: `|| web::route().to(function)`.
+    /// A route answered by what `handler` makes: `|| web::route().to(function)`. Calls of operators and administrators are
+    /// counted.
     pub const fn new(method: Method, path: &'static str, policy: Policy, handler: fn() -> Route) -> Self {
-        RouteSpec { path, method, policy, handler }
+        let counted = match policy {
+            Policy::Public | Policy::Reader => Counted::Never,
+            Policy::OperatorLooks | Policy::OperatorDecides | Policy::Administers => Counted::As(Kind::Operations),
+        };
+        RouteSpec { path, method, policy, counted, handler }
+    }
+
+    /// The same with other calls counted.
+    pub const fn counted(mut self, counted: Counted) -> Self {
+        self.counted = counted;
+        self
     }
 }
 
@@ -119,10 +134,10 @@ impl Routed {
     }
 }
 
-/// Registers `table` with one worker. A route that its policy does not serve to a caller is refused whatever its
-/// handler does, before anything of the request's body is read. Any other method of a known path is a 405 that lists the known
-/// ones.
-pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], locks: &Locks) {
+/// Registers `table` with one worker. A route that its policy does not serve to a caller, or that the caller has called too
+/// often, is refused whatever its handler does, before anything of the request's body is read. Any other method of a known path
+/// is a 405 that lists the known ones.
+pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], locks: &Locks, limits: &Arc<Limits>) {
     let mut known = HashSet::new();
     for path in table.iter().map(|route| route.path).filter(|path| known.insert(*path)) {
         // Asked only of requests whose path matches; matching it again for the metric would cost as much as routing.
@@ -134,11 +149,12 @@ pub fn register(config: &mut web::ServiceConfig, table: &[RouteSpec], locks: &Lo
         }));
         let mut allowed = Vec::new();
         for route in table.iter().filter(|route| route.path == path) {
-            resource = resource.route(guarded(route, locks).method(route.method.clone()));
-            allowed.push(route.method.to_string());
-            if route.method == Method::GET {
-                resource = resource.route(guarded(route, locks).method(Method::HEAD));
-                allowed.push(Method::HEAD.to_string());
+            let head = (route.method == Method::GET).then_some(Method::HEAD);
+            for method in std::iter::once(route.method.clone()).chain(head) {
+                for guarded in guarded(route, locks, limits) {
+                    resource = resource.route(guarded.method(method.clone()));
+                }
+                allowed.push(method.to_string());
             }
         }
         let allow = allowed.join(", ");
@@ -204,6 +220,11 @@ mod tests {
         }
     }
 
+    fn unlimited() -> Arc<Limits> {
+        let none = crate::config::RateLimitSettings { reads: 0, streams: 0, operations: 0, log_ins: 0 };
+        Arc::new(Limits::new(&none))
+    }
+
     /// A handler that checks nothing, and reads the whole body before it answers.
     fn careless() -> Route {
         web::route().to(|body: web::Bytes| async move { HttpResponse::Ok().body(body) })
@@ -219,7 +240,7 @@ mod tests {
             let locks = Locks::Open(exposure);
             let app = App::new()
                 .wrap(from_fn(crate::api::answer::finish))
-                .configure(|config| register(config, &table, &locks));
+                .configure(|config| register(config, &table, &locks, &unlimited()));
             let app = server::init_service(app).await;
             for (method, path, status) in
                 [(Method::POST, "/decide", decide), (Method::GET, "/look", 200), (Method::HEAD, "/look", 200)]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::caller::{self, Attributed};
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, body, idempotency};
 use crate::domain::units::{NextOffset, Partition};
@@ -37,7 +38,7 @@ pub struct SkipToRequest {
     /// Why, for those who ask later.
     #[schema(min_length = 1, max_length = 1000, example = "disk error on broker 3, no replica left")]
     pub reason: String,
-    /// Who decides.
+    /// Who decides; where callers log in, for whom.
     #[schema(required = false, max_length = 1000)]
     pub actor: Option<String>,
 }
@@ -119,6 +120,7 @@ pub async fn post(
     let status = view_of(&api, asked.view.as_deref())?;
     check(&asked, &status, partition)?;
     let idempotency_key = idempotency::key_of(&request, MAX_KEY_CHARS)?;
+    let Attributed { actor, on_behalf_of } = caller::attribute(&request, asked.actor);
     let order = SkipTo {
         view: status.view.to_owned(),
         build: status.build,
@@ -127,7 +129,9 @@ pub async fn post(
         from: NextOffset(asked.from),
         to: NextOffset(asked.to),
         reason: asked.reason,
-        actor: asked.actor,
+        actor,
+        on_behalf_of,
+        has_logged_in: caller::principal(&request).is_some(),
         idempotency_key,
     };
     let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order, &status))?;
@@ -140,6 +144,7 @@ pub async fn post(
             reason = order.reason,
             stopped_by = skipped.stopped_by,
             actor = order.actor,
+            on_behalf_of = order.on_behalf_of,
             decision = skipped.id,
             "an operator has skipped records"
         );
@@ -232,7 +237,7 @@ fn refused(error: SkipError, asked: &SkipTo, status: &ViewStatus) -> Problem {
             let detail = format!("{detail}{waits}");
             Problem::new(&problem::PARTITION_NOT_BLOCKED, detail).with("nextOffset", next_offset.0)
         }
-        SkipError::KeyReused { .. } => Problem::new(&problem::IDEMPOTENCY_KEY_REUSED, detail),
+        SkipError::KeyReused { .. } | SkipError::KeyOfAnother => Problem::new(&problem::IDEMPOTENCY_KEY_REUSED, detail),
         // lock_not_available: a takeover or a batch is under way.
         SkipError::Database(error) if error.code().is_some_and(|state| state.code() == "55P03") => {
             Problem::new(&problem::DATABASE_BUSY, "The partition is being worked on at the moment").retry_after(1)

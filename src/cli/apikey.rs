@@ -12,6 +12,9 @@ use crate::login;
 use crate::store::api_keys::{self, NewKey};
 use crate::store::migrate;
 
+/// Who makes and revokes keys here.
+const COMMAND_LINE: &str = "command line";
+
 /// Keys by which programs log in (auth.api_keys = true)
 ///
 /// A key is shown once, when it is made; Postgres keeps a hash of it. Show it as `Authorization: Bearer svk_…` or
@@ -83,7 +86,8 @@ pub async fn run(arguments: ApikeyArgs, config: &Config) -> Result<()> {
                 role: &role,
                 prefix: prefix_of(&key),
                 hash: &hash_of(key.as_bytes()),
-                created_by: "command line",
+                created_by: COMMAND_LINE,
+                on_behalf_of: None,
                 expires_at,
             };
             let stored = ApiKeyBody::from(api_keys::insert(&client, &new).await?);
@@ -112,7 +116,7 @@ pub async fn run(arguments: ApikeyArgs, config: &Config) -> Result<()> {
             print!("{}", table(&["ID", "BEGINS", "ROLE", "STATE", "EXPIRES", "LAST USED", "NAME"], &rows));
         }
         Action::Revoke { id } => {
-            if !api_keys::revoke(&client, id).await? {
+            if !api_keys::revoke(&client, id, COMMAND_LINE).await? {
                 bail!("there is no API key {id}");
             }
             println!("key {id} is revoked");

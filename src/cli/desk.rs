@@ -52,7 +52,7 @@ pub fn checked(reason: String, actor: String) -> Result<Why> {
         |text: &str, most: usize| !text.trim().is_empty() && text.chars().count() <= most && !text.contains('\0');
     ensure!(within(&reason, MAX_REASON_CHARS), "--reason must have 1 to {MAX_REASON_CHARS} characters");
     ensure!(within(&actor, 256), "--actor must have 1 to 256 characters");
-    Ok(Why { reason, actor })
+    Ok(Why::new(reason, actor))
 }
 
 /// How much of a filter is taken.
@@ -202,6 +202,11 @@ pub fn steps(next: &[NextStepBody]) -> String {
     next.iter().map(|step| format!("  {:8} {}\n", step.action, step.effect)).collect()
 }
 
+/// Who, and for whom.
+pub fn acting(actor: &str, on_behalf_of: Option<&str>) -> String {
+    on_behalf_of.map_or_else(|| actor.to_owned(), |other| format!("{actor} for {other}"))
+}
+
 /// Decisions as a table.
 pub fn decisions(decisions: &[DecisionBody]) -> String {
     let rows: Vec<Vec<String>> = decisions
@@ -213,7 +218,7 @@ pub fn decisions(decisions: &[DecisionBody]) -> String {
                 or_dash(decision.sequence),
                 or_dash(decision.sequence_to),
                 decision.status.clone(),
-                decision.actor.clone(),
+                acting(&decision.actor, decision.on_behalf_of.as_deref()),
                 decision.decided_at.to_string(),
                 decision.reason.clone(),
             ]

@@ -115,7 +115,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigAction {
-    /// Say whether the settings are usable; exit code 2 and the reason if not
+    /// Say whether the settings are usable, and which secrets are read from files; exit code 2 and the reason if not
     Check,
     /// Print every setting in force as TOML, passwords hidden
     Show,
@@ -172,6 +172,9 @@ fn run(command: Command, config: Config) -> Result<()> {
             app::check(&config)?;
             for warning in app::warnings(&config) {
                 eprintln!("warning: {warning}");
+            }
+            for sentence in &config.secret_files {
+                println!("{sentence}");
             }
             println!("settings are usable");
             return Ok(());

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::desk::{Common, WhyArgs, checked, explain, open, print_json};
+use super::desk::{Common, WhyArgs, acting, checked, explain, open, print_json};
 use crate::api::ops::pauses::spell;
 use crate::config::Config;
 use crate::repair::pause::{CalledPause, SpellPause, Standstill};
@@ -62,7 +62,8 @@ async fn stand_still(arguments: StandstillArgs, asked: Standstill, config: &Conf
     match pause.is_null() {
         true => println!("view {} goes on", desk.view),
         false => {
-            println!("view {} is paused by {} since {}: {}", desk.view, text("actor"), text("since"), text("reason"))
+            let who = acting(text("actor"), pause["onBehalfOf"].as_str());
+            println!("view {} is paused by {who} since {}: {}", desk.view, text("since"), text("reason"))
         }
     }
     Ok(())

@@ -7,15 +7,23 @@ use super::layers::Origin;
 /// Why the configuration was refused. Values of secret keys appear without their password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file of `--config`, or the one named by a `..._FILE` variable.
-    #[error("cannot read {path} ({origin}): {reason}")]
+    /// The file of `--config`, or the one with a secret.
+    #[error("cannot read {path} ({named_by}): {reason}")]
     Unreadable {
         /// The file.
         path: String,
-        /// Who named it.
-        origin: Origin,
+        /// What named it.
+        named_by: String,
         /// What the system says.
         reason: std::io::Error,
+    },
+    /// The file with a secret has nothing in it.
+    #[error("{path} ({named_by}) is empty: write the secret into it, or leave the setting out")]
+    EmptySecret {
+        /// The file.
+        path: String,
+        /// What named it.
+        named_by: String,
     },
     /// The file is not TOML. Shows no part of the file: it may hold a password.
     #[error("{file}, line {line}: {message}")]
@@ -64,10 +72,12 @@ pub enum ConfigError {
         reason: String,
     },
     /// A secret is given directly and by file.
-    #[error("{variable} and {variable}_FILE are both set, keep one")]
+    #[error("{direct} and {file} are both set, keep one")]
     SetTwice {
-        /// The variable without `_FILE`.
-        variable: String,
+        /// The setting as it was named.
+        direct: String,
+        /// The same for the file.
+        file: String,
     },
     /// The API would listen for other machines without any access control.
     #[error(

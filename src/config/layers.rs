@@ -17,6 +17,7 @@ use super::{Config, ConfigError, SecretUrl, TlsMode};
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "STREAMVIEW_";
 const FILE_SUFFIX: &str = "_FILE";
+const FILE_KEY_SUFFIX: &str = "_file";
 const TLS_MODES: &str = "sslmode to be disable, prefer, require, verify-ca or verify-full; left out it is disable for this \
     machine and verify-full for every other host";
 const ROLE_MAPS: [&str; 2] = ["auth.jwt.role_map", "auth.mtls.role_map"];
@@ -50,6 +51,8 @@ impl fmt::Display for Origin {
 struct Setting {
     value: Value,
     origin: Origin,
+    /// Of a secret that was read from one: the file, and what named it.
+    file: Option<String>,
 }
 
 /// The merged settings by dotted key. Holds every known key from the start, but for those that a view may leave out.
@@ -64,7 +67,7 @@ impl Layers {
         let table: Table = DEFAULTS.parse().expect("config/default.toml is TOML, tests load it");
         let settings = flatten("", table).into_iter().map(|(key, value)| {
             let origin = Origin::Default;
-            (key, Setting { value, origin })
+            (key, Setting { value, origin, file: None })
         });
         let settings: BTreeMap<String, Setting> = settings.collect();
         let views = settings.keys().filter_map(|key| key.strip_prefix("views.")?.strip_suffix(".topic"));
@@ -74,14 +77,18 @@ impl Layers {
 
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let origin = Origin::File(path.to_owned());
-        let text = read(path, &Origin::Flag)?;
+        let text = read(path, Origin::Flag.to_string())?;
         let table: Table = text.parse().map_err(|err: toml::de::Error| ConfigError::Syntax {
             file: path.display().to_string(),
             line: line_of(&text, err.span().map_or(0, |span| span.start)),
             message: err.message().to_owned(),
         })?;
+        let mut named = BTreeMap::new();
         for (key, value) in flatten("", table) {
-            self.set(&key, value, origin.clone())?;
+            match self.secret_of_file_key(&key, &mut named)? {
+                Some(secret) => self.set_from_file(&secret, &key, &value, origin.clone())?,
+                None => self.set(&key, value, origin.clone())?,
+            }
         }
         Ok(())
     }
@@ -99,10 +106,8 @@ impl Layers {
                 continue;
             }
             let origin = Origin::Environment(name.clone());
-            let (key, text) = match secret_of_file_variable(&name) {
-                secret @ Some(_) => (secret, read(Path::new(&text), &origin)?.trim().to_owned()),
-                None => (key_of_variable(&name), text),
-            };
+            let secret = secret_of_file_variable(&name);
+            let key = secret.clone().or_else(|| key_of_variable(&name));
             let Some(key) = key.filter(|key| self.is_known(key)) else {
                 // Only what is no setting: a setting whose name a Service happens to have is read as one.
                 if is_service_link(&name, &text) {
@@ -111,9 +116,13 @@ impl Layers {
                 return Err(self.unknown_variable(name));
             };
             if !seen.insert(key.clone()) {
-                return Err(ConfigError::SetTwice { variable: variable_of(&key) });
+                let direct = variable_of(&key);
+                return Err(ConfigError::SetTwice { file: format!("{direct}{FILE_SUFFIX}"), direct });
             }
-            self.set_text(&key, &text, origin)?;
+            match secret {
+                Some(secret) => self.set_read(&secret, &text, origin.to_string(), origin)?,
+                None => self.set_text(&key, &text, origin)?,
+            }
         }
         Ok(())
     }
@@ -125,8 +134,12 @@ impl Layers {
     }
 
     pub(super) fn add_overrides(&mut self, overrides: &[(String, String)]) -> Result<(), ConfigError> {
+        let mut named = BTreeMap::new();
         for (key, text) in overrides {
-            self.set_text(key, text, Origin::Flag)?;
+            match self.secret_of_file_key(key, &mut named)? {
+                Some(secret) => self.set_from_file(&secret, key, &Value::String(text.clone()), Origin::Flag)?,
+                None => self.set_text(key, text, Origin::Flag)?,
+            }
         }
         Ok(())
     }
@@ -210,11 +223,14 @@ impl Layers {
     }
 
     pub(super) fn into_config(self) -> Config {
-        let mut tree = Table::new();
+        let (mut tree, mut secret_files) = (Table::new(), Vec::new());
         for (key, setting) in self.settings {
             insert(&mut tree, &key, setting.value);
+            secret_files.extend(setting.file.map(|file| format!("{key} is read from {file}")));
         }
-        tree.try_into().expect("every value passed its rule, and a test deserializes the defaults")
+        let config: Config =
+            tree.try_into().expect("every value passed its rule, and a test deserializes the defaults");
+        Config { secret_files, ..config }
     }
 
     pub(super) fn is_empty(&self, key: &str) -> bool {
@@ -247,7 +263,7 @@ impl Layers {
         if !self.is_known(key) {
             return Err(self.refuse_unknown(key, value, origin));
         }
-        self.settings.insert(key.to_owned(), Setting { value, origin });
+        self.settings.insert(key.to_owned(), Setting { value, origin, file: None });
         let rule = rule_of(key).expect("a test finds a rule for every default");
         if rule.accepts(&self.settings[key].value) {
             return Ok(());
@@ -255,10 +271,53 @@ impl Layers {
         Err(self.not_allowed(key, rule.to_string()))
     }
 
+    /// The secret whose file a key names, as `database.url_file` names that of `database.url`; `named` are the secrets that
+    /// their layer has named so far, and how.
+    fn secret_of_file_key(
+        &self,
+        key: &str,
+        named: &mut BTreeMap<String, String>,
+    ) -> Result<Option<String>, ConfigError> {
+        let of_file = key.strip_suffix(FILE_KEY_SUFFIX).filter(|secret| !self.is_known(key) && is_secret(secret));
+        let secret = of_file.unwrap_or(key);
+        if !is_secret(secret) {
+            return Ok(None);
+        }
+        let before = named.insert(secret.to_owned(), key.to_owned());
+        if before.is_some_and(|before| before != key) {
+            let file = format!("{secret}{FILE_KEY_SUFFIX}");
+            return Err(ConfigError::SetTwice { direct: secret.to_owned(), file });
+        }
+        Ok(of_file.map(ToOwned::to_owned))
+    }
+
+    fn set_from_file(&mut self, secret: &str, key: &str, path: &Value, origin: Origin) -> Result<(), ConfigError> {
+        let Some(path) = path.as_str() else {
+            let (value, allowed) = (path.type_str().to_owned(), "the path of a file".to_owned());
+            return Err(ConfigError::NotAllowed { key: key.to_owned(), value, origin, allowed });
+        };
+        self.set_read(secret, path, format!("{key}, {origin}"), origin)
+    }
+
+    /// Sets a secret to what stands in a file.
+    fn set_read(&mut self, secret: &str, path: &str, named_by: String, origin: Origin) -> Result<(), ConfigError> {
+        let text = read(Path::new(path), named_by.clone())?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(ConfigError::EmptySecret { path: path.to_owned(), named_by });
+        }
+        self.set_text(secret, text, origin)?;
+        if let Some(setting) = self.settings.get_mut(secret) {
+            setting.file = Some(format!("{path} ({named_by})"));
+        }
+        Ok(())
+    }
+
     /// `kafka = 1` is a section with the wrong type; everything else is a key nobody knows.
     fn refuse_unknown(&self, key: &str, value: Value, origin: Origin) -> ConfigError {
         if self.is_section(key) {
-            let (key, value) = (key.to_owned(), value.to_string());
+            let value = if value.is_str() { "text".to_owned() } else { shown(&value) };
+            let key = key.to_owned();
             return ConfigError::NotAllowed {
                 key,
                 value,
@@ -280,13 +339,23 @@ impl Layers {
     }
 
     pub(super) fn not_allowed(&self, key: &str, allowed: String) -> ConfigError {
-        let Setting { value, origin } = &self.settings[key];
+        let Setting { value, origin, .. } = &self.settings[key];
         let value = match value {
             Value::String(text) if is_secret(key) && key.ends_with("url") => SecretUrl::new(text).to_string(),
             other if is_secret(key) => other.type_str().to_owned(),
-            value => value.to_string(),
+            value => shown(value),
         };
         ConfigError::NotAllowed { key: key.to_owned(), value, origin: origin.clone(), allowed }
+    }
+}
+
+/// A value that is no secret, in an error. It may have become part of what should have been one: a URL shows no password, and
+/// of what is no plain value only its type is said.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.contains("://") => Value::from(SecretUrl::new(text).to_string()).to_string(),
+        Value::Table(_) => value.type_str().to_owned(),
+        value => value.to_string(),
     }
 }
 
@@ -314,12 +383,9 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
     closer.expect("there are settings")
 }
 
-fn read(path: &Path, origin: &Origin) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|reason| ConfigError::Unreadable {
-        path: path.display().to_string(),
-        origin: origin.clone(),
-        reason,
-    })
+fn read(path: &Path, named_by: String) -> Result<String, ConfigError> {
+    let path_in_words = || path.display().to_string();
+    std::fs::read_to_string(path).map_err(|reason| ConfigError::Unreadable { path: path_in_words(), named_by, reason })
 }
 
 fn line_of(text: &str, at: usize) -> usize {

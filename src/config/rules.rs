@@ -23,6 +23,9 @@ pub(super) enum Rule {
     Integer(i64, i64),
     /// Text the function accepts; the words say which.
     Text(&'static str, fn(&str) -> bool),
+    /// Text that nobody is to see, or that may hold such: shown redacted, and read from a file where that is named instead
+    /// (`..._file`, `..._FILE`).
+    Secret(&'static str, fn(&str) -> bool),
     /// A list of texts that the function accepts; in a variable or flag separated by commas.
     List(&'static str, fn(&str) -> bool),
     /// The same of texts with commas in them; in a variable or flag separated by semicolons.
@@ -45,7 +48,7 @@ const TOPIC: Rule = Rule::Text("1 to 249 letters, digits, dots, underscores or d
 
 /// The rule of a dotted key; `None` for a key that does not exist.
 pub(super) fn rule_of(key: &str) -> Option<Rule> {
-    use Rule::{Integer, Switch, Text};
+    use Rule::{Integer, Secret, Switch, Text};
     Some(match key {
         "environment" => Text("production, dev or test", |text| matches!(text, "production" | "dev" | "test")),
         "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
@@ -55,12 +58,8 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "kafka.sasl_mechanism" => Text("nothing, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", |text| {
             matches!(text, "" | "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512")
         }),
-        "kafka.username"
-        | "kafka.password"
-        | "kafka.tls.ca_file"
-        | "kafka.tls.cert_file"
-        | "kafka.tls.key_file"
-        | "kafka.tls.key_password" => Text("text", |_| true),
+        "kafka.username" | "kafka.tls.ca_file" | "kafka.tls.cert_file" | "kafka.tls.key_file" => Text("text", |_| true),
+        "kafka.password" | "kafka.tls.key_password" => Secret("text", |_| true),
         "kafka.group_id" | "kafka.client_id" => NAME,
         "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
             text.is_empty() || is_kafka_name(text)
@@ -71,9 +70,9 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "kafka.queue_bytes" => Integer(MIB, GIB),
         "kafka.max_fetch_bytes" => Integer(2 * MIB, 256 * MIB),
         "kafka.topic_ids" | "kafka.allow_compacted" => Switch,
-        "database.url" => Text("postgres://user:password@host:port/database, or key=value text", is_postgres),
+        "database.url" => Secret("postgres://user:password@host:port/database, or key=value text", is_postgres),
         "database.read_url" => {
-            Text("nothing, or what database.url may be", |text| text.is_empty() || is_postgres(text))
+            Secret("nothing, or what database.url may be", |text| text.is_empty() || is_postgres(text))
         }
         "database.tls.ca_file" | "database.tls.cert_file" | "database.tls.key_file" => Text("text", |_| true),
         "database.read_pool_size" => Integer(1, 1000),
@@ -82,14 +81,13 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "database.read_timeout_ms" | "database.decision_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.synchronous_commit" => Switch,
         "schema_registry.url" => {
-            Text("nothing, or http://host:port or https://host:port, several separated by commas", is_registry)
+            Secret("nothing, or http://host:port or https://host:port, several separated by commas", is_registry)
         }
         "schema_registry.username"
-        | "schema_registry.password"
-        | "schema_registry.bearer_token"
         | "schema_registry.ca_file"
         | "schema_registry.tls.cert_file"
         | "schema_registry.tls.key_file" => Text("text", |_| true),
+        "schema_registry.password" | "schema_registry.bearer_token" => Secret("text", |_| true),
         "schema_registry.timeout_ms" => Integer(10, MINUTE),
         "schema_registry.not_found_grace_ms" => Integer(0, 60 * MINUTE),
         "schema_registry.not_found" => Text("halt or dead_letter", |text| matches!(text, "halt" | "dead_letter")),
@@ -108,6 +106,10 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.max_waiters" | "http.max_followers" => Integer(0, 1_000_000),
         "http.follower_buffer" => Integer(1_000, 1_000_000),
         "http.send_timeout_ms" => Integer(SECOND, 10 * MINUTE),
+        "http.rate_limits.reads"
+        | "http.rate_limits.streams"
+        | "http.rate_limits.operations"
+        | "http.rate_limits.log_ins" => Integer(0, 1_000_000_000),
         "http.shutdown_timeout_ms" | "projector.shutdown_timeout_ms" => Integer(0, 10 * MINUTE),
         "projector.lanes" => Integer(1, 64),
         "projector.max_batch_events" => Integer(1, 1_000_000),
@@ -158,11 +160,15 @@ fn rule_of_login(key: &str) -> Option<Rule> {
     Some(match key {
         "auth.anonymous_role" => Text("none or reader", |text| matches!(text, "none" | "reader")),
         "auth.api_keys" => Switch,
-        "auth.jwt.issuer" | "auth.jwt.jwks_file" => Text("text", |_| true),
+        "auth.jwt.issuer" => Text("text, a URL without user and password", has_no_login),
+        "auth.jwt.jwks_file" => Text("text", |_| true),
         "auth.jwt.audience" => List("a list of texts that are not blank", |text| !text.trim().is_empty()),
-        "auth.jwt.jwks_url" => Text("nothing, or a URL that begins with https:// or http://", |text| {
-            text.is_empty() || Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-        }),
+        "auth.jwt.jwks_url" => {
+            Text("nothing, or a URL that begins with https:// or http://, without user and password", |text| {
+                let is_web = |url: Url| matches!(url.scheme(), "http" | "https");
+                text.is_empty() || Url::parse(text).is_ok_and(is_web) && has_no_login(text)
+            })
+        }
         "auth.jwt.roles_claim" => NAME,
         "auth.jwt.role_map" => {
             List("a list such as [\"shop-ops=operator\"], to reader, developer, operator or admin", is_mapping)
@@ -192,18 +198,9 @@ fn rule_of_view(key: &str) -> Option<Rule> {
     }
 }
 
-/// Keys whose value may carry a password: shown redacted, and readable from a file (`..._FILE`).
+/// Whether the value of a key is nobody's business.
 pub(super) fn is_secret(key: &str) -> bool {
-    matches!(
-        key,
-        "database.url"
-            | "database.read_url"
-            | "kafka.password"
-            | "kafka.tls.key_password"
-            | "schema_registry.url"
-            | "schema_registry.password"
-            | "schema_registry.bearer_token"
-    )
+    matches!(rule_of(key), Some(Rule::Secret(..)))
 }
 
 impl Rule {
@@ -212,7 +209,7 @@ impl Rule {
         match self {
             Rule::Switch => text.parse().ok().map(Value::Boolean),
             Rule::Integer(..) => text.parse().ok().map(Value::Integer),
-            Rule::Text(..) => Some(Value::String(text.to_owned())),
+            Rule::Text(..) | Rule::Secret(..) => Some(Value::String(text.to_owned())),
             Rule::List(..) => Some(list(text.split(','))),
             Rule::Subjects(..) => Some(list(split(text, ';').into_iter())),
         }
@@ -223,7 +220,7 @@ impl Rule {
         match (self, value) {
             (Rule::Switch, Value::Boolean(_)) => true,
             (Rule::Integer(least, most), Value::Integer(number)) => (least..=most).contains(number),
-            (Rule::Text(_, accepts), Value::String(text)) => accepts(text),
+            (Rule::Text(_, accepts) | Rule::Secret(_, accepts), Value::String(text)) => accepts(text),
             (Rule::List(_, accepts) | Rule::Subjects(_, accepts), Value::Array(values)) => {
                 values.iter().all(|value| value.as_str().is_some_and(accepts))
             }
@@ -237,7 +234,9 @@ impl fmt::Display for Rule {
         match self {
             Rule::Switch => f.write_str("true or false"),
             Rule::Integer(least, most) => write!(f, "a whole number from {least} to {most}"),
-            Rule::Text(words, _) | Rule::List(words, _) | Rule::Subjects(words, _) => f.write_str(words),
+            Rule::Text(words, _) | Rule::Secret(words, _) | Rule::List(words, _) | Rule::Subjects(words, _) => {
+                f.write_str(words)
+            }
         }
     }
 }
@@ -289,6 +288,11 @@ fn is_web_address(text: &str) -> bool {
         && url.query().is_none()
         && url.fragment().is_none()
         && !text.contains(char::is_whitespace)
+}
+
+/// It is shown wherever it does not answer.
+fn has_no_login(text: &str) -> bool {
+    Url::parse(text).map_or(true, |url| url.username().is_empty() && url.password().is_none())
 }
 
 /// It is written into headers as it is.

@@ -196,6 +196,9 @@ fn secrets_come_from_files_and_only_secrets() {
 
     let config = load("", &[("STREAMVIEW_DATABASE__URL_FILE", path)], &[]).unwrap();
     assert_eq!(config.database.url.expose(), "postgres://u:pw@h/db");
+    let told = format!("database.url is read from {path} (environment variable STREAMVIEW_DATABASE__URL_FILE)");
+    assert_eq!(config.secret_files, [told.clone()]);
+    assert!(config.to_toml_redacted().starts_with(&format!("# {told}\nenvironment = ")));
 
     let both: Pairs = &[("STREAMVIEW_DATABASE__URL_FILE", path), ("STREAMVIEW_DATABASE__URL", "host=h")];
     let twice = refused("", both, &[]);
@@ -204,6 +207,75 @@ fn secrets_come_from_files_and_only_secrets() {
     let expected =
         "cannot read /no/such (environment variable STREAMVIEW_DATABASE__URL_FILE): No such file or directory";
     assert!(missing.starts_with(expected), "{missing}");
+    let name = ("STREAMVIEW_SCHEMA_REGISTRY__USERNAME_FILE", path);
+    assert!(
+        refused("", &[name], &[]).starts_with("unknown environment variable STREAMVIEW_SCHEMA_REGISTRY__USERNAME_FILE")
+    );
+}
+
+#[test]
+fn every_secret_comes_from_a_file_in_every_layer() {
+    for (key, _) in default_leaves().into_iter().filter(|(key, _)| matches!(rule_of(key), Some(Rule::Secret(..)))) {
+        let text = if key.starts_with("database.") { "postgres://u:canary@h/db" } else { "http://u:canary@h" };
+        let (secret, empty) = (file(&format!("{text}\r\n")), file(" \n"));
+        let (path, empty) = (secret.path().to_str().unwrap(), empty.path().to_str().unwrap());
+        let (section, name) = key.rsplit_once('.').unwrap();
+        let (variable, flag) =
+            (format!("STREAMVIEW_{}_FILE", key.replace('.', "__").to_ascii_uppercase()), format!("{key}_file"));
+        let in_file = |path: &str| format!("[{section}]\n{name}_file = '{path}'\n");
+        let of_layers = |path: &str| {
+            [load(&in_file(path), &[], &[]), load("", &[(&variable, path)], &[]), load("", &[], &[(&flag, path)])]
+        };
+        for config in of_layers(path) {
+            let config = config.unwrap();
+            let exposed = match key.as_str() {
+                "database.url" => config.database.url.expose(),
+                "schema_registry.url" => config.schema_registry.url.expose(),
+                "schema_registry.password" => config.schema_registry.password.expose(),
+                "schema_registry.bearer_token" => config.schema_registry.bearer_token.expose(),
+                other => panic!("a secret that this test does not know: {other}"),
+            };
+            assert_eq!(exposed, text, "{key}");
+            assert!(config.to_toml_redacted().starts_with(&format!("# {key} is read from {path} (")), "{key}");
+        }
+        for (refused, named) in of_layers("/no/such").into_iter().zip([&flag, &variable, &flag]) {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.starts_with("cannot read /no/such (") && message.contains(named.as_str()), "{message}");
+        }
+        for (refused, named) in of_layers(empty).into_iter().zip([&flag, &variable, &flag]) {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.starts_with(empty) && message.contains(named.as_str()), "{message}");
+            assert!(message.ends_with("is empty: write the secret into it, or leave the setting out"), "{message}");
+        }
+        // Both in one layer leave open which is meant; a later layer beats an earlier one, as ever.
+        let both = format!("{key} and {flag} are both set, keep one");
+        assert_eq!(refused(&format!("{}{name} = '{text}'\n", in_file(path)), &[], &[]), both);
+        assert_eq!(refused("", &[], &[(&key, text), (&flag, path)]), both);
+        let beaten = load(&in_file(path), &[], &[(&key, text)]).unwrap();
+        assert!(beaten.secret_files.is_empty(), "{key}: the flag says it");
+    }
+    assert!(refused("[http]\nbind_file = '/x'\n", &[], &[]).starts_with("unknown key http.bind_file"));
+    let not_a_path = refused("[database]\nurl_file = 3\n", &[], &[]);
+    assert!(not_a_path.starts_with("database.url_file = integer (file "), "{not_a_path}");
+}
+
+/// By its type a secret hides itself; by its rule its file is read, and errors do not show it.
+#[test]
+fn what_hides_itself_has_the_rule_of_a_secret_and_nothing_else_has() {
+    const CANARY: &str = "x://canary:canary@canary";
+    for (key, value) in default_leaves() {
+        let Some(mut tree) = value.is_str().then(|| toml::Table::try_from(Config::defaults()).unwrap()) else {
+            continue;
+        };
+        let mut path: Vec<&str> = key.split('.').collect();
+        let name = path.pop().unwrap();
+        let section = path.iter().fold(&mut tree, |tree, section| tree[*section].as_table_mut().unwrap());
+        section.insert(name.to_owned(), toml::Value::String(CANARY.to_owned()));
+        // What takes no such text has a few words to choose from.
+        let Ok(config) = tree.try_into::<Config>() else { continue };
+        let is_hidden = !config.to_toml_redacted().contains(CANARY);
+        assert_eq!(is_hidden, matches!(rule_of(&key), Some(Rule::Secret(..))), "{key}");
+    }
 }
 
 #[test]

@@ -151,7 +151,8 @@ impl ApiKeys {
         }
     }
 
-    fn find_known(&self, hash: &KeyHash) -> Option<Arc<Principal>> {
+    /// Whose key of this hash it is, as far as that is known.
+    pub fn find_known(&self, hash: &KeyHash) -> Option<Arc<Principal>> {
         let keys = self.known()?;
         let key = keys.get(hash)?;
         let is_valid = key.expires_at.is_none_or(|expires| expires > Timestamp::now());

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::api_keys::ApiKeys;
 pub use self::api_keys::made;
 use self::tokens::Tokens;
-use crate::auth::api_key::BEGINS;
+use crate::auth::api_key::{BEGINS, hash_of};
 use crate::auth::role::{Role, Roles};
 use crate::auth::subject::Subjects;
 use crate::auth::{Principal, Refusal};
@@ -85,8 +85,12 @@ impl Gate {
         Arc::new(self.subjects.principal(subject))
     }
 
-    /// Who shows these values of `Authorization` and `X-Api-Key`; `None` if there are none.
-    pub async fn who(&self, authorization: &[&[u8]], api_key: &[&[u8]]) -> Result<Option<Arc<Principal>>, Refusal> {
+    /// What is shown by these values of `Authorization` and `X-Api-Key`; `None` if there are none.
+    pub fn shown<'a>(
+        &self,
+        authorization: &[&'a [u8]],
+        api_key: &[&'a [u8]],
+    ) -> Result<Option<Shown<'a, '_>>, Refusal> {
         let shown = match (authorization, api_key) {
             ([], []) => return Ok(None),
             ([], [key]) => *key,
@@ -95,14 +99,41 @@ impl Gate {
         };
         let is_key = authorization.is_empty() || shown.starts_with(BEGINS.as_bytes());
         match (is_key, &self.keys, &self.tokens) {
-            (true, Some(keys), _) => keys.find(shown).await.map(Some),
+            (true, Some(keys), _) => Ok(Some(Shown::Key(shown, keys))),
             (false, _, Some(tokens)) => {
                 let token = std::str::from_utf8(shown).map_err(|_| NOT_A_KIND)?;
-                tokens.verify(token).await.map(Some)
+                Ok(Some(Shown::Token(token, tokens)))
             }
             (true, None, _) => Err(Refusal::Malformed("API keys are not taken here")),
             (false, Some(_), None) => Err(Refusal::Malformed("tokens are not taken here, API keys are")),
             (false, None, None) => Err(Refusal::Malformed("neither tokens nor API keys are taken here")),
+        }
+    }
+}
+
+/// A credential, and by whom it is judged.
+#[derive(Clone, Copy)]
+pub enum Shown<'a, 'g> {
+    /// What may be an API key.
+    Key(&'a [u8], &'g ApiKeys),
+    /// What may be a token.
+    Token(&'a str, &'g Tokens),
+}
+
+impl Shown<'_, '_> {
+    /// Whose it is, if that is known already: that costs a hash.
+    pub fn known(self) -> Option<Arc<Principal>> {
+        match self {
+            Shown::Key(key, keys) => keys.find_known(&hash_of(key)),
+            Shown::Token(token, tokens) => tokens.find_known(&hash_of(token.as_bytes())),
+        }
+    }
+
+    /// Whose it is, whatever that costs.
+    pub async fn find(self) -> Result<Arc<Principal>, Refusal> {
+        match self {
+            Shown::Key(key, keys) => keys.find(key).await,
+            Shown::Token(token, tokens) => tokens.verify(token).await,
         }
     }
 }

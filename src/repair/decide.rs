@@ -89,8 +89,8 @@ impl Desk {
             self.decide_inside(&client, request, why, once.map(|once| (once, &*fingerprint)), &prepared).await?;
         write::commit(&client).await?;
         if let Called::Now(outcome) = &called {
-            let (view, action, actor) = (self.view, request.action().as_str(), why.actor.as_str());
-            tracing::info!(view, action, decisions = outcome.made(), actor, "decided");
+            let (view, action, Why { actor, on_behalf_of, .. }) = (self.view, request.action().as_str(), why);
+            tracing::info!(view, action, decisions = outcome.made(), actor, on_behalf_of, "decided");
         }
         Ok(called)
     }
@@ -281,8 +281,8 @@ pub(super) fn violated(poison: &crate::domain::poison::Poison) -> Refusal {
 pub(super) async fn replay(client: &Connection, key: &str, fingerprint: &[u8]) -> Result<Option<Spelled>, DeskError> {
     let Some(earlier) = write::answered(client, key).await? else { return Ok(None) };
     if earlier.request != fingerprint {
-        let detail =
-            "This Idempotency-Key was used for another request; use a new one for each thing that is to be done";
+        let detail = "This Idempotency-Key was used for another request, or by somebody else; use a new one for each thing that is to be \
+             done";
         return Err(Refusal::new(Obstacle::IdempotencyKeyReused, detail).into());
     }
     Ok(Some(earlier.answer))

@@ -108,9 +108,18 @@ impl Desk {
             write::answer(&client, key, &answer).await?;
         }
         write::commit(&client).await?;
-        let (view, from, actor, reason) = (self.view, asked.basis.as_str(), why.actor.as_str(), why.reason.as_str());
+        let (view, from, Why { reason, actor, on_behalf_of }) = (self.view, asked.basis.as_str(), why);
         let builds = mended.builds.iter().filter(|build| build.done.is_ok()).count();
-        tracing::warn!(view, orderId = asked.key, from, builds, actor, reason, "rows of a key were mended");
+        tracing::warn!(
+            view,
+            orderId = asked.key,
+            from,
+            builds,
+            actor,
+            on_behalf_of,
+            reason,
+            "rows of a key were mended"
+        );
         Ok((answer, false))
     }
 

@@ -169,6 +169,8 @@ pub struct OperatorDecision {
     pub reason: String,
     /// Who.
     pub actor: String,
+    /// For whom, if who has logged in said so.
+    pub on_behalf_of: Option<String>,
     /// When.
     pub decided_at: Timestamp,
     /// When the view first folded with it.

@@ -183,8 +183,9 @@ impl Desk {
             write::answer(&client, key, &spell(&operation)).await?;
         }
         write::commit(&client).await?;
-        let (view, id, kind, actor) = (self.view, operation.id, operation.kind.as_str(), why.actor.as_str());
-        tracing::info!(view, operation = id, kind, actor, reason = why.reason, "operation asked for");
+        let (view, id, kind, Why { reason, actor, on_behalf_of }) =
+            (self.view, operation.id, operation.kind.as_str(), why);
+        tracing::info!(view, operation = id, kind, actor, on_behalf_of, reason, "operation asked for");
         Ok(CalledOperation::Now(Box::new(operation)))
     }
 
@@ -264,6 +265,7 @@ impl Desk {
             request: serde_json::to_value(asked).expect("requests are plain data"),
             reason: &why.reason,
             actor: &why.actor,
+            on_behalf_of: why.on_behalf_of.as_deref(),
             builds,
         };
         match operations::begin(client, &new).await? {
@@ -279,8 +281,8 @@ impl Desk {
         Ok(Refusal::new(Obstacle::OperationRunning, detail).because(Seen::Operation(id)))
     }
 
-    /// Asks something of an operation that is under way.
-    pub async fn ask_operation(&self, id: i64, word: Word) -> Result<Operation, DeskError> {
+    /// Asks something of an operation that is under way, in the name of who has logged in.
+    pub async fn ask_operation(&self, id: i64, word: Word, by: Option<&str>) -> Result<Operation, DeskError> {
         let client = self.writers.open().await?;
         let operation = find_one(&client, id).await?;
         let over = |operation: &Operation| {
@@ -298,10 +300,10 @@ impl Desk {
             let detail = format!("Operation {id} is in phase {}", operation.phase.as_str());
             return Err(Refusal::new(Obstacle::WrongPhase, detail).because(Seen::Operation(id)).into());
         }
-        if !operations::ask(&client, id, text).await? {
+        if !operations::ask(&client, id, text, by).await? {
             return Err(over(&find_one(&client, id).await?).into());
         }
-        tracing::info!(view = self.view, operation = id, asked = text, "asked of an operation");
+        tracing::info!(view = self.view, operation = id, asked = text, actor = by, "asked of an operation");
         find_one(&client, id).await
     }
 

@@ -75,8 +75,15 @@ impl Desk {
         }
         write::commit(&client).await?;
         if has_changed {
-            let (view, asked, actor, reason) = (self.view, asked.as_str(), why.actor.as_str(), why.reason.as_str());
-            tracing::info!(view, asked, actor, reason, "an operator has changed whether the view goes on");
+            let (view, asked, Why { reason, actor, on_behalf_of }) = (self.view, asked.as_str(), why);
+            tracing::info!(
+                view,
+                asked,
+                actor,
+                on_behalf_of,
+                reason,
+                "an operator has changed whether the view goes on"
+            );
         }
         Ok(CalledPause::Now(now))
     }
@@ -86,7 +93,9 @@ impl Desk {
 async fn pause(client: &Connection, view: &str, why: &Why) -> Result<bool, DbError> {
     // Takeovers hold this lock for a moment each: those before it are fenced, those after it see the row.
     standstill::lock_builds(client, view).await?;
-    if client.execute(include_str!("sql/begin_pause.sql"), &[&view, &why.reason, &why.actor]).await? == 0 {
+    if client.execute(include_str!("sql/begin_pause.sql"), &[&view, &why.reason, &why.actor, &why.on_behalf_of]).await?
+        == 0
+    {
         return Ok(false);
     }
     standstill::lock(client, view).await?;
@@ -96,5 +105,6 @@ async fn pause(client: &Connection, view: &str, why: &Why) -> Result<bool, DbErr
 
 /// Whether it was paused.
 async fn resume(client: &Connection, view: &str, why: &Why) -> Result<bool, DbError> {
-    Ok(client.execute(include_str!("sql/end_pause.sql"), &[&view, &why.reason, &why.actor]).await? == 1)
+    Ok(client.execute(include_str!("sql/end_pause.sql"), &[&view, &why.reason, &why.actor, &why.on_behalf_of]).await?
+        == 1)
 }

@@ -74,10 +74,7 @@ async fn skip(desk: &Desk) -> Result<bool, DeskError> {
         nothing_refused: true,
         ..HeldFilter::default()
     };
-    let why = Why {
-        reason: "the missing events are not in the log (gap_policy = skip)".to_owned(),
-        actor: "gap_policy".to_owned(),
-    };
+    let why = Why::new("the missing events are not in the log (gap_policy = skip)", "gap_policy");
     let bounds = BulkBounds { dry_run: true, limit: DEFAULT_BULK, expect: None };
     let found = skip_by_filter(desk, filter.clone(), bounds, &why).await?;
     if found.possible == 0 {

@@ -47,6 +47,17 @@ pub struct Why {
     pub reason: String,
     /// Whoever it is.
     pub actor: String,
+    /// For whom, as who has logged in says; `None` where nobody logs in. Left out of what a call is known by then, so that
+    /// calls of before are known by the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
+}
+
+impl Why {
+    /// Why, in the words of whoever it is.
+    pub fn new(reason: impl Into<String>, actor: impl Into<String>) -> Why {
+        Why { reason: reason.into(), actor: actor.into(), on_behalf_of: None }
+    }
 }
 
 /// Which held keys.

@@ -31,6 +31,10 @@ pub struct SkipTo {
     pub reason: String,
     /// Who.
     pub actor: Option<String>,
+    /// For whom, if who has logged in said so.
+    pub on_behalf_of: Option<String>,
+    /// Whether the actor has logged in: an earlier decision is nobody else's then.
+    pub has_logged_in: bool,
     /// The same key is done once only.
     pub idempotency_key: Option<String>,
 }
@@ -77,6 +81,9 @@ pub enum SkipError {
         /// What it gave up.
         range: SkippedRange,
     },
+    /// The idempotency key was used by somebody else.
+    #[error("the idempotency key was used by somebody else")]
+    KeyOfAnother,
     /// Postgres did not do it.
     #[error("{}", describe(.0))]
     Database(#[from] DbError),
@@ -124,6 +131,7 @@ async fn decide(client: &Connection, asked: &SkipTo) -> Result<Skipped, SkipErro
                 &asked.reason,
                 &asked.actor,
                 &asked.idempotency_key,
+                &asked.on_behalf_of,
             ],
         )
         .await?;
@@ -139,6 +147,10 @@ async fn earlier(client: &Connection, asked: &SkipTo) -> Result<Option<Skipped>,
     let range = SkippedRange { from: Offset(row.try_get(3)?), to: NextOffset(row.try_get(4)?) };
     if (topic, partition, range) != (asked.topic.as_str(), asked.partition, asked.range()) {
         return Err(SkipError::KeyReused { partition, range });
+    }
+    let actor: Option<String> = row.try_get(7)?;
+    if asked.has_logged_in && actor != asked.actor {
+        return Err(SkipError::KeyOfAnother);
     }
     let (decided_at, stopped_by) = (row.try_get(5)?, row.try_get(6)?);
     Ok(Some(Skipped { id: row.try_get(0)?, range, decided_at, stopped_by, is_new: false }))

@@ -46,7 +46,7 @@ pub(super) async fn take_up_version(household: &Household, group: String, build:
         return Ok(());
     }
     let reason = format!("projection version {ours} instead of {theirs} (rebuild.on_version_change)");
-    let why = Why { reason, actor: ITSELF.to_owned() };
+    let why = Why::new(reason, ITSELF);
     match household.desk.begin_for_version(id, ours, &why).await {
         Ok(_) => Ok(()),
         Err(DeskError::Refused(refusal)) if refusal.obstacle == Obstacle::ViewPaused => Ok(()),

@@ -18,12 +18,16 @@ pub struct StoredKey {
     pub prefix: String,
     /// Who made it.
     pub created_by: String,
+    /// For whom, if who has logged in said so.
+    pub on_behalf_of: Option<String>,
     /// When.
     pub created_at: Timestamp,
     /// Until when it may be used; for good if never.
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// Who has revoked it.
+    pub revoked_by: Option<String>,
     /// When it was used last; may be a minute behind.
     pub last_used_at: Option<Timestamp>,
 }
@@ -41,6 +45,8 @@ pub struct NewKey<'a> {
     pub hash: &'a [u8],
     /// Who makes it.
     pub created_by: &'a str,
+    /// For whom, if who has logged in says so.
+    pub on_behalf_of: Option<&'a str>,
     /// Until when it may be used.
     pub expires_at: Option<Timestamp>,
 }
@@ -62,10 +68,9 @@ pub struct ValidKey {
 
 /// Makes a key.
 pub async fn insert(client: &Connection, key: &NewKey<'_>) -> Result<StoredKey, DbError> {
-    let NewKey { name, role, prefix, hash, created_by, expires_at } = key;
-    let row = client
-        .query_one(include_str!("sql/insert_api_key.sql"), &[name, role, prefix, hash, created_by, expires_at])
-        .await?;
+    let NewKey { name, role, prefix, hash, created_by, on_behalf_of, expires_at } = key;
+    let insert = include_str!("sql/insert_api_key.sql");
+    let row = client.query_one(insert, &[name, role, prefix, hash, created_by, expires_at, on_behalf_of]).await?;
     read(&row)
 }
 
@@ -75,8 +80,8 @@ pub async fn list(client: &Connection) -> Result<Vec<StoredKey>, DbError> {
 }
 
 /// Revokes a key; `false` if there is none of that number. One that is revoked stays so.
-pub async fn revoke(client: &Connection, id: i64) -> Result<bool, DbError> {
-    Ok(client.execute(include_str!("sql/revoke_api_key.sql"), &[&id]).await? > 0)
+pub async fn revoke(client: &Connection, id: i64, by: &str) -> Result<bool, DbError> {
+    Ok(client.execute(include_str!("sql/revoke_api_key.sql"), &[&id, &by]).await? > 0)
 }
 
 /// The keys that may be used.
@@ -110,5 +115,7 @@ fn read(row: &Row) -> Result<StoredKey, DbError> {
         expires_at: row.try_get(6)?,
         revoked_at: row.try_get(7)?,
         last_used_at: row.try_get(8)?,
+        on_behalf_of: row.try_get(9)?,
+        revoked_by: row.try_get(10)?,
     })
 }

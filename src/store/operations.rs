@@ -33,6 +33,10 @@ pub struct Operation {
     pub reason: String,
     /// Who.
     pub actor: String,
+    /// For whom, if who has logged in said so.
+    pub on_behalf_of: Option<String>,
+    /// Who has asked for its end or for the switch, if they have logged in.
+    pub asked_by: Option<String>,
     /// The build that readers read when it began.
     pub from_build: Option<Build>,
     /// The build that they will read.
@@ -96,6 +100,8 @@ pub struct NewOperation<'a> {
     pub reason: &'a str,
     /// Who.
     pub actor: &'a str,
+    /// For whom, if who has logged in said so.
+    pub on_behalf_of: Option<&'a str>,
     /// The build that readers read, and that they will read, as far as that is known.
     pub builds: (Option<Build>, Option<Build>),
 }
@@ -155,6 +161,7 @@ pub async fn begin(client: &Connection, asked: &NewOperation<'_>) -> Result<Opti
                 &asked.actor,
                 &from.map(|build| build.0),
                 &to.map(|build| build.0),
+                &asked.on_behalf_of,
             ],
         )
         .await?;
@@ -215,9 +222,9 @@ pub async fn end(
     client.execute(include_str!("sql/end_operation.sql"), &[&id, &state.as_str(), &error]).await.map(drop)
 }
 
-/// Asks something of an operation under way; `false` if it is over.
-pub async fn ask(client: &Connection, id: i64, what: &str) -> Result<bool, DbError> {
-    Ok(client.execute(include_str!("sql/ask_operation.sql"), &[&id, &what]).await? == 1)
+/// Asks something of an operation under way, in the name of who has logged in; `false` if it is over.
+pub async fn ask(client: &Connection, id: i64, what: &str, by: Option<&str>) -> Result<bool, DbError> {
+    Ok(client.execute(include_str!("sql/ask_operation.sql"), &[&id, &what, &by]).await? == 1)
 }
 
 /// What an operation found of the keys after `after`, in the order of their bytes. How much more of a key differs than
@@ -298,5 +305,7 @@ fn operation(row: &Row) -> Result<Operation, BoxedError> {
         started_at: row.try_get(16)?,
         updated_at: row.try_get(17)?,
         finished_at: row.try_get(18)?,
+        on_behalf_of: row.try_get(19)?,
+        asked_by: row.try_get(20)?,
     })
 }

@@ -10,7 +10,7 @@ pub async fn current(client: &Connection, view: &str) -> Result<Option<ViewPause
     let row = client.query_opt(include_str!("sql/read_pause.sql"), &[&view]).await?;
     row.map(|row| {
         let since: Timestamp = row.try_get(2)?;
-        Ok(ViewPause { reason: row.try_get(0)?, actor: row.try_get(1)?, since })
+        Ok(ViewPause { reason: row.try_get(0)?, actor: row.try_get(1)?, on_behalf_of: row.try_get(3)?, since })
     })
     .transpose()
 }

@@ -82,6 +82,8 @@ pub struct Metrics {
     pub cache_bytes: IntGaugeVec,
     /// `http_requests_duration_seconds{method,route,status}`.
     pub http_requests: HistogramVec,
+    /// `streamview_rate_limited_total{limit}`: calls refused because their caller had made too many.
+    pub rate_limited: IntCounterVec,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
@@ -175,6 +177,7 @@ impl Metrics {
                 &["method", "route", "status"],
                 HTTP_BUCKETS,
             ),
+            rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
             overruns: register(

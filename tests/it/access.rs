@@ -100,7 +100,7 @@ fn run(world: &World, arguments: &[&str]) -> String {
 }
 
 /// A key made by the command line; `expires` as it takes it.
-async fn make_key(world: &World, role: &str, expires: &[&str]) -> (i64, String) {
+pub async fn make_key(world: &World, role: &str, expires: &[&str]) -> (i64, String) {
     let arguments = [&["apikey", "create", "--json", "--name", role, "--role", role], expires].concat();
     let made = run(world, &arguments);
     let made: Value = serde_json::from_str(&made).unwrap();

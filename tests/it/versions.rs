@@ -111,7 +111,7 @@ async fn one_that_did_not_come_to_an_end_is_not_begun_again_by_itself() {
     // As the steward asks every few seconds, of this version and of the next one.
     let config = Service::config(&world, &[BY_ITSELF]);
     let desk = desk(&config, &served(&world, "counter", 2)[0]);
-    let why = Why { reason: "again".to_owned(), actor: "streamview".to_owned() };
+    let why = Why::new("again", "streamview");
     let build = BuildId::new("counter", 1);
     assert_eq!(desk.begin_for_version(build, 2, &why).await.unwrap(), None);
     assert_eq!(operations(&world).await, 1);

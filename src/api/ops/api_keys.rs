@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::calls::{BODY_BYTES, id_in_path};
+use super::calls::{ANONYMOUS, BODY_BYTES, id_in_path};
 use crate::api::Api;
 use crate::api::body::{self, Body};
-use crate::api::parameters::Parameters;
+use crate::api::caller::{self, Attributed};
+use crate::api::parameters::{MAX_ID_CHARS, Parameters};
 use crate::api::problem::{self, Problem, ProblemBody};
-use crate::auth::Principal;
 use crate::auth::api_key::{hash_of, prefix_of};
 use crate::auth::role::Role;
 use crate::login;
@@ -47,6 +47,9 @@ pub struct ApiKeyBody {
     pub state: &'static str,
     /// Who made it.
     pub created_by: String,
+    /// For whom, as who has logged in says in `actor`; null where they say nothing, or nobody logs in.
+    #[schema(required)]
+    pub on_behalf_of: Option<String>,
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -56,6 +59,9 @@ pub struct ApiKeyBody {
     /// When it was revoked.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
+    /// Who has revoked it; null where that is not known.
+    #[schema(required)]
+    pub revoked_by: Option<String>,
     /// When it was used last, give or take a minute.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub last_used_at: Option<Timestamp>,
@@ -92,9 +98,11 @@ impl From<StoredKey> for ApiKeyBody {
             role: key.role,
             prefix: key.prefix,
             created_by: key.created_by,
+            on_behalf_of: key.on_behalf_of,
             created_at: key.created_at,
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
+            revoked_by: key.revoked_by,
             last_used_at: key.last_used_at,
         }
     }
@@ -113,6 +121,9 @@ pub struct ApiKeyRequest {
     /// How long it may be used; until it is revoked if left out.
     #[schema(required = false, example = "90d")]
     expires: String,
+    /// Who makes it; where callers log in, for whom.
+    #[schema(required = false, min_length = 1, max_length = 256)]
+    actor: String,
 }
 
 /// When a key is over that is to be valid for so long.
@@ -149,15 +160,10 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         (status = 413, description = "The body is too large", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
-pub async fn create(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    principal: Option<web::ReqData<std::sync::Arc<Principal>>>,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
+pub async fn create(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
     let bytes = body::read(&request, payload, BODY_BYTES).await?;
-    let mut body = Body::parse(&bytes, &["name", "role", "expires"])?;
+    let mut body = Body::parse(&bytes, &["name", "role", "expires", "actor"])?;
     let name = body.required_text("name", MAX_NAME_CHARS).unwrap_or_default();
     let role = body.required_text("role", 20).unwrap_or_default();
     if !role.is_empty() && Role::parse(&role).is_none() {
@@ -173,20 +179,22 @@ pub async fn create(
             expires
         }
     };
+    let Attributed { actor, on_behalf_of } = caller::attribute(&request, body.text("actor", MAX_ID_CHARS));
+    let created_by = actor.unwrap_or_else(|| ANONYMOUS.to_owned());
     body.finish()?;
     let key = login::made().map_err(|_| Problem::new(&problem::INTERNAL_ERROR, "There are no random numbers"))?;
-    let created_by = principal.map_or_else(|| "anonymous".to_owned(), |principal| principal.name.clone());
     let new = NewKey {
         name: &name,
         role: &role,
         prefix: prefix_of(&key),
         hash: &hash_of(key.as_bytes()),
         created_by: &created_by,
+        on_behalf_of: on_behalf_of.as_deref(),
         expires_at,
     };
     let client = pool::connect_operator(&api.state.database).await.map_err(ReadError::from)?;
     let stored = ApiKeyBody::from(api_keys::insert(&client, &new).await.map_err(ReadError::from)?);
-    tracing::info!(id = stored.id, name, role, created_by, "API key made");
+    tracing::info!(id = stored.id, name, role, created_by, on_behalf_of, "API key made");
     if let Some(gate) = &api.state.gate {
         gate.look_now().await;
     }
@@ -209,10 +217,12 @@ pub async fn revoke(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     Parameters::parse(request.query_string(), &[]).finish()?;
     let id = id_in_path(&request)?;
     let client = pool::connect_operator(&api.state.database).await.map_err(ReadError::from)?;
-    if !api_keys::revoke(&client, id).await.map_err(ReadError::from)? {
+    let by = caller::principal(&request);
+    let by = by.as_deref().map_or(ANONYMOUS, |by| by.name.as_str());
+    if !api_keys::revoke(&client, id, by).await.map_err(ReadError::from)? {
         return Err(Problem::new(&problem::API_KEY_NOT_FOUND, format!("There is no API key {id}")));
     }
-    tracing::info!(id, "API key revoked");
+    tracing::info!(id, revoked_by = by, "API key revoked");
     if let Some(gate) = &api.state.gate {
         gate.look_now().await;
     }

@@ -18,7 +18,7 @@ pub(super) struct SkipHeldBody {
         example = "lost by the producer, confirmed in OPS-123"
     )]
     reason: String,
-    /// Who decides; `anonymous` if left out.
+    /// Who decides, `anonymous` if left out; where callers log in, for whom: `onBehalfOf` has it then.
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false, example = "night shift")]
     actor: Option<String>,
     /// First number to skip; the one it waits for if left out.
@@ -37,7 +37,7 @@ pub(super) struct ReasonBody {
     /// Why.
     #[schema(min_length = 1, max_length = 500, pattern = "\\S", example = "test data")]
     reason: String,
-    /// Who decides; `anonymous` if left out.
+    /// Who decides, `anonymous` if left out; where callers log in, for whom: `onBehalfOf` has it then.
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     actor: Option<String>,
 }
@@ -50,7 +50,7 @@ pub(super) struct ReplaceBody {
     /// What was wrong with it.
     #[schema(min_length = 1, max_length = 500, pattern = "\\S", example = "price was sent as text")]
     reason: String,
-    /// Who decides; `anonymous` if left out.
+    /// Who decides, `anonymous` if left out; where callers log in, for whom: `onBehalfOf` has it then.
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     actor: Option<String>,
     /// The corrected event: an object, taken digit by digit as it is written, or a string that holds the text.
@@ -162,7 +162,7 @@ pub(super) struct HeldBulkBody {
     /// Why.
     #[schema(min_length = 1, max_length = 500, pattern = "\\S")]
     reason: String,
-    /// Who decides; `anonymous` if left out.
+    /// Who decides, `anonymous` if left out; where callers log in, for whom: `onBehalfOf` has it then.
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     actor: Option<String>,
     /// Look at so many at most, those that have waited longest.
@@ -183,7 +183,7 @@ pub(super) struct LetterBulkBody {
     /// Why.
     #[schema(min_length = 1, max_length = 500, pattern = "\\S")]
     reason: String,
-    /// Who decides; `anonymous` if left out.
+    /// Who decides, `anonymous` if left out; where callers log in, for whom: `onBehalfOf` has it then.
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     actor: Option<String>,
     /// Look at so many at most, the oldest.

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::render::spell;
 use crate::api::Api;
 use crate::api::body::{self, Body};
+use crate::api::caller::{self, Attributed};
 use crate::api::idempotency;
 use crate::api::parameters::{self, MAX_ID_CHARS, Parameters};
 use crate::api::paths::path_part;
@@ -22,7 +23,7 @@ pub(super) const MAX_KEY_CHARS: usize = 255;
 /// Bytes of a body beside the payload of a record.
 pub(super) const BODY_BYTES: usize = 64 << 10;
 /// The actor where nobody says.
-const ANONYMOUS: &str = "anonymous";
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// The desk of the asked or first view.
 pub(super) fn desk<'a>(api: &'a Api, parameters: &mut Parameters) -> Result<&'a Desk, Problem> {
@@ -117,10 +118,11 @@ fn status_of(answer: &Spelled) -> Result<StatusCode, Problem> {
     })
 }
 
-/// Who decides and why. The one place that will ask who has logged in, once somebody can.
-pub(super) fn why(body: &mut Body) -> Why {
-    let actor = body.text("actor", MAX_ID_CHARS).unwrap_or_else(|| ANONYMOUS.to_owned());
-    Why { reason: body.required_text("reason", MAX_REASON_CHARS).unwrap_or_default(), actor }
+/// Who decides, for whom, and why.
+pub(super) fn why(body: &mut Body, request: &HttpRequest) -> Why {
+    let Attributed { actor, on_behalf_of } = caller::attribute(request, body.text("actor", MAX_ID_CHARS));
+    let actor = actor.unwrap_or_else(|| ANONYMOUS.to_owned());
+    Why { reason: body.required_text("reason", MAX_REASON_CHARS).unwrap_or_default(), actor, on_behalf_of }
 }
 
 /// A key in the path, from the path as sent: decoded once, strictly.

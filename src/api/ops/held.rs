@@ -124,7 +124,7 @@ pub async fn skip(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
     let call = Call::read(&api, &request, payload, false).await?;
     let key = key_in_path(&request)?;
     let mut body = Body::parse(&call.bytes, &["reason", "actor", "from", "to"])?;
-    let why = why(&mut body);
+    let why = why(&mut body, &request);
     let (from, to) = (body.number("from", 0..=MAX_SEQUENCE), body.number("to", 0..=MAX_SEQUENCE));
     body.finish()?;
     call.make(&api, Request::SkipHeld(SkipHeld { key, from, to }), why).await
@@ -151,7 +151,7 @@ pub async fn skip_by_filter(
 ) -> Result<HttpResponse, Problem> {
     let call = Call::read(&api, &request, payload, true).await?;
     let mut body = Body::parse(&call.bytes, &["filter", "reason", "actor", "limit", "expect"])?;
-    let why = why(&mut body);
+    let why = why(&mut body, &request);
     let bulk = call.bulk(&mut body);
     let mut filter = HeldFilter::default();
     if let Some(mut inner) = body.object("filter", "filter.", &["reason", "key", "olderThan", "newerThan", "proven"]) {

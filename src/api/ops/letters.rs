@@ -151,7 +151,7 @@ async fn answer(
     let call = Call::read(api, request, payload, false).await?;
     let id = id_in_path(request)?;
     let mut body = Body::parse(&call.bytes, &["reason", "actor"])?;
-    let why = why(&mut body);
+    let why = why(&mut body, request);
     body.finish()?;
     call.make(api, what(id), why).await
 }
@@ -176,7 +176,7 @@ pub async fn replace(
     let id = id_in_path(&request)?;
     let names = ["reason", "actor", "payload", "headers", "key", "sequence", "eventType", "eventVersion"];
     let mut body = Body::parse(&call.bytes, &names)?;
-    let why = why(&mut body);
+    let why = why(&mut body, &request);
     let payload = payload_of(&mut body);
     let headers = headers_of(&mut body);
     let (key, event_type) = (body.text("key", MAX_ID_CHARS), body.text("eventType", MAX_ID_CHARS));
@@ -242,7 +242,7 @@ pub async fn skip_by_filter(
 ) -> Result<HttpResponse, Problem> {
     let call = Call::read(&api, &request, payload, true).await?;
     let (filter, mut body) = filter_of(&call)?;
-    let (why, bulk) = (why(&mut body), call.bulk(&mut body));
+    let (why, bulk) = (why(&mut body, &request), call.bulk(&mut body));
     body.finish()?;
     call.make(&api, Request::SkipLettersByFilter(filter, bulk), why).await
 }
@@ -268,7 +268,7 @@ pub async fn redrive_by_filter(
 ) -> Result<HttpResponse, Problem> {
     let call = Call::read(&api, &request, payload, true).await?;
     let (filter, mut body) = filter_of(&call)?;
-    let (why, bulk) = (why(&mut body), call.bulk(&mut body));
+    let (why, bulk) = (why(&mut body, &request), call.bulk(&mut body));
     body.finish()?;
     call.make(&api, Request::RedriveByFilter(filter, bulk), why).await
 }

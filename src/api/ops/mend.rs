@@ -26,7 +26,7 @@ pub struct MendRequest {
     /// Why, for those who ask later.
     #[schema(min_length = 1, max_length = 500, pattern = "\\S", example = "a total was changed by hand, OPS-311")]
     reason: String,
-    /// Who asks.
+    /// Who asks; where callers log in, for whom.
     #[schema(required = false, min_length = 1, max_length = 256)]
     actor: String,
     /// By what it is told what the rows should be: the builds' own `ledger`, or the `log`.
@@ -138,7 +138,7 @@ pub async fn mend(
 ) -> Result<HttpResponse, Problem> {
     let (once, bytes) = read(request, payload).await?;
     let mut body = Body::parse(&bytes, &["reason", "actor", "from"])?;
-    let why = why(&mut body);
+    let why = why(&mut body, request);
     let basis = basis(&mut body, &[Basis::Ledger, Basis::Log]);
     body.finish()?;
     let desk = desk_of(api, view)?;

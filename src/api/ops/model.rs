@@ -293,8 +293,11 @@ pub struct DecisionBody {
     pub payload_bytes: Option<i64>,
     /// Why, in the words of who decided.
     pub reason: String,
-    /// Who.
+    /// Who: where callers log in, who has logged in.
     pub actor: String,
+    /// For whom, as who has logged in says in `actor`; null where they say nothing, or nobody logs in.
+    #[schema(required)]
+    pub on_behalf_of: Option<String>,
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub decided_at: Timestamp,

@@ -12,6 +12,7 @@ use super::calls::{BODY_BYTES, MAX_KEY_CHARS, id_in_path, why};
 use super::paging::Page;
 use crate::api::Api;
 use crate::api::body::{self, Body};
+use crate::api::caller;
 use crate::api::idempotency;
 use crate::api::parameters::Parameters;
 use crate::api::paths::path_part;
@@ -76,8 +77,14 @@ pub struct OperationBody {
     pub finished_at: Option<Timestamp>,
     /// Why it was asked for.
     pub reason: String,
-    /// Who asked.
+    /// Who asked: where callers log in, who has logged in.
     pub actor: String,
+    /// For whom, as who has logged in says in `actor`; null where they say nothing, or nobody logs in.
+    #[schema(required)]
+    pub on_behalf_of: Option<String>,
+    /// Who has called it off or has had readers switched; null where nobody has, or nobody logs in.
+    #[schema(required)]
+    pub asked_by: Option<String>,
     /// Why it failed, with the next step; else null.
     #[schema(required)]
     pub error: Option<Value>,
@@ -146,6 +153,8 @@ impl From<&Operation> for OperationBody {
             finished_at: operation.finished_at,
             reason: operation.reason.clone(),
             actor: operation.actor.clone(),
+            on_behalf_of: operation.on_behalf_of.clone(),
+            asked_by: operation.asked_by.clone(),
             error: operation.error.clone(),
             href: href(operation.id),
         }
@@ -216,7 +225,7 @@ pub struct RebuildRequest {
     /// Why, for those who ask later.
     #[schema(min_length = 1, max_length = 1000, example = "version 2 of the projection")]
     reason: String,
-    /// Who asks.
+    /// Who asks; where callers log in, for whom.
     #[schema(required = false, min_length = 1, max_length = 256)]
     actor: String,
     /// `auto`: readers are switched as soon as the new build is ready; `manual`: when `…/cutover` is called.
@@ -242,7 +251,7 @@ pub struct RollbackRequest {
     /// Why, for those who ask later.
     #[schema(min_length = 1, max_length = 1000, example = "totals are wrong in the new build")]
     reason: String,
-    /// Who asks.
+    /// Who asks; where callers log in, for whom.
     #[schema(required = false, min_length = 1, max_length = 256)]
     actor: String,
     /// Hours that the build which readers leave is kept and fed.
@@ -278,7 +287,7 @@ pub async fn rebuild(
     let mut body =
         Body::parse(&bytes, &["view", "reason", "actor", "cutover", "keepHours", "acceptTruncated", "mode"])?;
     let view = body.text("view", 256);
-    let why = why(&mut body);
+    let why = why(&mut body, &request);
     let cutover = match body.text("cutover", 10).as_deref() {
         None | Some("auto") => Cutover::Auto,
         Some("manual") => Cutover::Manual,
@@ -337,7 +346,7 @@ pub async fn rollback(
 ) -> Result<HttpResponse, Problem> {
     let (key, bytes) = read(&request, payload).await?;
     let mut body = Body::parse(&bytes, &["reason", "actor", "keepHours"])?;
-    let why = why(&mut body);
+    let why = why(&mut body, &request);
     let keep_hours = keep_hours(&mut body);
     body.finish()?;
     let desk = desk_of(&api, path_part(&request, "view"))?;
@@ -491,6 +500,8 @@ pub async fn cutover(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
 }
 
 async fn ask(api: &Api, request: &HttpRequest, word: Word) -> Result<HttpResponse, Problem> {
-    let operation = any_desk(api)?.ask_operation(id_in_path(request)?, word).await?;
+    let (desk, by) = (any_desk(api)?, caller::principal(request));
+    let by = by.as_deref().map(|by| by.name.as_str());
+    let operation = desk.ask_operation(id_in_path(request)?, word, by).await?;
     Ok(HttpResponse::Accepted().json(OperationBody::from(&operation)))
 }

@@ -31,20 +31,24 @@ pub struct StandstillBody {
 
 /// That an operator has a view stand still.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = Pause)]
 pub struct PauseBody {
     /// Why.
     pub reason: String,
-    /// Who has said so.
+    /// Who has said so: where callers log in, who has logged in.
     pub actor: String,
+    /// For whom, as who has logged in says in `actor`; null where they say nothing, or nobody logs in.
+    #[schema(required)]
+    pub on_behalf_of: Option<String>,
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
 }
 
 impl From<ViewPause> for PauseBody {
-    fn from(ViewPause { reason, actor, since }: ViewPause) -> Self {
-        PauseBody { reason, actor, since }
+    fn from(ViewPause { reason, actor, on_behalf_of, since }: ViewPause) -> Self {
+        PauseBody { reason, actor, on_behalf_of, since }
     }
 }
 
@@ -61,7 +65,7 @@ pub struct StandstillRequest {
     /// Why, for those who ask later.
     #[schema(min_length = 1, max_length = 1000, example = "wrong prices upstream")]
     reason: String,
-    /// Who asks.
+    /// Who asks; where callers log in, for whom.
     #[schema(required = false, min_length = 1, max_length = 256)]
     actor: String,
 }
@@ -122,7 +126,7 @@ async fn stand_still(
 ) -> Result<HttpResponse, Problem> {
     let (key, bytes) = read(request, payload).await?;
     let mut body = Body::parse(&bytes, &["reason", "actor"])?;
-    let why = why(&mut body);
+    let why = why(&mut body, request);
     body.finish()?;
     let desk = desk_of(api, path_part(request, "view"))?;
     let once = key.as_deref().map(|key| (key, spell as SpellPause));

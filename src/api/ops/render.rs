@@ -226,6 +226,7 @@ impl From<OperatorDecision> for DecisionBody {
             payload_bytes: decision.payload_bytes,
             reason: decision.reason,
             actor: decision.actor,
+            on_behalf_of: decision.on_behalf_of,
             decided_at: decision.decided_at,
             taken_at: decision.taken_at,
             refused: decision.refused,

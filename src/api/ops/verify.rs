@@ -29,7 +29,7 @@ pub struct VerifyRequest {
     /// Why, for those who ask later.
     #[schema(min_length = 1, max_length = 500, pattern = "\\S", example = "the monthly look")]
     reason: String,
-    /// Who asks.
+    /// Who asks; where callers log in, for whom.
     #[schema(required = false, min_length = 1, max_length = 256)]
     actor: String,
     /// So many keys, any of those that have a row.
@@ -68,7 +68,7 @@ pub async fn verify(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
     let (key, bytes) = read(&request, payload).await?;
     let mut body = Body::parse(&bytes, &["view", "reason", "actor", "sample", "all", "key", "from"])?;
     let view = body.text("view", MAX_ID_CHARS);
-    let why = why(&mut body);
+    let why = why(&mut body, &request);
     let scope = scope(&mut body);
     let basis = basis(&mut body, &Basis::ALL);
     body.finish()?;

@@ -331,6 +331,7 @@ fn decision_of(row: &Row) -> Result<OperatorDecision, DbError> {
         payload_bytes: row.try_get::<_, Option<i32>>("payload_bytes")?.map(i64::from),
         reason: row.try_get("reason")?,
         actor: row.try_get("actor")?,
+        on_behalf_of: row.try_get("on_behalf_of")?,
         decided_at: row.try_get("decided_at")?,
         taken_at,
         refused,

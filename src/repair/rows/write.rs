@@ -146,11 +146,11 @@ pub async fn insert(
     let last: Vec<Option<i64>> = about().map(|about| Some(about?.1.to.0)).collect();
     let letters: Vec<Option<i64>> = decisions.iter().map(|decision| decision.letter).collect();
     let (payload, headers) = record.unzip();
-    let (action, Why { reason, actor }) = (action.as_str(), why);
+    let (action, Why { reason, actor, on_behalf_of }) = (action.as_str(), why);
     let rows = client
         .query(
             include_str!("../sql/insert_decisions.sql"),
-            &[&view, &action, reason, actor, &keys, &first, &last, &letters, &payload, &headers],
+            &[&view, &action, reason, actor, &keys, &first, &last, &letters, &payload, &headers, on_behalf_of],
         )
         .await?;
     rows.iter().map(|row| row.try_get(0)).collect()

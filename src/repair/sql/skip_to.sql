@@ -9,6 +9,6 @@ with moved as (
         updated_at  = now()
     where view = $1 and build = $2 and topic = $3 and partition = $4
 )
-insert into skipped_ranges (view, topic, partition, from_offset, to_offset, reason, actor, idempotency_key)
-values ($1, $3, $4, $5, $6, $7, $8, $9)
+insert into skipped_ranges (view, topic, partition, from_offset, to_offset, reason, actor, idempotency_key, on_behalf_of)
+values ($1, $3, $4, $5, $6, $7, $8, $9, $10)
 returning id, decided_at

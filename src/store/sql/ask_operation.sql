@@ -1,1 +1,1 @@
-update operations set asked = $2, updated_at = now() where id = $1 and state = 'running'
+update operations set asked = $2, asked_by = $3, updated_at = now() where id = $1 and state = 'running'

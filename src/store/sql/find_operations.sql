@@ -1,6 +1,6 @@
 -- Operations, the latest first: of a view ($1), in a state ($2), of an id ($3), before an id ($4); null for any.
 select id, kind, view, state, phase, request, reason, actor, from_build, to_build, records_done, records_total, comparison,
-       error, asked, phases, started_at, updated_at, finished_at
+       error, asked, phases, started_at, updated_at, finished_at, on_behalf_of, asked_by
 from operations
 where ($1::text is null or view = $1)
   and ($2::text is null or state = $2)

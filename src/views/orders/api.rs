@@ -20,6 +20,7 @@ use super::estimates::Estimates;
 use super::queries::{self, OrderRead};
 use crate::api::Api;
 use crate::api::answer;
+use crate::api::limits::{Counted, Kind};
 use crate::api::parameters::{self, Parameters};
 use crate::api::paths::path_part;
 use crate::api::problem::{self, Code, Problem, ProblemBody};
@@ -29,6 +30,10 @@ use crate::config::History;
 use crate::store::lookup::SharedLookup;
 
 const VIEW: &str = "orders";
+const READ: Counted = Counted::As(Kind::Reads);
+const STREAM: Counted = Counted::As(Kind::Streams);
+/// An order by its id costs little; as it was, its history is read.
+const READ_AS_OF: Counted = Counted::With(Kind::Reads, &["asOf", "asOfSequence"]);
 /// Clients may keep an answer, but ask each time whether it is still right.
 const REVALIDATE: &str = "private, no-cache";
 /// What JSON usually takes: a page without its orders, an order without its lines.
@@ -67,11 +72,11 @@ pub fn configure() -> ViewApi {
     ViewApi {
         view: VIEW,
         routes: vec![
-            get("/orders", || web::route().to(list_orders)),
-            get("/orders/changes", || web::route().to(changes::list_changes)),
-            get("/orders/{orderId}", || web::route().to(get_order)),
-            get("/orders/{orderId}/events", || web::route().to(list_events)),
-            get("/orders/{orderId}/changes", || web::route().to(changes::order_changes)),
+            get("/orders", || web::route().to(list_orders)).counted(READ),
+            get("/orders/changes", || web::route().to(changes::list_changes)).counted(STREAM),
+            get("/orders/{orderId}", || web::route().to(get_order)).counted(READ_AS_OF),
+            get("/orders/{orderId}/events", || web::route().to(list_events)).counted(READ),
+            get("/orders/{orderId}/changes", || web::route().to(changes::order_changes)).counted(STREAM),
             RouteSpec::new(Method::POST, "/ops/orders/{orderId}/rebuild", Policy::OperatorDecides, || {
                 web::route().to(mend::rebuild_order)
             }),

@@ -32,6 +32,10 @@ fn broken(order_id: &str) -> TestRecord {
 const LETTER_COLUMNS: &str = "id, view, build, topic, partition, \"offset\", record_timestamp, reason, error, key, sequence, \
                               record_key, payload, headers, created_at, published_at";
 
+/// Columns of its skipped ranges.
+const SKIPPED_COLUMNS: &str =
+    "id, view, topic, partition, from_offset, to_offset, reason, actor, decided_at, idempotency_key";
+
 /// What the old tree had consumed.
 fn consumed() -> Vec<TestRecord> {
     let mut log: Vec<TestRecord> = life("plain", 5).iter().map(|event| event.record_on(0)).collect();
@@ -109,7 +113,7 @@ async fn everything(world: &World, upgraded: bool) -> BTreeMap<&'static str, Vec
         ("held", "held_keys", "*"),
         ("parked", "parked_events", "*"),
         ("letters", "dead_letters", LETTER_COLUMNS),
-        ("skipped", "skipped_ranges", "*"),
+        ("skipped", "skipped_ranges", SKIPPED_COLUMNS),
         ("calls", "idempotent_calls", "*"),
         ("builds", "view_builds", "view, build, active, loading_since"),
         ("shown events", "order_events_view", "*"),
@@ -129,6 +133,8 @@ async fn answer(instance: &Instance, world: &World, path: &str) -> Value {
     let response = instance.get(path).await;
     let tag = response.headers().get("etag").map(|tag| without_digest(tag.to_str().unwrap()));
     let text = response.text().await.unwrap().replace(&world.topic, "TOPIC");
+    // Nobody acted for somebody else then.
+    let text = text.replace(r#","onBehalfOf":null"#, "");
     json!({ "etag": tag, "body": serde_json::from_str::<Value>(&text).unwrap() })
 }
 
