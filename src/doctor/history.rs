@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::database::Database;
 use super::kafka::{Kafka, rights_of_groups};
-use super::{Check, LONG_PATIENCE};
+use super::{Check, LONG_PATIENCE, Status};
 use crate::app::Served;
 use crate::builds::preflight::{self, Preflight};
 use crate::config::Config;
@@ -52,6 +52,11 @@ pub async fn examine(config: &Arc<Config>, served: &Served, database: &Database,
             }
         },
     );
+    let position = match history.status {
+        // Numbers of one log say nothing in another.
+        Status::Failed => Check::not_asked(POSITION, view, "the log is not the one that the build is made from"),
+        _ => position,
+    };
     groups.into_iter().chain([position, history]).collect()
 }
 

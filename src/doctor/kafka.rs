@@ -109,7 +109,7 @@ fn reachable(server: &str, answer: &Answer, anybody: bool) -> Check {
     match answer {
         Answer::Cluster(Cluster { id, brokers }) => {
             let id = id.as_deref().unwrap_or("without an id");
-            Check::ok(REACHABLE, server, format!("answers; cluster {id}, {} brokers", brokers.len()))
+            Check::ok(REACHABLE, server, format!("answers; cluster {id}, {}", counted(brokers.len(), "broker")))
         }
         Answer::Refused(Refusal::Tls(_) | Refusal::Login(_)) => Check::ok(REACHABLE, server, "answers"),
         Answer::Away(words) | Answer::Refused(Refusal::Silent(words)) if anybody => {
@@ -125,6 +125,10 @@ fn reachable(server: &str, answer: &Answer, anybody: bool) -> Check {
             Check::failed(REACHABLE, server, format!("takes connections, but: {words}"), fix)
         }
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn is_local(server: &str) -> bool {
@@ -243,9 +247,7 @@ fn topic_check(name: &'static str, kafka: &KafkaSettings, (topic, wanted): (&str
         || format!("kafka-topics.sh --bootstrap-server {servers} --create --topic {topic} --partitions {wanted}");
     match told {
         Ok(Ok(0)) => Check::failed(name, topic, no_topic(topic), create()),
-        Ok(Ok(count)) => {
-            Check::ok(name, topic, format!("is there; {count} partition{}", if count == 1 { "" } else { "s" }))
-        }
+        Ok(Ok(count)) => Check::ok(name, topic, format!("is there; {}", counted(count, "partition"))),
         Ok(Err(error @ LogError::NoTopic(_))) => Check::failed(name, topic, error.to_string(), create()),
         Ok(Err(error @ LogError::Forbidden { .. })) => {
             let fix = grant(kafka, &format!("--topic {topic}"), &[Operation::Describe]);

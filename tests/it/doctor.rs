@@ -431,6 +431,7 @@ async fn a_topic_that_was_created_anew_and_another_one_are_told_in_the_words_of_
     world.recreate_topic(1).await;
     let told = doctor(&world, &[]).await;
     told.failed(&["view.history"], "topic id is", "restore the topic");
+    assert_eq!(told.status("view.position"), "not_asked");
 }
 
 /// Answers everything with a page, as a proxy does.
