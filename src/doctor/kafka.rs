@@ -142,10 +142,7 @@ fn tls(manner: &Manner, servers: &[&str], answers: &[Answer]) -> Check {
     });
     let subject = &manner.protocol;
     match refused {
-        Some(words) => {
-            let fix = "set kafka.tls.ca_file to who signed the brokers' certificates (and cert_file, key_file where they ask for ours)";
-            Check::failed(TLS, subject, words, fix)
-        }
+        Some(words) => refused_as(TLS, subject, words),
         None if answers.iter().all(|answer| matches!(answer, Answer::Away(_))) => {
             Check::not_asked(TLS, subject, NOBODY)
         }
@@ -162,6 +159,12 @@ fn tls(manner: &Manner, servers: &[&str], answers: &[Answer]) -> Check {
     }
 }
 
+/// Why we are not let in, in the words of the service, which say behind a semicolon what to do.
+fn refused_as(name: &'static str, subject: &str, words: &str) -> Check {
+    let (message, fix) = words.split_once("; ").unwrap_or((words, "correct the settings of [kafka]"));
+    Check::failed(name, subject, message, fix)
+}
+
 fn login(manner: &Manner, answers: &[Answer]) -> Check {
     let refused = answers.iter().find_map(|answer| match answer {
         Answer::Refused(Refusal::Login(words)) => Some(words),
@@ -170,9 +173,7 @@ fn login(manner: &Manner, answers: &[Answer]) -> Check {
     let who = manner.username.clone().unwrap_or_default();
     let taken = || answers.iter().any(|answer| matches!(answer, Answer::Cluster(_)));
     match refused {
-        Some(words) => {
-            Check::failed(LOGIN, who, words, "correct kafka.sasl_mechanism, kafka.username and kafka.password")
-        }
+        Some(words) => refused_as(LOGIN, &who, words),
         None if !taken() => Check::not_asked(LOGIN, who, NOBODY),
         None if manner.logs_in() => {
             Check::ok(LOGIN, who, format!("taken, by {}", manner.mechanism.as_deref().unwrap_or("SASL")))

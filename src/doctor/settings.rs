@@ -29,7 +29,8 @@ fn fix(error: &ConfigError) -> String {
         ConfigError::UnknownKey { key, nearest, .. } => format!("call {key} {nearest}, or leave it out"),
         ConfigError::UnknownVariable { variable, nearest } => format!("call {variable} {nearest}, or unset it"),
         ConfigError::NotAllowed { key, allowed, .. } => format!("set {key} to {allowed}"),
-        ConfigError::SetTwice { variable } => format!("unset {variable}, or {variable}_FILE"),
+        ConfigError::EmptySecret { path, .. } => format!("write the secret into {path}, or leave that setting out"),
+        ConfigError::SetTwice { direct, file } => format!("leave out {direct} or {file}"),
         ConfigError::Exposed { bind } => {
             format!("auth.api_keys = true\nor http.bind = 127.0.0.1:{}", bind.port())
         }

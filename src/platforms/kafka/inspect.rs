@@ -1,16 +1,14 @@
 //! Looks at a cluster as somebody who wants to know why it does not work: whether a broker answers and lets us in, and which
 //! brokers it sends us to. Leaves no trace.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::base_config;
-use crate::platforms::kafka::trouble::{Trouble, trouble};
+use crate::platforms::kafka::listener::{Listener, listen};
+use crate::platforms::kafka::{base_config, open, trouble};
 
 const TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -67,62 +65,33 @@ pub fn manner(settings: &KafkaSettings) -> Manner {
     Manner { protocol, mechanism, username }
 }
 
-/// Keeps what the client says of its connections: its answers only say that there are none.
-#[derive(Default)]
-struct Listener {
-    heard: Mutex<Option<(RDKafkaErrorCode, String)>>,
-}
-
-impl ClientContext for Listener {
-    fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.as_ref().is_none_or(|(known, _)| weight(code) > weight(*known)) {
-            *heard = Some((code, reason.to_owned()));
-        }
-    }
-}
-
-impl ConsumerContext for Listener {}
-
-/// How much an error tells; of several the heaviest counts.
-fn weight(code: RDKafkaErrorCode) -> u8 {
-    match (trouble(code), code) {
-        (Trouble::Refused(_), _) => 3,
-        (_, RDKafkaErrorCode::AllBrokersDown) => 1,
-        _ => 2,
-    }
-}
-
 /// Asks one broker, `host:port`, for its cluster. Blocks, some seconds at most.
 pub fn ask(settings: &KafkaSettings, server: &str, topic: &str) -> Result<Cluster, Refusal> {
     let settings = KafkaSettings { bootstrap_servers: server.to_owned(), ..settings.clone() };
     let mut config = base_config(&settings);
     config.set("group.id", "streamview-doctor"); // asked for by the client, never joined
     let silent = |error: KafkaError| Refusal::Silent(error.to_string());
-    let client: BaseConsumer<Listener> = config.create_with_context(Listener::default()).map_err(silent)?;
+    let client: BaseConsumer<Listener> = open(&config, Listener::new(&settings)).map_err(silent)?;
     match client.fetch_metadata(Some(topic), TIMEOUT) {
         Ok(metadata) => Ok(Cluster {
             id: client.client().fetch_cluster_id(TIMEOUT).filter(|id| !id.is_empty()),
             brokers: metadata.brokers().iter().map(|broker| address(broker.host(), broker.port())).collect(),
         }),
         Err(error) => {
-            // What the client says of its connections is heard by polling only.
-            while let Some(Err(error)) = client.poll(Duration::ZERO) {
-                tracing::debug!(error = %error, "kafka client");
-            }
-            let heard = client.context().heard.lock().unwrap_or_else(PoisonError::into_inner).take();
-            Err(refusal(error, heard))
+            listen(&client);
+            Err(client.context().refusal().map_or_else(|| silent(error), |(kind, words)| refusal(kind, words)))
         }
     }
 }
 
-fn refusal(error: KafkaError, heard: Option<(RDKafkaErrorCode, String)>) -> Refusal {
-    match heard {
-        Some((RDKafkaErrorCode::SSL, words)) => Refusal::Tls(words),
-        Some((code, words)) if matches!(trouble(code), Trouble::Refused(_)) => Refusal::Login(words),
-        Some((_, words)) => Refusal::Silent(words),
-        None => Refusal::Silent(error.to_string()),
+fn refusal(kind: trouble::Refusal, words: String) -> Refusal {
+    use trouble::Refusal as Kind;
+    match kind {
+        Kind::BrokerCertificate | Kind::OurCertificate | Kind::TakesNoTls | Kind::WantsTls | Kind::Tls => {
+            Refusal::Tls(words)
+        }
+        Kind::Login | Kind::Mechanism | Kind::TakesNoLogin | Kind::WantsLogin => Refusal::Login(words),
+        Kind::Other(_) => Refusal::Silent(words),
     }
 }
 
@@ -134,27 +103,6 @@ fn address(host: &str, port: i32) -> String {
 mod tests {
     use super::*;
     use crate::config::Config;
-
-    #[test]
-    fn what_tells_most_counts() {
-        use RDKafkaErrorCode as Code;
-        let listener = Listener::default();
-        for (code, reason) in [
-            (Code::AllBrokersDown, "1/1 brokers are down"),
-            (Code::BrokerTransportFailure, "connection refused"),
-            (Code::AllBrokersDown, "1/1 brokers are down"),
-            (Code::Authentication, "wrong password"),
-            (Code::BrokerTransportFailure, "disconnected"),
-        ] {
-            listener.error(KafkaError::Global(code), reason);
-        }
-        let heard = listener.heard.lock().unwrap().take();
-        let timed_out = KafkaError::MetadataFetch(Code::OperationTimedOut);
-        assert_eq!(refusal(timed_out.clone(), heard), Refusal::Login("wrong password".to_owned()));
-        let tls = Some((Code::SSL, "no certificate".to_owned()));
-        assert_eq!(refusal(timed_out.clone(), tls), Refusal::Tls("no certificate".to_owned()));
-        assert!(matches!(refusal(timed_out, None), Refusal::Silent(words) if words.contains("timed out")));
-    }
 
     #[test]
     fn without_settings_of_its_own_a_connection_is_neither_encrypted_nor_logged_in() {
