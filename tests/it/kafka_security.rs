@@ -10,7 +10,7 @@ use crate::rebuild::until_over;
 use crate::support::authority::Issued;
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, life, oracle, stored};
-use crate::support::secure_kafka::{self, ALICE, APP, GUEST, SecureKafka, by, login};
+use crate::support::secure_kafka::{self, ALICE, APP, BOB, GUEST, SecureKafka, by, login};
 use crate::support::servers;
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
@@ -62,7 +62,7 @@ async fn by_every_way_in_a_view_is_fed_its_letters_go_out_and_it_is_rebuilt() {
     let over_tls = |rest: &[Setting]| [rest, &[broker.trusted()]].concat();
     let ways: [(&str, Vec<Setting>); 5] = [
         ("SCRAM", over_tls(&[&login("SCRAM-SHA-512", ALICE)[..], &[by("sasl_ssl")]].concat())),
-        ("SCRAM", over_tls(&[&login("SCRAM-SHA-256", ALICE)[..], &[by("sasl_ssl")]].concat())),
+        ("SCRAM", over_tls(&[&login("SCRAM-SHA-256", BOB)[..], &[by("sasl_ssl")]].concat())),
         ("LOGIN", over_tls(&[&login("PLAIN", APP)[..], &[by("sasl_ssl")]].concat())),
         ("CLEAR", [&login("PLAIN", APP)[..], &[by("sasl_plaintext")]].concat()),
         ("MTLS", over_tls(&[&broker.certificate("client")[..], &[by("ssl")]].concat())),
@@ -216,7 +216,7 @@ async fn a_wrong_password_that_is_made_right_at_the_broker_needs_no_restart() {
     let instance = launch(&world, &["serve"], &[&login("SCRAM-SHA-512", late)[..], &right].concat());
     until_named(&instance, &["correct kafka.username and kafka.password"]).await;
 
-    broker.set_password(late);
+    broker.set_password("SCRAM-SHA-512", late);
     // It is let in, and may do nothing: that is another thing to be named.
     until_named(&instance, &["grant DESCRIBE on the topic"]).await;
     broker.allow(late.0, ("--topic", &world.topic), &["Read", "DescribeConfigs"]);
