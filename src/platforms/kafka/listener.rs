@@ -54,13 +54,12 @@ impl ClientContext for Listener {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = steady(reason);
-        match error.rdkafka_error_code().map_or(Trouble::Passing, |code| trouble(code, &reason)) {
-            Trouble::Refused(refusal) => self.note(Heard::now(refusal, false, reason)),
+        match error.rdkafka_error_code().map_or(Trouble::Passing, |code| trouble(code, reason)) {
+            Trouble::Refused(refusal) => self.note(Heard::now(refusal, false, steady(reason))),
             Trouble::Passing if reason.contains("Connect to ") => self.doubt(Instant::now()),
             _ => {
-                if let Some(refusal) = guess(&reason) {
-                    self.note(Heard::now(refusal, true, reason));
+                if let Some(refusal) = guess(reason) {
+                    self.note(Heard::now(refusal, true, steady(reason)));
                 }
             }
         }
@@ -95,6 +94,11 @@ impl Listener {
     /// Somebody has answered.
     pub fn forget(&self) {
         *self.lock() = None;
+    }
+
+    /// What was heard.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.lock().as_ref().map(|heard| heard.refusal)
     }
 
     /// Why we are not let in, if that was heard, with the setting to look at.
@@ -164,9 +168,8 @@ mod tests {
     #[test]
     fn what_is_known_wins_over_what_is_guessed_and_lasts_until_somebody_answers() {
         let listener = Listener::new(&Config::defaults().kafka);
-        let closed = "[thrd:h:9/bootstrap]: h:9/bootstrap: Disconnected: connection closed by peer: requesting ApiVersion: \
-                      might be caused by incorrect security.protocol configuration (connecting to a SSL listener?) or (after \
-                      3ms in state APIVERSION_QUERY)";
+        let closed = "[thrd:h:9/bootstrap]: h:9/bootstrap: Disconnected: connection closed by peer (after 3ms in state \
+                      APIVERSION_QUERY)";
         listener.log(RDKafkaLogLevel::Info, "FAIL", closed);
         let words = listener.words().unwrap();
         assert!(

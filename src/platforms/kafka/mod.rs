@@ -92,11 +92,15 @@ fn open<C: ClientContext, T: FromClientConfigAndContext<C>>(
 }
 
 fn in_our_words(text: &str) -> String {
+    const ANOTHER_KEY: &str = "kafka.tls.key_file is not the key of kafka.tls.cert_file";
+    if text.contains("key values mismatch") {
+        return text.replace("ssl.key.location failed", ANOTHER_KEY);
+    }
     [
         ("ssl.ca.location failed", "kafka.tls.ca_file cannot be used"),
         ("ssl.certificate.location failed", "kafka.tls.cert_file cannot be used"),
         ("ssl.key.location failed", "kafka.tls.key_file cannot be used, see kafka.tls.key_password if it is encrypted"),
-        ("Private key check failed", "kafka.tls.key_file is not the key of kafka.tls.cert_file"),
+        ("Private key check failed", ANOTHER_KEY),
     ]
     .into_iter()
     .fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))

@@ -8,6 +8,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::config::KafkaSettings;
 use crate::platforms::kafka::listener::Listener;
+use crate::platforms::kafka::trouble::Refusal;
 use crate::platforms::kafka::{base_config, open};
 
 /// Largest record we try to publish; the topic's own limit is usually lower.
@@ -46,11 +47,11 @@ pub enum PublishError {
     #[error("the record is larger than the topic accepts")]
     TooLarge,
     /// A right is missing.
-    #[error("Kafka does not let us write to topic {0}: grant WRITE on it, and DESCRIBE")]
+    #[error("Kafka does not let us write to topic {0} (authorization failed): grant WRITE on it")]
     Forbidden(String),
     /// Anything else: worth another try, by another producer. It may have arrived all the same. Why we are not let in, if the
     /// client said so.
-    #[error("{}", .1.as_ref().map_or_else(|| .0.to_string(), |said| format!("Kafka does not let us in: {said}")))]
+    #[error("{}", .1.as_ref().map_or_else(|| .0.to_string(), |said| format!("Kafka refuses us: {said}")))]
     Kafka(KafkaError, Option<String>),
 }
 
@@ -85,6 +86,9 @@ impl Publisher {
                 Err(PublishError::TooLarge)
             }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::TopicAuthorizationFailed), _)) => {
+                Err(PublishError::Forbidden(topic.to_owned()))
+            }
+            Err(_) if self.listener.refusal() == Some(Refusal::NoWrite) => {
                 Err(PublishError::Forbidden(topic.to_owned()))
             }
             Err((error, _)) => Err(PublishError::Kafka(error, self.listener.words())),

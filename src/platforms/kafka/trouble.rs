@@ -39,6 +39,8 @@ pub enum Refusal {
     WantsTls,
     /// TLS came to nothing for another reason.
     Tls,
+    /// We may write to no topic, so there is no number for our producer.
+    NoWrite,
     /// Anything else, and what somebody has to do about it.
     Other(&'static str),
 }
@@ -72,6 +74,7 @@ impl Refusal {
                 "that listener speaks TLS: set kafka.security_protocol to ssl or sasl_ssl, or the port of another one"
             }
             Refusal::Tls => "look at kafka.security_protocol, kafka.tls and the broker's log",
+            Refusal::NoWrite => "grant WRITE on the topic, or, before Kafka 2.8, IDEMPOTENT_WRITE on the cluster",
             Refusal::Other(step) => step,
         }
     }
@@ -83,7 +86,7 @@ impl Refusal {
 /// | code | meaning | what follows |
 /// |---|---|---|
 /// | any, if fatal: `FENCED_INSTANCE_ID` | another process has our name in the group | a new client under another name; a halt if the name was configured |
-/// | any other, if fatal | the client works no more | a new client |
+/// | any other, if fatal | the client works no more | a new client; of a producer without a number, the right that it lacks is named |
 /// | `_BAD_MSG` | an answer was larger than we may receive | the partition is looked for |
 /// | `_BAD_MSG` of the size of a TLS alert | the listener speaks TLS | named and waited for |
 /// | `GROUP_AUTHORIZATION_FAILED` | no right to READ the group | named and waited for |
@@ -99,12 +102,13 @@ pub fn trouble(code: RDKafkaErrorCode, reason: &str) -> Trouble {
     let other = |step| Trouble::Refused(Refusal::Other(step));
     match code {
         Code::FencedInstanceId => Trouble::Fenced,
+        Code::Fatal if reason.contains("Cluster authorization failed") => Trouble::Refused(Refusal::NoWrite),
         Code::Fatal => Trouble::Fatal,
         Code::BadMessage if is_alert_of_tls(reason) => Trouble::Refused(Refusal::WantsTls),
         Code::BadMessage => Trouble::TooLarge,
         Code::GroupAuthorizationFailed => other("grant READ on the consumer group"),
         Code::TopicAuthorizationFailed => other("grant DESCRIBE on the topic"),
-        Code::ClusterAuthorizationFailed => other("grant IDEMPOTENT_WRITE on the cluster"),
+        Code::ClusterAuthorizationFailed => Trouble::Refused(Refusal::NoWrite),
         Code::UnsupportedSASLMechanism => Trouble::Refused(Refusal::Mechanism),
         Code::IllegalSASLState => Trouble::Refused(Refusal::TakesNoLogin),
         Code::Authentication | Code::SaslAuthenticationFailed => Trouble::Refused(of_login(reason)),
@@ -127,19 +131,28 @@ pub fn trouble(code: RDKafkaErrorCode, reason: &str) -> Trouble {
     }
 }
 
-/// What the client guesses when a connection is closed on it: of somebody who speaks otherwise, or of weather. It counts while
-/// nothing better is known and nobody answers.
+/// What it may mean that a connection was closed on us, by the client's words with where it stood: somebody speaks otherwise, or
+/// it is weather. It counts while nothing better is known and nobody answers.
 pub fn guess(words: &str) -> Option<Refusal> {
-    if words.contains("connecting to a SSL listener") {
-        Some(Refusal::WantsTls)
-    } else if words.contains("connecting to a PLAINTEXT broker listener") {
-        Some(Refusal::TakesNoTls)
-    } else if words.contains("might require SASL") {
-        Some(Refusal::WantsLogin)
-    } else {
-        None
+    if words.contains("connecting to a PLAINTEXT broker listener") {
+        return Some(Refusal::TakesNoTls);
     }
+    if !words.contains("Disconnected") {
+        return None;
+    }
+    let (has_tls, has_login) = (words.contains("ssl://"), words.contains("sasl_"));
+    if words.contains("in state APIVERSION_QUERY") && !has_tls {
+        // The first request was taken for the beginning of a handshake.
+        return Some(Refusal::WantsTls);
+    }
+    let milliseconds = words.split("(after ").nth(1).and_then(|rest| rest.split_once("ms in state UP"));
+    let is_soon = milliseconds.is_some_and(|(number, _)| number.parse::<u32>().is_ok_and(|number| number < SOON));
+    // The first request behind the handshake was one that is not taken before a login.
+    (is_soon && !has_login).then_some(Refusal::WantsLogin)
 }
+
+/// Milliseconds after which it is nothing that was said at first.
+const SOON: u32 = 2_000;
 
 fn of_login(reason: &str) -> Refusal {
     if reason.contains("not valid in current SASL state") {
@@ -200,7 +213,12 @@ mod tests {
         let refused = [
             (Code::GroupAuthorizationFailed, "", "grant READ"),
             (Code::TopicAuthorizationFailed, "", "grant DESCRIBE"),
-            (Code::ClusterAuthorizationFailed, "", "grant IDEMPOTENT_WRITE"),
+            (Code::ClusterAuthorizationFailed, "", "grant WRITE on the topic"),
+            (
+                Code::Fatal,
+                "Fatal error: Broker: Cluster authorization failed: Failed to acquire idempotence PID",
+                "grant WRITE",
+            ),
             (Code::Authentication, wrong, "kafka.password"),
             (Code::SaslAuthenticationFailed, wrong, "kafka.password"),
             (Code::Authentication, handshake, "kafka.sasl_mechanism"),
@@ -250,11 +268,27 @@ mod tests {
             "SSL handshake failed: Disconnected: connection closed by peer: connecting to a PLAINTEXT broker listener?";
         assert_eq!(trouble(RDKafkaErrorCode::BrokerTransportFailure, handshake), Trouble::Passing);
         assert_eq!(guess(handshake), Some(Refusal::TakesNoTls));
-        let version = "Disconnected: connection closed by peer: requesting ApiVersion: might be caused by incorrect \
-                       security.protocol configuration (connecting to a SSL listener?) or broker version is < 0.10";
-        assert_eq!(guess(version), Some(Refusal::WantsTls));
-        let login = "Disconnected: verify that security.protocol is correctly configured, broker might require SASL";
-        assert_eq!(guess(login), Some(Refusal::WantsLogin));
-        assert_eq!(guess("Disconnected"), None);
+        let closed = "Disconnected: connection closed by peer: receive 0 after POLLIN";
+        for (words, refusal) in [
+            (format!("h:9/bootstrap: {closed} (after 3ms in state APIVERSION_QUERY)"), Some(Refusal::WantsTls)),
+            (
+                format!("sasl_plaintext://h:9/bootstrap: {closed} (after 3ms in state APIVERSION_QUERY)"),
+                Some(Refusal::WantsTls),
+            ),
+            (format!("ssl://h:9/bootstrap: {closed} (after 3ms in state APIVERSION_QUERY)"), None),
+            (
+                format!("ssl://h:9/bootstrap: {closed} (after 1ms in state UP, 12 identical error(s) suppressed)"),
+                Some(Refusal::WantsLogin),
+            ),
+            (format!("h:9/1: {closed} (after 1999ms in state UP)"), Some(Refusal::WantsLogin)),
+            (format!("h:9/1: {closed} (after 2000ms in state UP)"), None),
+            (format!("sasl_ssl://h:9/1: {closed} (after 1ms in state UP)"), None),
+            (
+                "h:9/1: Connect to ipv4#127.0.0.1:9 failed: Connection refused (after 0ms in state CONNECT)".to_owned(),
+                None,
+            ),
+        ] {
+            assert_eq!(guess(&words), refusal, "{words}");
+        }
     }
 }

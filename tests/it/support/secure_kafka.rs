@@ -25,8 +25,10 @@ const LISTENERS: [(&str, &str); 6] = [
     ("ELSEWHERE", "SSL"),
 ];
 
-/// By SCRAM. May do everything, and so may [`APP`] and the client of `client.pem`.
+/// By SCRAM-SHA-512. May do everything, and so may [`BOB`], [`APP`] and the client of `client.pem`.
 pub const ALICE: (&str, &str) = ("alice", "alice-s3cret");
+/// By SCRAM-SHA-256.
+pub const BOB: (&str, &str) = ("bob", "bob-s3cret");
 /// By PLAIN.
 pub const APP: (&str, &str) = ("app", "app-s3cret");
 /// By PLAIN. May do what rules allow.
@@ -62,15 +64,16 @@ impl SecureKafka {
         let kafka =
             KafkaServer::start(KafkaOptions { listeners: LISTENERS.to_vec(), settings, ..KafkaOptions::default() });
         let broker = SecureKafka { kafka: kafka.unwrap(), files, authority };
-        broker.set_password(ALICE);
+        broker.set_password("SCRAM-SHA-512", ALICE);
+        broker.set_password("SCRAM-SHA-256", BOB);
         broker
     }
 
     /// Gives a user of SCRAM this password.
-    pub fn set_password(&self, (name, password): (&str, &str)) {
-        let both = format!("SCRAM-SHA-256=[password={password}],SCRAM-SHA-512=[password={password}]");
+    pub fn set_password(&self, mechanism: &str, (name, password): (&str, &str)) {
+        let credential = format!("{mechanism}=[password={password}]");
         let user = ["--entity-type", "users", "--entity-name", name];
-        self.tool("kafka.admin.ConfigCommand", &[&["--alter", "--add-config", &both][..], &user].concat());
+        self.tool("kafka.admin.ConfigCommand", &[&["--alter", "--add-config", &credential][..], &user].concat());
     }
 
     /// Allows a user these operations on a resource, such as `("--topic", "orders")`.
@@ -143,7 +146,7 @@ fn settings(files: &Files) -> Vec<(&'static str, String)> {
         ("listener.name.clear.sasl.enabled.mechanisms", "PLAIN".to_owned()),
         ("listener.name.clear.plain.sasl.jaas.config", plain),
         ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
-        ("super.users", format!("User:ANONYMOUS;User:{};User:{};User:svc-orders", ALICE.0, APP.0)),
+        ("super.users", format!("User:ANONYMOUS;User:{};User:{};User:{};User:svc-orders", ALICE.0, BOB.0, APP.0)),
         ("allow.everyone.if.no.acl.found", "false".to_owned()),
     ]
 }
