@@ -355,6 +355,9 @@ async fn of_kafka_each_fault_is_its_line_and_its_fix_mends_it() {
     let told = doctor(&fresh, &[(TOPIC, &absent)]).await;
     let words = format!("topic {absent} does not exist");
     let fix = told.failed(&["kafka.topic"], &words, "--create");
+    for name in ["kafka.compaction", "kafka.retention", "view.position", "view.history"] {
+        assert_eq!(told.status(name), "not_asked", "{name}");
+    }
     run_tool(&kafka, &fix);
     assert_eq!(doctor(&fresh, &[(TOPIC, &absent)]).await.code, 0);
 
