@@ -254,9 +254,9 @@ async fn of_postgres_each_fault_is_its_line_with_the_fix_and_kafka_is_still_told
 
     execute(&maintenance, &format!("alter database {name} set default_transaction_read_only = on")).await;
     let told = doctor(&world, &[]).await;
-    let fix = told.failed(&["database.writable"], "the database may only be read", "in SQL: alter database");
+    let fix = told.failed(&["database.writable"], "the database may only be read", "alter database");
     told.well(&["database.migrations", "database.grants", "view.position", "view.history"]);
-    run_sql(&maintenance, &fix).await;
+    run_sql(&world.database, &fix).await;
     assert_eq!(doctor(&world, &[]).await.code, 0);
 
     let (host, port) = server.rsplit_once('@').unwrap().1.rsplit_once(':').unwrap();
