@@ -244,16 +244,10 @@ fn writable(session: &Session) -> Check {
                 "name the primary in database.url; or promote this server, in SQL: select pg_promote();".to_owned();
             ("the server is a standby, which only reads", fix)
         }
-        Some(ReadOnly::OfRole) => {
-            ("the role may only read", format!("in SQL: alter role {role} reset default_transaction_read_only;"))
-        }
-        Some(ReadOnly::OfDatabase) => {
-            let fix = format!("in SQL: alter database {database} reset default_transaction_read_only;");
-            ("the database may only be read", fix)
-        }
+        Some(ReadOnly::OfRole) => ("the role may only read", reset(&format!("role {role}"))),
+        Some(ReadOnly::OfDatabase) => ("the database may only be read", reset(&format!("database {database}"))),
         Some(ReadOnly::OfRoleInDatabase) => {
-            let fix = format!("in SQL: alter role {role} in database {database} reset default_transaction_read_only;");
-            ("the role may only read in this database", fix)
+            ("the role may only read in this database", reset(&format!("role {role} in database {database}")))
         }
         Some(ReadOnly::OfServer) => {
             let fix = "leave it out of `options` in database.url; or in SQL: alter system reset default_transaction_read_only; \
@@ -262,6 +256,11 @@ fn writable(session: &Session) -> Check {
         }
     };
     Check::failed(WRITABLE, "", format!("{message} (default_transaction_read_only, SQLSTATE 25006)"), fix)
+}
+
+/// Takes the setting back; in a transaction that may write, as sessions may only read there.
+fn reset(of_whom: &str) -> String {
+    format!("in SQL: begin read write; alter {of_whom} reset default_transaction_read_only; commit;")
 }
 
 fn other_fix(other: OtherSchema) -> &'static str {

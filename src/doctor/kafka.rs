@@ -222,14 +222,20 @@ async fn look(kafka: &KafkaSettings, settings: &ViewSettings) -> (Vec<Check>, Ve
         return (vec![Check::not_asked(TOPIC, &settings.topic, because)], Vec::new());
     };
     let is_there = |told: &Told| matches!(told, Ok(Ok(partitions)) if *partitions > 0);
-    let there = [(&settings.topic, is_there(&topic)), (&settings.dlq_topic, is_there(&dlq))];
+    let is_seen = is_there(&topic);
+    let there = [(&settings.topic, is_seen), (&settings.dlq_topic, is_there(&dlq))];
     let there = there.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name.clone()).collect();
     let mut checks = vec![
         topic_check(TOPIC, kafka, (&settings.topic, PARTITIONS), topic),
         topic_check(DLQ_TOPIC, kafka, (&settings.dlq_topic, 1), dlq),
     ];
     checks.extend(rights);
-    checks.extend(kept(kafka, &settings.topic, keeping));
+    checks.extend(match is_seen {
+        true => kept(kafka, &settings.topic, keeping),
+        false => {
+            [COMPACTION, RETENTION].map(|name| Check::not_asked(name, &settings.topic, "there is no such topic")).into()
+        }
+    });
     (checks, there)
 }
 
@@ -373,7 +379,9 @@ fn kept<E: std::fmt::Display>(
             "kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config {setting}"
         )
     };
-    let policy = keeping.cleanup_policy.clone().unwrap_or_default();
+    let Some(policy) = keeping.cleanup_policy.clone() else {
+        return [COMPACTION, RETENTION].map(|name| Check::not_asked(name, topic, "the broker does not say")).into();
+    };
     let compaction = match is_compacted(&policy) {
         false => Check::ok(COMPACTION, topic, format!("cleanup.policy={policy}")),
         true if kafka.allow_compacted => Check::warning(
@@ -391,7 +399,7 @@ fn kept<E: std::fmt::Display>(
 
 fn retention(topic: &str, keeping: &Keeping, policy: &str, alter: impl Fn(&str) -> String) -> Check {
     const HOUR_MS: i64 = 3_600_000;
-    let deletes = policy.is_empty() || policy.contains("delete");
+    let deletes = policy.contains("delete");
     let bounds: Vec<String> = [
         keeping.retention_ms.filter(|ms| *ms >= 0).map(|ms| format!("after {} h (retention.ms={ms})", ms / HOUR_MS)),
         keeping
@@ -459,6 +467,9 @@ mod tests {
         let meant = KafkaSettings { allow_compacted: true, ..settings() };
         let found = kept::<String>(&meant, "t", Ok(Ok(keeping("compact", -1, -1))));
         assert_eq!(found[0].status, Status::Warning);
+        let silent = Keeping { cleanup_policy: None, retention_ms: None, retention_bytes: None };
+        let silent = kept::<String>(&settings(), "t", Ok(Ok(silent)));
+        assert!(silent.iter().all(|check| check.status == Status::NotAsked), "{silent:?}");
         let untold = kept::<String>(&settings(), "t", Ok(Err("not allowed".to_owned())));
         assert!(untold.iter().all(|check| check.status == Status::NotAsked && check.message.contains("not allowed")));
     }

@@ -254,9 +254,9 @@ async fn of_postgres_each_fault_is_its_line_with_the_fix_and_kafka_is_still_told
 
     execute(&maintenance, &format!("alter database {name} set default_transaction_read_only = on")).await;
     let told = doctor(&world, &[]).await;
-    let fix = told.failed(&["database.writable"], "the database may only be read", "in SQL: alter database");
+    let fix = told.failed(&["database.writable"], "the database may only be read", "alter database");
     told.well(&["database.migrations", "database.grants", "view.position", "view.history"]);
-    run_sql(&maintenance, &fix).await;
+    run_sql(&world.database, &fix).await;
     assert_eq!(doctor(&world, &[]).await.code, 0);
 
     let (host, port) = server.rsplit_once('@').unwrap().1.rsplit_once(':').unwrap();
@@ -355,6 +355,9 @@ async fn of_kafka_each_fault_is_its_line_and_its_fix_mends_it() {
     let told = doctor(&fresh, &[(TOPIC, &absent)]).await;
     let words = format!("topic {absent} does not exist");
     let fix = told.failed(&["kafka.topic"], &words, "--create");
+    for name in ["kafka.compaction", "kafka.retention", "view.position", "view.history"] {
+        assert_eq!(told.status(name), "not_asked", "{name}");
+    }
     run_tool(&kafka, &fix);
     assert_eq!(doctor(&fresh, &[(TOPIC, &absent)]).await.code, 0);
 
