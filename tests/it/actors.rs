@@ -105,7 +105,7 @@ async fn who_has_logged_in_decides_and_the_body_says_for_whom() {
     assert_eq!((status, who(&paused["paused"])), (200, of_ada.clone()), "{paused}");
     assert_is_of(&ada, &eve, (path, &why), &paused).await;
     until("the view tells of its pause", PATIENCE, || async {
-        (who(&eve.get("/ops/views").await["views"][0]["paused"]) == of_ada).then_some(())
+        (who(&eve.get("/ops/views").await["items"][0]["paused"]) == of_ada).then_some(())
     })
     .await;
     let back = json!({ "reason": "mended", "actor": "day shift" });
