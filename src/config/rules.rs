@@ -51,59 +51,11 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
     use Rule::{Integer, Secret, Switch, Text};
     Some(match key {
         "environment" => Text("production, dev or test", |text| matches!(text, "production" | "dev" | "test")),
-<<<<<<< HEAD
-        "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
-        "kafka.security_protocol" => Text("plaintext, ssl, sasl_plaintext or sasl_ssl", |text| {
-            matches!(text, "plaintext" | "ssl" | "sasl_plaintext" | "sasl_ssl")
-        }),
-        "kafka.sasl_mechanism" => Text("nothing, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", |text| {
-            matches!(text, "" | "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512")
-        }),
-        "kafka.username" | "kafka.tls.ca_file" | "kafka.tls.cert_file" | "kafka.tls.key_file" => Text("text", |_| true),
-        "kafka.password" | "kafka.tls.key_password" => Secret("text", |_| true),
-        "kafka.group_id" | "kafka.client_id" => NAME,
-        "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
-            text.is_empty() || is_kafka_name(text)
-        }),
-        "kafka.session_timeout_ms" => Integer(6 * SECOND, 30 * MINUTE),
-        "kafka.fetch_wait_max_ms" => Integer(0, 30 * SECOND),
-        "kafka.fetch_min_bytes" => Integer(1, MIB),
-        "kafka.queue_bytes" => Integer(MIB, GIB),
-        "kafka.max_fetch_bytes" => Integer(2 * MIB, 256 * MIB),
-        "kafka.topic_ids" | "kafka.allow_compacted" => Switch,
         "database.url" => Secret("postgres://user:password@host:port/database, or key=value text", is_postgres),
         "database.read_url" => {
             Secret("nothing, or what database.url may be", |text| text.is_empty() || is_postgres(text))
         }
         "database.tls.ca_file" | "database.tls.cert_file" | "database.tls.key_file" => Text("text", |_| true),
-||||||| fcd0663
-        "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
-        "kafka.security_protocol" => Text("plaintext, ssl, sasl_plaintext or sasl_ssl", |text| {
-            matches!(text, "plaintext" | "ssl" | "sasl_plaintext" | "sasl_ssl")
-        }),
-        "kafka.sasl_mechanism" => Text("nothing, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", |text| {
-            matches!(text, "" | "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512")
-        }),
-        "kafka.username"
-        | "kafka.password"
-        | "kafka.tls.ca_file"
-        | "kafka.tls.cert_file"
-        | "kafka.tls.key_file"
-        | "kafka.tls.key_password" => Text("text", |_| true),
-        "kafka.group_id" | "kafka.client_id" => NAME,
-        "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
-            text.is_empty() || is_kafka_name(text)
-        }),
-        "kafka.session_timeout_ms" => Integer(6 * SECOND, 30 * MINUTE),
-        "kafka.fetch_wait_max_ms" => Integer(0, 30 * SECOND),
-        "kafka.fetch_min_bytes" => Integer(1, MIB),
-        "kafka.queue_bytes" => Integer(MIB, GIB),
-        "kafka.max_fetch_bytes" => Integer(2 * MIB, 256 * MIB),
-        "kafka.topic_ids" | "kafka.allow_compacted" => Switch,
-        "database.url" => Text("postgres://user:password@host:port/database, or key=value text", is_postgres),
-=======
-        "database.url" => Text("postgres://user:password@host:port/database, or key=value text", is_postgres),
->>>>>>> kafka
         "database.read_pool_size" => Integer(1, 1000),
         "database.connect_timeout_ms" => Integer(10, 10 * MINUTE),
         "database.write_timeout_ms" => Integer(10, 60 * MINUTE),
@@ -160,8 +112,12 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
             "off, error, warn, info, debug or trace, also per module: info,streamview::projector=debug",
             is_log_filter,
         ),
-<<<<<<< HEAD
-        _ => return rule_of_listener(key).or_else(|| rule_of_login(key)).or_else(|| rule_of_view(key)),
+        _ => {
+            return rule_of_kafka(key)
+                .or_else(|| rule_of_listener(key))
+                .or_else(|| rule_of_login(key))
+                .or_else(|| rule_of_view(key));
+        }
     })
 }
 
@@ -182,15 +138,11 @@ fn rule_of_listener(key: &str) -> Option<Rule> {
             |text| subject_and_role(text).is_some_and(|(subject, _)| is_subject(&subject)),
         ),
         _ => return None,
-||||||| fcd0663
-        _ => return rule_of_login(key).or_else(|| rule_of_view(key)),
-=======
-        _ => return rule_of_kafka(key).or_else(|| rule_of_login(key)).or_else(|| rule_of_view(key)),
     })
 }
 
 fn rule_of_kafka(key: &str) -> Option<Rule> {
-    use Rule::{Integer, Switch, Text};
+    use Rule::{Integer, Secret, Switch, Text};
     Some(match key {
         "kafka.bootstrap_servers" => Text("host:port, several separated by commas", is_address_list),
         "kafka.security_protocol" => Text("plaintext, ssl, sasl_plaintext or sasl_ssl", |text| {
@@ -199,12 +151,8 @@ fn rule_of_kafka(key: &str) -> Option<Rule> {
         "kafka.sasl_mechanism" => Text("nothing, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", |text| {
             matches!(text, "" | "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512")
         }),
-        "kafka.username"
-        | "kafka.password"
-        | "kafka.tls.ca_file"
-        | "kafka.tls.cert_file"
-        | "kafka.tls.key_file"
-        | "kafka.tls.key_password" => Text("text", |_| true),
+        "kafka.username" | "kafka.tls.ca_file" | "kafka.tls.cert_file" | "kafka.tls.key_file" => Text("text", |_| true),
+        "kafka.password" | "kafka.tls.key_password" => Secret("text", |_| true),
         "kafka.group_id" | "kafka.client_id" => NAME,
         "kafka.instance_id" => Text("nothing, or 1 to 249 letters, digits, dots, underscores or dashes", |text| {
             text.is_empty() || is_kafka_name(text)
@@ -216,7 +164,6 @@ fn rule_of_kafka(key: &str) -> Option<Rule> {
         "kafka.max_fetch_bytes" => Integer(2 * MIB, 256 * MIB),
         "kafka.topic_ids" | "kafka.allow_compacted" => Switch,
         _ => return None,
->>>>>>> kafka
     })
 }
 
