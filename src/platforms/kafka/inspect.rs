@@ -79,7 +79,7 @@ pub fn ask(settings: &KafkaSettings, server: &str, topic: &str) -> Result<Cluste
         }),
         Err(error) => {
             listen(&client);
-            Err(client.context().refusal().map_or_else(|| silent(error), |(kind, words)| refusal(kind, words)))
+            Err(client.context().explained().map_or_else(|| silent(error), |(kind, words)| refusal(kind, words)))
         }
     }
 }
@@ -91,7 +91,7 @@ fn refusal(kind: trouble::Refusal, words: String) -> Refusal {
             Refusal::Tls(words)
         }
         Kind::Login | Kind::Mechanism | Kind::TakesNoLogin | Kind::WantsLogin => Refusal::Login(words),
-        Kind::Other(_) => Refusal::Silent(words),
+        Kind::NoWrite | Kind::Other(_) => Refusal::Silent(words),
     }
 }
 

@@ -108,11 +108,11 @@ impl Listener {
 
     /// Likewise; what is wrong with a certificate is looked at. Blocks for that.
     pub fn said(&self) -> Option<String> {
-        Some(self.refusal()?.1)
+        Some(self.explained()?.1)
     }
 
     /// Likewise, and of which kind it is.
-    pub fn refusal(&self) -> Option<(Refusal, String)> {
+    pub fn explained(&self) -> Option<(Refusal, String)> {
         let heard = self.lock().clone()?;
         Some((heard.refusal, explain(&self.settings, heard.refusal, &heard.reason)))
     }
