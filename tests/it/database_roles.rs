@@ -271,7 +271,7 @@ async fn a_whole_service_runs_by_a_writer_that_may_act_as_owner_and_a_reader() {
         instance.until_ready().await;
     };
     read(&instance).await;
-    assert_eq!(instance.json("/orders/bad").await["held"]["deadLetterId"].is_null(), false);
+    assert!(!instance.json("/orders/bad").await["held"]["deadLetterId"].is_null());
     // Who does what: reads of views come as the reader, the rest as the writer, and nobody as owner for longer than it takes.
     let sessions = "select distinct application_name, usename::text from pg_stat_activity
                     where datname = current_database() and application_name like 'streamview-%' order by 1, 2";
