@@ -86,6 +86,8 @@ pub enum Phase {
     Rebuild,
     /// Reads as fast as they go, beside pgbench
     Reads,
+    /// Reads with API keys and tokens beside those without log-in, and while wrong keys come
+    Access,
     /// Held orders by the ten thousand
     Storm,
     /// More events, orders, partitions, instances; takes long, so only if named
@@ -107,8 +109,8 @@ impl Arguments {
 
     /// Whether a phase needs what a backlog leaves.
     pub fn needs_backlog(&self) -> bool {
-        use Phase::{Backlog, Ceilings, Following, Idle, Live, Load, Pages, Reads, Rebuild, Waiting};
-        [Backlog, Ceilings, Load, Waiting, Following, Idle, Pages, Live, Rebuild, Reads]
+        use Phase::{Access, Backlog, Ceilings, Following, Idle, Live, Load, Pages, Reads, Rebuild, Waiting};
+        [Backlog, Ceilings, Load, Waiting, Following, Idle, Pages, Live, Rebuild, Reads, Access]
             .into_iter()
             .any(|phase| self.runs(phase))
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use streamview_lab::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions, free_port};
 use tokio_postgres::{Client, NoTls};
 
@@ -108,17 +108,46 @@ impl Fleet {
         self.launch(&["serve", "--only", "api"], (database, topic, group))
     }
 
+    /// The same with further settings.
+    pub fn serve_only_api_with(
+        &self,
+        place: (&str, &str, &str),
+        settings: &[(&'static str, String)],
+    ) -> Result<Service> {
+        self.launch_with(&["serve", "--only", "api"], place, settings)
+    }
+
+    /// Makes a reader's API key.
+    pub fn make_api_key(&self, database: &str) -> Result<String> {
+        let output = service_command(&self.settings(database, "unused", "unused", 0))
+            .args(["apikey", "create", "--name", "bench", "--role", "reader"])
+            .stderr(Stdio::null())
+            .output()?;
+        ensure!(output.status.success(), "streamview apikey create failed: {}", output.status);
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
     /// Starts `streamview load`, which ends by itself, without a bound of memory that it could reach.
     pub fn load(&self, database: &str, topic: &str) -> Result<Service> {
         self.launch(&["load", "--memory", "8192"], (database, topic, database))
     }
 
-    fn launch(&self, arguments: &[&str], (database, topic, group): (&str, &str, &str)) -> Result<Service> {
+    fn launch(&self, arguments: &[&str], place: (&str, &str, &str)) -> Result<Service> {
+        self.launch_with(arguments, place, &[])
+    }
+
+    fn launch_with(
+        &self,
+        arguments: &[&str],
+        (database, topic, group): (&str, &str, &str),
+        settings: &[(&'static str, String)],
+    ) -> Result<Service> {
         let port = free_port()?;
         let log_file = std::env::temp_dir().join(format!("streamview-bench-{}-{port}.log", std::process::id()));
         let log = fs::File::create(&log_file).context("creating the service's log")?;
         let started = Instant::now();
-        let child = service_command(&self.settings(database, topic, group, port))
+        let settings = [self.settings(database, topic, group, port), settings.to_vec()].concat();
+        let child = service_command(&settings)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Header lines of every request.
+    headers: String,
 }
 
 /// An answer.
@@ -25,21 +27,26 @@ pub struct Answer<'a> {
 impl Connection {
     /// Connects.
     pub async fn open(port: u16) -> Result<Connection> {
+        Connection::open_as(port, "").await
+    }
+
+    /// Connects, for requests with these header lines.
+    pub async fn open_as(port: u16, headers: &str) -> Result<Connection> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.context("connecting to the service")?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, buffer: Vec::with_capacity(32 * 1024) })
+        Ok(Connection { stream, buffer: Vec::with_capacity(32 * 1024), headers: headers.to_owned() })
     }
 
     /// `GET target`, read to the end of its body.
     pub async fn get(&mut self, target: &str) -> Result<Answer<'_>> {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: bench\r\n\r\n")).await
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: bench\r\n{}\r\n", self.headers)).await
     }
 
     /// `POST target` with a JSON body, read to the end of the answer's body.
     pub async fn post(&mut self, target: &str, json: &str) -> Result<Answer<'_>> {
         let (kind, length) = ("application/json", json.len());
         let head = format!("POST {target} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}");
-        self.send(format!("{head}\r\n\r\n{json}")).await
+        self.send(format!("{head}\r\n{}\r\n{json}", self.headers)).await
     }
 
     async fn send(&mut self, request: String) -> Result<Answer<'_>> {

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "a program")]
 
+mod access;
 mod announce;
 mod arguments;
 mod backlog;
@@ -106,6 +107,10 @@ async fn after_backlog(
     if arguments.runs(Phase::Rebuild) {
         let backlog = report.backlogs.last().context("no backlog run")?.clone();
         report.rebuilds.push(rebuild::run(fleet, service, arguments.orders(), backlog).await?);
+    }
+    if arguments.runs(Phase::Access) {
+        let (orders, seconds) = (arguments.orders(), arguments.read_seconds);
+        report.access = access::run(fleet, database, orders, seconds, arguments.rounds()).await?;
     }
     if arguments.runs(Phase::Reads) {
         for _ in 0..arguments.rounds() {

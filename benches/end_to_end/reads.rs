@@ -15,7 +15,7 @@ use crate::section::{Lines, Section};
 use crate::workload::order_id;
 
 /// Connections of each side: the service's default pool has as many to Postgres.
-const CONNECTIONS: usize = 16;
+pub const CONNECTIONS: usize = 16;
 
 /// One kind of read.
 #[derive(Debug, Clone, Serialize)]
@@ -73,11 +73,11 @@ pub async fn run(
     let watched = fleet.watched(std::slice::from_ref(service))?;
     let before = watched.cpu()?;
     let span = Duration::from_secs(seconds);
-    let (requests_per_s, full) = load(service.port, kind, orders, span, None).await?;
+    let (requests_per_s, full) = load((service.port, ""), (kind, orders), span, None).await?;
     let cpu = watched.cpu()?.since(before);
     let requests = full.len() as f64;
     let pause = Duration::from_secs_f64(2.0 * CONNECTIONS as f64 / requests_per_s);
-    let (_, half) = load(service.port, kind, orders, span, Some(pause)).await?;
+    let (_, half) = load((service.port, ""), (kind, orders), span, Some(pause)).await?;
     let script = match kind {
         Kind::ById => format!(
             "\\set n random(0, {})\nselect order_id, customer_id, status, currency, total_net, total_gross, \
@@ -102,18 +102,19 @@ pub async fn run(
     })
 }
 
-/// All connections for `span`, each asking every `pause` or at once; gives requests a second and the latencies.
-async fn load(
-    port: u16,
-    kind: Kind,
-    orders: u64,
+/// All connections for `span`, each asking every `pause` or at once, with `headers` as lines; gives requests a second and the
+/// latencies.
+pub async fn load(
+    (port, headers): (u16, &str),
+    (kind, orders): (Kind, u64),
     span: Duration,
     pause: Option<Duration>,
 ) -> Result<(f64, Vec<Duration>)> {
     let started = Instant::now();
     let mut readers = Vec::new();
     for number in 0..CONNECTIONS {
-        readers.push(tokio::spawn(read(port, kind, orders, started + span, pause, number as u64)));
+        let connection = Connection::open_as(port, headers).await?;
+        readers.push(tokio::spawn(read(connection, (kind, orders), started + span, pause, number as u64)));
     }
     let mut latencies = Vec::new();
     for reader in readers {
@@ -123,16 +124,14 @@ async fn load(
 }
 
 async fn read(
-    port: u16,
-    kind: Kind,
-    orders: u64,
+    mut connection: Connection,
+    (kind, orders): (Kind, u64),
     end: Instant,
     pause: Option<Duration>,
     seed: u64,
 ) -> Result<Vec<Duration>> {
     let first_page = "/orders?status=Shipped&pageSize=50";
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut connection = Connection::open(port).await?;
     let mut page = first_page.to_owned();
     let mut latencies = Vec::new();
     let mut due = Instant::now();

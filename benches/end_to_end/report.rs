@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::access::{self, Access};
 use crate::announce::{self, Announced};
 use crate::backlog::{self, Backlog};
 use crate::ceilings::{self, Ceilings};
@@ -51,6 +52,8 @@ pub struct Report {
     pub by_id: Vec<Reads>,
     /// Reads of list pages.
     pub lists: Vec<Reads>,
+    /// Reads by who has logged in.
+    pub access: Vec<Access>,
     /// Held orders.
     pub storm: Vec<Storm>,
     /// More work, more keys, more partitions, more instances.
@@ -93,7 +96,8 @@ impl Report {
         sections.extend(live::sections(&self.live));
         sections.push(rebuild::section(&self.rebuilds));
         sections.extend([reads::section("GET /orders/{id}", &self.by_id)]);
-        sections.extend([reads::section("GET /orders?status=, 50 a page", &self.lists), storm::section(&self.storm)]);
+        sections.push(reads::section("GET /orders?status=, 50 a page", &self.lists));
+        sections.extend([access::section(&self.access), storm::section(&self.storm)]);
         sections.retain(|section| !section.figures.is_empty());
         sections
     }

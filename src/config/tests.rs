@@ -197,7 +197,7 @@ fn secrets_come_from_files_and_only_secrets() {
     let config = load("", &[("STREAMVIEW_DATABASE__URL_FILE", path)], &[]).unwrap();
     assert_eq!(config.database.url.expose(), "postgres://u:pw@h/db");
     let told = format!("database.url is read from {path} (environment variable STREAMVIEW_DATABASE__URL_FILE)");
-    assert_eq!(config.secret_files, [told.clone()]);
+    assert_eq!(config.secret_files, std::slice::from_ref(&told));
     assert!(config.to_toml_redacted().starts_with(&format!("# {told}\nenvironment = ")));
 
     let both: Pairs = &[("STREAMVIEW_DATABASE__URL_FILE", path), ("STREAMVIEW_DATABASE__URL", "host=h")];
