@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(refusal(timed_out.clone(), heard), Refusal::Login("wrong password".to_owned()));
         let tls = Some((Code::SSL, "no certificate".to_owned()));
         assert_eq!(refusal(timed_out.clone(), tls), Refusal::Tls("no certificate".to_owned()));
-        assert!(matches!(refusal(timed_out, None), Refusal::Silent(words) if words.contains("timed out")));
+        assert!(matches!(refusal(timed_out, None), Refusal::Silent(words) if words.contains("Timed out")));
     }
 
     #[test]
