@@ -445,7 +445,7 @@ async fn html() -> String {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut asked = [0; 4096];
-                client.read(&mut asked).await.ok();
+                let Ok(1..) = client.read(&mut asked).await else { return };
                 let page = "<html><body>Welcome</body></html>";
                 let length = page.len();
                 let answer =
