@@ -257,7 +257,9 @@ mod tests {
         assert_eq!((refused.limit(), refused.policy()), ("\"reads\";r=0;t=20".into(), "\"reads\";q=3;w=60".into()));
         assert!(!spend("eve").is_refused(), "everybody has their own");
 
-        clock.advance(Duration::from_millis(19_500));
+        clock.advance(Duration::from_millis(18_500));
+        assert_eq!(spend("ada").limit(), "\"reads\";r=0;t=2", "and a half is a whole one more");
+        clock.advance(Duration::from_millis(1_000));
         assert_eq!(spend("ada").limit(), "\"reads\";r=0;t=1", "half a second is a whole one to wait");
         clock.advance(Duration::from_millis(500));
         assert_eq!(spend("ada").limit(), "\"reads\";r=0;t=60", "one has come back");
