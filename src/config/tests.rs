@@ -222,14 +222,32 @@ fn every_secret_comes_from_a_file_in_every_layer() {
         let (section, name) = key.rsplit_once('.').unwrap();
         let (variable, flag) =
             (format!("STREAMVIEW_{}_FILE", key.replace('.', "__").to_ascii_uppercase()), format!("{key}_file"));
+        // What the others have to say for it to be taken.
+        let with: Pairs = match key.as_str() {
+            "kafka.password" => {
+                &[("kafka.security_protocol", "sasl_ssl"), ("kafka.sasl_mechanism", "PLAIN"), ("kafka.username", "u")]
+            }
+            "kafka.tls.key_password" => {
+                &[("kafka.security_protocol", "ssl"), ("kafka.tls.cert_file", "/x"), ("kafka.tls.key_file", "/y")]
+            }
+            _ => &[],
+        };
+        let and = |more: Pairs| [with, more].concat();
         let in_file = |path: &str| format!("[{section}]\n{name}_file = '{path}'\n");
         let of_layers = |path: &str| {
-            [load(&in_file(path), &[], &[]), load("", &[(&variable, path)], &[]), load("", &[], &[(&flag, path)])]
+            [
+                load(&in_file(path), &[], with),
+                load("", &[(&variable, path)], with),
+                load("", &[], &and(&[(&flag, path)])),
+            ]
         };
         for config in of_layers(path) {
             let config = config.unwrap();
             let exposed = match key.as_str() {
                 "database.url" => config.database.url.expose(),
+                "database.read_url" => config.database.read_url.expose(),
+                "kafka.password" => config.kafka.password.expose(),
+                "kafka.tls.key_password" => config.kafka.tls.key_password.expose(),
                 "schema_registry.url" => config.schema_registry.url.expose(),
                 "schema_registry.password" => config.schema_registry.password.expose(),
                 "schema_registry.bearer_token" => config.schema_registry.bearer_token.expose(),
@@ -249,9 +267,9 @@ fn every_secret_comes_from_a_file_in_every_layer() {
         }
         // Both in one layer leave open which is meant; a later layer beats an earlier one, as ever.
         let both = format!("{key} and {flag} are both set, keep one");
-        assert_eq!(refused(&format!("{}{name} = '{text}'\n", in_file(path)), &[], &[]), both);
-        assert_eq!(refused("", &[], &[(&key, text), (&flag, path)]), both);
-        let beaten = load(&in_file(path), &[], &[(&key, text)]).unwrap();
+        assert_eq!(refused(&format!("{}{name} = '{text}'\n", in_file(path)), &[], with), both);
+        assert_eq!(refused("", &[], &and(&[(&key, text), (&flag, path)])), both);
+        let beaten = load(&in_file(path), &[], &and(&[(&key, text)])).unwrap();
         assert!(beaten.secret_files.is_empty(), "{key}: the flag says it");
     }
     assert!(refused("[http]\nbind_file = '/x'\n", &[], &[]).starts_with("unknown key http.bind_file"));
