@@ -33,12 +33,42 @@ const WRITABLE: &str = "database.writable";
 const MIGRATIONS: &str = "database.migrations";
 const GRANTS: &str = "database.grants";
 const REBUILDS: &str = "database.rebuilds";
+const READS: &str = "database.reads";
 const CLOCK: &str = "clock.database";
 /// What is asked once there is a session.
 const INSIDE: [&str; 7] = [ENCODING, SESSIONS, WRITABLE, MIGRATIONS, GRANTS, REBUILDS, CLOCK];
 
 /// Looks at it.
 pub async fn examine(config: &Arc<Config>, views: &[Served]) -> Database {
+    let (mut found, of_reads) = tokio::join!(look_inside(config, views), reads(config));
+    found.checks.extend(of_reads);
+    found
+}
+
+/// The address of the API's reads, if it has one of its own.
+async fn reads(config: &Config) -> Option<Check> {
+    let (settings, url) = (config.database.for_reads(), config.database.read_url.to_string());
+    if !config.database.reads_apart() {
+        return None;
+    }
+    Some(match timeout(PATIENCE, inspect::open(&settings)).await {
+        Ok(Ok(_)) => Check::ok(READS, url, "answers, and lets us in"),
+        Ok(Err(Closed::Away(words))) => {
+            Check::failed(READS, url, words, "start that Postgres, or correct database.read_url")
+        }
+        Ok(Err(Closed::Tls(words, fix))) => Check::failed(READS, url, words, fix),
+        Ok(Err(Closed::Login(halt))) => {
+            Check::failed(READS, url, halt.detail, "correct role and password in database.read_url")
+        }
+        Ok(Err(Closed::Pooler(unfit))) => unfit_check(READS, &unfit),
+        Err(_) => {
+            let words = format!("no answer within {} s", PATIENCE.as_secs());
+            Check::failed(READS, url, words, "start that Postgres, or correct database.read_url")
+        }
+    })
+}
+
+async fn look_inside(config: &Arc<Config>, views: &[Served]) -> Database {
     let mut found = Database { checks: Vec::new(), builds: Vec::new() };
     let opened = timeout(PATIENCE, inspect::open(&config.database)).await;
     let silent = || Closed::Away(format!("no answer within {} s", PATIENCE.as_secs()));
@@ -78,8 +108,7 @@ impl Database {
                 self.skip(&[TLS, LOGIN], "Postgres does not answer");
                 "Postgres does not answer"
             }
-            Closed::Tls(words) => {
-                let fix = "set sslmode in database.url and database.tls.ca_file to what the server has";
+            Closed::Tls(words, fix) => {
                 self.checks.extend([answers, Check::failed(TLS, "", words, fix), so_far(LOGIN, "", "there is no TLS")]);
                 "there is no TLS"
             }

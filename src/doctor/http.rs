@@ -25,6 +25,12 @@ pub async fn examine(settings: &HttpSettings) -> Vec<Check> {
     };
     let words = format!("cannot bind http.bind = {bind}: {error}");
     vec![match error.kind() {
+        ErrorKind::AddrInUse if settings.tls.scheme() == "https" => {
+            let address = reached_at(bind);
+            let because =
+                format!("something listens there already, behind TLS: `curl -k https://{address}/readyz` says what");
+            Check::not_asked(PORT, subject, because)
+        }
         ErrorKind::AddrInUse => match timeout(PATIENCE, readiness(bind)).await {
             Ok(Some((true, _))) => Check::ok(PORT, subject, "taken by a streamview that is ready"),
             Ok(Some((false, why))) => Check::warning(

@@ -9,15 +9,15 @@ use crate::failure::{Failure, Halt};
 use crate::store::fit::Unfit;
 use crate::store::progress::BuildSource;
 use crate::store::sqlstate::{classify, describe};
-use crate::store::{Connection, DbError, names, pool};
+use crate::store::{Connection, DbError, names, pool, wire};
 
 /// Why there is no session.
 #[derive(Debug)]
 pub enum Closed {
     /// Nobody answers there, or not as he should.
     Away(String),
-    /// The handshake of TLS fails.
-    Tls(String),
+    /// The handshake of TLS fails, and what to do.
+    Tls(String, &'static str),
     /// The login is refused, or there is no such database: what a view says that halts for it.
     Login(Halt),
     /// A pooler in between does not let us through.
@@ -35,7 +35,10 @@ pub async fn open(settings: &DatabaseSettings) -> Result<Connection, Closed> {
 fn closed(error: DbError) -> Closed {
     let words = describe(&error);
     match error.as_db_error() {
-        None if words.contains("TLS") => Closed::Tls(words),
+        None if wire::is_of_tls(&error) => {
+            let fix = "set sslmode in database.url and database.tls.ca_file to what the server has";
+            Closed::Tls(words, wire::advice(&error).unwrap_or(fix))
+        }
         None => Closed::Away(words),
         Some(_) => match classify(error, None) {
             Failure::Halt(halt) => Closed::Login(halt),
