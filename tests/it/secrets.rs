@@ -25,6 +25,9 @@ const WRONG_PASSWORD: &str = "c4naryWrong";
 const REGISTRY_URL: &str = "c4naryRegistryUrl";
 const REGISTRY_PASSWORD: &str = "c4naryRegistryPassword";
 const REGISTRY_TOKEN: &str = "c4naryRegistryToken";
+const READ_PASSWORD: &str = "c4naryReads";
+const KAFKA_PASSWORD: &str = "c4naryKafkaPassword";
+const KEY_PASSWORD: &str = "c4naryKeyPassword";
 const WRONG_KEY: &str = "c4naryKeyc4naryKeyc4naryKeyc4naryKeyc4naryK";
 const BASIC: &str = "c4naryBasic";
 
@@ -121,13 +124,28 @@ fn every_form_of_a_secret_is_found() {
 
 #[test]
 fn settings_show_no_secret_and_neither_do_their_errors() {
-    let canaries = [URL_PASSWORD, REGISTRY_URL, REGISTRY_PASSWORD, REGISTRY_TOKEN, WRONG_PASSWORD];
-    let (database, registry) = (
+    let canaries = [
+        URL_PASSWORD,
+        READ_PASSWORD,
+        KAFKA_PASSWORD,
+        KEY_PASSWORD,
+        REGISTRY_URL,
+        REGISTRY_PASSWORD,
+        REGISTRY_TOKEN,
+        WRONG_PASSWORD,
+    ];
+    let (database, reads, registry) = (
         format!("postgres://me:{URL_PASSWORD}@127.0.0.1:1/db"),
+        format!("postgres://you:{READ_PASSWORD}@127.0.0.1:1/db"),
         format!("http://me:{REGISTRY_URL}@127.0.0.1:1,http://you:{REGISTRY_URL}@127.0.0.1:2"),
     );
     let fine = [
         ("STREAMVIEW_DATABASE__URL", database.as_str()),
+        ("STREAMVIEW_DATABASE__READ_URL", reads.as_str()),
+        ("STREAMVIEW_KAFKA__SECURITY_PROTOCOL", "sasl_ssl"),
+        ("STREAMVIEW_KAFKA__SASL_MECHANISM", "PLAIN"),
+        ("STREAMVIEW_KAFKA__USERNAME", "me"),
+        ("STREAMVIEW_KAFKA__PASSWORD", KAFKA_PASSWORD),
         ("STREAMVIEW_SCHEMA_REGISTRY__URL", registry.as_str()),
         ("STREAMVIEW_SCHEMA_REGISTRY__USERNAME", "me"),
         ("STREAMVIEW_SCHEMA_REGISTRY__PASSWORD", REGISTRY_PASSWORD),
@@ -143,9 +161,12 @@ fn settings_show_no_secret_and_neither_do_their_errors() {
         ("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", REGISTRY_TOKEN.to_owned()),
         ("STREAMVIEW_DATABASE__URL", format!("mysql://me:{WRONG_PASSWORD}@h")),
         ("STREAMVIEW_DATABASE__URL", format!("postgres://me:{WRONG_PASSWORD}@h:port/db")),
-        ("STREAMVIEW_DATABASE__URL", format!("host=h password='{WRONG_PASSWORD}' sslmode=require")),
+        ("STREAMVIEW_DATABASE__URL", format!("host=h password='{WRONG_PASSWORD}' sslmode=allow")),
         ("STREAMVIEW_DATABASE__URL", format!("host=h password={WRONG_PASSWORD} nonsense=1")),
         ("STREAMVIEW_DATABASE__URL", format!("me:{WRONG_PASSWORD}@h")),
+        ("STREAMVIEW_DATABASE__READ_URL", format!("mysql://me:{WRONG_PASSWORD}@h")),
+        ("STREAMVIEW_KAFKA__TLS__KEY_PASSWORD", KEY_PASSWORD.to_owned()),
+        ("STREAMVIEW_KAFKA__SECURITY_PROTOCOL", "plaintext".to_owned()),
         ("STREAMVIEW_SCHEMA_REGISTRY__URL", format!("ftp://me:{WRONG_PASSWORD}@h")),
         ("STREAMVIEW_SCHEMA_REGISTRY__URL", format!("http://me:{WRONG_PASSWORD}@h?x")),
         ("STREAMVIEW_HTTP__PUBLIC_URL", format!("https://me:{WRONG_PASSWORD}@h")),
