@@ -216,15 +216,15 @@ async fn a_broken_file_changes_nothing_and_the_end_of_a_certificate_is_told() {
     assert_eq!(instance.metric(END, &[]).await, end);
     let over = authority.server_of_yesteryear();
     files.put(&over);
-    until_logged(&instance, "is over since 2020-02-01").await;
+    until_logged(&instance, "is over since 2021-01-01").await;
     // Who does not look at dates still gets in, and sees when it ended.
     let careless = authority.http().tls_danger_accept_invalid_certs(true).build().unwrap();
     let text = careless.get(instance.url("/metrics")).send().await.unwrap().text().await.unwrap();
-    assert!(text.contains(&format!("{END} 1580515200\n")), "2020-02-01");
+    assert!(text.contains(&format!("{END} 1609459200\n")), "2021-01-01");
     authority.http().build().unwrap().get(instance.url("/livez")).send().await.unwrap_err();
     instance.stop().await;
     let (code, printed) = run(&files.settings());
-    assert!(code == 0 && printed.contains("warning: ") && printed.contains("is over since 2020-02-01"), "{printed}");
+    assert!(code == 0 && printed.contains("warning: ") && printed.contains("is over since 2021-01-01"), "{printed}");
 }
 
 async fn ask(client: &Client, instance: &Instance, path: &str) -> (u16, Value) {

@@ -43,6 +43,9 @@ fn record_time(millis: i64) -> Option<Millis> {
 /// Settings that every client shares: where the brokers are, and how one is let in there. The only place where the
 /// configuration of a client begins (`tests/tidy.rs`).
 pub fn base_config(settings: &KafkaSettings) -> ClientConfig {
+    // Begun before librdkafka begins it, OpenSSL does not clean up when the process exits: a client whose threads are still
+    // at work then, as somebody waits for a broker in vain, would crash it ("double free", SIGABRT after a stop in order).
+    openssl_sys::init();
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.bootstrap_servers)
