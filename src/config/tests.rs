@@ -213,6 +213,10 @@ fn secrets_come_from_files_and_only_secrets() {
     );
 }
 
+fn and<'a>(these: Pairs<'a>, those: Pairs<'a>) -> Vec<(&'a str, &'a str)> {
+    [these, those].concat()
+}
+
 #[test]
 fn every_secret_comes_from_a_file_in_every_layer() {
     for (key, _) in default_leaves().into_iter().filter(|(key, _)| matches!(rule_of(key), Some(Rule::Secret(..)))) {
@@ -232,13 +236,12 @@ fn every_secret_comes_from_a_file_in_every_layer() {
             }
             _ => &[],
         };
-        let and = |more: Pairs| [with, more].concat();
         let in_file = |path: &str| format!("[{section}]\n{name}_file = '{path}'\n");
         let of_layers = |path: &str| {
             [
                 load(&in_file(path), &[], with),
                 load("", &[(&variable, path)], with),
-                load("", &[], &and(&[(&flag, path)])),
+                load("", &[], &and(with, &[(&flag, path)])),
             ]
         };
         for config in of_layers(path) {
@@ -268,8 +271,8 @@ fn every_secret_comes_from_a_file_in_every_layer() {
         // Both in one layer leave open which is meant; a later layer beats an earlier one, as ever.
         let both = format!("{key} and {flag} are both set, keep one");
         assert_eq!(refused(&format!("{}{name} = '{text}'\n", in_file(path)), &[], with), both);
-        assert_eq!(refused("", &[], &and(&[(&key, text), (&flag, path)])), both);
-        let beaten = load(&in_file(path), &[], &and(&[(&key, text)])).unwrap();
+        assert_eq!(refused("", &[], &and(with, &[(&key, text), (&flag, path)])), both);
+        let beaten = load(&in_file(path), &[], &and(with, &[(&key, text)])).unwrap();
         assert!(beaten.secret_files.is_empty(), "{key}: the flag says it");
     }
     assert!(refused("[http]\nbind_file = '/x'\n", &[], &[]).starts_with("unknown key http.bind_file"));
