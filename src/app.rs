@@ -151,14 +151,19 @@ pub async fn serve(
     let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
     let drained = drain(answered.map(drop), (stewards, &boards), deadline).await;
     http.abort();
-    let notes = !noting.is_finished();
-    stop_noting.cancel();
-    if !notes || !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(()))) {
-        tracing::error!("the audit log is not written to its end");
-    }
+    end_notes(noting, &stop_noting, deadline).await;
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,
+    }
+}
+
+/// Waits until what was called is noted. Who has ended before has said why.
+async fn end_notes<T>(noting: JoinHandle<T>, stop: &CancellationToken, deadline: Duration) {
+    let notes = !noting.is_finished();
+    stop.cancel();
+    if !notes || !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(_))) {
+        tracing::error!("the audit log is not written to its end");
     }
 }
 

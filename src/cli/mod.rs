@@ -166,6 +166,19 @@ fn init_logs(config: &Config) -> Result<()> {
     Ok(())
 }
 
+async fn migrate(roles: bool, config: &Config) -> Result<()> {
+    let views = app::configured_views(config)?;
+    let applied = match roles {
+        true => app::migrate_with_roles(config, &views).await?,
+        false => app::migrate(config, &views).await?,
+    };
+    match applied.as_slice() {
+        [] => println!("the database is up to date"),
+        applied => println!("applied: {}", applied.join(", ")),
+    }
+    Ok(())
+}
+
 fn run(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Config { action: ConfigAction::Check } => {
@@ -203,18 +216,7 @@ fn run(command: Command, config: Config) -> Result<()> {
                 let stop = signals.stop.clone();
                 signals.with(app::serve(Arc::clone(&config), views, only, stop, None)).await
             }
-            Command::Migrate { roles } => {
-                let views = app::configured_views(&config)?;
-                let applied = match roles {
-                    true => app::migrate_with_roles(&config, &views).await?,
-                    false => app::migrate(&config, &views).await?,
-                };
-                match applied.as_slice() {
-                    [] => println!("the database is up to date"),
-                    applied => println!("applied: {}", applied.join(", ")),
-                }
-                Ok(())
-            }
+            Command::Migrate { roles } => migrate(roles, &config).await,
             Command::Load(arguments) => {
                 init_logs(&config)?;
                 load::run(arguments, &config).await
