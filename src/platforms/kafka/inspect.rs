@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use crate::config::KafkaSettings;
+use crate::config::{KafkaSettings, SaslMechanism};
 use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::{base_config, open, trouble};
 
@@ -57,12 +57,12 @@ impl Manner {
 
 /// How connections to the brokers are made by these settings.
 pub fn manner(settings: &KafkaSettings) -> Manner {
-    let config = base_config(settings);
-    let protocol = config.get("security.protocol").unwrap_or("plaintext").to_lowercase();
-    let of_login = |name| config.get(name).filter(|_| protocol.starts_with("sasl")).map(str::to_owned);
-    let (mechanism, username) =
-        (of_login("sasl.mechanism").or_else(|| of_login("sasl.mechanisms")), of_login("sasl.username"));
-    Manner { protocol, mechanism, username }
+    let logs_in = settings.sasl_mechanism != SaslMechanism::None;
+    Manner {
+        protocol: settings.security_protocol.as_str().to_owned(),
+        mechanism: logs_in.then(|| settings.sasl_mechanism.as_str().to_owned()),
+        username: logs_in.then(|| settings.username.clone()),
+    }
 }
 
 /// Asks one broker, `host:port`, for its cluster. Blocks, some seconds at most.

@@ -10,7 +10,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaSettings;
-use crate::platforms::kafka::base_config;
+use crate::platforms::kafka::listener::Listener;
+use crate::platforms::kafka::{base_config, open};
 
 const TIMEOUT_MS: i32 = 4_000;
 
@@ -65,7 +66,7 @@ pub enum Rights {
 
 /// A client that asks. Its calls block.
 pub struct RightsReader {
-    client: BaseConsumer,
+    client: BaseConsumer<Listener>,
 }
 
 impl RightsReader {
@@ -73,7 +74,7 @@ impl RightsReader {
     pub fn open(settings: &KafkaSettings) -> Result<RightsReader, KafkaError> {
         let mut config = base_config(settings);
         config.set("group.id", "streamview-doctor"); // asked for by the client, never joined
-        Ok(RightsReader { client: config.create()? })
+        Ok(RightsReader { client: open(&config, Listener::new(settings))? })
     }
 
     /// What we may do with a topic.
