@@ -25,6 +25,7 @@
 //!   [`cli`]: the service, what it stands on, and its commands
 
 pub use streamview_core::{codec, domain, engine};
+pub use streamview_manager as manager;
 
 pub mod api;
 pub mod app;

@@ -1,0 +1,62 @@
+//! What can be selected from: sources with their columns, in types that every engine can say in its own words.
+
+use serde::{Deserialize, Serialize};
+
+pub use self::data_type::DataType;
+
+mod data_type;
+
+/// A source: a topic, how its values are written, and what columns they have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// What users write behind `FROM`: letters, digits and `_`, at most 63, compared without case.
+    pub name: String,
+    /// The Kafka topic.
+    pub topic: String,
+    /// How the values are written.
+    pub format: Format,
+    /// The columns, in order; never empty.
+    pub columns: Vec<Column>,
+    /// The column that says when an event happened, if windows shall go by it; else they go by the record's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<EventTime>,
+}
+
+/// How a topic's values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// A JSON object per record.
+    Json,
+    /// Avro in Confluent's framing, its schema in the registry.
+    Avro,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Column {
+    /// Its name, as the field is spelled in the values.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub data_type: DataType,
+    /// Whether it may be missing.
+    #[serde(default = "yes")]
+    pub nullable: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// The column that says when an event happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventTime {
+    /// A column of type timestamp.
+    pub column: String,
+    /// How much later than others an event may come, in milliseconds, and still be counted.
+    pub delay_ms: u64,
+}

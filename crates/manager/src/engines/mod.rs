@@ -1,0 +1,372 @@
+//! One contract for stream engines. What each operation means is said here; how an engine does it, in its folder.
+//!
+//! Every call is *at least once*. What a call may do to the world is found again by the names in [`Deployment`], so that it
+//! can be repeated after [`Trouble::Unknown`].
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::catalog::{Column, Source};
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Apache Flink: SQL gateway and JobManager.
+    Flink,
+    /// ksqlDB.
+    Ksqldb,
+}
+
+impl EngineKind {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [EngineKind; 2] = [EngineKind::Flink, EngineKind::Ksqldb];
+
+    /// Its name in settings, bodies and columns.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineKind::Flink => "flink",
+            EngineKind::Ksqldb => "ksqldb",
+        }
+    }
+}
+
+/// Why a call did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The statement or the request is wrong: it will be refused again.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// A limit of the engine is reached.
+    #[error("{reason}")]
+    Busy {
+        /// In the engine's words.
+        reason: String,
+        /// When to come again, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// Nothing happened; it can be tried again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It may have happened: look before it is tried again.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// What is wrong with a statement, as its author should read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// A stable word for the kind of fault, `snake_case`.
+    pub code: String,
+    /// One sentence.
+    pub message: String,
+    /// Line in the user's text, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Column in that line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+/// What an engine is and can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// The version that answers.
+    pub version: String,
+    /// Which cluster it is, so that ids of different clusters differ.
+    pub cluster: String,
+    /// Whether a query can be paused with its state.
+    pub can_pause: bool,
+    /// Whether a stop keeps the state at a place that can be restored from.
+    pub can_savepoint: bool,
+    /// Whether a running text is replaced in one call ([`Deployment::replaces`]); else it is stopped and restored.
+    pub replaces_in_place: bool,
+    /// How many more jobs have room, if the engine says so.
+    pub free_slots: Option<u32>,
+}
+
+/// A user's SELECT that has passed the gate, and the sources that it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Select {
+    /// The statement in the engine's dialect: one SELECT, no `;`, no trailing comment; positions as in the user's text.
+    pub sql: String,
+    /// The sources that stand behind its FROM and JOINs.
+    pub sources: Vec<Source>,
+}
+
+/// What a SELECT gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The columns of its rows.
+    pub columns: Vec<Column>,
+    /// Whether rows are only added, or change later.
+    pub changes: Changes,
+    /// The engine's own words about how it will do it.
+    pub plan: String,
+}
+
+/// Whether rows are only added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changes {
+    /// Rows are added and never taken back.
+    Append,
+    /// Rows are replaced by key, or taken away.
+    Upsert,
+}
+
+/// One deployment of one revision, with every name that it will have. Stored before it is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// The definition: 32 hex digits.
+    pub definition: String,
+    /// Names in the engine.
+    pub names: crate::names::Names,
+    /// Revision of the text.
+    pub revision: i32,
+    /// How often this revision was deployed, this time included.
+    pub attempt: i32,
+    /// What is run.
+    pub select: Select,
+    /// What it gives, as it was explained when it was planned.
+    pub changes: Changes,
+    /// Take the place of what runs under these names, with its state (`CREATE OR REPLACE`); only where
+    /// [`Capabilities::replaces_in_place`].
+    pub replaces: bool,
+    /// Begin with this state.
+    pub restore: Option<RestorePoint>,
+}
+
+/// What runs, as its engine calls it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handle {
+    /// Flink's job id, or ksqlDB's query id; the `job_id` of the definition.
+    pub job_id: String,
+    /// The stream or table that it fills.
+    pub stream_name: String,
+    /// The topic.
+    pub output_topic: String,
+    /// Whether that is a stream or a table (ksqlDB drops them by different words).
+    pub changes: Changes,
+}
+
+/// Where the state of a stopped job lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePoint {
+    /// The path, as the engine takes it.
+    pub path: String,
+    /// Whether it is a savepoint of our stop, or the last checkpoint of a job that was lost.
+    pub savepoint: bool,
+}
+
+/// What a deployment or query is seen to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedState {
+    /// The engine knows nothing of it.
+    Absent,
+    /// The engine cannot be asked.
+    Unknown,
+    /// It is about to run.
+    Starting,
+    /// It runs.
+    Running,
+    /// It runs, and something is wrong with it.
+    Degraded,
+    /// The engine starts it again and again.
+    Restarting,
+    /// It keeps its state and does nothing.
+    Paused,
+    /// It is about to stop.
+    Stopping,
+    /// It has stopped in order.
+    Stopped,
+    /// It has ended because of a fault.
+    Failed,
+}
+
+/// One thing that runs in an engine, whoever began it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Job or query id.
+    pub job_id: String,
+    /// Flink: the job's name. ksqlDB: the stream or table that it fills.
+    pub name: String,
+    /// Topics that it writes, where the engine says so.
+    pub topics: Vec<String>,
+    /// What it does.
+    pub state: ObservedState,
+    /// The engine's own words for that.
+    pub engine_state: String,
+    /// The SELECT that runs, where the engine says so (it writes it in its own way).
+    pub statement: Option<String>,
+}
+
+/// More about one thing that runs, asked when somebody looks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
+    /// First cause of its last failure, one line.
+    pub failure: Option<String>,
+    /// The consumer group whose lag is its lag, and the topics that it reads.
+    pub group: Option<String>,
+    /// Where its state was kept last.
+    pub latest_checkpoint: Option<RestorePoint>,
+    /// Records written per second, where the engine counts.
+    pub records_per_second: Option<u64>,
+    /// Operators and what flows between them.
+    pub topology: Topology,
+}
+
+/// Operators of something that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Topology {
+    /// Operators, in no order.
+    pub nodes: Vec<Node>,
+    /// From which to which, by their ids.
+    pub edges: Vec<(String, String)>,
+}
+
+/// An operator.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Node {
+    /// Its id in the engine.
+    pub id: String,
+    /// What it does.
+    pub label: String,
+}
+
+/// How something is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// It can go on where it was: paused (ksqlDB), or with a savepoint (Flink).
+    KeepState,
+    /// For good.
+    Final,
+}
+
+/// How a stop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// It keeps its state in the engine.
+    Paused,
+    /// Its state lies here.
+    At(RestorePoint),
+    /// It has no state any more.
+    WithoutState,
+}
+
+/// What a query of somebody who looks may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdHoc {
+    /// 32 hex digits, chosen by us.
+    pub id: String,
+    /// What is run.
+    pub select: Select,
+    /// Where it begins.
+    pub from_start: bool,
+    /// How long it may run.
+    pub time_limit: Duration,
+}
+
+/// Rows of a query, then its end. Dropped, the query ends in the engine too (the engine sees to it in the background).
+pub type Rows = Pin<Box<dyn Stream<Item = Item> + Send>>;
+
+/// What comes out of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// First: the columns, and the schema in the engine's own words.
+    Header {
+        /// The columns.
+        columns: Vec<Column>,
+        /// As the seeds' clients read it: `` `ORDER_ID` INTEGER, `AMOUNT` DOUBLE ``.
+        schema: String,
+    },
+    /// A row.
+    Row(Row),
+    /// Last.
+    End(End),
+}
+
+/// A row of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// What happened to it.
+    pub kind: RowKind,
+    /// Its values, as many as columns. Decimals are text, 64-bit numbers too where a double would round them.
+    pub values: Vec<Value>,
+}
+
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RowKind {
+    /// It is new.
+    Insert,
+    /// It was so and is so no more.
+    UpdateBefore,
+    /// It is so now.
+    UpdateAfter,
+    /// It is gone.
+    Delete,
+}
+
+/// Why a query has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Its LIMIT, or one of ours.
+    Limit,
+    /// There is nothing more.
+    Complete,
+    /// Somebody ended it.
+    Cancelled,
+    /// The engine says why.
+    Failed(String),
+    /// The connection was cut, or the engine began anew: rows may be missing.
+    Interrupted(String),
+}
+
+/// A stream engine.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Which one.
+    fn kind(&self) -> EngineKind;
+
+    /// What it is and can; also how it is seen to be there.
+    async fn capabilities(&self) -> Result<Capabilities, Trouble>;
+
+    /// Whether a SELECT can run, and what it gives. Without side effects.
+    async fn explain(&self, select: &Select) -> Result<Explained, Trouble>;
+
+    /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names.
+    async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble>;
+
+    /// Everything that runs there, whoever began it; two calls at most.
+    async fn observe(&self) -> Result<Vec<Observed>, Trouble>;
+
+    /// More about one of them.
+    async fn details(&self, job_id: &str) -> Result<Details, Trouble>;
+
+    /// Stops it. What is gone already has stopped.
+    async fn stop(&self, deployment: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble>;
+
+    /// Goes on with what is paused; only where [`Capabilities::can_pause`].
+    async fn resume(&self, handle: &Handle) -> Result<(), Trouble>;
+
+    /// Removes what a definition left in the engine, but its topic. What is gone already is fine.
+    async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble>;
+
+    /// Runs a SELECT for somebody who looks.
+    async fn query(&self, query: AdHoc) -> Result<Rows, Trouble>;
+
+    /// Sources that the engine itself knows (ksqlDB); Flink knows none.
+    async fn sources(&self) -> Result<Vec<Source>, Trouble>;
+}

@@ -1,0 +1,106 @@
+//! What can be set. The service reads it from its own settings and says here what it found.
+
+use std::time::Duration;
+
+use crate::engines::EngineKind;
+
+/// Everything that the manager is told.
+#[derive(Debug, Clone)]
+pub struct ManagerSettings {
+    /// `manager.default_engine`: runs definitions that name none.
+    pub default_engine: EngineKind,
+    /// Flink, where it is configured.
+    pub flink: Option<FlinkSettings>,
+    /// ksqlDB, where it is configured.
+    pub ksqldb: Option<KsqldbSettings>,
+    /// What queries and definitions may cost.
+    pub limits: Limits,
+}
+
+/// `flink.*`.
+#[derive(Debug, Clone)]
+pub struct FlinkSettings {
+    /// The SQL gateway, `http://host:8083`.
+    pub gateway_url: String,
+    /// The JobManager, `http://host:8081`.
+    pub rest_url: String,
+    /// The brokers, as Flink reaches them.
+    pub kafka_bootstrap_servers: String,
+    /// Where savepoints go: a directory that JobManager and TaskManagers reach, as a URL. Empty: Flink's own setting.
+    pub savepoint_dir: String,
+    /// How sinks are written: `json` or `avro-confluent`.
+    pub format: String,
+    /// The schema registry, as Flink reaches it; needed for `avro-confluent`.
+    pub registry_url: String,
+}
+
+/// `ksqldb.*`.
+#[derive(Clone)]
+pub struct KsqldbSettings {
+    /// `http://host:8088`.
+    pub url: String,
+    /// For Basic authentication; empty: none.
+    pub username: String,
+    /// The same.
+    pub password: String,
+}
+
+impl std::fmt::Debug for KsqldbSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KsqldbSettings")
+            .field("url", &self.url)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What queries and definitions may cost. The defaults are those of the original stream manager where it had one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Characters of a statement.
+    pub query_characters: usize,
+    /// JOINs of a statement.
+    pub joins: usize,
+    /// Windows of a statement.
+    pub windows: usize,
+    /// How deep brackets nest.
+    pub depth: usize,
+    /// How long a query of somebody who looks runs.
+    pub query_time: Duration,
+    /// Such queries of one principal at once.
+    pub queries_per_user: usize,
+    /// Such queries of all.
+    pub queries: usize,
+    /// Such queries that one principal may begin in a minute.
+    pub queries_per_minute: u32,
+    /// Deployed streams of one principal.
+    pub streams_per_user: usize,
+    /// Deployed streams of all.
+    pub streams: usize,
+    /// Rows of one such query.
+    pub query_rows: u64,
+    /// Bytes of its rows.
+    pub query_bytes: u64,
+    /// Words that no statement may hold as a token or sequence of tokens, in upper case: `PRINT`, `CREATE CONNECTOR`.
+    pub blocked_words: Vec<String>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            query_characters: 5_000,
+            joins: 3,
+            windows: 2,
+            depth: 32,
+            query_time: Duration::from_secs(300),
+            queries_per_user: 2,
+            queries: 20,
+            queries_per_minute: 30,
+            streams_per_user: 5,
+            streams: 30,
+            query_rows: 1_000_000,
+            query_bytes: 256 * 1024 * 1024,
+            blocked_words: ["CREATE CONNECTOR", "DROP CONNECTOR", "PRINT"].map(str::to_owned).to_vec(),
+        }
+    }
+}
