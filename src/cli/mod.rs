@@ -9,6 +9,10 @@ pub mod load;
 mod pauses;
 #[cfg(feature = "playground")]
 pub mod playground;
+#[cfg(feature = "playground")]
+pub mod purchases;
+#[cfg(feature = "playground")]
+pub mod purchases;
 mod rebuild;
 pub mod schemas;
 #[cfg(feature = "playground")]
@@ -91,6 +95,8 @@ enum Command {
     Playground(playground::PlaygroundArgs),
     #[cfg(feature = "playground")]
     Seed(seed::SeedArgs),
+    #[cfg(feature = "playground")]
+    Purchases(purchases::PurchasesArgs),
     Schemas(schemas::SchemasArgs),
     Held(held::HeldArgs),
     Dlq(dlq::DlqArgs),
@@ -227,6 +233,8 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Schemas(arguments) => schemas::run(arguments, &config).await,
             #[cfg(feature = "playground")]
             Command::Seed(arguments) => seed::run(arguments, &config).await,
+            #[cfg(feature = "playground")]
+            Command::Purchases(arguments) => purchases::run(arguments, &config).await,
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Source(arguments) => source::run(arguments, &config).await,

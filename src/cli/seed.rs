@@ -187,7 +187,7 @@ impl SeedArgs {
 }
 
 /// Ctrl-C ends the work gently: it stops sending and still waits for the confirmations.
-async fn until_interrupted<T>(work: impl Future<Output = T>, cancel: &CancellationToken) -> T {
+pub(super) async fn until_interrupted<T>(work: impl Future<Output = T>, cancel: &CancellationToken) -> T {
     tokio::pin!(work);
     tokio::select! {
         done = &mut work => return done,
@@ -245,7 +245,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.001..=10_000_000.0).contains(&rate) => Ok(rate),
         _ => Err("expected records per second from 0.001 to 10000000".to_owned()),

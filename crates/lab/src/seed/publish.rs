@@ -54,14 +54,43 @@ pub async fn publish(
     cancel: CancellationToken,
     mut progress: impl FnMut(u64),
 ) -> anyhow::Result<Summary> {
-    let producer = producer(kafka)?;
     let mut records = plan.generate();
+    let confirmed = publish_records(kafka, topic, &mut records, rate, cancel, &mut progress).await?;
+    Ok(Summary {
+        generated: records.summary(),
+        delivered: confirmed.delivered,
+        failed: confirmed.failed,
+        first_error: confirmed.first_error,
+    })
+}
+
+/// What brokers said of records that were sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Records that a broker confirmed.
+    pub delivered: u64,
+    /// Records that brokers refused or never confirmed.
+    pub failed: u64,
+    /// The first reason for that.
+    pub first_error: Option<String>,
+}
+
+/// Sends records until there are no more or it is cancelled, then waits for all confirmations; as [`publish`].
+pub async fn publish_records(
+    kafka: &ClientConfig,
+    topic: &str,
+    records: &mut impl Iterator<Item = SeedRecord>,
+    rate: Option<f64>,
+    cancel: CancellationToken,
+    mut progress: impl FnMut(u64),
+) -> anyhow::Result<Confirmed> {
+    let producer = producer(kafka)?;
     let mut pace = Pace::new(rate);
-    let mut more = true;
+    let (mut sent, mut more) = (0, true);
     while more {
         let burst = tokio::select! {
             () = cancel.cancelled() => break,
-            burst = pace.next_burst(records.summary().records) => burst,
+            burst = pace.next_burst(sent) => burst,
         };
         for _ in 0..burst {
             if cancel.is_cancelled() {
@@ -72,14 +101,15 @@ pub async fn publish(
                 break;
             };
             send(&producer, topic, &record).await?;
+            sent += 1;
         }
-        progress(records.summary().records);
+        progress(sent);
     }
     while producer.in_flight_count() > 0 {
         // Ends: each record is confirmed or given up within the delivery timeout.
         tokio::time::sleep(BURST).await;
     }
-    Ok(producer.context().summary(records.summary()))
+    Ok(producer.context().confirmed())
 }
 
 /// Creates the topics that do not exist yet, each with this many partitions and the broker's default
@@ -189,10 +219,9 @@ impl ProducerContext for Deliveries {
 }
 
 impl Deliveries {
-    fn summary(&self, generated: SeedSummary) -> Summary {
+    fn confirmed(&self) -> Confirmed {
         let first_error = self.first_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Summary {
-            generated,
+        Confirmed {
             delivered: self.delivered.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             first_error: first_error.clone(),
