@@ -157,11 +157,11 @@ fn faults_name_the_token_its_place_and_the_fix() {
         ),
         (
             "flink",
-            "SELECT CUONTT(*) FROM orders",
-            "line 1, column 8: `CUONTT` is no function of Flink that may be called (was `COUNT` meant?): an administrator can \
+            "SELECT COUNTS(*) FROM orders",
+            "line 1, column 8: `COUNTS` is no function of Flink that may be called (was `COUNT` meant?): an administrator can \
              allow it",
         ),
-        ("ksqldb", "SELECT '日本語' AS x, 'ab", "line 1, column 21: ' is not closed: close it"),
+        ("ksqldb", "SELECT '日本語' AS x, 'ab", "line 1, column 20: ' is not closed: close it"),
     ] {
         assert_eq!(run(name, text, LOOK, &Limits::default()).unwrap_err().to_string(), expected);
     }

@@ -156,12 +156,10 @@ fn assert_safe(name: &str, text: &str, kind: Kind) {
     }
     assert!(!gated.select.sources.is_empty() && gated.select.sources.iter().all(|source| source.name != "secret"));
     if name == "ksqldb" {
+        let emits =
+            |pair: &[Token]| pair[0].is_word("EMIT") && (pair[1].is_word("CHANGES") || pair[1].is_word("FINAL"));
         assert_eq!(bare.iter().filter(|word| *word == "SELECT").count(), 1, "{text}");
-        assert_eq!(
-            bare.windows(2).filter(|pair| pair == &["EMIT", "CHANGES"] || pair == &["EMIT", "FINAL"]).count(),
-            1,
-            "{text}"
-        );
+        assert_eq!(tokens.windows(2).filter(|pair| emits(pair)).count(), 1, "{text}");
     }
     // What was judged is judged the same again.
     let again = check(
@@ -176,7 +174,7 @@ fn assert_safe(name: &str, text: &str, kind: Kind) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_lexer_loses_nothing(text in anything()) {
@@ -253,13 +251,22 @@ fn dressed(text: &str, name: &str, dress: &[(u8, bool)]) -> Option<String> {
         let (what, upper) = dress.next()?;
         let touches = before.is_some_and(Token::is_code) && token.is_code();
         let splits = |one: &Token| matches!(one.kind, TokenKind::Symbol | TokenKind::Text | TokenKind::Quoted);
+        if before.is_some_and(|one| one.is_symbol("/")) {
+            out.push(' '); // `//` begins a comment for one engine
+        }
         if !touches || before.is_some_and(splits) || splits(token) {
             out.push_str(
                 ["", " ", "\n", "/**/", "/* ; DROP ' ` */", " -- x; '\n", "\t", "/***/"][usize::from(*what) % 8],
             );
         }
         match token.kind {
-            TokenKind::Word if *upper => out.push_str(&token.text.to_ascii_uppercase()),
+            // Flink tells names apart by their case; in the corpus keywords are what is written in capitals.
+            TokenKind::Word if *upper && dialect(name).name == "ksqlDB" => {
+                out.push_str(&token.text.to_ascii_uppercase())
+            }
+            TokenKind::Word if *upper && !token.text.contains(char::is_lowercase) => {
+                out.push_str(&token.text.to_ascii_lowercase());
+            }
             _ => out.push_str(token.text),
         }
         before = Some(token);
@@ -279,11 +286,8 @@ fn same_verdict(name: &str, case: &Case, dress: &[(u8, bool)]) {
         let other = check(&text, dialect(name), *kind, &limits, &catalogue(name));
         match (plain, other) {
             (Ok(plain), Ok(other)) => {
-                let words = |text: &str| {
-                    // The alias keeps the user's spelling.
-                    upper_tokens(text, name)
-                };
-                let (plain, other) = (words(&plain.select.sql), words(&other.select.sql));
+                // An alias is put in where the spelling differs from the catalogue's.
+                let (plain, other) = (upper_tokens(&plain.select.sql, name), upper_tokens(&other.select.sql, name));
                 let without_alias = |words: &[String]| {
                     words.iter().filter(|word| !word.starts_with('`') && *word != "AS").cloned().collect::<Vec<_>>()
                 };
@@ -296,7 +300,7 @@ fn same_verdict(name: &str, case: &Case, dress: &[(u8, bool)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn comments_spaces_and_case_change_no_verdict(dress in prop::collection::vec((any::<u8>(), any::<bool>()), 50..60)) {
@@ -346,7 +350,7 @@ fn time_grows_with_the_text_only() {
         "(a) ",
     ] {
         for name in NAMES {
-            let text = format!("SELECT * FROM orders WHERE {}", piece.repeat(200_000 / piece.len()));
+            let text = format!("SELECT * FROM orders WHERE {}", piece.repeat(40_000 / piece.len()));
             let started = Instant::now();
             let outcome = check(&text, dialect(name), LOOK, &limits, &catalogue(name));
             let took = started.elapsed();
