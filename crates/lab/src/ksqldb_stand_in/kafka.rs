@@ -151,7 +151,8 @@ impl Brokers {
         Ok(())
     }
 
-    /// Runs a push query: says where it begins by `begun`, and gives rows until it shall end or nobody takes them.
+    /// Runs a push query: says where it begins by `begun`, and gives rows until it shall end or nobody takes them. A query that
+    /// does not ask for changes ends with what is there now.
     pub fn push(
         &self,
         plan: Plan,
@@ -170,9 +171,12 @@ impl Brokers {
             ends.iter().map(|(number, first, end)| (*number, if from_start { *first } else { *end })),
         )?;
         begun();
-        while !control.ends() {
+        let there: i64 = ends.iter().map(|(_, first, end)| end - first).sum();
+        let mut left = if flow.plan().select.changes { i64::MAX } else { there };
+        while !control.ends() && left > 0 {
             let Some(message) = reader.poll(PAUSE) else { continue };
             let message = message.context("reading")?;
+            left -= 1;
             if let Some(given) = flow.take(message.key(), message.payload())
                 && !give(given)
             {
