@@ -10,6 +10,7 @@ mod database_roles;
 mod drain;
 mod engines_killed;
 mod history;
+mod hub;
 mod kafka_security;
 mod keeper;
 mod lists;

@@ -22,6 +22,7 @@ pub mod catalog;
 pub mod definition;
 pub mod engines;
 pub mod gate;
+pub mod hub;
 pub mod names;
 pub mod ports;
 pub mod settings;
