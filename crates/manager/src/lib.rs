@@ -24,6 +24,7 @@ pub mod engines;
 pub mod fault;
 pub mod lifecycle;
 pub mod manager;
+pub mod gate;
 pub mod names;
 pub mod ports;
 mod reconcile;
