@@ -427,7 +427,7 @@ proptest! {
             };
             if stage.record.intent == Intent::Draft {
                 stage.model.with(|world| world.jobs.clear());
-                (stage.record.call, stage.record.previous_revision) = (None, None);
+                (stage.record.call, stage.record.tries, stage.record.previous_revision) = (None, 0, None);
             }
             stage.calm().await.map_err(TestCaseError::fail)?;
             stage.judge().map_err(TestCaseError::fail)
