@@ -24,11 +24,15 @@ pub mod engines;
 pub mod fault;
 pub mod lifecycle;
 pub mod manager;
+pub mod gate;
 pub mod names;
 pub mod ports;
 mod reconcile;
 pub mod settings;
 pub mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
+mod tests;
 
 pub use self::fault::Fault;
 pub use self::manager::Manager;

@@ -109,6 +109,8 @@ pub struct Explained {
     pub changes: Changes,
     /// The engine's own words about how it will do it.
     pub plan: String,
+    /// Why it cannot be deployed, if it can only be looked at: Flink needs a key to write rows that change.
+    pub only_adhoc: Option<Refusal>,
 }
 
 /// Whether rows are only added.
