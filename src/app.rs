@@ -119,6 +119,8 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
+        manager: None,
+        engines: Arc::new(Vec::new),
         metrics,
         shutting_down: shutting_down.clone(),
         under_way: Arc::default(),

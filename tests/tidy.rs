@@ -249,7 +249,13 @@ fn each_library_stays_in_its_room() {
         &mentions(&["rdkafka"], &kafka),
         "only platforms/ (and the lab's publisher and broker) name the Kafka client",
     );
-    let postgres = ["src/store/", "crates/manager/src/store/", "src/repair/rows/", "src/views/*/rows.rs", "src/views/*/queries.rs"];
+    let postgres = [
+        "src/store/",
+        "crates/manager/src/store/",
+        "src/repair/rows/",
+        "src/views/*/rows.rs",
+        "src/views/*/queries.rs",
+    ];
     let drivers = ["tokio_postgres", "deadpool_postgres"];
     let pool_handles = ["src/projector/observer.rs", "src/projector/runtime.rs"];
     let allowed: Vec<&str> = postgres.iter().chain(&pool_handles).copied().collect();

@@ -158,7 +158,8 @@ impl Stage {
             }
             Err(_) => (ObservedState::Unknown, Vec::new(), None),
         };
-        self.shown = settle(Shown { state: self.record.observed, other: self.shown.other }, state, self.now, &self.rules);
+        self.shown =
+            settle(Shown { state: self.record.observed, other: self.shown.other }, state, self.now, &self.rules);
         self.record.observed = self.shown.state;
         if let Some(id) = job_id.filter(|_| self.record.call.is_none()) {
             self.record.job_id = Some(id);
@@ -294,7 +295,11 @@ impl Stage {
                 (None, []) => Ok(()),
                 (None, [job]) if job.sql.contains("crashing") => Ok(()),
                 // Given up, and not seen to fail any more: it is let be.
-                (None, [job]) if Some(&job.sql.as_str()) == self.texts.last() && job.state != ObservedState::Running => Ok(()),
+                (None, [job])
+                    if Some(&job.sql.as_str()) == self.texts.last() && job.state != ObservedState::Running =>
+                {
+                    Ok(())
+                }
                 (Some(target), [job]) => {
                     let text = self.texts[usize::try_from(target).unwrap() - 1];
                     if job.sql == text { Ok(()) } else { fault("another text runs") }
