@@ -21,6 +21,7 @@
 pub mod catalog;
 pub mod definition;
 pub mod engines;
+pub mod hub;
 pub mod names;
 pub mod ports;
 pub mod settings;
