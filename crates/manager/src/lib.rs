@@ -22,6 +22,15 @@ pub mod catalog;
 pub mod definition;
 pub mod engines;
 pub mod hub;
+||||||| 8cd9a9b
+pub mod fault;
+pub mod lifecycle;
+pub mod manager;
 pub mod names;
 pub mod ports;
+mod reconcile;
 pub mod settings;
+pub mod store;
+
+pub use self::fault::Fault;
+pub use self::manager::Manager;

@@ -8,23 +8,22 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, iter};
+use std::iter;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::folders::{RunFolder, build_once, cache_folder, copy_tree, remove_tree};
+use super::java;
 use super::ports::free_port;
 use super::process::{ChildServer, ServerCommand, Signal};
 
 /// The version that is fetched; the class archive and the tests were tried with it.
 pub const KAFKA_VERSION: &str = "4.1.0";
-const OLDEST_JAVA: u32 = 17;
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-const FETCH_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How to run the broker.
 #[derive(Clone, Debug)]
@@ -277,12 +276,11 @@ struct Installation {
 
 impl Installation {
     fn prepare() -> Result<Installation> {
-        let java = find_java()?;
-        let java_version = check_java(&java)?;
+        let (java, java_version) = java::find()?;
         let servers = cache_folder()?.join("servers");
         let jars = servers.join(format!("kafka-{KAFKA_VERSION}"));
         build_once(&jars, fetch_jars)?;
-        let class_path = class_path(&jars.join("lib"))?;
+        let class_path = java::class_path(&jars.join("lib"))?;
         let prepared = servers.join(format!("kafka-{KAFKA_VERSION}-java-{java_version}"));
         build_once(&prepared, |unfinished| {
             eprintln!("preparing Apache Kafka {KAFKA_VERSION} for Java {java_version} (10 s, once)");
@@ -314,73 +312,10 @@ impl Installation {
     }
 }
 
-fn find_java() -> Result<PathBuf> {
-    let home = env::var_os("JAVA_HOME").filter(|home| !home.is_empty());
-    let path = env::var_os("PATH").unwrap_or_default();
-    let candidates = match home {
-        Some(home) => vec![PathBuf::from(home).join("bin/java")],
-        None => env::split_paths(&path).map(|folder| folder.join("java")).collect(),
-    };
-    match candidates.iter().find(|program| program.is_file()) {
-        Some(java) => Ok(java.clone()),
-        None => bail!(
-            "no Java found (JAVA_HOME, PATH): Kafka needs {OLDEST_JAVA} or newer; run `scripts/setup --tests`, \
-             or install `openjdk-17-jre-headless`"
-        ),
-    }
-}
-
-fn check_java(java: &Path) -> Result<String> {
-    let output = Command::new(java)
-        .arg("-version")
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("running {}", java.display()))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let version = java_version(&text).with_context(|| format!("{} -version said: {text}", java.display()))?;
-    let major: u32 = version.split(['.', '-', '+']).next().unwrap_or_default().parse().unwrap_or(0);
-    if major < OLDEST_JAVA {
-        bail!(
-            "{} is Java {version}, and Kafka {KAFKA_VERSION} needs {OLDEST_JAVA} or newer: install \
-             `openjdk-17-jre-headless`, or set JAVA_HOME",
-            java.display()
-        );
-    }
-    Ok(version.to_owned())
-}
-
-/// `17.0.15` of `openjdk version "17.0.15" 2025-04-15`.
-fn java_version(text: &str) -> Option<&str> {
-    let line = text.lines().find(|line| line.contains(" version \""))?;
-    line.split('"').nth(1)
-}
-
-/// All jars by name in a fixed order: a `*` would follow the file system's, and the class archive fits
-/// only one order.
-fn class_path(lib: &Path) -> Result<String> {
-    let entries = fs::read_dir(lib).with_context(|| format!("reading {}", lib.display()))?;
-    let mut jars: Vec<String> = entries.flatten().map(|entry| entry.path().display().to_string()).collect();
-    jars.sort();
-    Ok(jars.join(":"))
-}
-
-/// Fills `folder/lib` through the machine's Maven, which knows where artefacts come from here.
+/// Fills `folder/lib`.
 fn fetch_jars(folder: &Path) -> Result<()> {
     eprintln!("fetching Apache Kafka {KAFKA_VERSION} (54 MB, once)");
-    fs::write(folder.join("pom.xml"), pom()).context("writing pom.xml")?;
-    let mut command = Command::new("mvn");
-    command.args(["--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib"]);
-    command.current_dir(folder);
-    let maven = ChildServer::start(ServerCommand {
-        name: "Maven".to_owned(),
-        command,
-        log_file: folder.join("maven.log"),
-        stop_signal: Signal::Terminate,
-        orphan_signal: Signal::Terminate,
-        account: None,
-    });
-    let mut maven = maven.context("Kafka's jars come from Maven: run `scripts/setup --tests`, or install `maven`")?;
-    maven.wait_until_done(FETCH_PATIENCE)
+    java::fetch_jars(folder, "Kafka", &pom(), &[])
 }
 
 fn pom() -> String {
@@ -454,13 +389,6 @@ fn request(stream: &mut TcpStream, api_key: i16, version: i16, body: &[u8]) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn java_versions_are_read() {
-        let text = "Picked up JAVA_TOOL_OPTIONS\nopenjdk version \"17.0.15\" 2025-04-15\nOpenJDK Runtime";
-        assert_eq!(java_version(text), Some("17.0.15"));
-        assert_eq!(java_version("java: not found"), None);
-    }
 
     #[test]
     fn ids_have_kafkas_form() {

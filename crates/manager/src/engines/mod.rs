@@ -346,6 +346,10 @@ pub trait Engine: Send + Sync {
     /// Whether a SELECT can run, and what it gives. Without side effects.
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble>;
 
+    /// Whether `new` may go on with the state of `old`; else why not, as one sentence. Asks nobody: it may say no where the
+    /// engine would say yes, and an engine that judges when it is asked to replace says yes here.
+    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String>;
+
     /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names.
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble>;
 

@@ -1,0 +1,1 @@
+//! The loop that compares what is wanted with what is.
