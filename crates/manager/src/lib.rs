@@ -22,10 +22,10 @@ pub mod catalog;
 pub mod definition;
 pub mod engines;
 pub mod hub;
-||||||| 8cd9a9b
 pub mod fault;
 pub mod lifecycle;
 pub mod manager;
+pub mod gate;
 pub mod names;
 pub mod ports;
 mod reconcile;

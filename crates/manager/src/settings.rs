@@ -127,6 +127,8 @@ pub struct Limits {
     pub query_bytes: u64,
     /// Words that no statement may hold as a token or sequence of tokens, in upper case: `PRINT`, `CREATE CONNECTOR`.
     pub blocked_words: Vec<String>,
+    /// Functions that statements may call beyond the engines' own, in upper case: an administrator's UDFs.
+    pub functions: Vec<String>,
 }
 
 impl Default for Limits {
@@ -145,6 +147,7 @@ impl Default for Limits {
             query_rows: 1_000_000,
             query_bytes: 256 * 1024 * 1024,
             blocked_words: ["CREATE CONNECTOR", "DROP CONNECTOR", "PRINT"].map(str::to_owned).to_vec(),
+            functions: Vec::new(),
         }
     }
 }
