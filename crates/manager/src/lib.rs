@@ -23,6 +23,7 @@ pub mod definition;
 pub mod engines;
 pub mod fault;
 pub mod gate;
+pub mod hub;
 pub mod lifecycle;
 pub mod manager;
 pub mod names;
