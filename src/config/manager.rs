@@ -55,6 +55,8 @@ pub struct ManagerLimits {
     pub query_bytes: u64,
     /// Words that no statement may hold.
     pub blocked_words: Vec<String>,
+    /// Functions that statements may call beyond the engines' own.
+    pub functions: Vec<String>,
 }
 
 /// `[flink]`
@@ -119,6 +121,9 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
             "a list of words or sequences of words such as CREATE CONNECTOR: letters, digits, _ and single spaces",
             is_words,
         ),
+        "manager.limits.functions" => List("a list of names such as MASK_CARD: letters, digits and _", |text| {
+            !text.contains(' ') && is_words(text)
+        }),
         "flink.gateway_url" | "flink.rest_url" | "flink.schema_registry_url" | "ksqldb.url" => WEB,
         "flink.kafka_bootstrap_servers" => {
             Text("nothing, or host:port, several separated by commas", |text| text.is_empty() || is_address_list(text))

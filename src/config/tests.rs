@@ -498,32 +498,6 @@ fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
     }
 }
 
-/// The limits say in the settings what they are in the manager.
-#[test]
-fn the_limits_of_the_manager_have_its_own_defaults() {
-    let (ours, theirs) = (Config::defaults().manager.limits, crate::manager::settings::Limits::default());
-    let ManagerLimits {
-        query_characters, joins, windows, depth, queries_per_user, queries, queries_per_minute, ..
-    } = ours;
-    let ManagerLimits { query_seconds, streams_per_user, streams, query_rows, query_bytes, blocked_words, .. } = ours;
-    let limits = crate::manager::settings::Limits {
-        query_characters,
-        joins,
-        windows,
-        depth,
-        query_time: std::time::Duration::from_secs(query_seconds),
-        queries_per_user,
-        queries,
-        queries_per_minute,
-        streams_per_user,
-        streams,
-        query_rows,
-        query_bytes,
-        blocked_words,
-    };
-    assert_eq!(limits, theirs);
-}
-
 #[test]
 fn what_is_shown_loads_again() {
     let shown = Config::defaults().to_toml_redacted();

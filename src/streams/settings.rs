@@ -73,6 +73,7 @@ fn limits(limits: &ManagerLimits) -> Limits {
         query_rows: limits.query_rows,
         query_bytes: limits.query_bytes,
         blocked_words: limits.blocked_words.iter().map(|words| words.to_ascii_uppercase()).collect(),
+        functions: limits.functions.iter().map(|name| name.to_ascii_uppercase()).collect(),
     }
 }
 
@@ -98,9 +99,13 @@ mod tests {
     #[test]
     fn flink_reaches_what_we_reach_unless_it_is_said_otherwise() {
         let flink = [("flink.gateway_url", "http://g"), ("flink.rest_url", "http://j")];
-        let ours = [("kafka.bootstrap_servers", "ours:9092"), ("schema_registry.url", "http://me:canary@r:8081,http://s")];
+        let ours =
+            [("kafka.bootstrap_servers", "ours:9092"), ("schema_registry.url", "http://me:canary@r:8081,http://s")];
         let found = of(&[&flink[..], &ours].concat()).flink.unwrap();
-        assert_eq!((found.kafka_bootstrap_servers.as_str(), found.registry_url.as_str()), ("ours:9092", "http://r:8081"));
+        assert_eq!(
+            (found.kafka_bootstrap_servers.as_str(), found.registry_url.as_str()),
+            ("ours:9092", "http://r:8081")
+        );
         let own = [("flink.kafka_bootstrap_servers", "kafka:9092"), ("flink.schema_registry_url", "http://registry")];
         let found = of(&[&flink[..], &ours, &own].concat()).flink.unwrap();
         assert_eq!(
