@@ -21,13 +21,15 @@
 pub mod catalog;
 pub mod definition;
 pub mod engines;
-pub mod hub;
 pub mod fault;
+pub mod gate;
+pub mod hub;
 pub mod lifecycle;
 pub mod manager;
-pub mod gate;
 pub mod names;
 pub mod ports;
+pub mod preview;
+pub mod queries;
 mod reconcile;
 pub mod settings;
 pub mod store;

@@ -87,8 +87,8 @@ pub(super) fn fetch_jars(folder: &Path, whose: &str, pom: &str, excluded: &[&str
         orphan_signal: Signal::Terminate,
         account: None,
     });
-    let mut maven =
-        maven.with_context(|| format!("{whose}'s jars come from Maven: run `scripts/setup --tests`, or install `maven`"))?;
+    let mut maven = maven
+        .with_context(|| format!("{whose}'s jars come from Maven: run `scripts/setup --tests`, or install `maven`"))?;
     maven.wait_until_done(FETCH_PATIENCE)
 }
 

@@ -6,12 +6,12 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use std::iter;
 
 use anyhow::{Context, Result};
 
