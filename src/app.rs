@@ -119,6 +119,7 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
+        hub: None,
         metrics,
         shutting_down: shutting_down.clone(),
         under_way: Arc::default(),
