@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 45] = [
+pub const POINTS: [&str; 46] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -53,6 +53,7 @@ pub const POINTS: [&str; 45] = [
     "part.http",
     "part.signals",
     "part.steward",
+    "part.manager",
 ];
 
 /// Dies, stops or panics here if this was asked for.

@@ -157,6 +157,7 @@ impl Layers {
         self.check_registry_certificate()?;
         self.check_tokens()?;
         self.check_listener()?;
+        self.check_manager()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
@@ -231,6 +232,10 @@ impl Layers {
         let config: Config =
             tree.try_into().expect("every value passed its rule, and a test deserializes the defaults");
         Config { secret_files, ..config }
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.settings.get(key).map(|setting| &setting.value)
     }
 
     pub(super) fn is_empty(&self, key: &str) -> bool {

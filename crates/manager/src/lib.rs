@@ -33,6 +33,9 @@ pub mod queries;
 mod reconcile;
 pub mod settings;
 pub mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
+mod tests;
 
 pub use self::fault::Fault;
 pub use self::manager::Manager;

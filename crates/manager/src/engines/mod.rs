@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::catalog::{Column, Source};
 
+pub mod flink;
+
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +111,8 @@ pub struct Explained {
     pub changes: Changes,
     /// The engine's own words about how it will do it.
     pub plan: String,
+    /// Why it cannot be deployed, if it can only be looked at: Flink needs a key to write rows that change.
+    pub only_adhoc: Option<Refusal>,
 }
 
 /// Whether rows are only added.

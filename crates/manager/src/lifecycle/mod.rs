@@ -4,4 +4,9 @@ pub use self::action::Action;
 pub use self::plan::{Effect, Plan};
 
 mod action;
+pub(crate) mod look;
+pub(crate) mod outcome;
 mod plan;
+pub(crate) mod record;
+pub(crate) mod step;
+pub(crate) mod wish;
