@@ -122,6 +122,7 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
+        hub: None,
         manager: streams.as_ref().map(|streams| streams.manager.clone()),
         engines: streams
             .as_ref()

@@ -28,6 +28,9 @@ pub struct RouteSpec {
     pub policy: Policy,
     /// Which of its calls are counted, so that nobody makes too many.
     pub counted: Counted,
+    /// Whether its callers may also be known by a connection that they have negotiated, and where they ask for a WebSocket by
+    /// `access_token`: the hub's.
+    pub(super) connects: bool,
     pub(super) handler: fn() -> Route,
 }
 
@@ -40,7 +43,13 @@ impl RouteSpec {
             Policy::Defines | Policy::RunsStreams => Counted::As(Kind::Definitions),
             Policy::OperatorLooks | Policy::OperatorDecides | Policy::Administers => Counted::As(Kind::Operations),
         };
-        RouteSpec { path, method, policy, counted, handler }
+        RouteSpec { path, method, policy, counted, connects: false, handler }
+    }
+
+    /// The same for callers that may also be known by their connection to the hub.
+    pub(super) const fn connects(mut self) -> Self {
+        self.connects = true;
+        self
     }
 
     /// The same with other calls counted.

@@ -92,6 +92,8 @@ pub struct Metrics {
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
     pub followers: IntGauge,
+    /// `streamview_hub_connections`: clients that are connected to the hub.
+    pub hub_connections: IntGauge,
     /// `streamview_followers_overrun_total`: those that were too slow.
     pub overruns: IntCounter,
     /// `streamview_http_certificate_end_seconds`: Unix time at which the listener's certificate is over; 0 without TLS.
@@ -190,6 +192,10 @@ impl Metrics {
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
+            hub_connections: register(
+                &registry,
+                IntGauge::new("streamview_hub_connections", "Clients that are connected to the hub."),
+            ),
             overruns: register(
                 &registry,
                 IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),

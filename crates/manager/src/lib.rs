@@ -28,6 +28,8 @@ pub mod lifecycle;
 pub mod manager;
 pub mod names;
 pub mod ports;
+pub mod preview;
+pub mod queries;
 mod reconcile;
 pub mod settings;
 pub mod store;

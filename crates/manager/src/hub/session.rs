@@ -2,8 +2,8 @@
 //! Completion. It waits for nobody: a client that takes nothing is only not asked for more, and in the end closed.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
@@ -25,8 +25,6 @@ const MOST_STREAMS: usize = 32;
 const MOST_CALLS: usize = 64;
 /// What is gathered at once without looking at anything else.
 const AT_ONCE: usize = 256;
-/// Long enough.
-const NEVER: Duration = Duration::from_secs(3_600);
 /// Pieces that may wait to be read: the transport waits with the rest.
 const MOST_PIECES: usize = 4;
 
@@ -37,8 +35,6 @@ pub enum Incoming {
     Piece(Vec<u8>),
     /// More bytes than it takes at once.
     TooLong,
-    /// A poll begins or ends (long polling).
-    Polls(bool),
 }
 
 /// How a transport brings something. Clones are of the same connection.
@@ -46,6 +42,35 @@ pub enum Incoming {
 pub struct Link {
     inbox: mpsc::Sender<Incoming>,
     gone: CancellationToken,
+    polls: Arc<Polls>,
+}
+
+/// The polls of a client. They are not brought like messages: a poll makes the room that messages wait for.
+#[derive(Debug, Default)]
+struct Polls {
+    held: AtomicUsize,
+    last_end: Mutex<Option<Instant>>,
+}
+
+/// A poll that is held; it ends when it is dropped.
+#[derive(Debug)]
+pub struct HeldPoll(Arc<Polls>);
+
+impl Drop for HeldPoll {
+    fn drop(&mut self) {
+        *self.0.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.0.held.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Polls {
+    /// When the client was there last by its polls.
+    fn last_heard(&self) -> Option<Instant> {
+        match self.held.load(Ordering::Acquire) {
+            0 => *self.last_end.lock().unwrap_or_else(PoisonError::into_inner),
+            _ => Some(Instant::now()),
+        }
+    }
 }
 
 impl Link {
@@ -54,14 +79,30 @@ impl Link {
         self.inbox.send(incoming).await.is_ok()
     }
 
+    /// Brings what is in `slot` and empties it, once there is room; whether the connection is still there. Can be dropped and
+    /// called again.
+    pub async fn bring_from(&self, slot: &mut Option<Incoming>) -> bool {
+        let Ok(room) = self.inbox.reserve().await else { return false };
+        if let Some(incoming) = slot.take() {
+            room.send(incoming);
+        }
+        true
+    }
+
+    /// A poll begins: as long as it is held the client is there.
+    pub fn poll(&self) -> HeldPoll {
+        self.polls.held.fetch_add(1, Ordering::AcqRel);
+        HeldPoll(Arc::clone(&self.polls))
+    }
+
     /// The client is gone: all that it has open ends now.
     pub fn lost(&self) {
         self.gone.cancel();
     }
 
-    /// Whether the connection has ended.
-    pub fn is_over(&self) -> bool {
-        self.inbox.is_closed()
+    /// Returns once somebody has said that the client is gone.
+    pub async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 }
 
@@ -145,7 +186,9 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
     let gone = CancellationToken::new();
     let (client, pushes) = Client::new(opening.id.clone());
     let now = Instant::now();
+    let polls = Arc::<Polls>::default();
     let session = Session {
+        polls: Arc::clone(&polls),
         frame: Frame::new(opening.times.window, now),
         opening,
         inbox,
@@ -158,12 +201,11 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
         streams: Streams::default(),
         calling: None,
         calls: VecDeque::new(),
-        open_polls: 0,
         opened: now,
         last_heard: now,
         waits_since: None,
     };
-    (Link { inbox: inbox_in, gone }, Outgoing(outgoing), session)
+    (Link { inbox: inbox_in, gone, polls }, Outgoing(outgoing), session)
 }
 
 /// Tells the service when a client that had come is gone, however that came about.
@@ -199,7 +241,7 @@ pub struct Session {
     calling: Option<Calling>,
     calls: VecDeque<(Option<String>, Call)>,
     frame: Frame,
-    open_polls: usize,
+    polls: Arc<Polls>,
     opened: Instant,
     last_heard: Instant,
     /// Since when a frame is due that is not taken.
@@ -291,7 +333,8 @@ impl Session {
         if self.present.is_none() && is_over(self.opened, times.handshake) {
             return Some(Ending::Refused("No handshake came in time.".to_owned()));
         }
-        if self.open_polls == 0 && is_over(self.last_heard, times.silence) {
+        self.last_heard = self.last_heard.max(self.polls.last_heard().unwrap_or(self.last_heard));
+        if is_over(self.last_heard, times.silence) {
             return Some(Ending::Silent);
         }
         if self.pings() && is_over(self.frame.last_sent(), times.keep_alive) {
@@ -308,7 +351,7 @@ impl Session {
     fn next_look(&self) -> Instant {
         let times = &self.opening.times;
         let looks = [
-            (self.open_polls == 0).then(|| self.last_heard + times.silence),
+            Some(self.last_heard + times.silence),
             self.present.is_none().then(|| self.opened + times.handshake),
             self.pings().then(|| self.frame.last_sent() + times.keep_alive),
             match self.waits_since {
@@ -316,8 +359,7 @@ impl Session {
                 None => self.frame.due(),
             },
         ];
-        // While a poll is open and nothing is there for it, nothing can be too late.
-        looks.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER)
+        looks.into_iter().flatten().min().unwrap_or(self.last_heard)
     }
 
     fn hear(&mut self, incoming: Incoming) -> Result<(), Ending> {
@@ -325,14 +367,6 @@ impl Session {
         let piece = match incoming {
             Incoming::Piece(piece) => piece,
             Incoming::TooLong => return Err(Ending::Garbled(Garbled::TooLong)),
-            Incoming::Polls(true) => {
-                self.open_polls += 1;
-                return Ok(());
-            }
-            Incoming::Polls(false) => {
-                self.open_polls = self.open_polls.saturating_sub(1);
-                return Ok(());
-            }
         };
         for message in self.splitter.take(&piece).map_err(Ending::Garbled)? {
             if self.present.is_none() {

@@ -295,10 +295,10 @@ async fn silence_is_answered_by_pings_and_ends_in_the_end() {
     // Who polls is sent no pings, and is there as long as a poll is open.
     let mut side = Side::open(times, true);
     side.say("{\"protocol\":\"json\",\"version\":1}").await;
-    assert!(side.link.bring(Incoming::Polls(true)).await);
+    let poll = side.link.poll();
     assert_eq!(side.hears().await, "{}");
     assert!(timeout(silence * 2, side.outgoing.next()).await.is_err(), "nothing is said");
-    assert!(side.link.bring(Incoming::Polls(false)).await);
+    drop(poll);
     assert_eq!(side.hears().await, farewell);
 }
 
