@@ -1,4 +1,4 @@
-//! The list of engines: one line makes each, where its settings are there.
+//! The list of engines: a line makes each, where its settings are there.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::manager::engines::Engine;
 use crate::manager::engines::flink::FlinkEngine;
+use crate::manager::engines::ksqldb::{Ksqldb, Patience};
 use crate::manager::settings::ManagerSettings;
 use crate::schemas::client::install_tls;
 
@@ -16,6 +17,12 @@ pub fn of(settings: &ManagerSettings) -> Result<Vec<Arc<dyn Engine>>> {
     // An engine redirects nowhere, and a redirect could take credentials elsewhere.
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     let http = http.build().context("no HTTP client can be made")?;
-    let flink = settings.flink.clone().map(|flink| Arc::new(FlinkEngine::new(flink, http.clone())) as Arc<dyn Engine>);
-    Ok([flink].into_iter().flatten().collect())
+    let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+    if let Some(flink) = settings.flink.clone() {
+        engines.push(Arc::new(FlinkEngine::new(flink, http)));
+    }
+    if let Some(ksqldb) = settings.ksqldb.clone() {
+        engines.push(Arc::new(Ksqldb::new(ksqldb, Patience::default()).context("ksqldb.url")?));
+    }
+    Ok(engines)
 }

@@ -19,7 +19,7 @@ use crate::api::answer::tagged_json;
 use crate::api::ops::paging::Page;
 use crate::api::parameters::Parameters;
 use crate::api::problem::{Problem, ProblemBody};
-use crate::manager::definition::Intent;
+use crate::manager::definition::{Definition, Intent};
 use crate::manager::engines::ObservedState;
 use crate::manager::manager::{Change, Filter};
 
@@ -90,7 +90,9 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let after = page.after.as_ref().map(|(_, id)| id.as_str());
     let filter = Filter { engine, owner, intent: wanted, observed, name_contains: name };
     let mut found = manager.list(&filter, after, page.limit.saturating_add(1)).await?.definitions;
-    let link = page.link(&mut found, |definition| (String::new(), definition.id.clone()));
+    // As the manager says it of the last one of a page.
+    let place = |definition: &Definition| format!("{}-{}", definition.created_at.as_microsecond(), definition.id);
+    let link = page.link(&mut found, |definition| (String::new(), place(definition)));
     let items = found.into_iter().map(StreamBody::from).collect();
     Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(StreamPage { items, page_size: page.limit }))
 }

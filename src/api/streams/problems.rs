@@ -110,6 +110,7 @@ fn of_store(error: &StoreError) -> Problem {
             tracing::warn!(error = %error, "the stream manager cannot ask the database");
             Problem::new(&problem::DATABASE_UNAVAILABLE, "The database does not answer").retry_after(1)
         }
+        StoreError::Taken(_) => Problem::new(&NAME_TAKEN, sentence(&error.to_string())),
         StoreError::Failed(cause) => {
             tracing::error!(error = %error, cause = %cause, "a statement of the stream manager failed");
             Problem::new(&problem::INTERNAL_ERROR, "The request could not be answered")

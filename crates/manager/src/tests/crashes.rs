@@ -51,9 +51,7 @@ fn points(act: Act, engine: EngineKind) -> &'static [&'static str] {
             &["manager.update.written", "manager.deploy.topic", "manager.update.called", "manager.update.done"]
         }
         (Act::Stop | Act::Pause, _) => &["manager.stop.written", "manager.stop.called", "manager.stop.done"],
-        (Act::Resume, EngineKind::Flink) => {
-            &["manager.deploy.written", "manager.deploy.called", "manager.deploy.done"]
-        }
+        (Act::Resume, EngineKind::Flink) => &["manager.deploy.written", "manager.deploy.called", "manager.deploy.done"],
         (Act::Resume, EngineKind::Ksqldb) => {
             &["manager.resume.written", "manager.resume.called", "manager.resume.done"]
         }
@@ -129,7 +127,7 @@ async fn dies_at(stage: &Stage, act: Act, point: &'static str, weather: Weather)
             Act::Stop | Act::Pause => (0, ""),
             Act::Update => (1, "AMOUNT"),
             Act::Deploy | Act::Resume => (1, "ORDER_ID"),
-        _ => unreachable!(),
+            _ => unreachable!(),
         };
         assert_eq!(live.len(), jobs, "{what}: {live:?}");
         assert!(live.iter().all(|job| job.sql.contains(text) && job.topic == settled.output_topic), "{what}: {live:?}");
