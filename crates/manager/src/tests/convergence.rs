@@ -401,7 +401,10 @@ proptest! {
                 state => world.jobs.get_mut(&handle.job_id).unwrap().state = state,
             });
             if matches!(position, Position::Removed | Position::Nothing) && !is_active(state) {
-                stage.model.with(|world| world.jobs.clear());
+                stage.model.with(|world| {
+                    world.jobs.clear();
+                    world.sinks.clear();
+                });
             }
             let was_there = position != Position::Nothing;
             stage.record = Record {

@@ -2,4 +2,6 @@
 //! (`convergence`) and against a real Postgres (`rehearsal`, `defects`).
 
 mod convergence;
+mod crashes;
 mod model;
+mod stage;

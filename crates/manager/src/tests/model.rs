@@ -208,7 +208,7 @@ impl Engine for Model {
             return Err(refusal("there is no column unknown_column"));
         }
         let changes = if select.sql.contains("GROUP BY") { Changes::Upsert } else { Changes::Append };
-        Ok(Explained { columns: Vec::new(), changes, plan: String::new() })
+        Ok(Explained { columns: Vec::new(), changes, plan: String::new(), only_adhoc: None })
     }
 
     fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
