@@ -134,7 +134,7 @@ impl Lines {
         }
         let gone = if given.gone { ",\"tombstone\":true" } else { "" };
         self.rows += 1;
-        self.line(&format!("{{\"row\":{{\"columns\":{}}}{gone}}}", given.json()))
+        self.line(&format!("{{\"row\":{{\"columns\":{}{gone}}}}}", given.json()))
     }
 
     /// A push query ends with a message, or by its fault with a list that is none.

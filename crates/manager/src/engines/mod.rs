@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::catalog::{Column, Source};
 
 pub mod flink;
+pub mod ksqldb;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
