@@ -25,6 +25,7 @@ pub mod fault;
 pub mod gate;
 pub mod hub;
 pub mod lifecycle;
+pub mod live;
 pub mod manager;
 pub mod names;
 pub mod ports;

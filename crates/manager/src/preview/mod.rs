@@ -31,21 +31,21 @@ pub use self::settings::PreviewLimits;
 pub use self::watcher::{Told, Watcher};
 
 use self::room::{Outside, Room, Seat};
+use crate::fault::Fault;
 use crate::ports::{From, Kafka, PortError, Schemas};
 
 /// Which topics may be watched. Whoever knows definitions and sources answers.
 #[async_trait]
 pub trait Watchable: Send + Sync {
-    /// Whether the topic is the output of a definition or a source of the catalogue. An error is one sentence: it could not
-    /// be found out.
-    async fn may_be_watched(&self, topic: &str) -> Result<bool, String>;
+    /// Whether the topic is the output of a definition or a source of the catalogue.
+    async fn may_be_watched(&self, topic: &str) -> Result<bool, Fault>;
 
     /// The output topic of the definition with this id; `None` if there is none.
-    async fn output_of(&self, definition: &str) -> Result<Option<String>, String>;
+    async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault>;
 }
 
 /// Why a topic is not watched.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// It is neither the output of a definition nor a source.
     #[error("topic `{0}` cannot be watched: it is neither the output of a stream nor a source of the catalog")]
@@ -60,10 +60,10 @@ pub enum Refused {
     #[error("{0} watch already, and no more may at once: come again when somebody has stopped watching")]
     TooManyWatchers(usize),
     /// Who may say so cannot be asked.
-    #[error("{0}")]
-    Unknown(String),
+    #[error(transparent)]
+    Unknown(Fault),
     /// Kafka does not give it.
-    #[error("{0}")]
+    #[error(transparent)]
     Port(PortError),
 }
 

@@ -104,10 +104,10 @@ struct Catalog;
 
 #[async_trait]
 impl Watchable for Catalog {
-    async fn may_be_watched(&self, topic: &str) -> Result<bool, String> {
+    async fn may_be_watched(&self, topic: &str) -> Result<bool, Fault> {
         Ok(topic != "secret")
     }
-    async fn output_of(&self, definition: &str) -> Result<Option<String>, String> {
+    async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault> {
         Ok((definition == "1").then(|| "view_orders_1".to_owned()))
     }
 }

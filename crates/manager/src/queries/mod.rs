@@ -246,7 +246,7 @@ impl Queries {
     async fn begin(&self, query: NewQuery, owner: &str, time_limit: Duration) -> Result<Arc<Running>, Refused> {
         // First of all: whoever sends rubbish all the time is slowed down, too.
         self.places().count(owner, &self.shared.limits, Instant::now())?;
-        let Prepared { engine, select } = self.shared.statements.prepared(query.engine, &query.sql).await?;
+        let Prepared { engine, select, placed } = self.shared.statements.prepared(query.engine, &query.sql).await?;
         let id = format!("{:032x}", fastrand::u128(..));
         let deadline = Instant::now() + time_limit;
         let running = Arc::new(Running::new(
@@ -268,7 +268,7 @@ impl Queries {
         let begun = self.places().enter(&running, &self.shared.limits)?;
         let kind = engine.kind();
         let rows = engine.query(AdHoc { id, select, from_start: query.from_beginning, time_limit }).await;
-        let running = begun.with(rows.map_err(|trouble| Fault::of(kind, trouble))?);
+        let running = begun.with(rows.map_err(|trouble| Fault::of(kind, placed(trouble)))?);
         tokio::spawn(watch(Arc::clone(&running), deadline, Instant::now() + self.shared.unread, time_limit));
         Ok(running)
     }

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::catalog::Source;
-use crate::engines::{Engine, EngineKind, Refusal, Select};
+use crate::engines::{Engine, EngineKind, Select, Trouble};
 use crate::fault::Fault;
-use crate::gate::{self, Dialect};
-use crate::manager::Manager;
 
 /// A statement that may be run.
 pub struct Prepared {
@@ -16,6 +13,8 @@ pub struct Prepared {
     pub engine: Arc<dyn Engine>,
     /// What is run.
     pub select: Select,
+    /// What the engine says of it, with the place in its author's text.
+    pub placed: Box<dyn Fn(Trouble) -> Trouble + Send + Sync>,
 }
 
 /// Judges statements.
@@ -26,22 +25,4 @@ pub trait Statements: Send + Sync {
 
     /// How many streams are deployed: of this owner, and in all.
     async fn deployed(&self, owner: &str) -> Result<(usize, usize), Fault>;
-}
-
-#[async_trait]
-impl Statements for Manager {
-    async fn prepared(&self, engine: Option<EngineKind>, sql: &str) -> Result<Prepared, Fault> {
-        let kind = engine.unwrap_or(self.settings().default_engine);
-        let engine = Arc::clone(self.engine(kind)?);
-        let sources: Vec<Source> =
-            self.catalog(Some(kind)).await?.sources.into_iter().map(|entry| entry.source).collect();
-        let gated =
-            gate::check(sql, Dialect::of(kind), gate::Kind::AdHoc { pull: false }, &self.settings().limits, &sources);
-        let gated = gated.map_err(|faults| Fault::Refused(faults.into_iter().map(Refusal::from).collect()))?;
-        Ok(Prepared { engine, select: gated.select })
-    }
-
-    async fn deployed(&self, owner: &str) -> Result<(usize, usize), Fault> {
-        Manager::deployed(self, owner).await
-    }
 }
