@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 64] = [
+pub const POINTS: [&str; 65] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -72,6 +72,7 @@ pub const POINTS: [&str; 64] = [
     "part.http",
     "part.signals",
     "part.steward",
+    "part.manager",
 ];
 
 /// Dies, stops or panics here if this was asked for.

@@ -79,7 +79,9 @@ impl Asked {
 
     /// Whether the call changes something, or is refused.
     fn is_audited(&self, status: StatusCode) -> bool {
-        let looks = matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        // What is said over a connection of the hub is no call of its own, and most of it are signs of life.
+        let talks = self.route().starts_with("/hub/");
+        let looks = talks || matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let is_refused =
             matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
         is_refused || !looks && self.routed.pattern().is_some()
@@ -163,7 +165,7 @@ pub async fn finish(
     let mut response = with_common_headers(response, &asked);
     if let Some(api) = api {
         lead_to(&api.state.settings.public_url, response.headers_mut());
-        api.pages.allow(asked.origin.as_ref(), response.headers_mut());
+        api.pages.allow(asked.origin.as_ref(), &asked.path, response.headers_mut());
         if api.state.certificates.is_some() {
             let strict = HeaderValue::from_static(STRICT_TRANSPORT_SECURITY);
             response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, strict);

@@ -11,11 +11,11 @@ use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpMessage, HttpResponse, Route, guard, web};
 
-use super::caller;
 use super::limits::{Budget, Caller, Counted, Kind, Limits};
 use super::line::Line;
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
+use super::{caller, hub};
 use crate::auth::policy::{Denied, Exposure, Policy, allows, allows_principal};
 use crate::auth::{Principal, Refusal};
 use crate::login::Gate;
@@ -45,7 +45,7 @@ pub(super) struct Spending(pub(super) Rc<Cell<Option<Budget>>>);
 /// The route's handler behind its lock, or the refusal in its place; several where not all calls are counted, the first that
 /// takes a request answers it.
 pub(super) fn guarded(route: &RouteSpec, locks: &Locks, limits: &Arc<Limits>) -> Vec<Route> {
-    let RouteSpec { policy, counted, .. } = *route;
+    let RouteSpec { policy, counted, connects, .. } = *route;
     match locks {
         Locks::Open(exposure) => match allows(policy, *exposure) {
             Ok(()) => open(route, limits),
@@ -53,11 +53,11 @@ pub(super) fn guarded(route: &RouteSpec, locks: &Locks, limits: &Arc<Limits>) ->
                 vec![web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) })]
             }
         },
-        Locks::Closed(_) if policy.role().is_none() => vec![(route.handler)()],
+        Locks::Closed(_) if policy.roles().is_empty() => vec![(route.handler)()],
         Locks::Closed(gate) => {
             let (gate, limits) = (Arc::clone(gate), Arc::clone(limits));
             vec![(route.handler)().wrap(from_fn(move |request, next| {
-                pass((Arc::clone(&gate), Arc::clone(&limits)), (policy, counted), request, next)
+                pass((Arc::clone(&gate), Arc::clone(&limits)), (policy, counted, connects), request, next)
             }))]
         }
     }
@@ -93,11 +93,11 @@ async fn count<B: MessageBody + 'static>(
 /// Whom the request is of is put among its extensions.
 async fn pass<B: MessageBody + 'static>(
     (gate, limits): (Arc<Gate>, Arc<Limits>),
-    (policy, counted): (Policy, Counted),
+    (policy, counted, connects): (Policy, Counted, bool),
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
-    let principal = log_in(&gate, &limits, &request).await?;
+    let principal = log_in(&gate, &limits, &request, connects).await?;
     if let Some(principal) = &principal {
         request.extensions_mut().insert(Arc::clone(principal));
         if let Some(by) = request.extensions().get::<By>() {
@@ -117,14 +117,22 @@ async fn pass<B: MessageBody + 'static>(
 
 /// Who has logged in. Who is known already comes in whatever is going on at their address; whoever is not may be anybody, and
 /// finding out costs more than asking.
-async fn log_in(gate: &Gate, limits: &Limits, request: &ServiceRequest) -> Result<Option<Arc<Principal>>, Problem> {
+async fn log_in(
+    gate: &Gate,
+    limits: &Limits,
+    request: &ServiceRequest,
+    connects: bool,
+) -> Result<Option<Arc<Principal>>, Problem> {
     let values = |name| request.headers().get_all(name).map(header::HeaderValue::as_bytes).collect::<Vec<_>>();
-    let (authorization, api_key) = (values(header::AUTHORIZATION.as_str()), values("x-api-key"));
+    let (mut authorization, api_key) = (values(header::AUTHORIZATION.as_str()), values("x-api-key"));
+    let in_query = if connects { hub::bearer_in_query(request) } else { None };
+    authorization.extend(in_query.as_deref().map(str::as_bytes));
     let Some(shown) = gate.shown(&authorization, &api_key)? else {
-        return Ok(match request.conn_data::<Line>() {
+        let certified = match request.conn_data::<Line>() {
             Some(line) => line.principal(gate)?,
             None => None,
-        });
+        };
+        return Ok(certified.or_else(|| if connects { hub::owner(request) } else { None }));
     };
     if let Some(principal) = shown.known() {
         return Ok(Some(principal));

@@ -8,6 +8,7 @@ pub mod changes;
 pub mod etag;
 pub mod gate;
 pub mod health;
+pub mod hub;
 pub mod idempotency;
 pub mod limits;
 pub mod line;
@@ -22,6 +23,7 @@ pub mod proxies;
 pub mod routes;
 pub mod skip_to;
 pub mod sse;
+pub mod streams;
 
 use std::collections::HashMap;
 use std::io;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::gate::Locks;
 use self::health::Check;
+use self::hub::{Door, HubParts};
 use self::limits::{Kind, Limits};
 use self::line::Lines;
 pub use self::openapi::openapi;
@@ -54,6 +57,7 @@ use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
 use crate::login::Gate;
 use crate::login::audit::AuditLog;
+use crate::manager::Manager;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
@@ -74,6 +78,18 @@ const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
 /// Looks what can be expected of a rebuild of a view, by name; it takes seconds at most.
 pub type AheadOf = Arc<dyn Fn(&'static str) -> Ahead + Send + Sync>;
+
+/// How an engine of the stream manager has answered lately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSeen {
+    /// Its name.
+    pub engine: &'static str,
+    /// Why it did not answer when it was asked last; `None`: it did.
+    pub trouble: Option<String>,
+}
+
+/// The engines that were asked lately.
+pub type EnginesOf = Arc<dyn Fn() -> Vec<EngineSeen> + Send + Sync>;
 
 /// What the API needs of the process.
 #[derive(Clone)]
@@ -100,6 +116,12 @@ pub struct ApiState {
     pub desks: Vec<Desk>,
     /// Looks what can be expected of a rebuild of a view.
     pub ahead: AheadOf,
+    /// The hub of the stream manager, where there is one.
+    pub hub: Option<HubParts>,
+    /// The stream manager, where it is enabled and reads are served.
+    pub manager: Option<Manager>,
+    /// How its engines have answered lately, by name; looked at by `/readyz`.
+    pub engines: EnginesOf,
     /// The metric catalogue.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process begins to stop: `/readyz` answers 503, waits and streams end.
@@ -109,9 +131,9 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// Whether anybody follows changes from here.
+    /// Whether anybody follows changes from here, or is connected to the hub.
     pub fn is_followed(&self) -> bool {
-        self.metrics.followers.get() > 0
+        self.metrics.followers.get() > 0 || self.metrics.hub_connections.get() > 0
     }
 
     /// Returns when those who followed changes as the process began to stop have had their time to take the end of their
@@ -137,6 +159,8 @@ pub struct Api {
     pub pages: Pages,
     /// Proxies that are believed whom they call for.
     pub proxies: Proxies,
+    /// The hub, where there is one.
+    pub hub: Option<Arc<Door>>,
     waiters: HashMap<&'static str, Arc<Waiters>>,
     feeds: HashMap<&'static str, Arc<Feed>>,
     database_check: Mutex<Option<(Instant, Vec<Check>)>>,
@@ -181,7 +205,10 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         .into_iter()
         .filter(|api| state.serve_reads && state.views.iter().any(|board| board.view == api.view))
         .collect();
-    let table = routes::table(&views);
+    let mut table = routes::table(&views);
+    if state.hub.is_some() {
+        table.extend(hub::routes());
+    }
     let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
     let lines = Lines {
         certificates: state.certificates.clone(),
@@ -259,11 +286,14 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
         }
     }
     let of_views = views.iter().flat_map(|view| view.problems.iter().copied());
+    let hub = state.hub.clone();
+    let hub = hub.map(|parts| Door::new(parts, state.shutting_down.clone(), Arc::clone(&state.metrics)));
     Api {
         openapi: document.into(),
-        problems: CODES.iter().copied().chain(of_views).collect(),
+        problems: CODES.iter().chain(streams::problems::CODES).copied().chain(of_views).collect(),
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
+        hub,
         state,
         waiters,
         feeds,

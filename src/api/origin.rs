@@ -9,12 +9,13 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use url::Url;
 
+use super::hub::is_web_socket;
 use super::problem::{self, Problem, shorten};
 use crate::config::HttpSettings;
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 const HEADERS: &str = "authorization, cache-control, content-type, idempotency-key, if-match, if-none-match, \
-     last-event-id, traceparent, tracestate, x-api-key";
+     last-event-id, traceparent, tracestate, x-api-key, x-requested-with, x-signalr-user-agent";
 /// What a page may read of an answer beyond its body and what every page may.
 const EXPOSED: &str = "allow, etag, idempotent-replayed, link, location, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-trace-id";
 /// Seconds for which a browser need not ask again.
@@ -40,9 +41,11 @@ impl Pages {
         Pages { others: settings.cors_origins.clone(), public, is_tls, may_be_named: is_tls || callers_log_in }
     }
 
-    /// Why a request is refused that would change something.
+    /// Why a request is refused that would change something. A WebSocket may, although it is asked for by GET, and browsers let
+    /// every page open one.
     pub fn refusal(&self, request: &ServiceRequest) -> Option<Problem> {
         let looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let looks = looks && !is_web_socket(request.head());
         let mut foreign = request.headers().get_all(header::ORIGIN).filter(|origin| !self.may_decide(origin, request));
         foreign.next().filter(|_| !looks).map(not_allowed)
     }
@@ -86,7 +89,9 @@ impl Pages {
     }
 
     /// Says on an answer which page may read it, and to caches that this depends on who asks.
-    pub fn allow(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
+    /// The hub's clients have the browser add what it has of credentials, and it lets them read nothing that does not allow
+    /// that. All it can have of ours is a client certificate, and only pages that are listed get anything by it.
+    pub fn allow(&self, origin: Option<&HeaderValue>, path: &str, answer: &mut HeaderMap) {
         if self.others.is_empty() {
             return;
         }
@@ -95,6 +100,9 @@ impl Pages {
         if let Some(origin) = other {
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+            if path.starts_with("/hub/") {
+                answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            }
         }
     }
 }

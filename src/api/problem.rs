@@ -38,10 +38,12 @@ macro_rules! codes {
                 name: $name, status: StatusCode::$status, title: $title, meaning: $meaning, next_step: $next_step,
             };
         )*
-        /// Every code of the engine; views have more of their own.
+        /// Every code of this file; views have more of their own.
         pub static CODES: &[&Code] = &[$(&$constant),*];
     };
 }
+
+pub(in crate::api) use codes;
 
 codes! {
     INVALID_PARAMETER = "invalid_parameter" BAD_REQUEST "A parameter is not usable"
@@ -95,6 +97,18 @@ codes! {
     ORIGIN_NOT_ALLOWED = "origin_not_allowed" FORBIDDEN "A web page of elsewhere may not do this"
         "The request comes from a web page of another origin (`Origin`), which may look but change nothing; or it asks whether it may, and may not."
         "Operators: name the page's origin in `http.cors_origins`, or, if it is a page of this service behind a proxy, its address in `http.public_url`.";
+    HUB_CONNECTION_NOT_FOUND = "hub_connection_not_found" NOT_FOUND "There is no such connection to the hub"
+        "No connection has this `id`: it was negotiated with another instance or too long ago, or it has ended."
+        "Negotiate another one. Operators: several instances behind a balancer need sticky sessions, or clients with `skipNegotiation`.";
+    HUB_CONNECTION_IN_USE = "hub_connection_in_use" CONFLICT "The connection to the hub is open already"
+        "One connection is taken from in one way and by one request at a time."
+        "Take the answer that is under way, or negotiate another connection.";
+    HUB_CONNECTION_FOREIGN = "hub_connection_foreign" FORBIDDEN "The connection to the hub is somebody else's"
+        "The request shows other credentials than those that the connection was negotiated with."
+        "Negotiate a connection with these credentials.";
+    TOO_MANY_HUB_CONNECTIONS = "too_many_hub_connections" SERVICE_UNAVAILABLE "Too many connections to the hub"
+        "There are as many connections to the hub as this caller, or all, may have."
+        "Close one, or repeat after `Retry-After` seconds.";
     TOO_MANY_ANSWERS = "too_many_answers" SERVICE_UNAVAILABLE "Too many requests are under way on one connection"
         "By HTTP/2 a connection carries many requests, and this one has as many as may be without a whole answer."
         "Take the answers that are under way, or open another connection, and repeat after `Retry-After` seconds.";

@@ -84,10 +84,16 @@ pub struct Metrics {
     pub http_requests: HistogramVec,
     /// `streamview_rate_limited_total{limit}`: calls refused because their caller had made too many.
     pub rate_limited: IntCounterVec,
+    /// `streamview_streams{state}`: streams of the stream manager, by what is seen of them.
+    pub streams: IntGaugeVec,
+    /// `streamview_engine_calls_total{engine,call,outcome}`: calls of stream engines, and what came of them.
+    pub engine_calls: IntCounterVec,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
     pub followers: IntGauge,
+    /// `streamview_hub_connections`: clients that are connected to the hub.
+    pub hub_connections: IntGauge,
     /// `streamview_followers_overrun_total`: those that were too slow.
     pub overruns: IntCounter,
     /// `streamview_http_certificate_end_seconds`: Unix time at which the listener's certificate is over; 0 without TLS.
@@ -177,9 +183,19 @@ impl Metrics {
                 &["method", "route", "status"],
                 HTTP_BUCKETS,
             ),
+            streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
+            engine_calls: counter(
+                "streamview_engine_calls_total",
+                "Calls of stream engines.",
+                &["engine", "call", "outcome"],
+            ),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
+            hub_connections: register(
+                &registry,
+                IntGauge::new("streamview_hub_connections", "Clients that are connected to the hub."),
+            ),
             overruns: register(
                 &registry,
                 IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),

@@ -164,6 +164,11 @@ impl Reader {
     fn fields(&mut self, depth: usize) -> Read<Vec<(String, DataType)>> {
         self.mark('<')?;
         let mut fields = Vec::new();
+        // ksqlDB writes the type of an empty structure as `STRUCT< >`.
+        if self.is_next('>') {
+            self.mark('>')?;
+            return Ok(fields);
+        }
         loop {
             let name = self.word()?;
             fields.push((name, self.data_type(depth + 1)?));

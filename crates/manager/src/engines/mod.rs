@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use crate::catalog::{Column, Source};
 
+pub mod flink;
+pub mod ksqldb;
+
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

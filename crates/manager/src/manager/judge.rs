@@ -11,7 +11,7 @@ use crate::store::{Planned, StoredRevision};
 
 impl Shared {
     /// What the gate says, with the sources that the engine can read.
-    async fn gate(&self, engine: EngineKind, kind: Kind, sql: &str) -> Result<Result<Gated, Vec<Refusal>>, Fault> {
+    pub(super) async fn gate(&self, engine: EngineKind, kind: Kind, sql: &str) -> Result<Result<Gated, Vec<Refusal>>, Fault> {
         let catalog = self.catalog(Some(engine)).await?;
         let missing = catalog.missing.join("; ");
         let sources: Vec<Source> = catalog.sources.into_iter().map(|entry| entry.source).collect();
@@ -179,7 +179,7 @@ fn at_users(gated: &Gated, refusal: Refusal) -> Refusal {
     }
 }
 
-fn placed(gated: &Gated, trouble: Trouble) -> Trouble {
+pub(super) fn placed(gated: &Gated, trouble: Trouble) -> Trouble {
     match trouble {
         Trouble::Refused(refusal) => Trouble::Refused(at_users(gated, refusal)),
         other => other,

@@ -19,6 +19,7 @@ use crate::store::{Pool, Store};
 
 mod catalogue;
 mod judge;
+mod live;
 mod looks;
 mod orphans;
 mod wishes;

@@ -1,0 +1,199 @@
+//! The statements that are sent. A user's SELECT enters by the gate's composers only; everything else is made of our names,
+//! quoted names of the catalogue, and words that stand here.
+
+use crate::catalog::{Format, Source};
+use crate::engines::{Changes, EngineKind, Refusal, Select, Trouble};
+use crate::gate::Dialect;
+use crate::gate::compose::{ComposeError, Composed, EngineName, join, quote_identifier, statement, string_literal};
+use crate::gate::lexer::{Token, TokenKind, lex};
+
+pub(super) fn dialect() -> &'static Dialect {
+    Dialect::of(EngineKind::Ksqldb)
+}
+
+/// What could not be made into a statement: a name or a text that the gate let through and a composer does not.
+pub(super) fn not_made(error: ComposeError) -> Trouble {
+    Trouble::Refused(Refusal { code: "not_composed".to_owned(), message: error.to_string(), line: None, column: None })
+}
+
+type Made<T> = Result<T, ComposeError>;
+
+/// `STREAM` or `TABLE`.
+pub(super) fn kind(changes: Changes) -> &'static str {
+    match changes {
+        Changes::Append => "STREAM",
+        Changes::Upsert => "TABLE",
+    }
+}
+
+/// `EXPLAIN SELECT …`: columns, sources, plan.
+pub(super) fn explain(select: &Select) -> Made<Composed> {
+    join(dialect(), "EXPLAIN", select, "")
+}
+
+/// A SELECT alone, for somebody who looks.
+pub(super) fn alone(select: &Select) -> Made<Composed> {
+    join(dialect(), "", select, "")
+}
+
+/// `EXPLAIN CREATE STREAM … AS SELECT …`: refused where the SELECT gives a table.
+pub(super) fn explain_create(probe: &EngineName, select: &Select) -> Made<Composed> {
+    join(dialect(), &format!("EXPLAIN CREATE STREAM {probe} AS"), &without_limit(select)?, "")
+}
+
+/// How a topic that is there already is told to the server: it refuses numbers that differ from what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub partitions: usize,
+    pub replicas: u32,
+}
+
+/// `CREATE [OR REPLACE] STREAM name WITH (…) AS SELECT …`.
+pub(super) fn create_as(
+    replaces: bool,
+    changes: Changes,
+    (sink, topic): (&EngineName, &str),
+    shape: Shape,
+    select: &Select,
+) -> Made<Composed> {
+    let verb = if replaces { "CREATE OR REPLACE" } else { "CREATE" };
+    let (kind, topic, Shape { partitions, replicas }) = (kind(changes), string_literal(topic)?, shape);
+    let with = format!("KAFKA_TOPIC={topic}, PARTITIONS={partitions}, REPLICAS={replicas}, VALUE_FORMAT='JSON'");
+    join(dialect(), &format!("{verb} {kind} {sink} WITH ({with}) AS"), select, "")
+}
+
+/// `CREATE STREAM IF NOT EXISTS name (columns) WITH (…)` of a source of the catalogue.
+///
+/// Columns get upper-case names, as ksqlDB reads names without quotes: it finds the fields of values in any case. Only where
+/// two differ in nothing else they keep their spelling.
+pub(super) fn register(source: &Source) -> Made<String> {
+    let upper: Vec<String> = source.columns.iter().map(|column| column.name.to_uppercase()).collect();
+    let name = |at: usize| {
+        let is_alone = upper.iter().filter(|other| **other == upper[at]).count() == 1;
+        quote_identifier(if is_alone { &upper[at] } else { &source.columns[at].name })
+    };
+    let mut columns = Vec::new();
+    for (at, column) in source.columns.iter().enumerate() {
+        columns.push(format!("{} {}", name(at)?, dialect().data_type(&column.data_type)?));
+    }
+    let format = match source.format {
+        Format::Json => "JSON",
+        Format::Avro => "AVRO",
+    };
+    let mut with = format!("KAFKA_TOPIC={}, VALUE_FORMAT='{format}'", string_literal(&source.topic)?);
+    if let Some(time) = &source.event_time
+        && let Some(at) = source.columns.iter().position(|column| column.name == time.column)
+    {
+        with += &format!(", TIMESTAMP={}", string_literal(&name(at)?)?);
+    }
+    let (source, columns) = (quote_identifier(&source.name)?, columns.join(", "));
+    statement(dialect(), &format!("CREATE STREAM IF NOT EXISTS {source} ({columns}) WITH ({with});"))
+}
+
+/// `DESCRIBE name`.
+pub(super) fn describe(name: &str) -> Made<String> {
+    statement(dialect(), &format!("DESCRIBE {};", quote_identifier(name)?))
+}
+
+/// `DROP STREAM IF EXISTS name`. Never with its topic: that goes first and cannot be undone if the rest fails.
+pub(super) fn drop_sink(changes: Changes, sink: &EngineName) -> Made<String> {
+    statement(dialect(), &format!("DROP {} IF EXISTS {sink};", kind(changes)))
+}
+
+/// `TERMINATE`, `PAUSE`, `RESUME` or `EXPLAIN` and a query's id, which came from the server.
+pub(super) fn about_query(word: &'static str, id: &str) -> Made<String> {
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && id.len() <= 300;
+    // `ALL` is no id: it is every query.
+    if !is_plain || id.is_empty() || id.eq_ignore_ascii_case("ALL") {
+        return Err(ComposeError::Name(id.to_owned()));
+    }
+    statement(dialect(), &format!("{word} {id};"))
+}
+
+/// A SELECT as a persistent query has it: the LIMIT at its end is cut off.
+fn without_limit(select: &Select) -> Made<Select> {
+    let tokens = lex(&select.sql, dialect())?;
+    let mut code = tokens.iter().enumerate().rev().filter(|(_, token)| token.is_code());
+    let (last, before) = (code.next(), code.next());
+    let sql = match (last, before) {
+        (Some((_, number)), Some((at, limit))) if number.kind == TokenKind::Number && limit.is_word("LIMIT") => {
+            tokens[..at].iter().map(|token| token.text).collect()
+        }
+        _ => select.sql.clone(),
+    };
+    Ok(Select { sql, sources: select.sources.clone() })
+}
+
+/// Whether a SELECT asks for changes; else it asks for what is there now.
+pub(super) fn emits_changes(select: &Select) -> bool {
+    let Ok(tokens) = lex(&select.sql, dialect()) else { return false };
+    let code: Vec<&Token<'_>> = tokens.iter().filter(|token| token.is_code()).collect();
+    code.windows(2).any(|pair| pair[0].is_word("EMIT") && pair[1].is_word("CHANGES"))
+}
+
+/// Whether a SELECT ends by itself after so many rows.
+pub(super) fn has_limit(select: &Select) -> bool {
+    without_limit(select).is_ok_and(|without| without.sql != select.sql)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Column, EventTime};
+
+    fn select(sql: &str) -> Select {
+        Select { sql: sql.to_owned(), sources: Vec::new() }
+    }
+
+    #[test]
+    fn sources_are_registered_with_the_names_that_queries_without_quotes_mean() {
+        let column =
+            |name: &str, of: &str| Column { name: name.to_owned(), data_type: of.parse().unwrap(), nullable: true };
+        let source = Source {
+            name: "or`ders".to_owned(),
+            topic: "it's".to_owned(),
+            format: Format::Json,
+            columns: vec![
+                column("order_id", "bigint"),
+                column("a", "string"),
+                column("A", "string"),
+                column("at", "timestamp(3)"),
+            ],
+            event_time: Some(EventTime { column: "at".to_owned(), delay_ms: 0 }),
+        };
+        assert_eq!(
+            register(&source).unwrap(),
+            "CREATE STREAM IF NOT EXISTS `or``ders` (`ORDER_ID` BIGINT, `a` VARCHAR, `A` VARCHAR, `AT` TIMESTAMP) WITH \
+             (KAFKA_TOPIC='it''s', VALUE_FORMAT='JSON', TIMESTAMP='`AT`');"
+        );
+    }
+
+    #[test]
+    fn defect_02_the_limit_and_emit_changes_are_tokens_and_not_text() {
+        let limited = select("SELECT 'LIMIT 5' FROM t EMIT CHANGES LIMIT 5");
+        assert!(has_limit(&limited));
+        assert_eq!(without_limit(&limited).unwrap().sql.trim_end(), "SELECT 'LIMIT 5' FROM t EMIT CHANGES");
+        assert!(!has_limit(&select("SELECT credit_limit FROM t EMIT CHANGES")));
+        assert!(!emits_changes(&select("SELECT 'EMIT CHANGES' FROM t")));
+    }
+
+    #[test]
+    fn no_id_ends_every_query() {
+        for id in ["ALL", "all", "", "X; DROP STREAM Y", "X Y", "`X`"] {
+            about_query("TERMINATE", id).unwrap_err();
+        }
+        assert_eq!(about_query("TERMINATE", "CSAS_X_17").unwrap(), "TERMINATE CSAS_X_17;");
+    }
+
+    #[test]
+    fn defect_01_a_second_statement_is_not_composed() {
+        let sink = EngineName::parse("VIEW_X_0123abcd").unwrap();
+        let shape = Shape { partitions: 1, replicas: 1 };
+        for sql in
+            ["SELECT * FROM a; DROP STREAM b DELETE TOPIC", "SELECT * FROM a; TERMINATE ALL", "SELECT * FROM a --"]
+        {
+            create_as(false, Changes::Append, (&sink, "t"), shape, &select(sql)).unwrap_err();
+        }
+    }
+}
