@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::routes::ViewApi;
-use crate::api::{self, AheadOf, ApiState};
+use crate::api::{self, AheadOf, ApiState, EnginesOf};
 use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
 use crate::certificates::Certificates;
@@ -32,6 +32,7 @@ use crate::store::fit::Unfit;
 use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
 use crate::store::{DbError, migrate, pool, progress, roles, wire};
+use crate::streams::Streams;
 use crate::telemetry::metrics::Metrics;
 
 /// How long it is looked, before a rebuild is begun, what can be expected of it.
@@ -107,6 +108,8 @@ pub async fn serve(
     let stewards = stewards.collect::<Result<Vec<Steward>>>()?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = CancellationToken::new();
+    // It lives where reads are served: whoever only projects answers for nobody.
+    let streams = if only == Only::Projector { None } else { Streams::of(&config, &metrics)? };
     let state = ApiState {
         pool: reads,
         ops_pool: pool,
@@ -120,6 +123,10 @@ pub async fn serve(
         desks,
         ahead,
         hub: None,
+        manager: streams.as_ref().map(|streams| streams.manager.clone()),
+        engines: streams
+            .as_ref()
+            .map_or_else(|| Arc::new(Vec::new) as EnginesOf, |streams| Arc::new(streams.engines())),
         metrics,
         shutting_down: shutting_down.clone(),
         under_way: Arc::default(),
@@ -132,6 +139,7 @@ pub async fn serve(
     let mut looking =
         tokio::spawn(look_at_credentials((gate, certificates, Arc::clone(&left.metrics)), stop_views.clone()));
     let mut noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
+    let mut managing = tokio::spawn(manage(streams, stop_views.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
     let mut http = tokio::spawn(async move {
         crash::point("part.http");
@@ -142,6 +150,7 @@ pub async fn serve(
         ended = &mut http => Some(part_ended("HTTP server", ended)),
         ended = &mut looking => Some(part_ended("look at credentials", ended)),
         ended = &mut noting => Some(part_ended("audit log", ended)),
+        ended = &mut managing => Some(part_ended("stream manager", ended)),
     };
     tracing::info!(failure = ended, "stopping");
     let is_followed = left.is_followed();
@@ -152,10 +161,27 @@ pub async fn serve(
     let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
     let drained = drain(answered.map(drop), (stewards, &boards), deadline).await;
     http.abort();
+    end_managing(managing, deadline).await;
     end_notes(noting, &stop_noting, deadline).await;
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,
+    }
+}
+
+/// Ends when it is told to, and else never.
+async fn manage(streams: Option<Streams>, stop: CancellationToken) {
+    match streams {
+        Some(streams) => streams.run(stop).await,
+        None => stop.cancelled().await,
+    }
+}
+
+/// Waits until the stream manager has made the call that it was making. What it does not finish, whoever leads next finds again.
+async fn end_managing(managing: JoinHandle<()>, deadline: Duration) {
+    let is_over = managing.is_finished();
+    if !is_over && !matches!(tokio::time::timeout(deadline, managing).await, Ok(Ok(()))) {
+        tracing::warn!("the stream manager was not stopped in order; who leads next goes on from what is written");
     }
 }
 

@@ -7,6 +7,7 @@ mod error;
 mod layers;
 mod links;
 mod listener;
+mod manager;
 mod rules;
 mod secret;
 mod wire;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use listener::{ListenerTls, MtlsSettings};
+pub use manager::{ENGINES, FlinkSettings, KsqldbSettings, ManagerLimits, ManagerSettings};
 pub use secret::{Secret, SecretUrl, web_addresses};
 pub use wire::TlsMode;
 
@@ -57,6 +59,12 @@ pub struct Config {
     pub tax: TaxSettings,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// The stream manager.
+    pub manager: ManagerSettings,
+    /// Flink, as the stream manager reaches it.
+    pub flink: FlinkSettings,
+    /// ksqlDB, as the stream manager reaches it.
+    pub ksqldb: KsqldbSettings,
     /// Topics by view name.
     pub views: BTreeMap<String, ViewSettings>,
     /// Which secrets were read from files, in sentences for people.
@@ -337,6 +345,8 @@ pub struct RateLimitSettings {
     pub operations: u32,
     /// Credentials from one address that are not known yet.
     pub log_ins: u32,
+    /// Calls that define, check, deploy or stop streams.
+    pub definitions: u32,
 }
 
 /// `[auth]`

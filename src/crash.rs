@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 45] = [
+pub const POINTS: [&str; 65] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -40,6 +40,25 @@ pub const POINTS: [&str; 45] = [
     "mend.written",
     "operation.ending",
     "cleanup.removed",
+    "manager.deploy.written",
+    "manager.deploy.topic",
+    "manager.deploy.called",
+    "manager.deploy.done",
+    "manager.update.written",
+    "manager.update.called",
+    "manager.update.done",
+    "manager.stop.written",
+    "manager.stop.called",
+    "manager.stop.done",
+    "manager.resume.written",
+    "manager.resume.called",
+    "manager.resume.done",
+    "manager.remove.written",
+    "manager.remove.called",
+    "manager.remove.done",
+    "manager.end.called",
+    "manager.delete.topic",
+    "manager.delete.done",
     "part.reader",
     "part.poll",
     "part.guard",
@@ -53,6 +72,7 @@ pub const POINTS: [&str; 45] = [
     "part.http",
     "part.signals",
     "part.steward",
+    "part.manager",
 ];
 
 /// Dies, stops or panics here if this was asked for.

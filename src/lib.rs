@@ -21,6 +21,7 @@
 //! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is;
 //!   [`certificates`]: TLS of the listener
 //! - [`api`]: HTTP; [`views`]: one folder for each view
+//! - [`streams`]: the stream manager as a part of the process
 //! - [`registrations`]: the list of views; [`steward`]: which builds run, and what operators do with them; [`app`], [`doctor`],
 //!   [`cli`]: the service, what it stands on, and its commands
 
@@ -49,5 +50,6 @@ pub mod schemas;
 pub mod status;
 pub mod steward;
 pub mod store;
+pub mod streams;
 pub mod telemetry;
 pub mod views;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::parameters::unknown;
@@ -91,12 +92,39 @@ impl Body {
         self.checked_text(name, &raw, most)
     }
 
+    /// Whether a field is there and not null.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    /// The same as [`Body::text`], where `form` says better what it has to be.
+    pub fn text_of(&mut self, name: &str, most: usize, form: &str) -> Option<String> {
+        let raw = self.raw(name)?;
+        self.text_in(name, &raw, most, form)
+    }
+
+    /// Whatever `T` reads; `form` says what that is.
+    pub fn value<T: DeserializeOwned>(&mut self, name: &str, is_required: bool, form: &str) -> Option<T> {
+        let raw = if is_required { self.required(name, form) } else { self.raw(name) }?;
+        match serde_json::from_str(raw.get()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.reject(name, raw.get(), &format!("{form}: {error}"));
+                None
+            }
+        }
+    }
+
     fn checked_text(&mut self, name: &str, raw: &RawValue, most: usize) -> Option<String> {
+        self.text_in(name, raw, most, &text_form(most))
+    }
+
+    fn text_in(&mut self, name: &str, raw: &RawValue, most: usize, form: &str) -> Option<String> {
         let text = serde_json::from_str::<String>(raw.get()).ok();
         let fits = |text: &String| !text.trim().is_empty() && text.chars().nth(most).is_none() && !text.contains('\0');
         let text = text.filter(fits);
         if text.is_none() {
-            self.reject(name, raw.get(), &text_form(most));
+            self.reject(name, raw.get(), form);
         }
         text
     }

@@ -53,7 +53,7 @@ pub(super) fn guarded(route: &RouteSpec, locks: &Locks, limits: &Arc<Limits>) ->
                 vec![web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) })]
             }
         },
-        Locks::Closed(_) if policy.role().is_none() => vec![(route.handler)()],
+        Locks::Closed(_) if policy.roles().is_empty() => vec![(route.handler)()],
         Locks::Closed(gate) => {
             let (gate, limits) = (Arc::clone(gate), Arc::clone(limits));
             vec![(route.handler)().wrap(from_fn(move |request, next| {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::OwnFormat;
-use super::{Api, views_of};
+use super::{Api, EngineSeen, views_of};
 use crate::domain::meaning::{Standing, in_words};
 use crate::domain::pause::PAUSED;
 use crate::status::{StatusSnapshot, ViewState, ViewStatus};
@@ -32,7 +32,7 @@ pub struct Health {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Check {
     /// `database`, `read_database` where database.read_url is set, `shutdown`, `view:` and the name of a view, or `partition:` or `dead_letters:` with the name of its
-    /// view where something waits, `paused:` with it where an operator has paused it, or `configuration:` with it where its build keeps other settings than are configured.
+    /// view where something waits, `paused:` with it where an operator has paused it, `configuration:` with it where its build keeps other settings than are configured, or `engine:` with the name of an engine of the stream manager that was asked lately.
     #[schema(example = "database")]
     pub name: String,
     /// `ok`, `degraded` or `unavailable`.
@@ -59,7 +59,8 @@ pub async fn livez() -> HttpResponse {
 /// Yes, if the database answers and every view here runs (or is meant not to run in this process). A view that is
 /// starting, waits for Kafka or Postgres, or has halted says so with its reason. A paused partition and dead letters that
 /// cannot be published are `degraded` and still 200: the other partitions go on, and reads are right. So is a view that an
-/// operator has paused, or whose build is another binary's to project into. `/healthz` is the same.
+/// operator has paused, or whose build is another binary's to project into, and an engine of the stream manager that does not
+/// answer. `/healthz` is the same.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
     (status = 200, description = "It can", body = Health),
     (status = 503, description = "It cannot; `checks` says why", body = Health),
@@ -73,6 +74,7 @@ pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
         checks.extend(paused(status.view, &snapshot));
         checks.extend(degraded(status.view, &snapshot));
     }
+    checks.extend((api.state.engines)().into_iter().map(engine));
     if api.state.shutting_down.is_cancelled() {
         checks.push(check("shutdown", false, "this process is shutting down"));
     }
@@ -105,6 +107,13 @@ async fn database(name: &str, pool: &ReadPool) -> Check {
         Ok(Err(error)) => check(name, false, describe_read(&error)),
         Err(_) => check(name, false, "did not answer within 1 s"),
     }
+}
+
+/// An engine of the stream manager that is away stops nothing here: streams run there, or are started when it is back.
+fn engine(seen: EngineSeen) -> Check {
+    let status = if seen.trouble.is_none() { "ok" } else { "degraded" };
+    let detail = seen.trouble.unwrap_or_else(|| "answers".to_owned());
+    Check { name: format!("engine:{}", seen.engine), status, detail }
 }
 
 fn view(name: &str, snapshot: &StatusSnapshot) -> Check {

@@ -34,11 +34,13 @@ pub enum Kind {
     Operations,
     /// Credentials that are not known yet, or wrong.
     LogIns,
+    /// Calls that define, check, deploy or stop streams.
+    Definitions,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 4] = [Kind::Reads, Kind::Streams, Kind::Operations, Kind::LogIns];
+    pub const ALL: [Kind; 5] = [Kind::Reads, Kind::Streams, Kind::Operations, Kind::LogIns, Kind::Definitions];
 
     /// Its name, which is that of its setting in `http.rate_limits`.
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::Streams => "streams",
             Kind::Operations => "operations",
             Kind::LogIns => "log_ins",
+            Kind::Definitions => "definitions",
         }
     }
 
@@ -56,6 +59,7 @@ impl Kind {
             Kind::Streams => "streams of changes",
             Kind::Operations => "calls of operations",
             Kind::LogIns => "log-ins with credentials that are not known",
+            Kind::Definitions => "calls that define, check, deploy or stop streams",
         }
     }
 }
@@ -163,10 +167,10 @@ pub struct Limits {
 impl Limits {
     /// Those of these settings; a kind of which 0 are allowed is not limited.
     pub fn new(settings: &RateLimitSettings) -> Limits {
-        let RateLimitSettings { reads, streams, operations, log_ins } = *settings;
+        let RateLimitSettings { reads, streams, operations, log_ins, definitions } = *settings;
         let limiter =
             |quota| NonZeroU32::new(quota).map(|quota| Limiter::new(quota, REMEMBERED, DefaultClock::default()));
-        Limits { limiters: [reads, streams, operations, log_ins].map(limiter) }
+        Limits { limiters: [reads, streams, operations, log_ins, definitions].map(limiter) }
     }
 
     /// Whether this kind is limited.

@@ -23,6 +23,7 @@ pub mod proxies;
 pub mod routes;
 pub mod skip_to;
 pub mod sse;
+pub mod streams;
 
 use std::collections::HashMap;
 use std::io;
@@ -56,6 +57,7 @@ use crate::feed::changes::{Feed, FeedResources};
 use crate::feed::waiters::{WaitResources, Waiters};
 use crate::login::Gate;
 use crate::login::audit::AuditLog;
+use crate::manager::Manager;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
@@ -76,6 +78,18 @@ const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
 /// Looks what can be expected of a rebuild of a view, by name; it takes seconds at most.
 pub type AheadOf = Arc<dyn Fn(&'static str) -> Ahead + Send + Sync>;
+
+/// How an engine of the stream manager has answered lately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSeen {
+    /// Its name.
+    pub engine: &'static str,
+    /// Why it did not answer when it was asked last; `None`: it did.
+    pub trouble: Option<String>,
+}
+
+/// The engines that were asked lately.
+pub type EnginesOf = Arc<dyn Fn() -> Vec<EngineSeen> + Send + Sync>;
 
 /// What the API needs of the process.
 #[derive(Clone)]
@@ -104,6 +118,10 @@ pub struct ApiState {
     pub ahead: AheadOf,
     /// The hub of the stream manager, where there is one.
     pub hub: Option<HubParts>,
+    /// The stream manager, where it is enabled and reads are served.
+    pub manager: Option<Manager>,
+    /// How its engines have answered lately, by name; looked at by `/readyz`.
+    pub engines: EnginesOf,
     /// The metric catalogue.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process begins to stop: `/readyz` answers 503, waits and streams end.
@@ -278,7 +296,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     let hub = hub.map(|parts| Door::new(parts, state.shutting_down.clone(), Arc::clone(&state.metrics)));
     Api {
         openapi: document.into(),
-        problems: CODES.iter().copied().chain(of_views).collect(),
+        problems: CODES.iter().chain(streams::problems::CODES).copied().chain(of_views).collect(),
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
         hub,

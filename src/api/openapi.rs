@@ -13,7 +13,7 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Respon
 use super::limits::Counted;
 use super::problem::ProblemBody;
 use super::routes::{self, ViewApi};
-use super::{health, ops, pages, skip_to};
+use super::{health, ops, pages, skip_to, streams};
 use crate::auth::role::Role;
 use crate::config::HttpSettings;
 
@@ -83,12 +83,14 @@ const ALIASES: [(&str, &str); 3] =
 /// The document of the engine and these views, with the default limits.
 pub fn openapi(views: &[ViewApi]) -> OpenApi {
     let mut document = EngineDocument::openapi();
+    document.merge(streams::Document::openapi());
     for view in views {
         document.merge((view.openapi)());
     }
-    for (alias, original) in ALIASES {
+    for (alias, original) in ALIASES.into_iter().chain(streams::ALIASES) {
         let mut item = document.paths.paths[original].clone();
-        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+        let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
             operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_alias"));
         }
         document.paths.paths.insert(alias.to_owned(), item);
@@ -98,17 +100,22 @@ pub fn openapi(views: &[ViewApi]) -> OpenApi {
         if let Some(operation) = item.post.as_mut().filter(|_| decides) {
             add_parts_of_decisions(operation);
         }
-        let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for operation in methods.into_iter().flatten() {
+        let of_streams = path.starts_with("/api/");
+        let looks = item.get.iter_mut().map(|operation| (operation, true));
+        let changes = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten();
+        for (operation, looks) in looks.chain(changes.map(|operation| (operation, false))) {
+            if of_streams {
+                add_parts_of_streams(operation, looks);
+            }
             add_common_parts(operation);
         }
     }
     for route in routes::table(views) {
         let item = document.paths.paths.get_mut(route.path);
-        if let (Some(role), Some(operation)) =
-            (route.policy.role(), item.and_then(|item| operation_of(item, &route.method)))
+        if let (roles @ [_, ..], Some(operation)) =
+            (route.policy.roles(), item.and_then(|item| operation_of(item, &route.method)))
         {
-            add_log_in(operation, role);
+            add_log_in(operation, roles);
             add_limits(operation, route.counted != Counted::Never);
         }
     }
@@ -146,14 +153,15 @@ fn operation_of<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut O
 }
 
 /// How callers log in, where they do, and what they are told who may not.
-fn add_log_in(operation: &mut Operation, role: Role) {
+fn add_log_in(operation: &mut Operation, roles: &[Role]) {
     let none: [&str; 0] = [];
     operation.security = Some([BEARER, API_KEY, CERTIFICATE].map(|way| SecurityRequirement::new(way, none)).into());
     let responses = &mut operation.responses.responses;
     let challenge = header("How to log in, and what is wrong with a token (RFC 6750)", Type::String);
     let refused = problem("`not_logged_in` or `invalid_credentials`, where callers log in");
     responses.entry("401".into()).or_insert(RefOr::T(refused.header("WWW-Authenticate", challenge).build()));
-    let lacks = format!("`role_missing`: the role `{}` is asked for, where callers log in", role.as_str());
+    let roles = roles.iter().map(|role| format!("`{}`", role.as_str())).collect::<Vec<_>>().join(" or ");
+    let lacks = format!("`role_missing`: the role {roles} is asked for, where callers log in");
     match responses.get_mut("403") {
         Some(RefOr::T(refused)) => refused.description = format!("{}; or {lacks}", refused.description),
         _ => drop(responses.insert("403".into(), RefOr::T(problem(&lacks).build()))),
@@ -260,6 +268,38 @@ fn add_parts_of_decisions(operation: &mut Operation) {
         let replayed = header("`true` if this is the answer to an earlier call with the same key", Type::String);
         decided.headers.insert("Idempotent-Replayed".into(), RefOr::T(replayed));
     }
+}
+
+/// What every call of the stream manager may be told; `looks`: it changes nothing.
+fn add_parts_of_streams(operation: &mut Operation, looks: bool) {
+    let responses = &mut operation.responses.responses;
+    let always = [
+        (
+            "400",
+            "A parameter, a header or a field of the body is not usable: `invalid_parameter`, `invalid_body`, `invalid_cursor`",
+        ),
+        ("404", "`manager_not_enabled`: there is no stream manager here; or there is nothing of this id or name"),
+        (
+            "409",
+            "`engine_not_configured` or `brokers_refuse`; of calls that change something also `name_taken`, `not_possible_now`, `would_lose_state` or `stream_limit_reached`",
+        ),
+    ];
+    let of_changes = [
+        (
+            "403",
+            "`operations_not_allowed`: the service is reachable by others and has no access control; or `origin_not_allowed`",
+        ),
+        ("412", "`version_changed`: `If-Match` names another version"),
+        ("413", "`body_too_large`"),
+        ("415", "`unsupported_media_type`: the body has to be `application/json`"),
+        ("422", "`statement_refused`, with `statementErrors`; or `idempotency_key_reused`"),
+    ];
+    for (status, description) in always.into_iter().chain(of_changes.into_iter().filter(|_| !looks)) {
+        responses.entry(status.into()).or_insert(RefOr::T(problem(description).build()));
+    }
+    let away = problem("`engine_unavailable`, `engine_busy`, `brokers_unavailable`, or the database does not answer");
+    let away = away.header("Retry-After", header("Seconds to wait", Type::Integer)).build();
+    responses.entry("503".into()).or_insert(RefOr::T(away));
 }
 
 fn problem(description: &str) -> ResponseBuilder {

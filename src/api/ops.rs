@@ -10,7 +10,7 @@ pub mod letters;
 pub mod mend;
 pub mod model;
 pub mod operations;
-mod paging;
+pub(in crate::api) mod paging;
 pub mod pauses;
 pub mod render;
 pub mod verify;

@@ -38,10 +38,12 @@ macro_rules! codes {
                 name: $name, status: StatusCode::$status, title: $title, meaning: $meaning, next_step: $next_step,
             };
         )*
-        /// Every code of the engine; views have more of their own.
+        /// Every code of this file; views have more of their own.
         pub static CODES: &[&Code] = &[$(&$constant),*];
     };
 }
+
+pub(in crate::api) use codes;
 
 codes! {
     INVALID_PARAMETER = "invalid_parameter" BAD_REQUEST "A parameter is not usable"

@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi;
 use super::gate::{Locks, guarded};
 use super::limits::{Counted, Kind, Limits};
 use super::problem::{self, Code, Problem};
-use super::{ApiState, health, ops, pages, skip_to};
+use super::{ApiState, health, ops, pages, skip_to, streams};
 use crate::auth::policy::Policy;
 use crate::store::changes::ShownOf;
 use crate::store::read::SequencesOf;
@@ -40,6 +40,7 @@ impl RouteSpec {
     pub const fn new(method: Method, path: &'static str, policy: Policy, handler: fn() -> Route) -> Self {
         let counted = match policy {
             Policy::Public | Policy::Reader => Counted::Never,
+            Policy::Defines | Policy::RunsStreams => Counted::As(Kind::Definitions),
             Policy::OperatorLooks | Policy::OperatorDecides | Policy::Administers => Counted::As(Kind::Operations),
         };
         RouteSpec { path, method, policy, counted, connects: false, handler }
@@ -129,7 +130,7 @@ fn engine_routes() -> Vec<RouteSpec> {
 
 /// The whole table: the routes of `views`, which are asked for most and hence tried first, and the engine's.
 pub fn table(views: &[ViewApi]) -> Vec<RouteSpec> {
-    views.iter().flat_map(|view| view.routes.clone()).chain(engine_routes()).collect()
+    views.iter().flat_map(|view| view.routes.clone()).chain(engine_routes()).chain(streams::routes()).collect()
 }
 
 /// The pattern of the path that a request was routed by. Put among the request's extensions before it is routed.
@@ -212,7 +213,10 @@ mod tests {
     #[test]
     fn problem_codes_are_unique() {
         let views = view_apis();
-        let codes = problem::CODES.iter().chain(views.iter().flat_map(|view| view.problems.iter()));
+        let codes = problem::CODES
+            .iter()
+            .chain(streams::problems::CODES)
+            .chain(views.iter().flat_map(|view| view.problems.iter()));
         let mut seen = HashSet::new();
         for code in codes {
             assert!(seen.insert(code.name), "{} twice", code.name);
@@ -220,17 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn whatever_changes_something_is_an_operators_decision() {
+    fn whatever_changes_something_is_nothing_for_readers() {
         for route in table(&view_apis()) {
             let changes = route.method != Method::GET;
-            let may_change = matches!(route.policy, Policy::OperatorDecides | Policy::Administers);
-            assert!(may_change || !changes, "{} {}", route.method, route.path);
+            assert!(route.policy.changes() || !changes, "{} {}", route.method, route.path);
+            let of_streams = route.path.starts_with("/api/");
+            assert!(of_streams || !matches!(route.policy, Policy::Defines | Policy::RunsStreams), "{}", route.path);
             assert!(changes || route.policy != Policy::OperatorDecides, "{} {}", route.method, route.path);
         }
     }
 
     fn unlimited() -> Arc<Limits> {
-        let none = crate::config::RateLimitSettings { reads: 0, streams: 0, operations: 0, log_ins: 0 };
+        let none = crate::config::RateLimitSettings { reads: 0, streams: 0, operations: 0, log_ins: 0, definitions: 0 };
         Arc::new(Limits::new(&none))
     }
 

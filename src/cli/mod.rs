@@ -20,6 +20,7 @@ pub mod seed;
 #[cfg(feature = "playground")]
 pub mod servers;
 pub mod source;
+mod streams;
 pub mod verify;
 mod views;
 
@@ -104,6 +105,7 @@ enum Command {
     Apikey(apikey::ApikeyArgs),
     Rebuild(rebuild::RebuildArgs),
     Rollback(rebuild::RollbackArgs),
+    Streams(streams::StreamsArgs),
     Views(views::ViewsArgs),
     Pause(pauses::PauseArgs),
     Resume(pauses::ResumeArgs),
@@ -238,6 +240,7 @@ fn run(command: Command, config: Config) -> Result<()> {
             Command::Held(arguments) => held::run(arguments, &config).await,
             Command::Dlq(arguments) => dlq::run(arguments, &config).await,
             Command::Source(arguments) => source::run(arguments, &config).await,
+            Command::Streams(arguments) => streams::run(arguments, &config).await,
             Command::Views(arguments) => views::run(arguments, &config).await,
             Command::Apikey(arguments) => apikey::run(arguments, &config).await,
             Command::Rebuild(arguments) => {

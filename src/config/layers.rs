@@ -157,6 +157,7 @@ impl Layers {
         self.check_registry_certificate()?;
         self.check_tokens()?;
         self.check_listener()?;
+        self.check_manager()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
             // The dead letters of a view must not become its events.
             let topic = key.replace(".dlq_topic", ".topic");
@@ -231,6 +232,10 @@ impl Layers {
         let config: Config =
             tree.try_into().expect("every value passed its rule, and a test deserializes the defaults");
         Config { secret_files, ..config }
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.settings.get(key).map(|setting| &setting.value)
     }
 
     pub(super) fn is_empty(&self, key: &str) -> bool {
@@ -361,7 +366,8 @@ fn shown(value: &Value) -> String {
 
 /// Variables of the test harness, the playground and the command line, which are no settings.
 fn is_no_setting(rest: &str) -> bool {
-    matches!(rest, "POSTGRES_BIN" | "CRASH_AT" | "STOP_AT" | "PANIC_AT" | "CONFIG") || rest.starts_with("TEST_")
+    matches!(rest, "POSTGRES_BIN" | "CRASH_AT" | "STOP_AT" | "PANIC_AT" | "CONFIG" | "API_URL" | "API_KEY")
+        || rest.starts_with("TEST_")
 }
 
 /// The key in a variable's name; only the exact notation counts, so one key has one variable.

@@ -90,7 +90,8 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.rate_limits.reads"
         | "http.rate_limits.streams"
         | "http.rate_limits.operations"
-        | "http.rate_limits.log_ins" => Integer(0, 1_000_000_000),
+        | "http.rate_limits.log_ins"
+        | "http.rate_limits.definitions" => Integer(0, 1_000_000_000),
         "http.shutdown_timeout_ms" | "projector.shutdown_timeout_ms" => Integer(0, 10 * MINUTE),
         "projector.lanes" => Integer(1, 64),
         "projector.max_batch_events" => Integer(1, 1_000_000),
@@ -116,6 +117,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
             return rule_of_kafka(key)
                 .or_else(|| rule_of_listener(key))
                 .or_else(|| rule_of_login(key))
+                .or_else(|| super::manager::rule_of(key))
                 .or_else(|| rule_of_view(key));
         }
     })
@@ -269,7 +271,7 @@ fn is_mapping(text: &str) -> bool {
     text.rsplit_once('=').is_some_and(|(theirs, ours)| !theirs.trim().is_empty() && Role::parse(ours.trim()).is_some())
 }
 
-fn is_address_list(text: &str) -> bool {
+pub(super) fn is_address_list(text: &str) -> bool {
     text.split(',').all(|address| {
         let Some((host, port)) = address.trim().rsplit_once(':') else {
             return false;
@@ -289,7 +291,7 @@ fn is_registry(text: &str) -> bool {
     text.is_empty() || web_addresses(text).into_iter().all(is_web_address)
 }
 
-fn is_web_address(text: &str) -> bool {
+pub(super) fn is_web_address(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else { return false };
     // A host with a comma or semicolon is a list whose second address lacks its scheme, or whose separator is another.
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);

@@ -253,6 +253,7 @@ fn every_secret_comes_from_a_file_in_every_layer() {
                 "kafka.tls.key_password" => config.kafka.tls.key_password.expose(),
                 "schema_registry.url" => config.schema_registry.url.expose(),
                 "schema_registry.password" => config.schema_registry.password.expose(),
+                "ksqldb.password" => config.ksqldb.password.expose(),
                 "schema_registry.bearer_token" => config.schema_registry.bearer_token.expose(),
                 other => panic!("a secret that this test does not know: {other}"),
             };
@@ -422,6 +423,7 @@ fn passwords_appear_in_no_output() {
             ("STREAMVIEW_SCHEMA_REGISTRY__URL", "https://user:hunter2@host"),
             ("STREAMVIEW_SCHEMA_REGISTRY__PASSWORD", "hunter2=a://b"),
             ("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", "hunter2"),
+            ("STREAMVIEW_KSQLDB__PASSWORD", "hunter2"),
         ],
         &[],
     )
@@ -443,6 +445,57 @@ fn a_registry_is_asked_with_a_token_or_with_a_name_not_with_both() {
     let both = [("STREAMVIEW_SCHEMA_REGISTRY__BEARER_TOKEN", "secret"), ("STREAMVIEW_SCHEMA_REGISTRY__USERNAME", "me")];
     let message = refused("", &both, &[]);
     assert!(message.contains("schema_registry.bearer_token") && !message.contains("secret"), "{message}");
+}
+
+#[test]
+fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
+    let on = ("manager.enabled", "true");
+    let flink: Pairs = &[("flink.gateway_url", "http://g:8083"), ("flink.rest_url", "http://j:8081")];
+    let ksqldb: Pairs = &[("ksqldb.url", "http://k:8088")];
+    for (settings, message) in [
+        (
+            vec![on],
+            "manager.enabled = true (command line) is not allowed, expected an engine to be configured then: set \
+              flink.gateway_url and flink.rest_url, or ksqldb.url",
+        ),
+        (vec![flink[0]], "flink.rest_url = \"\" (default) is not allowed, expected a URL, as flink.gateway_url is set"),
+        (vec![flink[1]], "flink.gateway_url = \"\" (default) is not allowed, expected a URL, as flink.rest_url is set"),
+        (
+            [&[on], flink, ksqldb].concat(),
+            "manager.default_engine = \"\" (default) is not allowed, expected one of flink, ksqldb, as all of them are configured",
+        ),
+        (
+            [&[on, ("manager.default_engine", "flink")], ksqldb].concat(),
+            "manager.default_engine = \"flink\" (command line) is not allowed, expected an engine that is configured (ksqldb): \
+             else set flink.gateway_url and flink.rest_url",
+        ),
+        (
+            vec![("manager.default_engine", "spark")],
+            "manager.default_engine = \"spark\" (command line) is not allowed, expected nothing, flink or ksqldb",
+        ),
+        (
+            [&[on, ("flink.format", "avro-confluent")], flink].concat(),
+            "flink.format = \"avro-confluent\" (command line) is not allowed, expected json where neither \
+             flink.schema_registry_url nor schema_registry.url is set",
+        ),
+    ] {
+        assert_eq!(refused("", &[], &settings), message);
+    }
+    for url in ["ftp://g", "g:8083", "http://u:canary@g:8083", "http://g?x=1", "http://g g"] {
+        let message = refused("", &[], &[("flink.gateway_url", url)]);
+        assert!(message.contains("flink.gateway_url") && !message.contains("canary"), "{message}");
+    }
+    for words in ["CREATE  CONNECTOR", "DROP;", " PRINT"] {
+        assert!(load(&format!("[manager.limits]\nblocked_words = ['{words}']"), &[], &[]).is_err(), "{words}");
+    }
+    for settings in [
+        [&[on], flink].concat(),
+        [&[on], ksqldb].concat(),
+        [&[on, ("manager.default_engine", "ksqldb")], flink, ksqldb].concat(),
+        [&[on, ("flink.format", "avro-confluent"), ("flink.schema_registry_url", "http://r")], flink].concat(),
+    ] {
+        load("", &[], &settings).unwrap();
+    }
 }
 
 #[test]

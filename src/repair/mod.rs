@@ -13,6 +13,7 @@ mod facts;
 pub mod import;
 pub mod mend;
 pub mod model;
+pub mod once;
 pub mod operations;
 pub mod pause;
 pub mod policy;

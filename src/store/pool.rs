@@ -51,7 +51,36 @@ fn pool_of(settings: &DatabaseSettings, role: Role) -> Result<Pool, DbError> {
         .expect("a runtime is given, so timeouts are allowed"))
 }
 
-/// How the pool connects.
+/// The stream manager's pool: its statements may write, and wait as long as an operator's decision may. One connection is held for
+/// long, by who leads: Postgres asks every few seconds whether its other end is still there, so that the lead of a machine that was
+/// switched off is free soon. Connects lazily.
+pub fn manager_pool(settings: &DatabaseSettings) -> Result<Pool, DbError> {
+    let (config, guard) = way(settings, "streamview-manager")?.into_parts();
+    let alive = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3";
+    let patience = settings.decision_timeout_ms;
+    let session = format!(
+        "{}; set statement_timeout = {patience}; set lock_timeout = {patience}; \
+         set idle_in_transaction_session_timeout = {patience}; {alive}",
+        session("public", Role::Writer)
+    );
+    let manager = Manager::from_connect(
+        config,
+        Reading { guard, session },
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    Ok(Pool::builder(manager)
+        .max_size(MANAGERS)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(Duration::from_millis(patience)))
+        .create_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))
+        .build()
+        .expect("a runtime is given, so timeouts are allowed"))
+}
+
+/// Connections of the stream manager at most.
+const MANAGERS: usize = 6;
+
+/// How a pool connects.
 struct Reading {
     guard: Guard,
     session: String,

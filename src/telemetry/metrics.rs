@@ -84,6 +84,10 @@ pub struct Metrics {
     pub http_requests: HistogramVec,
     /// `streamview_rate_limited_total{limit}`: calls refused because their caller had made too many.
     pub rate_limited: IntCounterVec,
+    /// `streamview_streams{state}`: streams of the stream manager, by what is seen of them.
+    pub streams: IntGaugeVec,
+    /// `streamview_engine_calls_total{engine,call,outcome}`: calls of stream engines, and what came of them.
+    pub engine_calls: IntCounterVec,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
@@ -178,6 +182,12 @@ impl Metrics {
                 "Time to answer an HTTP request.",
                 &["method", "route", "status"],
                 HTTP_BUCKETS,
+            ),
+            streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
+            engine_calls: counter(
+                "streamview_engine_calls_total",
+                "Calls of stream engines.",
+                &["engine", "call", "outcome"],
             ),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),

@@ -75,6 +75,7 @@ mod sql;
 mod strays;
 mod support;
 mod tls;
+mod topics;
 mod upgrade;
 mod verification;
 mod verify;

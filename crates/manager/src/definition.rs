@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::engines::{EngineKind, Handle, ObservedState, RestorePoint};
+use crate::engines::{EngineKind, ObservedState, RestorePoint};
 
 /// 128 bits, made by us, that never change: every name in the engine is made from it.
 pub type DefinitionId = String;
@@ -24,15 +24,33 @@ pub enum Intent {
     Deleted,
 }
 
+impl Intent {
+    /// All of them.
+    pub const ALL: [Intent; 5] = [Intent::Draft, Intent::Running, Intent::Paused, Intent::Stopped, Intent::Deleted];
+
+    /// Its word in bodies and columns.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Intent::Draft => "draft",
+            Intent::Running => "running",
+            Intent::Paused => "paused",
+            Intent::Stopped => "stopped",
+            Intent::Deleted => "deleted",
+        }
+    }
+}
+
 /// A definition as it is stored, with what was seen of it last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
     /// Its id: 32 hex digits.
     pub id: DefinitionId,
-    /// What people call it; at most 128 characters.
+    /// What people call it; at most 128 characters. No two have the same.
     pub name: String,
     /// Which engine runs it.
     pub engine: EngineKind,
+    /// Counted up by each change that people make to it, from 1: what an ETag is made of.
+    pub version: i32,
     /// The number of the text that counts, from 1.
     pub revision: i32,
     /// The user's text of that revision: one SELECT.
@@ -43,22 +61,82 @@ pub struct Definition {
     pub intent: Intent,
     /// What was seen last.
     pub observed: ObservedState,
+    /// The engine's own words for that.
+    pub engine_state: Option<String>,
     /// When it was seen.
     pub observed_at: Option<Timestamp>,
-    /// How often this revision was deployed.
+    /// How often it was deployed, whichever revision: no two deployments have the same number.
     pub attempt: i32,
     /// The revision that runs, or ran last; differs from `revision` between a change and its deployment.
     pub deployed_revision: Option<i32>,
-    /// What the engine calls what runs; written before the call where we choose it.
-    pub handle: Option<Handle>,
+    /// The revision that ran before the update that is under way: what a roll-back goes back to.
+    pub previous_revision: Option<i32>,
+    /// The revision that could not be brought to run: not tried again until somebody deploys it.
+    pub failed_revision: Option<i32>,
+    /// The engine's id of what runs, or ran last.
+    pub job_id: Option<String>,
+    /// The stream or table that it fills, or will fill.
+    pub stream_name: String,
+    /// Its topic.
+    pub output_topic: String,
+    /// Whether it is seen to run, or about to.
+    pub is_active: bool,
     /// Where its state was kept last.
     pub restore_point: Option<RestorePoint>,
-    /// The step under way, if a call of the engine may be without its outcome.
+    /// The call of the engine that is under way, or may have been made without an outcome: `deploy`, `stop` …
     pub step: Option<String>,
+    /// How the engine differs from what is wanted through no doing of ours, as a sentence.
+    pub drift: Option<String>,
     /// The first cause of the last failure.
     pub last_error: Option<String>,
+    /// When it is tried again, if it waits for that.
+    pub retry_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When anything of it changed last.
     pub updated_at: Timestamp,
+}
+
+impl Definition {
+    /// Whether everything is as it is wanted: no call is under way, and what is seen is what was asked for.
+    pub fn is_settled(&self) -> bool {
+        use ObservedState::{Absent, Degraded, Failed, Paused, Running, Stopped};
+        let is_there = match self.intent {
+            Intent::Running => matches!(self.observed, Running | Degraded),
+            Intent::Paused => matches!(self.observed, Paused | Stopped | Absent),
+            Intent::Draft | Intent::Stopped => matches!(self.observed, Stopped | Absent | Failed),
+            Intent::Deleted => false,
+        };
+        is_there && self.step.is_none() && self.previous_revision.is_none()
+    }
+}
+
+/// One text of a definition.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Its number, from 1.
+    pub revision: i32,
+    /// The user's text.
+    pub sql_script: String,
+    /// Who wrote it.
+    pub author: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// Something that happened to a definition.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Its number: later ones are greater.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// A stable word, `snake_case`: `created`, `deploy_wanted`, `deployed`, `stopped`, `rolled_back` …
+    pub what: String,
+    /// Who, if it was somebody; else the manager itself.
+    pub actor: Option<String>,
+    /// One sentence, if there is more to say.
+    pub detail: Option<String>,
 }

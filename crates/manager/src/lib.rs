@@ -21,8 +21,22 @@
 pub mod catalog;
 pub mod definition;
 pub mod engines;
+pub mod fault;
 pub mod gate;
 pub mod hub;
+pub mod lifecycle;
+pub mod live;
+pub mod manager;
 pub mod names;
 pub mod ports;
+pub mod preview;
+pub mod queries;
+mod reconcile;
 pub mod settings;
+pub mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
+mod tests;
+
+pub use self::fault::Fault;
+pub use self::manager::Manager;

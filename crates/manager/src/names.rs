@@ -36,7 +36,12 @@ impl Names {
 
     /// What people see in Flink: `sv-<slug>-<tag>-r<revision>-a<attempt>`.
     pub fn job_name(&self, revision: i32, attempt: i32) -> String {
-        format!("sv-{}-{}-r{revision}-a{attempt}", self.slug, self.tag)
+        format!("{}-r{revision}-a{attempt}", self.job_family())
+    }
+
+    /// How the names of all its jobs in Flink begin: `sv-<slug>-<tag>`.
+    pub fn job_family(&self) -> String {
+        format!("sv-{}-{}", self.slug, self.tag)
     }
 }
 

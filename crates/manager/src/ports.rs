@@ -4,9 +4,8 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use futures_util::Stream;
-use serde_json::Value;
 
-use crate::catalog::Column;
+use crate::catalog::{Column, Format};
 
 /// Why the outside did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,12 +75,20 @@ pub trait Kafka: Send + Sync {
     async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError>;
 }
 
+/// A value that was read by its schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// How it was written.
+    pub format: Format,
+    /// The value as JSON text. Decimals are text, and so are numbers that a double would round.
+    pub json: String,
+}
+
 /// The schema registry.
 #[async_trait]
 pub trait Schemas: Send + Sync {
     /// The columns of a topic's values by its `<topic>-value` subject; `None` if there is none.
-    async fn columns_of(&self, topic: &str) -> Result<Option<(crate::catalog::Format, Vec<Column>)>, PortError>;
-    /// A value in Confluent's framing as JSON (64-bit numbers and decimals that a double would round as text); `None` if it is
-    /// not in that framing.
-    async fn decode(&self, value: &[u8]) -> Result<Option<Value>, PortError>;
+    async fn columns_of(&self, topic: &str) -> Result<Option<(Format, Vec<Column>)>, PortError>;
+    /// A value in Confluent's framing; `None` if it is not in that framing. Refused: it is, and cannot be read.
+    async fn decode(&self, value: &[u8]) -> Result<Option<Decoded>, PortError>;
 }

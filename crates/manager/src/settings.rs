@@ -15,6 +15,50 @@ pub struct ManagerSettings {
     pub ksqldb: Option<KsqldbSettings>,
     /// What queries and definitions may cost.
     pub limits: Limits,
+    /// How what is wanted is held against what is.
+    pub reconcile: Reconcile,
+}
+
+/// How what is wanted is held against what is. The defaults are meant to stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconcile {
+    /// How long after a round the next one begins, if nothing calls for it sooner.
+    pub interval: Duration,
+    /// How long something has to be seen before it is shown, where engines flip to and fro.
+    pub second_look: Duration,
+    /// How long a new text may take until it is seen to run; then the old one is taken back.
+    pub time_to_run: Duration,
+    /// Undo what others do to our jobs by hand; else it is shown only.
+    pub heal_drift: bool,
+    /// How often in a row what has failed is begun again; it counts anew once it has run for as long as `steady`.
+    pub restarts: u32,
+    /// How long something has to run to count as sound.
+    pub steady: Duration,
+    /// The first wait before something is tried again; it doubles each time.
+    pub first_wait: Duration,
+    /// The longest.
+    pub longest_wait: Duration,
+    /// How often it is noted where running jobs keep their state.
+    pub restore_points: Duration,
+    /// How many partitions output topics have.
+    pub partitions: u32,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Reconcile {
+            interval: Duration::from_secs(5),
+            second_look: Duration::from_secs(5),
+            time_to_run: Duration::from_secs(60),
+            heal_drift: true,
+            restarts: 5,
+            steady: Duration::from_secs(60),
+            first_wait: Duration::from_secs(1),
+            longest_wait: Duration::from_secs(120),
+            restore_points: Duration::from_secs(15),
+            partitions: 1,
+        }
+    }
 }
 
 /// `flink.*`.

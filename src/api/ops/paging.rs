@@ -6,20 +6,20 @@ use crate::config::HttpSettings;
 use crate::domain::page::{Cursor, Direction};
 
 /// A list as it was asked for.
-pub(super) struct Page {
+pub(in crate::api) struct Page {
     path: String,
     sort: &'static str,
     /// The filters, always spelled the same way; a cursor belongs to them.
     filters: String,
     /// Rows on a page.
-    pub(super) limit: u32,
+    pub(in crate::api) limit: u32,
     /// Value and key of the row before the page.
-    pub(super) after: Option<(String, String)>,
+    pub(in crate::api) after: Option<(String, String)>,
 }
 
 impl Page {
     /// Takes `pageSize` and `cursor`; ends the reading of the parameters.
-    pub(super) fn take(
+    pub(in crate::api) fn take(
         mut parameters: Parameters,
         settings: &HttpSettings,
         (path, sort): (impl Into<String>, &'static str),
@@ -41,7 +41,7 @@ impl Page {
     }
 
     /// Cuts `rows`, one more than a page if there is a next one, and gives the `Link` header.
-    pub(super) fn link<T>(&self, rows: &mut Vec<T>, position: impl Fn(&T) -> (String, String)) -> String {
+    pub(in crate::api) fn link<T>(&self, rows: &mut Vec<T>, position: impl Fn(&T) -> (String, String)) -> String {
         let more = rows.len() > self.limit as usize;
         rows.truncate(self.limit as usize);
         let separator = if self.filters.is_empty() { "" } else { "&" };
@@ -56,7 +56,7 @@ impl Page {
     }
 
     /// The id after which the page begins, of lists sorted by id.
-    pub(super) fn after_id(&self) -> Result<Option<i64>, Problem> {
+    pub(in crate::api) fn after_id(&self) -> Result<Option<i64>, Problem> {
         let parse = |(_, key): &(String, String)| key.parse().map_err(|_| fault(key, "this position is not readable"));
         self.after.as_ref().map(parse).transpose()
     }

@@ -2,7 +2,8 @@
 //! ([`topic_id`], [`log`], [`topic_settings`]), publishing ([`producer`]), a whole topic read once ([`bounded`]),
 //! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), what an error means
 //! ([`trouble`]), why we are not let in (`listener`), and what is wrong with a certificate (`certificate`); and for whoever looks
-//! for a fault, the brokers themselves ([`inspect`]) and our rights there ([`rights`]).
+//! for a fault, the brokers themselves ([`inspect`]) and our rights there ([`rights`]); and what the stream manager needs: topics
+//! ([`topics`]) and their records as they come ([`tail`]).
 //!
 //! How every client connects is said here, by [`base_config`], and nowhere else.
 
@@ -17,8 +18,10 @@ pub mod log;
 pub mod probe;
 pub mod producer;
 pub mod rights;
+pub mod tail;
 pub mod topic_id;
 pub mod topic_settings;
+pub mod topics;
 pub mod trouble;
 
 use std::fs;

@@ -1,0 +1,232 @@
+//! What a step changes in what is stored: before it is done, and by its outcome. No I/O; the time comes from outside.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::record::{Call, Position, Record, Restore};
+use crate::definition::Intent;
+use crate::engines::{Handle, ObservedState, Stopped, Trouble};
+use crate::settings::Reconcile;
+
+/// What a call has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Done {
+    Deployed(Handle),
+    Stopped(Stopped),
+    Resumed,
+    Removed,
+}
+
+/// Something that people should be able to read afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Happened {
+    pub what: &'static str,
+    pub detail: Option<String>,
+}
+
+impl Happened {
+    pub fn new(what: &'static str) -> Happened {
+        Happened { what, detail: None }
+    }
+
+    pub fn with(what: &'static str, detail: impl Into<String>) -> Happened {
+        Happened { what, detail: Some(detail.into()) }
+    }
+}
+
+/// A call is about to be made. To be written before it is.
+pub(crate) fn begin(record: &mut Record, call: &Call) {
+    if record.call.as_ref() == Some(call) {
+        record.tries = record.tries.saturating_add(1);
+        return;
+    }
+    record.tries = 1;
+    record.call = Some(call.clone());
+    let leaves = record.deployed_revision.filter(|deployed| record.target().is_some_and(|target| target != *deployed));
+    if record.intent == Intent::Running && record.previous_revision.is_none() && record.position == Position::Deployed {
+        record.previous_revision = leaves;
+    }
+    if let Call::Deploy { revision, attempt, .. } = call {
+        record.attempt = *attempt;
+        if record.position == Position::Deployed && record.deployed_revision == Some(*revision) {
+            record.restarts = record.restarts.saturating_add(1);
+        }
+    }
+}
+
+/// A call has come to something, or to nothing. To be written before anything else is done.
+pub(crate) fn finish(
+    record: &mut Record,
+    call: &Call,
+    outcome: Result<Done, Trouble>,
+    now: Timestamp,
+    rules: &Reconcile,
+) -> Happened {
+    match outcome {
+        Ok(done) => {
+            record.call = None;
+            (record.tries, record.failures, record.retry_at, record.drift) = (0, 0, None, None);
+            succeeded(record, call, done, now, rules)
+        }
+        Err(trouble) => failed(record, call, trouble, now, rules),
+    }
+}
+
+fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules: &Reconcile) -> Happened {
+    record.engine_state = None;
+    match done {
+        Done::Deployed(handle) => deployed(record, call, handle, now, rules),
+        Done::Stopped(stopped) => {
+            let (position, observed) = match &stopped {
+                Stopped::Paused => (Position::Paused, ObservedState::Paused),
+                Stopped::At(_) | Stopped::WithoutState => (Position::Stopped, ObservedState::Stopped),
+            };
+            (record.position, record.observed) = (position, observed);
+            if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
+                record.savepoints.push(point.clone());
+                record.restore = Some(Restore { point: point.clone(), revision });
+            }
+            // A stop of an update is nobody's wish to lose the state.
+            if record.discard_state && record.intent == Intent::Stopped {
+                (record.restore, record.discard_state) = (None, false);
+            }
+            match stopped {
+                Stopped::Paused => Happened::new("paused"),
+                Stopped::At(point) => Happened::with("stopped", format!("its state is kept at {}", point.path)),
+                Stopped::WithoutState => Happened::new("stopped"),
+            }
+        }
+        Done::Resumed => {
+            record.position = Position::Deployed;
+            record.observed = ObservedState::Starting;
+            record.deployed_at = Some(now);
+            Happened::new("resumed")
+        }
+        Done::Removed => {
+            (record.position, record.observed) = (Position::Removed, ObservedState::Absent);
+            (record.restore, record.job_id) = (None, None);
+            record.savepoints.clear();
+            Happened::new("removed")
+        }
+    }
+}
+
+fn deployed(record: &mut Record, call: &Call, handle: Handle, now: Timestamp, rules: &Reconcile) -> Happened {
+    let Call::Deploy { revision, attempt, restore, .. } = call else {
+        return Happened::new("deployed");
+    };
+    record.position = Position::Deployed;
+    record.observed = ObservedState::Starting;
+    record.deployed_revision = Some(*revision);
+    record.deployed_at = Some(now);
+    record.changes = Some(handle.changes);
+    record.job_id = Some(handle.job_id.clone());
+    // Only a text that was never deployed before clears what went wrong: else people would not see why it was begun again.
+    if record.restarts == 0 && record.failed_revision != Some(record.revision) {
+        record.last_error = None;
+    }
+    if record.restarts > 0 {
+        record.retry_at = Some(later(now, wait(rules, record.restarts)));
+    }
+    let begins = match restore {
+        Some(point) => format!(" with the state at {}", point.path),
+        None => String::new(),
+    };
+    Happened::with("deployed", format!("revision {revision}, attempt {attempt}, as {}{begins}", handle.job_id))
+}
+
+fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, rules: &Reconcile) -> Happened {
+    record.failures = record.failures.saturating_add(1);
+    record.last_error = Some(trouble.to_string());
+    let mut pause = wait(rules, record.failures);
+    match &trouble {
+        // It may have happened, this time or before: the same is asked again until that is known.
+        Trouble::Unknown(_) => {}
+        Trouble::Busy { .. } | Trouble::Unavailable(_) if record.tries > 1 => {}
+        Trouble::Busy { .. } | Trouble::Unavailable(_) => (record.call, record.tries) = (None, 0),
+        Trouble::Refused(_) => {
+            (record.call, record.tries) = (None, 0);
+            refused(record, call);
+        }
+    }
+    if let Trouble::Busy { retry_after: Some(asked), .. } = &trouble {
+        pause = pause.max(*asked);
+    }
+    record.retry_at = Some(later(now, pause));
+    let what = match trouble {
+        Trouble::Refused(_) => "refused",
+        Trouble::Busy { .. } => "engine_busy",
+        Trouble::Unavailable(_) => "engine_unavailable",
+        Trouble::Unknown(_) => "outcome_unknown",
+    };
+    Happened::with(what, format!("{}: {trouble}", call.word()))
+}
+
+fn refused(record: &mut Record, call: &Call) {
+    let Call::Deploy { revision, replaces, .. } = call else { return };
+    let runs_already = record.deployed_revision == Some(*revision);
+    if *revision == record.revision && !runs_already {
+        // A text that never ran and cannot: what ran before goes on, or is taken back.
+        record.failed_revision = Some(*revision);
+        match record.position {
+            Position::Deployed | Position::Paused => record.previous_revision = None,
+            Position::Nothing | Position::Stopped | Position::Removed => record.observed = ObservedState::Failed,
+        }
+    } else if *replaces {
+        // The text before cannot take its place back as it is: its state is lost, but it shall run.
+        record.fresh_revision = Some(*revision);
+    } else {
+        record.restarts = record.restarts.saturating_add(1);
+    }
+}
+
+/// The update runs.
+pub(crate) fn accept(record: &mut Record) -> Happened {
+    let is_back = record.failed_revision == Some(record.revision) && record.deployed_revision != Some(record.revision);
+    record.previous_revision = None;
+    if !is_back {
+        record.failed_revision = None;
+    }
+    let revision = record.deployed_revision.unwrap_or(record.revision);
+    match is_back {
+        true => Happened::with("rolled_back", format!("revision {revision} is back")),
+        false => {
+            record.last_error = None;
+            Happened::with("updated", format!("revision {revision} runs"))
+        }
+    }
+}
+
+/// The update does not come to run.
+pub(crate) fn take_back(record: &mut Record, cause: Option<String>) -> Happened {
+    let (revision, previous) = (record.revision, record.previous_revision.unwrap_or_default());
+    let why = cause.unwrap_or_else(|| "it was not seen to run in time".to_owned());
+    let detail = format!("revision {revision} does not run, revision {previous} is taken back: {why}");
+    record.failed_revision = Some(revision);
+    record.last_error = Some(detail.clone());
+    (record.restarts, record.failures, record.retry_at) = (0, 0, None);
+    Happened::with("taking_back", detail)
+}
+
+/// It has failed too often.
+pub(crate) fn give_up(record: &mut Record, cause: Option<String>) -> Happened {
+    record.failed_revision = Some(record.revision);
+    record.previous_revision = None;
+    record.observed = ObservedState::Failed;
+    if cause.is_some() {
+        record.last_error = cause;
+    }
+    let error = record.last_error.as_deref().unwrap_or("the engine does not say why");
+    Happened::with("given_up", format!("begun {} times in a row: {error}", record.restarts + 1))
+}
+
+/// How long to wait after that many fruitless tries in a row.
+pub(crate) fn wait(rules: &Reconcile, failures: u32) -> Duration {
+    rules.first_wait.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(rules.longest_wait)
+}
+
+/// That much later; for ever where the calendar ends.
+pub(crate) fn later(now: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,191 @@
+//! A definition with all that is stored of it: what is wanted, and how far its engine has been brought. No I/O, no clock.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::definition::{Definition, DefinitionId, Intent};
+use crate::engines::{Changes, EngineKind, Handle, ObservedState, RestorePoint, StopMode};
+use crate::names::Names;
+
+/// Everything that is stored of a definition, but its older texts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Record {
+    pub id: DefinitionId,
+    pub name: String,
+    /// The name that it was given at first: what its names in engines are made of.
+    pub first_name: String,
+    pub engine: EngineKind,
+    pub version: i32,
+    pub revision: i32,
+    pub sql_script: String,
+    pub owner: String,
+    pub intent: Intent,
+    /// How far our calls have brought it.
+    pub position: Position,
+    /// The number of the last deployment.
+    pub attempt: i32,
+    pub deployed_revision: Option<i32>,
+    pub previous_revision: Option<i32>,
+    pub failed_revision: Option<i32>,
+    /// The revision that begins with an empty state: somebody has accepted that.
+    pub fresh_revision: Option<i32>,
+    /// What the deployed text gives.
+    pub changes: Option<Changes>,
+    pub job_id: Option<String>,
+    pub restore: Option<Restore>,
+    /// Savepoints that our stops have made and nobody has disposed of.
+    pub savepoints: Vec<RestorePoint>,
+    /// The call that is under way, or whose outcome is not known.
+    pub call: Option<Call>,
+    /// How often that call was made.
+    pub tries: u32,
+    /// The next stop throws the state away.
+    pub discard_state: bool,
+    /// Its deletion takes the topic, too.
+    pub delete_topic: bool,
+    /// How often in a row it was begun again because it had failed.
+    pub restarts: u32,
+    /// How many calls in a row have come to nothing.
+    pub failures: u32,
+    pub retry_at: Option<Timestamp>,
+    pub deployed_at: Option<Timestamp>,
+    pub observed: ObservedState,
+    pub engine_state: Option<String>,
+    pub observed_at: Option<Timestamp>,
+    pub drift: Option<String>,
+    pub last_error: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Raised by every write, whoever's: who writes what it has read before is told when that is old.
+    pub change: i64,
+}
+
+/// How far our calls have brought a definition in its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Position {
+    /// It never was there.
+    Nothing,
+    /// It was deployed.
+    Deployed,
+    /// It was paused: the engine keeps its state.
+    Paused,
+    /// It was stopped.
+    Stopped,
+    /// What it left in the engine was removed.
+    Removed,
+}
+
+impl Position {
+    pub const ALL: [Position; 5] =
+        [Position::Nothing, Position::Deployed, Position::Paused, Position::Stopped, Position::Removed];
+}
+
+/// A state that can be restored, and the text that it is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Restore {
+    pub point: RestorePoint,
+    pub revision: i32,
+}
+
+/// A call of an engine that changes something. Stored before it is made, and made again as it is stored until its outcome is
+/// known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub(crate) enum Call {
+    Deploy { revision: i32, attempt: i32, replaces: bool, restore: Option<RestorePoint> },
+    Stop { keep_state: bool },
+    Resume,
+    Remove,
+}
+
+impl Call {
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Call::Deploy { .. } => "deploy",
+            Call::Stop { .. } => "stop",
+            Call::Resume => "resume",
+            Call::Remove => "remove",
+        }
+    }
+}
+
+pub(crate) const fn stop_mode(keep_state: bool) -> StopMode {
+    if keep_state { StopMode::KeepState } else { StopMode::Final }
+}
+
+impl Record {
+    pub fn names(&self) -> Names {
+        Names::of(&self.id, &self.first_name)
+    }
+
+    /// What its engine calls it.
+    pub fn handle(&self) -> Handle {
+        let names = self.names();
+        Handle {
+            job_id: self.job_id.clone().unwrap_or_default(),
+            stream_name: names.sink(),
+            output_topic: names.topic(),
+            changes: self.changes.unwrap_or(Changes::Append),
+        }
+    }
+
+    /// The revision that is to run if it is wanted to run: the latest, or the one before if that could not be brought to run.
+    /// `None` if there is none that could.
+    pub fn target(&self) -> Option<i32> {
+        if self.failed_revision != Some(self.revision) {
+            return Some(self.revision);
+        }
+        self.previous_revision.or(self.deployed_revision).filter(|revision| *revision != self.revision)
+    }
+
+    /// The state that a deployment of that revision begins with.
+    pub fn restore_for(&self, revision: i32) -> Option<RestorePoint> {
+        let restore = self.restore.as_ref()?;
+        let is_its_own = restore.revision == revision;
+        let is_led_on = revision == self.revision && self.fresh_revision != Some(revision);
+        (is_its_own || is_led_on).then(|| restore.point.clone())
+    }
+}
+
+impl From<Record> for Definition {
+    fn from(record: Record) -> Definition {
+        let names = record.names();
+        Definition {
+            is_active: is_active(record.observed),
+            stream_name: names.sink(),
+            output_topic: names.topic(),
+            restore_point: record.restore.map(|restore| restore.point),
+            step: record.call.as_ref().map(|call| call.word().to_owned()),
+            id: record.id,
+            name: record.name,
+            engine: record.engine,
+            version: record.version,
+            revision: record.revision,
+            sql_script: record.sql_script,
+            owner: record.owner,
+            intent: record.intent,
+            observed: record.observed,
+            engine_state: record.engine_state,
+            observed_at: record.observed_at,
+            attempt: record.attempt,
+            deployed_revision: record.deployed_revision,
+            previous_revision: record.previous_revision,
+            failed_revision: record.failed_revision,
+            job_id: record.job_id,
+            drift: record.drift,
+            last_error: record.last_error,
+            retry_at: record.retry_at,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+        }
+    }
+}
+
+/// Whether something in that state runs, or is about to. The column `is_active` says the same.
+pub(crate) const fn is_active(state: ObservedState) -> bool {
+    matches!(
+        state,
+        ObservedState::Starting | ObservedState::Running | ObservedState::Degraded | ObservedState::Restarting
+    )
+}

@@ -1,0 +1,38 @@
+//! What people's words change in what is stored. No I/O, no clock.
+
+use super::action::Action;
+use super::record::Record;
+use crate::definition::Intent;
+
+/// How somebody wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct How {
+    /// Stop: the state is thrown away.
+    pub discard_state: bool,
+    /// Delete: the topic, too.
+    pub delete_topic: bool,
+}
+
+/// Writes down what is wanted now; `false` if that may not be asked of something that is wanted as it is.
+pub(crate) fn wish(record: &mut Record, action: Action, how: How) -> bool {
+    let Some(intent) = action.leads_to(record.intent) else { return false };
+    if action == Action::Deploy {
+        // Somebody says so: what has failed is tried once more.
+        record.failed_revision = None;
+        record.restarts = 0;
+    }
+    if intent != Intent::Running && action != Action::Update {
+        // Nobody waits for an update any more, so there is nothing to go back to.
+        record.previous_revision = None;
+    }
+    record.discard_state = action == Action::Stop && how.discard_state;
+    record.delete_topic |= action == Action::Delete && how.delete_topic;
+    (record.failures, record.retry_at) = (0, None);
+    record.intent = intent;
+    true
+}
+
+/// Whether a text is being replaced by another one right now.
+pub(crate) fn is_being_updated(record: &Record) -> bool {
+    record.intent == Intent::Running && record.previous_revision.is_some()
+}

@@ -1,0 +1,382 @@
+//! What people want, written down. Each call reads a definition, changes it and writes it back; where somebody else was
+//! quicker, it begins again with what they wrote.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::judge::loses_state;
+use super::{Change, Deletion, DeployOptions, Filter, NewDefinition, Page, Shared, StopOptions};
+use crate::definition::{Definition, Intent};
+use crate::engines::{ObservedState, Refusal};
+use crate::fault::Fault;
+use crate::lifecycle::outcome::Happened;
+use crate::lifecycle::record::{Position, Record};
+use crate::lifecycle::wish::{How, is_being_updated, wish};
+use crate::lifecycle::{Action, Effect};
+use crate::store::{Find, NewRow, Planned, StoreError, Write, Written};
+
+/// The longest name.
+const MAX_NAME: usize = 128;
+/// How often it is looked whether what was wanted is done.
+const GLANCE: Duration = Duration::from_millis(50);
+
+impl Shared {
+    /// A definition by its id, with or without hyphens.
+    pub(super) async fn record(&self, id: &str) -> Result<Record, Fault> {
+        let digits: String = id.chars().filter(|letter| *letter != '-').collect();
+        let unknown = || Fault::NotFound { what: "stream", id: id.to_owned() };
+        if digits.len() != 32 || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(unknown());
+        }
+        self.store.get(&digits.to_ascii_lowercase()).await?.ok_or_else(unknown)
+    }
+
+    pub(super) async fn create(&self, new: NewDefinition, actor: &str) -> Result<Definition, Fault> {
+        let name = checked_name(&new.name)?;
+        let engine = new.engine.unwrap_or(self.parts.settings.default_engine);
+        self.engine(engine)?;
+        self.gated(engine, &new.sql_script).await?;
+        loop {
+            let id = self.store.new_id().await?;
+            let row = NewRow { id: &id, name, sql_script: &new.sql_script, engine, actor };
+            match self.store.insert(&row).await {
+                Ok(()) => return Ok(self.record(&id).await?.into()),
+                Err(StoreError::Taken(what)) if what == "stream_definitions_name" => {
+                    return Err(Fault::NameTaken(name.to_owned()));
+                }
+                // The first digits of the id are those of another one of that name: another id, then.
+                Err(StoreError::Taken(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub(super) async fn list(&self, filter: &Filter, after: Option<&str>, limit: u32) -> Result<Page, Fault> {
+        let before = after.map(cursor).transpose()?;
+        let find = Find {
+            id: None,
+            engine: filter.engine,
+            owner: filter.owner.clone(),
+            intent: filter.intent.map(Intent::word),
+            observed: filter.observed,
+            name_contains: filter.name_contains.clone(),
+            before,
+        };
+        let mut records = self.store.find(&find, i64::from(limit) + 1).await?;
+        let has_more = records.len() > limit as usize;
+        records.truncate(limit as usize);
+        let last = records.last().filter(|_| has_more);
+        let next = last.map(|last| format!("{}-{}", last.created_at.as_microsecond(), last.id));
+        Ok(Page { definitions: records.into_iter().map(Definition::from).collect(), next })
+    }
+
+    pub(super) async fn update(&self, id: &str, change: Change, actor: &str) -> Result<Definition, Fault> {
+        loop {
+            let record = self.record(id).await?;
+            if let Some(expected) = change.expected_version.filter(|expected| *expected != record.version) {
+                return Err(Fault::PreconditionFailed { expected, current: Box::new(record.into()) });
+            }
+            let mut new = record.clone();
+            let name = change.name.as_deref().map(checked_name).transpose()?;
+            let text = change.sql_script.as_deref().filter(|text| *text != record.sql_script);
+            if let Some(name) = name {
+                name.clone_into(&mut new.name);
+            }
+            if text.is_none() && new.name == record.name {
+                return Ok(record.into());
+            }
+            new.version += 1;
+            if !wish(&mut new, Action::Update, How::default()) || text.is_some() && is_being_updated(&record) {
+                return Err(conflict(&record, Action::Update));
+            }
+            let planned = match text {
+                Some(text) => self.new_text(&mut new, text, change.accept_state_loss).await?,
+                None => None,
+            };
+            let detail = match text {
+                Some(_) => format!("revision {}", new.revision),
+                None => format!("it is called `{}` now", new.name),
+            };
+            let happened = Happened::with("changed", detail);
+            let write = Write {
+                record: &new,
+                actor,
+                happened,
+                is_new_revision: text.is_some(),
+                planned: planned.as_ref(),
+                places: None,
+            };
+            match self.store.write(&write).await {
+                Ok(Written::Done) => {
+                    self.wake.notify_one();
+                    return Ok(self.record(id).await?.into());
+                }
+                Ok(_) => {}
+                Err(StoreError::Taken(what)) if what == "stream_definitions_name" => {
+                    return Err(Fault::NameTaken(new.name));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Gives it another text. If it is wanted to run, the text takes the place of the one that runs, so the engine judges it,
+    /// too; a text that nobody runs is judged by the engine when it is deployed.
+    async fn new_text(&self, new: &mut Record, text: &str, accept_state_loss: bool) -> Result<Option<Planned>, Fault> {
+        let gated = self.gated(new.engine, text).await?;
+        let old = new.clone();
+        text.clone_into(&mut new.sql_script);
+        new.revision += 1;
+        if new.intent != Intent::Running {
+            return Ok(None);
+        }
+        let planned = self.planned(new.engine, &gated).await?;
+        let plan = self.effect(&old, new.revision, &planned).await?;
+        if plan.effect == Effect::RestartsFromBeginning {
+            if loses_state(&old, &plan) && !accept_state_loss {
+                return Err(Fault::WouldLoseState(Box::new(plan)));
+            }
+            new.fresh_revision = Some(new.revision);
+        }
+        (new.restarts, new.failures, new.retry_at) = (0, 0, None);
+        Ok(Some(planned))
+    }
+
+    pub(super) async fn deploy(
+        &self,
+        id: &str,
+        action: Action,
+        options: DeployOptions,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Definition, Fault> {
+        let limits = &self.parts.settings.limits;
+        loop {
+            let record = self.record(id).await?;
+            let mut new = record.clone();
+            if !wish(&mut new, action, How::default()) {
+                return Err(conflict(&record, action));
+            }
+            self.engine(record.engine)?;
+            let restarts = options.from_beginning && record.deployed_revision.is_some();
+            if restarts && is_being_updated(&record) {
+                return Err(conflict(&record, action));
+            }
+            if restarts {
+                // The same text as another revision: so what runs makes room for it as for any other.
+                new.revision += 1;
+                new.version += 1;
+                new.fresh_revision = Some(new.revision);
+            }
+            let planned = self.plan_of(&record, &mut new, options, restarts).await?;
+            let has_place = matches!(record.intent, Intent::Running | Intent::Paused)
+                && record.failed_revision != Some(record.revision);
+            let write = Write {
+                record: &new,
+                actor,
+                happened: Happened::with(wanted(action), format!("revision {}", new.revision)),
+                is_new_revision: restarts,
+                planned: planned.as_ref(),
+                places: (!has_place).then_some((limits.streams_per_user, limits.streams)),
+            };
+            match self.store.write(&write).await? {
+                Written::Done => break,
+                Written::Stale => {}
+                full => return Err(limit(&record, limits.streams_per_user, limits.streams, full)),
+            }
+        }
+        self.wake.notify_one();
+        let is_done = |record: &Record| {
+            let is_taken = record.position == Position::Deployed && record.deployed_revision == Some(record.revision);
+            record.call.is_none() && is_taken || record.failed_revision == Some(record.revision)
+        };
+        let Some(record) = self.until(id, patience, is_done).await? else {
+            return Err(Fault::NotFound { what: "stream", id: id.to_owned() });
+        };
+        if record.failed_revision == Some(record.revision) && record.intent == Intent::Running {
+            let message = record.last_error.unwrap_or_else(|| "the engine does not say why".to_owned());
+            return Err(Fault::Refused(vec![Refusal {
+                code: "engine_refused".to_owned(),
+                message,
+                line: None,
+                column: None,
+            }]));
+        }
+        Ok(record.into())
+    }
+
+    /// What its text will be deployed as, if that is not known yet.
+    async fn plan_of(
+        &self,
+        record: &Record,
+        new: &mut Record,
+        options: DeployOptions,
+        restarts: bool,
+    ) -> Result<Option<Planned>, Fault> {
+        let known = self.store.revisions(&record.id, Some(record.revision)).await?.pop();
+        let is_known = known.is_some_and(|known| known.select.is_some());
+        if is_known && !restarts && record.deployed_revision == Some(record.revision) {
+            return Ok(None); // as it was: that needs nobody's word
+        }
+        let gated = self.gated(record.engine, &record.sql_script).await?;
+        let planned = self.planned(record.engine, &gated).await?;
+        if restarts {
+            return Ok(Some(planned));
+        }
+        let plan = self.effect(record, record.revision, &planned).await?;
+        if plan.effect == Effect::RestartsFromBeginning {
+            let is_accepted = options.accept_state_loss || record.fresh_revision == Some(record.revision);
+            if loses_state(record, &plan) && !is_accepted {
+                return Err(Fault::WouldLoseState(Box::new(plan)));
+            }
+            new.fresh_revision = Some(record.revision);
+        }
+        Ok(Some(planned))
+    }
+
+    /// Wants it paused or stopped.
+    pub(super) async fn rest(
+        &self,
+        id: &str,
+        action: Action,
+        options: StopOptions,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Definition, Fault> {
+        self.ask(id, action, How { discard_state: options.discard_state, delete_topic: false }, actor).await?;
+        let is_done = |record: &Record| {
+            let is_down = match record.position {
+                Position::Deployed => false,
+                Position::Paused => action == Action::Pause,
+                Position::Nothing | Position::Stopped | Position::Removed => true,
+            };
+            is_down && record.call.is_none()
+        };
+        match self.until(id, patience, is_done).await? {
+            Some(record) => Ok(record.into()),
+            None => Err(Fault::NotFound { what: "stream", id: id.to_owned() }),
+        }
+    }
+
+    pub(super) async fn delete(
+        &self,
+        id: &str,
+        delete_topic: bool,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Deletion, Fault> {
+        let record = self.ask(id, Action::Delete, How { discard_state: false, delete_topic }, actor).await?;
+        let is_done = self.until(id, patience, |_| false).await?.is_none();
+        let mut leaves = Vec::new();
+        if record.attempt > 0 && !record.delete_topic {
+            leaves.push(format!("topic `{}` with its records", record.names().topic()));
+        }
+        if !is_done {
+            let engine = record.engine.name();
+            leaves.push(format!("what {engine} still runs or keeps of it, until {engine} lets go"));
+        }
+        Ok(Deletion { is_done, leaves })
+    }
+
+    async fn ask(&self, id: &str, action: Action, how: How, actor: &str) -> Result<Record, Fault> {
+        loop {
+            let record = self.record(id).await?;
+            let mut new = record.clone();
+            if !wish(&mut new, action, how) {
+                return Err(conflict(&record, action));
+            }
+            let happened = Happened::new(wanted(action));
+            let write = Write { record: &new, actor, happened, is_new_revision: false, planned: None, places: None };
+            if self.store.write(&write).await? == Written::Done {
+                self.wake.notify_one();
+                return Ok(new);
+            }
+        }
+    }
+
+    /// Waits until it is done, or for so long; `None` if the definition is gone.
+    async fn until(
+        &self,
+        id: &str,
+        patience: Duration,
+        is_done: impl Fn(&Record) -> bool,
+    ) -> Result<Option<Record>, Fault> {
+        let end = tokio::time::Instant::now() + patience;
+        loop {
+            let record = match self.record(id).await {
+                Ok(record) => record,
+                Err(Fault::NotFound { .. }) => return Ok(None),
+                Err(fault) => return Err(fault),
+            };
+            if is_done(&record) || tokio::time::Instant::now() >= end {
+                return Ok(Some(record));
+            }
+            tokio::time::sleep_until(end.min(tokio::time::Instant::now() + GLANCE)).await;
+        }
+    }
+}
+
+const fn wanted(action: Action) -> &'static str {
+    match action {
+        Action::Update => "changed",
+        Action::Deploy => "deploy_wanted",
+        Action::Pause => "pause_wanted",
+        Action::Resume => "resume_wanted",
+        Action::Stop => "stop_wanted",
+        Action::Delete => "delete_wanted",
+    }
+}
+
+fn conflict(record: &Record, action: Action) -> Fault {
+    let mut allowed = Action::allowed(record.intent);
+    let mut state = format!("wanted {}", record.intent.word());
+    if is_being_updated(record) {
+        allowed.retain(|allowed| *allowed != Action::Update);
+        state = format!("being updated to revision {}", record.revision);
+    } else if record.observed == ObservedState::Unknown {
+        state.push_str(", and its engine cannot be asked");
+    }
+    Fault::Conflict { action, state, allowed }
+}
+
+fn limit(record: &Record, of_owner: usize, of_all: usize, full: Written) -> Fault {
+    match full {
+        Written::OwnerIsFull(in_use) => Fault::LimitReached {
+            setting: "streams_per_user",
+            scope: format!("of `{}`", record.owner),
+            most: of_owner,
+            in_use,
+        },
+        Written::AllIsFull(in_use) => {
+            Fault::LimitReached { setting: "streams", scope: "in all".to_owned(), most: of_all, in_use }
+        }
+        Written::Done | Written::Stale => conflict(record, Action::Deploy),
+    }
+}
+
+fn checked_name(name: &str) -> Result<&str, Fault> {
+    let name = name.trim();
+    let length = name.chars().count();
+    let problem = match () {
+        () if length == 0 => "a stream needs a name".to_owned(),
+        () if length > MAX_NAME => format!("the name has {length} characters, and no more than {MAX_NAME} fit"),
+        () if name.chars().any(char::is_control) => "the name holds control characters: leave them out".to_owned(),
+        () => return Ok(name),
+    };
+    Err(Fault::Invalid { field: "name", problem })
+}
+
+/// Where a page ended: `<microseconds>-<id>`.
+fn cursor(text: &str) -> Result<(Timestamp, String), Fault> {
+    let read = || {
+        let (time, id) = text.rsplit_once('-')?;
+        let is_id = id.len() == 32 && id.chars().all(|digit| digit.is_ascii_hexdigit());
+        let time = Timestamp::from_microsecond(time.parse().ok()?).ok()?;
+        is_id.then(|| (time, id.to_owned()))
+    };
+    read().ok_or_else(|| Fault::Invalid {
+        field: "cursor",
+        problem: format!("`{text}` is not where a page ended: take it from the page before"),
+    })
+}

@@ -1,0 +1,176 @@
+//! One reader of a topic and those who watch it: a task reads records, each once, as long as somebody is there.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::ring::Ring;
+use super::row::show;
+use super::{PreviewLimits, Registry};
+use crate::ports::{From, Kafka, PortError, RawRecord, Records, Schemas};
+
+/// Records that are read before those who watch are told.
+const CHUNK: usize = 256;
+
+/// What a reader needs of the outside.
+#[derive(Clone)]
+pub(super) struct Outside {
+    pub kafka: Arc<dyn Kafka>,
+    pub schemas: Option<Arc<dyn Schemas>>,
+    pub limits: PreviewLimits,
+}
+
+/// How far a reader is.
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    Opening,
+    Open,
+    Ended(PortError),
+}
+
+/// One reader of one topic.
+pub(super) struct Room {
+    topic: String,
+    /// Of one who reads from a place of its own: then nothing is dropped, the reader waits.
+    is_own: bool,
+    ring: Mutex<Ring>,
+    news: Notify,
+    space: Notify,
+    state: watch::Sender<State>,
+    /// Cancelled when the last one leaves.
+    pub stop: CancellationToken,
+}
+
+/// A place among those who watch; dropped, it is free.
+pub(super) struct Seat {
+    pub registry: Weak<Mutex<Registry>>,
+    pub number: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.lock().unwrap_or_else(PoisonError::into_inner).leave(self.number);
+        }
+    }
+}
+
+impl Room {
+    /// A room, whose reader begins at once.
+    pub fn open(topic: &str, from: From, outside: Outside) -> Arc<Room> {
+        let room = Arc::new(Room {
+            topic: topic.to_owned(),
+            is_own: from != From::Latest,
+            ring: Mutex::new(Ring::new(outside.limits.kept_rows, outside.limits.kept_bytes)),
+            news: Notify::new(),
+            space: Notify::new(),
+            state: watch::Sender::new(State::Opening),
+            stop: CancellationToken::new(),
+        });
+        let reader = Arc::clone(&room);
+        tokio::spawn(async move {
+            // The client of Kafka ends here, whatever it was doing, as soon as nobody watches.
+            let end = tokio::select! {
+                () = reader.stop.cancelled() => PortError::Unavailable("nobody watches".to_owned()),
+                end = reader.read(from, &outside) => end,
+            };
+            reader.state.send_replace(State::Ended(end));
+            reader.news.notify_waiters();
+        });
+        room
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    pub fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is told when there is something new.
+    pub fn news(&self) -> Notified<'_> {
+        self.news.notified()
+    }
+
+    /// Waits until the topic is read; an error if it cannot be.
+    pub async fn opened(&self) -> Result<(), PortError> {
+        let mut state = self.state.subscribe();
+        let state = state.wait_for(|state| !matches!(state, State::Opening)).await.map(|state| state.clone());
+        match state {
+            Ok(State::Ended(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(*self.state.borrow(), State::Ended(_))
+    }
+
+    /// Why nothing more comes, if that is so.
+    pub fn end(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Ended(error) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The only one who reads here has come so far.
+    pub fn taken(&self, cursor: u64) {
+        if self.is_own {
+            self.ring().forget_before(cursor);
+            self.space.notify_one();
+        }
+    }
+
+    async fn read(&self, from: From, outside: &Outside) -> PortError {
+        let mut records = match outside.kafka.tail(&self.topic, from).await {
+            Ok(records) => records,
+            Err(error) => return error,
+        };
+        self.state.send_replace(State::Open);
+        loop {
+            match self.read_chunk(&mut records, outside).await {
+                Ok(()) => self.news.notify_waiters(),
+                Err(error) => return error,
+            }
+            while self.is_own && self.is_full() {
+                self.space.notified().await;
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.ring().is_full()
+    }
+
+    /// Waits for a record, and takes what is there with it.
+    async fn read_chunk(&self, records: &mut Records, outside: &Outside) -> Result<(), PortError> {
+        let mut next = Some(records.next().await);
+        let mut shown = Vec::new();
+        let mut end = None;
+        while let Some(item) = next {
+            match item {
+                Some(Ok(record)) => shown.push(self.show(&record, outside).await),
+                Some(Err(error)) => end = Some(error),
+                None => end = Some(PortError::Unavailable(format!("topic {} is read no longer", self.topic))),
+            }
+            let has_room = shown.len() < CHUNK && !(self.is_own && shown.len() >= outside.limits.kept_rows / 2);
+            next = if end.is_none() && has_room { records.next().now_or_never() } else { None };
+        }
+        let mut ring = self.ring();
+        shown.into_iter().for_each(|row| ring.push(row));
+        end.map_or(Ok(()), Err)
+    }
+
+    async fn show(&self, record: &RawRecord, outside: &Outside) -> Arc<super::Shown> {
+        Arc::new(show(record, outside.schemas.as_deref(), outside.limits.value_bytes).await)
+    }
+}

@@ -1,0 +1,230 @@
+//! A record as people see it: read once and written once, whoever watches.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use crate::catalog::{Format, exact_numbers};
+use crate::hub::PushText;
+use crate::ports::{PortError, RawRecord, Schemas};
+
+/// How a value is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// JSON, as it was written.
+    Json,
+    /// JSON of an Avro value, by the registry.
+    Avro,
+    /// Text that is no JSON.
+    Text,
+    /// Bytes that are no text.
+    Base64,
+    /// There is no value: a deletion, for whoever keeps rows by key.
+    Tombstone,
+    /// It is larger than what is shown.
+    TooLarge,
+}
+
+impl Shape {
+    /// Its name in a row's `format`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Shape::Json => "json",
+            Shape::Avro => "avro",
+            Shape::Text => "text",
+            Shape::Base64 => "base64",
+            Shape::Tombstone => "tombstone",
+            Shape::TooLarge => "tooLarge",
+        }
+    }
+}
+
+/// A record, read.
+#[derive(Debug)]
+pub struct Shown {
+    /// How its value is shown.
+    pub shape: Shape,
+    json: String,
+    value: Range<usize>,
+    push: OnceLock<PushText>,
+}
+
+impl Shown {
+    /// `{"partition":0,"offset":7,"timestamp":"…","key":"…","keyFormat":"text","format":"json","value":…}` on one line.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// The value alone, as JSON.
+    pub fn value(&self) -> &str {
+        &self.json[self.value.clone()]
+    }
+
+    /// The value as `ReceiveMessage` takes it: JSON as it is, text without quotes, what is neither as an object that says so.
+    pub fn push(&self) -> &PushText {
+        self.push.get_or_init(|| {
+            let text = match self.shape {
+                Shape::Json | Shape::Avro | Shape::Tombstone => self.value().to_owned(),
+                Shape::Text => serde_json::from_str(self.value()).unwrap_or_else(|_| self.value().to_owned()),
+                Shape::Base64 | Shape::TooLarge => format!("{{\"{}\":{}}}", self.shape.name(), self.value()),
+            };
+            PushText::new("ReceiveMessage", &text)
+        })
+    }
+
+    /// How much memory it takes, about.
+    pub fn bytes(&self) -> usize {
+        // Pushed, it is written once more.
+        self.json.len() * 2 + 256
+    }
+}
+
+struct Value {
+    shape: Shape,
+    json: String,
+    error: Option<String>,
+}
+
+/// Reads a record. Whatever cannot be read by its schema is shown as bytes, with the reason.
+pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes: usize) -> Shown {
+    let value = value(record.value.as_deref(), schemas, most_bytes).await;
+    let mut json = format!("{{\"partition\":{},\"offset\":{}", record.partition, record.offset);
+    let time = record.timestamp_ms.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let add = |json: &mut String, text: std::fmt::Arguments<'_>| json.write_fmt(text).is_ok();
+    if let Some(time) = time {
+        add(&mut json, format_args!(",\"timestamp\":\"{time}\""));
+    }
+    if let Some(key) = &record.key {
+        let (format, key) = key_text(key, most_bytes);
+        add(&mut json, format_args!(",\"key\":{key},\"keyFormat\":\"{format}\""));
+    }
+    if let Some(error) = value.error {
+        add(&mut json, format_args!(",\"error\":{}", quoted(&error)));
+    }
+    add(&mut json, format_args!(",\"format\":\"{}\",\"value\":", value.shape.name()));
+    let start = json.len();
+    json.push_str(&value.json);
+    let end = json.len();
+    json.push('}');
+    Shown { shape: value.shape, json, value: start..end, push: OnceLock::new() }
+}
+
+async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: usize) -> Value {
+    let plain = |shape, json| Value { shape, json, error: None };
+    let Some(bytes) = value else { return plain(Shape::Tombstone, "null".to_owned()) };
+    if bytes.len() > most_bytes {
+        return plain(Shape::TooLarge, format!("{{\"bytes\":{}}}", bytes.len()));
+    }
+    // Frames begin with a zero byte, and nothing else that people would read does.
+    if let (Some(0), Some(schemas)) = (bytes.first(), schemas) {
+        match schemas.decode(bytes).await {
+            Ok(Some(decoded)) => {
+                let shape = match decoded.format {
+                    Format::Avro => Shape::Avro,
+                    Format::Json => Shape::Json,
+                };
+                return plain(shape, on_one_line(decoded.json));
+            }
+            Ok(None) => {}
+            Err(PortError::Unavailable(why) | PortError::Refused(why)) => {
+                return Value { shape: Shape::Base64, json: encoded(bytes), error: Some(why) };
+            }
+        }
+    }
+    match (serde_json::from_slice::<&RawValue>(bytes), std::str::from_utf8(bytes)) {
+        (Ok(json), _) => plain(Shape::Json, on_one_line(exact_numbers(json.get()).into_owned())),
+        (Err(_), Ok(text)) => plain(Shape::Text, quoted(text)),
+        (Err(_), Err(_)) => plain(Shape::Base64, encoded(bytes)),
+    }
+}
+
+fn key_text(key: &[u8], most_bytes: usize) -> (&'static str, String) {
+    match std::str::from_utf8(key) {
+        _ if key.len() > most_bytes => (Shape::TooLarge.name(), "null".to_owned()),
+        Ok(text) => (Shape::Text.name(), quoted(text)),
+        Err(_) => (Shape::Base64.name(), encoded(key)),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    format!("\"{}\"", BASE64.encode(bytes))
+}
+
+/// JSON has line breaks only between its tokens, where a space does as well.
+fn on_one_line(json: String) -> String {
+    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Decoded;
+
+    struct Registry;
+
+    #[async_trait::async_trait]
+    impl Schemas for Registry {
+        async fn columns_of(&self, _: &str) -> Result<Option<(Format, Vec<crate::catalog::Column>)>, PortError> {
+            Ok(None)
+        }
+
+        async fn decode(&self, value: &[u8]) -> Result<Option<Decoded>, PortError> {
+            match value.get(4) {
+                Some(1) => Ok(Some(Decoded { format: Format::Avro, json: r#"{"a":"1.50"}"#.to_owned() })),
+                Some(2) => Err(PortError::Refused("schema 2 is PROTOBUF".to_owned())),
+                _ => Ok(None),
+            }
+        }
+    }
+
+    async fn shown(value: Option<&[u8]>) -> (Shape, String) {
+        let record = RawRecord {
+            partition: 0,
+            offset: 7,
+            timestamp_ms: Some(0),
+            key: Some(b"k".to_vec()),
+            value: value.map(<[u8]>::to_vec),
+        };
+        let shown = show(&record, Some(&Registry), 64).await;
+        let whole: serde_json::Value = serde_json::from_str(shown.json()).expect("JSON");
+        assert_eq!(whole["format"], shown.shape.name());
+        assert_eq!((&whole["timestamp"], &whole["key"]), (&"1970-01-01T00:00:00Z".into(), &"k".into()));
+        (shown.shape, shown.value().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_value_says_how_it_is_shown() {
+        let cases: [(Option<&[u8]>, Shape, &str); 9] = [
+            (Some(b"{\"a\":\n 1}"), Shape::Json, "{\"a\":  1}"),
+            (Some(b"9007199254740993"), Shape::Json, "\"9007199254740993\""),
+            (Some(b"<script>\"x\""), Shape::Text, "\"<script>\\\"x\\\"\""),
+            (Some(&[0, 0, 0, 0, 1, 9]), Shape::Avro, "{\"a\":\"1.50\"}"),
+            (Some(&[0, 0, 0, 0, 2, 9]), Shape::Base64, "\"AAAAAAIJ\""),
+            (Some(&[0xff, 0]), Shape::Base64, "\"/wA=\""),
+            (Some(&[b'1'; 65]), Shape::TooLarge, "{\"bytes\":65}"),
+            (None, Shape::Tombstone, "null"),
+            (Some(b""), Shape::Text, "\"\""),
+        ];
+        for (value, shape, json) in cases {
+            assert_eq!(shown(value).await, (shape, json.to_owned()), "{value:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_by_its_schema_says_why() {
+        let value = Some(vec![0, 0, 0, 0, 2]);
+        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value };
+        let shown = show(&record, Some(&Registry), 64).await;
+        assert!(shown.json().contains("\"error\":\"schema 2 is PROTOBUF\""), "{}", shown.json());
+        assert!(shown.push().as_str().contains(r#"{\"base64\":\"AAAAAAI=\"}"#), "{}", shown.push().as_str());
+    }
+}

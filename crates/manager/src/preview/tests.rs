@@ -1,0 +1,307 @@
+//! Previews over a Kafka that the test has in its hand.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::*;
+use crate::catalog::{Column, DataType, Format};
+use crate::ports::{Decoded, RawRecord, Records, Topic};
+
+type Sender = mpsc::UnboundedSender<Result<RawRecord, PortError>>;
+
+/// Topics whose readers are counted.
+#[derive(Default)]
+struct Broker {
+    opened: AtomicUsize,
+    live: Arc<AtomicUsize>,
+    given: Arc<AtomicUsize>,
+    tails: Mutex<Vec<Sender>>,
+}
+
+struct Leaving(Arc<AtomicUsize>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Broker {
+    fn publish(&self, offsets: std::ops::Range<i64>) {
+        let tails = self.tails.lock().unwrap();
+        for offset in offsets {
+            let value = Some(format!("{{\"N\":{offset}}}").into_bytes());
+            let record = RawRecord { partition: 0, offset, timestamp_ms: Some(offset), key: None, value };
+            tails.iter().for_each(|tail| drop(tail.send(Ok(record.clone()))));
+        }
+    }
+
+    fn fail(&self, error: PortError) {
+        self.tails.lock().unwrap().iter().for_each(|tail| drop(tail.send(Err(error.clone()))));
+    }
+}
+
+#[async_trait]
+impl Kafka for Broker {
+    async fn topics(&self) -> Result<Vec<Topic>, PortError> {
+        Ok(Vec::new())
+    }
+    async fn create_topic(&self, _: &str, _: u32) -> Result<(), PortError> {
+        Ok(())
+    }
+    async fn delete_topic(&self, _: &str) -> Result<(), PortError> {
+        Ok(())
+    }
+    async fn watermarks(&self, _: &str) -> Result<Vec<(i64, i64)>, PortError> {
+        Ok(Vec::new())
+    }
+    async fn group_lag(&self, _: &str, _: &str) -> Result<Option<u64>, PortError> {
+        Ok(None)
+    }
+    async fn tail(&self, topic: &str, _: From) -> Result<Records, PortError> {
+        if topic == "away" {
+            return Err(PortError::Unavailable("nobody answers".to_owned()));
+        }
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        self.live.fetch_add(1, Ordering::SeqCst);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.tails.lock().unwrap().push(sender);
+        let (leaving, given) = (Leaving(Arc::clone(&self.live)), Arc::clone(&self.given));
+        let records = stream::unfold((receiver, leaving), move |(mut receiver, leaving)| {
+            let given = Arc::clone(&given);
+            async move {
+                let item = receiver.recv().await?;
+                given.fetch_add(1, Ordering::SeqCst);
+                Some((item, (receiver, leaving)))
+            }
+        });
+        Ok(records.boxed())
+    }
+}
+
+/// Counts what it is asked, and knows nothing.
+#[derive(Default)]
+struct Nobody;
+
+#[async_trait]
+impl Schemas for Nobody {
+    async fn columns_of(&self, topic: &str) -> Result<Option<(Format, Vec<Column>)>, PortError> {
+        let column = Column { name: "N".to_owned(), data_type: DataType::BigInt, nullable: true };
+        Ok((topic == "orders").then(|| (Format::Json, vec![column])))
+    }
+    async fn decode(&self, _: &[u8]) -> Result<Option<Decoded>, PortError> {
+        Ok(None)
+    }
+}
+
+struct Catalog;
+
+#[async_trait]
+impl Watchable for Catalog {
+    async fn may_be_watched(&self, topic: &str) -> Result<bool, Fault> {
+        Ok(topic != "secret")
+    }
+    async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault> {
+        Ok((definition == "1").then(|| "view_orders_1".to_owned()))
+    }
+}
+
+fn previews(limits: PreviewLimits) -> (Previews, Arc<Broker>) {
+    let broker = Arc::new(Broker::default());
+    (Previews::new(broker.clone(), Some(Arc::new(Nobody)), Arc::new(Catalog), limits), broker)
+}
+
+/// Whoever may see everything.
+fn generous() -> PreviewLimits {
+    PreviewLimits { rows_per_second: 1_000_000, bytes_per_second: u32::MAX, ..PreviewLimits::default() }
+}
+
+async fn take(watcher: &mut Watcher, rows: usize) -> Vec<Arc<Shown>> {
+    let mut taken = Vec::new();
+    while taken.len() < rows {
+        match tokio::time::timeout(Duration::from_secs(60), watcher.next()).await.expect("rows come") {
+            Told::Frame(frame) => taken.extend(frame.rows),
+            Told::End(why) => panic!("{why}"),
+        }
+    }
+    taken
+}
+
+fn offset(row: &Shown) -> i64 {
+    let row: serde_json::Value = serde_json::from_str(row.json()).unwrap();
+    row["offset"].as_i64().unwrap()
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !what() {
+        assert!(Instant::now() < deadline, "it never comes");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_who_watch_one_topic_cost_one_reader_and_one_text_for_each_row() {
+    let (previews, broker) = previews(generous());
+    let mut watchers = Vec::new();
+    for _ in 0..200 {
+        watchers.push(previews.watch("orders", From::Latest).await.unwrap());
+    }
+    assert_eq!(previews.counts(), (1, 200));
+    broker.publish(0..50);
+    let mut texts = HashSet::new();
+    for watcher in &mut watchers {
+        let rows = take(watcher, 50).await;
+        assert_eq!(rows.iter().map(|row| offset(row)).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+        texts.extend(rows.iter().map(|row| row.json().as_ptr() as usize));
+        assert_eq!(watcher.dropped(), 0);
+    }
+    assert_eq!(texts.len(), 50, "each row was written once");
+    assert_eq!((broker.opened.load(Ordering::SeqCst), broker.given.load(Ordering::SeqCst)), (1, 50));
+
+    let last = watchers.pop();
+    drop(watchers);
+    assert_eq!((previews.counts(), broker.live.load(Ordering::SeqCst)), ((1, 1), 1), "somebody is left");
+    drop(last);
+    assert_eq!(previews.counts(), (0, 0));
+    until(|| broker.live.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn a_slow_one_loses_rows_that_are_counted_and_slows_nobody() {
+    let (previews, broker) = previews(PreviewLimits { kept_rows: 100, ..generous() });
+    let mut slow = previews.watch("orders", From::Latest).await.unwrap();
+    let mut fast = previews.watch("orders", From::Latest).await.unwrap();
+    for round in 0..20 {
+        broker.publish(round * 50..(round + 1) * 50);
+        let rows = take(&mut fast, 50).await;
+        assert_eq!(offset(&rows[0]), round * 50, "the fast one sees all of it");
+    }
+    assert_eq!(fast.dropped(), 0);
+    let Told::Frame(frame) = slow.next().await else { panic!("it goes on") };
+    assert_eq!((frame.dropped, frame.rows.len(), offset(&frame.rows[0])), (900, 100, 900));
+    assert_eq!(slow.dropped(), 900, "exactly what it was not shown");
+}
+
+#[tokio::test]
+async fn rows_beyond_what_one_is_shown_in_a_second_are_dropped_and_counted() {
+    let limits = PreviewLimits { rows_per_second: 10, ..PreviewLimits::default() };
+    let (previews, broker) = previews(limits);
+    let mut watcher = previews.watch("orders", From::Latest).await.unwrap();
+    let begun = Instant::now();
+    broker.publish(0..1_000);
+    until(|| broker.given.load(Ordering::SeqCst) == 1_000).await;
+    let rows = take(&mut watcher, 10).await;
+    assert_eq!((offset(&rows[9]), watcher.dropped()), (999, 990), "the newest ones are shown");
+    broker.publish(1_000..1_010);
+    take(&mut watcher, 10).await;
+    assert!(begun.elapsed() >= Duration::from_millis(950), "{:?}", begun.elapsed());
+    assert_eq!(watcher.dropped(), 990);
+}
+
+#[tokio::test]
+async fn rows_of_twenty_milliseconds_travel_together() {
+    let (previews, broker) = previews(generous());
+    let mut watcher = previews.watch("orders", From::Latest).await.unwrap();
+    broker.publish(0..1);
+    let begun = Instant::now();
+    assert_eq!(take(&mut watcher, 1).await.len(), 1, "the first one at once");
+    broker.publish(1..2);
+    broker.publish(2..30);
+    let Told::Frame(frame) = watcher.next().await else { panic!("it goes on") };
+    assert_eq!(frame.rows.len(), 29);
+    assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn who_begins_elsewhere_has_a_reader_of_its_own_that_waits_for_it() {
+    let limits = PreviewLimits { kept_rows: 64, ..generous() };
+    let (previews, broker) = previews(limits);
+    let latest = previews.watch("orders", From::Latest).await.unwrap();
+    let mut earliest = previews.watch("orders", From::Earliest).await.unwrap();
+    assert_eq!(previews.counts(), (2, 2));
+    drop(latest);
+    until(|| broker.live.load(Ordering::SeqCst) == 1).await;
+    broker.publish(0..10_000);
+    until(|| broker.given.load(Ordering::SeqCst) >= 64).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(broker.given.load(Ordering::SeqCst) <= 2 * 64, "memory is bounded: nobody has taken anything");
+    let rows = take(&mut earliest, 10_000).await;
+    assert!(rows.iter().map(|row| offset(row)).eq(0..10_000));
+    assert_eq!(earliest.dropped(), 0);
+}
+
+#[tokio::test]
+async fn limits_refuse_by_name_and_a_seat_is_free_again() {
+    let (previews, _) = previews(PreviewLimits { readers: 2, watchers: 3, ..generous() });
+    let one = previews.watch("a", From::Latest).await.unwrap();
+    let two = previews.watch("b", From::Offset(3)).await.unwrap();
+    let refused = previews.watch("c", From::Latest).await.err().unwrap();
+    assert!(matches!(refused, Refused::TooManyReaders(2)), "{refused}");
+    let three = previews.watch("a", From::Latest).await.unwrap();
+    let refused = previews.watch("a", From::Latest).await.err().unwrap();
+    assert!(matches!(refused, Refused::TooManyWatchers(3)), "{refused}");
+    drop((one, two));
+    previews.watch("c", From::Latest).await.unwrap();
+    drop(three);
+    assert_eq!(previews.counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn only_outputs_and_sources_are_watched() {
+    let (previews, broker) = previews(generous());
+    for topic in ["secret", "__consumer_offsets", "_schemas", "_confluent-ksql-default__command_topic"] {
+        let refused = previews.watch(topic, From::Latest).await.err().unwrap();
+        assert!(matches!(&refused, Refused::NotWatchable(name) if name == topic), "{refused}");
+    }
+    assert_eq!(previews.watch_stream("1", From::Latest).await.unwrap().topic(), "view_orders_1");
+    assert!(matches!(previews.watch_stream("2", From::Latest).await, Err(Refused::NoStream(_))));
+    assert_eq!(broker.opened.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_end_is_told_by_name_and_the_next_one_begins_anew() {
+    let (previews, broker) = previews(generous());
+    let mut watcher = previews.watch("orders", From::Latest).await.unwrap();
+    broker.publish(0..3);
+    broker.fail(PortError::Refused("topic orders is not there any more".to_owned()));
+    assert_eq!(take(&mut watcher, 3).await.len(), 3, "what came before is shown");
+    let Told::End(why) = watcher.next().await else { panic!("it ends") };
+    assert_eq!(why, "topic orders is not there any more");
+    previews.watch("orders", From::Latest).await.unwrap();
+    assert_eq!(broker.opened.load(Ordering::SeqCst), 2);
+    let refused = previews.watch("away", From::Latest).await.err().unwrap();
+    assert_eq!(refused.to_string(), "nobody answers");
+    drop(watcher);
+    assert_eq!(previews.counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn rows_stand_under_the_columns_of_the_registry_and_new_ones_get_a_new_header() {
+    let (previews, _) = previews(generous());
+    let shown = async |value: Option<&str>| {
+        let value = value.map(|text| text.as_bytes().to_vec());
+        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value };
+        row::show(&record, None, 1_000).await
+    };
+    let mut known = previews.columns("orders").await;
+    assert_eq!(known.header().unwrap(), r#"{"header":{"schema":"`N` BIGINT"}}"#);
+    assert_eq!(known.lines(&shown(Some(r#"{"N":1}"#)).await), [r#"{"row":{"columns":[1]}}"#]);
+    let wider = known.lines(&shown(Some(r#"{"N":2,"M":"x"}"#)).await);
+    assert_eq!(wider, [r#"{"header":{"schema":"`N` BIGINT, `M` STRING"}}"#, r#"{"row":{"columns":[2,"x"]}}"#]);
+    let gone = known.lines(&shown(None).await);
+    assert_eq!(gone, [r#"{"row":{"columns":[null,null],"tombstone":true}}"#]);
+
+    let mut unknown = previews.columns("other").await;
+    assert_eq!(unknown.header(), None);
+    let text = unknown.lines(&shown(Some("no json")).await);
+    assert_eq!(text, [r#"{"header":{"schema":"`VALUE` STRING"}}"#, r#"{"row":{"columns":["no json"]}}"#]);
+}

@@ -1,0 +1,293 @@
+//! Queries of people who look: who runs what, within limits, and its end whatever happens.
+//!
+//! ```text
+//!   text ─ gate ─▶ Select ─ a place within the limits ─▶ engine.query ─▶ lines, pulled by one reader
+//!                                                          ▲
+//!            time, rows, bytes, kill, a reader that leaves ┘ each drops the engine's rows, and with them its query
+//! ```
+//!
+//! Nothing is read ahead: an engine's rows are taken as fast as their reader takes the lines, so a slow reader slows its own
+//! query and fills no memory.
+
+mod limits;
+mod lines;
+mod running;
+mod statements;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+pub use self::limits::Active;
+pub use self::lines::Line;
+pub use self::running::QueryRows;
+pub use self::statements::{Prepared, Statements};
+
+use self::limits::Places;
+use self::running::Running;
+use crate::engines::{AdHoc, End, EngineKind};
+use crate::fault::Fault;
+use crate::settings::Limits;
+
+/// So long a query waits for somebody who reads it.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// A query that somebody wants to run.
+#[derive(Debug, Clone)]
+pub struct NewQuery {
+    /// On which engine; `None`: the default one.
+    pub engine: Option<EngineKind>,
+    /// One SELECT.
+    pub sql: String,
+    /// From what is there on, instead of from now on.
+    pub from_beginning: bool,
+}
+
+/// A query that runs, as whoever asks sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryInfo {
+    /// Its id: 32 hex digits.
+    pub id: String,
+    /// Where it runs.
+    pub engine: EngineKind,
+    /// Who runs it.
+    pub owner: String,
+    /// Its text, as it was sent.
+    pub sql_script: String,
+    /// Since when.
+    pub started_at: Timestamp,
+    /// When it is ended at the latest.
+    pub ends_at: Timestamp,
+    /// Whether somebody reads it.
+    pub is_read: bool,
+    /// Rows so far.
+    pub rows: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// Why a query does not run, or cannot be read or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// As many run as may.
+    #[error(
+        "{in_use} queries {scope} run already, and no more than {most} may (`manager.limits.{setting}`): end one first"
+    )]
+    TooMany {
+        /// `queries_per_user` or `queries`.
+        setting: &'static str,
+        /// Whose: `` of `anna` `` or `in all`.
+        scope: String,
+        /// How many may run.
+        most: usize,
+        /// How many do.
+        in_use: usize,
+    },
+    /// Too many were begun within a minute.
+    #[error(
+        "`{owner}` has begun {most} queries within a minute, and no more may be (`manager.limits.queries_per_minute`): come \
+         again in {} s", retry_after.as_secs().max(1)
+    )]
+    TooOften {
+        /// Who.
+        owner: String,
+        /// How many a minute.
+        most: u32,
+        /// When the next one may begin.
+        retry_after: Duration,
+    },
+    /// The statement, or its engine, in the manager's words.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// No such query runs.
+    #[error("no query `{0}` runs: it has ended, or never was")]
+    NotFound(String),
+    /// Somebody reads it.
+    #[error("query `{0}` is read already: each is read once")]
+    AlreadyRead(String),
+}
+
+/// The first rows of a query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstRows {
+    /// The columns, as ksqlDB writes them.
+    pub schema: Option<String>,
+    /// Rows, each with its kind.
+    pub rows: Vec<serde_json::Value>,
+    /// Why there are no more: `limit`, `complete`, `cancelled`, `failed` or `interrupted`.
+    pub end: String,
+    /// More about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The queries of a process. Clones are the same ones.
+#[derive(Clone)]
+pub struct Queries {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    statements: Arc<dyn Statements>,
+    limits: Limits,
+    unread: Duration,
+    places: Arc<Mutex<Places>>,
+}
+
+impl Queries {
+    /// None runs yet.
+    pub fn new(statements: Arc<dyn Statements>, limits: Limits) -> Queries {
+        Queries::with_patience(statements, limits, UNREAD)
+    }
+
+    fn with_patience(statements: Arc<dyn Statements>, limits: Limits, unread: Duration) -> Queries {
+        Queries { shared: Arc::new(Shared { statements, limits, unread, places: Arc::default() }) }
+    }
+
+    /// Begins a query. Read it soon: one that nobody reads is ended.
+    pub async fn start(&self, query: NewQuery, owner: &str) -> Result<QueryInfo, Refused> {
+        self.begin(query, owner, self.shared.limits.query_time).await.map(|running| running.info())
+    }
+
+    /// Begins a query and reads it.
+    pub async fn run(&self, query: NewQuery, owner: &str) -> Result<QueryRows, Refused> {
+        let running = self.begin(query, owner, self.shared.limits.query_time).await?;
+        let id = running.id().to_owned();
+        QueryRows::of(running).ok_or(Refused::AlreadyRead(id))
+    }
+
+    /// The lines of a query. Dropped, they end it.
+    pub fn read(&self, id: &str) -> Result<QueryRows, Refused> {
+        let running = self.places().get(id).ok_or_else(|| Refused::NotFound(id.to_owned()))?;
+        QueryRows::of(running).ok_or_else(|| Refused::AlreadyRead(id.to_owned()))
+    }
+
+    /// A query that runs.
+    pub fn get(&self, id: &str) -> Result<QueryInfo, Refused> {
+        self.places().get(id).map(|running| running.info()).ok_or_else(|| Refused::NotFound(id.to_owned()))
+    }
+
+    /// Those that run, of one owner or all, the eldest first.
+    pub fn list(&self, owner: Option<&str>) -> Vec<QueryInfo> {
+        let mut found = self.places().all();
+        found.retain(|query| owner.is_none_or(|owner| query.owner == owner));
+        found.sort_by(|one, other| (one.started_at, &one.id).cmp(&(other.started_at, &other.id)));
+        found
+    }
+
+    /// Ends a query: its reader is told so.
+    pub fn kill(&self, id: &str, actor: &str) -> Result<(), Refused> {
+        let running = self.places().get(id).ok_or_else(|| Refused::NotFound(id.to_owned()))?;
+        tracing::info!(query = id, actor, "query ended by somebody");
+        running.finish(End::Cancelled, Some(format!("ended by `{actor}`")));
+        Ok(())
+    }
+
+    /// How many run: of this owner, and in all.
+    pub fn active(&self, owner: &str) -> Active {
+        self.places().active(owner)
+    }
+
+    /// What may be.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// How many streams are deployed: of this owner, and in all.
+    pub async fn deployed(&self, owner: &str) -> Result<(usize, usize), Fault> {
+        self.shared.statements.deployed(owner).await
+    }
+
+    /// The first rows of a query, as many as come within a time.
+    pub async fn first_rows(
+        &self,
+        query: NewQuery,
+        owner: &str,
+        most: usize,
+        time: Duration,
+    ) -> Result<FirstRows, Refused> {
+        let deadline = Instant::now() + time;
+        let running = self.begin(query, owner, time).await?;
+        let id = running.id().to_owned();
+        let mut lines = QueryRows::of(running).ok_or(Refused::AlreadyRead(id))?;
+        let mut first = FirstRows { schema: None, rows: Vec::new(), end: "limit".to_owned(), reason: None };
+        while first.rows.len() < most {
+            match timeout_at(deadline, lines.next()).await {
+                Ok(Some(Line::Header { schema, .. })) => first.schema = Some(schema),
+                Ok(Some(Line::Row(text))) => first.rows.extend(serde_json::from_str::<serde_json::Value>(&text)),
+                Ok(Some(Line::End { end, reason, .. })) => {
+                    (first.end, first.reason) = (lines::word(&end).to_owned(), reason);
+                    return Ok(first);
+                }
+                Ok(None) => return Ok(first),
+                Err(_) => {
+                    first.reason = Some(format!("its {} s are over", time.as_secs()));
+                    return Ok(first);
+                }
+            }
+        }
+        first.reason = Some(format!("the first {most} rows"));
+        Ok(first)
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.shared.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn begin(&self, query: NewQuery, owner: &str, time_limit: Duration) -> Result<Arc<Running>, Refused> {
+        // First of all: whoever sends rubbish all the time is slowed down, too.
+        self.places().count(owner, &self.shared.limits, Instant::now())?;
+        let Prepared { engine, select, placed } = self.shared.statements.prepared(query.engine, &query.sql).await?;
+        let id = format!("{:032x}", fastrand::u128(..));
+        let deadline = Instant::now() + time_limit;
+        let running = Arc::new(Running::new(
+            QueryInfo {
+                id: id.clone(),
+                engine: engine.kind(),
+                owner: owner.to_owned(),
+                sql_script: query.sql,
+                started_at: Timestamp::now(),
+                ends_at: Timestamp::now() + time_limit,
+                is_read: false,
+                rows: 0,
+                bytes: 0,
+            },
+            &self.shared.limits,
+            Arc::downgrade(&self.shared.places),
+        ));
+        // The place is free again when `begun` is dropped without an engine's rows: refused, failed, or given up by the caller.
+        let begun = self.places().enter(&running, &self.shared.limits)?;
+        let kind = engine.kind();
+        let rows = engine.query(AdHoc { id, select, from_start: query.from_beginning, time_limit }).await;
+        let running = begun.with(rows.map_err(|trouble| Fault::of(kind, placed(trouble)))?);
+        tokio::spawn(watch(Arc::clone(&running), deadline, Instant::now() + self.shared.unread, time_limit));
+        Ok(running)
+    }
+}
+
+/// Ends a query when its time is over, or when nobody has come to read it.
+async fn watch(running: Arc<Running>, deadline: Instant, unread: Instant, time_limit: Duration) {
+    tokio::select! {
+        () = running.ended() => return,
+        () = sleep_until(unread.min(deadline)) => {}
+    }
+    if !running.is_read() && unread <= deadline {
+        return running.finish(End::Cancelled, Some("nobody has come to read it".to_owned()));
+    }
+    tokio::select! {
+        () = running.ended() => {}
+        () = sleep_until(deadline) => {
+            let reason = format!("its {} s are over (`manager.limits.query_time`)", time_limit.as_secs());
+            running.finish(End::Limit, Some(reason));
+        }
+    }
+}

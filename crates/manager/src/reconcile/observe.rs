@@ -1,0 +1,118 @@
+//! One definition in one round: what is seen of it is written down, and its next step begins.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
+
+use super::{Memory, Sights, act, shown};
+use crate::engines::{Capabilities, ObservedState};
+use crate::lifecycle::look::{Shown, Sighting, drift, look, settle};
+use crate::lifecycle::outcome::later;
+use crate::lifecycle::record::Record;
+use crate::lifecycle::step::{Seen, Step, next_step};
+use crate::manager::Shared;
+use crate::settings::Reconcile;
+use crate::store::StoreError;
+
+/// How old what is written about a look may become while nothing changes.
+const STALE: SignedDuration = SignedDuration::from_secs(30);
+
+pub(super) async fn one(
+    shared: &Arc<Shared>,
+    memory: &mut Memory,
+    steps: &mut JoinSet<String>,
+    sights: &Sights,
+    mut record: Record,
+) -> Result<(), StoreError> {
+    if memory.acted.get(&record.id).is_some_and(|acted| *acted >= sights.began) {
+        return Ok(()); // it was seen before its last step ended
+    }
+    let rules = &shared.parts.settings.reconcile;
+    let now = Timestamp::now();
+    let sighting = match sights.engines.get(&record.engine) {
+        Some(Ok(observed)) => look(&record, observed),
+        Some(Err(_)) | None => Sighting::unknown(),
+    };
+    let settled = settle(shown(memory, &record), sighting.state, now, rules);
+    memory.others.insert(record.id.clone(), settled.other);
+    // One that was never deployed is nowhere, whether its engine answers or not.
+    if record.attempt > 0 && write_down(shared, &mut record, &sighting, settled, now).await? {
+        return Ok(()); // somebody wants something else meanwhile: the next round sees what
+    }
+    let Some(can) = memory.can.get(&record.engine).cloned().or_else(|| away(&record)) else { return Ok(()) };
+    let step = next_step(&record, &seen(&record, sighting, settled, now, rules), &can);
+    if let Step::Rest(_) = step {
+        return Ok(());
+    }
+    memory.busy.insert(record.id.clone());
+    let shared = Arc::clone(shared);
+    steps.spawn(async move {
+        let id = record.id.clone();
+        act::take(&shared, record, step).await;
+        id
+    });
+    Ok(())
+}
+
+/// What an engine that does not answer can does not matter: what is left to do without it asks for none of it.
+fn away(record: &Record) -> Option<Capabilities> {
+    (record.attempt == 0).then(|| Capabilities {
+        version: String::new(),
+        cluster: String::new(),
+        can_pause: false,
+        can_savepoint: false,
+        replaces_in_place: false,
+        free_slots: None,
+    })
+}
+
+fn seen(record: &Record, sighting: Sighting, settled: Shown, now: Timestamp, rules: &Reconcile) -> Seen {
+    Seen {
+        state: if sighting.state == ObservedState::Unknown { sighting.state } else { settled.state },
+        is_sure: settled.other.is_none(),
+        strays: sighting.strays,
+        is_due: record.retry_at.is_none_or(|at| at <= now),
+        is_overdue: record.deployed_at.is_none_or(|at| later(at, rules.time_to_run) <= now),
+        may_restart: record.restarts < rules.restarts,
+        heals: rules.heal_drift,
+    }
+}
+
+/// Writes down what is shown, where it is new; `true` if somebody has written the definition meanwhile.
+async fn write_down(
+    shared: &Shared,
+    record: &mut Record,
+    sighting: &Sighting,
+    settled: Shown,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let before = record.clone();
+    let rules = &shared.parts.settings.reconcile;
+    record.observed = settled.state;
+    record.engine_state = sighting.engine_state.clone();
+    record.drift = if record.call.is_none() { drift(record, settled.state) } else { None };
+    // By another id under our name: whoever made it anew, it is the one that counts.
+    if let Some(job_id) = sighting.job_id.clone().filter(|_| record.call.is_none()) {
+        record.job_id = Some(job_id);
+    }
+    let is_steady = record.deployed_at.is_some_and(|at| later(at, rules.steady) <= now);
+    if settled.state == ObservedState::Running && is_steady {
+        record.restarts = 0;
+    }
+    let fails = matches!(settled.state, ObservedState::Failed | ObservedState::Restarting | ObservedState::Degraded);
+    if fails && before.observed != settled.state {
+        record.last_error = act::cause(shared, record).await.or(record.last_error.take());
+    }
+    let is_old = record.observed_at.is_none_or(|at| now.duration_since(at) > STALE);
+    let is_new = *record != before;
+    if !(is_old || is_new) {
+        return Ok(false);
+    }
+    if before.drift.is_none()
+        && let Some(drift) = &record.drift
+    {
+        tracing::warn!(stream = record.name, drift, "a stream is not as it is wanted");
+    }
+    Ok(!shared.store.see(record).await?)
+}

@@ -1,0 +1,1 @@
+delete from stream_sources where lower(name) = lower($1)

@@ -1,0 +1,1 @@
+delete from stream_leftovers where topic = $1

@@ -1,0 +1,1 @@
+select max(wanted_at) from stream_definitions

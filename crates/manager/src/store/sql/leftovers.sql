@@ -1,0 +1,1 @@
+select topic, name, deleted_by, deleted_at from stream_leftovers

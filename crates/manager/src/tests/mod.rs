@@ -1,0 +1,9 @@
+//! Rehearsals of the whole: an engine that behaves as the contract says, in this process, against the planner alone
+//! (`convergence`) and against a real Postgres (`rehearsal`, `defects`).
+
+mod convergence;
+mod crashes;
+mod defects;
+mod model;
+mod rehearsal;
+mod stage;

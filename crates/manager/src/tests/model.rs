@@ -1,0 +1,304 @@
+//! An engine in this process that behaves as the contract says, and can be told to misbehave. For rehearsals only: it proves
+//! nothing about the wires of real ones.
+//!
+//! As Flink: a job for each deployment, by a name and an id of its own; stops leave savepoints. As ksqlDB: one query for each
+//! sink, replaced in place and paused.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use crate::catalog::Source;
+use crate::engines::{
+    AdHoc, Capabilities, Changes, Deployment, Details, Engine, EngineKind, Explained, Handle, Observed, ObservedState,
+    Refusal, RestorePoint, Rows, Select, StopMode, Stopped, Trouble,
+};
+use crate::lifecycle::record::is_active;
+use crate::names;
+
+/// What goes wrong with one call that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// It does not reach the engine, and that is known.
+    Away,
+    /// It does not reach the engine, and that is not known.
+    LostBefore,
+    /// It is done, and the answer is lost.
+    LostAfter,
+    /// The engine has no room.
+    Busy,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    pub name: String,
+    pub state: ObservedState,
+    pub sql: String,
+    pub topic: String,
+    /// With which state it began.
+    pub restored: Option<String>,
+    /// The savepoint of its stop.
+    pub savepoint: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub jobs: BTreeMap<String, Job>,
+    /// Streams and tables (as ksqlDB has them).
+    pub sinks: Vec<String>,
+    /// Savepoints that are there.
+    pub savepoints: Vec<String>,
+    pub faults: VecDeque<Fault>,
+    pub is_away: bool,
+    /// Every call that changes something, as it came.
+    pub calls: Vec<String>,
+    pub observations: u64,
+    queries: u64,
+}
+
+pub struct Model {
+    pub kind: EngineKind,
+    pub world: Mutex<World>,
+}
+
+impl Model {
+    pub fn new(kind: EngineKind) -> Model {
+        Model { kind, world: Mutex::new(World::default()) }
+    }
+
+    pub fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.world.lock().unwrap())
+    }
+
+    pub fn can(&self) -> Capabilities {
+        let is_flink = self.kind == EngineKind::Flink;
+        Capabilities {
+            version: "model".to_owned(),
+            cluster: "model".to_owned(),
+            can_pause: !is_flink,
+            can_savepoint: is_flink,
+            replaces_in_place: !is_flink,
+            free_slots: None,
+        }
+    }
+
+    /// Jobs that run, or are about to.
+    pub fn live(&self) -> Vec<Job> {
+        self.with(|world| world.jobs.values().filter(|job| is_active(job.state)).cloned().collect())
+    }
+
+    /// A call that changes something, with what goes wrong with it.
+    fn change<T>(&self, what: String, act: impl FnOnce(&mut World) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        self.with(|world| {
+            world.calls.push(what);
+            if world.is_away {
+                return Err(Trouble::Unavailable("the model is away".to_owned()));
+            }
+            match world.faults.pop_front().unwrap_or(Fault::None) {
+                Fault::None => act(world),
+                Fault::Away => Err(Trouble::Unavailable("the model is away".to_owned())),
+                Fault::LostBefore => Err(Trouble::Unknown("no answer".to_owned())),
+                Fault::Busy => Err(Trouble::Busy { reason: "no room".to_owned(), retry_after: None }),
+                Fault::LostAfter => match act(world) {
+                    Ok(_) => Err(Trouble::Unknown("no answer".to_owned())),
+                    Err(trouble) => Err(trouble),
+                },
+            }
+        })
+    }
+
+    fn new_job(&self, deployment: &Deployment, name: String) -> Job {
+        let sql = &deployment.select.sql;
+        let state = match () {
+            () if sql.contains("crashing") => ObservedState::Restarting,
+            () if sql.contains("failing") => ObservedState::Failed,
+            () => ObservedState::Running,
+        };
+        let restored = deployment.restore.as_ref().map(|point| point.path.clone());
+        Job { name, state, sql: sql.clone(), topic: deployment.names.topic(), restored, savepoint: None }
+    }
+
+    fn deploy_job(&self, world: &mut World, deployment: &Deployment) -> Result<String, Trouble> {
+        let id = names::job_id("model", &deployment.definition, deployment.revision, deployment.attempt);
+        let name = deployment.names.job_name(deployment.revision, deployment.attempt);
+        world.jobs.entry(id.clone()).or_insert_with(|| self.new_job(deployment, name));
+        Ok(id)
+    }
+
+    fn deploy_query(&self, world: &mut World, deployment: &Deployment) -> Result<String, Trouble> {
+        let sink = deployment.names.sink();
+        let there = world.jobs.iter().find(|(_, job)| job.name == sink).map(|(id, job)| (id.clone(), job.sql.clone()));
+        match there {
+            Some((id, sql)) if sql == deployment.select.sql => return Ok(id),
+            Some(_) if deployment.select.sql.contains("incompatible") && deployment.replaces => {
+                return Err(refusal("the new text cannot take the place of the old one"));
+            }
+            Some((id, _)) => drop(world.jobs.remove(&id)),
+            None => {}
+        }
+        world.queries += 1;
+        let id = format!("CSAS_{sink}_{}", world.queries);
+        if !world.sinks.contains(&sink) {
+            world.sinks.push(sink.clone());
+        }
+        world.jobs.insert(id.clone(), self.new_job(deployment, sink));
+        Ok(id)
+    }
+
+    fn stop_job(&self, world: &mut World, id: &str, mode: StopMode) -> Result<Stopped, Trouble> {
+        let Some(job) = world.jobs.get_mut(id) else { return Ok(Stopped::WithoutState) };
+        if let Some(path) = &job.savepoint {
+            return Ok(Stopped::At(RestorePoint { path: path.clone(), savepoint: true }));
+        }
+        match (mode, job.state) {
+            (StopMode::KeepState, ObservedState::Running | ObservedState::Degraded) => {
+                let path = format!("savepoint-{}", &id[..6]);
+                job.state = ObservedState::Stopped;
+                job.savepoint = Some(path.clone());
+                world.savepoints.push(path.clone());
+                Ok(Stopped::At(RestorePoint { path, savepoint: true }))
+            }
+            (StopMode::KeepState, state) if is_active(state) => Err(refusal("not all of its tasks run")),
+            _ => {
+                job.state = if job.state == ObservedState::Failed { job.state } else { ObservedState::Stopped };
+                Ok(Stopped::WithoutState)
+            }
+        }
+    }
+
+    fn stop_query(&self, world: &mut World, id: &str, sink: &str, mode: StopMode) -> Result<Stopped, Trouble> {
+        let found = world.jobs.iter().find(|(at, job)| *at == id || job.name == sink).map(|(id, _)| id.clone());
+        let Some(id) = found else { return Ok(Stopped::WithoutState) };
+        match mode {
+            StopMode::KeepState => {
+                world.jobs.get_mut(&id).unwrap().state = ObservedState::Paused;
+                Ok(Stopped::Paused)
+            }
+            StopMode::Final => {
+                world.jobs.remove(&id);
+                Ok(Stopped::WithoutState)
+            }
+        }
+    }
+}
+
+pub fn refusal(message: &str) -> Trouble {
+    let message = message.to_owned();
+    Trouble::Refused(Refusal { code: "model".to_owned(), message, line: Some(1), column: Some(8) })
+}
+
+#[async_trait]
+impl Engine for Model {
+    fn kind(&self) -> EngineKind {
+        self.kind
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, Trouble> {
+        if self.with(|world| world.is_away) {
+            return Err(Trouble::Unavailable("the model is away".to_owned()));
+        }
+        Ok(self.can())
+    }
+
+    async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {
+        self.capabilities().await?;
+        if select.sql.contains("unknown_column") {
+            return Err(refusal("there is no column unknown_column"));
+        }
+        let changes = if select.sql.contains("GROUP BY") { Changes::Upsert } else { Changes::Append };
+        Ok(Explained { columns: Vec::new(), changes, plan: String::new(), only_adhoc: None })
+    }
+
+    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+        match new.sql.contains("other_state") == old.sql.contains("other_state") {
+            true => Ok(()),
+            false => Err("the state is another one".to_owned()),
+        }
+    }
+
+    async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
+        let what = format!("deploy r{} a{}", deployment.revision, deployment.attempt);
+        let job_id = self.change(what, |world| {
+            if deployment.select.sql.contains("refused") {
+                return Err(refusal("the model does not like it"));
+            }
+            match self.kind {
+                EngineKind::Flink => self.deploy_job(world, deployment),
+                EngineKind::Ksqldb => self.deploy_query(world, deployment),
+            }
+        })?;
+        Ok(Handle {
+            job_id,
+            stream_name: deployment.names.sink(),
+            output_topic: deployment.names.topic(),
+            changes: deployment.changes,
+        })
+    }
+
+    async fn observe(&self) -> Result<Vec<Observed>, Trouble> {
+        self.capabilities().await?;
+        Ok(self.with(|world| {
+            world.observations += 1;
+            let seen = |(id, job): (&String, &Job)| Observed {
+                job_id: id.clone(),
+                name: job.name.clone(),
+                topics: vec![job.topic.clone()],
+                state: job.state,
+                engine_state: format!("{:?}", job.state).to_uppercase(),
+                statement: Some(job.sql.clone()),
+            };
+            world.jobs.iter().map(seen).collect()
+        }))
+    }
+
+    async fn details(&self, job_id: &str) -> Result<Details, Trouble> {
+        self.capabilities().await?;
+        Ok(self.with(|world| {
+            let job = world.jobs.get(job_id);
+            let fails = job.is_some_and(|job| matches!(job.state, ObservedState::Restarting | ObservedState::Failed));
+            let keeps = job.is_some_and(|job| self.kind == EngineKind::Flink && job.state == ObservedState::Running);
+            Details {
+                failure: fails.then(|| "division by zero".to_owned()),
+                latest_checkpoint: keeps
+                    .then(|| RestorePoint { path: format!("checkpoint-{}", &job_id[..6]), savepoint: false }),
+                ..Details::default()
+            }
+        }))
+    }
+
+    async fn stop(&self, _: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble> {
+        self.change(format!("stop {mode:?}"), |world| match self.kind {
+            EngineKind::Flink => self.stop_job(world, &handle.job_id, mode),
+            EngineKind::Ksqldb => self.stop_query(world, &handle.job_id, &handle.stream_name, mode),
+        })
+    }
+
+    async fn resume(&self, handle: &Handle) -> Result<(), Trouble> {
+        self.change("resume".to_owned(), |world| match world.jobs.get_mut(&handle.job_id) {
+            Some(job) => {
+                job.state = ObservedState::Running;
+                Ok(())
+            }
+            None => Err(refusal("there is no such query")),
+        })
+    }
+
+    async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble> {
+        self.change("remove".to_owned(), |world| {
+            world.savepoints.retain(|path| !restore_points.iter().any(|point| point.path == *path));
+            world.sinks.retain(|sink| *sink != handle.stream_name);
+            Ok(())
+        })
+    }
+
+    async fn query(&self, _: AdHoc) -> Result<Rows, Trouble> {
+        Err(refusal("the model runs no queries"))
+    }
+
+    async fn sources(&self) -> Result<Vec<Source>, Trouble> {
+        self.capabilities().await?;
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,188 @@
+//! `/api/validate`, `/api/engines`, `/api/catalog`, `/api/orphans`: what can be run, where, on what, and what nobody names.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::bodies::{EngineBody, EngineList, OrphanBody, OrphanList, ValidationBody};
+use super::requests::{SourceBody, ValidateBody, engine_of, engine_words, manager, read, source, statement};
+use super::{actor, part};
+use crate::api::Api;
+use crate::api::parameters::Parameters;
+use crate::api::problem::{self, Problem};
+use crate::manager::catalog::Source;
+use crate::manager::engines::EngineKind;
+use crate::manager::manager::{Catalog, CatalogEntry, Origin, OrphanKind};
+
+/// Can a statement run?
+///
+/// The gate judges first: one SELECT, of sources in the catalog, within the limits. Then the engine does, by its own EXPLAIN. If it
+/// is away the answer is the gate's alone, and `checkedBy` and `engineTrouble` say so. Errors have line and column in the text as
+/// it was sent. Nothing is run or stored.
+#[utoipa::path(post, path = "/api/validate", operation_id = "validate_statement", tag = "streams",
+    request_body = ValidateBody,
+    responses((status = 200, description = "What was found, also where the statement is wrong", body = ValidationBody)))]
+pub async fn validate(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let (engine, kind, sql) = statement(read((&request, payload), manager, &["engine", "kind", "sqlScript"]).await?)?;
+    let found = manager.validate(engine, kind, &sql).await?;
+    Ok(HttpResponse::Ok().json(ValidationBody::from(found)))
+}
+
+/// Which engines are there?
+///
+/// Those that are configured, each asked just now; what is not configured is not listed. The protocol of ksqlDB is tested against
+/// recorded facts, not yet against a server.
+#[utoipa::path(get, path = "/api/engines", operation_id = "list_engines", tag = "streams",
+    responses((status = 200, description = "The engines", body = EngineList)))]
+pub async fn engines(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let items = manager.engines().await.into_iter().map(EngineBody::from).collect();
+    Ok(HttpResponse::Ok().json(EngineList { items }))
+}
+
+/// A source, and who says that it is there.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = CatalogSource)]
+pub(super) struct CatalogBody {
+    /// `name`, `topic`, `format`, `columns`, each with `name`, `type` and `nullable`, and `eventTime` if there is one.
+    #[serde(flatten)]
+    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
+    source: Source,
+    /// `declared`, `registry`, or the name of the engine that knows it by itself.
+    #[schema(example = "declared")]
+    origin: &'static str,
+    /// The engines that can select from it.
+    engines: Vec<&'static str>,
+}
+
+impl From<CatalogEntry> for CatalogBody {
+    fn from(CatalogEntry { source, origin, engines }: CatalogEntry) -> Self {
+        let origin = match origin {
+            Origin::Declared => "declared",
+            Origin::Registry => "registry",
+            Origin::Engine(engine) => engine.name(),
+        };
+        CatalogBody { source, origin, engines: engines.into_iter().map(EngineKind::name).collect() }
+    }
+}
+
+/// What can be selected from.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CatalogList)]
+pub(super) struct CatalogListBody {
+    /// The sources, by name.
+    items: Vec<CatalogBody>,
+    /// What could not be asked, as sentences: there may be more sources.
+    missing: Vec<String>,
+}
+
+/// What can be selected from?
+///
+/// Sources that people have declared, that engines know by themselves, and topics whose values have a schema in the registry. Where
+/// two say different things of one name, the declaration counts.
+#[utoipa::path(get, path = "/api/catalog", operation_id = "list_sources", tag = "streams",
+    params(("engine" = Option<String>, Query, description = "Only what this engine can select from.", pattern = "^(flink|ksqldb)$")),
+    responses((status = 200, description = "The sources", body = CatalogListBody)))]
+pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    let engine = engine_parameter(&request)?;
+    let Catalog { sources, missing } = manager.catalog(engine).await?;
+    Ok(HttpResponse::Ok().json(CatalogListBody { items: sources.into_iter().map(Into::into).collect(), missing }))
+}
+
+fn engine_parameter(request: &HttpRequest) -> Result<Option<EngineKind>, Problem> {
+    let mut parameters = Parameters::parse(request.query_string(), &["engine"]);
+    let word = parameters.one("engine");
+    let engine = word.as_deref().and_then(engine_of);
+    if let (Some(word), None) = (&word, engine) {
+        parameters.reject("engine", word, &format!("must be {}", engine_words()));
+    }
+    parameters.finish()?;
+    Ok(engine)
+}
+
+/// Declare a source
+///
+/// Says of a topic what columns its values have, so that streams can select from it; once more to say it anew. What runs already is
+/// not touched.
+#[utoipa::path(put, path = "/api/catalog/{name}", operation_id = "declare_source", tag = "streams",
+    params(("name" = String, Path, description = "What stands behind FROM: letters, digits and `_`, at most 63", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
+    request_body = SourceBody,
+    responses((status = 200, description = "It is declared", body = CatalogBody)))]
+pub async fn put_source(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let source = source(part(&request, "name")?, &request, payload).await?;
+    let actor = actor(&request);
+    let source = manager.put_source(source, &actor).await?;
+    tracing::info!(source = source.name, topic = source.topic, actor, "source declared");
+    let is_there = |engine: &EngineKind| manager.engine(*engine).is_ok();
+    let engines = EngineKind::ALL.into_iter().filter(is_there).map(EngineKind::name).collect();
+    Ok(HttpResponse::Ok().json(CatalogBody { source, origin: "declared", engines }))
+}
+
+/// Take a declaration back
+///
+/// Streams that select from the source go on running, but cannot be deployed anew.
+#[utoipa::path(delete, path = "/api/catalog/{name}", operation_id = "delete_source", tag = "streams",
+    params(("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
+    responses((status = 204, description = "It is taken back")))]
+pub async fn delete_source(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let (name, actor) = (part(&request, "name")?, actor(&request));
+    manager.delete_source(&name, &actor).await?;
+    tracing::info!(source = name, actor, "declaration of a source taken back");
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// What does no stream name?
+///
+/// Jobs, queries and topics that look as if this service had made them, and that no stream names. Nothing of it is ever removed but
+/// by somebody.
+#[utoipa::path(get, path = "/api/orphans", operation_id = "list_orphans", tag = "streams",
+    responses((status = 200, description = "The orphans", body = OrphanList)))]
+pub async fn orphans(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    Ok(HttpResponse::Ok().json(OrphanList::from(manager.orphans().await?)))
+}
+
+/// Remove an orphan
+///
+/// It is looked once more whether it is one. A topic is deleted with its records, a job is cancelled without a savepoint.
+#[utoipa::path(delete, path = "/api/orphans/{kind}/{id}", operation_id = "remove_orphan", tag = "streams",
+    params(
+        ("kind" = String, Path, description = "`job` or `topic`", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "job"),
+        ("id" = String, Path, description = "Job id, query id or topic", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
+        ("engine" = Option<String>, Query, description = "Of a job: where it runs.", pattern = "^(flink|ksqldb)$"),
+    ),
+    responses((status = 200, description = "What was removed", body = OrphanBody)))]
+pub async fn remove_orphan(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    let engine = engine_parameter(&request)?;
+    let (word, id, actor) = (part(&request, "kind")?, part(&request, "id")?, actor(&request));
+    let kind = match word.as_str() {
+        "job" => OrphanKind::Job,
+        "topic" => OrphanKind::Topic,
+        _ => {
+            let problem = Problem::new(&problem::INVALID_PARAMETER, "`kind`: must be job or topic");
+            return Err(problem.parameter("kind", &word, "must be job or topic"));
+        }
+    };
+    let orphan = manager.remove_orphan(kind, engine, &id, &actor).await?;
+    tracing::info!(id, name = orphan.name, actor, "orphan removed");
+    Ok(HttpResponse::Ok().json(OrphanBody::from(orphan)))
+}

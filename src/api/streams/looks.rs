@@ -1,0 +1,76 @@
+//! `/api/streams/{id}/…`: how a stream is doing, and what it was.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::bodies::{EventBody, EventPage, RevisionBody, RevisionList, StatusBody, TopologyBody, shown_id};
+use super::part;
+use super::requests::manager;
+use crate::api::Api;
+use crate::api::ops::paging::Page;
+use crate::api::parameters::Parameters;
+use crate::api::problem::Problem;
+
+/// What were its texts?
+///
+/// Every text that the stream had, the latest first, with who wrote it and when.
+#[utoipa::path(get, path = "/api/streams/{id}/revisions", operation_id = "list_stream_revisions", tag = "streams",
+    params(("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
+    responses((status = 200, description = "The texts", body = RevisionList)))]
+pub async fn revisions(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let revisions = manager.revisions(&part(&request, "id")?).await?;
+    Ok(HttpResponse::Ok().json(RevisionList { items: revisions.into_iter().map(RevisionBody::from).collect() }))
+}
+
+/// How is a stream doing?
+///
+/// What is stored, and what its engine says now: lag, throughput, the first cause of a failure. If the engine is away,
+/// `engineTrouble` says so and the rest is what was seen last.
+#[utoipa::path(get, path = "/api/streams/{id}/status", operation_id = "stream_status", tag = "streams",
+    params(("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
+    responses((status = 200, description = "How it is doing", body = StatusBody)))]
+pub async fn status(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let status = manager.status(&part(&request, "id")?).await?;
+    Ok(HttpResponse::Ok().json(StatusBody::from(status)))
+}
+
+/// What does a stream consist of?
+///
+/// The operators of what runs, and what flows between them; none if nothing runs.
+#[utoipa::path(get, path = "/api/streams/{id}/topology", operation_id = "stream_topology", tag = "streams",
+    params(("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
+    responses((status = 200, description = "Its operators", body = TopologyBody)))]
+pub async fn topology(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    let topology = manager.topology(&part(&request, "id")?).await?;
+    Ok(HttpResponse::Ok().json(TopologyBody::from(topology)))
+}
+
+/// What happened to a stream?
+///
+/// What people asked of it and what became of that, the latest first. Follow `Link: rel="next"`.
+#[utoipa::path(get, path = "/api/streams/{id}/events", operation_id = "list_stream_events", tag = "streams",
+    params(
+        ("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
+        ("pageSize" = Option<u32>, Query, description = "Events on a page.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "A position, taken unchanged from a `Link` header.", min_length = 1, pattern = "^[A-Za-z0-9_-]+$"),
+    ),
+    responses((status = 200, description = "One page", body = EventPage, headers(
+        ("Link" = String, description = "RFC 8288 links `first` and `next`; no `next` on the last page"),
+    ))))]
+pub async fn events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    let parameters = Parameters::parse(request.query_string(), &["pageSize", "cursor"]);
+    let id = part(&request, "id")?;
+    let path = format!("/api/streams/{}/events", crate::api::parameters::encode(&shown_id(&id)));
+    let page = Page::take(parameters, &api.state.settings, (path, "-id"), &[])?;
+    let mut found = manager.events(&id, page.after_id()?, page.limit.saturating_add(1)).await?;
+    let link = page.link(&mut found, |event| (String::new(), event.id.to_string()));
+    let items = found.into_iter().map(EventBody::from).collect();
+    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(EventPage { items, page_size: page.limit }))
+}

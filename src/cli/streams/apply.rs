@@ -1,0 +1,239 @@
+//! `streams apply`: makes what is there what the files say, and tells of each what it did. Called again it does nothing.
+
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::client::{Client, statement_errors};
+use super::files::{self, SourceFile, StreamFile, Wanted};
+use super::{href, in_words, text};
+use crate::cli::desk::print_json;
+
+/// How it is applied.
+pub(super) struct Apply<'a> {
+    pub(super) client: &'a Client,
+    pub(super) dry_run: bool,
+    pub(super) accept_state_loss: bool,
+    pub(super) prune: bool,
+    pub(super) json: bool,
+}
+
+/// What became of one file, or of a stream without one.
+struct Done {
+    kind: &'static str,
+    name: String,
+    /// `created`, `changed`, `unchanged`, `deleted` or `failed`; of a dry run what it would be.
+    outcome: &'static str,
+    detail: String,
+    owner: Option<String>,
+}
+
+impl Done {
+    fn new((kind, name): (&'static str, &str), outcome: &'static str, detail: impl Into<String>) -> Done {
+        Done { kind, name: name.to_owned(), outcome, detail: detail.into(), owner: None }
+    }
+}
+
+impl Apply<'_> {
+    /// Applies a folder: sources first, as streams select from them.
+    pub(super) async fn run(&self, folder: &Path) -> Result<()> {
+        let folder = files::read(folder)?;
+        let streams = self.client.all_streams().await?;
+        let mut all = Vec::new();
+        let declared = match folder.sources.is_empty() {
+            true => Value::Null,
+            false => self.client.get("/api/catalog").await?.body,
+        };
+        for file in &folder.sources {
+            let done = self.source(file, &declared).await;
+            self.tell(&mut all, ("source", &file.name), done);
+        }
+        for file in &folder.streams {
+            let found = streams.iter().find(|stream| text(stream, "name").eq_ignore_ascii_case(&file.name));
+            let done = match found {
+                None => self.create(file).await,
+                Some(found) => self.change(file, found).await,
+            };
+            self.tell(&mut all, ("stream", &file.name), done);
+        }
+        if self.prune {
+            self.prune(&folder.streams, &streams, &mut all).await?;
+        }
+        if self.json {
+            let item = |done: &Done| json!({ "kind": done.kind, "name": done.name, "outcome": done.outcome, "detail": done.detail });
+            print_json(&json!({ "dryRun": self.dry_run, "items": all.iter().map(item).collect::<Vec<_>>() }))?;
+        }
+        let failed = all.iter().filter(|done| done.outcome == "failed").count();
+        ensure!(failed == 0, "{failed} of {} could not be applied", all.len());
+        Ok(())
+    }
+
+    /// Prints what was done as soon as it is.
+    fn tell(&self, all: &mut Vec<Done>, what: (&'static str, &str), done: Result<Done>) {
+        let done = done.unwrap_or_else(|error| Done::new(what, "failed", format!("{error:#}")));
+        if !self.json {
+            let (would, separator) =
+                (if self.dry_run { "would be " } else { "" }, if done.detail.is_empty() { "" } else { ": " });
+            let would = if matches!(done.outcome, "failed" | "unchanged") { "" } else { would };
+            println!("{} {} {would}{}{separator}{}", done.kind, done.name, done.outcome, done.detail);
+        }
+        all.push(done);
+    }
+
+    async fn source(&self, file: &SourceFile, catalog: &Value) -> Result<Done> {
+        let what = ("source", file.name.as_str());
+        let is_ours = |entry: &&Value| {
+            text(entry, "name").eq_ignore_ascii_case(&file.name) && text(entry, "origin") == "declared"
+        };
+        let found = catalog["items"].as_array().into_iter().flatten().find(is_ours);
+        let fields = ["topic", "format", "columns", "eventTime"];
+        let is_same = |found: &Value| fields.iter().all(|field| found[*field] == file.body[*field]);
+        let outcome = match found {
+            Some(found) if is_same(found) => return Ok(Done::new(what, "unchanged", "")),
+            Some(_) => "changed",
+            None => "created",
+        };
+        if !self.dry_run {
+            self.client.put(&format!("/api/catalog/{}", file.name), &file.body, None).await?;
+        }
+        Ok(Done::new(what, outcome, format!("topic {}", text(&file.body, "topic"))))
+    }
+
+    async fn create(&self, file: &StreamFile) -> Result<Done> {
+        let what = ("stream", file.name.as_str());
+        let mut body = json!({ "name": file.name, "sqlScript": file.sql });
+        if let Some(engine) = &file.engine {
+            body["engine"] = json!(engine);
+        }
+        if self.dry_run {
+            let mut statement = json!({ "kind": "persistent", "sqlScript": file.sql });
+            if let Some(engine) = &file.engine {
+                statement["engine"] = json!(engine);
+            }
+            let found = self.client.post("/api/validate", &statement).await?.body;
+            let errors = statement_errors(&found["errors"]);
+            ensure!(errors.is_empty(), "the statement would be refused\n{}", errors.join("\n"));
+            return Ok(Done::new(what, "created", format!("then {}", file.wanted.word())));
+        }
+        let made = self.client.post("/api/streams", &body).await?.body;
+        let stands = self.want(file.wanted, &made).await?;
+        Ok(Done { owner: Some(text(&made, "owner").to_owned()), ..Done::new(what, "created", in_words(&stands)) })
+    }
+
+    async fn change(&self, file: &StreamFile, found: &Value) -> Result<Done> {
+        let what = ("stream", file.name.as_str());
+        if let Some(engine) = file.engine.as_deref().filter(|engine| *engine != text(found, "engine")) {
+            bail!(
+                "it runs on {}, and an engine is for good: delete it first, or give the file for {engine} another name",
+                text(found, "engine")
+            );
+        }
+        let (is_same_text, is_same_name) = (text(found, "sqlScript") == file.sql, text(found, "name") == file.name);
+        let is_as_wanted = steps(file.wanted, text(found, "wanted")).is_empty();
+        let owner = Some(text(found, "owner").to_owned());
+        if is_same_text && is_same_name && is_as_wanted {
+            return Ok(Done { owner, ..Done::new(what, "unchanged", "") });
+        }
+        if self.dry_run {
+            let plan =
+                self.client.post(&format!("{}/plan", href(found)), &json!({ "sqlScript": file.sql })).await?.body;
+            let refused = statement_errors(&plan["refused"]);
+            ensure!(refused.is_empty(), "the statement would be refused\n{}", refused.join("\n"));
+            let detail = match is_same_text {
+                true => format!("{}, which is {} now", file.wanted.word(), text(found, "wanted")),
+                false => format!("{}: {}", text(&plan, "effect"), text(&plan, "reason")),
+            };
+            return Ok(Done { owner, ..Done::new(what, "changed", detail) });
+        }
+        let mut stands = found.clone();
+        if !is_same_text || !is_same_name {
+            // What was listed may be old by now: it is changed as it was read, or not at all.
+            let read = self.client.get(&href(found)).await?;
+            ensure!(
+                text(&read.body, "sqlScript") == text(found, "sqlScript"),
+                "somebody has changed it meanwhile: apply again"
+            );
+            let body = json!({ "name": file.name, "sqlScript": file.sql, "acceptStateLoss": self.accept_state_loss });
+            stands = self.client.put(&href(found), &body, read.etag.as_deref()).await?.body;
+        }
+        let stands = self.want(file.wanted, &stands).await?;
+        Ok(Done { owner, ..Done::new(what, "changed", in_words(&stands)) })
+    }
+
+    /// Asks for what the file wants, if that is not so already.
+    async fn want(&self, wanted: Wanted, stream: &Value) -> Result<Value> {
+        let steps = steps(wanted, text(stream, "wanted"));
+        let mut stands = stream.clone();
+        for step in steps {
+            let body = match *step {
+                "deploy" => json!({ "acceptStateLoss": self.accept_state_loss }),
+                _ => json!({}),
+            };
+            stands = self.client.post(&format!("{}/{step}", href(stream)), &body).await?.body;
+        }
+        Ok(stands)
+    }
+
+    /// Deletes streams that have no file, of the one owner whose streams the files are.
+    async fn prune(&self, files: &[StreamFile], streams: &[Value], all: &mut Vec<Done>) -> Result<()> {
+        let mut owners: Vec<String> = all.iter().filter_map(|done| done.owner.clone()).collect();
+        owners.sort();
+        owners.dedup();
+        let [owner] = owners.as_slice() else {
+            bail!(
+                "--prune deletes streams of the owner of those that have files, and these have {} owners: nothing was deleted",
+                owners.len()
+            );
+        };
+        let has_file = |stream: &Value| files.iter().any(|file| text(stream, "name").eq_ignore_ascii_case(&file.name));
+        for stream in streams.iter().filter(|stream| text(stream, "owner") == owner && !has_file(stream)) {
+            let what = ("stream", text(stream, "name"));
+            let done = match self.dry_run {
+                true => Ok(Done::new(what, "deleted", "its topic stays")),
+                false => self
+                    .client
+                    .delete(&href(stream))
+                    .await
+                    .map(|answer| Done::new(what, "deleted", leaves(&answer.body))),
+            };
+            self.tell(all, what, done);
+        }
+        Ok(())
+    }
+}
+
+/// What has to be asked of a stream that is wanted as `now` says. A draft is left as it is, whatever it does.
+fn steps(wanted: Wanted, now: &str) -> &'static [&'static str] {
+    match (wanted, now) {
+        (Wanted::Draft, _) | (Wanted::Stopped, "draft") => &[],
+        (wanted, now) if wanted.word() == now => &[],
+        (Wanted::Running, "paused") => &["resume"],
+        (Wanted::Running, _) => &["deploy"],
+        (Wanted::Paused, "running") => &["pause"],
+        (Wanted::Paused, _) => &["deploy", "pause"],
+        (Wanted::Stopped, _) => &["stop"],
+    }
+}
+
+fn leaves(deleted: &Value) -> String {
+    let leaves: Vec<&str> = deleted["leaves"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if leaves.is_empty() { String::new() } else { format!("it leaves {}", leaves.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_as_it_is_wanted_is_asked_nothing() {
+        for wanted in [Wanted::Running, Wanted::Paused, Wanted::Stopped] {
+            assert!(steps(wanted, wanted.word()).is_empty());
+            for now in ["draft", "running", "paused", "stopped"] {
+                let is_so = wanted.word() == now || (wanted, now) == (Wanted::Stopped, "draft");
+                assert_eq!(steps(wanted, now).is_empty(), is_so, "{wanted:?} {now}");
+                assert!(steps(Wanted::Draft, now).is_empty());
+            }
+        }
+    }
+}

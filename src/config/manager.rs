@@ -1,0 +1,204 @@
+//! Settings of the stream manager and of its engines, and what they need of each other. Reads nothing, connects to nothing.
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::layers::Layers;
+use super::rules::{Rule, is_address_list, is_web_address};
+use super::{ConfigError, Secret};
+
+/// `[manager]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagerSettings {
+    /// Whether there is a stream manager.
+    pub enabled: bool,
+    /// The engine of streams that name none; empty = the one that is configured.
+    pub default_engine: String,
+    /// Undo what others do by hand to what runs; else it is shown only.
+    pub heal_drift: bool,
+    /// Partitions of the topics that streams fill.
+    pub topic_partitions: u32,
+    /// Milliseconds from one round of comparing to the next.
+    pub reconcile_interval_ms: u64,
+    /// What queries and definitions may cost.
+    pub limits: ManagerLimits,
+}
+
+/// `[manager.limits]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagerLimits {
+    /// Characters of a statement.
+    pub query_characters: usize,
+    /// JOINs of a statement.
+    pub joins: usize,
+    /// Windows of a statement.
+    pub windows: usize,
+    /// How deep brackets nest.
+    pub depth: usize,
+    /// Seconds that a query of somebody who looks may run.
+    pub query_seconds: u64,
+    /// Such queries of one caller at once.
+    pub queries_per_user: usize,
+    /// Such queries of all at once.
+    pub queries: usize,
+    /// Such queries that one caller may begin in a minute.
+    pub queries_per_minute: u32,
+    /// Deployed streams of one caller.
+    pub streams_per_user: usize,
+    /// Deployed streams of all.
+    pub streams: usize,
+    /// Rows of one query.
+    pub query_rows: u64,
+    /// Bytes of its rows.
+    pub query_bytes: u64,
+    /// Words that no statement may hold.
+    pub blocked_words: Vec<String>,
+    /// Functions that statements may call beyond the engines' own.
+    pub functions: Vec<String>,
+}
+
+/// `[flink]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlinkSettings {
+    /// The SQL gateway; empty = Flink is not configured.
+    pub gateway_url: String,
+    /// The JobManager.
+    pub rest_url: String,
+    /// The brokers, as Flink reaches them; empty = `kafka.bootstrap_servers`.
+    pub kafka_bootstrap_servers: String,
+    /// Where savepoints go; empty = as Flink itself is set.
+    pub savepoint_dir: String,
+    /// How the topics that streams fill are written.
+    pub format: String,
+    /// The schema registry, as Flink reaches it; empty = the first address of `schema_registry.url`.
+    pub schema_registry_url: String,
+}
+
+/// `[ksqldb]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KsqldbSettings {
+    /// The server; empty = ksqlDB is not configured.
+    pub url: String,
+    /// Name for basic authentication; empty = none.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// The engines, each with the settings by which it is configured. An engine joins by a line here, one in `streams/engines.rs`,
+/// and its rules below.
+pub const ENGINES: [(&str, &[&str]); 2] =
+    [("flink", &["flink.gateway_url", "flink.rest_url"]), ("ksqldb", &["ksqldb.url"])];
+
+const WEB: Rule = Rule::Text("nothing, or http://host:port or https://host:port, without user and password", |text| {
+    text.is_empty() || is_web_address(text) && !text.contains('@')
+});
+
+/// The rules of these sections.
+pub(super) fn rule_of(key: &str) -> Option<Rule> {
+    use Rule::{Integer, List, Secret, Switch, Text};
+    Some(match key {
+        "manager.enabled" | "manager.heal_drift" => Switch,
+        "manager.default_engine" => {
+            Text("nothing, flink or ksqldb", |text| text.is_empty() || ENGINES.iter().any(|(name, _)| *name == text))
+        }
+        "manager.topic_partitions" => Integer(1, 1_000),
+        "manager.reconcile_interval_ms" => Integer(100, 600_000),
+        "manager.limits.query_characters" => Integer(10, 1_000_000),
+        "manager.limits.joins" | "manager.limits.windows" => Integer(0, 100),
+        "manager.limits.depth" => Integer(1, 1_000),
+        "manager.limits.query_seconds" => Integer(1, 86_400),
+        "manager.limits.queries_per_user" | "manager.limits.queries" => Integer(0, 10_000),
+        "manager.limits.queries_per_minute" => Integer(0, 1_000_000),
+        "manager.limits.streams_per_user" | "manager.limits.streams" => Integer(0, 100_000),
+        "manager.limits.query_rows" => Integer(1, 1_000_000_000_000),
+        "manager.limits.query_bytes" => Integer(1_024, 1_099_511_627_776),
+        "manager.limits.blocked_words" => List(
+            "a list of words or sequences of words such as CREATE CONNECTOR: letters, digits, _ and single spaces",
+            is_words,
+        ),
+        "manager.limits.functions" => List("a list of names such as MASK_CARD: letters, digits and _", |text| {
+            !text.contains(' ') && is_words(text)
+        }),
+        "flink.gateway_url" | "flink.rest_url" | "flink.schema_registry_url" | "ksqldb.url" => WEB,
+        "flink.kafka_bootstrap_servers" => {
+            Text("nothing, or host:port, several separated by commas", |text| text.is_empty() || is_address_list(text))
+        }
+        "flink.savepoint_dir" => Text(
+            "nothing, or a directory as a URL that Flink takes, such as file:///savepoints or s3://bucket/savepoints",
+            |text| {
+                text.is_empty()
+                    || text.contains("://") && !text.contains(|c: char| c.is_control() || "'`$ ".contains(c))
+            },
+        ),
+        "flink.format" => Text("json or avro-confluent", |text| matches!(text, "json" | "avro-confluent")),
+        "ksqldb.username" => Text("text", |_| true),
+        "ksqldb.password" => Secret("text", |_| true),
+        _ => return None,
+    })
+}
+
+fn is_words(text: &str) -> bool {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    text.split(' ').all(is_word)
+}
+
+impl Layers {
+    /// An engine is configured whole or not at all, and where the manager is on there is one for whoever names none.
+    pub(super) fn check_manager(&self) -> Result<(), ConfigError> {
+        for (_, keys) in ENGINES {
+            let (empty, set): (Vec<&str>, Vec<&str>) = keys.iter().copied().partition(|key| self.is_empty(key));
+            if let (Some(empty), Some(set)) = (empty.first(), set.first()) {
+                return Err(self.not_allowed(empty, format!("a URL, as {set} is set")));
+            }
+        }
+        if !self.is_on("manager.enabled") {
+            return Ok(());
+        }
+        let configured: Vec<&str> =
+            ENGINES.iter().filter(|(_, keys)| !self.is_empty(keys[0])).map(|(name, _)| *name).collect();
+        let every = ENGINES.map(|(_, keys)| keys.join(" and ")).join(", or ");
+        if configured.is_empty() {
+            return Err(self.not_allowed("manager.enabled", format!("an engine to be configured then: set {every}")));
+        }
+        let default = self.text("manager.default_engine");
+        match ENGINES.iter().find(|(name, _)| *name == default) {
+            None if configured.len() > 1 => {
+                let allowed = format!("one of {}, as all of them are configured", configured.join(", "));
+                Err(self.not_allowed("manager.default_engine", allowed))
+            }
+            Some((name, keys)) if !configured.contains(name) => {
+                let allowed = format!(
+                    "an engine that is configured ({}): else set {}",
+                    configured.join(", "),
+                    keys.join(" and ")
+                );
+                Err(self.not_allowed("manager.default_engine", allowed))
+            }
+            _ => self.check_format(),
+        }
+    }
+
+    /// Avro needs the registry at which Flink looks schemas up.
+    fn check_format(&self) -> Result<(), ConfigError> {
+        let is_avro = self.text("flink.format") == "avro-confluent";
+        if is_avro && self.is_empty("flink.schema_registry_url") && self.is_empty("schema_registry.url") {
+            let allowed = "json where neither flink.schema_registry_url nor schema_registry.url is set".to_owned();
+            return Err(self.not_allowed("flink.format", allowed));
+        }
+        Ok(())
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.value(key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.value(key).and_then(Value::as_str).unwrap_or_default()
+    }
+}

@@ -1,0 +1,248 @@
+//! Topics as the stream manager needs them: which there are, how far they reach, what a group has not read yet; made and
+//! deleted. Each call has clients of its own, which are gone with it, and is bounded by time. Joins no group.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::config::KafkaSettings;
+use crate::manager::ports::{From, Kafka, PortError, Records, Topic};
+use crate::platforms::kafka::listener::{Listener, listen};
+use crate::platforms::kafka::{base_config, open, tail};
+
+/// How long one question to a broker may take.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+/// Number of replicas: the broker's own default.
+const AS_THE_BROKER_HAS_IT: i32 = -1;
+
+/// The brokers, for the stream manager.
+#[derive(Clone)]
+pub struct Topics {
+    settings: KafkaSettings,
+}
+
+impl Topics {
+    /// At the brokers of these settings; connects to nobody yet.
+    pub fn new(settings: &KafkaSettings) -> Topics {
+        Topics { settings: settings.clone() }
+    }
+
+    /// Asks with a consumer, on a thread that may block.
+    async fn ask<T: Send + 'static>(
+        &self,
+        group: Option<&str>,
+        question: impl FnOnce(&BaseConsumer<Listener>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, PortError> {
+        let (settings, group) = (self.settings.clone(), group.unwrap_or("streamview-topics").to_owned());
+        blocking(move || {
+            let mut config = base_config(&settings);
+            config.set("group.id", group).set("enable.auto.commit", "false"); // asked for by the client, never joined
+            let consumer: BaseConsumer<Listener> =
+                open(&config, Listener::new(&settings)).map_err(|error| PortError::Refused(error.to_string()))?;
+            question(&consumer).map_err(|error| fault(&consumer, &error))
+        })
+        .await
+    }
+
+    /// Has an administrator's call made; `fine` is what the broker may say beside yes.
+    async fn administer<F>(&self, call: F, fine: RDKafkaErrorCode) -> Result<(), PortError>
+    where
+        F: AsyncFnOnce(&AdminClient<Listener>, &AdminOptions) -> Result<Option<RDKafkaErrorCode>, KafkaError>,
+    {
+        let heard = Listener::new(&self.settings);
+        let admin: AdminClient<Listener> =
+            open(&base_config(&self.settings), heard.clone()).map_err(|error| PortError::Refused(error.to_string()))?;
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+        let answer = call(&admin, &options).await;
+        // Whoever goes away waits for its threads.
+        blocking(move || {
+            drop(admin);
+            Ok(())
+        })
+        .await?;
+        match answer {
+            Ok(None) => Ok(()),
+            Ok(Some(code)) if code == fine => Ok(()),
+            Ok(Some(code)) => Err(meaning(code, code.to_string())),
+            Err(error) => Err(of_error(&error, blocking(move || Ok(heard.said())).await?)),
+        }
+    }
+
+    /// Waits until the brokers tell of a topic that was just made, no longer than one question may take.
+    async fn until_it_is_known(&self, name: &str) -> Result<(), PortError> {
+        let name = name.to_owned();
+        let is_known = move |consumer: &BaseConsumer<Listener>| {
+            let until = Instant::now() + TIMEOUT;
+            loop {
+                let metadata = consumer.fetch_metadata(Some(&name), TIMEOUT)?;
+                let found = metadata.topics().first();
+                if found.is_some_and(|topic| {
+                    topic.error().is_none() && topic.partitions().iter().all(|partition| partition.leader() >= 0)
+                }) {
+                    return Ok(());
+                }
+                if Instant::now() >= until {
+                    return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+                }
+                // Whatever it has to say meanwhile is heard, and time passes.
+                listen(consumer);
+            }
+        };
+        self.ask(None, is_known).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
+) -> Result<T, PortError> {
+    let done = tokio::task::spawn_blocking(work).await.context("the thread that asks Kafka has failed");
+    done.unwrap_or_else(|error| Err(PortError::Unavailable(format!("{error:#}"))))
+}
+
+/// What an error of a consumer means, with what it has to say.
+pub(super) fn fault(consumer: &BaseConsumer<Listener>, error: &KafkaError) -> PortError {
+    listen(consumer);
+    of_error(error, consumer.context().said())
+}
+
+fn of_error(error: &KafkaError, said: Option<String>) -> PortError {
+    match (said, error.rdkafka_error_code()) {
+        // Its login may be let in again later: nothing was refused but the connection.
+        (Some(said), _) => PortError::Unavailable(format!("Kafka does not let us in: {said}")),
+        (None, Some(code)) => meaning(code, error.to_string()),
+        (None, None) => PortError::Unavailable(error.to_string()),
+    }
+}
+
+fn meaning(code: RDKafkaErrorCode, text: String) -> PortError {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            PortError::Refused(format!("Kafka does not allow it: {text}"))
+        }
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+            PortError::Refused(format!("there is no such topic: {text}"))
+        }
+        Code::InvalidTopic
+        | Code::InvalidPartitions
+        | Code::InvalidReplicationFactor
+        | Code::InvalidConfig
+        | Code::PolicyViolation
+        | Code::TopicAlreadyExists
+        | Code::TopicDeletionDisabled
+        | Code::UnsupportedVersion => PortError::Refused(text),
+        _ => PortError::Unavailable(text),
+    }
+}
+
+/// Partitions of a topic, in order. A topic that is not there is refused by name.
+pub(super) fn partitions(
+    consumer: &BaseConsumer<Listener>,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), patience)?;
+    let Some(found) = metadata.topics().first() else {
+        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+    };
+    if let Some(error) = found.error() {
+        return Err(KafkaError::MetadataFetch(error.into()));
+    }
+    let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+    partitions.sort_unstable();
+    Ok(partitions)
+}
+
+/// Whether the topic is not there.
+pub(super) fn is_missing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownTopic | UnknownTopicOrPartition))
+}
+
+fn lag(consumer: &BaseConsumer<Listener>, topic: &str) -> Result<Option<u64>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions(consumer, topic, TIMEOUT)? {
+        list.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(list, TIMEOUT)?;
+    let position = |offset: Offset| match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    if committed.elements().iter().all(|element| position(element.offset()).is_none()) {
+        return Ok(None);
+    }
+    let mut lag = 0;
+    for element in committed.elements() {
+        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), TIMEOUT)?;
+        // What retention has taken is nobody's lag; a partition without a commit is read from its beginning.
+        let reached = position(element.offset()).unwrap_or(low).max(low);
+        lag += u64::try_from(high - reached).unwrap_or(0);
+    }
+    Ok(Some(lag))
+}
+
+#[async_trait]
+impl Kafka for Topics {
+    async fn topics(&self) -> Result<Vec<Topic>, PortError> {
+        self.ask(None, |consumer| {
+            let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
+            let ours = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
+            let mut topics: Vec<Topic> = ours
+                .map(|topic| Topic {
+                    name: topic.name().to_owned(),
+                    partitions: u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX),
+                })
+                .collect();
+            topics.sort_by(|one, other| one.name.cmp(&other.name));
+            Ok(topics)
+        })
+        .await
+    }
+
+    async fn create_topic(&self, name: &str, partitions: u32) -> Result<(), PortError> {
+        let count = i32::try_from(partitions).map_err(|_| {
+            PortError::Refused(format!("topic {name} cannot have {partitions} partitions, that is too many"))
+        })?;
+        let create = async |admin: &AdminClient<Listener>, options: &AdminOptions| {
+            let topic = NewTopic::new(name, count, TopicReplication::Fixed(AS_THE_BROKER_HAS_IT));
+            let answers = admin.create_topics([&topic], options).await?;
+            Ok(answers.into_iter().find_map(|answer| answer.err().map(|(_, code)| code)))
+        };
+        self.administer(create, RDKafkaErrorCode::TopicAlreadyExists).await?;
+        self.until_it_is_known(name).await
+    }
+
+    async fn delete_topic(&self, name: &str) -> Result<(), PortError> {
+        let delete = async |admin: &AdminClient<Listener>, options: &AdminOptions| {
+            let answers = admin.delete_topics(&[name], options).await?;
+            Ok(answers.into_iter().find_map(|answer| answer.err().map(|(_, code)| code)))
+        };
+        self.administer(delete, RDKafkaErrorCode::UnknownTopicOrPartition).await
+    }
+
+    async fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, PortError> {
+        let topic = topic.to_owned();
+        self.ask(None, move |consumer| {
+            let partitions = partitions(consumer, &topic, TIMEOUT)?;
+            partitions.into_iter().map(|partition| consumer.fetch_watermarks(&topic, partition, TIMEOUT)).collect()
+        })
+        .await
+    }
+
+    async fn group_lag(&self, group: &str, topic: &str) -> Result<Option<u64>, PortError> {
+        let topic = topic.to_owned();
+        self.ask(Some(group), move |consumer| lag(consumer, &topic)).await
+    }
+
+    async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError> {
+        let (settings, topic) = (self.settings.clone(), topic.to_owned());
+        let tail = blocking(move || tail::Tail::begin(&settings, &topic, from)).await?;
+        Ok(Box::pin(tail))
+    }
+}

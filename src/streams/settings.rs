@@ -1,0 +1,116 @@
+//! The service's settings in the manager's words.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use url::Url;
+
+use crate::config::{Config, ManagerLimits, web_addresses};
+use crate::manager::engines::EngineKind;
+use crate::manager::settings::{FlinkSettings, KsqldbSettings, Limits, ManagerSettings, Reconcile};
+
+/// What the manager is told. The settings have passed their rules: there is an engine for whoever names none.
+pub fn settings(config: &Config) -> Result<ManagerSettings> {
+    let (flink, ksqldb) = (flink(config), ksqldb(config));
+    let configured =
+        [(EngineKind::Flink, flink.is_some()), (EngineKind::Ksqldb, ksqldb.is_some())].into_iter().find(|(_, is)| *is);
+    let named = EngineKind::ALL.into_iter().find(|engine| engine.name() == config.manager.default_engine);
+    let default_engine = named.or(configured.map(|(engine, _)| engine)).context("no engine is configured")?;
+    let reconcile = Reconcile {
+        interval: Duration::from_millis(config.manager.reconcile_interval_ms),
+        heal_drift: config.manager.heal_drift,
+        partitions: config.manager.topic_partitions,
+        ..Reconcile::default()
+    };
+    Ok(ManagerSettings { default_engine, flink, ksqldb, limits: limits(&config.manager.limits), reconcile })
+}
+
+fn flink(config: &Config) -> Option<FlinkSettings> {
+    let flink = &config.flink;
+    let or = |own: &str, others: String| if own.is_empty() { others } else { own.to_owned() };
+    (!flink.gateway_url.is_empty()).then(|| FlinkSettings {
+        gateway_url: flink.gateway_url.clone(),
+        rest_url: flink.rest_url.clone(),
+        kafka_bootstrap_servers: or(&flink.kafka_bootstrap_servers, config.kafka.bootstrap_servers.clone()),
+        savepoint_dir: flink.savepoint_dir.clone(),
+        format: flink.format.clone(),
+        registry_url: or(&flink.schema_registry_url, without_login(config.schema_registry.url.expose())),
+    })
+}
+
+/// The first address of a list, as anybody may read it: it is written into statements, which an engine shows.
+fn without_login(addresses: &str) -> String {
+    let Some(Ok(mut url)) = web_addresses(addresses).first().map(|first| Url::parse(first)) else {
+        return String::new();
+    };
+    match (url.set_username(""), url.set_password(None)) {
+        (Ok(()), Ok(())) => url.to_string().trim_end_matches('/').to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn ksqldb(config: &Config) -> Option<KsqldbSettings> {
+    let ksqldb = &config.ksqldb;
+    (!ksqldb.url.is_empty()).then(|| KsqldbSettings {
+        url: ksqldb.url.clone(),
+        username: ksqldb.username.clone(),
+        password: ksqldb.password.expose().to_owned(),
+    })
+}
+
+fn limits(limits: &ManagerLimits) -> Limits {
+    Limits {
+        query_characters: limits.query_characters,
+        joins: limits.joins,
+        windows: limits.windows,
+        depth: limits.depth,
+        query_time: Duration::from_secs(limits.query_seconds),
+        queries_per_user: limits.queries_per_user,
+        queries: limits.queries,
+        queries_per_minute: limits.queries_per_minute,
+        streams_per_user: limits.streams_per_user,
+        streams: limits.streams,
+        query_rows: limits.query_rows,
+        query_bytes: limits.query_bytes,
+        blocked_words: limits.blocked_words.iter().map(|words| words.to_ascii_uppercase()).collect(),
+        functions: limits.functions.iter().map(|name| name.to_ascii_uppercase()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pairs: &[(&str, &str)]) -> ManagerSettings {
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        settings(&Config::load(None, [], &pairs).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_settings_of_nobody_are_the_managers_own() {
+        let settings = of(&[("manager.enabled", "true"), ("ksqldb.url", "http://k:8088")]);
+        assert_eq!(settings.limits, Limits::default());
+        assert_eq!(settings.reconcile, Reconcile::default());
+        assert_eq!(settings.default_engine, EngineKind::Ksqldb, "the one that is configured");
+        assert!(settings.flink.is_none());
+    }
+
+    #[test]
+    fn flink_reaches_what_we_reach_unless_it_is_said_otherwise() {
+        let flink = [("flink.gateway_url", "http://g"), ("flink.rest_url", "http://j")];
+        let ours =
+            [("kafka.bootstrap_servers", "ours:9092"), ("schema_registry.url", "http://me:canary@r:8081,http://s")];
+        let found = of(&[&flink[..], &ours].concat()).flink.unwrap();
+        assert_eq!(
+            (found.kafka_bootstrap_servers.as_str(), found.registry_url.as_str()),
+            ("ours:9092", "http://r:8081")
+        );
+        let own = [("flink.kafka_bootstrap_servers", "kafka:9092"), ("flink.schema_registry_url", "http://registry")];
+        let found = of(&[&flink[..], &ours, &own].concat()).flink.unwrap();
+        assert_eq!(
+            (found.kafka_bootstrap_servers.as_str(), found.registry_url.as_str()),
+            ("kafka:9092", "http://registry")
+        );
+    }
+}
