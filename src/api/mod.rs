@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::gate::Locks;
 use self::health::Check;
-use self::hub::{Door, HubParts};
+use self::hub::{Door, HubParts, PollsOfLine};
 use self::limits::{Kind, Limits};
 use self::line::Lines;
 pub use self::openapi::openapi;
@@ -206,7 +206,8 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         .filter(|api| state.serve_reads && state.views.iter().any(|board| board.view == api.view))
         .collect();
     let mut table = routes::table(&views);
-    if state.hub.is_some() {
+    let has_hub = state.hub.is_some();
+    if has_hub {
         table.extend(hub::routes());
     }
     let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
@@ -229,7 +230,12 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
             .configure(|config| routes::register(config, &table, &locks, &limits))
     })
     .workers(workers)
-    .on_connect(move |connection, kept| lines.open(connection, kept))
+    .on_connect(move |connection, kept| {
+        lines.open(connection, kept);
+        if has_hub {
+            kept.insert(PollsOfLine::default());
+        }
+    })
     .keep_alive(KEEP_ALIVE)
     // Who closes its side has gone away, and its place is free: a stream would notice when it is next sent something.
     .h1_allow_half_closed(false)

@@ -9,6 +9,7 @@ mod database;
 mod database_roles;
 mod drain;
 mod history;
+mod hub;
 mod kafka_security;
 mod keeper;
 mod lists;
