@@ -134,6 +134,7 @@ pub(super) static FLINK: Dialect = Dialect {
             "`WINDOW SESSION (…)` is ksqlDB's: in Flink write `FROM TABLE(SESSION(TABLE orders PARTITION BY id, DESCRIPTOR(ts), INTERVAL '5' MINUTES))` and `GROUP BY window_start, window_end`",
         ),
         (&["->"], "other_dialect", "`->` is ksqlDB's: in Flink write a dot between a row and its field"),
+        (&["!="], "other_dialect", "`!=` is not Flink's: write `<>`"),
         (&[":="], "other_dialect", "`:=` is ksqlDB's: in Flink write ROW(…) or MAP[…]"),
     ],
     query,
