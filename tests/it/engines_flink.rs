@@ -31,7 +31,7 @@ async fn swap(stand: &Stand, old: &Deployment, new: &str) -> Deployment {
 async fn a_filter_that_is_added_keeps_the_state() {
     let stand = stand().await;
     stand.publish([(1, "a", "1"), (2, "b", "1")]).await;
-    let old = stand.plan_new("SELECT order_id, customer, amount FROM orders").await;
+    let old = stand.plan_new("SELECT order_id, customer FROM orders").await;
     stand.engine().deploy(&old).await.unwrap();
     assert_eq!(stand.until_output(&old, 2).await, [1, 2]);
     let new = swap(&stand, &old, "SELECT order_id, customer FROM orders WHERE amount > 50").await;
@@ -39,6 +39,22 @@ async fn a_filter_that_is_added_keeps_the_state() {
     stand.publish([(3, "a", "1"), (4, "b", "60")]).await;
     assert_eq!(stand.until_output(&new, 3).await, [1, 2, 4]);
     stand.engine().remove(&handle, &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_on_all_columns_moves_the_steps_behind_it_as_the_rule_says() {
+    let stand = stand().await;
+    let old = stand.plan_new("SELECT order_id, customer, amount FROM orders").await;
+    let handle = stand.engine().deploy(&old).await.unwrap();
+    let Stopped::At(point) = stand.engine().stop(&old, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
+    let text = "SELECT order_id, customer, amount FROM orders WHERE amount > 50";
+    let new = stand.plan(&old.definition, 2, stand.persistent(text)).await;
+    assert!(stand.engine().keeps_state(&old.select, &new.select).unwrap_err().contains("filters"));
+    let refused = stand.engine().deploy(&Deployment { restore: Some(point), ..new }).await.unwrap_err();
+    assert!(
+        matches!(refused, Trouble::Refused(_)),
+        "Flink does not take it, and the rule is not too strict: {refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
