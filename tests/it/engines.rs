@@ -207,15 +207,18 @@ async fn a_query_gives_its_rows_and_keeps_every_digit(stand: Stand) {
     until_over(&stand, &query.id).await;
 }
 
-/// Its promise: gone within two seconds. What the machine is late by is not counted against it: the engine's own cancel is
-/// asked for within 0.1 s of the drop, and a look is taken each 20 ms.
-async fn until_over(stand: &Stand, id: &str) -> Duration {
+/// Waits until the query is over in the engine; how long that took, and how long the slowest look.
+async fn until_over(stand: &Stand, id: &str) -> (Duration, Duration) {
     let begun = Instant::now();
+    let slowest = std::cell::Cell::new(Duration::ZERO);
     until("the query is over in the engine", PATIENCE, || async {
-        (stand.bench.is_over)(id.to_owned()).await.then_some(())
+        let looked = Instant::now();
+        let is_over = (stand.bench.is_over)(id.to_owned()).await;
+        slowest.set(slowest.get().max(looked.elapsed()));
+        is_over.then_some(())
     })
     .await;
-    begun.elapsed()
+    (begun.elapsed(), slowest.get())
 }
 
 async fn a_query_is_live_and_ends_with_its_reader(stand: Stand) {
@@ -230,8 +233,9 @@ async fn a_query_is_live_and_ends_with_its_reader(stand: Stand) {
     }
     assert!(!(stand.bench.is_over)(query.id.clone()).await);
     drop(rows);
-    let took = until_over(&stand, &query.id).await;
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // Two seconds, and what a machine with much else to do is late by: ending it takes a handful of requests.
+    let (took, slowest) = until_over(&stand, &query.id).await;
+    assert!(took < Duration::from_secs(2) + slowest * 5, "{took:?}, a look takes {slowest:?}");
 }
 
 async fn a_query_of_what_comes_now_leaves_out_what_was(stand: Stand) {
