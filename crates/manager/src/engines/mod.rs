@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::catalog::{Column, Source};
 
+pub mod flink;
 pub mod ksqldb;
 
 /// Which engine.

@@ -1,0 +1,295 @@
+//! The JobManager: jobs, their failures, checkpoints and savepoints. It knows no SQL.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::causes;
+use super::http::{Answer, NoAnswer, Server};
+use crate::engines::Trouble;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The JobManager.
+#[derive(Debug, Clone)]
+pub(super) struct JobManager {
+    /// How it is asked.
+    pub server: Server,
+}
+
+/// The cluster.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Cluster {
+    /// Slots of all TaskManagers.
+    pub slots_total: u32,
+    /// Those that no job has.
+    pub slots_available: u32,
+    /// The version.
+    pub flink_version: String,
+}
+
+/// A job among all.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Job {
+    /// Its id.
+    pub jid: String,
+    /// Its name.
+    pub name: String,
+    /// `RUNNING` and so on.
+    pub state: String,
+    /// When it began, in milliseconds since 1970.
+    #[serde(rename = "start-time")]
+    pub start_time: i64,
+    /// Its tasks by what they do.
+    pub tasks: Tasks,
+}
+
+/// Tasks by what they do.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Tasks {
+    /// All.
+    pub total: u32,
+    /// Those that run.
+    pub running: u32,
+}
+
+impl Job {
+    /// Whether it has come to an end.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state.as_str(), "FINISHED" | "CANCELED" | "FAILED")
+    }
+
+    /// Whether all its tasks run.
+    pub fn is_running(&self) -> bool {
+        self.state == "RUNNING" && self.tasks.running == self.tasks.total && self.tasks.total > 0
+    }
+}
+
+/// A failure of a job, the latest first.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Failure {
+    /// Its stack trace.
+    pub stacktrace: String,
+}
+
+/// What is known of a job's checkpoints.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Checkpoints {
+    /// How many.
+    #[serde(default)]
+    pub counts: Counts,
+    latest: Option<Latest>,
+}
+
+/// How many checkpoints.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Counts {
+    /// That are complete.
+    pub completed: u64,
+    /// That have failed.
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Latest {
+    completed: Option<Checkpoint>,
+    savepoint: Option<Checkpoint>,
+    failed: Option<Checkpoint>,
+    restored: Option<Checkpoint>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Checkpoint {
+    id: u64,
+    external_path: Option<String>,
+}
+
+impl Checkpoints {
+    /// Where the last complete one lies, or what the job began with.
+    pub fn last(&self) -> Option<(String, bool)> {
+        let latest = self.latest.as_ref()?;
+        let of = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().and_then(|found| found.external_path.clone());
+        let is_savepoint = |path: &String| of(&latest.savepoint).as_ref() == Some(path);
+        of(&latest.completed).or_else(|| of(&latest.restored)).map(|path| {
+            let savepoint = is_savepoint(&path);
+            (path, savepoint)
+        })
+    }
+
+    /// Where the last complete one of this job itself lies.
+    pub fn own(&self) -> Option<String> {
+        self.latest.as_ref()?.completed.as_ref()?.external_path.clone()
+    }
+
+    /// Whether the last one that came to an end has failed.
+    pub fn is_failing(&self) -> bool {
+        let Some(latest) = &self.latest else { return false };
+        let id = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map(|found| found.id);
+        id(&latest.failed) > id(&latest.completed)
+    }
+}
+
+/// How a savepoint, or its disposal, is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nobody has asked for it, or the JobManager is younger.
+    Unasked,
+    /// Under way.
+    UnderWay,
+    /// Done; a savepoint lies here.
+    Done(Option<String>),
+    /// It did not come about, with the stack trace.
+    Failed(String),
+}
+
+impl JobManager {
+    /// The cluster.
+    pub async fn cluster(&self) -> Result<Cluster, Trouble> {
+        self.read("/overview").await
+    }
+
+    /// All jobs that it knows.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Trouble> {
+        #[derive(Deserialize)]
+        struct Overview {
+            jobs: Vec<Job>,
+        }
+        let overview: Overview = self.read("/jobs/overview").await?;
+        Ok(overview.jobs)
+    }
+
+    /// One of them. The overview is current; what is told of one job alone may be three seconds old.
+    pub async fn job(&self, job_id: &str) -> Result<Option<Job>, Trouble> {
+        Ok(self.jobs().await?.into_iter().find(|job| job.jid == job_id))
+    }
+
+    /// Its failures, the latest first.
+    pub async fn failures(&self, job_id: &str) -> Result<Vec<Failure>, Trouble> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Exceptions {
+            exception_history: History,
+        }
+        #[derive(Deserialize)]
+        struct History {
+            entries: Vec<Failure>,
+        }
+        let exceptions: Exceptions = self.read(&format!("/jobs/{job_id}/exceptions")).await?;
+        Ok(exceptions.exception_history.entries)
+    }
+
+    /// Its checkpoints.
+    pub async fn checkpoints(&self, job_id: &str) -> Result<Checkpoints, Trouble> {
+        self.read(&format!("/jobs/{job_id}/checkpoints")).await
+    }
+
+    /// Anything else about it.
+    pub async fn about<T: DeserializeOwned>(&self, job_id: &str, rest: &str) -> Result<T, Trouble> {
+        self.read(&format!("/jobs/{job_id}{rest}")).await
+    }
+
+    /// Asks for its end. That it is over already, or not known, is fine.
+    pub async fn cancel(&self, job_id: &str) -> Result<(), Trouble> {
+        let path = format!("/jobs/{job_id}?mode=cancel");
+        let answer = self.server.call(Method::PATCH, &path, None, PATIENCE).await.map_err(NoAnswer::writing)?;
+        let is_over = answer.body.contains("already reached another terminal state");
+        if answer.is_success() || is_unknown(&answer) || is_over { Ok(()) } else { Err(unexpected(&answer)) }
+    }
+
+    /// Asks for its end with a savepoint. The same `trigger` again asks for the same savepoint.
+    pub async fn stop(&self, job_id: &str, trigger: &str, directory: &str, drain: bool) -> Result<(), Trouble> {
+        let mut body = json!({"triggerId": trigger, "drain": drain});
+        if !directory.is_empty() {
+            body["targetDirectory"] = Value::from(directory);
+        }
+        let path = format!("/jobs/{job_id}/stop");
+        let answer = self.server.call(Method::POST, &path, Some(&body), PATIENCE).await.map_err(NoAnswer::writing)?;
+        // What went wrong with the savepoint is told by asking for it; 404 is a job that is gone.
+        if answer.is_success() || is_unknown(&answer) { Ok(()) } else { Err(unexpected(&answer)) }
+    }
+
+    /// How that savepoint is doing.
+    pub async fn savepoint(&self, job_id: &str, trigger: &str) -> Result<Progress, Trouble> {
+        self.progress(&format!("/jobs/{job_id}/savepoints/{trigger}")).await
+    }
+
+    /// Asks that a savepoint or checkpoint be deleted; gives what its progress is asked by.
+    pub async fn dispose(&self, path: &str) -> Result<String, Trouble> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Asked {
+            request_id: String,
+        }
+        let body = json!({"savepoint-path": path});
+        let answer = self.server.call(Method::POST, "/savepoint-disposal", Some(&body), PATIENCE).await;
+        let answer = answer.map_err(NoAnswer::reading)?;
+        if !answer.is_success() {
+            return Err(unexpected(&answer));
+        }
+        let asked: Asked = answer.read(self.server.name).map_err(NoAnswer::reading)?;
+        Ok(asked.request_id)
+    }
+
+    /// How that is doing.
+    pub async fn disposal(&self, request: &str) -> Result<Progress, Trouble> {
+        self.progress(&format!("/savepoint-disposal/{request}")).await
+    }
+
+    async fn progress(&self, path: &str) -> Result<Progress, Trouble> {
+        #[derive(Deserialize)]
+        struct Asked {
+            status: Status,
+            operation: Option<Operation>,
+        }
+        #[derive(Deserialize)]
+        struct Status {
+            id: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Operation {
+            location: Option<String>,
+            failure_cause: Option<Cause>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Cause {
+            stack_trace: String,
+        }
+        let answer = self.server.get(path, PATIENCE).await.map_err(NoAnswer::reading)?;
+        if answer.status == 404 {
+            return Ok(Progress::Unasked);
+        }
+        if !answer.is_success() {
+            return Err(unexpected(&answer));
+        }
+        let asked: Asked = answer.read(self.server.name).map_err(NoAnswer::reading)?;
+        let (location, cause) = asked.operation.map_or((None, None), |done| (done.location, done.failure_cause));
+        Ok(match (asked.status.id.as_str(), cause) {
+            ("COMPLETED", Some(cause)) => Progress::Failed(cause.stack_trace),
+            ("COMPLETED", None) => Progress::Done(location),
+            _ => Progress::UnderWay,
+        })
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
+        let answer = self.server.get(path, PATIENCE).await.map_err(NoAnswer::reading)?;
+        if !answer.is_success() {
+            return Err(unexpected(&answer));
+        }
+        answer.read(self.server.name).map_err(NoAnswer::reading)
+    }
+}
+
+/// Whether it says that it knows no such job: 404, or 500 with the words.
+fn is_unknown(answer: &Answer) -> bool {
+    answer.status == 404 || answer.body.contains("Could not find Flink job")
+}
+
+fn unexpected(answer: &Answer) -> Trouble {
+    Trouble::Unavailable(format!("Flink's JobManager says: {}", causes::last_cause(&answer.complaint())))
+}

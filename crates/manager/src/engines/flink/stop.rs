@@ -1,0 +1,181 @@
+//! Stops: with a savepoint under a trigger id that we chose, or for good; and removes what jobs leave on storage.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+
+use super::jobmanager::{Job, Progress};
+use super::{Inner, causes};
+use crate::engines::{Deployment, Handle, RestorePoint, StopMode, Stopped, Trouble};
+use crate::names;
+
+/// How long a savepoint is waited for in one call; it goes on, and the same call later finds it.
+const SAVEPOINT_PATIENCE: Duration = Duration::from_secs(600);
+const CANCEL_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(200);
+/// How often a savepoint that failed is asked for anew: Flink answers a trigger id it has seen with what came of it.
+const TRIGGERS: u32 = 8;
+
+/// Stops a deployment. Repeated, it finds the savepoint of the first time.
+pub(super) async fn stop(
+    flink: &Inner,
+    deployment: &Deployment,
+    handle: &Handle,
+    mode: StopMode,
+) -> Result<Stopped, Trouble> {
+    let first =
+        names::stop_trigger_id(flink.cluster(), &deployment.definition, deployment.revision, deployment.attempt);
+    let saved = with_savepoint(flink, &handle.job_id, &first, mode == StopMode::Final).await?;
+    let point = match saved {
+        Some(path) => Some(RestorePoint { path, savepoint: true }),
+        // It was not whole, or is gone: what it wrote down last is what there is.
+        None => without_savepoint(flink, &handle.job_id).await?,
+    };
+    match (mode, point) {
+        (StopMode::KeepState, Some(point)) => Ok(Stopped::At(point)),
+        (StopMode::KeepState, None) => Ok(Stopped::WithoutState),
+        (StopMode::Final, point) => {
+            if let Some(point) = point {
+                dispose(flink, &point.path).await?;
+            }
+            Ok(Stopped::WithoutState)
+        }
+    }
+}
+
+/// The savepoint of an orderly stop; `None` if there is none to be had, as the job does not run.
+async fn with_savepoint(flink: &Inner, job_id: &str, first: &str, drain: bool) -> Result<Option<String>, Trouble> {
+    let deadline = Instant::now() + SAVEPOINT_PATIENCE;
+    let (mut number, mut is_asked) = (1, false);
+    loop {
+        let trigger = trigger(first, number);
+        match until_asked(flink, job_id, &trigger, deadline).await? {
+            Progress::Done(path) => {
+                until_over(flink, job_id).await?;
+                return Ok(path);
+            }
+            Progress::UnderWay => {
+                return Err(Trouble::Unknown("the savepoint of the stop is still being written".to_owned()));
+            }
+            // It failed when it was asked for before: the job may have been starting.
+            Progress::Failed(_) if !is_asked && number < TRIGGERS => number += 1,
+            Progress::Unasked | Progress::Failed(_) if !is_running(flink, job_id).await? => return Ok(None),
+            Progress::Failed(trace) => {
+                return Err(Trouble::Unavailable(format!("no savepoint: {}", causes::last_cause(&trace))));
+            }
+            Progress::Unasked if is_asked => {
+                return Err(Trouble::Unknown(
+                    "Flink has forgotten the savepoint: its JobManager began anew".to_owned(),
+                ));
+            }
+            Progress::Unasked => {
+                flink.jobmanager.stop(job_id, &trigger, &flink.settings.savepoint_dir, drain).await?;
+                is_asked = true;
+            }
+        }
+    }
+}
+
+async fn is_running(flink: &Inner, job_id: &str) -> Result<bool, Trouble> {
+    Ok(flink.jobmanager.job(job_id).await?.is_some_and(|job| job.is_running()))
+}
+
+/// Waits until a savepoint has come to an end, or the deadline passes.
+async fn until_asked(flink: &Inner, job_id: &str, trigger: &str, deadline: Instant) -> Result<Progress, Trouble> {
+    loop {
+        let progress = flink.jobmanager.savepoint(job_id, trigger).await?;
+        if progress != Progress::UnderWay || Instant::now() >= deadline {
+            return Ok(progress);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The first trigger id is stored; each further one is made from it, so that a call after a crash finds them all.
+fn trigger(first: &str, number: u32) -> String {
+    if number == 1 {
+        return first.to_owned();
+    }
+    let digest = Sha256::digest(format!("{first}/{number}").as_bytes());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Cancels what may run, and gives what it wrote down last.
+async fn without_savepoint(flink: &Inner, job_id: &str) -> Result<Option<RestorePoint>, Trouble> {
+    if flink.jobmanager.job(job_id).await?.is_none() {
+        return Ok(None);
+    }
+    cancel(flink, job_id).await?;
+    let last = flink.jobmanager.checkpoints(job_id).await?.last();
+    Ok(last.map(|(path, savepoint)| RestorePoint { path, savepoint }))
+}
+
+/// Cancels a job, and waits for its end. One that is not known has ended.
+pub(super) async fn cancel(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
+    flink.jobmanager.cancel(job_id).await?;
+    until_over(flink, job_id).await
+}
+
+async fn until_over(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
+    let deadline = Instant::now() + CANCEL_PATIENCE;
+    while flink.jobmanager.job(job_id).await?.is_some_and(|job: Job| !job.is_over()) {
+        if Instant::now() >= deadline {
+            return Err(Trouble::Unknown(format!("job {job_id} has not ended in a minute")));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Ends a job, and deletes what it and its forerunners left on storage.
+pub(super) async fn remove(flink: &Inner, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble> {
+    let mut paths: Vec<String> = restore_points.iter().map(|point| point.path.clone()).collect();
+    if flink.jobmanager.job(&handle.job_id).await?.is_some() {
+        cancel(flink, &handle.job_id).await?;
+        // Kept after a cancellation, as it was asked to be.
+        paths.extend(flink.jobmanager.checkpoints(&handle.job_id).await?.own());
+    }
+    paths.sort();
+    paths.dedup();
+    for path in paths {
+        dispose(flink, &path).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a savepoint or a checkpoint. That it is gone already is fine.
+async fn dispose(flink: &Inner, path: &str) -> Result<(), Trouble> {
+    let request = flink.jobmanager.dispose(path).await?;
+    let deadline = Instant::now() + CANCEL_PATIENCE;
+    loop {
+        match flink.jobmanager.disposal(&request).await? {
+            Progress::Done(_) => return Ok(()),
+            Progress::Failed(trace) if is_absent(&trace) => return Ok(()),
+            Progress::Failed(trace) => {
+                return Err(Trouble::Unavailable(format!("{path} is not deleted: {}", causes::last_cause(&trace))));
+            }
+            Progress::UnderWay if Instant::now() < deadline => sleep(LOOK).await,
+            Progress::UnderWay | Progress::Unasked => {
+                return Err(Trouble::Unknown(format!("nothing is heard of the deletion of {path}")));
+            }
+        }
+    }
+}
+
+fn is_absent(trace: &str) -> bool {
+    trace.contains("FileNotFoundException") || trace.contains("Cannot find checkpoint or savepoint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triggers_are_made_from_the_first() {
+        let first = "0123456789abcdef0123456789abcdef";
+        assert_eq!(trigger(first, 1), first);
+        assert_eq!(trigger(first, 2).len(), 32);
+        assert_ne!(trigger(first, 2), trigger(first, 3));
+    }
+}
