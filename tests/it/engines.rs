@@ -11,7 +11,7 @@ use streamview::manager::engines::{
 
 use crate::support::bench::{Stand, next};
 use crate::support::world::World;
-use crate::support::{PATIENCE, flink, until};
+use crate::support::{PATIENCE, flink, ksqldb, until};
 
 const HIGH_VALUE: &str = "SELECT order_id, customer, amount FROM orders WHERE amount > 50";
 
@@ -327,3 +327,4 @@ macro_rules! conformance {
 }
 
 conformance!(on_flink, flink::bench);
+conformance!(on_ksqldb, ksqldb::bench);

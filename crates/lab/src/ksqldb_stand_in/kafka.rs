@@ -20,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a thread waits for a record before it looks whether it shall end.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A record of this value fails the push queries that read it. The real server passes over records that are no rows; its queries
+/// fail by faults that cannot be made here.
+pub const POISON: &str = "stand-in: fail";
+
 /// How a running query is spoken to.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -147,6 +151,9 @@ impl Brokers {
             let message = reader.poll(PATIENCE).context("the topic is silent")?.context("reading")?;
             take(message.key(), message.payload());
             left -= 1;
+            if message.payload() == Some(POISON.as_bytes()) {
+                bail!("the record at offset {} could not be read", message.offset());
+            }
         }
         Ok(())
     }
@@ -177,6 +184,9 @@ impl Brokers {
             let Some(message) = reader.poll(PAUSE) else { continue };
             let message = message.context("reading")?;
             left -= 1;
+            if message.payload() == Some(POISON.as_bytes()) {
+                bail!("the record at offset {} could not be read", message.offset());
+            }
             if let Some(given) = flow.take(message.key(), message.payload())
                 && !give(given)
             {

@@ -84,7 +84,7 @@ async fn an_update_keeps_id_and_place_and_a_refused_one_changes_nothing() {
     let Err(Trouble::Refused(refusal)) = world.engine.deploy(&deployment).await else { panic!("it loses a column") };
     assert_eq!(refusal.code, "cannot_upgrade");
     world.order(4, "d", "300");
-    assert_eq!(records(&handle.output_topic, 3).await[2].1, "{\"ORDER_ID\":4,\"AMOUNT\":300}");
+    assert_eq!(records(&handle.output_topic, 3).await[2].1, "{\"ORDER_ID\":4,\"AMOUNT\":300.00}");
 }
 
 #[tokio::test]
@@ -228,6 +228,6 @@ async fn records_that_are_no_rows_are_passed_over() {
     produce(&world.source.topic, None, Some("not json"));
     world.order(1, "a", "500");
     let handle = world.deploy(&world.deployment("Odd", BIG, Changes::Append).await).await;
-    assert_eq!(records(&handle.output_topic, 1).await[0].1, "{\"ORDER_ID\":1,\"AMOUNT\":500}");
+    assert_eq!(records(&handle.output_topic, 1).await[0].1, "{\"ORDER_ID\":1,\"AMOUNT\":500.00}");
     assert_eq!(count(&handle.output_topic), 1);
 }
