@@ -10,6 +10,8 @@ mod database_roles;
 mod drain;
 mod history;
 mod hub;
+mod hub_access;
+mod hub_load;
 mod kafka_security;
 mod keeper;
 mod lists;
