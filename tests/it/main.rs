@@ -11,6 +11,8 @@ mod drain;
 mod engines_killed;
 mod history;
 mod hub;
+mod hub_access;
+mod hub_load;
 mod kafka_security;
 mod keeper;
 mod lists;

@@ -211,10 +211,11 @@ impl Door {
         let place = Place { door: Arc::clone(self), token: token.to_owned() };
         let last = link.clone();
         self.metrics.hub_connections.inc();
+        let run = session.run();
         self.runtime.spawn(async move {
             // Whatever comes of the session, even if a method panics, its place is free afterwards.
             let place = place;
-            session.run().await;
+            run.await;
             if polls && tokio::time::timeout(LAST_POLL, last.gone()).await.is_err() {
                 tracing::debug!("a client did not come for its last frames");
             }

@@ -72,13 +72,18 @@ const scenarios = {
     await connection.stop();
   },
   async stopping() {
-    const streamed = stream('ExecuteAdHoc', 'endless');
+    const streamed = stream('ExecuteAdHoc', 'quiet');
     tell({ connected: true });
     tell({ ended: (await streamed).error, closed: await closed });
   },
   async reconnect() {
     tell({ invoke: await told(connection.invoke('GetQueryLimits')) });
     await new Promise((resolve) => connection.onreconnected(resolve));
+    tell({ invoke: await told(connection.invoke('GetQueryLimits')) });
+    await connection.stop();
+  },
+  async login() {
+    tell({ stream: await stream('ExecuteAdHoc', '3 rows') });
     tell({ invoke: await told(connection.invoke('GetQueryLimits')) });
     await connection.stop();
   },

@@ -19,6 +19,7 @@ pub mod registry;
 pub mod secure_kafka;
 pub mod segment;
 pub mod servers;
+pub mod web_socket;
 pub mod world;
 
 pub use patience::{PATIENCE, until};

@@ -4,8 +4,9 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use futures_channel::mpsc;
+use futures_util::StreamExt;
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::protocol::SEPARATOR;
 
@@ -53,7 +54,9 @@ pub struct Client(Arc<Shared>);
 
 struct Shared {
     id: ConnectionId,
-    pushes: mpsc::Sender<PushText>,
+    /// Bounded by what is counted here.
+    pushes: mpsc::UnboundedSender<PushText>,
+    waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
     lost: AtomicU64,
 }
@@ -61,14 +64,15 @@ struct Shared {
 /// The other end of a client: what waits to be sent to it.
 pub struct Pushes {
     client: Client,
-    pushes: mpsc::Receiver<PushText>,
+    pushes: mpsc::UnboundedReceiver<PushText>,
 }
 
 impl Client {
     /// A client, and what takes the pushes for it.
     pub fn new(id: ConnectionId) -> (Client, Pushes) {
-        let (sender, receiver) = mpsc::channel(MOST_WAITING);
-        let shared = Shared { id, pushes: sender, waiting_bytes: AtomicUsize::new(0), lost: AtomicU64::new(0) };
+        let (sender, receiver) = mpsc::unbounded();
+        let (waiting, waiting_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let shared = Shared { id, pushes: sender, waiting, waiting_bytes, lost: AtomicU64::new(0) };
         let client = Client(Arc::new(shared));
         (client.clone(), Pushes { client, pushes: receiver })
     }
@@ -82,31 +86,25 @@ impl Client {
     pub fn push(&self, text: &PushText) -> Pushed {
         let shared = &self.0;
         let bytes = text.0.len();
-        // Two that push at once may both come in: one text more than there is room for, then.
-        if shared.waiting_bytes.load(Ordering::Relaxed) > MOST_WAITING_BYTES {
-            return self.lose();
+        // Several that push at once may all come in: a text more of each than there is room for, then.
+        let (waiting, waiting_bytes) = (&shared.waiting, &shared.waiting_bytes);
+        if waiting.load(Ordering::Relaxed) >= MOST_WAITING || waiting_bytes.load(Ordering::Relaxed) > MOST_WAITING_BYTES
+        {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            return Pushed::Lost;
         }
-        shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        match shared.pushes.try_send(text.clone()) {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        match shared.pushes.unbounded_send(text.clone()) {
             Ok(()) => Pushed::Waits,
-            Err(error) => {
-                shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                match error {
-                    mpsc::error::TrySendError::Full(_) => self.lose(),
-                    mpsc::error::TrySendError::Closed(_) => Pushed::Gone,
-                }
-            }
+            // Nobody takes anything any more, so nobody counts.
+            Err(_) => Pushed::Gone,
         }
     }
 
     /// How many pushes it has lost.
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
-    }
-
-    fn lose(&self) -> Pushed {
-        self.0.lost.fetch_add(1, Ordering::Relaxed);
-        Pushed::Lost
     }
 }
 
@@ -119,7 +117,7 @@ impl Debug for Client {
 impl Pushes {
     /// The next one. Never ends, as it holds a client itself.
     pub async fn next(&mut self) -> Option<PushText> {
-        let text = self.pushes.recv().await?;
+        let text = self.pushes.next().await?;
         self.taken(&text);
         Some(text)
     }
@@ -132,6 +130,7 @@ impl Pushes {
     }
 
     fn taken(&self, text: &PushText) {
+        self.client.0.waiting.fetch_sub(1, Ordering::Relaxed);
         self.client.0.waiting_bytes.fetch_sub(text.0.len(), Ordering::Relaxed);
     }
 }
@@ -163,6 +162,9 @@ mod tests {
         let small = PushText::new("a", "");
         let sent = (0..10_000).filter(|_| client.push(&small) == Pushed::Waits).count();
         assert_eq!(sent, MOST_WAITING - 1);
+        for _ in 0..MOST_WAITING {
+            assert!(pushes.now().is_some());
+        }
         drop(pushes);
         assert_eq!(client.push(&small), Pushed::Gone);
     }

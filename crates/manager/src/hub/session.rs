@@ -2,13 +2,15 @@
 //! Completion. It waits for nobody: a client that takes nothing is only not asked for more, and in the end closed.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt, TryFutureExt, TryStreamExt};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::Mutex as Turns;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +27,6 @@ const MOST_STREAMS: usize = 32;
 const MOST_CALLS: usize = 64;
 /// What is gathered at once without looking at anything else.
 const AT_ONCE: usize = 256;
-/// Pieces that may wait to be read: the transport waits with the rest.
-const MOST_PIECES: usize = 4;
 
 /// What a transport brings.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ pub enum Incoming {
 /// How a transport brings something. Clones are of the same connection.
 #[derive(Debug, Clone)]
 pub struct Link {
-    inbox: mpsc::Sender<Incoming>,
+    /// One piece waits to be read; whoever has the next one waits for its turn.
+    inbox: Arc<Turns<mpsc::Sender<Incoming>>>,
     gone: CancellationToken,
     polls: Arc<Polls>,
 }
@@ -77,17 +78,20 @@ impl Polls {
 impl Link {
     /// Brings something, once there is room; whether the connection is still there.
     pub async fn bring(&self, incoming: Incoming) -> bool {
-        self.inbox.send(incoming).await.is_ok()
+        self.bring_from(&mut Some(incoming)).await
     }
 
     /// Brings what is in `slot` and empties it, once there is room; whether the connection is still there. Can be dropped and
     /// called again.
     pub async fn bring_from(&self, slot: &mut Option<Incoming>) -> bool {
-        let Ok(room) = self.inbox.reserve().await else { return false };
-        if let Some(incoming) = slot.take() {
-            room.send(incoming);
+        let mut inbox = self.inbox.lock().await;
+        if poll_fn(|context| inbox.poll_ready(context)).await.is_err() {
+            return false;
         }
-        true
+        match slot.take() {
+            Some(incoming) => inbox.start_send(incoming).is_ok(),
+            None => true,
+        }
     }
 
     /// A poll begins: as long as it is held the client is there.
@@ -120,17 +124,12 @@ pub struct Outgoing(mpsc::Receiver<String>);
 impl Outgoing {
     /// The next one; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<String> {
-        self.0.recv().await
+        self.0.next().await
     }
 
     /// The next one, if it is there.
     pub fn now(&mut self) -> Option<String> {
         self.0.try_recv().ok()
-    }
-
-    /// How many are there.
-    pub fn waiting(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -187,9 +186,10 @@ impl Ending {
 
 /// A connection with its two ends. Whoever opens it runs the session.
 pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
-    let (inbox_in, inbox) = mpsc::channel(MOST_PIECES);
-    // One frame waits, one grows: who takes none makes us hold no more.
-    let (outbox, outgoing) = mpsc::channel(1);
+    // Each with room for one, as a channel has for each of its senders: one frame waits and one grows, and who takes none makes
+    // us hold no more.
+    let (inbox_in, inbox) = mpsc::channel(0);
+    let (outbox, outgoing) = mpsc::channel(0);
     let gone = CancellationToken::new();
     let (client, pushes) = Client::new(opening.id.clone());
     let now = Instant::now();
@@ -212,7 +212,7 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
         last_heard: now,
         waits_since: None,
     };
-    (Link { inbox: inbox_in, gone, polls }, Outgoing(outgoing), session)
+    (Link { inbox: Arc::new(Turns::new(inbox_in)), gone, polls }, Outgoing(outgoing), session)
 }
 
 /// Tells the service when a client that had come is gone, however that came about.
@@ -303,20 +303,23 @@ impl Session {
             if timer.deadline() != next_look {
                 timer.as_mut().reset(next_look);
             }
-            let has_room = self.frame.bytes() < frame::MOST_BYTES;
+            let has_room = match self.opening.times.window.is_zero() {
+                true => self.frame.bytes() == 0,
+                false => self.frame.bytes() < frame::MOST_BYTES,
+            };
             tokio::select! {
                 () = self.gone.cancelled() => return Ending::Lost,
                 () = self.opening.stop.cancelled() => return Ending::Stopping,
-                is_there = has_room_in(&self.outbox), if is_due => {
+                is_there = has_room_in(&mut self.outbox), if is_due => {
                     let frame = self.frame.take(Instant::now());
                     // Nobody else sends by it, so the room is still there.
-                    if !is_there || self.outbox.try_send(frame).is_err() {
+                    if !is_there || self.outbox.start_send(frame).is_err() {
                         return Ending::Lost;
                     }
                     self.waits_since = None;
                 }
                 // Answers to what is read need room, too.
-                incoming = self.inbox.recv(), if self.frame.bytes() < 2 * frame::MOST_BYTES => {
+                incoming = self.inbox.next(), if self.frame.bytes() < 2 * frame::MOST_BYTES => {
                     let Some(incoming) = incoming else { return Ending::Lost };
                     if let Err(ending) = self.hear(incoming) {
                         return ending;
@@ -487,7 +490,7 @@ impl Session {
     fn gather(&mut self, told: Told) {
         self.add(told);
         for _ in 0..AT_ONCE {
-            if self.frame.bytes() >= frame::MOST_BYTES {
+            if self.frame.bytes() >= frame::MOST_BYTES || self.opening.times.window.is_zero() {
                 return;
             }
             let Some(told) = self.streams.next().now_or_never() else { return };
@@ -515,8 +518,8 @@ impl Session {
 }
 
 /// Waits until a frame is taken, or nobody will take one any more.
-async fn has_room_in(outbox: &mpsc::Sender<String>) -> bool {
-    outbox.reserve().await.is_ok()
+async fn has_room_in(outbox: &mut mpsc::Sender<String>) -> bool {
+    poll_fn(|context| outbox.poll_ready(context)).await.is_ok()
 }
 
 async fn answered(calling: &mut Option<Calling>) -> Result<Value, String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Times of a hub. The defaults are those of the stock clients and servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubTimes {
-    /// What comes within so long of a frame travels in the next one.
+    /// What comes within so long of a frame travels in the next one; zero: each item in a frame of its own.
     pub window: Duration,
     /// Silence of our own after which a sign of life is sent.
     pub keep_alive: Duration,
