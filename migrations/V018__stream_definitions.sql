@@ -17,7 +17,7 @@ create table stream_definitions (
     first_name        text        not null check (length(first_name) between 1 and 128),
     engine            text        not null check (engine in ('flink', 'ksqldb')),
     owner             text        not null check (length(owner) between 1 and 256),
-    -- counted up by each change that people make to name or text
+    -- counted up by each change of name, text or intent
     version           integer     not null default 1,
     revision          integer     not null default 1,
     intent            text        not null default 'draft' check (intent in ('draft', 'running', 'paused', 'stopped', 'deleted')),

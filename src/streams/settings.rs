@@ -18,6 +18,8 @@ pub fn settings(config: &Config) -> Result<ManagerSettings> {
     let default_engine = named.or(configured.map(|(engine, _)| engine)).context("no engine is configured")?;
     let reconcile = Reconcile {
         interval: Duration::from_millis(config.manager.reconcile_interval_ms),
+        // Two looks are as far apart as two rounds, where these come sooner.
+        second_look: Reconcile::default().second_look.min(Duration::from_millis(config.manager.reconcile_interval_ms)),
         heal_drift: config.manager.heal_drift,
         partitions: config.manager.topic_partitions,
         ..Reconcile::default()

@@ -18,6 +18,7 @@ mod keeper;
 mod lists;
 mod load;
 mod log_identity;
+mod manager_crashes;
 mod members;
 mod metrics;
 mod outage;

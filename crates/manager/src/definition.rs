@@ -49,7 +49,7 @@ pub struct Definition {
     pub name: String,
     /// Which engine runs it.
     pub engine: EngineKind,
-    /// Counted up by each change that people make to it, from 1: what an ETag is made of.
+    /// Counted up by each change of name, text or what is wanted, from 1: what an ETag is made of.
     pub version: i32,
     /// The number of the text that counts, from 1.
     pub revision: i32,

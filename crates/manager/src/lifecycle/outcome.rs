@@ -84,8 +84,13 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
             };
             (record.position, record.observed) = (position, observed);
             if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
-                record.savepoints.push(point.clone());
-                record.restore = Some(Restore { point: point.clone(), revision });
+                if !record.savepoints.contains(point) {
+                    record.savepoints.push(point.clone());
+                }
+                // The state of a text that is taken back is not what the one before goes on with.
+                if record.failed_revision != Some(revision) {
+                    record.restore = Some(Restore { point: point.clone(), revision });
+                }
             }
             // A stop of an update is nobody's wish to lose the state.
             if record.discard_state && record.intent == Intent::Stopped {

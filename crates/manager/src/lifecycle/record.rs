@@ -76,6 +76,7 @@ pub(crate) enum Position {
     Removed,
 }
 
+#[cfg(test)]
 impl Position {
     pub const ALL: [Position; 5] =
         [Position::Nothing, Position::Deployed, Position::Paused, Position::Stopped, Position::Removed];

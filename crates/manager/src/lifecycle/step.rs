@@ -149,12 +149,9 @@ fn update(record: &Record, seen: &Seen, can: &Capabilities, (target, is_fresh): 
         ObservedState::Absent | ObservedState::Stopped => again(record, seen, target),
         ObservedState::Failed if can.can_savepoint => again(record, seen, target),
         _ if can.replaces_in_place && !is_fresh => deploy(record, seen, target, true),
-        ObservedState::Running | ObservedState::Degraded => stop(seen, can.can_savepoint),
-        // A job that does not run fully cannot be stopped with its state. What was kept last has to do.
+        // A job that is about to run is waited for: so it is stopped with a savepoint, not with what it wrote down last.
         ObservedState::Starting | ObservedState::Restarting if !seen.is_overdue => Step::Rest(Rest::EngineWorks),
-        ObservedState::Starting | ObservedState::Restarting | ObservedState::Paused | ObservedState::Failed => {
-            stop(seen, false)
-        }
+        _ => stop(seen, can.can_savepoint),
     }
 }
 
@@ -194,12 +191,10 @@ fn towards_rest(record: &Record, seen: &Seen, can: &Capabilities) -> Step {
             (ObservedState::Stopping, _) => Step::Rest(Rest::EngineWorks),
             (_, false) => stop(seen, false),
             (_, true) if can.can_pause => stop(seen, true),
-            (ObservedState::Running | ObservedState::Degraded, true) => stop(seen, true),
             (ObservedState::Starting | ObservedState::Restarting, true) if !seen.is_overdue => {
                 Step::Rest(Rest::EngineWorks)
             }
-            // As above: what was kept last has to do.
-            (_, true) => stop(seen, false),
+            (_, true) => stop(seen, true),
         },
         Position::Paused if !pauses => stop(seen, false),
         Position::Paused | Position::Nothing | Position::Stopped | Position::Removed => {

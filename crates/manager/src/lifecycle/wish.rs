@@ -28,6 +28,7 @@ pub(crate) fn wish(record: &mut Record, action: Action, how: How) -> bool {
     record.discard_state = action == Action::Stop && how.discard_state;
     record.delete_topic |= action == Action::Delete && how.delete_topic;
     (record.failures, record.retry_at) = (0, None);
+    record.version += i32::from(record.intent != intent);
     record.intent = intent;
     true
 }

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::engines::{Changes, Deployment, Engine, Handle, RestorePoint, Select, StopMode, Trouble};
+use crate::engines::{Changes, Deployment, Details, Engine, Handle, RestorePoint, Select, StopMode, Stopped, Trouble};
 use crate::fault::Fault;
 use crate::lifecycle::outcome::{self, Done, Happened};
 use crate::lifecycle::record::{Call, Record, stop_mode};
@@ -37,8 +37,13 @@ pub(super) async fn take(shared: &Shared, record: Record, step: Step) {
 
 /// First cause of its last failure, if the engine knows it.
 pub(super) async fn cause(shared: &Shared, record: &Record) -> Option<String> {
+    details(shared, record).await?.failure
+}
+
+/// What the engine says of it; `None` if it says nothing.
+pub(super) async fn details(shared: &Shared, record: &Record) -> Option<Details> {
     let engine = shared.engine(record.engine).ok()?;
-    engine.details(record.job_id.as_deref()?).await.ok()?.failure
+    engine.details(record.job_id.as_deref()?).await.ok()
 }
 
 async fn make(shared: &Shared, mut record: Record, call: Call) -> Result<(), Fault> {
@@ -117,7 +122,7 @@ async fn stop(
     record: &Record,
     handle: &Handle,
     mode: StopMode,
-) -> Result<crate::engines::Stopped, Trouble> {
+) -> Result<Stopped, Trouble> {
     let revision = record.deployed_revision.unwrap_or(record.revision);
     let plan = planned(shared, record, revision).await?;
     engine.stop(&deployment(record, (revision, record.attempt), plan, false, None), handle, mode).await
@@ -127,7 +132,8 @@ async fn stop(
 async fn end(shared: &Shared, record: Record, job_id: String) -> Result<(), Fault> {
     let engine = shared.engine(record.engine)?;
     let handle = Handle { job_id: job_id.clone(), ..record.handle() };
-    let ended = stop(shared, engine.as_ref(), &record, &handle, StopMode::Final).await;
+    // With its state: ended for good, it would take the savepoint with it that both have begun with.
+    let ended = stop(shared, engine.as_ref(), &record, &handle, StopMode::KeepState).await;
     shared.crash("manager.end.called");
     let happened = match &ended {
         Ok(_) => Happened::with("ended", format!("{job_id}, of an earlier deployment, still ran")),
@@ -137,6 +143,9 @@ async fn end(shared: &Shared, record: Record, job_id: String) -> Result<(), Faul
     };
     let rules = &shared.parts.settings.reconcile;
     change(shared, record, |record| {
+        if let Ok(Stopped::At(point)) = &ended {
+            record.savepoints.push(point.clone());
+        }
         if ended.is_err() {
             record.failures = record.failures.saturating_add(1);
             record.retry_at = Some(outcome::later(Timestamp::now(), outcome::wait(rules, record.failures)));

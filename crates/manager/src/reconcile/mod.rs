@@ -161,9 +161,9 @@ async fn round(shared: &Arc<Shared>, memory: &mut Memory, steps: &mut JoinSet<St
     }
     if note::is_due(shared, memory) {
         memory.noted = Some(Instant::now());
-        let shared = Arc::clone(shared);
+        let (shared, engines) = (Arc::clone(shared), note::that_keep(memory));
         steps.spawn(async move {
-            note::restore_points(&shared).await;
+            note::restore_points(&shared, &engines).await;
             String::new()
         });
     }

@@ -1,12 +1,13 @@
 //! Where running jobs keep their state, noted while they can be asked: a JobManager that is gone takes the answer with it.
 //! Apart from the rounds, which ask for no single job.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use futures_util::StreamExt;
 
 use super::Memory;
-use crate::engines::ObservedState;
+use crate::engines::{EngineKind, ObservedState};
 use crate::lifecycle::record::{Position, Record, Restore};
 use crate::manager::Shared;
 use crate::store::{Find, StoreError};
@@ -16,11 +17,15 @@ const AT_ONCE: usize = 4;
 
 pub(super) fn is_due(shared: &Shared, memory: &Memory) -> bool {
     let every = shared.parts.settings.reconcile.restore_points;
-    let keeps = memory.can.values().any(|can| can.can_savepoint);
-    keeps && memory.noted.is_none_or(|noted: Instant| noted.elapsed() >= every)
+    !that_keep(memory).is_empty() && memory.noted.is_none_or(|noted: Instant| noted.elapsed() >= every)
 }
 
-pub(super) async fn restore_points(shared: &Shared) {
+/// Engines that keep states at places.
+pub(super) fn that_keep(memory: &Memory) -> BTreeSet<EngineKind> {
+    memory.can.iter().filter(|(_, can)| can.can_savepoint).map(|(kind, _)| *kind).collect()
+}
+
+pub(super) async fn restore_points(shared: &Shared, engines: &BTreeSet<EngineKind>) {
     let find = Find { observed: Some(ObservedState::Running), ..Find::default() };
     let records = match shared.store.find(&find, i64::MAX).await {
         Ok(records) => records,
@@ -28,7 +33,10 @@ pub(super) async fn restore_points(shared: &Shared) {
     };
     // While a text is new on trial, the state that counts is that of the one before.
     let mine = records.into_iter().filter(|record| {
-        record.position == Position::Deployed && record.call.is_none() && record.previous_revision.is_none()
+        engines.contains(&record.engine)
+            && record.position == Position::Deployed
+            && record.call.is_none()
+            && record.previous_revision.is_none()
     });
     let notes = mine.map(|record| async move {
         if let Err(error) = note(shared, &record).await {

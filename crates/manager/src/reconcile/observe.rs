@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
 use super::{Memory, Sights, act, shown};
-use crate::engines::{Capabilities, ObservedState};
+use crate::engines::{Capabilities, Details, ObservedState};
 use crate::lifecycle::look::{Shown, Sighting, drift, look, settle};
 use crate::lifecycle::outcome::later;
-use crate::lifecycle::record::Record;
+use crate::lifecycle::record::{Position, Record};
 use crate::lifecycle::step::{Seen, Step, next_step};
 use crate::manager::Shared;
 use crate::settings::Reconcile;
@@ -100,10 +100,11 @@ async fn write_down(
     if settled.state == ObservedState::Running && is_steady {
         record.restarts = 0;
     }
-    let fails = matches!(settled.state, ObservedState::Failed | ObservedState::Restarting | ObservedState::Degraded);
-    if fails && before.observed != settled.state {
-        record.last_error = act::cause(shared, record).await.or(record.last_error.take());
-    }
+    let details = match before.observed != settled.state && asks_why(settled.state) {
+        true => act::details(shared, record).await.unwrap_or_default(),
+        false => Details::default(),
+    };
+    record.last_error = details.failure.or(record.last_error.take());
     let is_old = record.observed_at.is_none_or(|at| now.duration_since(at) > STALE);
     let is_new = *record != before;
     if !(is_old || is_new) {
@@ -114,5 +115,24 @@ async fn write_down(
     {
         tracing::warn!(stream = record.name, drift, "a stream is not as it is wanted");
     }
-    Ok(!shared.store.see(record).await?)
+    if !shared.store.see(record).await? {
+        return Ok(true);
+    }
+    // What has ended says for the last time where its state lies; what was noted before may be overwritten by then.
+    let has_ended = matches!(settled.state, ObservedState::Failed | ObservedState::Stopped)
+        && record.position == Position::Deployed
+        && record.previous_revision.is_none();
+    match details.latest_checkpoint.filter(|_| has_ended) {
+        // The next round goes on with what is written now.
+        Some(point) => shared.store.note_restore(record, &point).await.map(|_| true),
+        None => Ok(false),
+    }
+}
+
+/// Whether the engine is asked for more when something is seen to be so.
+const fn asks_why(state: ObservedState) -> bool {
+    matches!(
+        state,
+        ObservedState::Failed | ObservedState::Stopped | ObservedState::Restarting | ObservedState::Degraded
+    )
 }

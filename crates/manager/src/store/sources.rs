@@ -12,7 +12,6 @@ use crate::names::Names;
 pub(crate) struct Known {
     pub topic: String,
     pub sink: String,
-    pub id: String,
     pub names: Names,
 }
 
@@ -64,7 +63,7 @@ impl Store {
             .map(|row| {
                 let (id, first_name): (String, String) = (row.try_get(2)?, row.try_get(3)?);
                 let names = Names::of(&id, &first_name);
-                Ok(Known { topic: row.try_get(0)?, sink: row.try_get(1)?, id, names })
+                Ok(Known { topic: row.try_get(0)?, sink: row.try_get(1)?, names })
             })
             .collect()
     }

@@ -197,7 +197,7 @@ impl Stage {
             Step::End { job_id } => {
                 let handle = crate::engines::Handle { job_id: job_id.clone(), ..self.record.handle() };
                 let deployment = self.deployment(1, 1, false);
-                drop(self.model.stop(&deployment, &handle, stop_mode(false)).await);
+                drop(self.model.stop(&deployment, &handle, stop_mode(true)).await);
             }
             Step::Accept => drop(outcome::accept(&mut self.record)),
             Step::TakeBack => drop(outcome::take_back(&mut self.record, None)),

@@ -160,7 +160,12 @@ impl Model {
                 world.savepoints.push(path.clone());
                 Ok(Stopped::At(RestorePoint { path, savepoint: true }))
             }
-            (StopMode::KeepState, state) if is_active(state) => Err(refusal("not all of its tasks run")),
+            // Not whole: what it wrote down last is what there is.
+            (StopMode::KeepState, state) if is_active(state) => {
+                job.state = ObservedState::Stopped;
+                Ok(Stopped::At(RestorePoint { path: format!("checkpoint-{}", &id[..6]), savepoint: false }))
+            }
+            // What it wrote down goes with it.
             _ => {
                 job.state = if job.state == ObservedState::Failed { job.state } else { ObservedState::Stopped };
                 Ok(Stopped::WithoutState)
@@ -258,7 +263,7 @@ impl Engine for Model {
         Ok(self.with(|world| {
             let job = world.jobs.get(job_id);
             let fails = job.is_some_and(|job| matches!(job.state, ObservedState::Restarting | ObservedState::Failed));
-            let keeps = job.is_some_and(|job| self.kind == EngineKind::Flink && job.state == ObservedState::Running);
+            let keeps = job.is_some() && self.kind == EngineKind::Flink;
             Details {
                 failure: fails.then(|| "division by zero".to_owned()),
                 latest_checkpoint: keeps
