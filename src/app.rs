@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::hub::{HubParts, HubSettings};
 use crate::api::routes::ViewApi;
 use crate::api::{self, AheadOf, ApiState, EnginesOf};
 use crate::board::ViewBoard;
@@ -122,7 +123,10 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
-        hub: None,
+        hub: streams
+            .as_ref()
+            .map(|streams| HubParts { service: Arc::new(streams.live.clone()), settings: HubSettings::default() }),
+        live: streams.as_ref().map(|streams| streams.live.clone()),
         manager: streams.as_ref().map(|streams| streams.manager.clone()),
         engines: streams
             .as_ref()

@@ -6,8 +6,9 @@
 //! process dies, and the others have to notice.
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
-/// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 46] = [
+/// Every point, in the order of a record's way; then those of the parts, each in its every turn, and those of the stream manager's
+/// calls.
+pub const POINTS: [&str; 65] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -54,6 +55,25 @@ pub const POINTS: [&str; 46] = [
     "part.signals",
     "part.steward",
     "part.manager",
+    "manager.deploy.written",
+    "manager.deploy.topic",
+    "manager.deploy.called",
+    "manager.deploy.done",
+    "manager.update.written",
+    "manager.update.called",
+    "manager.update.done",
+    "manager.stop.written",
+    "manager.stop.called",
+    "manager.stop.done",
+    "manager.resume.written",
+    "manager.resume.called",
+    "manager.resume.done",
+    "manager.remove.written",
+    "manager.remove.called",
+    "manager.remove.done",
+    "manager.end.called",
+    "manager.delete.topic",
+    "manager.delete.done",
 ];
 
 /// Dies, stops or panics here if this was asked for.

@@ -58,6 +58,7 @@ use crate::feed::waiters::{WaitResources, Waiters};
 use crate::login::Gate;
 use crate::login::audit::AuditLog;
 use crate::manager::Manager;
+use crate::manager::live::Live;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
@@ -120,6 +121,8 @@ pub struct ApiState {
     pub hub: Option<HubParts>,
     /// The stream manager, where it is enabled and reads are served.
     pub manager: Option<Manager>,
+    /// Queries and topics that are looked at through it.
+    pub live: Option<Live>,
     /// How its engines have answered lately, by name; looked at by `/readyz`.
     pub engines: EnginesOf,
     /// The metric catalogue.

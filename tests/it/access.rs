@@ -89,6 +89,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/stream/{id}/topology", "reader"),
     ("GET", "/api/stream/{id}/events", "reader"),
     ("POST", "/api/validate", "developer or operator"),
+    ("POST", "/api/test/query", "developer"),
     ("GET", "/api/engines", "reader"),
     ("GET", "/api/catalog", "reader"),
     ("PUT", "/api/catalog/{name}", "developer"),

@@ -70,6 +70,7 @@ mod secrets;
 mod settings;
 mod sql;
 mod strays;
+mod streams;
 mod support;
 mod tls;
 mod topics;

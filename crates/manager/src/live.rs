@@ -111,7 +111,9 @@ impl Live {
                 return Ok(());
             }
             if joined.keys().filter(|(client, _)| client == call.client.id()).count() >= MOST_GROUPS {
-                return Err(format!("this connection has joined {MOST_GROUPS} topics, and no more may be: leave one first"));
+                return Err(format!(
+                    "this connection has joined {MOST_GROUPS} topics, and no more may be: leave one first"
+                ));
             }
         }
         let watched = self.previews.watch(topic, From::Latest).await;

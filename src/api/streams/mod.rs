@@ -7,6 +7,7 @@ mod bodies;
 mod catalog;
 mod conditions;
 mod definitions;
+mod first_rows;
 mod lifecycle;
 mod looks;
 mod once;
@@ -75,6 +76,7 @@ pub(super) const ALIASES: [(&str, &str); 12] = [
         catalog::delete_source,
         catalog::orphans,
         catalog::remove_orphan,
+        first_rows::first_rows,
     ),
 )]
 pub(super) struct Document;
@@ -107,7 +109,8 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     both(get.clone(), "/api/streams/{id}/status", Reader, || web::route().to(looks::status));
     both(get.clone(), "/api/streams/{id}/topology", Reader, || web::route().to(looks::topology));
     both(get.clone(), "/api/streams/{id}/events", Reader, || web::route().to(looks::events));
-    both(post, "/api/validate", RunsStreams, || web::route().to(catalog::validate));
+    both(post.clone(), "/api/validate", RunsStreams, || web::route().to(catalog::validate));
+    both(post, "/api/test/query", Defines, || web::route().to(first_rows::first_rows));
     both(get.clone(), "/api/engines", Reader, || web::route().to(catalog::engines));
     both(get.clone(), "/api/catalog", Reader, || web::route().to(catalog::catalog));
     both(put, "/api/catalog/{name}", Defines, || web::route().to(catalog::put_source));
