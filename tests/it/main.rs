@@ -71,6 +71,8 @@ mod settings;
 mod sql;
 mod strays;
 mod streams;
+mod streams_cli;
+mod streams_defects;
 mod support;
 mod tls;
 mod topics;

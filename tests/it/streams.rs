@@ -20,18 +20,18 @@ fn ksqldb_stand_in_process() {
     run_if_asked().unwrap();
 }
 
-const BIG: &str = "SELECT ORDER_ID, AMOUNT FROM orders WHERE AMOUNT > 500";
-const BIGGER: &str = "SELECT ORDER_ID, AMOUNT FROM orders WHERE AMOUNT > 1000";
+pub const BIG: &str = "SELECT ORDER_ID, AMOUNT FROM orders WHERE AMOUNT > 500";
+pub const BIGGER: &str = "SELECT ORDER_ID, AMOUNT FROM orders WHERE AMOUNT > 1000";
 
 /// A world with an engine, and a topic with orders.
-struct Stage {
-    world: World,
-    ksqldb: KsqldbStandIn,
-    orders: String,
+pub struct Stage {
+    pub world: World,
+    pub ksqldb: KsqldbStandIn,
+    pub orders: String,
 }
 
 impl Stage {
-    async fn new() -> Stage {
+    pub async fn new() -> Stage {
         let world = World::new(1).await;
         let options = Options {
             bootstrap_servers: world.kafka.clone(),
@@ -45,7 +45,7 @@ impl Stage {
         Stage { world, ksqldb, orders }
     }
 
-    async fn start(&self, settings: &[(&str, &str)]) -> Service<'_> {
+    pub async fn start(&self, settings: &[(&str, &str)]) -> Service<'_> {
         let url = self.ksqldb.url();
         let own = [
             ("STREAMVIEW_MANAGER__ENABLED", "true"),
@@ -57,14 +57,14 @@ impl Stage {
     }
 
     /// With a source that everybody selects from.
-    async fn start_with_orders(&self) -> Service<'_> {
+    pub async fn start_with_orders(&self) -> Service<'_> {
         let service = self.start(&[]).await;
         service.declare_orders().await;
         service
     }
 
     /// How many records a topic has; `None` if there is no such topic.
-    async fn records(&self, topic: &str) -> Option<i64> {
+    pub async fn records(&self, topic: &str) -> Option<i64> {
         let pairs = self.world.environment();
         let topics = Topics::new(&Config::load(None, pairs, &[]).unwrap().kafka);
         let is_there = topics.topics().await.unwrap().iter().any(|known| known.name == topic);
@@ -74,7 +74,7 @@ impl Stage {
         Some(topics.watermarks(topic).await.unwrap().iter().map(|(first, next)| next - first).sum())
     }
 
-    async fn publish(&self, orders: &[(i64, &str)]) {
+    pub async fn publish(&self, orders: &[(i64, &str)]) {
         let record = |(id, amount): &(i64, &str)| TestRecord {
             payload: Some(format!(r#"{{"ORDER_ID": {id}, "AMOUNT": {amount}}}"#).into_bytes()),
             ..TestRecord::default()
@@ -84,17 +84,17 @@ impl Stage {
 }
 
 /// A running service, and who calls it.
-struct Service<'s> {
-    stage: &'s Stage,
-    instance: Instance,
-    key: Option<String>,
+pub struct Service<'s> {
+    pub stage: &'s Stage,
+    pub instance: Instance,
+    pub key: Option<String>,
 }
 
 /// What came of a call.
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Value,
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Value,
 }
 
 impl Answer {
@@ -107,18 +107,18 @@ impl Answer {
         Answer { status, headers, body: response.json().await.unwrap_or_default() }
     }
 
-    fn must(self, status: u16) -> Answer {
+    pub fn must(self, status: u16) -> Answer {
         assert_eq!(self.status, status, "{}", self.body);
         self
     }
 
-    fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 }
 
 impl Service<'_> {
-    async fn call(&self, method: &str, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> Answer {
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> Answer {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.instance.http.request(method, self.instance.url(path));
         for (name, value) in headers {
@@ -133,32 +133,32 @@ impl Service<'_> {
         Answer::of(request.send().await.unwrap()).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, None, &[]).await
     }
 
-    async fn post(&self, path: &str, body: Value) -> Answer {
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, Some(body), &[]).await
     }
 
-    async fn put(&self, path: &str, body: Value) -> Answer {
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
         self.call("PUT", path, Some(body), &[]).await
     }
 
-    async fn declare_orders(&self) {
+    pub async fn declare_orders(&self) {
         let columns = json!([{ "name": "ORDER_ID", "type": "bigint" }, { "name": "AMOUNT", "type": "double" }]);
         let body = json!({ "topic": self.stage.orders, "format": "json", "columns": columns });
         self.put("/api/catalog/orders", body).await.must(200);
     }
 
     /// A stream of that name and text; its path.
-    async fn create(&self, name: &str, sql: &str) -> String {
+    pub async fn create(&self, name: &str, sql: &str) -> String {
         let made = self.post("/api/streams", json!({ "name": name, "sqlScript": sql })).await.must(201);
         made.headers["location"].clone()
     }
 
     /// A stream that is seen to run; its path.
-    async fn running(&self, name: &str, sql: &str) -> String {
+    pub async fn running(&self, name: &str, sql: &str) -> String {
         let path = self.create(name, sql).await;
         let deployed = self.call("POST", &format!("{path}/deploy"), None, &[]).await;
         assert!(matches!(deployed.status, 200 | 202), "{}", deployed.body);
@@ -166,7 +166,7 @@ impl Service<'_> {
         path
     }
 
-    async fn until(&self, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until(&self, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         until(what, PATIENCE, || async {
             let stream = self.get(path).await.body;
             is_so(&stream).then_some(stream)
@@ -174,14 +174,14 @@ impl Service<'_> {
         .await
     }
 
-    async fn until_state(&self, path: &str, state: &str) -> Value {
+    pub async fn until_state(&self, path: &str, state: &str) -> Value {
         self.until(path, &format!("{path} is {state}"), |stream| {
             stream["state"] == state && stream["isSettled"] == true
         })
         .await
     }
 
-    async fn until_records(&self, topic: &str, records: i64) {
+    pub async fn until_records(&self, topic: &str, records: i64) {
         until(&format!("{topic} has {records} records"), PATIENCE, || async {
             (self.stage.records(topic).await == Some(records)).then_some(())
         })
@@ -327,7 +327,7 @@ async fn what_is_wrong_with_a_call_is_named_and_nothing_is_done() {
     let refused =
         service.post("/api/streams", json!({ "name": "Two", "sqlScript": "SELECT *\nFROM orders; SELECT 1" })).await;
     let error = &refused.body["statementErrors"][0];
-    assert_eq!((&error["line"], &error["column"]), (&json!(2), &json!(12)), "{}", refused.body);
+    assert_eq!((&error["line"], &error["column"]), (&json!(2), &json!(14)), "{}", refused.body);
     let listed = service.get("/api/streams").await.body;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
     assert_eq!(listed["items"][0]["revision"], 1);
