@@ -99,11 +99,14 @@ async fn a_stream_is_planned_deployed_stopped_and_deleted_by_its_name() {
 
     for (arguments, words) in [
         (&["deploy", "nobody"][..], "there is no stream `nobody`"),
-        (&["--url", "http://127.0.0.1:1", "list"], "does not answer"),
-        (&["--url", "127.0.0.1:1", "list"], "is no URL"),
+        (&["delete", "nobody"], "there is no stream `nobody`"),
         (&["apply", "-f", "/nope"], "cannot read the folder /nope"),
     ] {
         let (code, told) = command(&service, arguments).await;
         assert!(code == 1 && told.contains(words), "{arguments:?}: {code} {told}");
+    }
+    for (url, words) in [("http://127.0.0.1:1", "does not answer"), ("127.0.0.1:1", "is no URL")] {
+        let (code, told, error) = run(&stage.world, &["streams", "list", "--url", url], "").await;
+        assert!(code == 1 && error.contains(words), "{url}: {code} {told}{error}");
     }
 }

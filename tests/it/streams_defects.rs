@@ -61,7 +61,10 @@ async fn defect_6_a_stream_that_is_stopped_and_deployed_again_is_the_same_one() 
     }
     let views = views_in_ksqldb(&stage).await;
     assert_eq!(views.len(), 1, "one stream and one topic, however often it was deployed: {views:?}");
-    assert_eq!(service.get("/api/orphans").await.must(200).body["items"], json!([]));
+    // Other tests have topics on the same brokers; in this engine nothing is left over, and the stream's own topic is none.
+    let orphans = service.get("/api/orphans").await.must(200).body;
+    let is_ours = |orphan: &Value| orphan["kind"] == "job" || orphan["id"] == topic;
+    assert!(!orphans["items"].as_array().unwrap().iter().any(is_ours), "{orphans}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
