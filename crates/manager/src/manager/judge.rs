@@ -11,7 +11,12 @@ use crate::store::{Planned, StoredRevision};
 
 impl Shared {
     /// What the gate says, with the sources that the engine can read.
-    pub(super) async fn gate(&self, engine: EngineKind, kind: Kind, sql: &str) -> Result<Result<Gated, Vec<Refusal>>, Fault> {
+    pub(super) async fn gate(
+        &self,
+        engine: EngineKind,
+        kind: Kind,
+        sql: &str,
+    ) -> Result<Result<Gated, Vec<Refusal>>, Fault> {
         let catalog = self.catalog(Some(engine)).await?;
         let missing = catalog.missing.join("; ");
         let sources: Vec<Source> = catalog.sources.into_iter().map(|entry| entry.source).collect();
