@@ -64,6 +64,7 @@ mod repair;
 mod rest;
 mod reused;
 mod rights;
+mod rows;
 mod rules;
 mod schema_contract;
 mod schema_matrix;
