@@ -6,8 +6,7 @@
 //! process dies, and the others have to notice.
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
-/// Every point, in the order of a record's way; then those of the parts, each in its every turn, and those of the stream manager's
-/// calls.
+/// Every point, in the order of a record's way; then those of the parts, each in its every turn.
 pub const POINTS: [&str; 65] = [
     "assign.acquired",
     "batch.taken",
@@ -41,20 +40,6 @@ pub const POINTS: [&str; 65] = [
     "mend.written",
     "operation.ending",
     "cleanup.removed",
-    "part.reader",
-    "part.poll",
-    "part.guard",
-    "part.observer",
-    "part.keeper",
-    "part.takeover",
-    "part.acquiring",
-    "part.identity",
-    "part.gap_policy",
-    "part.audit",
-    "part.http",
-    "part.signals",
-    "part.steward",
-    "part.manager",
     "manager.deploy.written",
     "manager.deploy.topic",
     "manager.deploy.called",
@@ -74,6 +59,20 @@ pub const POINTS: [&str; 65] = [
     "manager.end.called",
     "manager.delete.topic",
     "manager.delete.done",
+    "part.reader",
+    "part.poll",
+    "part.guard",
+    "part.observer",
+    "part.keeper",
+    "part.takeover",
+    "part.acquiring",
+    "part.identity",
+    "part.gap_policy",
+    "part.audit",
+    "part.http",
+    "part.signals",
+    "part.steward",
+    "part.manager",
 ];
 
 /// Dies, stops or panics here if this was asked for.

@@ -30,7 +30,8 @@ revoke all on public.refinery_schema_history, public.view_builds, public.project
     public.parked_events, public.dead_letters, public.event_decisions, public.idempotent_calls, public.skipped_ranges,
     public.blocked_partitions, public.decision_outcomes, public.source_moves, public.relay_positions, public.operations,
     public.operation_differences, public.build_switches, public.view_pauses, public.api_keys, public.audit_log,
-    public.audit_retention, public.dead_letters_view
+    public.audit_retention, public.dead_letters_view, public.stream_definitions, public.stream_revisions,
+    public.stream_events, public.stream_leftovers, public.stream_sources
     from streamview_writer, streamview_reader;
 
 -- The writer: rows, and of these only what projecting, deciding and serving takes. What makes, switches and drops builds is done
@@ -45,7 +46,8 @@ grant select, insert, update on public.event_decisions, public.decision_outcomes
     public.dead_letters, public.api_keys
     to streamview_writer;
 grant select, insert, update, delete on public.idempotent_calls, public.held_keys, public.parked_events,
-    public.operation_differences
+    public.operation_differences, public.stream_definitions, public.stream_revisions, public.stream_events,
+    public.stream_leftovers, public.stream_sources
     to streamview_writer;
 grant select, insert on public.source_moves, public.audit_log to streamview_writer;
 

@@ -64,7 +64,8 @@ begin
                                         'parked_events', 'dead_letters', 'event_decisions', 'idempotent_calls', 'skipped_ranges',
                                         'blocked_partitions', 'decision_outcomes', 'source_moves', 'relay_positions',
                                         'operations', 'operation_differences', 'build_switches', 'view_pauses', 'api_keys',
-                                        'audit_log'))
+                                        'audit_log', 'stream_definitions', 'stream_revisions', 'stream_events',
+                                        'stream_leftovers', 'stream_sources'))
         )
         select format('table %s', oid::regclass) from ours where relowner <> 'streamview_owner'::regrole
         union

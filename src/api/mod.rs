@@ -20,6 +20,7 @@ pub mod parameters;
 pub mod paths;
 pub mod problem;
 pub mod proxies;
+pub mod queries;
 pub mod routes;
 pub mod skip_to;
 pub mod sse;
@@ -41,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::gate::Locks;
 use self::health::Check;
-use self::hub::{Door, HubParts};
+use self::hub::{Door, HubParts, PollsOfLine};
 use self::limits::{Kind, Limits};
 use self::line::Lines;
 pub use self::openapi::openapi;
@@ -119,10 +120,10 @@ pub struct ApiState {
     pub ahead: AheadOf,
     /// The hub of the stream manager, where there is one.
     pub hub: Option<HubParts>,
+    /// Rows of the stream manager for people who look, where it is enabled and reads are served.
+    pub live: Option<Live>,
     /// The stream manager, where it is enabled and reads are served.
     pub manager: Option<Manager>,
-    /// Queries and topics that are looked at through it.
-    pub live: Option<Live>,
     /// How its engines have answered lately, by name; looked at by `/readyz`.
     pub engines: EnginesOf,
     /// The metric catalogue.
@@ -209,7 +210,8 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         .filter(|api| state.serve_reads && state.views.iter().any(|board| board.view == api.view))
         .collect();
     let mut table = routes::table(&views);
-    if state.hub.is_some() {
+    let has_hub = state.hub.is_some();
+    if has_hub {
         table.extend(hub::routes());
     }
     let of_worker: Vec<_> = views.iter().map(|view| view.of_worker).collect();
@@ -232,7 +234,12 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
             .configure(|config| routes::register(config, &table, &locks, &limits))
     })
     .workers(workers)
-    .on_connect(move |connection, kept| lines.open(connection, kept))
+    .on_connect(move |connection, kept| {
+        lines.open(connection, kept);
+        if has_hub {
+            kept.insert(PollsOfLine::default());
+        }
+    })
     .keep_alive(KEEP_ALIVE)
     // Who closes its side has gone away, and its place is free: a stream would notice when it is next sent something.
     .h1_allow_half_closed(false)
@@ -293,7 +300,13 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     let hub = hub.map(|parts| Door::new(parts, state.shutting_down.clone(), Arc::clone(&state.metrics)));
     Api {
         openapi: document.into(),
-        problems: CODES.iter().chain(streams::problems::CODES).copied().chain(of_views).collect(),
+        problems: CODES
+            .iter()
+            .chain(streams::problems::CODES)
+            .chain(queries::problems::CODES)
+            .copied()
+            .chain(of_views)
+            .collect(),
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
         hub,

@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::crash;
 use crate::manager::Manager;
 use crate::manager::engines::{Engine, EngineKind, ObservedState};
-use crate::manager::live::Live;
 use crate::manager::manager::{Filter, Parts};
 use crate::manager::ports::{Kafka, Schemas};
 use crate::platforms::kafka::topics::Topics;
@@ -37,8 +36,6 @@ const COUNTED: u32 = 100_000;
 pub struct Streams {
     /// What the API asks.
     pub manager: Manager,
-    /// What is looked at through it: queries and topics.
-    pub live: Live,
     engines: Vec<Arc<Counted>>,
     metrics: Arc<Metrics>,
 }
@@ -72,7 +69,7 @@ impl Streams {
             metrics.streams.with_label_values(&[word(state)]);
         }
         let manager = Manager::new(parts);
-        Ok(Some(Streams { live: Live::of(&manager), manager, engines, metrics: Arc::clone(metrics) }))
+        Ok(Some(Streams { manager, engines, metrics: Arc::clone(metrics) }))
     }
 
     /// How the engines have answered lately; what was not asked lately is not said. Whoever leads asks all of them every few

@@ -16,7 +16,7 @@ const SETTINGS: [(&str, &str); 2] =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_point_of_the_commit_path_loses_and_repeats_nothing() {
-    // Those of a bulk load, of operations, of a mended order, of the stream manager and of single parts have their own tests.
+    // Those of a bulk load, of operations, of a mended order and of single parts have their own tests.
     let elsewhere = ["load.", "part.", "rebuild.", "switch.", "operation.", "cleanup.", "verify.", "mend.", "manager."];
     let points = POINTS.iter().filter(|point| !elsewhere.iter().any(|kind| point.starts_with(kind)));
     let crashes = points.map(|point| async move {

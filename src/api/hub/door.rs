@@ -22,7 +22,7 @@ pub struct Door {
     service: Arc<dyn HubService>,
     pub(super) settings: HubSettings,
     shutting_down: CancellationToken,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     metrics: Arc<Metrics>,
     connections: Mutex<Connections>,
 }

@@ -27,6 +27,7 @@ use serde_json::json;
 
 pub use self::door::Door;
 pub(super) use self::entry::{bearer_in_query, is_web_socket, owner};
+pub(super) use self::polling::PollsOfLine;
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
 use super::{Api, caller};
@@ -159,7 +160,7 @@ async fn taken(request: HttpRequest, payload: web::Payload, api: web::Data<Api>)
         let opened = door.open(&token, caller::principal(&request).as_deref(), false)?;
         return Ok(events::answer(opened));
     }
-    polling::answer(door, &token, caller::principal(&request).as_deref()).await
+    polling::answer(&request, door, &token).await
 }
 
 /// `POST`: messages of a client that takes its own by events or polls.

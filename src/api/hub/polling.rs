@@ -1,15 +1,20 @@
 //! Long polling: each poll is held until there is a frame. 200 with nothing: poll again; 204: it is over.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::HttpResponse;
+use actix_web::{HttpRequest, HttpResponse};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::door::{Door, Poll};
+use crate::api::caller;
 use crate::api::problem::{self, Problem};
-use crate::auth::Principal;
 use crate::manager::hub::Link;
 
+/// How long after the end of the line by which a client has polled last it is waited for a poll by another one.
+const NEXT_LINE: Duration = Duration::from_millis(1_000);
 /// Bytes of frames that a poll takes away at once.
 const MOST_BYTES: usize = 256 * 1024;
 
@@ -27,12 +32,30 @@ impl Drop for Held<'_> {
     }
 }
 
-pub(super) async fn answer(
-    door: &Arc<Door>,
-    token: &str,
-    principal: Option<&Principal>,
-) -> Result<HttpResponse, Problem> {
-    let Poll { link, frames, opens } = door.poll(token, principal)?;
+/// Kept with each line (a connection of HTTP): who has polled by it last. A client that dies between two polls leaves nothing
+/// but the end of its line.
+#[derive(Default)]
+pub struct PollsOfLine(RefCell<Option<(Link, Handle)>>);
+
+impl Drop for PollsOfLine {
+    fn drop(&mut self) {
+        let Some((link, runtime)) = self.0.take() else { return };
+        let begun = link.polls_begun();
+        runtime.spawn(async move {
+            tokio::time::sleep(NEXT_LINE).await;
+            if link.polls_begun() == begun {
+                link.lost();
+            }
+        });
+    }
+}
+
+pub(super) async fn answer(request: &HttpRequest, door: &Arc<Door>, token: &str) -> Result<HttpResponse, Problem> {
+    let principal = caller::principal(request);
+    let Poll { link, frames, opens } = door.poll(token, principal.as_deref())?;
+    if let Some(line) = request.conn_data::<PollsOfLine>() {
+        line.0.replace(Some((link.clone(), door.runtime.clone())));
+    }
     if opens {
         // Clients begin to speak once the first poll is answered.
         return Ok(answered(String::new()));

@@ -6,7 +6,6 @@ use super::bodies::{PlanBody, shown_id};
 use crate::api::problem::{self, Code, Problem, codes};
 use crate::manager::Fault;
 use crate::manager::ports::PortError;
-use crate::manager::queries::Refused;
 use crate::manager::store::StoreError;
 
 /// Seconds after which who cannot be reached may be asked again.
@@ -43,15 +42,6 @@ codes! {
     VERSION_CHANGED = "version_changed" PRECONDITION_FAILED "Somebody has changed the stream since"
         "`If-Match` names another version than the stream has by now. Nothing was changed."
         "Read the stream again, look at what has changed, and repeat with its `ETag`.";
-    QUERY_LIMIT_REACHED = "query_limit_reached" TOO_MANY_REQUESTS "As many queries run as may"
-        "`manager.limits.queries_per_user` or `queries` allows no more at once."
-        "End a query: `GET /api/queries` lists those that run. Or wait until one has ended.";
-    QUERY_NOT_FOUND = "query_not_found" NOT_FOUND "There is no such query"
-        "No query of this id runs: it has ended, or never was."
-        "`GET /api/queries` lists those that run.";
-    QUERY_IS_READ = "query_is_read" CONFLICT "Somebody reads the query"
-        "The rows of a query go to one reader, and there is one."
-        "Begin another query.";
     ENGINE_NOT_CONFIGURED = "engine_not_configured" CONFLICT "The engine is not configured"
         "The stream runs on an engine that this service has no address of."
         "`GET /api/engines` lists the engines. Operators: `detail` names the settings.";
@@ -106,26 +96,6 @@ impl From<Fault> for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        let words = sentence(&refused.to_string());
-        match refused {
-            Refused::TooMany { setting, most, in_use, .. } => Problem::new(&QUERY_LIMIT_REACHED, words)
-                .retry_after(RETRY_AFTER)
-                .with("setting", format!("manager.limits.{setting}"))
-                .with("limit", most)
-                .with("inUse", in_use),
-            Refused::TooOften { retry_after, .. } => {
-                let seconds = u32::try_from(retry_after.as_secs().max(1)).unwrap_or(u32::MAX);
-                Problem::new(&problem::RATE_LIMITED, words).retry_after(seconds).with("violated-policies", ["queries"])
-            }
-            Refused::Fault(fault) => fault.into(),
-            Refused::NotFound(_) => Problem::new(&QUERY_NOT_FOUND, words),
-            Refused::AlreadyRead(_) => Problem::new(&QUERY_IS_READ, words),
-        }
-    }
-}
-
 fn not_found(what: &str) -> &'static Code {
     match what {
         "source" => &SOURCE_NOT_FOUND,
@@ -153,7 +123,7 @@ fn of_store(error: &StoreError) -> Problem {
 }
 
 /// With a capital, as details are written.
-pub(super) fn sentence(words: &str) -> String {
+pub(in crate::api) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

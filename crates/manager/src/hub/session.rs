@@ -48,6 +48,7 @@ pub struct Link {
 /// The polls of a client. They are not brought like messages: a poll makes the room that messages wait for.
 #[derive(Debug, Default)]
 struct Polls {
+    begun: AtomicUsize,
     held: AtomicUsize,
     last_end: Mutex<Option<Instant>>,
 }
@@ -92,7 +93,13 @@ impl Link {
     /// A poll begins: as long as it is held the client is there.
     pub fn poll(&self) -> HeldPoll {
         self.polls.held.fetch_add(1, Ordering::AcqRel);
+        self.polls.begun.fetch_add(1, Ordering::AcqRel);
         HeldPoll(Arc::clone(&self.polls))
+    }
+
+    /// How many polls have begun: if it stays the same, the client does not come back.
+    pub fn polls_begun(&self) -> usize {
+        self.polls.begun.load(Ordering::Acquire)
     }
 
     /// The client is gone: all that it has open ends now.

@@ -144,9 +144,9 @@ fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, ru
         // It may have happened, this time or before: the same is asked again until that is known.
         Trouble::Unknown(_) => {}
         Trouble::Busy { .. } | Trouble::Unavailable(_) if record.tries > 1 => {}
-        Trouble::Busy { .. } | Trouble::Unavailable(_) => record.call = None,
+        Trouble::Busy { .. } | Trouble::Unavailable(_) => (record.call, record.tries) = (None, 0),
         Trouble::Refused(_) => {
-            record.call = None;
+            (record.call, record.tries) = (None, 0);
             refused(record, call);
         }
     }

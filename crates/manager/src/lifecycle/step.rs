@@ -105,7 +105,7 @@ fn towards_running(record: &Record, seen: &Seen, can: &Capabilities) -> Step {
     let Some(target) = record.target() else {
         return match record.position {
             // It has come to run after all.
-            Position::Deployed if seen.state == ObservedState::Running => Step::Accept,
+            Position::Deployed | Position::Paused if seen.state == ObservedState::Running => Step::Accept,
             Position::Deployed | Position::Paused => Step::Rest(Rest::Failed),
             _ if is_active(seen.state) => stop(seen, false),
             _ => Step::Rest(Rest::Failed),

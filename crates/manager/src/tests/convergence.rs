@@ -280,6 +280,9 @@ impl Stage {
     /// Whether what is, is what is wanted.
     fn judge(&self) -> Result<(), String> {
         let live = self.model.live();
+        if self.record.call.is_none() != (self.record.tries == 0) {
+            return Err(format!("tries of no call: {:?}", self.record)); // the database refuses that
+        }
         let fault = |why: &str| Err(format!("{why}\n{:?}\n{:?}", self.record, self.model.world.lock().unwrap()));
         if self.is_forgotten {
             let (jobs, sinks) = self.model.with(|world| (live.len(), world.sinks.len()));
@@ -424,7 +427,7 @@ proptest! {
             };
             if stage.record.intent == Intent::Draft {
                 stage.model.with(|world| world.jobs.clear());
-                (stage.record.call, stage.record.previous_revision) = (None, None);
+                (stage.record.call, stage.record.tries, stage.record.previous_revision) = (None, 0, None);
             }
             stage.calm().await.map_err(TestCaseError::fail)?;
             stage.judge().map_err(TestCaseError::fail)

@@ -3,5 +3,7 @@
 
 mod convergence;
 mod crashes;
+mod defects;
 mod model;
+mod rehearsal;
 mod stage;
