@@ -182,7 +182,8 @@ pub fn begin(
         spawn("pull", move || pull(&cluster, plan, lines))?;
         return Ok(Answer::Rows(receiver, control));
     }
-    push(cluster, plan, text, from_start(properties), lines).map(|control| Answer::Rows(receiver, control))
+    let from_start = !select.changes || from_start(properties);
+    push(cluster, plan, text, from_start, lines).map(|control| Answer::Rows(receiver, control))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Refused> {

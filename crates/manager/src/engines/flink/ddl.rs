@@ -1,6 +1,6 @@
 //! `CREATE TABLE` of sources and sinks, from the catalogue and from what a SELECT gives. No I/O.
 
-use super::text::{Tokens, quote_identifier, string_literal};
+use super::text::{Tokens, quote_identifier, statement, string_literal};
 use super::types::{Clock, declared};
 use crate::catalog::{Column, DataType, Format, Source};
 use crate::engines::{Select, Trouble};
@@ -176,5 +176,5 @@ fn table(name: &str, parts: &[String], options: &[(&'static str, String)]) -> Re
         written.push(format!("{} = {}", string_literal(option)?, string_literal(value)?));
     }
     let (name, parts, written) = (quote_identifier(name)?, parts.join(", "), written.join(", "));
-    Ok(format!("CREATE TEMPORARY TABLE {name} ({parts}) WITH ({written})"))
+    statement(&format!("CREATE TEMPORARY TABLE {name} ({parts}) WITH ({written})"))
 }

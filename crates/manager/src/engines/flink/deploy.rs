@@ -87,7 +87,7 @@ async fn submit_in(flink: &Inner, session: &Session, deployment: &Deployment) ->
         Failure::Said(trace) if causes::is_session_gone(&trace) => Trouble::Unknown(causes::last_cause(&trace)),
         Failure::Said(trace) => joined.trouble_in_select(Trouble::Refused(causes::refusal(&trace))),
     };
-    let operation = flink.gateway.submit(session, &joined.text, &settings(flink, deployment)).await.map_err(lost)?;
+    let operation = flink.gateway.submit(session, joined.text(), &settings(flink, deployment)).await.map_err(lost)?;
     let job_id = flink.job_id(deployment);
     match flink.gateway.wait(&operation).await {
         // Not ours: this Flink chooses itself. The name leads to it again.
