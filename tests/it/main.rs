@@ -44,6 +44,7 @@ mod decisions;
 mod dlq;
 mod doctor;
 mod engines;
+mod engines_flink;
 mod following;
 mod following_builds;
 mod in_place;

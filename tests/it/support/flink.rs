@@ -5,15 +5,17 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde_json::Value;
 use streamview::manager::engines::flink::FlinkEngine;
 use streamview::manager::engines::{Engine, ObservedState};
 use streamview::manager::settings::FlinkSettings;
 use streamview::schemas::client::install_tls;
-use streamview_lab::servers::{FlinkCluster, FlinkOptions};
+use streamview_lab::servers::{FlinkCluster, FlinkOptions, FlinkProcess};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::bench::Bench;
 use crate::support::world::{TestRecord, World};
+use crate::support::{PATIENCE, until};
 
 /// How often jobs of tests write their state down.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,10 +26,28 @@ pub fn shared() -> &'static FlinkCluster {
     CLUSTER.get_or_init(|| start(16))
 }
 
-/// One with two slots that tests kill, one after the other; what was killed has to be running again at the end.
+/// One with two slots that tests kill, one after the other. What a test before has left killed or running is mended.
 pub async fn mortal() -> MutexGuard<'static, FlinkCluster> {
     static CLUSTER: OnceLock<Mutex<FlinkCluster>> = OnceLock::new();
-    CLUSTER.get_or_init(|| Mutex::new(start(2))).lock().await
+    let mut cluster = CLUSTER.get_or_init(|| Mutex::new(start(2))).lock().await;
+    for process in FlinkProcess::ALL {
+        if !cluster.is_started(process) {
+            tokio::task::block_in_place(|| cluster.restart(process).unwrap());
+        }
+    }
+    install_tls();
+    let (http, rest) = (reqwest::Client::new(), cluster.rest_url());
+    until("no job of another test runs", PATIENCE, || async {
+        let jobs: Value = http.get(format!("{rest}/jobs")).send().await.ok()?.json().await.ok()?;
+        let is_over = |job: &&Value| matches!(job["status"].as_str(), Some("FINISHED" | "CANCELED" | "FAILED"));
+        let alive: Vec<&Value> = jobs["jobs"].as_array()?.iter().filter(|job| !is_over(job)).collect();
+        for job in &alive {
+            http.patch(format!("{rest}/jobs/{}?mode=cancel", job["id"].as_str()?)).send().await.ok()?;
+        }
+        alive.is_empty().then_some(())
+    })
+    .await;
+    cluster
 }
 
 fn start(slots: u32) -> FlinkCluster {

@@ -55,6 +55,8 @@ pub(super) struct Tasks {
     pub total: u32,
     /// Those that run.
     pub running: u32,
+    /// Those that wait for a slot.
+    pub scheduled: u32,
 }
 
 impl Job {
