@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::hub::{HubParts, HubSettings};
 use crate::api::routes::ViewApi;
 use crate::api::{self, AheadOf, ApiState, EnginesOf};
 use crate::board::ViewBoard;
@@ -23,6 +24,7 @@ use crate::domain::build::BuildId;
 use crate::failure::{Backoff, panic_text};
 use crate::login::Gate;
 use crate::login::audit::AuditLog;
+use crate::manager::live::Live;
 use crate::platforms::kafka;
 use crate::registrations::{self, Registration};
 use crate::repair::Desk;
@@ -110,6 +112,7 @@ pub async fn serve(
     let shutting_down = CancellationToken::new();
     // It lives where reads are served: whoever only projects answers for nobody.
     let streams = if only == Only::Projector { None } else { Streams::of(&config, &metrics)? };
+    let live = streams.as_ref().map(|streams| Live::of(&streams.manager));
     let state = ApiState {
         pool: reads,
         ops_pool: pool,
@@ -122,7 +125,8 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
-        hub: None,
+        hub: live.clone().map(|live| HubParts { service: Arc::new(live), settings: HubSettings::default() }),
+        live,
         manager: streams.as_ref().map(|streams| streams.manager.clone()),
         engines: streams
             .as_ref()

@@ -20,6 +20,7 @@ pub mod parameters;
 pub mod paths;
 pub mod problem;
 pub mod proxies;
+pub mod queries;
 pub mod routes;
 pub mod skip_to;
 pub mod sse;
@@ -58,6 +59,7 @@ use crate::feed::waiters::{WaitResources, Waiters};
 use crate::login::Gate;
 use crate::login::audit::AuditLog;
 use crate::manager::Manager;
+use crate::manager::live::Live;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
@@ -118,6 +120,8 @@ pub struct ApiState {
     pub ahead: AheadOf,
     /// The hub of the stream manager, where there is one.
     pub hub: Option<HubParts>,
+    /// Rows of the stream manager for people who look, where it is enabled and reads are served.
+    pub live: Option<Live>,
     /// The stream manager, where it is enabled and reads are served.
     pub manager: Option<Manager>,
     /// How its engines have answered lately, by name; looked at by `/readyz`.
@@ -296,7 +300,13 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     let hub = hub.map(|parts| Door::new(parts, state.shutting_down.clone(), Arc::clone(&state.metrics)));
     Api {
         openapi: document.into(),
-        problems: CODES.iter().chain(streams::problems::CODES).copied().chain(of_views).collect(),
+        problems: CODES
+            .iter()
+            .chain(streams::problems::CODES)
+            .chain(queries::problems::CODES)
+            .copied()
+            .chain(of_views)
+            .collect(),
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
         hub,

@@ -13,7 +13,7 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Respon
 use super::limits::Counted;
 use super::problem::ProblemBody;
 use super::routes::{self, ViewApi};
-use super::{health, ops, pages, skip_to, streams};
+use super::{health, ops, pages, queries, skip_to, streams};
 use crate::auth::role::Role;
 use crate::config::HttpSettings;
 
@@ -84,6 +84,7 @@ const ALIASES: [(&str, &str); 3] =
 pub fn openapi(views: &[ViewApi]) -> OpenApi {
     let mut document = EngineDocument::openapi();
     document.merge(streams::Document::openapi());
+    document.merge(queries::Document::openapi());
     for view in views {
         document.merge((view.openapi)());
     }
@@ -281,7 +282,7 @@ fn add_parts_of_streams(operation: &mut Operation, looks: bool) {
         ("404", "`manager_not_enabled`: there is no stream manager here; or there is nothing of this id or name"),
         (
             "409",
-            "`engine_not_configured` or `brokers_refuse`; of calls that change something also `name_taken`, `not_possible_now`, `would_lose_state` or `stream_limit_reached`",
+            "`engine_not_configured` or `brokers_refuse`; of calls that change something also `name_taken`, `not_possible_now`, `would_lose_state`, `stream_limit_reached`, `query_limit_reached` or `query_already_read`",
         ),
     ];
     let of_changes = [
@@ -297,7 +298,9 @@ fn add_parts_of_streams(operation: &mut Operation, looks: bool) {
     for (status, description) in always.into_iter().chain(of_changes.into_iter().filter(|_| !looks)) {
         responses.entry(status.into()).or_insert(RefOr::T(problem(description).build()));
     }
-    let away = problem("`engine_unavailable`, `engine_busy`, `brokers_unavailable`, or the database does not answer");
+    let away = problem(
+        "`engine_unavailable`, `engine_busy`, `brokers_unavailable`, `too_many_watchers`, or the database does not answer",
+    );
     let away = away.header("Retry-After", header("Seconds to wait", Type::Integer)).build();
     responses.entry("503".into()).or_insert(RefOr::T(away));
 }

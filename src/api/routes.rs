@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi;
 use super::gate::{Locks, guarded};
 use super::limits::{Counted, Kind, Limits};
 use super::problem::{self, Code, Problem};
-use super::{ApiState, health, ops, pages, skip_to, streams};
+use super::{ApiState, health, ops, pages, queries, skip_to, streams};
 use crate::auth::policy::Policy;
 use crate::store::changes::ShownOf;
 use crate::store::read::SequencesOf;
@@ -130,7 +130,13 @@ fn engine_routes() -> Vec<RouteSpec> {
 
 /// The whole table: the routes of `views`, which are asked for most and hence tried first, and the engine's.
 pub fn table(views: &[ViewApi]) -> Vec<RouteSpec> {
-    views.iter().flat_map(|view| view.routes.clone()).chain(engine_routes()).chain(streams::routes()).collect()
+    views
+        .iter()
+        .flat_map(|view| view.routes.clone())
+        .chain(engine_routes())
+        .chain(streams::routes())
+        .chain(queries::routes())
+        .collect()
 }
 
 /// The pattern of the path that a request was routed by. Put among the request's extensions before it is routed.
@@ -216,6 +222,7 @@ mod tests {
         let codes = problem::CODES
             .iter()
             .chain(streams::problems::CODES)
+            .chain(queries::problems::CODES)
             .chain(views.iter().flat_map(|view| view.problems.iter()));
         let mut seen = HashSet::new();
         for code in codes {

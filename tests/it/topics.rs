@@ -65,7 +65,7 @@ async fn groups_of_ours(world: &World) -> Vec<String> {
 }
 
 /// Threads of this process that read the topic of that world.
-fn readers(world: &World) -> usize {
+pub fn readers(world: &World) -> usize {
     let name: String = format!("tail-{}", world.topic).chars().take(15).collect();
     let threads = fs::read_dir("/proc/self/task").unwrap();
     let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());

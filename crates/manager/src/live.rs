@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::Manager;
@@ -43,6 +44,7 @@ pub struct Live {
     /// Topics.
     pub previews: Previews,
     joined: Arc<Mutex<Joined>>,
+    runtime: Handle,
 }
 
 /// What is sent to whom, by connection and topic.
@@ -58,9 +60,9 @@ impl Live {
         Live::new(queries, previews)
     }
 
-    /// These queries and topics.
+    /// These queries and topics. What is sent is sent in the runtime of whoever calls this.
     pub fn new(queries: Queries, previews: Previews) -> Live {
-        Live { queries, previews, joined: Arc::default() }
+        Live { queries, previews, joined: Arc::default(), runtime: Handle::current() }
     }
 
     fn joined(&self) -> MutexGuard<'_, Joined> {
@@ -118,7 +120,7 @@ impl Live {
         }
         let watched = self.previews.watch(topic, From::Latest).await;
         let watcher = watched.map_err(|refused| refused.to_string())?;
-        let sending = tokio::spawn(send(watcher, call.client.clone()));
+        let sending = self.runtime.spawn(send(watcher, call.client.clone()));
         self.joined().insert(key, sending.abort_handle());
         Ok(())
     }
@@ -253,6 +255,3 @@ async fn send(mut watcher: Watcher, client: Client) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,7 +11,7 @@ mod lifecycle;
 mod looks;
 mod once;
 pub mod problems;
-mod requests;
+pub(super) mod requests;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, Route, web};
@@ -107,7 +107,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     both(get.clone(), "/api/streams/{id}/status", Reader, || web::route().to(looks::status));
     both(get.clone(), "/api/streams/{id}/topology", Reader, || web::route().to(looks::topology));
     both(get.clone(), "/api/streams/{id}/events", Reader, || web::route().to(looks::events));
-    both(post, "/api/validate", RunsStreams, || web::route().to(catalog::validate));
+    both(post.clone(), "/api/validate", RunsStreams, || web::route().to(catalog::validate));
     both(get.clone(), "/api/engines", Reader, || web::route().to(catalog::engines));
     both(get.clone(), "/api/catalog", Reader, || web::route().to(catalog::catalog));
     both(put, "/api/catalog/{name}", Defines, || web::route().to(catalog::put_source));
@@ -123,7 +123,7 @@ fn actor(request: &HttpRequest) -> String {
 }
 
 /// A part of the path, decoded once.
-fn part(request: &HttpRequest, name: &'static str) -> Result<String, Problem> {
+pub(super) fn part(request: &HttpRequest, name: &'static str) -> Result<String, Problem> {
     let raw = path_part(request, name);
     parameters::decode(raw).filter(|part| parameters::is_id(part)).ok_or_else(|| {
         let allowed = format!("must be 1 to {MAX_ID_CHARS} characters of percent-encoded UTF-8 without NUL");

@@ -123,7 +123,7 @@ fn of_store(error: &StoreError) -> Problem {
 }
 
 /// With a capital, as details are written.
-pub(super) fn sentence(words: &str) -> String {
+pub(in crate::api) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

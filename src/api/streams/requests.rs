@@ -140,7 +140,7 @@ fn limit(manager: &Manager) -> usize {
 }
 
 /// The body of a call, which has to be there.
-pub(super) async fn read(
+pub(in crate::api) async fn read(
     (request, payload): (&HttpRequest, web::Payload),
     manager: &Manager,
     allowed: &[&str],
@@ -167,7 +167,7 @@ pub(super) async fn read_any(
 }
 
 /// The engine that is named; a fault is noted.
-pub(super) fn engine(body: &mut Body) -> Option<EngineKind> {
+pub(in crate::api) fn engine(body: &mut Body) -> Option<EngineKind> {
     let word = body.text("engine", MAX_ID_CHARS)?;
     let found = engine_of(&word);
     if found.is_none() {
@@ -187,7 +187,7 @@ pub(super) fn engine_words() -> String {
 }
 
 /// The statement; the gate says how long it may be.
-pub(super) fn script(body: &mut Body, is_required: bool) -> Option<String> {
+pub(in crate::api) fn script(body: &mut Body, is_required: bool) -> Option<String> {
     let most = usize::MAX - 1;
     let is_there = body.has("sqlScript");
     match (is_there, is_required) {
@@ -242,7 +242,7 @@ pub(super) async fn source(name: String, request: &HttpRequest, payload: web::Pa
 }
 
 /// The manager of this process, where there is one.
-pub(super) fn manager(api: &Api) -> Result<&Manager, Problem> {
+pub(in crate::api) fn manager(api: &Api) -> Result<&Manager, Problem> {
     api.state.manager.as_ref().ok_or_else(|| {
         let detail = "manager.enabled is false, or this process serves no reads";
         Problem::new(&super::problems::MANAGER_NOT_ENABLED, detail)

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 
 pub use self::columns::Columns;
 pub use self::ring::Frame;
@@ -110,14 +111,15 @@ impl Registry {
 }
 
 impl Previews {
-    /// Nobody watches yet.
+    /// Nobody watches yet. Topics are read in the runtime of whoever calls this.
     pub fn new(
         kafka: Arc<dyn Kafka>,
         schemas: Option<Arc<dyn Schemas>>,
         watchable: Arc<dyn Watchable>,
         limits: PreviewLimits,
     ) -> Previews {
-        Previews { outside: Outside { kafka, schemas, limits }, watchable, registry: Arc::default() }
+        let outside = Outside { kafka, schemas, limits, runtime: Handle::current() };
+        Previews { outside, watchable, registry: Arc::default() }
     }
 
     /// Watches a topic. What is published after this has come back is shown, or counted as dropped.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::{FutureExt, StreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ pub(super) struct Outside {
     pub kafka: Arc<dyn Kafka>,
     pub schemas: Option<Arc<dyn Schemas>>,
     pub limits: PreviewLimits,
+    /// Where readers run, whoever asks for them.
+    pub runtime: Handle,
 }
 
 /// How far a reader is.
@@ -70,8 +73,8 @@ impl Room {
             state: watch::Sender::new(State::Opening),
             stop: CancellationToken::new(),
         });
-        let reader = Arc::clone(&room);
-        tokio::spawn(async move {
+        let (reader, runtime) = (Arc::clone(&room), outside.runtime.clone());
+        runtime.spawn(async move {
             // The client of Kafka ends here, whatever it was doing, as soon as nobody watches.
             let end = tokio::select! {
                 () = reader.stop.cancelled() => PortError::Unavailable("nobody watches".to_owned()),

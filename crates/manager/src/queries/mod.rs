@@ -23,6 +23,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use self::limits::Active;
@@ -141,16 +142,20 @@ struct Shared {
     limits: Limits,
     unread: Duration,
     places: Arc<Mutex<Places>>,
+    /// Where clocks run, whoever asks.
+    runtime: Handle,
 }
 
 impl Queries {
-    /// None runs yet.
+    /// None runs yet. Their clocks run in the runtime of whoever calls this.
     pub fn new(statements: Arc<dyn Statements>, limits: Limits) -> Queries {
         Queries::with_patience(statements, limits, UNREAD)
     }
 
     fn with_patience(statements: Arc<dyn Statements>, limits: Limits, unread: Duration) -> Queries {
-        Queries { shared: Arc::new(Shared { statements, limits, unread, places: Arc::default() }) }
+        Queries {
+            shared: Arc::new(Shared { statements, limits, unread, places: Arc::default(), runtime: Handle::current() }),
+        }
     }
 
     /// Begins a query. Read it soon: one that nobody reads is ended.
@@ -269,7 +274,12 @@ impl Queries {
         let kind = engine.kind();
         let rows = engine.query(AdHoc { id, select, from_start: query.from_beginning, time_limit }).await;
         let running = begun.with(rows.map_err(|trouble| Fault::of(kind, placed(trouble)))?);
-        tokio::spawn(watch(Arc::clone(&running), deadline, Instant::now() + self.shared.unread, time_limit));
+        self.shared.runtime.spawn(watch(
+            Arc::clone(&running),
+            deadline,
+            Instant::now() + self.shared.unread,
+            time_limit,
+        ));
         Ok(running)
     }
 }
