@@ -11,8 +11,6 @@ mod pauses;
 pub mod playground;
 #[cfg(feature = "playground")]
 pub mod purchases;
-#[cfg(feature = "playground")]
-pub mod purchases;
 mod rebuild;
 pub mod schemas;
 #[cfg(feature = "playground")]
