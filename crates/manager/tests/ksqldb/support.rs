@@ -195,16 +195,22 @@ pub fn topic_exists(name: &str) -> bool {
 }
 
 pub fn produce(topic: &str, key: Option<&str>, value: Option<&str>) {
+    produce_all(topic, &[(key, value)]);
+}
+
+pub fn produce_all(topic: &str, records: &[(Option<&str>, Option<&str>)]) {
     static PRODUCER: OnceLock<ThreadedProducer<rdkafka::producer::DefaultProducerContext>> = OnceLock::new();
     let producer = PRODUCER.get_or_init(|| client().create().unwrap());
-    let mut record: BaseRecord<'_, str, str> = BaseRecord::to(topic);
-    if let Some(key) = key {
-        record = record.key(key);
+    for (key, value) in records {
+        let mut record: BaseRecord<'_, str, str> = BaseRecord::to(topic);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    if let Some(value) = value {
-        record = record.payload(value);
-    }
-    producer.send(record).map_err(|(error, _)| error).unwrap();
     producer.flush(PATIENCE).unwrap();
 }
 
