@@ -272,12 +272,13 @@ fn each_library_stays_in_its_room() {
             &[
                 "src/schemas/",
                 "src/login/provider.rs",
+                "crates/manager/src/engines/",
                 "src/certificates/",
                 "src/store/wire.rs",
                 "src/platforms/kafka/certificate.rs",
             ],
         ),
-        "only schemas/ and login/provider name the HTTP client and the registry's crate, and certificates/, store/wire and \
+        "only schemas/, login/provider and the manager's engines name the HTTP client and the registry's crate, and certificates/, store/wire and \
          what looks at a broker's certificate TLS",
     );
     assert_none(&mentions(&["governor"], &["src/api/limits.rs"]), "only api/limits names the crate that counts calls");
