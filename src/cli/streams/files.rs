@@ -103,8 +103,8 @@ pub(super) fn read(folder: &Path) -> Result<Folder> {
     for (name, path) in names {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
         let read = text.and_then(|text| match name.strip_suffix(SOURCE_ENDING) {
-            Some(source) => Ok(found.sources.push(source_of(source, &text)?)),
-            None => Ok(found.streams.push(stream_of(name.trim_end_matches(ENDING), &text)?)),
+            Some(source) => source_of(source, &text).map(|source| found.sources.push(source)),
+            None => stream_of(name.trim_end_matches(ENDING), &text).map(|stream| found.streams.push(stream)),
         });
         if let Err(error) = read {
             faults.push(format!("{name}: {error:#}"));
