@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::hub::{HubParts, HubSettings};
 use crate::api::routes::ViewApi;
-use crate::api::{self, AheadOf, ApiState, EnginesOf};
+use crate::api::{self, AheadOf, ApiState, EnginesOf, Server};
 use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
 use crate::certificates::Certificates;
@@ -93,21 +93,12 @@ pub async fn serve(
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let certificates = Certificates::new(&config.http.tls)?;
     let ((pool, reads), metrics) = (pool::read_pools(&config.database)?, Arc::new(Metrics::new()));
-    let writers = pool::WriterPool::new(&config.database);
     let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views, only) => builds?,
     };
-    let desks = views.iter().zip(&builds).map(|(served, build)| {
-        desk(served, (&config, &build.meaning.rules), &metrics, (pool.clone(), writers.clone()))
-    });
-    let desks = desks.collect::<Result<Vec<Desk>>>()?;
-    let (served, found): (Vec<Served>, Vec<FoundBuild>) = views.into_iter().zip(builds).unzip();
-    let households = households(&config, served, (&desks, &pool, only != Only::Api));
-    let ahead = ahead_of(households.clone());
-    let stewards = households.into_iter().zip(found).map(|(household, found)| Steward::new(household, found));
-    let stewards = stewards.collect::<Result<Vec<Steward>>>()?;
+    let (desks, ahead, stewards) = staff((&config, &metrics), (views, builds), (&pool, only != Only::Api))?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = CancellationToken::new();
     // It lives where reads are served: whoever only projects answers for nobody.
@@ -128,9 +119,7 @@ pub async fn serve(
         hub: live.clone().map(|live| HubParts { service: Arc::new(live), settings: HubSettings::default() }),
         live,
         manager: streams.as_ref().map(|streams| streams.manager.clone()),
-        engines: streams
-            .as_ref()
-            .map_or_else(|| Arc::new(Vec::new) as EnginesOf, |streams| Arc::new(streams.engines())),
+        engines: engines_of(streams.as_ref()),
         metrics,
         shutting_down: shutting_down.clone(),
         under_way: Arc::default(),
@@ -145,10 +134,7 @@ pub async fn serve(
     let mut noting = tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), stop_noting.clone()));
     let mut managing = tokio::spawn(manage(streams, stop_views.clone()));
     let stewards: Vec<_> = stewards.into_iter().map(|steward| tokio::spawn(steward.run(stop_views.clone()))).collect();
-    let mut http = tokio::spawn(async move {
-        crash::point("part.http");
-        server.await
-    });
+    let mut http = tokio::spawn(answer(server));
     let ended = tokio::select! {
         () = stop.cancelled() => None,
         ended = &mut http => Some(part_ended("HTTP server", ended)),
@@ -171,6 +157,37 @@ pub async fn serve(
         Some(ended) => bail!("{ended}"),
         None => drained,
     }
+}
+
+/// Who looks after the views: a desk and a steward for each, and who looks ahead.
+fn staff(
+    (config, metrics): (&Arc<Config>, &Arc<Metrics>),
+    (views, builds): (Vec<Served>, Vec<FoundBuild>),
+    (pool, projects): (&ReadPool, bool),
+) -> Result<(Vec<Desk>, AheadOf, Vec<Steward>)> {
+    let writers = pool::WriterPool::new(&config.database);
+    let desks = views
+        .iter()
+        .zip(&builds)
+        .map(|(served, build)| desk(served, (config, &build.meaning.rules), metrics, (pool.clone(), writers.clone())));
+    let desks = desks.collect::<Result<Vec<Desk>>>()?;
+    let (served, found): (Vec<Served>, Vec<FoundBuild>) = views.into_iter().zip(builds).unzip();
+    let households = households(config, served, (&desks, pool, projects));
+    let ahead = ahead_of(households.clone());
+    let stewards = households.into_iter().zip(found).map(|(household, found)| Steward::new(household, found));
+    Ok((desks, ahead, stewards.collect::<Result<Vec<Steward>>>()?))
+}
+
+fn engines_of(streams: Option<&Streams>) -> EnginesOf {
+    match streams {
+        Some(streams) => Arc::new(streams.engines()),
+        None => Arc::new(Vec::new),
+    }
+}
+
+async fn answer(server: Server) -> std::io::Result<()> {
+    crash::point("part.http");
+    server.await
 }
 
 /// Ends when it is told to, and else never.

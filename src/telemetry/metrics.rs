@@ -184,22 +184,12 @@ impl Metrics {
                 HTTP_BUCKETS,
             ),
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
-            engine_calls: counter(
-                "streamview_engine_calls_total",
-                "Calls of stream engines.",
-                &["engine", "call", "outcome"],
-            ),
+            engine_calls: engine_calls(&registry),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
-            hub_connections: register(
-                &registry,
-                IntGauge::new("streamview_hub_connections", "Clients that are connected to the hub."),
-            ),
-            overruns: register(
-                &registry,
-                IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),
-            ),
+            hub_connections: hub_connections(&registry),
+            overruns: overruns(&registry),
             certificate_end: certificate_end(&registry),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time: start_time(&registry),
@@ -311,6 +301,19 @@ fn add(family: &mut MetricFamily, more: Vec<Metric>) {
         metrics.push(metric);
     }
     family.set_metric(metrics);
+}
+
+fn overruns(registry: &Registry) -> IntCounter {
+    register(registry, IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."))
+}
+
+fn engine_calls(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new("streamview_engine_calls_total", "Calls of stream engines.");
+    register(registry, IntCounterVec::new(options, &["engine", "call", "outcome"]))
+}
+
+fn hub_connections(registry: &Registry) -> IntGauge {
+    register(registry, IntGauge::new("streamview_hub_connections", "Clients that are connected to the hub."))
 }
 
 fn certificate_end(registry: &Registry) -> IntGauge {
