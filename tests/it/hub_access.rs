@@ -183,7 +183,7 @@ fn tokens_in_the_query_are_written_down_nowhere() {
     let secrets: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("SECRET ")).collect();
     assert!(secrets.len() >= 4, "{said}");
     let logged: Vec<&str> = said.lines().filter(|line| !line.starts_with("SECRET ")).collect();
-    assert!(logged.iter().any(|line| line.contains("streamview::")), "something is logged: {said}");
+    assert!(logged.iter().any(|line| line.contains("streamview_manager::hub")), "something is logged: {said}");
     for secret in secrets {
         for line in &logged {
             assert!(!line.contains(secret), "{secret} stands in: {line}");
@@ -192,15 +192,18 @@ fn tokens_in_the_query_are_written_down_nowhere() {
 }
 
 async fn says_all(provider: &Provider) {
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let (server, _keys) = closed(provider).await;
     let token = provider.token("developer");
     let wrong = format!("c4naryWrong{}", "x".repeat(40));
     let id = negotiated(&server, &token).await;
     for secret in [&token, &wrong, &id, "c4naryPayload"] {
-        println!("SECRET {secret}");
+        println!("\nSECRET {secret}");
     }
     let mut answers = Vec::new();
     for target in [

@@ -1,116 +1,144 @@
-//! WebSockets: frames both ways.
+//! WebSockets: frames both ways. The answer's body is asked for the next frame only when the connection has room for it, so a
+//! client that takes nothing costs one frame here, however much there is for it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use actix_http::ws::{self, CloseCode, Codec, Frame, Item, ProtocolError};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, CloseCode, ProtocolError};
+use bytes::BytesMut;
 use futures_util::StreamExt;
-use tokio::sync::Notify;
+use tokio_util::codec::{Decoder, Encoder};
 
 use super::MOST_BYTES;
 use super::door::Opened;
-use crate::api::problem::Problem;
+use crate::api::problem::{self, Problem};
 use crate::manager::hub::{Incoming, Link, Outgoing};
-
-/// What has been given to the connection and not been asked for yet: nothing more is given meanwhile, so that a client that
-/// takes nothing costs one frame here, however much there is for it.
-#[derive(Default)]
-struct Lying {
-    is_lying: Cell<bool>,
-    taken: Notify,
-}
-
-/// The answer's body, which tells when something is taken.
-struct Told {
-    body: BoxBody,
-    lying: Rc<Lying>,
-}
-
-impl MessageBody for Told {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<web::Bytes, Self::Error>>> {
-        let next = Pin::new(&mut self.body).poll_next(context);
-        if next.is_ready() {
-            self.lying.is_lying.set(false);
-            self.lying.taken.notify_one();
-        }
-        next
-    }
-}
-
-/// Ends what the client had open when its connection is dropped.
-struct Lost(Link);
-
-impl Drop for Lost {
-    fn drop(&mut self) {
-        self.0.lost();
-    }
-}
 
 pub(super) fn answer(request: &HttpRequest, payload: web::Payload, opened: Opened) -> Result<HttpResponse, Problem> {
     let Opened { link, outgoing } = opened;
-    let lost = Lost(link);
-    let (response, sender, messages) = actix_ws::handle(request, payload)
-        .map_err(|error| Problem::of_status(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let lying = Rc::new(Lying::default());
-    let messages = messages.max_frame_size(MOST_BYTES).aggregate_continuations().max_continuation_size(MOST_BYTES);
-    actix_web::rt::spawn(carry(lost, outgoing, (sender, messages), Rc::clone(&lying)));
-    Ok(response.map_body(|_, body| BoxBody::new(Told { body, lying })))
+    let pong = Rc::<Pong>::default();
+    // Made first, so that a request that is refused now loses the connection.
+    let frames = Frames { link: link.clone(), outgoing, pong: Rc::clone(&pong), is_over: false };
+    let mut response =
+        ws::handshake(request.head()).map_err(|error| Problem::new(&problem::BAD_REQUEST, error.to_string()))?;
+    let response = response.message_body(BoxBody::new(frames)).map_err(|error| {
+        tracing::error!(%error, "could not answer a WebSocket");
+        Problem::new(&problem::INTERNAL_ERROR, "The answer could not be written")
+    })?;
+    actix_web::rt::spawn(read(payload, link, pong));
+    Ok(response.into())
 }
 
-/// Carries frames both ways until one side ends.
-async fn carry(
-    lost: Lost,
-    mut outgoing: Outgoing,
-    (mut sender, mut messages): (actix_ws::Session, actix_ws::AggregatedMessageStream),
-    lying: Rc<Lying>,
-) {
-    // One message waits to be read while frames go on: the session may wait for these before it reads.
-    let mut message = None;
-    let mut is_deaf = false;
-    loop {
-        let is_lying = lying.is_lying.get();
-        let heard = tokio::select! {
-            () = lying.taken.notified(), if is_lying => continue,
-            is_there = lost.0.bring_from(&mut message), if message.is_some() => {
-                is_deaf |= !is_there;
-                message = None;
-                continue;
-            }
-            frame = outgoing.next(), if !is_lying => {
-                let Some(frame) = frame else { break };
-                lying.is_lying.set(true);
-                match sender.text(frame).await {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                }
-            }
-            heard = messages.next(), if message.is_none() && !is_deaf => heard,
-        };
-        match heard {
-            Some(Ok(AggregatedMessage::Text(text))) => message = Some(Incoming::Piece(text.as_bytes().to_vec())),
-            Some(Ok(AggregatedMessage::Binary(bytes))) => message = Some(Incoming::Piece(bytes.to_vec())),
-            Some(Ok(AggregatedMessage::Pong(_))) => {}
-            Some(Ok(AggregatedMessage::Ping(bytes))) if sender.pong(&bytes).await.is_ok() => {}
-            Some(Err(ProtocolError::Overflow)) => {
-                // What comes after it cannot be told from what is left of it.
-                is_deaf = true;
-                message = Some(Incoming::TooLong);
-            }
-            Some(Ok(AggregatedMessage::Ping(_) | AggregatedMessage::Close(_)) | Err(_)) | None => break,
+/// The answer to the last ping that came.
+#[derive(Default)]
+struct Pong(RefCell<(Option<web::Bytes>, Option<Waker>)>);
+
+impl Pong {
+    fn put(&self, bytes: web::Bytes) {
+        let mut pong = self.0.borrow_mut();
+        pong.0 = Some(bytes);
+        if let Some(waker) = pong.1.take() {
+            waker.wake();
         }
     }
-    if sender.close(Some(CloseCode::Normal.into())).await.is_err() {
-        tracing::debug!("a client of the hub had gone before it was closed");
+
+    fn take(&self, context: &Context<'_>) -> Option<web::Bytes> {
+        let mut pong = self.0.borrow_mut();
+        pong.1 = Some(context.waker().clone());
+        pong.0.take()
     }
+}
+
+/// Frames for the client. Whatever it had open ends when it is dropped.
+struct Frames {
+    link: Link,
+    outgoing: Outgoing,
+    pong: Rc<Pong>,
+    is_over: bool,
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.link.lost();
+    }
+}
+
+impl MessageBody for Frames {
+    type Error = ProtocolError;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<web::Bytes, ProtocolError>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let message = match self.pong.take(context) {
+            Some(pong) => ws::Message::Pong(pong),
+            None => match self.outgoing.poll_next(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(frame)) => ws::Message::Text(frame.into()),
+                Poll::Ready(None) => {
+                    self.is_over = true;
+                    ws::Message::Close(Some(CloseCode::Normal.into()))
+                }
+            },
+        };
+        let mut bytes = BytesMut::new();
+        Poll::Ready(Some(Codec::new().encode(message, &mut bytes).map(|()| bytes.freeze())))
+    }
+}
+
+/// Brings what the client sends until it leaves.
+async fn read(mut payload: web::Payload, link: Link, pong: Rc<Pong>) {
+    let (mut codec, mut received) = (Codec::new().max_size(MOST_BYTES), BytesMut::new());
+    loop {
+        let piece = match codec.decode(&mut received) {
+            Ok(Some(Frame::Text(piece) | Frame::Binary(piece))) => piece,
+            // Pieces of a message are as good as messages: these have an end of their own.
+            Ok(Some(Frame::Continuation(
+                Item::FirstText(piece) | Item::FirstBinary(piece) | Item::Continue(piece) | Item::Last(piece),
+            ))) => piece,
+            Ok(Some(Frame::Ping(bytes))) => {
+                pong.put(bytes);
+                continue;
+            }
+            Ok(Some(Frame::Pong(_))) => continue,
+            Ok(None) => match payload.next().await {
+                Some(Ok(bytes)) => {
+                    received.extend_from_slice(&bytes);
+                    continue;
+                }
+                Some(Err(_)) | None => break,
+            },
+            Err(ProtocolError::Overflow) => {
+                // What comes after it cannot be told from what is left of it.
+                link.bring(Incoming::TooLong).await;
+                return drain(payload).await;
+            }
+            Ok(Some(Frame::Close(_))) | Err(_) => break,
+        };
+        if received.is_empty() {
+            // An idle connection keeps no room for what it sent once.
+            received = BytesMut::new();
+        }
+        if !link.bring(Incoming::Piece(piece.to_vec())).await {
+            return drain(payload).await;
+        }
+    }
+    link.lost();
+}
+
+/// Takes what a client goes on sending that is yet to read why it is sent away: a connection whose other half is not read any
+/// more would end before.
+async fn drain(mut payload: web::Payload) {
+    while let Some(Ok(_)) = payload.next().await {}
 }

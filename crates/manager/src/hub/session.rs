@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
@@ -127,6 +128,11 @@ impl Outgoing {
         self.0.next().await
     }
 
+    /// The same for who is polled.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        self.0.poll_next_unpin(context)
+    }
+
     /// The next one, if it is there.
     pub fn now(&mut self) -> Option<String> {
         self.0.try_recv().ok()
@@ -185,7 +191,7 @@ impl Ending {
 }
 
 /// A connection with its two ends. Whoever opens it runs the session.
-pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
+pub fn connect(opening: Opening) -> (Link, Outgoing, Box<Session>) {
     // Each with room for one, as a channel has for each of its senders: one frame waits and one grows, and who takes none makes
     // us hold no more.
     let (inbox_in, inbox) = mpsc::channel(0);
@@ -194,7 +200,8 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
     let (client, pushes) = Client::new(opening.id.clone());
     let now = Instant::now();
     let polls = Arc::<Polls>::default();
-    let session = Session {
+    // In a box, as a future has room for each place through which what it holds has come.
+    let session = Box::new(Session {
         polls: Arc::clone(&polls),
         frame: Frame::new(opening.times.window, now),
         opening,
@@ -211,7 +218,7 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Session) {
         opened: now,
         last_heard: now,
         waits_since: None,
-    };
+    });
     (Link { inbox: Arc::new(Turns::new(inbox_in)), gone, polls }, Outgoing(outgoing), session)
 }
 
@@ -257,7 +264,7 @@ pub struct Session {
 
 impl Session {
     /// Runs until the connection ends. All that it had open has ended before the client is told why.
-    pub async fn run(mut self) -> Ending {
+    pub async fn run(mut self: Box<Self>) -> Ending {
         let ending = self.converse().await;
         self.streams.close_all();
         self.calling = None;
