@@ -68,7 +68,8 @@ impl Streams {
         for state in STATES {
             metrics.streams.with_label_values(&[word(state)]);
         }
-        Ok(Some(Streams { manager: Manager::new(parts), engines, metrics: Arc::clone(metrics) }))
+        let manager = Manager::new(parts);
+        Ok(Some(Streams { manager, engines, metrics: Arc::clone(metrics) }))
     }
 
     /// How the engines have answered lately; what was not asked lately is not said. Whoever leads asks all of them every few

@@ -107,7 +107,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     both(get.clone(), "/api/streams/{id}/status", Reader, || web::route().to(looks::status));
     both(get.clone(), "/api/streams/{id}/topology", Reader, || web::route().to(looks::topology));
     both(get.clone(), "/api/streams/{id}/events", Reader, || web::route().to(looks::events));
-    both(post, "/api/validate", RunsStreams, || web::route().to(catalog::validate));
+    both(post.clone(), "/api/validate", RunsStreams, || web::route().to(catalog::validate));
     both(get.clone(), "/api/engines", Reader, || web::route().to(catalog::engines));
     both(get.clone(), "/api/catalog", Reader, || web::route().to(catalog::catalog));
     both(put, "/api/catalog/{name}", Defines, || web::route().to(catalog::put_source));

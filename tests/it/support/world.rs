@@ -220,24 +220,7 @@ impl World {
 
     /// Everything on the DLQ topic now, oldest first.
     pub fn dead_letters_on_topic(&self) -> Vec<OwnedMessage> {
-        let consumer: BaseConsumer = client(&self.kafka)
-            .set("group.id", "unused")
-            .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", "10")
-            .create()
-            .unwrap();
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.dlq_topic, 0, Offset::Beginning).unwrap();
-        consumer.assign(&list).unwrap();
-        let mut messages = Vec::new();
-        loop {
-            match consumer.poll(PATIENCE).expect("the broker says where the topic ends") {
-                Ok(message) => messages.push(message.detach()),
-                Err(KafkaError::PartitionEOF(_)) => return messages,
-                // A broker that was restarted is found again by the client.
-                Err(error) => assert!(is_passing(error.rdkafka_error_code()), "{error}"),
-            }
-        }
+        records(&self.kafka, &self.dlq_topic)
     }
 
     /// Connects to the database again, after it was away.
@@ -278,6 +261,28 @@ impl World {
             )
             .await;
         std::array::from_fn(|index| row.get(index))
+    }
+}
+
+/// Everything in the first partition of a topic now, oldest first.
+pub fn records(kafka: &str, topic: &str) -> Vec<OwnedMessage> {
+    let consumer: BaseConsumer = client(kafka)
+        .set("group.id", "unused")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut messages = Vec::new();
+    loop {
+        match consumer.poll(PATIENCE).expect("the broker says where the topic ends") {
+            Ok(message) => messages.push(message.detach()),
+            Err(KafkaError::PartitionEOF(_)) => return messages,
+            // A broker that was restarted is found again by the client.
+            Err(error) => assert!(is_passing(error.rdkafka_error_code()), "{error}"),
+        }
     }
 }
 

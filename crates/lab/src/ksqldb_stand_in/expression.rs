@@ -228,6 +228,14 @@ fn scaled(number: &str) -> Option<(i128, u32)> {
     Some((format!("{whole}{part}").parse().ok()?, u32::try_from(part.len()).ok().filter(|scale| *scale <= 12)?))
 }
 
+/// A decimal with so many places, as the server reads and writes it.
+pub fn with_places(number: &str, places: u32) -> String {
+    match scaled(number) {
+        Some((digits, scale)) if scale < places => unscaled(digits * 10_i128.pow(places - scale), places),
+        _ => number.to_owned(),
+    }
+}
+
 fn unscaled(digits: i128, scale: u32) -> String {
     let scale = scale as usize;
     if scale == 0 {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use super::expression::{Datum, Expression, Row, arithmetic};
+use super::expression::{Datum, Expression, Row, arithmetic, with_places};
 use super::statement::{Column, Kind, Select};
 use super::types::SqlType;
 
@@ -60,7 +60,8 @@ impl Plan {
         let everything = items.iter().map(|(made, _)| made).chain(&select.filter).chain(&select.group_by);
         for name in everything.flat_map(Expression::columns) {
             if column_type(name).is_none() {
-                return Err(format!("Column '{name}' cannot be resolved."));
+                let place = select.places.get(name).map(|(line, column)| format!("Line: {line}, Col: {column}: "));
+                return Err(format!("{}Column '{name}' cannot be resolved.", place.unwrap_or_default()));
             }
         }
         let aggregates = items.iter().any(|(made, _)| made.is_aggregate());
@@ -109,9 +110,14 @@ impl<'a> Record<'a> {
 
 impl Row for Record<'_> {
     fn value(&self, column: &str) -> Datum {
-        match self.source.columns.iter().find(|known| known.name == column) {
-            Some(known) if known.key => key_datum(self.key, &known.of),
-            _ => self.value.get(&column.to_uppercase()).map_or(Datum::Null, |raw| Datum::read(raw)),
+        let known = self.source.columns.iter().find(|known| known.name == column);
+        if let Some(known) = known.filter(|known| known.key) {
+            return key_datum(self.key, &known.of);
+        }
+        let datum = self.value.get(&column.to_uppercase()).map_or(Datum::Null, |raw| Datum::read(raw));
+        match (datum, known.map(|known| &known.of)) {
+            (Datum::Number(number), Some(SqlType::Decimal(_, places))) => Datum::Number(with_places(&number, *places)),
+            (datum, _) => datum,
         }
     }
 }

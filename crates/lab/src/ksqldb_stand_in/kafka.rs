@@ -20,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a thread waits for a record before it looks whether it shall end.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A record of this value fails the push queries that read it. The real server passes over records that are no rows; its queries
+/// fail by faults that cannot be made here.
+pub const POISON: &str = "stand-in: fail";
+
 /// How a running query is spoken to.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -147,11 +151,15 @@ impl Brokers {
             let message = reader.poll(PATIENCE).context("the topic is silent")?.context("reading")?;
             take(message.key(), message.payload());
             left -= 1;
+            if message.payload() == Some(POISON.as_bytes()) {
+                bail!("the record at offset {} could not be read", message.offset());
+            }
         }
         Ok(())
     }
 
-    /// Runs a push query: says where it begins by `begun`, and gives rows until it shall end or nobody takes them.
+    /// Runs a push query: says where it begins by `begun`, and gives rows until it shall end or nobody takes them. A query that
+    /// does not ask for changes ends with what is there now.
     pub fn push(
         &self,
         plan: Plan,
@@ -170,9 +178,15 @@ impl Brokers {
             ends.iter().map(|(number, first, end)| (*number, if from_start { *first } else { *end })),
         )?;
         begun();
-        while !control.ends() {
+        let there: i64 = ends.iter().map(|(_, first, end)| end - first).sum();
+        let mut left = if flow.plan().select.changes { i64::MAX } else { there };
+        while !control.ends() && left > 0 {
             let Some(message) = reader.poll(PAUSE) else { continue };
             let message = message.context("reading")?;
+            left -= 1;
+            if message.payload() == Some(POISON.as_bytes()) {
+                bail!("the record at offset {} could not be read", message.offset());
+            }
             if let Some(given) = flow.take(message.key(), message.payload())
                 && !give(given)
             {

@@ -32,5 +32,6 @@ mod switches;
 mod tokens;
 mod types;
 
+pub use kafka::POISON;
 pub use process::{KsqldbStandIn, Options, run_if_asked};
 pub use switches::{Asked, Refuse, Switches};

@@ -25,7 +25,7 @@ type Read<T> = Result<T, Wrong>;
 /// # Errors
 /// When it is none that the stand-in knows.
 pub fn statement(piece: &Piece) -> Read<Statement> {
-    let mut reader = Reader { tokens: &piece.tokens, at: 0, end: piece.end };
+    let mut reader = Reader { tokens: &piece.tokens, at: 0, end: piece.end, places: BTreeMap::new() };
     let statement = reader.statement()?;
     if reader.at < reader.tokens.len() {
         return Err(reader.wrong("something that does not belong there"));
@@ -40,6 +40,7 @@ struct Reader<'a> {
     tokens: &'a [Placed],
     at: usize,
     end: (usize, usize),
+    places: BTreeMap<String, (usize, usize)>,
 }
 
 impl Reader<'_> {
@@ -302,7 +303,8 @@ impl Reader<'_> {
             self.need("CHANGES")?;
         }
         let limit = if self.take("LIMIT") { Some(u64::from(self.number()?)) } else { None };
-        Ok(Select { items, source, alias, filter, group_by, changes, limit })
+        let places = std::mem::take(&mut self.places);
+        Ok(Select { items, source, alias, filter, group_by, changes, limit, places })
     }
 
     /// By precedence: OR, AND, NOT, comparisons, sums, products.
@@ -354,12 +356,15 @@ impl Reader<'_> {
         if self.is("FROM") {
             return Err(self.wrong("expected an expression"));
         }
+        let place = self.tokens.get(self.at).map_or(self.end, |placed| (placed.line, placed.column));
         let name = self.name()?;
         if self.mark("(") {
             return self.function(&name);
         }
         // A qualifier says nothing here: there is one source.
-        if self.mark(".") { Ok(Expression::Column(self.name()?)) } else { Ok(Expression::Column(name)) }
+        let name = if self.mark(".") { self.name()? } else { name };
+        self.places.entry(name.clone()).or_insert(place);
+        Ok(Expression::Column(name))
     }
 
     fn function(&mut self, name: &str) -> Read<Expression> {

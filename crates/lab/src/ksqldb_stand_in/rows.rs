@@ -70,6 +70,8 @@ struct Lines {
     sender: mpsc::Sender<io::Result<Bytes>>,
     switches: Switches,
     form: Form,
+    /// A pull query's last line has no comma, so each line is kept back until the next one is there.
+    keeps_back: bool,
     sent: usize,
     rows: u64,
 }
@@ -113,13 +115,15 @@ impl Lines {
         };
         let schema: Vec<String> = plan.columns.iter().map(column).collect();
         let header = json!({ "queryId": id, "schema": schema.join(", ") });
-        self.write(&format!("[{{\"header\":{header}}}"))
+        let end = if self.keeps_back { "" } else { ",\n" };
+        self.write(&format!("[{{\"header\":{header}}}{end}"))
     }
 
     /// A line behind another.
     fn line(&mut self, text: &str) -> bool {
         match self.form {
-            Form::JsonRows => self.write(&format!(",\n{text}")),
+            Form::JsonRows if self.keeps_back => self.write(&format!(",\n{text}")),
+            Form::JsonRows => self.write(&format!("{text},\n")),
             Form::Delimited => self.write(&format!("{text}\n")),
         }
     }
@@ -143,10 +147,10 @@ impl Lines {
             return;
         }
         match message {
-            Ok(message) => self.write(&format!(",\n{{\"finalMessage\":\"{message}\"}}]")),
+            Ok(message) => self.write(&format!("{{\"finalMessage\":\"{message}\"}}]")),
             Err(why) => {
                 let error = json!({ "@type": "generic_error", "error_code": 50000, "message": why });
-                self.write(&format!(",\n{{\"errorMessage\":{error}}},\n]"))
+                self.write(&format!("{{\"errorMessage\":{error}}},\n]"))
             }
         };
     }
@@ -166,8 +170,9 @@ pub fn begin(
     let plan = cluster.catalog().plan(select, text).map_err(|refused| refused.glued(text))?;
     let (sender, receiver) = mpsc::channel(8);
     let switches = cluster.switches().clone();
-    let lines = Lines { sender, switches, form, sent: 0, rows: 0 };
-    if !select.changes && plan.source.kind == Kind::Table {
+    let is_pull = !select.changes && plan.source.kind == Kind::Table;
+    let lines = Lines { sender, switches, form, keeps_back: is_pull, sent: 0, rows: 0 };
+    if is_pull {
         if !plan.source.materialised {
             let why = format!("The `{}` table isn't queryable.", plan.source.name);
             return Err(Refused::statement(why, text));
@@ -177,7 +182,8 @@ pub fn begin(
         spawn("pull", move || pull(&cluster, plan, lines))?;
         return Ok(Answer::Rows(receiver, control));
     }
-    push(cluster, plan, text, from_start(properties), lines).map(|control| Answer::Rows(receiver, control))
+    let from_start = !select.changes || from_start(properties);
+    push(cluster, plan, text, from_start, lines).map(|control| Answer::Rows(receiver, control))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Refused> {

@@ -112,6 +112,8 @@ pub struct Select {
     pub changes: bool,
     /// `LIMIT`.
     pub limit: Option<u64>,
+    /// Line and column at which a column is named first.
+    pub places: BTreeMap<String, (usize, usize)>,
 }
 
 impl Display for Select {

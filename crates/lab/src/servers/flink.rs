@@ -59,7 +59,8 @@ pub enum FlinkProcess {
 }
 
 impl FlinkProcess {
-    const ALL: [FlinkProcess; 3] = [FlinkProcess::JobManager, FlinkProcess::TaskManager, FlinkProcess::Gateway];
+    /// All of them, in the order in which they are started.
+    pub const ALL: [FlinkProcess; 3] = [FlinkProcess::JobManager, FlinkProcess::TaskManager, FlinkProcess::Gateway];
 
     const fn name(self) -> &'static str {
         match self {
@@ -151,6 +152,11 @@ impl FlinkCluster {
     /// The log of one of the three.
     pub fn log_file(&self, process: FlinkProcess) -> PathBuf {
         self.folder.join(format!("{}.log", process.name()))
+    }
+
+    /// Whether one of the three was started and not killed by us.
+    pub fn is_started(&self, process: FlinkProcess) -> bool {
+        self.servers[process as usize].is_some()
     }
 
     /// `SIGKILL` to one of the three, and waits until it is gone.

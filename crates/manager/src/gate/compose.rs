@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::lexer::{Token, lex};
+use super::lexer::{Token, TokenKind, lex};
 use super::{Dialect, Fault};
 use crate::engines::Select;
 
@@ -101,26 +101,32 @@ impl Composed {
 pub fn join(dialect: &Dialect, prefix: &str, select: &Select, suffix: &str) -> Result<Composed, ComposeError> {
     let mut expected = part(dialect, prefix, "our text before the SELECT")?;
     let users = part(dialect, &select.sql, "the SELECT")?;
-    if !users.first().is_some_and(|first| dialect.query_words.iter().any(|word| first.eq_ignore_ascii_case(word))) {
+    let behind = part(dialect, suffix, "our text behind the SELECT")?;
+    closed(&users, "the SELECT")?;
+    closed(&[&expected[..], &behind[..]].concat(), "our text around the SELECT")?;
+    if !users.first().is_some_and(|first| dialect.query_words.iter().any(|word| first.is_word(word))) {
         return Err(ComposeError::Skeleton("the SELECT does not begin with SELECT".to_owned()));
     }
     expected.extend(users);
-    expected.extend(part(dialect, suffix, "our text behind the SELECT")?);
+    expected.extend(behind);
 
     let before = if prefix.is_empty() { String::new() } else { format!("{prefix}\n") };
     let text = format!("{before}{}\n{suffix}", select.sql);
-    let composed: Vec<&str> =
-        lex(&text, dialect)?.iter().filter(|token| token.is_code()).map(|token| token.text).collect();
-    if composed != expected {
+    let composed = part(dialect, &text, "the statement")?;
+    let is_same = |(one, other): (&Token, &Token)| (one.kind, one.text) == (other.kind, other.text);
+    if composed.len() != expected.len() || !composed.iter().zip(&expected).all(is_same) {
         return Err(ComposeError::Skeleton("its parts are read differently when they are joined".to_owned()));
     }
-    Ok(Composed { select_line: lines(&before), select_lines: lines(&select.sql), text })
+    let (select_line, select_lines) = (lines(&before), lines(&select.sql));
+    Ok(Composed { select_line, select_lines, text })
 }
 
 /// A statement of ours alone, made of the same pieces; a `;` at its end is fine. It is given back as it came.
 pub fn statement(dialect: &Dialect, text: &str) -> Result<String, ComposeError> {
     let body = text.trim_end().strip_suffix(';').unwrap_or(text);
-    if part(dialect, body, "the statement")?.is_empty() {
+    let tokens = part(dialect, body, "the statement")?;
+    closed(&tokens, "the statement")?;
+    if tokens.is_empty() {
         return Err(ComposeError::Skeleton("it is empty".to_owned()));
     }
     Ok(text.to_owned())
@@ -136,21 +142,24 @@ pub fn same_statement(dialect: &Dialect, one: &str, other: &str) -> bool {
     words(one).is_some_and(|one| words(other) == Some(one))
 }
 
-/// The tokens of a part: no comments, no `;`, brackets closed.
-fn part<'a>(dialect: &Dialect, text: &'a str, what: &str) -> Result<Vec<&'a str>, ComposeError> {
-    let wrong = |why: &str| ComposeError::Skeleton(format!("{what} {why}"));
+/// The tokens of a part, which holds neither a comment nor a `;`.
+fn part<'a>(dialect: &Dialect, text: &'a str, what: &str) -> Result<Vec<Token<'a>>, ComposeError> {
     let tokens = lex(text, dialect)?;
-    if tokens.iter().any(|token| !token.is_code() && token.kind != super::lexer::TokenKind::Space) {
-        return Err(wrong("holds a comment"));
+    if tokens.iter().any(|token| token.kind == TokenKind::Comment) {
+        return Err(ComposeError::Skeleton(format!("{what} holds a comment")));
     }
-    let code: Vec<Token<'a>> = tokens.into_iter().filter(Token::is_code).collect();
-    if code.iter().any(|token| token.is_symbol(";")) {
-        return Err(wrong("holds a `;`"));
+    if tokens.iter().any(|token| token.is_symbol(";")) {
+        return Err(ComposeError::Skeleton(format!("{what} holds a `;`")));
     }
-    if super::brackets::deepest(&code).is_err() {
-        return Err(wrong("leaves a bracket open"));
+    Ok(tokens.into_iter().filter(Token::is_code).collect())
+}
+
+/// Brackets that are opened are closed, and the other way round.
+fn closed(tokens: &[Token], what: &str) -> Result<(), ComposeError> {
+    match super::brackets::deepest(tokens) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(ComposeError::Skeleton(format!("{what}: {}", fault.message))),
     }
-    Ok(code.into_iter().map(|token| token.text).collect())
 }
 
 /// On which line a text goes on that follows this one; for a text without a line end at its end also how many it has.

@@ -34,7 +34,8 @@ pub struct Dialect {
     pub(super) window_calls: &'static [&'static str],
     /// Reads a SELECT in brackets, if one may stand there.
     pub(super) subquery: Option<for<'p, 'a> fn(&'p mut Parser<'a>) -> Parse<()>>,
-    /// What other dialects write: a sequence of tokens, and what to write here instead.
+    /// What other dialects write: a sequence of tokens (behind `^` only at the statement's beginning), the fault's code, and
+    /// what to write here instead.
     pub(super) foreign: &'static [(&'static [&'static str], &'static str, &'static str)],
     /// Reads a whole query.
     pub(super) query: for<'p, 'a> fn(&'p mut Parser<'a>, Kind) -> Parse<()>,

@@ -52,7 +52,7 @@ pub(super) static FLINK: Dialect = Dialect {
         "WINDOW",
         "WITH",
     ],
-    bracket_clauses: &["GROUP", "ORDER", "PARTITION", "WITH"],
+    bracket_clauses: &["GROUP", "ORDER", "PARTITION", "WHERE", "WITH"],
     bracket_words: &[
         "ALL",
         "AND",
@@ -78,8 +78,10 @@ pub(super) static FLINK: Dialect = Dialect {
         "GROUP",
         "IN",
         "IS",
+        "KEY",
         "LIKE",
         "MAP",
+        "MEASURES",
         "MULTISET",
         "NOT",
         "NULL",
@@ -100,6 +102,7 @@ pub(super) static FLINK: Dialect = Dialect {
         "TIMESTAMP_LTZ",
         "TO",
         "USING",
+        "VALUE",
         "VARBINARY",
         "VARCHAR",
         "WHEN",
@@ -310,6 +313,11 @@ fn select(parser: &mut Parser<'_>) -> Parse<()> {
             parser.note(clause, start);
         }
     }
+    if parser.is_word(0, "PARTITION") && parser.is_clause_word(0) {
+        let message =
+            "PARTITION BY behind FROM is ksqlDB's: leave it out for Flink, the key is chosen with the output topic";
+        return Err(parser.fault("other_dialect", message));
+    }
     Ok(())
 }
 
@@ -328,6 +336,10 @@ fn relation(parser: &mut Parser<'_>) -> Parse<()> {
         parser.expect_word("JOIN")?;
         parser.count_join(start)?;
         primary(parser)?;
+        if parser.is_word(0, "WITHIN") {
+            let message = "JOIN … WITHIN is ksqlDB's: in Flink compare the times in ON, `a.ts BETWEEN b.ts - INTERVAL '1' HOUR AND b.ts`";
+            return Err(parser.fault("other_dialect", message));
+        }
         if parser.take_word("ON") {
             parser.expression(JOIN_ENDS)?;
         } else if parser.take_word("USING") {

@@ -67,7 +67,7 @@ pub(super) static KSQLDB: Dialect = Dialect {
     subquery: None,
     foreign: &[
         (
-            &["WITH"],
+            &["^", "WITH"],
             "other_dialect",
             "ksqlDB has no common table expressions: deploy the inner SELECT as a stream of its own and read that",
         ),
@@ -104,7 +104,7 @@ pub(super) static KSQLDB: Dialect = Dialect {
 };
 
 const TUMBLE: &str = "`TUMBLE(…)` is Flink's: in ksqlDB write `WINDOW TUMBLING (SIZE 5 MINUTES)` before WHERE";
-const UNION: &str = "ksqlDB has no UNION: deploy one stream and insert the other into it";
+const UNION: &str = "ksqlDB has no UNION: deploy each SELECT as a stream of its own";
 
 /// Where expressions end.
 const CLAUSES: &[&str] = &["WINDOW", "WHERE", "GROUP", "PARTITION", "HAVING", "EMIT", "LIMIT"];

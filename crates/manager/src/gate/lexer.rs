@@ -265,7 +265,8 @@ impl<'a> Lexer<'a, '_> {
                 "`//` begins a comment in some engines and divides in none: write `--` for a comment",
             ));
         }
-        if self.rest.starts_with("*/") {
+        // `SELECT */* all */ FROM` is a star and a comment.
+        if self.rest.starts_with("*/") && !self.rest.starts_with("*/*") {
             return Err(self
                 .fault("stray_comment_end", "`*/` closes no comment: comments do not nest, the first `*/` ends them"));
         }

@@ -80,7 +80,7 @@ pub(super) fn words_and_depth(code: &[Token], dialect: &Dialect, limits: &Limits
         Some(token) if depth > most => Err(vec![Fault::at(
             token,
             "too_deep",
-            format!("brackets nest {depth} deep, at most {most} are taken: take some of them apart"),
+            format!("the expression nests {depth} deep, at most {most} is taken: take it apart"),
         )]),
         _ => Ok(()),
     }
@@ -104,6 +104,10 @@ fn foreign(code: &[Token], at: usize, dialect: &Dialect) -> Option<Fault> {
         matches!(token.kind, TokenKind::Word | TokenKind::Symbol) && token.text.eq_ignore_ascii_case(text)
     };
     let (_, code_word, message) = dialect.foreign.iter().find(|(sequence, ..)| {
+        let sequence = match sequence {
+            ["^", rest @ ..] if at == 0 => rest,
+            _ => sequence,
+        };
         sequence.iter().enumerate().all(|(along, text)| code.get(at + along).is_some_and(|token| is(token, text)))
     })?;
     Some(Fault::at(&code[at], code_word, *message))

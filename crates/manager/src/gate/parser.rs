@@ -147,15 +147,10 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn unexpected(&self, token: &Token) -> Fault {
-        Fault::at(
-            token,
-            "unexpected_word",
-            format!(
-                "`{}` is out of place here in a SELECT of {}: take it out, or quote it if it is a name",
-                shown(token),
-                self.dialect.name
-            ),
-        )
+        let or_quote = if token.kind == TokenKind::Word { ", or quote it if it is a name" } else { "" };
+        let name = self.dialect.name;
+        let message = format!("`{}` is out of place here in a SELECT of {name}: take it out{or_quote}", shown(token));
+        Fault::at(token, "unexpected_word", message)
     }
 
     pub(super) fn missing(&self, what: &str) -> Fault {
@@ -225,7 +220,7 @@ impl<'a> Parser<'a> {
     pub(super) fn is_bare_alias(&self) -> bool {
         self.peek(0).is_some_and(|token| match token.kind {
             TokenKind::Quoted => true,
-            TokenKind::Word => !self.is_clause_word(0) && !self.is_any_word(0, &["AS", "ON", "FOR", "USING"]),
+            TokenKind::Word => !self.is_clause_word(0) && !self.is_any_word(0, &["AS", "ON", "FOR", "USING", "WITHIN"]),
             _ => false,
         })
     }
@@ -299,7 +294,7 @@ impl<'a> Parser<'a> {
         }
         match self.peek(0).map(|token| token.text.to_ascii_uppercase()).unwrap_or_default().as_str() {
             "FROM" => inside == Inside::FromCall,
-            "WHERE" => inside == Inside::Filter && is_first,
+            "WHERE" => self.dialect.bracket_clauses.contains(&"WHERE") && inside == Inside::Filter && is_first,
             "GROUP" => self.dialect.bracket_clauses.contains(&"GROUP") && is_after("WITHIN"),
             "WITH" => self.dialect.bracket_clauses.contains(&"WITH") && !is_first,
             word => self.dialect.bracket_clauses.contains(&word),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::compose::quote_identifier;
 use super::functions::nearest;
-use super::lexer::{Token, TokenKind};
+use super::lexer::{Token, TokenKind, lex};
 use super::parser::{Query, SourceUse};
 use super::positions::Positions;
 use super::{Catalogue, Dialect, Fault, Gated};
@@ -55,7 +55,11 @@ pub(super) fn resolve(
     let (sql, positions) = write(tokens, code.len(), &edits);
     let clauses =
         query.clauses.iter().map(|(clause, range)| (*clause, clause_text((code, &edits), range, dialect))).collect();
-    let normalized = on_one_line(&sql, dialect);
+    let Some(normalized) = on_one_line(&sql, dialect).filter(|_| reads_as_meant(&sql, code, &edits, dialect)) else {
+        let message =
+            "the statement would be read differently once its sources have their names: put spaces between its words";
+        return Err(vec![Fault::at(&code[0], "read_differently", message)]);
+    };
     Ok(Gated { select: Select { sql, sources }, normalized, clauses, counts_utf16: dialect.counts_utf16, positions })
 }
 
@@ -174,24 +178,52 @@ impl Writer {
     }
 
     fn push(&mut self, text: &str, user: (u32, u32), kept: u32) {
+        // `orders` may become a quoted name, which would run into a quoted alias right behind it.
+        let (last, next) = (self.text.chars().next_back(), text.chars().next());
+        if last == next && last.is_some_and(|quote| matches!(quote, '`' | '"' | '\'')) {
+            self.text.push(' ');
+            self.column += 1;
+        }
         self.positions.add((self.line, self.column), user, kept);
         self.text.push_str(text);
         self.column += u32::try_from(text.chars().count()).unwrap_or_default();
     }
 }
 
+/// Whether what was written is read again as the tokens that it was written from.
+fn reads_as_meant(sql: &str, code: &[Token], edits: &[Edit], dialect: &Dialect) -> bool {
+    let mut meant = String::new();
+    for (token, edit) in code.iter().zip(edits) {
+        let token = edit.instead.as_deref().unwrap_or(token.text);
+        for piece in [edit.before, Some(token), edit.behind.as_deref()].into_iter().flatten() {
+            meant.push_str(piece);
+            meant.push(' ');
+        }
+    }
+    let words = |text: &str| -> Option<Vec<(TokenKind, String)>> {
+        let tokens = lex(text, dialect).ok()?;
+        Some(
+            tokens
+                .iter()
+                .filter(|token| token.kind != TokenKind::Space)
+                .map(|token| (token.kind, token.text.to_owned()))
+                .collect(),
+        )
+    };
+    words(sql).is_some_and(|read| words(&meant) == Some(read))
+}
+
 /// Tokens with one space where there was any.
-fn on_one_line(sql: &str, dialect: &Dialect) -> String {
+fn on_one_line(sql: &str, dialect: &Dialect) -> Option<String> {
     let mut line = String::new();
-    // It was just written from tokens; were it unreadable, the line would be empty and compose would refuse the statement.
-    for token in super::lexer::lex(sql, dialect).unwrap_or_default() {
+    for token in lex(sql, dialect).ok()? {
         match token.kind {
             TokenKind::Space if line.is_empty() || line.ends_with(' ') => {}
             TokenKind::Space => line.push(' '),
             _ => line.push_str(token.text),
         }
     }
-    line
+    Some(line)
 }
 
 fn clause_text((code, edits): (&[Token], &[Edit]), range: &Range<usize>, dialect: &Dialect) -> String {

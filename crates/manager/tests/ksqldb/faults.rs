@@ -17,6 +17,15 @@ fn creations(world: &World, deployment: &Deployment) -> usize {
     world.sent(&format!("CREATE STREAM {}", deployment.names.sink())).len()
 }
 
+/// Its status was asked for before it was sent, and after that.
+async fn asked_again(world: &World) {
+    let looks = || async {
+        let asked = world.server.asked().unwrap();
+        (asked.iter().filter(|asked| asked.what.contains("/status/")).count() > 1).then_some(())
+    };
+    until("a look at its status", looks).await;
+}
+
 #[tokio::test]
 async fn a_lost_answer_is_looked_for_and_nothing_is_sent_twice() {
     let world = World::start().await;
@@ -66,11 +75,7 @@ async fn a_queued_command_is_waited_for() {
     world.switch(Switches { hold: true, ..Switches::default() });
 
     let (handle, ()) = tokio::join!(world.engine.deploy(&deployment), async {
-        let asked_again = || async {
-            let asked = world.server.asked().unwrap();
-            (asked.iter().filter(|asked| asked.what.contains("/status/")).count() > 1).then_some(())
-        };
-        until("a look at its status", asked_again).await;
+        asked_again(&world).await;
         world.switch(Switches::default());
     });
 
@@ -106,7 +111,7 @@ async fn a_queued_command_that_fails_says_why_in_one_line() {
         ..Switches::default()
     });
     let (outcome, ()) = tokio::join!(world.engine.deploy(&deployment), async {
-        until("the command", || async { (creations(&world, &deployment) == 1).then_some(()) }).await;
+        asked_again(&world).await;
         world.switch(Switches::default());
     });
     let Err(Trouble::Refused(refusal)) = outcome else { panic!("{outcome:?}") };

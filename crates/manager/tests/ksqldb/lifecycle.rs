@@ -1,6 +1,5 @@
 //! Deploy, observe, pause, resume, update, stop, remove: with rows that flow.
 
-use serde_json::json;
 use streamview_lab::ksqldb_stand_in::{Options, Switches};
 use streamview_manager::engines::{Changes, Engine, ObservedState, StopMode, Stopped, Trouble};
 use streamview_manager::gate::Kind;
@@ -40,7 +39,7 @@ async fn explain_says_columns_kind_and_plan_without_a_trace() {
     assert!(grouped.plan.contains("AGGREGATE") && grouped.plan.contains("Sub-topology"), "{}", grouped.plan);
     assert_eq!(world.engine.observe().await.unwrap(), []);
     let names: Vec<String> = world.engine.sources().await.unwrap().into_iter().map(|source| source.name).collect();
-    assert_eq!(names, [world.source.name.clone()], "only the source was registered, once");
+    assert_eq!(names, std::slice::from_ref(&world.source.name), "only the source was registered, once");
     assert_eq!(world.sent("IF NOT EXISTS").len(), 1);
 }
 
@@ -85,7 +84,7 @@ async fn an_update_keeps_id_and_place_and_a_refused_one_changes_nothing() {
     let Err(Trouble::Refused(refusal)) = world.engine.deploy(&deployment).await else { panic!("it loses a column") };
     assert_eq!(refusal.code, "cannot_upgrade");
     world.order(4, "d", "300");
-    assert_eq!(records(&handle.output_topic, 3).await[2].1, "{\"ORDER_ID\":4,\"AMOUNT\":300}");
+    assert_eq!(records(&handle.output_topic, 3).await[2].1, "{\"ORDER_ID\":4,\"AMOUNT\":300.00}");
 }
 
 #[tokio::test]
@@ -159,7 +158,7 @@ async fn removal_leaves_the_topic_and_may_be_repeated() {
     assert!(topic_exists(&handle.output_topic));
     assert!(world.sent("DELETE TOPIC").is_empty());
     let names: Vec<String> = world.engine.sources().await.unwrap().into_iter().map(|source| source.name).collect();
-    assert_eq!(names, [world.source.name.clone()]);
+    assert_eq!(names, std::slice::from_ref(&world.source.name));
 }
 
 #[tokio::test]
@@ -229,11 +228,6 @@ async fn records_that_are_no_rows_are_passed_over() {
     produce(&world.source.topic, None, Some("not json"));
     world.order(1, "a", "500");
     let handle = world.deploy(&world.deployment("Odd", BIG, Changes::Append).await).await;
-    assert_eq!(
-        records(&handle.output_topic, 1).await[0].1,
-        json!({ "ORDER_ID": 1, "AMOUNT": 500 })
-            .to_string()
-            .replace("{\"AMOUNT\":500,\"ORDER_ID\":1}", "{\"ORDER_ID\":1,\"AMOUNT\":500}")
-    );
+    assert_eq!(records(&handle.output_topic, 1).await[0].1, "{\"ORDER_ID\":1,\"AMOUNT\":500.00}");
     assert_eq!(count(&handle.output_topic), 1);
 }

@@ -3,13 +3,18 @@
 //!
 //! | part of the statement | may differ |
 //! |---|---|
-//! | WHERE, without a subquery | yes |
-//! | columns that are no aggregates | yes |
-//! | aggregates, their order, HAVING | no |
+//! | WHERE, without a subquery | yes, see below |
+//! | columns, where nothing is aggregated | yes, see below |
+//! | columns, where something is; HAVING | no |
 //! | FROM, windows, GROUP BY, DISTINCT, ORDER BY, LIMIT | no |
 //! | anything, where rows themselves are kept: JOIN, OVER, UNION, WITH, subqueries, MATCH_RECOGNIZE | no |
-//! | a source's topic, format, event time, or type of a column | no; columns may come |
+//! | a source's topic, format, event time, or type of a column | no |
+//!
+//! Flink finds an operator's state by the operator's place in the job. A filter or a projection is a step of the job; where
+//! every column is taken as it is, there is no such step. A change that makes the step come or go moves what stands behind
+//! it: `SELECT * FROM orders` can't get its first WHERE and keep its state, `SELECT id FROM orders` can.
 
+use super::ddl::RECORD_TIME;
 use super::text::{Token, Tokens};
 use crate::catalog::Source;
 use crate::engines::Select;
@@ -50,6 +55,7 @@ const AGGREGATES: [&str; 24] = [
 /// Whether `new` may go on with the state of `old`; else why not.
 pub fn keeps_state(old: &Select, new: &Select) -> Result<(), String> {
     same_sources(&old.sources, &new.sources)?;
+    let sources = &old.sources;
     let (Ok(old), Ok(new)) = (Tokens::of(&old.sql), Tokens::of(&new.sql)) else {
         return Err("the texts cannot be compared".to_owned());
     };
@@ -68,13 +74,19 @@ pub fn keeps_state(old: &Select, new: &Select) -> Result<(), String> {
         }
     }
     let (old, new) = (Parts::of(&old), Parts::of(&new));
-    if old.aggregates() != new.aggregates() {
-        return Err("its aggregates, or their order, have changed".to_owned());
+    if (old.is_aggregated() || new.is_aggregated()) && old.part("SELECT") != new.part("SELECT") {
+        return Err("its columns or aggregates, or their order, have changed".to_owned());
     }
     for part in PARTS.iter().filter(|part| **part != "WHERE") {
         if old.part(part) != new.part(part) {
             return Err(format!("its {} has changed", if *part == "GROUP" { "GROUP BY" } else { part }));
         }
+    }
+    if old.names(RECORD_TIME) != new.names(RECORD_TIME) {
+        return Err(format!("only one of the texts names {RECORD_TIME}, which changes how the source is read"));
+    }
+    if old.has_step(sources) != new.has_step(sources) {
+        return Err("only one of the texts filters or leaves out columns, which moves the steps behind".to_owned());
     }
     Ok(())
 }
@@ -87,11 +99,11 @@ fn same_sources(old: &[Source], new: &[Source]) -> Result<(), String> {
         if (&now.topic, now.format, &now.event_time) != (&source.topic, source.format, &source.event_time) {
             return Err(format!("the topic, format or event time of `{}` has changed", source.name));
         }
-        for column in &source.columns {
-            let kept = now.columns.iter().find(|now| now.name == column.name);
-            if kept.is_none_or(|kept| kept.data_type != column.data_type) {
-                return Err(format!("column `{}` of `{}` is gone, or has another type", column.name, source.name));
-            }
+        let types = |source: &Source| -> Vec<_> {
+            source.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect()
+        };
+        if types(source) != types(now) {
+            return Err(format!("the columns of `{}` have changed", source.name));
         }
     }
     match new.iter().find(|now| !old.iter().any(|source| source.name.eq_ignore_ascii_case(&now.name))) {
@@ -147,39 +159,45 @@ impl Parts {
         self.parts.iter().find(|(word, _)| word == name).map_or(&[], |(_, part)| part)
     }
 
-    /// The calls of aggregates among the columns, in their order.
-    fn aggregates(&self) -> Vec<&[Token]> {
+    fn is_aggregated(&self) -> bool {
         let columns = self.part("SELECT");
-        let mut calls = Vec::new();
-        for (at, token) in columns.iter().enumerate() {
-            let is_call = matches!(token, Token::Word(word) if AGGREGATES.contains(&word.as_str()))
-                && columns.get(at + 1) == Some(&Token::Mark('('));
-            if is_call {
-                calls.push(call(&columns[at..]));
-            }
-        }
-        calls
+        let calls = columns.windows(2).any(|pair| match pair {
+            [Token::Word(word), Token::Mark('(')] => AGGREGATES.contains(&word.as_str()),
+            _ => false,
+        });
+        calls || !self.part("GROUP").is_empty()
     }
-}
 
-/// A call with what stands behind it until the column ends: `COUNT(*) FILTER (WHERE x)` keeps other things than `COUNT(*)`.
-fn call(tokens: &[Token]) -> &[Token] {
-    let mut depth = 0_i32;
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            Token::Mark('(') => depth += 1,
-            Token::Mark(')') => depth -= 1,
-            _ => {}
-        }
-        let is_end = depth == 0 && at > 0 && *token == Token::Mark(')');
-        if depth < 0 {
-            return &tokens[..at];
-        }
-        if is_end && !tokens.get(at + 1).is_some_and(|next| next.is_word("FILTER") || next.is_word("WITHIN")) {
-            return &tokens[..=at];
-        }
+    fn names(&self, name: &str) -> bool {
+        let is_name = |token: &Token| matches!(token, Token::Word(word) | Token::Name(word) if word == name);
+        self.parts.iter().any(|(_, part)| part.iter().any(is_name))
     }
-    tokens
+
+    /// Whether something is filtered, computed or left out before anything is kept. Where that is not to be seen, not.
+    fn has_step(&self, sources: &[Source]) -> bool {
+        if !self.part("WHERE").is_empty() {
+            return true;
+        }
+        let columns: Vec<&str> =
+            sources.iter().flat_map(|source| &source.columns).map(|column| column.name.as_str()).collect();
+        if self.is_aggregated() {
+            return columns.iter().any(|column| !self.names(column));
+        }
+        let taken = &self.part("SELECT")[1..];
+        if taken == [Token::Mark('*')] {
+            return false;
+        }
+        let taken: Vec<&[Token]> = taken.split(|token| *token == Token::Mark(',')).collect();
+        let is_as_it_is = |(item, column): (&&[Token], &&str)| {
+            let name = item.iter().rev().find_map(|token| match token {
+                Token::Word(name) | Token::Name(name) => Some(name.as_str()),
+                _ => None,
+            });
+            // `o.id`, `id`; an alias may be more, and is looked at no closer.
+            item.len() > 3 || item.iter().any(|token| token.is_word("AS")) || name == Some(*column)
+        };
+        taken.len() != columns.len() || !taken.iter().zip(&columns).all(is_as_it_is)
+    }
 }
 
 #[cfg(test)]
@@ -204,8 +222,10 @@ mod tests {
     fn filters_and_plain_columns_may_change() {
         for (old, new) in [
             ("SELECT a FROM o WHERE a > 1", "select a from o -- other\nwhere a > 2"),
-            ("SELECT a FROM o WHERE a > 1", "SELECT a, b FROM o"),
-            ("SELECT a, COUNT(*) AS n FROM o GROUP BY a", "SELECT COUNT(*) AS n, a FROM o WHERE b = 'x' GROUP BY a"),
+            ("SELECT a FROM o WHERE a > 1", "SELECT b FROM o"),
+            ("SELECT a, COUNT(*) AS n FROM o GROUP BY a", "SELECT a, COUNT(*) AS n FROM o WHERE b = 'x' GROUP BY a"),
+            ("SELECT a, b FROM o", "SELECT o.a, `b` FROM o"),
+            ("SELECT b, a FROM o", "SELECT a FROM o WHERE b > 1"),
         ] {
             assert_eq!(keeps_state(&select(old), &select(new)), Ok(()), "{old} to {new}");
         }
@@ -231,6 +251,10 @@ mod tests {
             ("SELECT a FROM o WHERE a IN (SELECT b FROM o)", "SELECT a FROM o", "subquery"),
             ("SELECT a FROM o", "SELECT DISTINCT a FROM o", "DISTINCT"),
             ("SELECT a FROM o", "SELECT a FROM o LIMIT 3", "LIMIT"),
+            ("SELECT a, b FROM o", "SELECT a, b FROM o WHERE a > 1", "filters"),
+            ("SELECT * FROM o", "SELECT b, a FROM o", "leaves out"),
+            ("SELECT a, SUM(b) FROM o GROUP BY a", "SELECT a, SUM(b) FROM o WHERE a > 1 GROUP BY a", "filters"),
+            ("SELECT a FROM o", "SELECT a, record_time FROM o", "record_time"),
         ] {
             let refused = keeps_state(&select(old), &select(new)).unwrap_err();
             assert!(refused.contains(why), "{old} to {new}: {refused}");
@@ -239,12 +263,11 @@ mod tests {
 
     #[test]
     fn sources_must_be_the_same() {
-        let old = select("SELECT a FROM o");
+        let old = select("SELECT a FROM o WHERE a > 2");
         let mut new = select("SELECT a FROM o WHERE a > 1");
-        new.sources[0].columns.push(Column { name: "c".to_owned(), data_type: "int".parse().unwrap(), nullable: true });
         assert_eq!(keeps_state(&old, &new), Ok(()));
         new.sources[0].columns[0].data_type = "bigint".parse().unwrap();
-        assert!(keeps_state(&old, &new).unwrap_err().contains("type"));
+        assert!(keeps_state(&old, &new).unwrap_err().contains("columns of `o`"));
         new.sources[0] = old.sources[0].clone();
         new.sources[0].topic = "other".to_owned();
         assert!(keeps_state(&old, &new).unwrap_err().contains("topic"));

@@ -1,16 +1,16 @@
 //! `CREATE TABLE` of sources and sinks, from the catalogue and from what a SELECT gives. No I/O.
 
-use super::text::{Tokens, quote_identifier, string_literal};
+use super::text::{Tokens, quote_identifier, statement, string_literal};
 use super::types::{Clock, declared};
 use crate::catalog::{Column, DataType, Format, Source};
-use crate::engines::{Select, Trouble};
+use crate::engines::{Refusal, Select, Trouble};
 use crate::settings::FlinkSettings;
 
 /// The column with the record's own time that a source has if the statement names it and the source has no event time.
 pub const RECORD_TIME: &str = "record_time";
 
-/// The longest watermark delay that is written: a day short of what `DAY(6)` holds.
-const MAX_DELAY_MS: u64 = 999_998 * 86_400_000;
+/// The longest watermark delay that Flink takes: 99 days and what is left of the next.
+const MAX_DELAY_MS: u64 = 100 * 86_400_000 - 1;
 
 /// Where a source is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,14 +100,17 @@ fn source_table(
 }
 
 fn watermark(column: &str, delay_ms: u64) -> Result<String, Trouble> {
-    let delay = delay_ms.min(MAX_DELAY_MS);
-    let (days, rest) = (delay / 86_400_000, delay % 86_400_000);
+    if delay_ms > MAX_DELAY_MS {
+        let message = format!("event time `{column}` may come {delay_ms} ms late: Flink takes 100 days at most");
+        return Err(Trouble::Refused(Refusal { code: "delay_too_long".to_owned(), message, line: None, column: None }));
+    }
+    let (days, rest) = (delay_ms / 86_400_000, delay_ms % 86_400_000);
     let (hours, minutes) = (rest / 3_600_000, rest / 60_000 % 60);
     let (seconds, milliseconds) = (rest / 1_000 % 60, rest % 1_000);
     let column = quote_identifier(column)?;
     Ok(format!(
         "WATERMARK FOR {column} AS {column} - INTERVAL '{days} {hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03}' \
-         DAY(6) TO SECOND(3)"
+         DAY TO SECOND(3)"
     ))
 }
 
@@ -176,5 +179,87 @@ fn table(name: &str, parts: &[String], options: &[(&'static str, String)]) -> Re
         written.push(format!("{} = {}", string_literal(option)?, string_literal(value)?));
     }
     let (name, parts, written) = (quote_identifier(name)?, parts.join(", "), written.join(", "));
-    Ok(format!("CREATE TEMPORARY TABLE {name} ({parts}) WITH ({written})"))
+    statement(&format!("CREATE TEMPORARY TABLE {name} ({parts}) WITH ({written})"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::catalog::EventTime;
+
+    fn settings() -> FlinkSettings {
+        FlinkSettings {
+            gateway_url: String::new(),
+            rest_url: String::new(),
+            kafka_bootstrap_servers: "kafka:9092".to_owned(),
+            savepoint_dir: String::new(),
+            format: "json".to_owned(),
+            registry_url: String::new(),
+        }
+    }
+
+    fn column(name: &str, data_type: &str) -> Column {
+        Column { name: name.to_owned(), data_type: data_type.parse().unwrap(), nullable: true }
+    }
+
+    fn source(event_time: Option<EventTime>) -> Source {
+        let columns = vec![column("id", "bigint"), column("ts", "timestamp(6)")];
+        Source { name: "orders".to_owned(), topic: "it's".to_owned(), format: Format::Json, columns, event_time }
+    }
+
+    fn declare(sql: &str, source: Source) -> Result<Vec<String>, Trouble> {
+        let select = Select { sql: sql.to_owned(), sources: vec![source] };
+        sources(&settings(), &select, "sv-0123abcd", Start::Earliest)
+    }
+
+    #[test]
+    fn the_time_of_the_record_is_there_if_it_is_named() {
+        let [plain] = declare("SELECT id FROM orders", source(None)).unwrap().try_into().unwrap();
+        assert!(
+            plain.starts_with("CREATE TEMPORARY TABLE `orders` (`id` BIGINT, `ts` TIMESTAMP_LTZ(6)) WITH ("),
+            "{plain}"
+        );
+        assert!(
+            plain.contains("'topic' = 'it''s'") && plain.contains("'scan.startup.mode' = 'earliest-offset'"),
+            "{plain}"
+        );
+        assert!(plain.contains("'properties.group.id' = 'sv-0123abcd'"), "{plain}");
+        let [timed] = declare("SELECT record_time FROM orders", source(None)).unwrap().try_into().unwrap();
+        assert!(
+            timed.contains("`record_time` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL, WATERMARK FOR"),
+            "{timed}"
+        );
+    }
+
+    #[test]
+    fn event_time_is_watermarked_by_its_delay() {
+        let time = |delay_ms| Some(EventTime { column: "ts".to_owned(), delay_ms });
+        let [table] = declare("SELECT id FROM orders", source(time(90_061_001))).unwrap().try_into().unwrap();
+        let expected =
+            "`ts` TIMESTAMP_LTZ(3), WATERMARK FOR `ts` AS `ts` - INTERVAL '1 01:01:01.001' DAY TO SECOND(3))";
+        assert!(table.contains(expected), "{table}");
+        assert!(declare("SELECT id FROM orders", source(time(u64::MAX))).is_err());
+    }
+
+    #[test]
+    fn each_spelling_has_its_table() {
+        let tables =
+            declare("SELECT Orders.id FROM Orders JOIN `orders` AS o ON Orders.id = o.id", source(None)).unwrap();
+        assert_eq!(tables.len(), 2);
+        assert!(tables[0].starts_with("CREATE TEMPORARY TABLE `Orders`"), "{tables:?}");
+    }
+
+    #[test]
+    fn rows_with_a_key_replace_each_other() {
+        let columns = [column("customer", "string"), column("n", "bigint")];
+        let sink = |key: &[String]| sink(&settings(), "VIEW_X", "view_x", &columns, key).unwrap();
+        assert!(sink(&[]).contains("'connector' = 'kafka'"));
+        let keyed = sink(&["customer".to_owned()]);
+        assert!(
+            keyed.contains("`customer` STRING NOT NULL, `n` BIGINT, PRIMARY KEY (`customer`) NOT ENFORCED"),
+            "{keyed}"
+        );
+        assert!(keyed.contains("'connector' = 'upsert-kafka'") && keyed.contains("'key.format' = 'json'"), "{keyed}");
+    }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ddl::Start;
 use super::gateway::{Failure, Session};
-use super::jobmanager::Job;
+use super::jobmanager::{self, Job};
 use super::text::{join, quote_identifier};
 use super::{Inner, causes, explain, stop};
 use crate::engines::{Changes, Deployment, Handle, Refusal, Trouble};
@@ -87,7 +87,7 @@ async fn submit_in(flink: &Inner, session: &Session, deployment: &Deployment) ->
         Failure::Said(trace) if causes::is_session_gone(&trace) => Trouble::Unknown(causes::last_cause(&trace)),
         Failure::Said(trace) => joined.trouble_in_select(Trouble::Refused(causes::refusal(&trace))),
     };
-    let operation = flink.gateway.submit(session, &joined.text, &settings(flink, deployment)).await.map_err(lost)?;
+    let operation = flink.gateway.submit(session, joined.text(), &settings(flink, deployment)).await.map_err(lost)?;
     let job_id = flink.job_id(deployment);
     match flink.gateway.wait(&operation).await {
         // Not ours: this Flink chooses itself. The name leads to it again.
@@ -118,7 +118,7 @@ fn settings(flink: &Inner, deployment: &Deployment) -> Map<String, Value> {
 /// Waits until all its tasks run, and it has written its state down or has been calm for a while: a job that fails again and
 /// again is RUNNING in between.
 async fn until_running(flink: &Inner, deployment: &Deployment, job_id: &str) -> Result<(), Trouble> {
-    let deadline = Instant::now() + RUNNING_PATIENCE;
+    let begun = Instant::now();
     let mut calm_since: Option<Instant> = None;
     loop {
         let Some(job) = flink.jobmanager.job(job_id).await.map_err(submitted)? else {
@@ -129,36 +129,53 @@ async fn until_running(flink: &Inner, deployment: &Deployment, job_id: &str) -> 
         }
         let failures = flink.jobmanager.failures(job_id).await.map_err(submitted)?;
         if job.is_running() {
-            let since = *calm_since.get_or_insert_with(Instant::now);
-            let is_calm = failures.is_empty() && since.elapsed() >= CALM;
+            let calm = calm_since.get_or_insert_with(Instant::now).elapsed();
             let checkpoints = flink.jobmanager.checkpoints(job_id).await.map_err(submitted)?;
-            if is_calm || (checkpoints.counts.completed > 0 && since.elapsed() >= LOOK) {
+            if (failures.is_empty() && calm >= CALM) || (checkpoints.counts.completed > 0 && calm >= LOOK) {
                 return Ok(());
             }
         } else {
             calm_since = None;
         }
-        let is_late = Instant::now() >= deadline;
-        let latest = failures.first().map(|failure| failure.stacktrace.as_str());
-        match latest {
-            Some(trace) if causes::is_without_slot(trace) && (failures.len() > 1 || is_late) && !job.is_running() => {
-                return Err(no_slot(flink, deployment, trace).await?);
-            }
-            Some(trace) if !causes::is_without_slot(trace) && (failures.len() >= HOPELESS || is_late) => {
-                let cause = causes::last_cause(trace);
-                stop::cancel(flink, job_id).await?;
-                return Err(refused("does_not_run", format!("it does not run: {cause}")));
-            }
-            _ if is_late => {
-                let why = format!(
-                    "job {job_id} is {} after a minute, {} of {} tasks run",
-                    job.state, job.tasks.running, job.tasks.total
-                );
-                return Err(Trouble::Unknown(why));
-            }
-            _ => sleep(LOOK).await,
+        let is_late = begun.elapsed() >= RUNNING_PATIENCE;
+        if let Some(why) = waits_for_slot(flink, &job, &failures, begun.elapsed()).await? {
+            let reason = format!("`{}` {why}; stop something, or add a TaskManager", job_name(deployment));
+            return Err(Trouble::Busy { reason, retry_after: Some(CALM) });
         }
+        let latest = failures.first().filter(|_| failures.len() >= HOPELESS || is_late);
+        if let Some(failure) = latest.filter(|failure| !causes::is_without_slot(&failure.stacktrace)) {
+            stop::cancel(flink, job_id).await?;
+            return Err(refused(
+                "does_not_run",
+                format!("it does not run: {}", causes::last_cause(&failure.stacktrace)),
+            ));
+        }
+        if is_late {
+            let (running, total) = (job.tasks.running, job.tasks.total);
+            let why = format!("job {job_id} is {} after a minute, {running} of {total} tasks run", job.state);
+            return Err(Trouble::Unknown(why));
+        }
+        sleep(LOOK).await;
     }
+}
+
+/// Whether a job has no slot, and how many there are. It shows as failures of the job; a JobManager that has just begun lets
+/// the tasks wait, in the hope of TaskManagers that come.
+async fn waits_for_slot(
+    flink: &Inner,
+    job: &Job,
+    failures: &[jobmanager::Failure],
+    since: Duration,
+) -> Result<Option<String>, Trouble> {
+    let refusals = failures.iter().take_while(|failure| causes::is_without_slot(&failure.stacktrace)).count();
+    let may_wait = job.state == "RUNNING" && job.tasks.scheduled > 0 && since >= CALM;
+    if job.is_running() || (refusals < 2 && !may_wait) {
+        return Ok(None);
+    }
+    let cluster = flink.jobmanager.cluster().await.map_err(submitted)?;
+    let (free, total) = (cluster.slots_available, cluster.slots_total);
+    let is_sure = refusals >= 2 || free == 0;
+    Ok(is_sure.then(|| format!("waits for a task slot: {free} of {total} are free")))
 }
 
 /// The job is there: what cannot be seen now has to be looked for later.
@@ -167,18 +184,6 @@ fn submitted(trouble: Trouble) -> Trouble {
         Trouble::Unavailable(why) => Trouble::Unknown(why),
         other => other,
     }
-}
-
-async fn no_slot(flink: &Inner, deployment: &Deployment, trace: &str) -> Result<Trouble, Trouble> {
-    let cluster = flink.jobmanager.cluster().await.map_err(submitted)?;
-    let reason = format!(
-        "`{}` waits for a task slot: {} of {} are free ({}); stop something, or add a TaskManager",
-        job_name(deployment),
-        cluster.slots_available,
-        cluster.slots_total,
-        causes::last_cause(trace)
-    );
-    Ok(Trouble::Busy { reason, retry_after: Some(CALM) })
 }
 
 /// Why a job that should run is over.

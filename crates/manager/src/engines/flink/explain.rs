@@ -73,7 +73,7 @@ pub(super) async fn declare_sources(
 pub(super) async fn shape(flink: &Inner, session: &Session, select: &Select) -> Result<Shape, Trouble> {
     let view = quote_identifier(VIEW)?;
     let joined = join(&format!("CREATE TEMPORARY VIEW {view} AS"), select)?;
-    let created = flink.gateway.configure(session, &joined.text).await;
+    let created = flink.gateway.configure(session, joined.text()).await;
     created.map_err(|failure| joined.trouble_in_select(failure.reading()))?;
 
     let mut columns = Vec::new();
@@ -88,7 +88,7 @@ pub(super) async fn shape(flink: &Inner, session: &Session, select: &Select) -> 
     }
 
     let joined = join("EXPLAIN CHANGELOG_MODE", select)?;
-    let rows = flink.gateway.rows(session, &joined.text).await;
+    let rows = flink.gateway.rows(session, joined.text()).await;
     let rows = rows.map_err(|failure| joined.trouble_in_select(failure.reading()))?;
     let plan = explained_text(&rows);
     let changes = plan::changes(&plan);
@@ -113,7 +113,7 @@ pub(super) async fn check_sink(
     let statement = ddl::sink(&flink.settings, name, topic, &shape.columns, &shape.key)?;
     flink.gateway.configure(session, &statement).await.map_err(|failure| failure.reading())?;
     let joined = join(&format!("EXPLAIN INSERT INTO {}", quote_identifier(name)?), select)?;
-    let rows = flink.gateway.rows(session, &joined.text).await;
+    let rows = flink.gateway.rows(session, joined.text()).await;
     let rows = rows.map_err(|failure| joined.trouble_in_select(failure.reading()))?;
     // Flink would keep every row to find out which one counts: the rows have another key than the one that was found.
     if explained_text(&rows).contains("upsertMaterialize=[true]") {

@@ -55,6 +55,8 @@ pub(super) struct Tasks {
     pub total: u32,
     /// Those that run.
     pub running: u32,
+    /// Those that wait for a slot.
+    pub scheduled: u32,
 }
 
 impl Job {
@@ -196,7 +198,8 @@ impl JobManager {
     pub async fn cancel(&self, job_id: &str) -> Result<(), Trouble> {
         let path = format!("/jobs/{job_id}?mode=cancel");
         let answer = self.server.call(Method::PATCH, &path, None, PATIENCE).await.map_err(NoAnswer::writing)?;
-        if answer.is_success() || is_unknown(&answer) { Ok(()) } else { Err(unexpected(&answer)) }
+        let is_over = answer.body.contains("already reached another terminal state");
+        if answer.is_success() || is_unknown(&answer) || is_over { Ok(()) } else { Err(unexpected(&answer)) }
     }
 
     /// Asks for its end with a savepoint. The same `trigger` again asks for the same savepoint.

@@ -174,7 +174,7 @@ mod tests {
             name: String::new(),
             state: state.to_owned(),
             start_time: 0,
-            tasks: Tasks { total, running },
+            tasks: Tasks { total, running, scheduled: total - running },
         };
         assert_eq!(state(&job("RUNNING", 2, 2)), ObservedState::Running);
         assert_eq!(state(&job("RUNNING", 1, 2)), ObservedState::Starting);

@@ -113,7 +113,7 @@ impl Runner {
         if self.stop.is_cancelled() {
             return Err(Trouble::Unavailable("the query was ended before it began".to_owned()));
         }
-        let submitted = self.flink.gateway.submit(session, &joined.text, &self.settings()).await;
+        let submitted = self.flink.gateway.submit(session, joined.text(), &self.settings()).await;
         let operation = submitted.map_err(|failure| joined.trouble_in_select(failure.reading()))?;
         let outcome = tokio::select! {
             () = self.stop.cancelled() => Err(Trouble::Unavailable("the query was ended while it began".to_owned())),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
-use super::jobmanager::{Job, Progress};
+use super::jobmanager::Progress;
 use super::{Inner, causes};
 use crate::engines::{Deployment, Handle, RestorePoint, StopMode, Stopped, Trouble};
 use crate::names;
@@ -113,13 +113,15 @@ async fn without_savepoint(flink: &Inner, job_id: &str) -> Result<Option<Restore
 
 /// Cancels a job, and waits for its end. One that is not known has ended.
 pub(super) async fn cancel(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
-    flink.jobmanager.cancel(job_id).await?;
+    if flink.jobmanager.job(job_id).await?.is_some_and(|job| !job.is_over()) {
+        flink.jobmanager.cancel(job_id).await?;
+    }
     until_over(flink, job_id).await
 }
 
 async fn until_over(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
     let deadline = Instant::now() + CANCEL_PATIENCE;
-    while flink.jobmanager.job(job_id).await?.is_some_and(|job: Job| !job.is_over()) {
+    while flink.jobmanager.job(job_id).await?.is_some_and(|job| !job.is_over()) {
         if Instant::now() >= deadline {
             return Err(Trouble::Unknown(format!("job {job_id} has not ended in a minute")));
         }

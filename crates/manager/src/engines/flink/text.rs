@@ -1,7 +1,10 @@
-//! Tokens of a statement, names and texts in quotes, and a SELECT joined to our own text. What the gate has let through is
-//! read here again, and what cannot be quoted or joined safely is refused.
+//! Statements are put together by the gate's composers and read by its lexer. What they refuse here is no fault of the
+//! user's text, which has passed the gate: it is refused all the same.
 
-use crate::engines::{Refusal, Select, Trouble};
+use crate::engines::{EngineKind, Refusal, Select, Trouble};
+use crate::gate::Dialect;
+use crate::gate::compose::{self, ComposeError, Composed};
+use crate::gate::lexer::{TokenKind, lex};
 
 /// A piece of a statement, without spaces and comments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,43 +31,17 @@ impl Token {
 pub(super) struct Tokens(pub Vec<Token>);
 
 impl Tokens {
-    /// Of this text; refused if a quote or comment is left open.
+    /// Of this text.
     pub fn of(text: &str) -> Result<Tokens, Trouble> {
-        let mut rest = text;
         let mut tokens = Vec::new();
-        while let Some(first) = rest.chars().next() {
-            let length = match first {
-                '\'' | '`' => {
-                    let length = quoted(rest, first).ok_or_else(|| unfit("a quote in it is not closed"))?;
-                    let inside = &rest[1..length - 1];
-                    tokens.push(match first {
-                        '`' => Token::Name(inside.replace("``", "`")),
-                        _ => Token::Literal(rest[..length].to_owned()),
-                    });
-                    length
-                }
-                '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
-                '/' if rest.starts_with("/*") => {
-                    rest.find("*/").map(|end| end + 2).ok_or_else(|| unfit("a comment in it is not closed"))?
-                }
-                _ if first.is_ascii_digit() => {
-                    let length = span(rest, |letter| letter.is_ascii_alphanumeric() || letter == '.');
-                    tokens.push(Token::Literal(rest[..length].to_owned()));
-                    length
-                }
-                _ if first.is_alphabetic() || first == '_' => {
-                    let length = span(rest, |letter| letter.is_alphanumeric() || letter == '_');
-                    tokens.push(Token::Word(rest[..length].to_owned()));
-                    length
-                }
-                _ => {
-                    if !first.is_whitespace() {
-                        tokens.push(Token::Mark(first));
-                    }
-                    first.len_utf8()
-                }
-            };
-            rest = &rest[length..];
+        for token in lex(text, dialect()).map_err(|fault| unfit(ComposeError::from(fault)))? {
+            match token.kind {
+                TokenKind::Word => tokens.push(Token::Word(token.text.to_owned())),
+                TokenKind::Quoted => tokens.push(Token::Name(token.name())),
+                TokenKind::Text | TokenKind::Number => tokens.push(Token::Literal(token.text.to_owned())),
+                TokenKind::Symbol => tokens.extend(token.text.chars().map(Token::Mark)),
+                TokenKind::Space | TokenKind::Comment => {}
+            }
         }
         Ok(Tokens(tokens))
     }
@@ -78,78 +55,52 @@ impl Tokens {
     }
 }
 
-fn span(text: &str, belongs: impl Fn(char) -> bool) -> usize {
-    text.find(|letter| !belongs(letter)).unwrap_or(text.len())
-}
-
-/// The length of a text in quotes, doubled ones inside.
-fn quoted(text: &str, quote: char) -> Option<usize> {
-    let mut letters = text.char_indices().skip(1).peekable();
-    while let Some((at, letter)) = letters.next() {
-        if letter == quote && letters.next_if(|(_, next)| *next == quote).is_none() {
-            return Some(at + 1);
-        }
-    }
-    None
+fn dialect() -> &'static Dialect {
+    Dialect::of(EngineKind::Flink)
 }
 
 /// A name in backticks, whatever it holds.
 pub(super) fn quote_identifier(name: &str) -> Result<String, Trouble> {
-    if name.is_empty() { Err(unfit("a name is empty")) } else { in_quotes(name, '`') }
+    compose::quote_identifier(name).map_err(unfit)
 }
 
 /// A text in single quotes.
 pub(super) fn string_literal(text: &str) -> Result<String, Trouble> {
-    in_quotes(text, '\'')
+    compose::string_literal(text).map_err(unfit)
 }
 
-fn in_quotes(text: &str, quote: char) -> Result<String, Trouble> {
-    if text.chars().any(char::is_control) || text.contains("${") {
-        return Err(unfit(&format!("{text:?} holds a control character or `${{`, and cannot be quoted")));
-    }
-    Ok(format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}"))))
+/// A statement of ours alone.
+pub(super) fn statement(text: &str) -> Result<String, Trouble> {
+    compose::statement(dialect(), text).map_err(unfit)
 }
 
 /// A statement with a user's SELECT in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Joined {
-    /// What is sent.
-    pub text: String,
-    /// How many lines of ours stand before the SELECT.
-    lines_before: u32,
-}
+pub(super) struct Joined(Composed);
 
 impl Joined {
-    /// A refusal by the position in what was sent as one by the position in the SELECT; without one if it is in our text.
-    pub fn in_select(&self, mut refusal: Refusal) -> Refusal {
-        refusal.line = refusal.line.and_then(|line| line.checked_sub(self.lines_before)).filter(|line| *line > 0);
-        refusal.column = refusal.column.filter(|_| refusal.line.is_some());
-        refusal
+    /// What is sent.
+    pub fn text(&self) -> &str {
+        self.0.text()
     }
 
-    /// The same for any trouble.
+    /// Trouble with a position in what was sent as one with the position in the SELECT; without one if it is in our text.
     pub fn trouble_in_select(&self, trouble: Trouble) -> Trouble {
-        match trouble {
-            Trouble::Refused(refusal) => Trouble::Refused(self.in_select(refusal)),
-            other => other,
-        }
+        let Trouble::Refused(refusal) = trouble else { return trouble };
+        let position =
+            refusal.line.zip(refusal.column).and_then(|(line, column)| self.0.position_in_select(line, column));
+        let (line, column) = position.unzip();
+        Trouble::Refused(Refusal { line, column, ..refusal })
     }
 }
 
-/// Our text, and a user's SELECT behind it on lines of its own: a comment at the end of one cannot swallow the other.
+/// Our text, and a user's SELECT behind it on lines of its own.
 pub(super) fn join(prefix: &str, select: &Select) -> Result<Joined, Trouble> {
-    if Tokens::of(&select.sql)?.0.contains(&Token::Mark(';')) {
-        return Err(unfit("it holds a `;`"));
-    }
-    if prefix.is_empty() {
-        return Ok(Joined { text: format!("{}\n", select.sql), lines_before: 0 });
-    }
-    let lines_before = u32::try_from(prefix.lines().count()).unwrap_or(u32::MAX);
-    Ok(Joined { text: format!("{prefix}\n{}\n", select.sql), lines_before })
+    compose::join(dialect(), prefix, select, "").map(Joined).map_err(unfit)
 }
 
-fn unfit(why: &str) -> Trouble {
-    let message = format!("the statement cannot be sent: {why}");
+fn unfit(error: ComposeError) -> Trouble {
+    let message = format!("the statement cannot be sent: {error}");
     Trouble::Refused(Refusal { code: "unfit_statement".to_owned(), message, line: None, column: None })
 }
 
@@ -174,14 +125,10 @@ mod tests {
     fn positions_lead_back_to_the_users_text() {
         let select = Select { sql: "SELECT a\nFROM b".to_owned(), sources: Vec::new() };
         let joined = join("CREATE VIEW x AS", &select).unwrap();
-        let at = |line, column| Refusal {
-            code: "x".to_owned(),
-            message: String::new(),
-            line: Some(line),
-            column: Some(column),
-        };
-        assert_eq!(joined.in_select(at(3, 6)), at(2, 6));
-        assert_eq!(joined.in_select(at(1, 6)).column, None);
+        let at =
+            |line, column| Trouble::Refused(Refusal { code: "x".to_owned(), message: String::new(), line, column });
+        assert_eq!(joined.trouble_in_select(at(Some(3), Some(6))), at(Some(2), Some(6)));
+        assert_eq!(joined.trouble_in_select(at(Some(1), Some(6))), at(None, None));
         assert!(join("", &Select { sql: "SELECT 1; DROP TABLE x".to_owned(), sources: Vec::new() }).is_err());
     }
 }

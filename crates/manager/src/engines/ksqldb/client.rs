@@ -45,6 +45,8 @@ fn http(patience: Patience) -> Result<reqwest::Client, Trouble> {
     let built = reqwest::Client::builder()
         .http1_only()
         .connect_timeout(patience.connect)
+        // A connection that was kept may be dead, and a request that fails on it leaves open what happened. Calls are few.
+        .pool_max_idle_per_host(0)
         // Silence of a row stream is normal and has no heart-beat: only the kernel can tell it from a server that is gone.
         .tcp_keepalive(Duration::from_secs(15))
         .build();

@@ -228,7 +228,12 @@ impl Ksqldb {
 
     /// `TERMINATE`, `PAUSE`, `RESUME`.
     pub(super) async fn order(&self, word: &'static str, id: &str) -> Result<(), Trouble> {
-        match self.client.command(&about_query(word, id).map_err(not_made)?, json!({})).await? {
+        let Ok(statement) = about_query(word, id) else {
+            // No query of ksqlDB has such an id.
+            let (code, message) = (code::UNKNOWN_QUERY.to_owned(), format!("`{id}` is no query of ksqlDB"));
+            return Err(Trouble::Refused(Refusal { code, message, line: None, column: None }));
+        };
+        match self.client.command(&statement, json!({})).await? {
             Entity::Command { command_id, command_status } => self.made(&command_id, command_status).await.map(drop),
             _ => Err(Trouble::Unknown("ksqlDB answers something else than how a command stands".to_owned())),
         }

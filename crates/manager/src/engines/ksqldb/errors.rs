@@ -105,7 +105,6 @@ fn refusal_code(error_code: u32, words: &str) -> &'static str {
     match found {
         Some(code) => code,
         None if words.contains("REPLACE") && words.contains("is not supported") => code::CANNOT_UPGRADE,
-        None if position(words).is_some() => "syntax",
         None if error_code == 40001 => "refused_by_engine",
         None => "bad_request",
     }
@@ -121,9 +120,12 @@ fn refused(code: &str, message: String, words: &str) -> Trouble {
     })
 }
 
-/// `line L:C:` at the head of a message, and what stands behind it.
+/// `line L:C:` of the parser at the head of a message, or `Line: L, Col: C:` of what resolves names, and what stands behind it.
 fn position(words: &str) -> Option<(u32, u32, &str)> {
-    let (line, rest) = words.strip_prefix("line ")?.split_once(':')?;
+    let (line, rest) = match words.strip_prefix("line ") {
+        Some(rest) => rest.split_once(':')?,
+        None => words.strip_prefix("Line: ")?.split_once(", Col: ")?,
+    };
     let (column, rest) = rest.split_once(':')?;
     let rest = rest.split("Statement:").next().unwrap_or_default();
     Some((line.parse().ok()?, column.parse().ok()?, rest.trim()))
@@ -198,6 +200,16 @@ mod tests {
         };
         assert_eq!((refusal.line, refusal.column, refusal.code.as_str()), (Some(2), Some(10), "syntax"));
         assert_eq!(refusal.message, "Syntax Error odd");
+    }
+
+    #[test]
+    fn names_that_are_not_found_have_places_too() {
+        let Trouble::Refused(refusal) = of(400, 40001, "Line: 2, Col: 8: SELECT column 'NOCOL' cannot be resolved.")
+        else {
+            panic!("it is a refusal");
+        };
+        assert_eq!((refusal.line, refusal.column), (Some(2), Some(8)));
+        assert_eq!(refusal.message, "SELECT column 'NOCOL' cannot be resolved.");
     }
 
     #[test]

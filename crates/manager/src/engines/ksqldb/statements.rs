@@ -103,8 +103,9 @@ pub(super) fn drop_sink(changes: Changes, sink: &EngineName) -> Made<String> {
 /// `TERMINATE`, `PAUSE`, `RESUME` or `EXPLAIN` and a query's id, which came from the server.
 pub(super) fn about_query(word: &'static str, id: &str) -> Made<String> {
     let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && id.len() <= 300;
+    let begins_well = id.starts_with(|first: char| first.is_ascii_alphabetic());
     // `ALL` is no id: it is every query.
-    if !is_plain || id.is_empty() || id.eq_ignore_ascii_case("ALL") {
+    if !is_plain || !begins_well || id.eq_ignore_ascii_case("ALL") {
         return Err(ComposeError::Name(id.to_owned()));
     }
     statement(dialect(), &format!("{word} {id};"))
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn no_id_ends_every_query() {
-        for id in ["ALL", "all", "", "X; DROP STREAM Y", "X Y", "`X`"] {
+        for id in ["ALL", "all", "", "0000", "X; DROP STREAM Y", "X Y", "`X`"] {
             about_query("TERMINATE", id).unwrap_err();
         }
         assert_eq!(about_query("TERMINATE", "CSAS_X_17").unwrap(), "TERMINATE CSAS_X_17;");
