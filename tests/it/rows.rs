@@ -23,6 +23,7 @@ use streamview::manager::manager::{NewDefinition, Parts};
 use streamview::manager::ports::From;
 use streamview::manager::preview::{PreviewLimits, Previews, Told, Watcher};
 use streamview::platforms::kafka::topics::Topics;
+use streamview::schemas::client::install_tls;
 use streamview::store::pool;
 use streamview::streams;
 use streamview::telemetry::metrics::Metrics;
@@ -132,6 +133,7 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Desk {
+        install_tls();
         let world = World::new(2).await;
         let mut config = Config::defaults();
         config.database.url = SecretUrl::new(&world.database);

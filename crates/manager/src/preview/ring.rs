@@ -37,11 +37,16 @@ impl Ring {
 
     /// Adds a row; the oldest ones give way to it. A row that is larger than all that is kept is kept alone.
     pub fn push(&mut self, row: Arc<Shown>) {
-        self.bytes += row.bytes();
-        self.rows.push_back(row);
+        self.keep(row);
         while self.rows.len() > self.most_rows || self.bytes > self.most_bytes && self.rows.len() > 1 {
             self.forget_oldest();
         }
+    }
+
+    /// Adds a row of a reader that is waited for: none gives way to it.
+    pub fn keep(&mut self, row: Arc<Shown>) {
+        self.bytes += row.bytes();
+        self.rows.push_back(row);
     }
 
     pub fn is_full(&self) -> bool {

@@ -157,19 +157,23 @@ impl Room {
     /// Waits for a record, and takes what is there with it.
     async fn read_chunk(&self, records: &mut Records, outside: &Outside) -> Result<(), PortError> {
         let mut next = Some(records.next().await);
-        let mut shown = Vec::new();
-        let mut end = None;
+        let (mut shown, mut bytes, mut end) = (Vec::new(), 0, None);
         while let Some(item) = next {
             match item {
-                Some(Ok(record)) => shown.push(self.show(&record, outside).await),
+                Some(Ok(record)) => {
+                    let row = self.show(&record, outside).await;
+                    bytes += row.bytes();
+                    shown.push(row);
+                }
                 Some(Err(error)) => end = Some(error),
                 None => end = Some(PortError::Unavailable(format!("topic {} is read no longer", self.topic))),
             }
-            let has_room = shown.len() < CHUNK && !(self.is_own && shown.len() >= outside.limits.kept_rows / 2);
+            // What is kept may be exceeded by one chunk, where nothing gives way.
+            let has_room = shown.len() < CHUNK.min(outside.limits.kept_rows) && bytes < outside.limits.kept_bytes / 2;
             next = if end.is_none() && has_room { records.next().now_or_never() } else { None };
         }
         let mut ring = self.ring();
-        shown.into_iter().for_each(|row| ring.push(row));
+        shown.into_iter().for_each(|row| if self.is_own { ring.keep(row) } else { ring.push(row) });
         end.map_or(Ok(()), Err)
     }
 

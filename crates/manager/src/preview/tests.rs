@@ -228,7 +228,10 @@ async fn who_begins_elsewhere_has_a_reader_of_its_own_that_waits_for_it() {
     assert_eq!(previews.counts(), (2, 2));
     drop(latest);
     until(|| broker.live.load(Ordering::SeqCst) == 1).await;
-    broker.publish(0..10_000);
+    // As many as do not make whole chunks.
+    broker.publish(0..40);
+    until(|| broker.given.load(Ordering::SeqCst) >= 40).await;
+    broker.publish(40..10_000);
     until(|| broker.given.load(Ordering::SeqCst) >= 64).await;
     for _ in 0..100 {
         tokio::task::yield_now().await;
