@@ -75,9 +75,7 @@ fn look_for_job<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Ob
 fn look_for_sink<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Observed>, Vec<String>) {
     let names = record.names();
     let (sink, topic) = (names.sink(), names.topic());
-    let fills = |query: &&Observed| {
-        query.name == sink && (query.topics.is_empty() || query.topics.iter().any(|name| *name == topic))
-    };
+    let fills = |query: &&Observed| query.name == sink && (query.topics.is_empty() || query.topics.contains(&topic));
     let mine = observed.iter().filter(fills).max_by_key(|query| record.job_id.as_ref() == Some(&query.job_id));
     (mine, Vec::new())
 }
