@@ -124,6 +124,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "failure",
             "feed",
             "login",
+            "manager",
             "repair",
             "status",
             "store",

@@ -182,14 +182,8 @@ impl Metrics {
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
-            hub_connections: register(
-                &registry,
-                IntGauge::new("streamview_hub_connections", "Clients that are connected to the hub."),
-            ),
-            overruns: register(
-                &registry,
-                IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."),
-            ),
+            hub_connections: hub_connections(&registry),
+            overruns: overruns(&registry),
             certificate_end: certificate_end(&registry),
             pool_connections: gauge("streamview_db_pool_connections", "Read pool connections.", &["state"]),
             start_time: start_time(&registry),
@@ -301,6 +295,14 @@ fn add(family: &mut MetricFamily, more: Vec<Metric>) {
         metrics.push(metric);
     }
     family.set_metric(metrics);
+}
+
+fn hub_connections(registry: &Registry) -> IntGauge {
+    register(registry, IntGauge::new("streamview_hub_connections", "Clients that are connected to the hub."))
+}
+
+fn overruns(registry: &Registry) -> IntCounter {
+    register(registry, IntCounter::new("streamview_followers_overrun_total", "Followers that were too slow."))
 }
 
 fn certificate_end(registry: &Registry) -> IntGauge {
