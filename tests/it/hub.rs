@@ -91,9 +91,10 @@ impl HubService for Service {
         let held = Held::new(&self.open);
         let query = call.arguments.first().and_then(Value::as_str).unwrap_or_default().to_owned();
         if query == "endless" {
-            let rows = stream::unfold((0, held), |(n, held)| async move {
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                Some((Ok(row(n)), (n + 1, held)))
+            let ticks = tokio::time::interval(Duration::from_millis(30));
+            let rows = stream::unfold((0, ticks, held), |(n, mut ticks, held)| async move {
+                ticks.tick().await;
+                Some((Ok(row(n)), (n + 1, ticks, held)))
             });
             return Ok(rows.boxed());
         }
