@@ -175,6 +175,11 @@ fn add_limits(operation: &mut Operation, is_counted: bool) {
     let refused = refused.header("Retry-After", header("Seconds to wait", Type::Integer)).build();
     let responses = &mut operation.responses.responses;
     responses.entry("429".into()).or_insert(RefOr::T(refused));
+    // A route may say more of what it refuses: when to come again it says as well.
+    if let Some(RefOr::T(refused)) = responses.get_mut("429") {
+        let retry_after = RefOr::T(header("Seconds to wait", Type::Integer));
+        refused.headers.entry("Retry-After".into()).or_insert(retry_after);
+    }
     for (status, response) in responses.iter_mut() {
         let is_told = status == "429" || is_counted && status.starts_with('2');
         if let (true, RefOr::T(response)) = (is_told, response) {

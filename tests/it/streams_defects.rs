@@ -133,14 +133,14 @@ async fn defect_10_what_the_engine_says_of_a_statement_reaches_its_author() {
     let judged = service.post("/api/validate", statement).await.must(200).body;
     assert_eq!(judged["valid"], false, "{judged}");
     assert!(judged["errors"][0]["message"].as_str().unwrap().to_uppercase().contains("NOTHING"), "{judged}");
-    let tried = service.post("/api/test/query", json!({ "query": "SELECT NOTHING FROM orders", "seconds": 20 })).await;
+    let tried = service.post("/api/test/query", json!({ "query": "SELECT NOTHING FROM orders" })).await;
     assert!(tried.body.to_string().to_uppercase().contains("NOTHING"), "{}", tried.body);
     assert!(tried.status == 422 || tried.body["end"] == "failed", "{}: {}", tried.status, tried.body);
 
     stage.publish(&[(1, "600"), (2, "3"), (3, "700")]).await;
-    let query = json!({ "query": BIG, "rows": 2, "seconds": 30, "fromBeginning": true });
+    let query = json!({ "query": BIG, "fromBeginning": true });
     let rows = service.post("/api/test/query", query).await.must(200).body;
-    assert_eq!((rows["rows"].as_array().unwrap().len(), &rows["end"]), (2, &json!("limit")), "{rows}");
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 2, "{rows}");
     until("no query is left", PATIENCE, || async { stage.ksqldb.live().unwrap().is_empty().then_some(()) }).await;
 }
 
