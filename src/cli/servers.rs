@@ -1,10 +1,11 @@
-//! `streamview servers`: real Kafka and Postgres as child processes, and on request a stand-in for ksqlDB, for manual work (`make up`).
+//! `streamview servers`: real Kafka and Postgres as child processes, and on request a real Flink and a stand-in for ksqlDB,
+//! for manual work (`make up`).
 
 use anyhow::Result;
 use clap::Args;
 
 use streamview_lab::ksqldb_stand_in::{KsqldbStandIn, Options, run_if_asked};
-use streamview_lab::servers::{KafkaOptions, KafkaServer, Postgres, PostgresOptions};
+use streamview_lab::servers::{FlinkCluster, FlinkOptions, KafkaOptions, KafkaServer, Postgres, PostgresOptions};
 
 /// Run a real Apache Kafka and PostgreSQL with throw-away data until SIGTERM or Ctrl-C
 ///
@@ -17,6 +18,9 @@ pub struct ServersArgs {
     /// Postgres' port [default: a free one]
     #[arg(long)]
     postgres_port: Option<u16>,
+    /// Also run a real Apache Flink, for the stream manager
+    #[arg(long)]
+    flink: bool,
     /// Also run a stand-in that speaks as ksqlDB does: simple queries only, and never compared with the real server
     #[arg(long)]
     ksqldb: bool,
@@ -32,16 +36,30 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
         ..PostgresOptions::default()
     })?;
     let mut kafka = KafkaServer::start(KafkaOptions { port: arguments.kafka_port, ..KafkaOptions::default() })?;
-    println!("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS={}", kafka.bootstrap());
-    println!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres"));
+    let flink = if arguments.flink { Some(FlinkCluster::start(FlinkOptions::default())?) } else { None };
     let ksqldb = if arguments.ksqldb {
         let options = Options { bootstrap_servers: kafka.bootstrap(), ..Options::default() };
-        let ksqldb = KsqldbStandIn::start(options, &["servers"])?;
-        println!("STREAMVIEW_KSQLDB__URL={}", ksqldb.url());
-        Some(ksqldb)
+        Some(KsqldbStandIn::start(options, &["servers"])?)
     } else {
         None
     };
+    if flink.is_some() || ksqldb.is_some() {
+        println!("STREAMVIEW_MANAGER__ENABLED=true");
+    }
+    if flink.is_some() && ksqldb.is_some() {
+        println!("STREAMVIEW_MANAGER__DEFAULT_ENGINE=flink");
+    }
+    if let Some(flink) = &flink {
+        println!("STREAMVIEW_FLINK__GATEWAY_URL={}", flink.gateway_url());
+        println!("STREAMVIEW_FLINK__REST_URL={}", flink.rest_url());
+        println!("STREAMVIEW_FLINK__SAVEPOINT_DIR={}", flink.savepoint_dir());
+    }
+    if let Some(ksqldb) = &ksqldb {
+        println!("STREAMVIEW_KSQLDB__URL={}", ksqldb.url());
+    }
+    // Last: by these two `scripts/servers` sees that all are ready.
+    println!("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS={}", kafka.bootstrap());
+    println!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let signals = crate::app::Signals::listen()?;
@@ -52,7 +70,7 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
         };
         signals.with(told).await
     })?;
-    drop(ksqldb);
+    drop((flink, ksqldb));
     kafka.stop()?;
     postgres.stop()
 }
