@@ -143,6 +143,61 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Rooms of the pure crate, which the service shows as its own.
 const PURE_ROOMS: [&str; 3] = ["domain", "codec", "engine"];
 
+/// The rooms of `crates/manager`, as above. `contract` is `engines/mod.rs`, `wires` are the folders beside it.
+const MANAGER_ROOMS: &[(&str, &[&str])] = &[
+    ("catalog", &[]),
+    ("names", &[]),
+    ("hub", &[]),
+    ("ports", &["catalog"]),
+    ("contract", &["catalog", "names"]),
+    ("settings", &["contract"]),
+    ("gate", &["catalog", "contract", "settings"]),
+    ("wires", &["catalog", "names", "contract", "settings", "gate"]),
+    ("definition", &["contract"]),
+    ("lifecycle", &["catalog", "contract", "definition", "names", "settings"]),
+    ("store", &["catalog", "contract", "definition", "lifecycle", "names"]),
+    ("fault", &["contract", "definition", "lifecycle", "ports", "store"]),
+    ("queries", &["catalog", "contract", "fault", "settings"]),
+    ("preview", &["catalog", "fault", "hub", "ports"]),
+    ("parts", &["contract", "fault", "lifecycle", "ports", "settings", "store"]),
+    ("reconcile", &["contract", "fault", "lifecycle", "names", "parts", "ports", "settings", "store"]),
+    ("manager", &["*"]),
+    ("live", &["*"]),
+];
+
+/// The room of a file of `crates/manager`.
+fn manager_room(path: &str) -> Option<&str> {
+    let inside = path.strip_prefix("crates/manager/src/")?;
+    Some(match inside.split(['/', '.']).next()? {
+        "engines" if inside == "engines/mod.rs" => "contract",
+        "engines" => "wires",
+        room => room,
+    })
+}
+
+#[test]
+fn the_managers_rooms_import_downwards() {
+    let mut found = Vec::new();
+    for source in &sources() {
+        let Some(room) = manager_room(&source.path).filter(|room| *room != "lib") else { continue };
+        let Some((_, allowed)) = MANAGER_ROOMS.iter().find(|(name, _)| *name == room) else {
+            found.push(format!("{}: the room {room} is not in the table", source.path));
+            continue;
+        };
+        for (number, line) in source.lines.iter().enumerate() {
+            for named in rooms_named(line.split("//").next().unwrap_or_default()) {
+                let is_own = named == room || room == "wires" && named == "engines";
+                let named = if named == "engines" { "contract" } else { named };
+                // The contract's file declares its wires.
+                if !is_own && named != room && !allowed.contains(&named) && !allowed.contains(&"*") {
+                    found.push(format!("{}:{}: {room} names {named}", source.path, number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&found, "rooms of crates/manager name what lies below them only");
+}
+
 /// What a line of code names behind `crate::`.
 fn rooms_named(code: &str) -> impl Iterator<Item = &str> {
     code.split("crate::").skip(1).filter_map(|rest| {
