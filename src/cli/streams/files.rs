@@ -102,9 +102,12 @@ pub(super) fn read(folder: &Path) -> Result<Folder> {
     let (mut found, mut faults) = (Folder::default(), Vec::new());
     for (name, path) in names {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
-        let read = text.and_then(|text| match name.strip_suffix(SOURCE_ENDING) {
-            Some(source) => source_of(source, &text).map(|source| found.sources.push(source)),
-            None => stream_of(name.trim_end_matches(ENDING), &text).map(|stream| found.streams.push(stream)),
+        let read = text.and_then(|text| {
+            match name.strip_suffix(SOURCE_ENDING) {
+                Some(source) => found.sources.push(source_of(source, &text)?),
+                None => found.streams.push(stream_of(name.trim_end_matches(ENDING), &text)?),
+            }
+            Ok(())
         });
         if let Err(error) = read {
             faults.push(format!("{name}: {error:#}"));

@@ -14,7 +14,7 @@ use crate::servers::free_port;
 use crate::servers::process::{ChildServer, ServerCommand, Signal};
 
 /// Holds the options of a process that shall be a stand-in.
-const ASKED_BY: &str = "STREAMVIEW_KSQLDB_STAND_IN";
+const ASKED_BY: &str = "KSQLDB_STAND_IN";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How to run it.
