@@ -7,16 +7,27 @@ use async_trait::async_trait;
 
 use crate::manager::catalog::Source;
 use crate::manager::engines::{
-    AdHoc, Capabilities, Deployment, Details, Engine, EngineKind, Explained, Handle, Observed, RestorePoint, Rows,
-    Select, StopMode, Stopped, Trouble,
+    AdHoc, Capabilities, Deployment, Details, Engine, EngineKind, Explained, Handle, Kept, Observed, RestorePoint,
+    Rows, Select, StopMode, Stopped, Trouble,
 };
 use crate::telemetry::metrics::Metrics;
 
 /// What can become of a call, as the metric has it.
 pub const OUTCOMES: [&str; 5] = ["done", "refused", "busy", "unavailable", "unknown"];
 /// The calls, as the metric has them.
-pub const CALLS: [&str; 10] =
-    ["capabilities", "explain", "deploy", "observe", "details", "stop", "resume", "remove", "query", "sources"];
+pub const CALLS: [&str; 11] = [
+    "capabilities",
+    "explain",
+    "deploy",
+    "observe",
+    "details",
+    "checkpoint",
+    "stop",
+    "resume",
+    "remove",
+    "query",
+    "sources",
+];
 
 /// The engine.
 pub struct Counted {
@@ -84,6 +95,10 @@ impl Engine for Counted {
 
     async fn details(&self, job_id: &str) -> Result<Details, Trouble> {
         self.note("details", self.engine.details(job_id).await)
+    }
+
+    async fn checkpoint(&self, job_id: &str) -> Result<Kept, Trouble> {
+        self.note("checkpoint", self.engine.checkpoint(job_id).await)
     }
 
     async fn stop(&self, deployment: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble> {

@@ -45,7 +45,8 @@ pub enum Trouble {
     /// The statement or the request is wrong: it will be refused again.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// A limit of the engine is reached.
+    /// A limit of the engine is reached, and **nothing was submitted**: nothing is there that could run later. What was
+    /// submitted and waits for room is [`Trouble::Unknown`].
     #[error("{reason}")]
     Busy {
         /// In the engine's words.
@@ -56,7 +57,8 @@ pub enum Trouble {
     /// Nothing happened; it can be tried again.
     #[error("{0}")]
     Unavailable(String),
-    /// It may have happened: look before it is tried again.
+    /// It may have happened, or has and is not seen to have come about (a job that waits for a slot): the call is kept, and the
+    /// same one later finds what there is.
     #[error("{0}")]
     Unknown(String),
 }
@@ -192,7 +194,7 @@ pub enum ObservedState {
     Paused,
     /// It is about to stop.
     Stopping,
-    /// It has stopped in order.
+    /// It has stopped in order. Whether anybody asked for that is for the caller to know: a stream has no end of its own.
     Stopped,
     /// It has ended because of a fault.
     Failed,
@@ -231,6 +233,16 @@ pub struct Details {
     pub topology: Topology,
 }
 
+/// What of the state of something is kept at places that can be restored from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Where, the latest first. Each may be gone a moment later, the oldest first: whoever goes on from there tries them in
+    /// this order.
+    pub points: Vec<RestorePoint>,
+    /// Whether the last attempt to keep it has failed. [`Engine::observe`] says then that it is degraded.
+    pub is_failing: bool,
+}
+
 /// Operators of something that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Topology {
@@ -252,9 +264,12 @@ pub struct Node {
 /// How something is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// It can go on where it was: paused (ksqlDB), or with a savepoint (Flink).
+    /// It can go on where it was: paused (ksqlDB), or with a savepoint (Flink). Of what does not run any more, it gives what
+    /// was kept last, be it what it began with.
     KeepState,
-    /// For good.
+    /// It ends, whatever state it is in, with or without a place for savepoints. **No restore point is deleted** that this mode
+    /// of stop of this very deployment has not made: neither what it began with, nor its checkpoints, nor the savepoint of a
+    /// stop with state. They go with [`Engine::remove`].
     Final,
 }
 
@@ -263,9 +278,10 @@ pub enum StopMode {
 pub enum Stopped {
     /// It keeps its state in the engine.
     Paused,
-    /// Its state lies here.
+    /// Its state lies here. A final stop says so, too, where a stop with state of the same deployment was done before, and only
+    /// its answer was lost.
     At(RestorePoint),
-    /// It has no state any more.
+    /// Nothing of its state was kept by this stop.
     WithoutState,
 }
 
@@ -355,7 +371,8 @@ pub trait Engine: Send + Sync {
     /// engine would say yes, and an engine that judges when it is asked to replace says yes here.
     fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String>;
 
-    /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names.
+    /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names. Once
+    /// something was submitted there is no [`Trouble::Busy`] and no [`Trouble::Unavailable`] of it, but [`Trouble::Unknown`].
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble>;
 
     /// Everything that runs there, whoever began it; two calls at most.
@@ -364,7 +381,13 @@ pub trait Engine: Send + Sync {
     /// More about one of them.
     async fn details(&self, job_id: &str) -> Result<Details, Trouble>;
 
-    /// Stops it. What is gone already has stopped.
+    /// Where its state is kept, by one request, for who asks often of many. None of an engine that keeps none at places.
+    async fn checkpoint(&self, _job_id: &str) -> Result<Kept, Trouble> {
+        Ok(Kept::default())
+    }
+
+    /// Stops it. What is gone already has stopped. Once it was asked for, what cannot be seen is [`Trouble::Unknown`]; repeated
+    /// with the same deployment, it gives what the first call would have given.
     async fn stop(&self, deployment: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble>;
 
     /// Goes on with what is paused; only where [`Capabilities::can_pause`].
