@@ -71,6 +71,8 @@ fn seen(record: &Record, sighting: Sighting, settled: Shown, now: Timestamp, rul
     Seen {
         state: if sighting.state == ObservedState::Unknown { sighting.state } else { settled.state },
         is_sure: settled.other.is_none(),
+        job_id: sighting.job_id,
+        is_call_old: record.called_at.is_none_or(|at| later(at, rules.longest_wait) <= now),
         strays: sighting.strays,
         is_due: record.retry_at.is_none_or(|at| at <= now),
         is_overdue: record.deployed_at.is_none_or(|at| later(at, rules.time_to_run) <= now),
@@ -122,10 +124,14 @@ async fn write_down(
     let has_ended = matches!(settled.state, ObservedState::Failed | ObservedState::Stopped)
         && record.position == Position::Deployed
         && record.previous_revision.is_none();
-    match details.latest_checkpoint.filter(|_| has_ended) {
+    let points = match (has_ended && before.observed != settled.state, &record.job_id) {
+        (true, Some(job_id)) => act::kept(shared, record, job_id).await,
+        _ => Vec::new(),
+    };
+    match points.is_empty() {
         // The next round goes on with what is written now.
-        Some(point) => shared.store.note_restore(record, &point).await.map(|_| true),
-        None => Ok(false),
+        false => shared.store.note_restore(record, &points).await.map(|_| true),
+        true => Ok(false),
     }
 }
 
