@@ -20,6 +20,8 @@ pub(crate) fn wish(record: &mut Record, action: Action, how: How) -> bool {
         // Somebody says so: what has failed is tried once more.
         record.failed_revision = None;
         record.restarts = 0;
+        // On whichever cluster answers.
+        record.cluster = None;
     }
     if intent != Intent::Running && action != Action::Update {
         // Nobody waits for an update any more, so there is nothing to go back to.

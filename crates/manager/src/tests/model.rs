@@ -60,6 +60,8 @@ pub struct World {
     pub savepoints: Vec<String>,
     pub faults: VecDeque<Fault>,
     pub is_away: bool,
+    /// Another cluster answers.
+    pub is_another: bool,
     /// Every call that changes something, as it came.
     pub calls: Vec<String>,
     pub observations: u64,
@@ -115,7 +117,7 @@ impl Model {
         let is_flink = self.kind == EngineKind::Flink;
         Capabilities {
             version: "model".to_owned(),
-            cluster: "model".to_owned(),
+            cluster: if self.with(|world| world.is_another) { "another" } else { "model" }.to_owned(),
             can_pause: !is_flink,
             can_savepoint: is_flink,
             replaces_in_place: !is_flink,
