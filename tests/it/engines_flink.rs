@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use streamview::manager::catalog::{Column, EventTime, Format, Source};
-use streamview::manager::engines::{Changes, Deployment, End, Engine, Item, StopMode, Stopped, Trouble};
+use streamview::manager::engines::{
+    Changes, Deployment, End, Engine, Handle, Item, ObservedState, RestorePoint, StopMode, Stopped, Trouble,
+};
 
 use crate::support::bench::{Stand, next};
-use crate::support::flink::{bench, engine, settings, shared};
+use crate::support::flink::{bench, bench_of, engine, settings, shared};
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
 
@@ -223,4 +225,78 @@ async fn sources_in_avro_are_read_through_the_registry() {
     let row = next(&mut rows).await;
     let Item::Row(row) = row else { panic!("{row:?}") };
     assert_eq!(serde_json::Value::from(row.values), serde_json::json!([7, "a", "12.50", "2026-01-01T00:00:00.25"]));
+}
+
+/// The file behind a path of Flink's storage.
+fn metadata(point: &RestorePoint) -> std::path::PathBuf {
+    std::path::PathBuf::from(point.path.trim_start_matches("file:")).join("_metadata")
+}
+
+/// Stops with state, and begins the second attempt from there.
+async fn begun_from_a_savepoint(stand: &Stand) -> (Deployment, Handle, RestorePoint) {
+    let first = stand.plan_new("SELECT order_id, customer FROM orders").await;
+    let handle = stand.engine().deploy(&first).await.unwrap();
+    let Stopped::At(point) = stand.engine().stop(&first, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
+    let next = Deployment { attempt: 2, restore: Some(point.clone()), ..first };
+    let handle = stand.engine().deploy(&next).await.unwrap();
+    (next, handle, point)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_stop_deletes_no_state_that_it_did_not_make() {
+    let stand = stand().await;
+    let (deployment, handle, point) = begun_from_a_savepoint(&stand).await;
+    // By hand, so that there is nothing to drain: what it wrote down last and what it began with stay.
+    let rest = format!("{}/jobs/{}?mode=cancel", shared().rest_url(), handle.job_id);
+    reqwest::Client::new().patch(rest).send().await.unwrap();
+    let stopped = stand.engine().stop(&deployment, &handle, StopMode::Final).await.unwrap();
+    assert_eq!(stopped, Stopped::WithoutState);
+    assert!(metadata(&point).exists(), "{point:?}");
+    let kept = stand.engine().checkpoint(&handle.job_id).await.unwrap().points;
+    assert!(kept.iter().all(|point| metadata(point).exists()), "{kept:?}");
+
+    let last = stand.engine().stop(&deployment, &handle, StopMode::KeepState).await.unwrap();
+    assert_eq!(Some(last), kept.first().cloned().map(Stopped::At));
+    stand.engine().remove(&handle, &[point.clone()]).await.unwrap();
+    assert!(kept.iter().chain([&point]).all(|point| !metadata(point).exists()), "they go with the definition");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_stop_after_a_stop_with_state_gives_its_savepoint() {
+    let stand = stand().await;
+    let deployment = stand.plan_new("SELECT order_id, customer FROM orders").await;
+    let handle = stand.engine().deploy(&deployment).await.unwrap();
+    let stopped = stand.engine().stop(&deployment, &handle, StopMode::KeepState).await.unwrap();
+    let Stopped::At(point) = &stopped else { panic!("{stopped:?}") };
+    assert_eq!(stand.engine().stop(&deployment, &handle, StopMode::Final).await.unwrap(), stopped);
+    assert!(metadata(point).exists());
+    stand.engine().remove(&handle, &[point.clone()]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_stop_needs_no_place_for_savepoints() {
+    let world = World::new(1).await;
+    let mut settings = settings(shared(), &world.kafka);
+    settings.savepoint_dir = "file:///proc/nowhere".to_owned();
+    let stand = Stand::new(bench_of(engine(settings)), world).await;
+    let deployment = stand.plan_new("SELECT order_id, customer FROM orders").await;
+    let handle = stand.engine().deploy(&deployment).await.unwrap();
+    let stopped = stand.engine().stop(&deployment, &handle, StopMode::Final).await.unwrap();
+    assert_eq!(stopped, Stopped::WithoutState);
+    assert_eq!(stand.observed(&handle.job_id).await, ObservedState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checkpoints_before_the_last_one_are_kept_too() {
+    let stand = stand().await;
+    let deployment = stand.plan_new("SELECT order_id, customer FROM orders").await;
+    let handle = stand.engine().deploy(&deployment).await.unwrap();
+    let points = until("three checkpoints are kept", PATIENCE, || async {
+        let kept = stand.engine().checkpoint(&handle.job_id).await.unwrap();
+        assert!(!kept.is_failing);
+        (kept.points.len() >= 3).then_some(kept.points)
+    })
+    .await;
+    assert!(points.iter().all(|point| metadata(point).exists()), "{points:?}");
+    stand.engine().remove(&handle, &[]).await.unwrap();
 }

@@ -215,8 +215,9 @@ async fn a_job_without_a_slot_says_so_and_runs_when_there_is_one() {
         running.push(stand.engine().deploy(&deployment).await.unwrap());
     }
     let third = stand.plan_new(ALL).await;
-    let busy = stand.engine().deploy(&third).await.unwrap_err();
-    let Trouble::Busy { reason, .. } = busy else { panic!("{busy:?}") };
+    // Not busy: it is submitted, and would run beside another attempt.
+    let waits = stand.engine().deploy(&third).await.unwrap_err();
+    let Trouble::Unknown(reason) = waits else { panic!("{waits:?}") };
     assert!(reason.contains("0 of 2 are free") && reason.contains(&third.names.job_name(1, 1)), "{reason}");
     assert_eq!(stand.engine().capabilities().await.unwrap().free_slots, Some(0));
 

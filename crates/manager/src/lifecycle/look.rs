@@ -33,6 +33,12 @@ pub(crate) fn look(record: &Record, observed: &[Observed]) -> Sighting {
     };
     let (mine, strays) = mine;
     let state = match mine {
+        // A stream has no end of its own: one that we did not stop is at fault. One that was cancelled was stopped by hand.
+        Some(mine)
+            if mine.engine_state == "FINISHED" && record.position == Position::Deployed && !is_stopping(record) =>
+        {
+            ObservedState::Failed
+        }
         Some(mine) => mine.state,
         // The engine forgets what we have stopped, or shows it no more.
         None if matches!(record.position, Position::Stopped) => ObservedState::Stopped,
@@ -44,6 +50,10 @@ pub(crate) fn look(record: &Record, observed: &[Observed]) -> Sighting {
         job_id: mine.map(|mine| mine.job_id.clone()),
         strays,
     }
+}
+
+fn is_stopping(record: &Record) -> bool {
+    matches!(record.call, Some(Call::Stop { .. } | Call::Remove))
 }
 
 /// Flink: every deployment is a job of its own. Those of the same definition that are not the last one's should not run.

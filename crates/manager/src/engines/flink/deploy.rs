@@ -9,7 +9,7 @@ use super::ddl::Start;
 use super::gateway::{Failure, Session};
 use super::jobmanager::{self, Job};
 use super::text::{join, quote_identifier};
-use super::{Inner, causes, explain, stop};
+use super::{Inner, causes, explain, stop, submitted};
 use crate::engines::{Changes, Deployment, Handle, Refusal, Trouble};
 
 /// How long a job may take until it runs.
@@ -25,7 +25,7 @@ const IDLE_TIMEOUT: &str = "10 s";
 /// Runs a deployment, or adopts what runs under its id.
 ///
 /// # Errors
-/// [`Trouble::Busy`] where there is no slot: the job waits for one, and the same call later adopts it.
+/// [`Trouble::Unknown`] where there is no slot: the job waits for one, and the same call later adopts it.
 pub(super) async fn deploy(flink: &Inner, deployment: &Deployment) -> Result<Handle, Trouble> {
     // Asked first: a statement that is sent while the JobManager is away is kept by the gateway, and runs minutes later.
     let known = find(flink, deployment).await?;
@@ -139,12 +139,13 @@ async fn until_running(flink: &Inner, deployment: &Deployment, job_id: &str) -> 
         }
         let is_late = begun.elapsed() >= RUNNING_PATIENCE;
         if let Some(why) = waits_for_slot(flink, &job, &failures, begun.elapsed()).await? {
-            let reason = format!("`{}` {why}; stop something, or add a TaskManager", job_name(deployment));
-            return Err(Trouble::Busy { reason, retry_after: Some(CALM) });
+            // Not busy: it is submitted, and gets the next slot.
+            let why = format!("`{}` {why}; stop something, or add a TaskManager", job_name(deployment));
+            return Err(Trouble::Unknown(why));
         }
         let latest = failures.first().filter(|_| failures.len() >= HOPELESS || is_late);
         if let Some(failure) = latest.filter(|failure| !causes::is_without_slot(&failure.stacktrace)) {
-            stop::cancel(flink, job_id).await?;
+            stop::cancel(flink, job_id).await.map_err(submitted)?;
             return Err(refused(
                 "does_not_run",
                 format!("it does not run: {}", causes::last_cause(&failure.stacktrace)),
@@ -178,17 +179,9 @@ async fn waits_for_slot(
     Ok(is_sure.then(|| format!("waits for a task slot: {free} of {total} are free")))
 }
 
-/// The job is there: what cannot be seen now has to be looked for later.
-fn submitted(trouble: Trouble) -> Trouble {
-    match trouble {
-        Trouble::Unavailable(why) => Trouble::Unknown(why),
-        other => other,
-    }
-}
-
 /// Why a job that should run is over.
 async fn ended(flink: &Inner, job: &Job) -> Result<Trouble, Trouble> {
-    let failures = flink.jobmanager.failures(&job.jid).await?;
+    let failures = flink.jobmanager.failures(&job.jid).await.map_err(submitted)?;
     let cause = failures.first().map(|failure| causes::last_cause(&failure.stacktrace));
     Ok(match (job.state.as_str(), cause) {
         ("FAILED", Some(cause)) => refused("does_not_run", format!("it has failed: {cause}")),

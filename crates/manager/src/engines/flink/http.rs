@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::engines::Trouble;
 
+/// Longest answer that is read. A page of results has up to 5,000 rows.
+const MAX_ANSWER: usize = 16 << 20;
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoAnswer {
@@ -14,13 +17,15 @@ pub(super) enum NoAnswer {
     NotSent(String),
     /// It was sent, and the connection ended or the time was over: anything may have happened.
     Lost(String),
+    /// It is too long to be read, and would be again.
+    TooLarge(String),
 }
 
 impl NoAnswer {
     /// For a request that only reads.
     pub fn reading(self) -> Trouble {
         match self {
-            NoAnswer::NotSent(why) | NoAnswer::Lost(why) => Trouble::Unavailable(why),
+            NoAnswer::NotSent(why) | NoAnswer::Lost(why) | NoAnswer::TooLarge(why) => Trouble::Unavailable(why),
         }
     }
 
@@ -28,7 +33,7 @@ impl NoAnswer {
     pub fn writing(self) -> Trouble {
         match self {
             NoAnswer::NotSent(why) => Trouble::Unavailable(why),
-            NoAnswer::Lost(why) => Trouble::Unknown(why),
+            NoAnswer::Lost(why) | NoAnswer::TooLarge(why) => Trouble::Unknown(why),
         }
     }
 }
@@ -103,10 +108,16 @@ impl Server {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| self.no_answer(&error))?;
+        let mut response = request.send().await.map_err(|error| self.no_answer(&error))?;
         let status = response.status().as_u16();
-        let body = response.text().await.map_err(|error| self.no_answer(&error))?;
-        Ok(Answer { status, body })
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(NoAnswer::TooLarge(format!("{} answers with more than {MAX_ANSWER} bytes", self.name)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> NoAnswer {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::causes;
 use super::http::{Answer, NoAnswer, Server};
-use crate::engines::Trouble;
+use crate::engines::{RestorePoint, Trouble};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -85,6 +85,9 @@ pub(super) struct Checkpoints {
     #[serde(default)]
     pub counts: Counts,
     latest: Option<Latest>,
+    /// The latest ones, be they complete or not, the latest first.
+    #[serde(default)]
+    history: Vec<Checkpoint>,
 }
 
 /// How many checkpoints.
@@ -99,7 +102,6 @@ pub(super) struct Counts {
 #[derive(Debug, Clone, Deserialize)]
 struct Latest {
     completed: Option<Checkpoint>,
-    savepoint: Option<Checkpoint>,
     failed: Option<Checkpoint>,
     restored: Option<Checkpoint>,
 }
@@ -108,23 +110,43 @@ struct Latest {
 struct Checkpoint {
     id: u64,
     external_path: Option<String>,
+    #[serde(default)]
+    is_savepoint: bool,
+    #[serde(default)]
+    discarded: bool,
+}
+
+impl Checkpoint {
+    fn point(&self) -> Option<RestorePoint> {
+        let path = self.external_path.clone().filter(|path| path.contains('/'))?;
+        Some(RestorePoint { path, savepoint: self.is_savepoint })
+    }
 }
 
 impl Checkpoints {
     /// Where the last complete one lies, or what the job began with.
-    pub fn last(&self) -> Option<(String, bool)> {
-        let latest = self.latest.as_ref()?;
-        let of = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().and_then(|found| found.external_path.clone());
-        let is_savepoint = |path: &String| of(&latest.savepoint).as_ref() == Some(path);
-        of(&latest.completed).or_else(|| of(&latest.restored)).map(|path| {
-            let savepoint = is_savepoint(&path);
-            (path, savepoint)
-        })
+    pub fn last(&self) -> Option<RestorePoint> {
+        self.kept().into_iter().next()
     }
 
-    /// Where the last complete one of this job itself lies.
-    pub fn own(&self) -> Option<String> {
-        self.latest.as_ref()?.completed.as_ref()?.external_path.clone()
+    /// Those that lie somewhere, the latest first, and at last what the job began with.
+    pub fn kept(&self) -> Vec<RestorePoint> {
+        let mut points = self.own();
+        let restored = self.latest.as_ref().and_then(|latest| latest.restored.as_ref());
+        points.extend(restored.and_then(Checkpoint::point).filter(|point| !points.contains(point)));
+        points
+    }
+
+    /// Those of the job itself, savepoints that somebody asked for left out.
+    pub fn own(&self) -> Vec<RestorePoint> {
+        // The latest one may have left the history, which has no room for more than ten that have failed.
+        let latest = self.latest.as_ref().and_then(|latest| latest.completed.as_ref());
+        let mut all: Vec<&Checkpoint> = latest.into_iter().chain(&self.history).collect();
+        all.retain(|checkpoint| !checkpoint.discarded && !checkpoint.is_savepoint);
+        all.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.id));
+        let mut points: Vec<RestorePoint> = all.into_iter().filter_map(Checkpoint::point).collect();
+        points.dedup();
+        points
     }
 
     /// Whether the last one that came to an end has failed.
@@ -294,4 +316,36 @@ fn is_unknown(answer: &Answer) -> bool {
 
 fn unexpected(answer: &Answer) -> Trouble {
     Trouble::Unavailable(format!("Flink's JobManager says: {}", causes::last_cause(&answer.complaint())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_told_the_latest_first_and_what_is_discarded_is_not() {
+        let checkpoints: Checkpoints = serde_json::from_value(json!({
+            "counts": {"completed": 4, "failed": 1},
+            "latest": {
+                "completed": {"id": 4, "external_path": "file:/c/chk-4"},
+                "savepoint": {"id": 3, "external_path": "file:/s/3", "is_savepoint": true},
+                "failed": {"id": 5},
+                "restored": {"id": 1, "external_path": "file:/s/1", "is_savepoint": true}
+            },
+            "history": [
+                {"id": 5},
+                {"id": 4, "external_path": "file:/c/chk-4"},
+                {"id": 3, "external_path": "file:/s/3", "is_savepoint": true},
+                {"id": 2, "external_path": "file:/c/chk-2"},
+                {"id": 1, "external_path": "file:/c/chk-1", "discarded": true}
+            ]
+        }))
+        .unwrap();
+        let paths = |points: Vec<RestorePoint>| points.into_iter().map(|point| point.path).collect::<Vec<_>>();
+        assert_eq!(paths(checkpoints.kept()), ["file:/c/chk-4", "file:/c/chk-2", "file:/s/1"]);
+        // What it began with is not its own to delete.
+        assert_eq!(paths(checkpoints.own()), ["file:/c/chk-4", "file:/c/chk-2"]);
+        assert!(checkpoints.is_failing());
+    }
 }

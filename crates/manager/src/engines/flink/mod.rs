@@ -9,7 +9,8 @@
 //! again by the id that we chose for it, which Flink takes once only. What runs for somebody who looks ends with its reader:
 //! its operation is closed, its job is cancelled by its id, and if we die ourselves Flink misses the gateway's heartbeat.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +19,8 @@ use self::gateway::Gateway;
 use self::http::Server;
 use self::jobmanager::JobManager;
 use super::{
-    AdHoc, Capabilities, Deployment, Details, Engine, EngineKind, Explained, Handle, Observed, RestorePoint, Rows,
-    Select, StopMode, Stopped, Trouble,
+    AdHoc, Capabilities, Deployment, Details, Engine, EngineKind, Explained, Handle, Kept, Observed, RestorePoint,
+    Rows, Select, StopMode, Stopped, Trouble,
 };
 use crate::catalog::Source;
 use crate::names;
@@ -59,6 +60,16 @@ struct Inner {
     gateway: Gateway,
     jobmanager: JobManager,
     checkpoint_interval: Duration,
+    /// Jobs whose checkpoints were seen to fail.
+    failing: Mutex<HashSet<String>>,
+}
+
+/// A request was made that does something: what cannot be seen now has to be looked for later.
+fn submitted(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Unavailable(why) => Trouble::Unknown(why),
+        other => other,
+    }
 }
 
 impl FlinkEngine {
@@ -67,14 +78,16 @@ impl FlinkEngine {
         let gateway = Gateway { server: Server::new(http.clone(), &settings.gateway_url, "Flink's SQL gateway") };
         let jobmanager = JobManager { server: Server::new(http, &settings.rest_url, "Flink's JobManager") };
         let checkpoint_interval = CHECKPOINT_INTERVAL;
-        FlinkEngine { inner: Arc::new(Inner { settings, gateway, jobmanager, checkpoint_interval }) }
+        let failing = Mutex::default();
+        FlinkEngine { inner: Arc::new(Inner { settings, gateway, jobmanager, checkpoint_interval, failing }) }
     }
 
     /// The same with another interval of checkpoints.
     pub fn with_checkpoint_interval(self, checkpoint_interval: Duration) -> FlinkEngine {
         let Inner { settings, gateway, jobmanager, .. } = &*self.inner;
         let (settings, gateway, jobmanager) = (settings.clone(), gateway.clone(), jobmanager.clone());
-        FlinkEngine { inner: Arc::new(Inner { settings, gateway, jobmanager, checkpoint_interval }) }
+        let failing = Mutex::default();
+        FlinkEngine { inner: Arc::new(Inner { settings, gateway, jobmanager, checkpoint_interval, failing }) }
     }
 }
 
@@ -131,6 +144,10 @@ impl Engine for FlinkEngine {
 
     async fn details(&self, job_id: &str) -> Result<Details, Trouble> {
         observe::details(&self.inner, job_id).await
+    }
+
+    async fn checkpoint(&self, job_id: &str) -> Result<Kept, Trouble> {
+        observe::checkpoint(&self.inner, job_id).await
     }
 
     async fn stop(&self, deployment: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble> {

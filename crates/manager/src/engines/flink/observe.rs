@@ -1,19 +1,25 @@
 //! What jobs do, in the words of the contract.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
 use serde::Deserialize;
 
 use super::Inner;
 use super::causes::last_cause;
-use super::jobmanager::Job;
-use crate::engines::{Details, Node, Observed, ObservedState, RestorePoint, Topology, Trouble};
+use super::jobmanager::{Checkpoints, Job};
+use crate::engines::{Details, Kept, Node, Observed, ObservedState, Topology, Trouble};
 
 /// Everything that runs or ran, in one call.
 pub(super) async fn observe(flink: &Inner) -> Result<Vec<Observed>, Trouble> {
     let jobs = flink.jobmanager.jobs().await?;
+    let mut failing = flink.failing.lock().unwrap_or_else(PoisonError::into_inner);
+    failing.retain(|job_id| jobs.iter().any(|job| job.jid == *job_id && !job.is_over()));
     let observed = jobs.into_iter().map(|job| Observed {
-        state: state(&job),
+        state: match state(&job) {
+            ObservedState::Running if failing.contains(&job.jid) => ObservedState::Degraded,
+            state => state,
+        },
         job_id: job.jid,
         name: job.name,
         topics: Vec::new(),
@@ -26,7 +32,7 @@ pub(super) async fn observe(flink: &Inner) -> Result<Vec<Observed>, Trouble> {
 /// | Flink | ours |
 /// |---|---|
 /// | INITIALIZING, CREATED, RECONCILING, RUNNING with tasks that do not run | Starting |
-/// | RUNNING with all tasks | Running |
+/// | RUNNING with all tasks | Running; Degraded when its last checkpoint was seen to have failed |
 /// | RESTARTING; also a job that finds no slot | Restarting |
 /// | FAILING, CANCELLING | Stopping |
 /// | FINISHED, CANCELED, SUSPENDED | Stopped |
@@ -42,6 +48,22 @@ pub(super) fn state(job: &Job) -> ObservedState {
         "FINISHED" | "CANCELED" | "SUSPENDED" => ObservedState::Stopped,
         "FAILED" => ObservedState::Failed,
         _ => ObservedState::Unknown,
+    }
+}
+
+/// Where a job keeps its state. What is seen here shows at the next look at all.
+pub(super) async fn checkpoint(flink: &Inner, job_id: &str) -> Result<Kept, Trouble> {
+    let checkpoints = flink.jobmanager.checkpoints(job_id).await?;
+    note(flink, job_id, &checkpoints);
+    Ok(Kept { points: checkpoints.kept(), is_failing: checkpoints.is_failing() })
+}
+
+fn note(flink: &Inner, job_id: &str, checkpoints: &Checkpoints) {
+    let mut failing = flink.failing.lock().unwrap_or_else(PoisonError::into_inner);
+    if checkpoints.is_failing() {
+        failing.insert(job_id.to_owned());
+    } else {
+        failing.remove(job_id);
     }
 }
 
@@ -76,6 +98,7 @@ pub(super) async fn details(flink: &Inner, job_id: &str) -> Result<Details, Trou
     let about: About = flink.jobmanager.about(job_id, "").await?;
     let failures = flink.jobmanager.failures(job_id).await?;
     let checkpoints = flink.jobmanager.checkpoints(job_id).await?;
+    note(flink, job_id, &checkpoints);
     let records_per_second = records_per_second(flink, job_id, &about.plan).await?;
     let mut failure = failures.first().map(|failure| last_cause(&failure.stacktrace));
     if failure.is_none() && checkpoints.is_failing() {
@@ -85,7 +108,7 @@ pub(super) async fn details(flink: &Inner, job_id: &str) -> Result<Details, Trou
     Ok(Details {
         failure,
         group: group(&about.name),
-        latest_checkpoint: checkpoints.last().map(|(path, savepoint)| RestorePoint { path, savepoint }),
+        latest_checkpoint: checkpoints.last(),
         records_per_second,
         topology: topology(about.plan),
     })

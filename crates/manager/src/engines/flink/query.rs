@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ddl::Start;
 use super::gateway::{Failure, Operation, Page, ResultRow, Session, Stage};
+use super::http::NoAnswer;
 use super::text::{Token, Tokens, join};
 use super::{Inner, causes, explain, types, values};
 use crate::catalog::{Column, DataType};
@@ -24,6 +25,10 @@ use crate::engines::{AdHoc, End, Item, Row, RowKind, Rows, Trouble};
 
 /// Rows that wait for a slow reader; the job is held back beyond them.
 const WAITING_ROWS: usize = 1024;
+/// And so many bytes of them. One row always fits.
+const WAITING_BYTES: usize = 4 << 20;
+/// Largest row that is handed on.
+const MAX_ROW: usize = 1 << 20;
 /// How soon after an empty page the next one is asked for; doubled up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +42,7 @@ const SWEEP: Duration = Duration::from_secs(180);
 /// Runs a SELECT for somebody who looks.
 pub(super) async fn query(flink: Arc<Inner>, query: AdHoc) -> Result<Rows, Trouble> {
     let limit = limit(&Tokens::of(&query.select.sql)?);
-    let (items, receiver) = mpsc::channel(WAITING_ROWS);
+    let (items, receiver) = ahead();
     let (started, is_started) = oneshot::channel();
     let stop = CancellationToken::new();
     // Made before anything is sent: whoever drops this future or the rows ends the query in Flink, too.
@@ -51,9 +56,45 @@ pub(super) async fn query(flink: Arc<Inner>, query: AdHoc) -> Result<Rows, Troub
     }
 }
 
+/// What is read ahead, bounded in rows and in bytes.
+fn ahead() -> (Ahead, mpsc::Receiver<Waiting>) {
+    let (items, receiver) = mpsc::channel(WAITING_ROWS);
+    (Ahead { items, room: Arc::new(Semaphore::new(WAITING_BYTES)) }, receiver)
+}
+
+/// An item that waits for its reader, and the room that it takes up until then.
+type Waiting = (Item, Option<OwnedSemaphorePermit>);
+
+/// The writer's end.
+struct Ahead {
+    items: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+/// The reader is gone.
+#[derive(Debug)]
+struct Gone;
+
+impl Ahead {
+    async fn send(&self, item: Item) -> Result<(), Gone> {
+        self.items.send((item, None)).await.map_err(|_| Gone)
+    }
+
+    /// Waits until there is room for a row of so many bytes.
+    async fn send_row(&self, row: Row, bytes: usize) -> Result<(), Gone> {
+        let bytes = u32::try_from(bytes.min(WAITING_BYTES)).unwrap_or(u32::MAX);
+        let permit = tokio::select! {
+            // A reader that goes away gives no room back to a writer that waits.
+            () = self.items.closed() => return Err(Gone),
+            permit = Arc::clone(&self.room).acquire_many_owned(bytes) => permit.map_err(|_| Gone)?,
+        };
+        self.items.send((Item::Row(row), Some(permit))).await.map_err(|_| Gone)
+    }
+}
+
 /// The reader's end.
 struct Reader {
-    items: mpsc::Receiver<Item>,
+    items: mpsc::Receiver<Waiting>,
     _stop: DropGuard,
 }
 
@@ -61,7 +102,7 @@ impl Stream for Reader {
     type Item = Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
-        self.items.poll_recv(context)
+        self.items.poll_recv(context).map(|waiting| waiting.map(|(item, _room)| item))
     }
 }
 
@@ -71,7 +112,7 @@ struct Runner {
     query: AdHoc,
     /// Rows after which its LIMIT is reached: Flink's job goes on then.
     limit: Option<u64>,
-    items: mpsc::Sender<Item>,
+    items: Ahead,
     stop: CancellationToken,
 }
 
@@ -198,9 +239,13 @@ impl Runner {
             pause = if rows.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
             let is_idle = rows.is_empty();
             for read in rows {
+                let bytes: usize = read.fields.iter().map(|field| field.get().len()).sum();
+                if bytes > MAX_ROW {
+                    return End::Failed(format!("a row has {bytes} bytes, and at most {MAX_ROW} are handed on"));
+                }
                 let row = row(&read, types.as_deref().unwrap_or_default());
                 let counts = matches!(row.kind, RowKind::Insert | RowKind::UpdateAfter);
-                if self.items.send(Item::Row(row)).await.is_err() {
+                if self.items.send_row(row, bytes).await.is_err() {
                     return End::Cancelled;
                 }
                 left = left.map(|left| left.saturating_sub(u64::from(counts)));
@@ -225,6 +270,8 @@ impl Runner {
             match self.flink.gateway.page(operation, token).await {
                 Ok(page) => return Ok(page),
                 Err(Failure::Said(trace)) => return Err(self.failed(&trace).await),
+                // It would be as long again.
+                Err(Failure::NoAnswer(NoAnswer::TooLarge(why))) => return Err(End::Failed(why)),
                 Err(Failure::NoAnswer(_) | Failure::Late(_)) if Instant::now() < deadline => sleep(LONGEST_PAUSE).await,
                 Err(failure) => return Err(End::Interrupted(failure.reading().to_string())),
             }
@@ -349,6 +396,25 @@ fn number(token: Option<&Token>) -> Option<u64> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_read_ahead_is_bounded_in_bytes() {
+        let (ahead, receiver) = ahead();
+        let row = || Row { kind: RowKind::Insert, values: Vec::new() };
+        let mut reader = Reader { items: receiver, _stop: CancellationToken::new().drop_guard() };
+        for _ in 0..4 {
+            ahead.send_row(row(), MAX_ROW).await.unwrap();
+        }
+        let mut fifth = Box::pin(ahead.send_row(row(), MAX_ROW));
+        assert!(futures_util::FutureExt::now_or_never(&mut fifth).is_none(), "there is no room for a fifth");
+        assert!(futures_util::StreamExt::next(&mut reader).await.is_some());
+        fifth.await.unwrap();
+        // An end waits for no room, and who waits for some hears that the reader is gone.
+        ahead.send(Item::End(End::Limit)).await.unwrap();
+        let sixth = ahead.send_row(row(), MAX_ROW);
+        drop(reader);
+        assert!(sixth.await.is_err());
+    }
 
     #[test]
     fn the_outermost_limit_counts() {

@@ -1,4 +1,7 @@
 //! Stops: with a savepoint under a trigger id that we chose, or for good; and removes what jobs leave on storage.
+//!
+//! A stop for good deletes nothing but the savepoint that it drained into itself. It has triggers of its own, so that this
+//! one is told from the savepoint of a stop with state whose answer was lost.
 
 use std::time::Duration;
 
@@ -6,14 +9,16 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::jobmanager::Progress;
-use super::{Inner, causes};
+use super::{Inner, causes, submitted};
 use crate::engines::{Deployment, Handle, RestorePoint, StopMode, Stopped, Trouble};
 use crate::names;
 
 /// How long a savepoint is waited for in one call; it goes on, and the same call later finds it.
 const SAVEPOINT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a stop for good waits for it; then the job is cancelled.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 const CANCEL_PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_secs(1);
 /// How often a savepoint that failed is asked for anew: Flink answers a trigger id it has seen with what came of it.
 const TRIGGERS: u32 = 8;
 
@@ -26,33 +31,83 @@ pub(super) async fn stop(
 ) -> Result<Stopped, Trouble> {
     let first =
         names::stop_trigger_id(flink.cluster(), &deployment.definition, deployment.revision, deployment.attempt);
-    let saved = with_savepoint(flink, &handle.job_id, &first, mode == StopMode::Final).await?;
-    let point = match saved {
-        Some(path) => Some(RestorePoint { path, savepoint: true }),
-        // It was not whole, or is gone: what it wrote down last is what there is.
-        None => without_savepoint(flink, &handle.job_id).await?,
+    let point = match mode {
+        StopMode::Final => return stop_for_good(flink, &handle.job_id, &first).await,
+        StopMode::KeepState => match with_savepoint(flink, &handle.job_id, &first).await? {
+            Some(path) => Some(RestorePoint { path, savepoint: true }),
+            // It was not whole, or is gone: what it wrote down last is what there is.
+            None => without_savepoint(flink, &handle.job_id).await?,
+        },
     };
-    match (mode, point) {
-        (StopMode::KeepState, Some(point)) => Ok(Stopped::At(point)),
-        (StopMode::KeepState, None) => Ok(Stopped::WithoutState),
-        (StopMode::Final, point) => {
-            if let Some(point) = point {
-                dispose(flink, &point.path).await?;
-            }
-            Ok(Stopped::WithoutState)
+    Ok(point.map_or(Stopped::WithoutState, Stopped::At))
+}
+
+/// Ends a job. A savepoint lets it write what it has read to its end, but is no condition: without one it is cancelled.
+async fn stop_for_good(flink: &Inner, job_id: &str, first: &str) -> Result<Stopped, Trouble> {
+    // A stop with state that was done, whose answer was lost: its savepoint is not ours to delete.
+    if let Some(path) = kept_before(flink, job_id, first).await? {
+        return Ok(Stopped::At(RestorePoint { path, savepoint: true }));
+    }
+    let trigger = trigger(first, FINAL);
+    let mut progress = flink.jobmanager.savepoint(job_id, &trigger).await?;
+    if progress == Progress::Unasked && is_running(flink, job_id).await? {
+        // Refused or not, what came of it is seen below; only a lost answer is not known.
+        match flink.jobmanager.stop(job_id, &trigger, &flink.settings.savepoint_dir, true).await {
+            Ok(()) | Err(Trouble::Unavailable(_)) => {}
+            Err(trouble) => return Err(trouble),
         }
+        progress = until_done(flink, job_id, &trigger, Instant::now() + DRAIN_PATIENCE).await.map_err(submitted)?;
+    }
+    if let Progress::Done(path) = progress {
+        until_over(flink, job_id).await.map_err(submitted)?;
+        if let Some(path) = path {
+            dispose_own(flink, &path).await?;
+        }
+        return Ok(Stopped::WithoutState);
+    }
+    // It fails, does not run, or its savepoint is not done in time.
+    cancel(flink, job_id).await?;
+    Ok(Stopped::WithoutState)
+}
+
+/// The savepoint of a stop with state of this deployment, if it was made.
+async fn kept_before(flink: &Inner, job_id: &str, first: &str) -> Result<Option<String>, Trouble> {
+    for number in 1..=TRIGGERS {
+        match flink.jobmanager.savepoint(job_id, &trigger(first, number)).await? {
+            Progress::Done(Some(path)) => {
+                until_over(flink, job_id).await.map_err(submitted)?;
+                return Ok(Some(path));
+            }
+            Progress::Failed(_) => {}
+            // Further ones are asked for only after this one has failed. One that is under way ends with the job.
+            Progress::Done(None) | Progress::UnderWay | Progress::Unasked => break,
+        }
+    }
+    Ok(None)
+}
+
+/// Deletes the savepoint that a stop for good has drained into. That it stays does not keep the job from being stopped.
+async fn dispose_own(flink: &Inner, path: &str) -> Result<(), Trouble> {
+    match dispose(flink, path).await {
+        Err(Trouble::Unavailable(why)) => {
+            tracing::warn!(path, why, "the savepoint of a stop for good stays where it is");
+            Ok(())
+        }
+        other => other,
     }
 }
 
 /// The savepoint of an orderly stop; `None` if there is none to be had, as the job does not run.
-async fn with_savepoint(flink: &Inner, job_id: &str, first: &str, drain: bool) -> Result<Option<String>, Trouble> {
+async fn with_savepoint(flink: &Inner, job_id: &str, first: &str) -> Result<Option<String>, Trouble> {
     let deadline = Instant::now() + SAVEPOINT_PATIENCE;
     let (mut number, mut is_asked) = (1, false);
     loop {
         let trigger = trigger(first, number);
-        match until_asked(flink, job_id, &trigger, deadline).await? {
+        // Once it was asked for it may be done, however little is heard of it.
+        let known = move |trouble: Trouble| if is_asked { submitted(trouble) } else { trouble };
+        match until_done(flink, job_id, &trigger, deadline).await.map_err(known)? {
             Progress::Done(path) => {
-                until_over(flink, job_id).await?;
+                until_over(flink, job_id).await.map_err(submitted)?;
                 return Ok(path);
             }
             Progress::UnderWay => {
@@ -60,7 +115,9 @@ async fn with_savepoint(flink: &Inner, job_id: &str, first: &str, drain: bool) -
             }
             // It failed when it was asked for before: the job may have been starting.
             Progress::Failed(_) if !is_asked && number < TRIGGERS => number += 1,
-            Progress::Unasked | Progress::Failed(_) if !is_running(flink, job_id).await? => return Ok(None),
+            Progress::Unasked | Progress::Failed(_) if !is_running(flink, job_id).await.map_err(known)? => {
+                return Ok(None);
+            }
             Progress::Failed(trace) => {
                 return Err(Trouble::Unavailable(format!("no savepoint: {}", causes::last_cause(&trace))));
             }
@@ -70,7 +127,7 @@ async fn with_savepoint(flink: &Inner, job_id: &str, first: &str, drain: bool) -
                 ));
             }
             Progress::Unasked => {
-                flink.jobmanager.stop(job_id, &trigger, &flink.settings.savepoint_dir, drain).await?;
+                flink.jobmanager.stop(job_id, &trigger, &flink.settings.savepoint_dir, false).await?;
                 is_asked = true;
             }
         }
@@ -82,7 +139,7 @@ async fn is_running(flink: &Inner, job_id: &str) -> Result<bool, Trouble> {
 }
 
 /// Waits until a savepoint has come to an end, or the deadline passes.
-async fn until_asked(flink: &Inner, job_id: &str, trigger: &str, deadline: Instant) -> Result<Progress, Trouble> {
+async fn until_done(flink: &Inner, job_id: &str, trigger: &str, deadline: Instant) -> Result<Progress, Trouble> {
     loop {
         let progress = flink.jobmanager.savepoint(job_id, trigger).await?;
         if progress != Progress::UnderWay || Instant::now() >= deadline {
@@ -92,7 +149,10 @@ async fn until_asked(flink: &Inner, job_id: &str, trigger: &str, deadline: Insta
     }
 }
 
-/// The first trigger id is stored; each further one is made from it, so that a call after a crash finds them all.
+/// The number of the trigger of a stop for good.
+const FINAL: u32 = 0;
+
+/// The first trigger id is made from stored names; each further one is made from it, so that a call after a crash finds them all.
 fn trigger(first: &str, number: u32) -> String {
     if number == 1 {
         return first.to_owned();
@@ -101,22 +161,22 @@ fn trigger(first: &str, number: u32) -> String {
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Cancels what may run, and gives what it wrote down last.
+/// Cancels what may run, and gives what it wrote down last, or began with.
 async fn without_savepoint(flink: &Inner, job_id: &str) -> Result<Option<RestorePoint>, Trouble> {
     if flink.jobmanager.job(job_id).await?.is_none() {
         return Ok(None);
     }
     cancel(flink, job_id).await?;
-    let last = flink.jobmanager.checkpoints(job_id).await?.last();
-    Ok(last.map(|(path, savepoint)| RestorePoint { path, savepoint }))
+    Ok(flink.jobmanager.checkpoints(job_id).await.map_err(submitted)?.last())
 }
 
 /// Cancels a job, and waits for its end. One that is not known has ended.
 pub(super) async fn cancel(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
-    if flink.jobmanager.job(job_id).await?.is_some_and(|job| !job.is_over()) {
-        flink.jobmanager.cancel(job_id).await?;
+    if flink.jobmanager.job(job_id).await?.is_none_or(|job| job.is_over()) {
+        return Ok(());
     }
-    until_over(flink, job_id).await
+    flink.jobmanager.cancel(job_id).await?;
+    until_over(flink, job_id).await.map_err(submitted)
 }
 
 async fn until_over(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
@@ -135,8 +195,9 @@ pub(super) async fn remove(flink: &Inner, handle: &Handle, restore_points: &[Res
     let mut paths: Vec<String> = restore_points.iter().map(|point| point.path.clone()).collect();
     if flink.jobmanager.job(&handle.job_id).await?.is_some() {
         cancel(flink, &handle.job_id).await?;
-        // Kept after a cancellation, as it was asked to be.
-        paths.extend(flink.jobmanager.checkpoints(&handle.job_id).await?.own());
+        // Kept after a cancellation, as they were asked to be.
+        let own = flink.jobmanager.checkpoints(&handle.job_id).await?.own();
+        paths.extend(own.into_iter().map(|point| point.path));
     }
     paths.sort();
     paths.dedup();
@@ -179,5 +240,6 @@ mod tests {
         assert_eq!(trigger(first, 1), first);
         assert_eq!(trigger(first, 2).len(), 32);
         assert_ne!(trigger(first, 2), trigger(first, 3));
+        assert!((1..=TRIGGERS).all(|number| trigger(first, number) != trigger(first, FINAL)));
     }
 }
