@@ -41,9 +41,14 @@ create table stream_definitions (
     restore_path      text,
     restore_savepoint boolean,
     restore_revision  integer,
+    -- older places of the same state, the latest first: [{"path", "savepoint"}]
+    restore_others    jsonb       not null default '[]',
+    -- the cluster that it was deployed on last: what another one says does not count
+    cluster           text,
     -- savepoints that are still there: [{"path", "savepoint"}]
     savepoints        jsonb       not null default '[]',
     call              jsonb,
+    called_at         timestamptz,
     tries             integer     not null default 0,
     restarts          integer     not null default 0,
     failures          integer     not null default 0,
@@ -66,10 +71,10 @@ create table stream_definitions (
 create unique index stream_definitions_name on stream_definitions (lower(name)) where intent <> 'deleted';
 create index stream_definitions_latest on stream_definitions (created_at, id);
 
--- Every text that a definition had. `statement`, `sources` and what it gives are kept when it is to be deployed, so that it can
+-- Every text that a definition had, those of deleted ones too. `statement`, `sources` and what it gives are kept when it is to be deployed, so that it can
 -- be deployed again as it was.
 create table stream_revisions (
-    definition_id uuid        not null references stream_definitions (id) on delete cascade,
+    definition_id uuid        not null,
     revision      integer     not null,
     sql_script    text        not null check (octet_length(sql_script) <= 262144),
     author        text        not null,

@@ -73,12 +73,20 @@ fn look_for_job<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Ob
     let mine = observed.iter().find(|job| is_mine(job));
     let strays = observed
         .iter()
-        .filter(|job| job.name.starts_with(&family) && is_active(job.state) && !is_mine(job))
+        .filter(|job| is_ours(&job.name, &family, record.attempt) && is_active(job.state) && !is_mine(job))
         // While the last deployment is not known to be there, the one before may be what runs by right.
         .filter(|job| wanted.is_none() || record.job_id.as_ref() != Some(&job.job_id))
         .map(|job| job.job_id.clone())
         .collect();
     (mine, strays)
+}
+
+/// Whether that is the name of a deployment that we have made: what bears a later number is somebody else's.
+fn is_ours(name: &str, family: &str, attempt: i32) -> bool {
+    let numbers = name.strip_prefix(family).and_then(|numbers| numbers.split_once("-a"));
+    numbers.is_some_and(|(revision, number)| {
+        revision.parse::<i32>().is_ok() && number.parse::<i32>().is_ok_and(|number| number <= attempt)
+    })
 }
 
 /// ksqlDB: one query fills the stream or table of that name.

@@ -6,8 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::record::{Call, Position, Record, Restore};
 use crate::definition::Intent;
-use crate::engines::{Handle, ObservedState, Stopped, Trouble};
+use crate::engines::{EngineKind, Handle, ObservedState, RestorePoint, Stopped, Trouble};
+use crate::ports::PortError;
 use crate::settings::Reconcile;
+
+/// How the error begins when no restore point is left.
+pub(crate) const NO_RESTORE_POINT: &str = "restore_points_gone: none of the places where its state was kept can be \
+                                           restored from; deploy it from the beginning, or put the state back";
+/// How many restore points are kept beside the latest.
+const CANDIDATES: usize = 9;
 
 /// What a call has come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +43,17 @@ impl Happened {
 }
 
 /// A call is about to be made. To be written before it is.
-pub(crate) fn begin(record: &mut Record, call: &Call) {
+pub(crate) fn begin(record: &mut Record, call: &Call, now: Timestamp) {
+    record.called_at = Some(now);
     if record.call.as_ref() == Some(call) {
         record.tries = record.tries.saturating_add(1);
         return;
     }
     record.tries = 1;
     record.call = Some(call.clone());
-    let leaves = record.deployed_revision.filter(|deployed| record.target().is_some_and(|target| target != *deployed));
-    if record.intent == Intent::Running && record.previous_revision.is_none() && record.position == Position::Deployed {
-        record.previous_revision = leaves;
+    let is_there = matches!(record.position, Position::Deployed | Position::Paused);
+    if record.intent == Intent::Running && record.previous_revision.is_none() && is_there {
+        record.previous_revision = record.deployed_revision.filter(|deployed| *deployed != record.revision);
     }
     if let Call::Deploy { revision, attempt, .. } = call {
         record.attempt = *attempt;
@@ -53,6 +61,37 @@ pub(crate) fn begin(record: &mut Record, call: &Call) {
             record.restarts = record.restarts.saturating_add(1);
         }
     }
+}
+
+/// A deployment without an outcome is there, by the name that was chosen for it: it is deployed. Where one name is that of all
+/// revisions, what is there is what was there before, until it is deployed once more.
+pub(crate) fn adopt(record: &mut Record, job_id: &str, now: Timestamp, rules: &Reconcile) -> Option<Happened> {
+    let call = record.call.clone().filter(|call| matches!(call, Call::Deploy { .. }))?;
+    if record.engine == EngineKind::Ksqldb && record.position == Position::Deployed {
+        return drop_call(record);
+    }
+    let handle = Handle { job_id: job_id.to_owned(), ..record.handle() };
+    Some(finish(record, &call, Ok(Done::Deployed(handle)), now, rules))
+}
+
+/// A deployment that nobody wants any more has not come about.
+pub(crate) fn drop_call(record: &mut Record) -> Option<Happened> {
+    let call = record.call.take()?;
+    (record.tries, record.failures, record.retry_at) = (0, 0, None);
+    Some(Happened::with(
+        "call_dropped",
+        format!("{}: nobody wants it any more, and nothing is seen of it", call.word()),
+    ))
+}
+
+/// Where the state lies now; what was known before comes after it, if it is of the same text.
+fn keep(record: &mut Record, point: &RestorePoint, revision: i32) {
+    let mut restore = Restore::at(point.clone(), revision);
+    if let Some(before) = record.restore.take().filter(|before| before.revision == revision) {
+        restore.others.extend(std::iter::once(before.point).chain(before.others).filter(|other| other != point));
+        restore.others.truncate(CANDIDATES);
+    }
+    record.restore = Some(restore);
 }
 
 /// A call has come to something, or to nothing. To be written before anything else is done.
@@ -89,7 +128,7 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
                 }
                 // The state of a text that is taken back is not what the one before goes on with.
                 if record.failed_revision != Some(revision) {
-                    record.restore = Some(Restore { point: point.clone(), revision });
+                    keep(record, point, revision);
                 }
             }
             // A stop of an update is nobody's wish to lose the state.
@@ -134,11 +173,22 @@ fn deployed(record: &mut Record, call: &Call, handle: Handle, now: Timestamp, ru
     if record.restarts > 0 {
         record.retry_at = Some(later(now, wait(rules, record.restarts)));
     }
+    if record.previous_revision.is_none() {
+        forget_old_state(record);
+    }
     let begins = match restore {
         Some(point) => format!(" with the state at {}", point.path),
         None => String::new(),
     };
     Happened::with("deployed", format!("revision {revision}, attempt {attempt}, as {}{begins}", handle.job_id))
+}
+
+/// A text that has begun with an empty state hands no older one on.
+fn forget_old_state(record: &mut Record) {
+    let is_fresh = record.deployed_revision.is_some() && record.fresh_revision == record.deployed_revision;
+    if is_fresh && record.restore.as_ref().is_some_and(|restore| Some(restore.revision) != record.deployed_revision) {
+        record.restore = None;
+    }
 }
 
 fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, rules: &Reconcile) -> Happened {
@@ -169,8 +219,27 @@ fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, ru
 }
 
 fn refused(record: &mut Record, call: &Call) {
-    let Call::Deploy { revision, replaces, .. } = call else { return };
+    let Call::Deploy { revision, replaces, restore, .. } = call else { return };
     let runs_already = record.deployed_revision == Some(*revision);
+    // A text that has made the state itself fits to it: so it is the place that is not good any more.
+    if let (Some(refused), Some(kept)) = (restore, &mut record.restore)
+        && kept.revision == *revision
+        && kept.point == *refused
+    {
+        if !kept.others.is_empty() {
+            kept.point = kept.others.remove(0);
+            record.restarts = record.restarts.saturating_sub(1); // the job was not begun
+            return;
+        }
+        if *revision == record.revision {
+            record.failed_revision = Some(*revision);
+            record.previous_revision = None;
+            record.observed = ObservedState::Failed;
+            let why = record.last_error.take().unwrap_or_default();
+            record.last_error = Some(format!("{NO_RESTORE_POINT}: {why}"));
+            return;
+        }
+    }
     if *revision == record.revision && !runs_already {
         // A text that never ran and cannot: what ran before goes on, or is taken back.
         record.failed_revision = Some(*revision);
@@ -198,6 +267,7 @@ pub(crate) fn accept(record: &mut Record) -> Happened {
         true => Happened::with("rolled_back", format!("revision {revision} is back")),
         false => {
             record.last_error = None;
+            forget_old_state(record);
             Happened::with("updated", format!("revision {revision} runs"))
         }
     }
@@ -224,6 +294,15 @@ pub(crate) fn give_up(record: &mut Record, cause: Option<String>) -> Happened {
     }
     let error = record.last_error.as_deref().unwrap_or("the engine does not say why");
     Happened::with("given_up", format!("begun {} times in a row: {error}", record.restarts + 1))
+}
+
+/// The topic of a deleted definition cannot be deleted now.
+pub(crate) fn topic_stays(record: &mut Record, error: &PortError, now: Timestamp, rules: &Reconcile) -> Happened {
+    let detail = format!("topic `{}` cannot be deleted: {error}; it is tried again", record.names().topic());
+    record.failures = record.failures.saturating_add(1);
+    record.retry_at = Some(later(now, wait(rules, record.failures)));
+    record.last_error = Some(detail.clone());
+    Happened::with("topic_not_deleted", detail)
 }
 
 /// How long to wait after that many fruitless tries in a row.

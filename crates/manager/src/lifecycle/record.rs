@@ -33,10 +33,14 @@ pub(crate) struct Record {
     pub changes: Option<Changes>,
     pub job_id: Option<String>,
     pub restore: Option<Restore>,
+    /// The cluster that it was deployed on last, written with the call: what another one says does not count.
+    pub cluster: Option<String>,
     /// Savepoints that our stops have made and nobody has disposed of.
     pub savepoints: Vec<RestorePoint>,
     /// The call that is under way, or whose outcome is not known.
     pub call: Option<Call>,
+    /// When that call was made last.
+    pub called_at: Option<Timestamp>,
     /// How often that call was made.
     pub tries: u32,
     /// The next stop throws the state away.
@@ -86,7 +90,15 @@ impl Position {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Restore {
     pub point: RestorePoint,
+    /// Older ones of the same text, the latest first: the engine deletes its checkpoints when it likes.
+    pub others: Vec<RestorePoint>,
     pub revision: i32,
+}
+
+impl Restore {
+    pub fn at(point: RestorePoint, revision: i32) -> Restore {
+        Restore { point, others: Vec::new(), revision }
+    }
 }
 
 /// A call of an engine that changes something. Stored before it is made, and made again as it is stored until its outcome is
@@ -132,12 +144,14 @@ impl Record {
     }
 
     /// The revision that is to run if it is wanted to run: the latest, or the one before if that could not be brought to run.
-    /// `None` if there is none that could.
+    /// `None` if there is none that could: what somebody had stopped is not begun because another text is refused.
     pub fn target(&self) -> Option<i32> {
         if self.failed_revision != Some(self.revision) {
             return Some(self.revision);
         }
-        self.previous_revision.or(self.deployed_revision).filter(|revision| *revision != self.revision)
+        let is_there = matches!(self.position, Position::Deployed | Position::Paused);
+        let before = self.previous_revision.or(self.deployed_revision.filter(|_| is_there));
+        before.filter(|revision| *revision != self.revision)
     }
 
     /// The state that a deployment of that revision begins with.

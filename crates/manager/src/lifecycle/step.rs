@@ -3,7 +3,7 @@
 
 use super::record::{Call, Position, Record, is_active};
 use crate::definition::Intent;
-use crate::engines::{Capabilities, ObservedState};
+use crate::engines::{Capabilities, EngineKind, ObservedState};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,10 @@ pub(crate) enum Step {
     Rest(Rest),
     /// A call of the engine, written down before it is made.
     Call(Call),
+    /// A deployment without an outcome is seen to be there: it counts as deployed.
+    Adopt { job_id: String },
+    /// A deployment without an outcome that nobody wants any more is not there.
+    DropCall,
     /// A job of an earlier deployment runs beside the one that counts: it is ended.
     End { job_id: String },
     /// The update has come to run: the text before is not needed any more.
@@ -48,6 +52,10 @@ pub(crate) struct Seen {
     pub state: ObservedState,
     /// Whether the last look showed the same; else another one is needed before anything is called gone.
     pub is_sure: bool,
+    /// What the engine calls the one that is seen.
+    pub job_id: Option<String>,
+    /// Whether the call without an outcome was made so long ago that it cannot come about any more.
+    pub is_call_old: bool,
     /// Jobs of its earlier deployments that still run.
     pub strays: Vec<String>,
     /// Whether there is nothing that has to be waited for before something is tried (again).
@@ -80,9 +88,9 @@ pub(crate) fn next_step(record: &Record, seen: &Seen, can: &Capabilities) -> Ste
         return Step::Rest(Rest::EngineAway);
     }
     if let Some(call) = &record.call {
-        return when_due(seen, || Step::Call(call.clone()));
+        return unfinished(record, seen, call);
     }
-    if let Some(job_id) = seen.strays.first() {
+    if let Some(job_id) = seen.strays.first().filter(|_| seen.heals) {
         return when_due(seen, || Step::End { job_id: job_id.clone() });
     }
     match record.intent {
@@ -90,6 +98,20 @@ pub(crate) fn next_step(record: &Record, seen: &Seen, can: &Capabilities) -> Ste
         Intent::Running => towards_running(record, seen, can),
         Intent::Paused | Intent::Stopped => towards_rest(record, seen, can),
         Intent::Deleted => towards_nothing(record, seen),
+    }
+}
+
+/// A call without an outcome: made again, unless it is seen to have come about, or nobody wants that any more.
+fn unfinished(record: &Record, seen: &Seen, call: &Call) -> Step {
+    let is_deploy = matches!(call, Call::Deploy { .. });
+    let is_wanted = record.intent == Intent::Running;
+    // The name of a job is that of its deployment; that of a sink is every revision's, so there the engine is asked again.
+    let is_the_one = record.engine == EngineKind::Flink && is_active(seen.state);
+    match &seen.job_id {
+        Some(job_id) if is_deploy && (is_the_one || !is_wanted) => Step::Adopt { job_id: job_id.clone() },
+        None if is_deploy && !is_wanted && seen.is_call_old => Step::DropCall,
+        None if is_deploy && !is_wanted => Step::Rest(Rest::EngineWorks),
+        _ => when_due(seen, || Step::Call(call.clone())),
     }
 }
 
@@ -120,7 +142,7 @@ fn towards_running(record: &Record, seen: &Seen, can: &Capabilities) -> Step {
         Position::Paused if is_fresh => stop(seen, false),
         Position::Paused => when_due(seen, || Step::Call(Call::Resume)),
         Position::Deployed if is_another => update(record, seen, can, (target, is_fresh)),
-        Position::Deployed => keep_running(record, seen, target),
+        Position::Deployed => keep_running(record, seen, can, target),
     }
 }
 
@@ -146,8 +168,10 @@ fn update(record: &Record, seen: &Seen, can: &Capabilities, (target, is_fresh): 
     match seen.state {
         ObservedState::Stopping | ObservedState::Unknown => Step::Rest(Rest::EngineWorks),
         // Nothing is there that could be replaced or stopped.
-        ObservedState::Absent | ObservedState::Stopped => again(record, seen, target),
-        ObservedState::Failed if can.can_savepoint => again(record, seen, target),
+        ObservedState::Absent => again(record, seen, target),
+        // It says what it has left: perhaps the savepoint of a stop whose answer was lost.
+        ObservedState::Stopped | ObservedState::Failed if can.can_savepoint => stop(seen, true),
+        ObservedState::Stopped => again(record, seen, target),
         _ if can.replaces_in_place && !is_fresh => deploy(record, seen, target, true),
         // A job that is about to run is waited for: so it is stopped with a savepoint, not with what it wrote down last.
         ObservedState::Starting | ObservedState::Restarting if !seen.is_overdue => Step::Rest(Rest::EngineWorks),
@@ -156,7 +180,7 @@ fn update(record: &Record, seen: &Seen, can: &Capabilities, (target, is_fresh): 
 }
 
 /// The revision that is to run was deployed.
-fn keep_running(record: &Record, seen: &Seen, target: i32) -> Step {
+fn keep_running(record: &Record, seen: &Seen, can: &Capabilities, target: i32) -> Step {
     let is_update = record.previous_revision.is_some_and(|previous| previous != target);
     match seen.state {
         ObservedState::Running if record.previous_revision.is_some() => Step::Accept,
@@ -174,9 +198,9 @@ fn keep_running(record: &Record, seen: &Seen, target: i32) -> Step {
         ObservedState::Starting | ObservedState::Restarting | ObservedState::Stopping | ObservedState::Unknown => {
             Step::Rest(Rest::EngineWorks)
         }
-        ObservedState::Failed => again(record, seen, target),
-        // The engine has lost it, which is no fault of its text: it is begun again as often as that happens.
-        ObservedState::Absent => deploy(record, seen, target, false),
+        // The engine has lost it. Where that happens again and again, it is given up as well.
+        ObservedState::Failed | ObservedState::Absent => again(record, seen, target),
+        ObservedState::Stopped if seen.heals && can.can_savepoint => stop(seen, true),
         ObservedState::Stopped if seen.heals => deploy(record, seen, target, false),
         ObservedState::Paused if seen.heals => when_due(seen, || Step::Call(Call::Resume)),
         ObservedState::Stopped | ObservedState::Paused => Step::Rest(Rest::Drift),

@@ -1,7 +1,7 @@
 //! What people's words change in what is stored. No I/O, no clock.
 
 use super::action::Action;
-use super::record::Record;
+use super::record::{Position, Record};
 use crate::definition::Intent;
 
 /// How somebody wants it.
@@ -20,12 +20,19 @@ pub(crate) fn wish(record: &mut Record, action: Action, how: How) -> bool {
         // Somebody says so: what has failed is tried once more.
         record.failed_revision = None;
         record.restarts = 0;
+        // On whichever cluster answers.
+        record.cluster = None;
     }
     if intent != Intent::Running && action != Action::Update {
         // Nobody waits for an update any more, so there is nothing to go back to.
         record.previous_revision = None;
     }
     record.discard_state = action == Action::Stop && how.discard_state;
+    // What has stopped already is not stopped once more: its state is let go at once.
+    if record.discard_state && record.call.is_none() && matches!(record.position, Position::Stopped | Position::Nothing)
+    {
+        (record.restore, record.discard_state) = (None, false);
+    }
     record.delete_topic |= action == Action::Delete && how.delete_topic;
     (record.failures, record.retry_at) = (0, None);
     record.version += i32::from(record.intent != intent);

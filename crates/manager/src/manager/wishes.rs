@@ -18,6 +18,8 @@ use crate::store::{Find, NewRow, Planned, StoreError, Write, Written};
 
 /// The longest name.
 const MAX_NAME: usize = 128;
+/// How often a call begins again when somebody else was quicker.
+const MAX_TURNS: u32 = 20;
 /// How often it is looked whether what was wanted is done.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -72,8 +74,11 @@ impl Shared {
     }
 
     pub(super) async fn update(&self, id: &str, change: Change, actor: &str) -> Result<Definition, Fault> {
+        let limits = &self.parts.settings.limits;
+        let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
+            turns.next(&record, Action::Update)?;
             if let Some(expected) = change.expected_version.filter(|expected| *expected != record.version) {
                 return Err(Fault::PreconditionFailed { expected, current: Box::new(record.into()) });
             }
@@ -91,7 +96,7 @@ impl Shared {
                 return Err(conflict(&record, Action::Update));
             }
             let planned = match text {
-                Some(text) => self.new_text(&mut new, text, change.accept_state_loss).await?,
+                Some(text) => self.new_text(&mut new, text, change.accept_state_loss, &mut turns).await?,
                 None => None,
             };
             let detail = match text {
@@ -105,9 +110,13 @@ impl Shared {
                 happened,
                 is_new_revision: text.is_some(),
                 planned: planned.as_ref(),
-                places: None,
+                // What has failed has given its place away: another text takes one.
+                places: (planned.is_some() && !has_place(&record)).then_some((limits.streams_per_user, limits.streams)),
             };
             match self.store.write(&write).await {
+                Ok(full @ (Written::OwnerIsFull(_) | Written::AllIsFull(_))) => {
+                    return Err(limit(&record, limits.streams_per_user, limits.streams, full));
+                }
                 Ok(Written::Done) => {
                     self.wake.notify_one();
                     return Ok(self.record(id).await?.into());
@@ -123,15 +132,25 @@ impl Shared {
 
     /// Gives it another text. If it is wanted to run, the text takes the place of the one that runs, so the engine judges it,
     /// too; a text that nobody runs is judged by the engine when it is deployed.
-    async fn new_text(&self, new: &mut Record, text: &str, accept_state_loss: bool) -> Result<Option<Planned>, Fault> {
-        let gated = self.gated(new.engine, text).await?;
+    async fn new_text(
+        &self,
+        new: &mut Record,
+        text: &str,
+        accept_state_loss: bool,
+        turns: &mut Turns,
+    ) -> Result<Option<Planned>, Fault> {
+        let is_judged = turns.planned.is_some();
+        let gated = if is_judged { None } else { Some(self.gated(new.engine, text).await?) };
         let old = new.clone();
         text.clone_into(&mut new.sql_script);
         new.revision += 1;
         if new.intent != Intent::Running {
             return Ok(None);
         }
-        let planned = self.planned(new.engine, &gated).await?;
+        if let Some(gated) = gated {
+            turns.planned = Some((text.to_owned(), self.planned(new.engine, &gated).await?));
+        }
+        let Some((_, planned)) = turns.planned.clone() else { return Ok(None) };
         let plan = self.effect(&old, new.revision, &planned).await?;
         if plan.effect == Effect::RestartsFromBeginning {
             if loses_state(&old, &plan) && !accept_state_loss {
@@ -152,8 +171,10 @@ impl Shared {
         actor: &str,
     ) -> Result<Definition, Fault> {
         let limits = &self.parts.settings.limits;
+        let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
+            turns.next(&record, action)?;
             let mut new = record.clone();
             if !wish(&mut new, action, How::default()) {
                 return Err(conflict(&record, action));
@@ -169,9 +190,8 @@ impl Shared {
                 new.version += 1;
                 new.fresh_revision = Some(new.revision);
             }
-            let planned = self.plan_of(&record, &mut new, options, restarts).await?;
-            let has_place = matches!(record.intent, Intent::Running | Intent::Paused)
-                && record.failed_revision != Some(record.revision);
+            let planned = self.plan_of(&record, &mut new, options, restarts, &mut turns).await?;
+            let has_place = has_place(&record);
             let write = Write {
                 record: &new,
                 actor,
@@ -213,14 +233,23 @@ impl Shared {
         new: &mut Record,
         options: DeployOptions,
         restarts: bool,
+        turns: &mut Turns,
     ) -> Result<Option<Planned>, Fault> {
         let known = self.store.revisions(&record.id, Some(record.revision)).await?.pop();
         let is_known = known.is_some_and(|known| known.select.is_some());
         if is_known && !restarts && record.deployed_revision == Some(record.revision) {
             return Ok(None); // as it was: that needs nobody's word
         }
-        let gated = self.gated(record.engine, &record.sql_script).await?;
-        let planned = self.planned(record.engine, &gated).await?;
+        // The text is as it was at the turn before: so is what the gate and the engine say of it.
+        let judged = turns.planned.take().filter(|(text, _)| *text == record.sql_script);
+        let planned = match judged {
+            Some((_, planned)) => planned,
+            None => {
+                let gated = self.gated(record.engine, &record.sql_script).await?;
+                self.planned(record.engine, &gated).await?
+            }
+        };
+        turns.planned = Some((record.sql_script.clone(), planned.clone()));
         if restarts {
             return Ok(Some(planned));
         }
@@ -280,8 +309,10 @@ impl Shared {
     }
 
     async fn ask(&self, id: &str, action: Action, how: How, actor: &str) -> Result<Record, Fault> {
+        let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
+            turns.next(&record, action)?;
             let mut new = record.clone();
             if !wish(&mut new, action, how) {
                 return Err(conflict(&record, action));
@@ -315,6 +346,30 @@ impl Shared {
             tokio::time::sleep_until(end.min(tokio::time::Instant::now() + GLANCE)).await;
         }
     }
+}
+
+/// Turns of one call: each reads anew what somebody else has written, and the reconciler writes often.
+#[derive(Default)]
+struct Turns {
+    taken: u32,
+    /// A text, and what it will be deployed as.
+    planned: Option<(String, Planned)>,
+}
+
+impl Turns {
+    fn next(&mut self, record: &Record, action: Action) -> Result<(), Fault> {
+        self.taken += 1;
+        if self.taken <= MAX_TURNS {
+            return Ok(());
+        }
+        let state = format!("written by others all the time ({MAX_TURNS} turns): ask again");
+        Err(Fault::Conflict { action, state, allowed: Action::allowed(record.intent) })
+    }
+}
+
+/// Whether it is counted as deployed.
+fn has_place(record: &Record) -> bool {
+    matches!(record.intent, Intent::Running | Intent::Paused) && record.failed_revision != Some(record.revision)
 }
 
 const fn wanted(action: Action) -> &'static str {

@@ -18,6 +18,11 @@ pub(super) async fn take(shared: &Shared, record: Record, step: Step) {
     let taken = match step {
         Step::Rest(_) => Ok(()),
         Step::Call(call) => make(shared, record, call).await,
+        Step::Adopt { job_id } => {
+            let rules = &shared.parts.settings.reconcile;
+            change(shared, record, |record| outcome::adopt(record, &job_id, Timestamp::now(), rules)).await
+        }
+        Step::DropCall => change(shared, record, outcome::drop_call).await,
         Step::End { job_id } => end(shared, record, job_id).await,
         Step::Accept => change(shared, record, |record| Some(outcome::accept(record))).await,
         Step::TakeBack => {
@@ -46,8 +51,14 @@ pub(super) async fn details(shared: &Shared, record: &Record) -> Option<Details>
     engine.details(record.job_id.as_deref()?).await.ok()
 }
 
+/// Where the engine says that its state is kept, the latest first.
+pub(super) async fn kept(shared: &Shared, record: &Record, job_id: &str) -> Vec<RestorePoint> {
+    let Ok(engine) = shared.engine(record.engine) else { return Vec::new() };
+    engine.checkpoint(job_id).await.map(|kept| kept.points).unwrap_or_default()
+}
+
 async fn make(shared: &Shared, mut record: Record, call: Call) -> Result<(), Fault> {
-    outcome::begin(&mut record, &call);
+    outcome::begin(&mut record, &call, Timestamp::now());
     if !shared.store.save(&mut record, None).await? {
         return Ok(()); // somebody wants something else: the next round sees what
     }
@@ -157,7 +168,13 @@ async fn end(shared: &Shared, record: Record, job_id: String) -> Result<(), Faul
 
 async fn forget(shared: &Shared, record: Record) -> Result<(), Fault> {
     if record.delete_topic && record.attempt > 0 {
-        shared.parts.kafka.delete_topic(&record.names().topic()).await?;
+        if let Err(error) = shared.parts.kafka.delete_topic(&record.names().topic()).await {
+            let rules = &shared.parts.settings.reconcile;
+            return change(shared, record, |record| {
+                Some(outcome::topic_stays(record, &error, Timestamp::now(), rules))
+            })
+            .await;
+        }
         shared.crash("manager.delete.topic");
     }
     shared.store.forget(&record).await?;

@@ -175,10 +175,7 @@ async fn look_at_engines(shared: &Shared, memory: &mut Memory, records: &[Record
     let began = Instant::now();
     let used: HashSet<EngineKind> = records.iter().map(|record| record.engine).collect();
     let asked = shared.parts.engines.iter().filter(|engine| used.contains(&engine.kind()));
-    let looks = asked.map(|engine| {
-        let can = memory.can.get(&engine.kind()).cloned();
-        async move { (engine.kind(), look_at(engine.as_ref(), can).await) }
-    });
+    let looks = asked.map(|engine| async move { (engine.kind(), look_at(engine.as_ref()).await) });
     let mut engines = BTreeMap::new();
     for (kind, seen) in futures_util::future::join_all(looks).await {
         let observed = match seen {
@@ -197,14 +194,9 @@ async fn look_at_engines(shared: &Shared, memory: &mut Memory, records: &[Record
     Sights { began, engines }
 }
 
-async fn look_at(engine: &dyn Engine, can: Option<Capabilities>) -> Result<(Capabilities, Vec<Observed>), Trouble> {
-    let look = async {
-        let can = match can {
-            Some(can) => can,
-            None => engine.capabilities().await?,
-        };
-        Ok((can, engine.observe().await?))
-    };
+async fn look_at(engine: &dyn Engine) -> Result<(Capabilities, Vec<Observed>), Trouble> {
+    // First who answers: another cluster may stand behind the same address by now, and nobody says so.
+    let look = async { Ok((engine.capabilities().await?, engine.observe().await?)) };
     match tokio::time::timeout(LOOK, look).await {
         Ok(seen) => seen,
         Err(_) => Err(Trouble::Unavailable(format!("it did not say within {} s what it runs", LOOK.as_secs()))),

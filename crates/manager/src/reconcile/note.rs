@@ -50,12 +50,17 @@ async fn note(shared: &Shared, record: &Record) -> Result<(), StoreError> {
     let (Some(job_id), Some(revision)) = (&record.job_id, record.deployed_revision) else { return Ok(()) };
     let Ok(engine) = shared.engine(record.engine) else { return Ok(()) };
     // An engine that does not answer now is asked again the next time.
-    let Some(point) = engine.details(job_id).await.ok().and_then(|details| details.latest_checkpoint) else {
-        return Ok(());
+    let points = match engine.checkpoint(job_id).await {
+        Ok(kept) => kept.points,
+        Err(trouble) => {
+            tracing::debug!(stream = record.name, error = %trouble, "the engine does not say where a state is kept");
+            return Ok(());
+        }
     };
-    if record.restore.as_ref() == Some(&Restore { point: point.clone(), revision }) {
+    let Some((point, others)) = points.split_first() else { return Ok(()) };
+    if record.restore.as_ref() == Some(&Restore { point: point.clone(), others: others.to_vec(), revision }) {
         return Ok(());
     }
     // Somebody may have written it meanwhile: then the next note is as good.
-    shared.store.note_restore(record, &point).await.map(drop)
+    shared.store.note_restore(record, &points).await.map(drop)
 }

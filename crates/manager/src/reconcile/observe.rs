@@ -9,7 +9,7 @@ use super::{Memory, Sights, act, shown};
 use crate::engines::{Capabilities, Details, ObservedState};
 use crate::lifecycle::look::{Shown, Sighting, drift, look, settle};
 use crate::lifecycle::outcome::later;
-use crate::lifecycle::record::{Position, Record};
+use crate::lifecycle::record::{Call, Position, Record};
 use crate::lifecycle::step::{Seen, Step, next_step};
 use crate::manager::Shared;
 use crate::settings::Reconcile;
@@ -30,20 +30,27 @@ pub(super) async fn one(
     }
     let rules = &shared.parts.settings.reconcile;
     let now = Timestamp::now();
+    let other = other_cluster(&record, memory);
     let sighting = match sights.engines.get(&record.engine) {
+        Some(Ok(_)) if other.is_some() => Sighting::unknown(),
         Some(Ok(observed)) => look(&record, observed),
         Some(Err(_)) | None => Sighting::unknown(),
     };
     let settled = settle(shown(memory, &record), sighting.state, now, rules);
     memory.others.insert(record.id.clone(), settled.other);
     // One that was never deployed is nowhere, whether its engine answers or not.
-    if record.attempt > 0 && write_down(shared, &mut record, &sighting, settled, now).await? {
+    if record.attempt > 0 && write_down(shared, &mut record, &sighting, (settled, other), now).await? {
         return Ok(()); // somebody wants something else meanwhile: the next round sees what
     }
     let Some(can) = memory.can.get(&record.engine).cloned().or_else(|| away(&record)) else { return Ok(()) };
     let step = next_step(&record, &seen(&record, sighting, settled, now, rules), &can);
     if let Step::Rest(_) = step {
         return Ok(());
+    }
+    if let Step::Call(Call::Deploy { .. }) = &step
+        && !can.cluster.is_empty()
+    {
+        record.cluster = Some(can.cluster.clone());
     }
     memory.busy.insert(record.id.clone());
     let shared = Arc::clone(shared);
@@ -53,6 +60,23 @@ pub(super) async fn one(
         id
     });
     Ok(())
+}
+
+/// Whether it was deployed on another cluster than the one that answers: what that one runs says nothing of it.
+fn other_cluster(record: &Record, memory: &Memory) -> Option<String> {
+    let ours = record.cluster.as_ref().filter(|_| record.attempt > 0)?;
+    let theirs = &memory.can.get(&record.engine)?.cluster;
+    (!theirs.is_empty() && theirs != ours).then(|| {
+        format!(
+            "another cluster answers, `{theirs}`, and it was deployed on `{ours}`: nothing is done; deploy it to begin here"
+        )
+    })
+}
+
+/// An earlier deployment that runs, where what others do is not undone.
+fn stray(sighting: &Sighting, rules: &Reconcile) -> Option<String> {
+    let job_id = sighting.strays.first().filter(|_| !rules.heal_drift)?;
+    Some(format!("{job_id}, of an earlier deployment, runs beside it"))
 }
 
 /// What an engine that does not answer can does not matter: what is left to do without it asks for none of it.
@@ -71,6 +95,8 @@ fn seen(record: &Record, sighting: Sighting, settled: Shown, now: Timestamp, rul
     Seen {
         state: if sighting.state == ObservedState::Unknown { sighting.state } else { settled.state },
         is_sure: settled.other.is_none(),
+        job_id: sighting.job_id,
+        is_call_old: record.called_at.is_none_or(|at| later(at, rules.longest_wait) <= now),
         strays: sighting.strays,
         is_due: record.retry_at.is_none_or(|at| at <= now),
         is_overdue: record.deployed_at.is_none_or(|at| later(at, rules.time_to_run) <= now),
@@ -84,14 +110,15 @@ async fn write_down(
     shared: &Shared,
     record: &mut Record,
     sighting: &Sighting,
-    settled: Shown,
+    (settled, other): (Shown, Option<String>),
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let before = record.clone();
     let rules = &shared.parts.settings.reconcile;
     record.observed = settled.state;
     record.engine_state = sighting.engine_state.clone();
-    record.drift = if record.call.is_none() { drift(record, settled.state) } else { None };
+    let drift = if record.call.is_none() { drift(record, settled.state) } else { None };
+    record.drift = other.or(drift).or_else(|| stray(sighting, rules));
     // By another id under our name: whoever made it anew, it is the one that counts.
     if let Some(job_id) = sighting.job_id.clone().filter(|_| record.call.is_none()) {
         record.job_id = Some(job_id);
@@ -122,10 +149,14 @@ async fn write_down(
     let has_ended = matches!(settled.state, ObservedState::Failed | ObservedState::Stopped)
         && record.position == Position::Deployed
         && record.previous_revision.is_none();
-    match details.latest_checkpoint.filter(|_| has_ended) {
+    let points = match (has_ended && before.observed != settled.state, &record.job_id) {
+        (true, Some(job_id)) => act::kept(shared, record, job_id).await,
+        _ => Vec::new(),
+    };
+    match points.is_empty() {
         // The next round goes on with what is written now.
-        Some(point) => shared.store.note_restore(record, &point).await.map(|_| true),
-        None => Ok(false),
+        false => shared.store.note_restore(record, &points).await.map(|_| true),
+        true => Ok(false),
     }
 }
 

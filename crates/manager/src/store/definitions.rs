@@ -124,7 +124,11 @@ impl Store {
     /// Writes a definition and what happened; `false` if somebody has written it since it was read. Afterwards the record may
     /// be written again.
     pub async fn save(&self, record: &mut Record, happened: Option<&Happened>) -> Result<bool, StoreError> {
-        let is_saved = save(&**self.pool.get().await?, record, None, happened).await?;
+        let client = self.pool.get().await?;
+        let is_saved = save(&**client, record, None, happened).await?;
+        if is_saved && happened.is_some() {
+            client.execute(include_str!("sql/forget_events.sql"), &[&record.id]).await?;
+        }
         record.change += i64::from(is_saved);
         Ok(is_saved)
     }
@@ -178,11 +182,14 @@ impl Store {
         Ok(is_seen)
     }
 
-    /// Writes where a running job keeps its state; `false` as above.
-    pub async fn note_restore(&self, record: &Record, point: &RestorePoint) -> Result<bool, StoreError> {
+    /// Writes where a running job keeps its state, the latest first; `false` as above.
+    pub async fn note_restore(&self, record: &Record, points: &[RestorePoint]) -> Result<bool, StoreError> {
+        let [point, others @ ..] = points else { return Ok(true) };
         let note = include_str!("sql/note_restore.sql");
         let client = self.pool.get().await?;
-        Ok(client.execute(note, &[&record.id, &record.change, &point.path, &point.savepoint]).await? > 0)
+        let values: [&(dyn ToSql + Sync); 5] =
+            [&record.id, &record.change, &point.path, &point.savepoint, &json(others)];
+        Ok(client.execute(note, &values).await? > 0)
     }
 
     /// Deletes the row of a definition that is gone from its engine; `false` if somebody has written it since it was read.
@@ -265,10 +272,11 @@ async fn save(
     let (intent, position, observed) = (record.intent.word(), word(record.position), word(record.observed));
     let (changes, call) = (record.changes.map(word), record.call.as_ref().map(json));
     let savepoints = json(&record.savepoints);
+    let others = json(record.restore.as_ref().map(|restore| restore.others.as_slice()).unwrap_or_default());
     let counts = [record.tries, record.restarts, record.failures].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
     let (what, detail) =
         (happened.map(|happened| happened.what), happened.and_then(|happened| happened.detail.as_ref()));
-    let values: [&(dyn ToSql + Sync); 35] = [
+    let values: [&(dyn ToSql + Sync); 38] = [
         &record.id,
         &record.change,
         &record.name,
@@ -304,6 +312,9 @@ async fn save(
         &actor,
         &what,
         &detail,
+        &others,
+        &record.cluster,
+        &record.called_at,
     ];
     let row = client.query_one(include_str!("sql/save.sql"), &values).await?;
     Ok(row.try_get::<_, i64>(0)? > 0)

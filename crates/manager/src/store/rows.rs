@@ -41,7 +41,8 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
     let optional = |at: usize| -> Result<Option<String>, tokio_postgres::Error> { row.try_get(at) };
     let point = match (optional(17)?, row.try_get::<_, Option<bool>>(18)?, row.try_get::<_, Option<i32>>(19)?) {
         (Some(path), Some(savepoint), Some(revision)) => {
-            Some(Restore { point: RestorePoint { path, savepoint }, revision })
+            let others = read(TABLE, row.try_get(37)?)?;
+            Some(Restore { point: RestorePoint { path, savepoint }, others, revision })
         }
         _ => None,
     };
@@ -83,5 +84,7 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
         created_at: row.try_get(34)?,
         updated_at: row.try_get(35)?,
         change: row.try_get(36)?,
+        cluster: row.try_get(38)?,
+        called_at: row.try_get(39)?,
     })
 }

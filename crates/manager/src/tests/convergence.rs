@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use super::model::{Fault, Model};
+use super::model::{Fault, Model, World};
 use crate::definition::Intent;
 use crate::engines::{Changes, Deployment, Engine, EngineKind, ObservedState, Select};
 use crate::lifecycle::Action;
@@ -37,6 +37,8 @@ pub fn record(engine: EngineKind) -> Record {
         changes: None,
         job_id: None,
         restore: None,
+        cluster: None,
+        called_at: None,
         savepoints: Vec::new(),
         call: None,
         tries: 0,
@@ -98,7 +100,11 @@ enum Dies {
 
 impl Stage {
     fn new(engine: EngineKind) -> Stage {
-        let rules = Reconcile { steady: std::time::Duration::from_secs(60), ..Reconcile::default() };
+        let rules = Reconcile {
+            steady: std::time::Duration::from_secs(60),
+            longest_wait: std::time::Duration::from_secs(30),
+            ..Reconcile::default()
+        };
         Stage {
             record: record(engine),
             texts: vec!["SELECT 1"],
@@ -161,7 +167,7 @@ impl Stage {
         self.shown =
             settle(Shown { state: self.record.observed, other: self.shown.other }, state, self.now, &self.rules);
         self.record.observed = self.shown.state;
-        if let Some(id) = job_id.filter(|_| self.record.call.is_none()) {
+        if let Some(id) = job_id.clone().filter(|_| self.record.call.is_none()) {
             self.record.job_id = Some(id);
         }
         let overdue = |at| self.now.duration_since(at) > SignedDuration::from_secs(60);
@@ -169,6 +175,11 @@ impl Stage {
             state: if state == ObservedState::Unknown { state } else { self.shown.state },
             is_sure: self.shown.other.is_none(),
             strays,
+            job_id,
+            is_call_old: self
+                .record
+                .called_at
+                .is_none_or(|at| self.now.duration_since(at) > SignedDuration::from_secs(30)),
             is_due: self.record.retry_at.is_none_or(|at| at <= self.now),
             is_overdue: self.record.deployed_at.is_none_or(overdue),
             may_restart: self.record.restarts < self.rules.restarts,
@@ -183,7 +194,7 @@ impl Stage {
         match step {
             Step::Rest(_) => {}
             Step::Call(call) => {
-                outcome::begin(&mut self.record, call);
+                outcome::begin(&mut self.record, call, self.now);
                 if dies == Dies::BeforeCall {
                     return;
                 }
@@ -199,6 +210,8 @@ impl Stage {
                 let deployment = self.deployment(1, 1, false);
                 drop(self.model.stop(&deployment, &handle, stop_mode(true)).await);
             }
+            Step::Adopt { job_id } => drop(outcome::adopt(&mut self.record, job_id, self.now, &self.rules)),
+            Step::DropCall => drop(outcome::drop_call(&mut self.record)),
             Step::Accept => drop(outcome::accept(&mut self.record)),
             Step::TakeBack => drop(outcome::take_back(&mut self.record, None)),
             Step::GiveUp => drop(outcome::give_up(&mut self.record, None)),
@@ -235,7 +248,7 @@ impl Stage {
             Turn::CancelsAll => self.model.with(|world| world.jobs.clear()),
             Turn::PausesAll if is_flink => {}
             Turn::PausesAll => self.by_hand(|state| is_active(state).then_some(ObservedState::Paused)),
-            Turn::ForgetsAll => self.model.with(|world| world.jobs.clear()),
+            Turn::ForgetsAll => self.model.with(World::forget_jobs),
             Turn::FailsAll => self.by_hand(|state| is_active(state).then_some(ObservedState::Failed)),
         }
     }
@@ -331,7 +344,13 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
         1 => Just(Action::Stop),
         1 => Just(Action::Delete),
     ];
-    let fault = prop_oneof![Just(Fault::Away), Just(Fault::LostBefore), Just(Fault::LostAfter), Just(Fault::Busy)];
+    let fault = prop_oneof![
+        Just(Fault::Away),
+        Just(Fault::LostBefore),
+        Just(Fault::LostAfter),
+        Just(Fault::Busy),
+        Just(Fault::NoSlot)
+    ];
     let turn = prop_oneof![
         12 => Just(Turn::Round),
         3 => Just(Turn::DiesBeforeCall),

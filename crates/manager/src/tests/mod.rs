@@ -4,6 +4,7 @@
 mod convergence;
 mod crashes;
 mod defects;
+mod mended;
 mod model;
 mod rehearsal;
 mod stage;

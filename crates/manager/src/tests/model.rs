@@ -11,8 +11,8 @@ use async_trait::async_trait;
 
 use crate::catalog::Source;
 use crate::engines::{
-    AdHoc, Capabilities, Changes, Deployment, Details, Engine, EngineKind, Explained, Handle, Observed, ObservedState,
-    Refusal, RestorePoint, Rows, Select, StopMode, Stopped, Trouble,
+    AdHoc, Capabilities, Changes, Deployment, Details, Engine, EngineKind, Explained, Handle, Kept, Observed,
+    ObservedState, Refusal, RestorePoint, Rows, Select, StopMode, Stopped, Trouble,
 };
 use crate::lifecycle::record::is_active;
 use crate::names;
@@ -27,8 +27,10 @@ pub enum Fault {
     LostBefore,
     /// It is done, and the answer is lost.
     LostAfter,
-    /// The engine has no room.
+    /// The engine has no room, and has begun nothing.
     Busy,
+    /// What was submitted waits for a slot, and may get one at any time.
+    NoSlot,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +43,10 @@ pub struct Job {
     pub restored: Option<String>,
     /// The savepoint of its stop.
     pub savepoint: Option<String>,
+    /// Checkpoints that are still there, the oldest first.
+    pub checkpoints: Vec<String>,
+    /// How many it has made.
+    pub made: u64,
 }
 
 #[derive(Debug, Default)]
@@ -48,14 +54,49 @@ pub struct World {
     pub jobs: BTreeMap<String, Job>,
     /// Streams and tables (as ksqlDB has them).
     pub sinks: Vec<String>,
+    /// Checkpoints of jobs that are forgotten, which stay where they lie.
+    pub retained: Vec<String>,
     /// Savepoints that are there.
     pub savepoints: Vec<String>,
     pub faults: VecDeque<Fault>,
     pub is_away: bool,
+    /// Another cluster answers.
+    pub is_another: bool,
     /// Every call that changes something, as it came.
     pub calls: Vec<String>,
     pub observations: u64,
     queries: u64,
+    /// The job that this call has begun.
+    submitted: Option<String>,
+}
+
+/// How many checkpoints of a job are kept.
+const RETAINED: usize = 3;
+
+impl World {
+    /// Jobs that run write one checkpoint after the other, and the oldest are deleted.
+    fn write_checkpoints(&mut self, kind: EngineKind) {
+        let running = self.jobs.iter_mut().filter(|(_, job)| job.state == ObservedState::Running);
+        for (id, job) in running.filter(|_| kind == EngineKind::Flink) {
+            job.made += 1;
+            job.checkpoints.push(format!("checkpoint-{}-{}", &id[..6], job.made));
+            let subsumed = job.checkpoints.len().saturating_sub(RETAINED);
+            job.checkpoints.drain(..subsumed);
+        }
+    }
+
+    fn is_kept(&self, path: &str) -> bool {
+        let path = path.to_owned();
+        self.savepoints.contains(&path)
+            || self.retained.contains(&path)
+            || self.jobs.values().any(|job| job.checkpoints.contains(&path))
+    }
+
+    /// The JobManager is another one: it knows no job, and what they wrote down stays.
+    pub fn forget_jobs(&mut self) {
+        let jobs = std::mem::take(&mut self.jobs);
+        self.retained.extend(jobs.into_values().flat_map(|job| job.checkpoints));
+    }
 }
 
 pub struct Model {
@@ -76,7 +117,7 @@ impl Model {
         let is_flink = self.kind == EngineKind::Flink;
         Capabilities {
             version: "model".to_owned(),
-            cluster: "model".to_owned(),
+            cluster: if self.with(|world| world.is_another) { "another" } else { "model" }.to_owned(),
             can_pause: !is_flink,
             can_savepoint: is_flink,
             replaces_in_place: !is_flink,
@@ -93,6 +134,7 @@ impl Model {
     fn change<T>(&self, what: String, act: impl FnOnce(&mut World) -> Result<T, Trouble>) -> Result<T, Trouble> {
         self.with(|world| {
             world.calls.push(what);
+            world.submitted = None;
             if world.is_away {
                 return Err(Trouble::Unavailable("the model is away".to_owned()));
             }
@@ -101,7 +143,17 @@ impl Model {
                 Fault::Away => Err(Trouble::Unavailable("the model is away".to_owned())),
                 Fault::LostBefore => Err(Trouble::Unknown("no answer".to_owned())),
                 Fault::Busy => Err(Trouble::Busy { reason: "no room".to_owned(), retry_after: None }),
-                Fault::LostAfter => match act(world) {
+                // Only Flink waits for slots.
+                Fault::NoSlot if self.kind == EngineKind::Flink => match act(world) {
+                    Ok(_) => {
+                        if let Some(job) = world.submitted.take().and_then(|id| world.jobs.get_mut(&id)) {
+                            job.state = ObservedState::Restarting;
+                        }
+                        Err(Trouble::Unknown("the job waits for a slot".to_owned()))
+                    }
+                    Err(trouble) => Err(trouble),
+                },
+                Fault::LostAfter | Fault::NoSlot => match act(world) {
                     Ok(_) => Err(Trouble::Unknown("no answer".to_owned())),
                     Err(trouble) => Err(trouble),
                 },
@@ -117,13 +169,30 @@ impl Model {
             () => ObservedState::Running,
         };
         let restored = deployment.restore.as_ref().map(|point| point.path.clone());
-        Job { name, state, sql: sql.clone(), topic: deployment.names.topic(), restored, savepoint: None }
+        Job {
+            name,
+            state,
+            sql: sql.clone(),
+            topic: deployment.names.topic(),
+            restored,
+            savepoint: None,
+            checkpoints: Vec::new(),
+            made: 0,
+        }
     }
 
     fn deploy_job(&self, world: &mut World, deployment: &Deployment) -> Result<String, Trouble> {
         let id = names::job_id("model", &deployment.definition, deployment.revision, deployment.attempt);
         let name = deployment.names.job_name(deployment.revision, deployment.attempt);
-        world.jobs.entry(id.clone()).or_insert_with(|| self.new_job(deployment, name));
+        if world.jobs.contains_key(&id) {
+            return Ok(id);
+        }
+        // A checkpoint that was taken over by later ones, or a savepoint that was disposed of, is no place to begin at.
+        if let Some(point) = deployment.restore.as_ref().filter(|point| !world.is_kept(&point.path)) {
+            return Err(refusal(&format!("cannot find {}", point.path)));
+        }
+        world.submitted = Some(id.clone());
+        world.jobs.insert(id.clone(), self.new_job(deployment, name));
         Ok(id)
     }
 
@@ -148,6 +217,9 @@ impl Model {
     }
 
     fn stop_job(&self, world: &mut World, id: &str, mode: StopMode) -> Result<Stopped, Trouble> {
+        if id.is_empty() {
+            return Err(refusal("a stop of no job"));
+        }
         let Some(job) = world.jobs.get_mut(id) else { return Ok(Stopped::WithoutState) };
         if let Some(path) = &job.savepoint {
             return Ok(Stopped::At(RestorePoint { path: path.clone(), savepoint: true }));
@@ -160,12 +232,14 @@ impl Model {
                 world.savepoints.push(path.clone());
                 Ok(Stopped::At(RestorePoint { path, savepoint: true }))
             }
-            // Not whole: what it wrote down last is what there is.
-            (StopMode::KeepState, state) if is_active(state) => {
-                job.state = ObservedState::Stopped;
-                Ok(Stopped::At(RestorePoint { path: format!("checkpoint-{}", &id[..6]), savepoint: false }))
+            // Not whole, or ended: what it wrote down last is what there is, or what it began with.
+            (StopMode::KeepState, state) => {
+                job.state = if state == ObservedState::Failed { state } else { ObservedState::Stopped };
+                let last = job.checkpoints.last().or(job.restored.as_ref()).cloned();
+                let savepoint = last.as_ref().is_some_and(|path| path.starts_with("savepoint"));
+                Ok(last.map_or(Stopped::WithoutState, |path| Stopped::At(RestorePoint { path, savepoint })))
             }
-            // What it wrote down goes with it.
+            // What it wrote down stays where it is.
             _ => {
                 job.state = if job.state == ObservedState::Failed { job.state } else { ObservedState::Stopped };
                 Ok(Stopped::WithoutState)
@@ -246,6 +320,7 @@ impl Engine for Model {
         self.capabilities().await?;
         Ok(self.with(|world| {
             world.observations += 1;
+            world.write_checkpoints(self.kind);
             let seen = |(id, job): (&String, &Job)| Observed {
                 job_id: id.clone(),
                 name: job.name.clone(),
@@ -263,13 +338,16 @@ impl Engine for Model {
         Ok(self.with(|world| {
             let job = world.jobs.get(job_id);
             let fails = job.is_some_and(|job| matches!(job.state, ObservedState::Restarting | ObservedState::Failed));
-            let keeps = job.is_some() && self.kind == EngineKind::Flink;
-            Details {
-                failure: fails.then(|| "division by zero".to_owned()),
-                latest_checkpoint: keeps
-                    .then(|| RestorePoint { path: format!("checkpoint-{}", &job_id[..6]), savepoint: false }),
-                ..Details::default()
-            }
+            Details { failure: fails.then(|| "division by zero".to_owned()), ..Details::default() }
+        }))
+    }
+
+    async fn checkpoint(&self, job_id: &str) -> Result<Kept, Trouble> {
+        self.capabilities().await?;
+        Ok(self.with(|world| {
+            let kept = world.jobs.get(job_id).map(|job| job.checkpoints.clone()).unwrap_or_default();
+            let point = |path| RestorePoint { path, savepoint: false };
+            Kept { points: kept.into_iter().rev().map(point).collect(), is_failing: false }
         }))
     }
 
@@ -292,6 +370,9 @@ impl Engine for Model {
 
     async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble> {
         self.change("remove".to_owned(), |world| {
+            if handle.stream_name.is_empty() {
+                return Err(refusal("a removal of nothing"));
+            }
             world.savepoints.retain(|path| !restore_points.iter().any(|point| point.path == *path));
             world.sinks.retain(|sink| *sink != handle.stream_name);
             Ok(())

@@ -29,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Topics {
     pub names: Mutex<BTreeSet<String>>,
+    /// Why none can be deleted, and how often that was tried.
+    pub refuses: Mutex<Option<u32>>,
 }
 
 #[async_trait]
@@ -44,6 +46,10 @@ impl Kafka for Topics {
     }
 
     async fn delete_topic(&self, name: &str) -> Result<(), PortError> {
+        if let Some(tries) = self.refuses.lock().unwrap().as_mut() {
+            *tries += 1;
+            return Err(PortError::Refused("not allowed".to_owned()));
+        }
         self.names.lock().unwrap().remove(name);
         Ok(())
     }

@@ -1,0 +1,158 @@
+//! Faults that a review has found, each as a test that says it cannot happen any more.
+
+use super::convergence::record;
+use super::model::Fault;
+use super::stage::{PATIENCE, Stage, create, deployed, settled, until};
+use crate::Fault as Why;
+use crate::engines::{EngineKind, RestorePoint};
+use crate::lifecycle::Action;
+use crate::lifecycle::outcome::NO_RESTORE_POINT;
+use crate::lifecycle::record::{Position, Restore};
+use crate::lifecycle::wish::{How, wish};
+use crate::manager::{Change, DeployOptions, StopOptions};
+
+const FIRST: &str = "SELECT ORDER_ID FROM orders";
+
+#[tokio::test]
+async fn the_next_restore_point_is_tried_and_none_left_is_said() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    until(&running.manager, &definition.id, "its state is noted", |now| now.restore_point.is_some()).await;
+    let seen = stage.model().with(|world| world.observations);
+    until(&running.manager, &definition.id, "checkpoints", |_| {
+        stage.model().with(|world| world.observations) > seen + 10
+    })
+    .await;
+    // The JobManager is gone, and with it the latest checkpoints.
+    stage.model().with(|world| {
+        world.forget_jobs();
+        world.retained.clear();
+    });
+    let given_up =
+        until(&running.manager, &definition.id, "it is given up", |now| now.failed_revision == Some(1)).await;
+    assert!(given_up.last_error.as_ref().is_some_and(|error| error.starts_with(NO_RESTORE_POINT)), "{given_up:?}");
+    assert!(given_up.restore_point.is_some(), "it may be put back: {given_up:?}");
+    assert_eq!(stage.model().live(), []);
+    let deploys = stage.model().with(|world| world.calls.iter().filter(|call| call.starts_with("deploy")).count());
+    assert!(deploys > 2, "only one place was tried: {deploys}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_slot_is_adopted_and_not_begun_once_more() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let definition = create(&running.manager, "orders", FIRST, None).await;
+    stage.model().with(|world| world.faults.push_back(Fault::NoSlot));
+    running.manager.deploy(&definition.id, DeployOptions::default(), PATIENCE, "anna").await.unwrap();
+    let job = until(&running.manager, &definition.id, "it is adopted", |now| now.step.is_none()).await;
+    assert_eq!(job.attempt, 1);
+    stage.model().with(|world| {
+        assert_eq!(world.jobs.len(), 1, "{world:?}");
+        // Until it was seen twice, the same was asked again, which begins nothing new.
+        assert!(world.calls.iter().all(|call| call == "deploy r1 a1"), "{world:?}");
+    });
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_and_a_deletion_win_over_a_deployment_that_never_ends() {
+    for engine in [EngineKind::Flink, EngineKind::Ksqldb] {
+        let stage = Stage::new(&[engine]).await;
+        let running = stage.run();
+        let definition = create(&running.manager, "orders", FIRST, None).await;
+        stage.model().with(|world| world.faults.extend([Fault::LostBefore; 1_000]));
+        let at_once = std::time::Duration::ZERO;
+        running.manager.deploy(&definition.id, DeployOptions::default(), at_once, "anna").await.unwrap();
+        until(&running.manager, &definition.id, "the call is pending", |now| now.step.is_some()).await;
+        running.manager.stop(&definition.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
+        settled(&running.manager, &definition.id).await;
+        stage.model().with(|world| world.faults.clear());
+        assert!(running.manager.delete(&definition.id, true, PATIENCE, "anna").await.unwrap().is_done);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_deleted_is_said_and_tried_again_later() {
+    let mut stage = Stage::new(&[EngineKind::Flink]).await;
+    stage.rules.first_wait = std::time::Duration::from_secs(3600);
+    stage.rules.longest_wait = stage.rules.first_wait;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    *stage.topics.refuses.lock().unwrap() = Some(0);
+    running.manager.delete(&definition.id, true, std::time::Duration::ZERO, "anna").await.unwrap();
+    let kept = until(&running.manager, &definition.id, "it is said", |now| now.last_error.is_some()).await;
+    assert!(kept.retry_at.is_some() && kept.last_error.unwrap().contains("not allowed"));
+    let seen = stage.model().with(|world| world.observations);
+    until(&running.manager, &definition.id, "rounds", |_| stage.model().with(|world| world.observations) > seen + 5)
+        .await;
+    assert_eq!(*stage.topics.refuses.lock().unwrap(), Some(1));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_text_begins_nothing_that_somebody_has_stopped() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    running.manager.stop(&definition.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
+    let text = "SELECT ORDER_ID AS refused FROM orders";
+    let change = Change { sql_script: Some(text.to_owned()), ..Change::default() };
+    running.manager.update(&definition.id, change, "anna").await.unwrap();
+    let refused = running.manager.deploy(&definition.id, DeployOptions::default(), PATIENCE, "anna").await;
+    assert!(matches!(refused, Err(Why::Refused(_))), "{refused:?}");
+    let seen = stage.model().with(|world| world.observations);
+    until(&running.manager, &definition.id, "rounds", |_| stage.model().with(|world| world.observations) > seen + 10)
+        .await;
+    assert_eq!(stage.model().live(), []);
+    running.stop().await;
+}
+
+#[test]
+fn the_state_of_what_has_stopped_is_let_go_when_somebody_says_so() {
+    let mut record = record(EngineKind::Flink);
+    record.intent = crate::definition::Intent::Stopped;
+    record.position = Position::Stopped;
+    record.restore = Some(Restore::at(RestorePoint { path: "savepoint-1".to_owned(), savepoint: true }, 1));
+    assert!(wish(&mut record, Action::Stop, How { discard_state: true, delete_topic: false }));
+    assert_eq!((record.restore, record.discard_state), (None, false));
+}
+
+#[tokio::test]
+async fn a_new_text_of_what_has_failed_takes_a_place() {
+    let mut stage = Stage::new(&[EngineKind::Flink]).await;
+    stage.limits.streams_per_user = 1;
+    let running = stage.run();
+    let bad = create(&running.manager, "bad", "SELECT ORDER_ID AS refused FROM orders", None).await;
+    let refused = running.manager.deploy(&bad.id, DeployOptions::default(), PATIENCE, "anna").await;
+    assert!(matches!(refused, Err(Why::Refused(_))), "{refused:?}");
+    deployed(&running.manager, "one", FIRST).await;
+    let change = Change { sql_script: Some(FIRST.to_owned()), ..Change::default() };
+    let full = running.manager.update(&bad.id, change, "anna").await;
+    assert!(matches!(full, Err(Why::LimitReached { in_use: 1, .. })), "{full:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_done_while_another_cluster_answers() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    let calls = stage.model().with(|world| {
+        world.is_another = true;
+        world.forget_jobs();
+        world.calls.len()
+    });
+    let told = until(&running.manager, &definition.id, "it is told", |now| {
+        now.drift.as_ref().is_some_and(|drift| drift.contains("another cluster"))
+    })
+    .await;
+    assert!(!told.is_active);
+    let seen = stage.model().with(|world| world.observations);
+    until(&running.manager, &definition.id, "rounds", |_| stage.model().with(|world| world.observations) > seen + 10)
+        .await;
+    assert_eq!(stage.model().with(|world| world.calls.len()), calls);
+    running.stop().await;
+}
