@@ -379,9 +379,9 @@ mod tests {
         let trees = r##"{"properties":{"a":{"$ref":"#"},"b":{"$ref":"#"},"c":{"$ref":"#"},"d":{"$ref":"#"},"v":{"type":"string"}}}"##;
         assert_eq!(shown(columns_of_json_schema(trees).unwrap()), ["v string"]);
         let of = |name: &str| format!(r#"{{"name":"{name}","type":["null","N"]}}"#);
-        let fields = "abcdefghijklmnopqrstuvwxyz".chars().map(|name| of(&name.to_string())).collect::<Vec<_>>().join(",");
-        let tree =
-            format!(r#"{{"type":"record","name":"N","fields":[{fields},{{"name":"value","type":"string"}}]}}"#);
+        let fields =
+            "abcdefghijklmnopqrstuvwxyz".chars().map(|name| of(&name.to_string())).collect::<Vec<_>>().join(",");
+        let tree = format!(r#"{{"type":"record","name":"N","fields":[{fields},{{"name":"value","type":"string"}}]}}"#);
         assert_eq!(shown(columns_of_avro(&tree, &[]).unwrap()), ["value string not null"]);
     }
 
@@ -392,7 +392,9 @@ mod tests {
             format!(r#""{number}":{{"properties":{{{}}}}}"#, next.join(","))
         };
         let levels = (0..14).map(level).collect::<Vec<_>>().join(",");
-        let json = format!(r##"{{"properties":{{"a":{{"$ref":"#/$defs/0"}}}},"$defs":{{{levels},"14":{{"type":"string"}}}}}}"##);
+        let json = format!(
+            r##"{{"properties":{{"a":{{"$ref":"#/$defs/0"}}}},"$defs":{{{levels},"14":{{"type":"string"}}}}}}"##
+        );
         assert!(columns_of_json_schema(&json).unwrap_err().contains("too large"));
         let level = |number: u32| {
             let next = (0..8).map(|at| format!(r#"{{"name":"f{at}","type":"L{}"}}"#, number + 1)).collect::<Vec<_>>();

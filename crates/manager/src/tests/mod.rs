@@ -6,4 +6,5 @@ mod crashes;
 mod defects;
 mod model;
 mod rehearsal;
+mod sources;
 mod stage;
