@@ -24,7 +24,8 @@ pub fn settings(config: &Config) -> Result<ManagerSettings> {
         partitions: config.manager.topic_partitions,
         ..Reconcile::default()
     };
-    Ok(ManagerSettings { default_engine, flink, ksqldb, limits: limits(&config.manager.limits), reconcile })
+    let own_topics = config.views.values().flat_map(|view| [view.topic.clone(), view.dlq_topic.clone()]).collect();
+    Ok(ManagerSettings { default_engine, flink, ksqldb, limits: limits(&config.manager.limits), reconcile, own_topics })
 }
 
 fn flink(config: &Config) -> Option<FlinkSettings> {

@@ -19,7 +19,7 @@ use streamview::manager::engines::{
 };
 use streamview::manager::hub::{Call, Caller, Client, ConnectionId, HubService};
 use streamview::manager::live::Live;
-use streamview::manager::manager::{NewDefinition, Parts};
+use streamview::manager::manager::{Declarer, NewDefinition, Parts};
 use streamview::manager::ports::From;
 use streamview::manager::preview::{PreviewLimits, Previews, Told, Watcher};
 use streamview::platforms::kafka::topics::Topics;
@@ -158,7 +158,7 @@ impl Desk {
             columns: vec![column("N")],
             event_time: None,
         };
-        manager.put_source(source, "ada").await.unwrap();
+        manager.put_source(source, Declarer { name: "ada", is_operator: true }).await.unwrap();
         let live = Live::of(&manager);
         let (ops_pool, reads) = pool::read_pools(&config.database).unwrap();
         let state = ApiState {

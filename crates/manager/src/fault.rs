@@ -44,6 +44,9 @@ pub enum Fault {
         /// What is wrong, with the value, and the fix.
         problem: String,
     },
+    /// It is an operator's to do: it is somebody else's, or concerns more than what the caller has made.
+    #[error("{0}: that asks for the role `operator`")]
+    AsksForOperator(String),
     /// As many streams are deployed as may be.
     #[error(
         "{in_use} streams {scope} are deployed, and no more than {most} may be (`manager.limits.{setting}`): stop one first"

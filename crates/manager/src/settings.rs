@@ -1,5 +1,6 @@
 //! What can be set. The service reads it from its own settings and says here what it found.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::engines::EngineKind;
@@ -17,6 +18,8 @@ pub struct ManagerSettings {
     pub limits: Limits,
     /// How what is wanted is held against what is.
     pub reconcile: Reconcile,
+    /// The service's own topics: they are sources only where an operator says so.
+    pub own_topics: HashSet<String>,
 }
 
 /// How what is wanted is held against what is. The defaults are meant to stay.

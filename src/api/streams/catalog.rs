@@ -8,11 +8,13 @@ use super::bodies::{EngineBody, EngineList, OrphanBody, OrphanList, ValidationBo
 use super::requests::{SourceBody, ValidateBody, engine_of, engine_words, manager, read, source, statement};
 use super::{actor, part};
 use crate::api::Api;
+use crate::api::caller;
 use crate::api::parameters::Parameters;
 use crate::api::problem::{self, Problem};
+use crate::auth::role::{Role, Roles};
 use crate::manager::catalog::Source;
 use crate::manager::engines::EngineKind;
-use crate::manager::manager::{Catalog, CatalogEntry, Origin, OrphanKind};
+use crate::manager::manager::{Catalog, CatalogEntry, Declarer, Origin, OrphanKind};
 
 /// Can a statement run?
 ///
@@ -109,10 +111,23 @@ fn engine_parameter(request: &HttpRequest) -> Result<Option<EngineKind>, Problem
     Ok(engine)
 }
 
+fn declarer<'a>(request: &HttpRequest, api: &Api, actor: &'a str) -> Declarer<'a> {
+    let is_operator = match &api.state.gate {
+        Some(gate) => {
+            let own = caller::principal(request).map_or(Roles::NONE, |principal| principal.roles);
+            own.may(Role::Operator) || gate.anonymous.may(Role::Operator)
+        }
+        // As everywhere where nobody logs in: who is near enough decides.
+        None => api.state.settings.allows_operations(),
+    };
+    Declarer { name: actor, is_operator }
+}
+
 /// Declare a source
 ///
-/// Says of a topic what columns its values have, so that streams can select from it; once more to say it anew. What runs already is
-/// not touched.
+/// Says of a topic what columns its values have, so that streams can select from it; once more to say it anew: whoever
+/// declared it, or an operator. What runs already is not touched. Topics of the brokers, the registry and ksqlDB themselves are never
+/// sources; those of this service, its dead letters among them, and of Kafka Connect only if an operator declares them.
 #[utoipa::path(put, path = "/api/catalog/{name}", operation_id = "declare_source", tag = "streams",
     params(("name" = String, Path, description = "What stands behind FROM: letters, digits and `_`, at most 63", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
     request_body = SourceBody,
@@ -126,7 +141,7 @@ pub async fn put_source(
     Parameters::parse(request.query_string(), &[]).finish()?;
     let source = source(part(&request, "name")?, &request, payload).await?;
     let actor = actor(&request);
-    let source = manager.put_source(source, &actor).await?;
+    let source = manager.put_source(source, declarer(&request, &api, &actor)).await?;
     tracing::info!(source = source.name, topic = source.topic, actor, "source declared");
     let is_there = |engine: &EngineKind| manager.engine(*engine).is_ok();
     let engines = EngineKind::ALL.into_iter().filter(is_there).map(EngineKind::name).collect();
@@ -135,7 +150,8 @@ pub async fn put_source(
 
 /// Take a declaration back
 ///
-/// Streams that select from the source go on running, but cannot be deployed anew.
+/// Streams that select from the source go on running, but cannot be deployed anew. It is for whoever
+/// declared the source, or an operator.
 #[utoipa::path(delete, path = "/api/catalog/{name}", operation_id = "delete_source", tag = "streams",
     params(("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
     responses((status = 204, description = "It is taken back")))]
@@ -143,7 +159,7 @@ pub async fn delete_source(api: web::Data<Api>, request: HttpRequest) -> Result<
     let manager = manager(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
     let (name, actor) = (part(&request, "name")?, actor(&request));
-    manager.delete_source(&name, &actor).await?;
+    manager.delete_source(&name, declarer(&request, &api, &actor)).await?;
     tracing::info!(source = name, actor, "declaration of a source taken back");
     Ok(HttpResponse::NoContent().finish())
 }

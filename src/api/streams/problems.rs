@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 
 use super::bodies::{PlanBody, shown_id};
 use crate::api::problem::{self, Code, Problem, codes};
+use crate::auth::role::Role;
 use crate::manager::Fault;
 use crate::manager::ports::PortError;
 use crate::manager::store::StoreError;
@@ -71,6 +72,9 @@ impl From<Fault> for Problem {
             }
             Fault::WouldLoseState(plan) => Problem::new(&WOULD_LOSE_STATE, words).with("plan", PlanBody::from(*plan)),
             Fault::Refused(refusals) => Problem::new(&STATEMENT_REFUSED, words).with("statementErrors", refusals),
+            Fault::AsksForOperator(_) => {
+                Problem::new(&problem::ROLE_MISSING, words).with("requiredRole", Role::Operator.as_str())
+            }
             Fault::Invalid { field, problem } => {
                 Problem::new(&problem::INVALID_BODY, words).parameter(field, "", &problem)
             }

@@ -1,6 +1,7 @@
 //! Columns by the schemas of a registry: Avro, and JSON Schema. What has no type here is left out.
 
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -10,26 +11,34 @@ use super::{Column, DataType};
 const MAX_DEPTH: usize = 16;
 /// Most columns.
 const MAX_COLUMNS: usize = 1_000;
+/// Most types in all, nested ones among them: a schema that refers to its parts often grows with each level.
+const MAX_TYPES: usize = 5_000;
 
 /// The columns of an Avro record; `references` are the schemas that it refers to.
 pub fn columns_of_avro(schema: &str, references: &[String]) -> Result<Vec<Column>, String> {
     let parse = |text: &str| serde_json::from_str::<Value>(text).map_err(|error| format!("no Avro schema: {error}"));
     let (root, others) = (parse(schema)?, references.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?);
-    let mut avro = Avro::default();
+    let mut avro = Avro { named: HashMap::new(), growth: Growth::default() };
     others.iter().chain([&root]).for_each(|schema| avro.learn(schema, "", 0));
-    match avro.data_type(&root, "", 0) {
-        Some((DataType::Row(_), _)) => columns(avro.fields(&root, "", 0)),
-        _ => Err("its Avro schema is no record".to_owned()),
+    if !matches!(text(&root, "type"), "record" | "error") {
+        return Err("its Avro schema is no record".to_owned());
     }
+    let found = avro.growth.once(&root, || avro.fields(&root, "", 0)).unwrap_or_default();
+    columns(found, &avro.growth)
 }
 
 /// The columns of an object by its JSON Schema.
 pub fn columns_of_json_schema(schema: &str) -> Result<Vec<Column>, String> {
     let root: Value = serde_json::from_str(schema).map_err(|error| format!("no JSON Schema: {error}"))?;
-    columns(Json(&root).fields(&root, 0))
+    let json = Json { root: &root, growth: Growth::default() };
+    let found = json.fields(&root, 0);
+    columns(found, &json.growth)
 }
 
-fn columns(columns: Vec<Column>) -> Result<Vec<Column>, String> {
+fn columns(columns: Vec<Column>, growth: &Growth) -> Result<Vec<Column>, String> {
+    if growth.is_over.get() {
+        return Err(format!("its schema is too large: written out it has more than {MAX_TYPES} types"));
+    }
     match columns.len() {
         0 => Err("its schema has no fields that can be columns".to_owned()),
         1..=MAX_COLUMNS => Ok(columns),
@@ -41,9 +50,43 @@ fn text<'v>(schema: &'v Value, key: &str) -> &'v str {
     schema.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Named types by their full names, with the namespace that they stand in.
+/// How much has been written out of a schema, and what is being written out. Depth alone bounds nothing: four fields of a
+/// record's own type, sixteen levels deep, are four thousand million types.
 #[derive(Default)]
-struct Avro<'s>(HashMap<String, (&'s Value, String)>);
+struct Growth {
+    types: Cell<usize>,
+    is_over: Cell<bool>,
+    /// By address: the schema outlives its being read.
+    open: RefCell<Vec<*const Value>>,
+}
+
+impl Growth {
+    /// Counts so many types; `false` if they are too many.
+    fn takes(&self, more: usize) -> bool {
+        let types = self.types.get().saturating_add(more);
+        self.types.set(types);
+        self.is_over.set(self.is_over.get() || types > MAX_TYPES);
+        !self.is_over.get()
+    }
+
+    /// What `write` writes out of `schema`; `None` within itself, for what holds itself has no type.
+    fn once<T>(&self, schema: &Value, write: impl FnOnce() -> T) -> Option<T> {
+        let address: *const Value = schema;
+        if self.open.borrow().contains(&address) {
+            return None;
+        }
+        self.open.borrow_mut().push(address);
+        let written = write();
+        self.open.borrow_mut().pop();
+        Some(written)
+    }
+}
+
+struct Avro<'s> {
+    /// Types by their full names, with the namespace that they stand in.
+    named: HashMap<String, (&'s Value, String)>,
+    growth: Growth,
+}
 
 impl<'s> Avro<'s> {
     fn learn(&mut self, schema: &'s Value, namespace: &str, depth: usize) {
@@ -56,7 +99,7 @@ impl<'s> Avro<'s> {
                 let own = full_name(schema, namespace);
                 let inner = own.rsplit_once('.').map_or(namespace, |(namespace, _)| namespace).to_owned();
                 if object.contains_key("name") && object.contains_key("type") {
-                    self.0.entry(own).or_insert((schema, inner.clone()));
+                    self.named.entry(own).or_insert((schema, inner.clone()));
                 }
                 for key in ["type", "items", "values"] {
                     if let Some(of) = object.get(key) {
@@ -75,7 +118,7 @@ impl<'s> Avro<'s> {
 
     /// The type, and whether it may be missing.
     fn data_type(&self, schema: &Value, namespace: &str, depth: usize) -> Option<(DataType, bool)> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || !self.growth.takes(1) {
             return None;
         }
         let certain = |data_type| Some((data_type, false));
@@ -93,7 +136,7 @@ impl<'s> Avro<'s> {
                     } else {
                         format!("{namespace}.{name}")
                     };
-                    let (found, inner) = self.0.get(&full).or_else(|| self.0.get(name))?;
+                    let (found, inner) = self.named.get(&full).or_else(|| self.named.get(name))?;
                     self.data_type(found, inner, depth + 1)
                 }
             },
@@ -131,7 +174,7 @@ impl<'s> Avro<'s> {
         let of = |key: &str| Some(Box::new(self.data_type(schema.get(key)?, namespace, depth + 1)?.0));
         let data_type = match text(schema, "type") {
             "record" | "error" => {
-                let fields = self.fields(schema, namespace, depth);
+                let fields = self.growth.once(schema, || self.fields(schema, namespace, depth))?;
                 DataType::Row(fields.into_iter().map(|field| (field.name, field.data_type)).collect())
             }
             "enum" => DataType::String,
@@ -164,20 +207,31 @@ fn full_name(schema: &Value, namespace: &str) -> String {
 }
 
 /// A JSON Schema with the root that its references point into.
-struct Json<'s>(&'s Value);
+struct Json<'s> {
+    root: &'s Value,
+    growth: Growth,
+}
 
 impl<'s> Json<'s> {
     fn fields(&self, schema: &'s Value, depth: usize) -> Vec<Column> {
         let schema = self.resolved(schema);
+        self.growth.once(schema, || self.properties(schema, depth)).unwrap_or_default()
+    }
+
+    fn properties(&self, schema: &'s Value, depth: usize) -> Vec<Column> {
         let properties = schema.get("properties").and_then(Value::as_object);
-        let required: Vec<&str> =
-            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required = schema.get("required").and_then(Value::as_array);
+        // Before they are put in order: a wide object may be referred to often.
+        if !self.growth.takes(properties.map_or(0, serde_json::Map::len) + required.map_or(0, Vec::len)) {
+            return Vec::new();
+        }
+        let required: HashSet<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
         // Kafka Connect says in which order they are.
         let mut ordered: Vec<_> = properties.into_iter().flatten().collect();
         ordered.sort_by_key(|(_, of)| of.get("connect.index").and_then(Value::as_u64).unwrap_or(u64::MAX));
         let column = |(name, of): (&'s String, &'s Value)| {
             let (data_type, nullable) = self.data_type(of, depth + 1)?;
-            let nullable = nullable || !required.contains(&name.as_str());
+            let nullable = nullable || !required.contains(name.as_str());
             Some(Column { name: name.clone(), data_type, nullable })
         };
         ordered.into_iter().filter_map(column).collect()
@@ -187,7 +241,7 @@ impl<'s> Json<'s> {
         let mut found = schema;
         for _ in 0..MAX_DEPTH {
             match found.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#')) {
-                Some(pointer) => found = self.0.pointer(pointer).unwrap_or(&Value::Null),
+                Some(pointer) => found = self.root.pointer(pointer).unwrap_or(&Value::Null),
                 None => break,
             }
         }
@@ -195,7 +249,7 @@ impl<'s> Json<'s> {
     }
 
     fn data_type(&self, schema: &'s Value, depth: usize) -> Option<(DataType, bool)> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || !self.growth.takes(1) {
             return None;
         }
         let schema = self.resolved(schema);
@@ -235,7 +289,7 @@ impl<'s> Json<'s> {
             },
             "array" => DataType::Array(of("items")?),
             "object" if schema.get("properties").is_some() => {
-                let fields = self.fields(schema, depth);
+                let fields = self.growth.once(schema, || self.properties(schema, depth))?;
                 DataType::Row(fields.into_iter().map(|field| (field.name, field.data_type)).collect())
             }
             "object" => DataType::Map(of("additionalProperties")?),
@@ -322,5 +376,31 @@ mod tests {
         assert!(columns_of_avro(avro, &[]).unwrap().iter().any(|column| column.name == "a"));
         let json = r##"{"properties":{"a":{"type":"integer"},"n":{"$ref":"#"},"l":{"$ref":"#/properties/l"}}}"##;
         assert!(columns_of_json_schema(json).unwrap().iter().any(|column| column.name == "a"));
+        let trees = r##"{"properties":{"a":{"$ref":"#"},"b":{"$ref":"#"},"c":{"$ref":"#"},"d":{"$ref":"#"},"v":{"type":"string"}}}"##;
+        assert_eq!(shown(columns_of_json_schema(trees).unwrap()), ["v string"]);
+        let of = |name: &str| format!(r#"{{"name":"{name}","type":["null","N"]}}"#);
+        let fields =
+            "abcdefghijklmnopqrstuvwxyz".chars().map(|name| of(&name.to_string())).collect::<Vec<_>>().join(",");
+        let tree = format!(r#"{{"type":"record","name":"N","fields":[{fields},{{"name":"value","type":"string"}}]}}"#);
+        assert_eq!(shown(columns_of_avro(&tree, &[]).unwrap()), ["value string not null"]);
+    }
+
+    #[test]
+    fn schemas_that_grow_with_each_level_are_too_large() {
+        let level = |number: u32| {
+            let next = (0..8).map(|at| format!(r##""{at}":{{"$ref":"#/$defs/{}"}}"##, number + 1)).collect::<Vec<_>>();
+            format!(r#""{number}":{{"properties":{{{}}}}}"#, next.join(","))
+        };
+        let levels = (0..14).map(level).collect::<Vec<_>>().join(",");
+        let json = format!(
+            r##"{{"properties":{{"a":{{"$ref":"#/$defs/0"}}}},"$defs":{{{levels},"14":{{"type":"string"}}}}}}"##
+        );
+        assert!(columns_of_json_schema(&json).unwrap_err().contains("too large"));
+        let level = |number: u32| {
+            let next = (0..8).map(|at| format!(r#"{{"name":"f{at}","type":"L{}"}}"#, number + 1)).collect::<Vec<_>>();
+            format!(r#"{{"type":"record","name":"L{number}","fields":[{}]}}"#, next.join(","))
+        };
+        let levels: Vec<String> = (1..8).map(level).collect();
+        assert!(columns_of_avro(&level(0), &levels).unwrap_err().contains("too large"));
     }
 }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 pub use self::data_type::DataType;
 pub use self::from_schemas::{columns_of_avro, columns_of_json_schema};
 pub use self::numbers::exact_numbers;
+pub use self::topics::{Standing, standing};
 
 mod data_type;
 mod from_schemas;
 mod numbers;
+mod topics;
 
 /// A source: a topic, how its values are written, and what columns they have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,37 +1,72 @@
 //! What can be selected from: sources that people have declared, that an engine knows itself, and that the schema registry
 //! describes. One answer, in which each says where it comes from.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
 
-use super::{Catalog, CatalogEntry, Origin, Shared};
-use crate::catalog::{DataType, Source};
+use super::{Catalog, CatalogEntry, Declarer, Origin, Shared};
+use crate::catalog::{DataType, Source, Standing, standing};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::names::Names;
-use crate::ports::Topic;
+use crate::ports::{PortError, Topic};
 
-/// How long an answer of the outside is as good as a new one: a text is often judged again and again while it is written.
+/// How long an answer of the outside is as good as a new one, also one that says little: a text is often judged again and
+/// again while it is written.
 const FRESH: Duration = Duration::from_secs(5);
 /// Subjects that the registry is asked for at once.
 const AT_ONCE: usize = 16;
 /// The longest name.
 const MAX_NAME: usize = 63;
+/// Most columns of a declared source.
+const MAX_COLUMNS: usize = 1_000;
+/// Most bytes of its columns, as they are stored.
+const MAX_COLUMN_BYTES: usize = 256 * 1024;
+/// Topics that are named when their names come to one.
+const NAMED: usize = 10;
 
-/// What the outside said last.
+/// What each part of the outside said last. Whoever asks waits for whoever asks already.
 #[derive(Default)]
 pub(crate) struct Cache {
-    last: Mutex<Option<(Instant, Outside)>>,
+    registry: Slot,
+    flink: Slot,
+    ksqldb: Slot,
+}
+
+type Slot = Mutex<Option<(Instant, Arc<Heard>)>>;
+
+impl Cache {
+    const fn of(&self, engine: EngineKind) -> &Slot {
+        match engine {
+            EngineKind::Flink => &self.flink,
+            EngineKind::Ksqldb => &self.ksqldb,
+        }
+    }
 }
 
 /// Sources that nobody here has declared, and what could not be asked.
-#[derive(Debug, Clone, Default)]
-struct Outside {
-    sources: Vec<(Origin, Source)>,
+#[derive(Debug, Default)]
+struct Heard {
+    sources: Vec<Source>,
     missing: Vec<String>,
+}
+
+/// What was said last, or is said now.
+async fn heard(slot: &Slot, ask: impl Future<Output = Heard>) -> Arc<Heard> {
+    let mut last = slot.lock().await;
+    if let Some((at, heard)) = &*last
+        && at.elapsed() < FRESH
+    {
+        return Arc::clone(heard);
+    }
+    let heard = Arc::new(ask.await);
+    *last = Some((Instant::now(), Arc::clone(&heard)));
+    heard
 }
 
 impl Shared {
@@ -40,12 +75,15 @@ impl Shared {
         if let Some(engine) = engine {
             self.engine(engine)?;
         }
-        let outside = self.outside().await;
-        let declared = self.store.sources().await?.into_iter().map(|source| (Origin::Declared, source));
         let configured: Vec<EngineKind> = self.parts.engines.iter().map(|engine| engine.kind()).collect();
         let asked = engine.map_or_else(|| configured.clone(), |engine| vec![engine]);
+        let outside = self.outside(&asked).await;
+        let declared = self.store.sources().await?.into_iter().map(|source| (Origin::Declared, source));
+        let heard =
+            outside.iter().flat_map(|(origin, heard)| heard.sources.iter().map(|source| (*origin, source.clone())));
         let mut named: BTreeMap<String, Vec<CatalogEntry>> = BTreeMap::new();
-        let mut all: Vec<(Origin, Source)> = declared.chain(outside.sources).collect();
+        let mut all: Vec<(Origin, Source)> = declared.chain(heard).collect();
+        all.retain(|(origin, source)| self.may_be_source(*origin, &source.topic));
         all.sort_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)));
         for (origin, source) in all {
             let entries = named.entry(source.name.to_ascii_lowercase()).or_default();
@@ -59,84 +97,162 @@ impl Shared {
                 entries.push(CatalogEntry { source, origin, engines });
             }
         }
-        Ok(Catalog { sources: named.into_values().flatten().collect(), missing: outside.missing })
+        let missing = outside.iter().flat_map(|(_, heard)| heard.missing.iter().cloned()).collect();
+        Ok(Catalog { sources: named.into_values().flatten().collect(), missing })
     }
 
-    async fn outside(&self) -> Outside {
-        let last = self.catalogue.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, outside)) = last
-            && at.elapsed() < FRESH
-        {
-            return outside;
+    /// A reserved topic that is declared was declared by an operator, or before it was reserved.
+    fn may_be_source(&self, origin: Origin, topic: &str) -> bool {
+        match standing(topic, &self.parts.settings.own_topics) {
+            Standing::Open => true,
+            Standing::Reserved => origin == Origin::Declared,
+            Standing::Internal => false,
         }
-        let outside = self.ask_outside().await;
-        *self.catalogue.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            outside.missing.is_empty().then(|| (Instant::now(), outside.clone()));
-        outside
     }
 
-    async fn ask_outside(&self) -> Outside {
-        let mut outside = Outside::default();
-        for engine in &self.parts.engines {
-            let kind = engine.kind();
-            match engine.sources().await {
-                Ok(sources) => {
-                    outside.sources.extend(sources.into_iter().map(|source| (Origin::Engine(kind), source)));
-                }
-                Err(trouble) => outside.missing.push(format!("{} does not say its sources: {trouble}", kind.name())),
-            }
+    /// Whether a topic is a source. What is declared needs nobody's answer but the database's.
+    pub(super) async fn is_source(&self, topic: &str) -> Result<bool, Fault> {
+        if !self.may_be_source(Origin::Declared, topic) {
+            return Ok(false);
         }
-        self.ask_registry(&mut outside).await;
-        outside
-    }
-
-    async fn ask_registry(&self, outside: &mut Outside) {
-        let Some(schemas) = &self.parts.schemas else { return };
-        let topics = match self.parts.kafka.topics().await {
-            Ok(topics) => topics,
-            Err(error) => return outside.missing.push(format!("the brokers do not say their topics: {error}")),
+        if self.store.sources().await?.iter().any(|source| source.topic == topic) {
+            return Ok(true);
+        }
+        let configured: Vec<EngineKind> = self.parts.engines.iter().map(|engine| engine.kind()).collect();
+        let outside = self.outside(&configured).await;
+        let is_heard = |(origin, heard): &(Origin, Arc<Heard>)| {
+            self.may_be_source(*origin, topic) && heard.sources.iter().any(|source| source.topic == topic)
         };
-        let asked = topics.into_iter().map(|topic| async move {
-            let columns = schemas.columns_of(&topic.name).await;
-            (topic, columns)
+        Ok(outside.iter().any(is_heard))
+    }
+
+    /// What these engines and the registry say, all asked at once.
+    async fn outside(&self, engines: &[EngineKind]) -> Vec<(Origin, Arc<Heard>)> {
+        let of_engine = |kind: &EngineKind| {
+            let kind = *kind;
+            async move { (Origin::Engine(kind), heard(self.catalogue.of(kind), self.ask_engine(kind)).await) }
+        };
+        let registry = heard(&self.catalogue.registry, self.ask_registry());
+        let (mut outside, registry) = tokio::join!(join_all(engines.iter().map(of_engine)), registry);
+        outside.push((Origin::Registry, registry));
+        outside
+    }
+
+    async fn ask_engine(&self, kind: EngineKind) -> Heard {
+        let Ok(engine) = self.engine(kind) else { return Heard::default() };
+        match engine.sources().await {
+            Ok(sources) => Heard { sources, missing: Vec::new() },
+            Err(trouble) => Heard {
+                sources: Vec::new(),
+                missing: vec![format!("{} does not say its sources: {trouble}", kind.name())],
+            },
+        }
+    }
+
+    async fn ask_registry(&self) -> Heard {
+        let mut heard = Heard::default();
+        let Some(schemas) = &self.parts.schemas else { return heard };
+        let mut topics = match self.parts.kafka.topics().await {
+            Ok(topics) => topics,
+            Err(error) => {
+                heard.missing.push(format!("the brokers do not say their topics: {error}"));
+                return heard;
+            }
+        };
+        topics.retain(|topic| self.may_be_source(Origin::Registry, &topic.name));
+        let names: HashSet<String> = topics.iter().map(|topic| topic.name.to_ascii_lowercase()).collect();
+        let asked = topics.into_iter().map(|Topic { name, .. }| async move {
+            let columns = schemas.columns_of(&name).await;
+            (name, columns)
         });
-        let mut answers: Vec<_> = futures_util::stream::iter(asked).buffered(AT_ONCE).collect().await;
-        answers.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-        let mut trouble = None;
+        let answers: Vec<_> = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+        let (mut described, mut trouble) = (Vec::new(), None);
         for (topic, answer) in answers {
             match answer {
                 Ok(Some((format, columns))) if !columns.is_empty() => {
-                    let Topic { name: topic, .. } = topic;
-                    let source = Source { name: source_name(&topic), topic, format, columns, event_time: None };
-                    let is_taken = |(origin, other): &(Origin, Source)| {
-                        *origin == Origin::Registry && other.name.eq_ignore_ascii_case(&source.name)
-                    };
-                    if !outside.sources.iter().any(is_taken) {
-                        outside.sources.push((Origin::Registry, source));
-                    }
+                    described.push(Source { name: source_name(&topic), topic, format, columns, event_time: None });
                 }
                 Ok(_) => {}
-                Err(error) => trouble = Some(error),
+                // An answer like any other: whatever its values are, they have no columns.
+                Err(PortError::Refused(why)) => tracing::debug!(topic, why, "a topic with a schema is no source"),
+                Err(PortError::Unavailable(why)) => trouble = Some(why),
             }
         }
-        if let Some(error) = trouble {
-            outside.missing.push(format!("the schema registry does not say all columns: {error}"));
+        if let Some(why) = trouble {
+            heard.missing.push(format!("the schema registry does not say all columns: {why}"));
         }
+        let (sources, unclear) = one_of_a_name(described, &names);
+        heard.sources = sources;
+        heard.missing.extend(unclear);
+        heard
     }
 
-    pub(super) async fn put_source(&self, source: Source, actor: &str) -> Result<Source, Fault> {
+    pub(super) async fn put_source(&self, source: Source, by: Declarer<'_>) -> Result<Source, Fault> {
         check(&source)?;
-        self.store.put_source(&source, actor).await?;
-        Ok(source)
+        match standing(&source.topic, &self.parts.settings.own_topics) {
+            Standing::Internal => {
+                let problem =
+                    format!("`{}` is a topic of the brokers, the registry or ksqlDB themselves", source.topic);
+                return Err(Fault::Invalid { field: "topic", problem });
+            }
+            Standing::Reserved if !by.is_operator => {
+                let what =
+                    format!("`{}` is a topic of this service or of Kafka's relatives, and to declare it", source.topic);
+                return Err(Fault::AsksForOperator(what));
+            }
+            Standing::Reserved | Standing::Open => {}
+        }
+        match self.store.put_source(&source, by).await? {
+            true => Ok(source),
+            false => Err(self.not_theirs(&source.name).await?),
+        }
     }
 
-    pub(super) async fn delete_source(&self, name: &str, actor: &str) -> Result<(), Fault> {
-        if !self.store.delete_source(name).await? {
-            return Err(Fault::NotFound { what: "source", id: name.to_owned() });
+    pub(super) async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<(), Fault> {
+        if !self.store.delete_source(name, by).await? {
+            return Err(self.not_theirs(name).await?);
         }
-        tracing::info!(source = name, actor, "a source is not declared any more");
+        tracing::info!(source = name, actor = by.name, "a source is not declared any more");
         Ok(())
     }
+
+    async fn not_theirs(&self, name: &str) -> Result<Fault, Fault> {
+        Ok(match self.store.declarer(name).await? {
+            Some(owner) => Fault::AsksForOperator(format!("`{name}` is declared by `{owner}`, and to change it")),
+            None => Fault::NotFound { what: "source", id: name.to_owned() },
+        })
+    }
+}
+
+/// One source of each name: that of the topic with that very name, else that of the only topic whose name comes to it. Where
+/// several do it is none, whoever made the latest of them; said in sentences.
+fn one_of_a_name(sources: Vec<Source>, topics: &HashSet<String>) -> (Vec<Source>, Option<String>) {
+    let mut named: BTreeMap<String, Vec<Source>> = BTreeMap::new();
+    for source in sources {
+        named.entry(source.name.to_ascii_lowercase()).or_default().push(source);
+    }
+    let (mut clear, mut unclear) = (Vec::new(), Vec::new());
+    for (name, mut sources) in named {
+        let is_exact = |source: &Source| source.topic == source.name;
+        let exact = sources.iter().filter(|source| is_exact(source)).count();
+        if exact > 0 {
+            sources.retain(is_exact);
+        }
+        match (exact, sources.len()) {
+            (1, _) => clear.extend(sources),
+            (0, 1) if !topics.contains(&name) => clear.extend(sources),
+            _ => unclear.extend(sources.into_iter().map(|source| source.topic)),
+        }
+    }
+    unclear.sort();
+    let more = unclear.len().saturating_sub(NAMED);
+    unclear.truncate(NAMED);
+    let also = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let words = format!(
+        "these topics come to a name that is another topic's, too, so each has to be declared under one of its own: {}{also}",
+        unclear.join(", ")
+    );
+    (clear, (!unclear.is_empty()).then_some(words))
 }
 
 /// What users write for a topic: its name where that is one, else with `_` for what is none.
@@ -165,24 +281,49 @@ fn check(source: &Source) -> Result<(), Fault> {
     if source.topic.is_empty() || source.topic.len() > 249 || !source.topic.chars().all(is_topic) {
         return invalid("topic", format!("`{}` is no name of a topic", source.topic));
     }
-    if source.topic.starts_with("__") || source.topic.starts_with("_confluent") {
-        return invalid("topic", format!("`{}` is a topic of the brokers themselves", source.topic));
-    }
-    if source.columns.is_empty() {
-        return invalid("columns", "a source has at least one column".to_owned());
-    }
-    for (number, column) in source.columns.iter().enumerate() {
-        let is_twice = source.columns[..number].iter().any(|other| other.name == column.name);
-        if column.name.is_empty() || column.name.chars().any(char::is_control) || is_twice {
-            return invalid("columns", format!("`{}` is no name of a column, or the second of that name", column.name));
-        }
-    }
+    check_columns(source)?;
     let Some(time) = &source.event_time else { return Ok(()) };
     let column = source.columns.iter().find(|column| column.name == time.column);
     match column.map(|column| &column.data_type) {
         Some(DataType::Timestamp(_)) => Ok(()),
         Some(other) => invalid("eventTime", format!("column `{}` is {other}: it has to be a timestamp", time.column)),
         None => invalid("eventTime", format!("there is no column `{}`", time.column)),
+    }
+}
+
+fn check_columns(source: &Source) -> Result<(), Fault> {
+    let invalid = |problem: String| Err(Fault::Invalid { field: "columns", problem });
+    let count = source.columns.len();
+    if count == 0 {
+        return invalid("a source has at least one column".to_owned());
+    }
+    if count > MAX_COLUMNS {
+        return invalid(format!("a source has at most {MAX_COLUMNS} columns, and these are {count}"));
+    }
+    let mut names = HashSet::new();
+    for column in &source.columns {
+        let name = &column.name;
+        if name.is_empty() || name.chars().any(char::is_control) || !names.insert(name) {
+            return invalid(format!("`{name}` is no name of a column, or the second of that name"));
+        }
+        if has_control(&column.data_type) {
+            return invalid(format!("the type of `{name}` has a field with a control character in its name"));
+        }
+    }
+    // As Postgres writes them: with a space behind each comma and colon.
+    let spaces = source.columns.len() * 6;
+    let bytes = serde_json::to_string(&source.columns).map_or(usize::MAX, |text| text.len().saturating_add(spaces));
+    if bytes > MAX_COLUMN_BYTES {
+        return invalid(format!("the columns are {bytes} bytes, and may be {MAX_COLUMN_BYTES}: name fewer of them"));
+    }
+    Ok(())
+}
+
+fn has_control(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Array(of) | DataType::Map(of) => has_control(of),
+        DataType::Row(fields) => fields.iter().any(|(name, of)| name.chars().any(char::is_control) || has_control(of)),
+        _ => false,
     }
 }
 
@@ -194,8 +335,10 @@ pub(super) fn is_ours(topic: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::catalog::{Column, Format};
 
     #[test]
     fn a_topic_gets_a_name_that_can_be_written() {
@@ -206,6 +349,47 @@ mod tests {
             assert!(is_name(&source_name(topic)), "{topic}");
         }
         assert!(is_name(&source_name(&"ö".repeat(200))));
+    }
+
+    fn described(topic: &str) -> Source {
+        let column = Column { name: "a".to_owned(), data_type: DataType::Int, nullable: true };
+        let (name, topic) = (source_name(topic), topic.to_owned());
+        Source { name, topic, format: Format::Json, columns: vec![column], event_time: None }
+    }
+
+    #[test]
+    fn a_name_is_that_of_the_topic_of_that_name_or_nobodys() {
+        let of = |with_schema: &[&str], others: &[&str]| {
+            let topics = with_schema.iter().chain(others).map(|topic| topic.to_ascii_lowercase()).collect();
+            let (clear, unclear) = one_of_a_name(with_schema.iter().map(|topic| described(topic)).collect(), &topics);
+            (clear.into_iter().map(|source| source.topic).collect::<Vec<_>>(), unclear)
+        };
+        assert_eq!(of(&["shop-orders", "shop.orders", "shop_orders"], &[]), (vec!["shop_orders".to_owned()], None));
+        assert_eq!(of(&["shop.orders"], &[]), (vec!["shop.orders".to_owned()], None));
+        for (with_schema, others) in
+            [(&["a-b", "a.b"][..], &[][..]), (&["a-b"], &["a_b"]), (&["Orders", "orders"], &[])]
+        {
+            let (clear, unclear) = of(with_schema, others);
+            assert!(clear.is_empty() && unclear.unwrap().contains(with_schema[0]), "{with_schema:?}");
+        }
+    }
+
+    #[test]
+    fn a_declaration_that_cannot_be_stored_is_refused_by_its_field() {
+        let mut source = described("orders");
+        check(&source).unwrap();
+        let column = |number: usize, of: DataType| Column { name: format!("c{number}"), data_type: of, nullable: true };
+        let wide = |number: usize| DataType::Row(vec![(format!("{number}{}", "x".repeat(300)), DataType::Int)]);
+        let odd = DataType::Array(Box::new(DataType::Row(vec![("a\0".to_owned(), DataType::Int)])));
+        for columns in [
+            (0..1_001).map(|number| column(number, DataType::Int)).collect::<Vec<_>>(),
+            (0..1_000).map(|number| column(number, wide(number))).collect(),
+            vec![column(0, odd)],
+            vec![column(0, DataType::Int), column(0, DataType::Int)],
+        ] {
+            source.columns = columns;
+            assert!(matches!(check(&source), Err(Fault::Invalid { field: "columns", .. })));
+        }
     }
 
     #[test]

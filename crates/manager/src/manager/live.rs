@@ -42,8 +42,7 @@ impl Watchable for Manager {
         if outputs.iter().any(|known| known.topic == topic) {
             return Ok(true);
         }
-        let catalog = self.catalog(None).await?;
-        Ok(catalog.sources.iter().any(|entry| entry.source.topic == topic))
+        self.shared.is_source(topic).await
     }
 
     async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault> {

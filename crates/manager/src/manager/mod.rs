@@ -207,14 +207,14 @@ impl Manager {
         self.shared.catalog(engine).await
     }
 
-    /// Declares a source, or declares it anew.
-    pub async fn put_source(&self, source: Source, actor: &str) -> Result<Source, Fault> {
-        self.shared.put_source(source, actor).await
+    /// Declares a source, or declares it anew: one's own, or as an operator.
+    pub async fn put_source(&self, source: Source, by: Declarer<'_>) -> Result<Source, Fault> {
+        self.shared.put_source(source, by).await
     }
 
-    /// Takes a declaration back. What runs is not touched.
-    pub async fn delete_source(&self, name: &str, actor: &str) -> Result<(), Fault> {
-        self.shared.delete_source(name, actor).await
+    /// Takes a declaration back: one's own, or as an operator. What runs is not touched.
+    pub async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<(), Fault> {
+        self.shared.delete_source(name, by).await
     }
 
     /// What looks like ours in engines and brokers, and that no definition names.

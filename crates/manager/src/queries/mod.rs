@@ -221,7 +221,12 @@ impl Queries {
         time: Duration,
     ) -> Result<FirstRows, Refused> {
         let deadline = Instant::now() + time;
-        let running = self.begin(query, owner, time).await?;
+        // An engine may take longer to begin than the whole query may: a gateway that has just started does.
+        let Ok(running) = timeout_at(deadline, self.begin(query, owner, time)).await else {
+            let reason = format!("its {} s were over before the engine had begun it: ask again", time.as_secs());
+            return Ok(FirstRows { schema: None, rows: Vec::new(), end: "limit".to_owned(), reason: Some(reason) });
+        };
+        let running = running?;
         let id = running.id().to_owned();
         let mut lines = QueryRows::of(running).ok_or(Refused::AlreadyRead(id))?;
         let mut first = FirstRows { schema: None, rows: Vec::new(), end: "limit".to_owned(), reason: None };

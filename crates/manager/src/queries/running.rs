@@ -102,8 +102,11 @@ impl Running {
     /// What comes next, of the engine; `None` once it has ended.
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut stage = self.stage();
+        let is_over = stage.end.is_some();
         let polled = match &mut stage.rows {
             Some(rows) => rows.as_mut().poll_next(context),
+            // Its engine has not answered yet; whoever hears it wakes the reader.
+            None if !is_over => Poll::Pending,
             None => return Poll::Ready(None),
         };
         match polled {
@@ -143,17 +146,20 @@ impl Begun {
     /// The engine has answered. Killed meanwhile, the query ends here.
     pub fn with(mut self, rows: Rows) -> Arc<Running> {
         let running = self.0.take().expect("it is taken once");
-        let late = {
+        let (late, reader) = {
             let mut stage = running.stage();
             match stage.end {
                 None => {
                     stage.rows = Some(rows);
-                    None
+                    (None, stage.reader.take())
                 }
-                Some(_) => Some(rows),
+                Some(_) => (Some(rows), None),
             }
         };
         drop(late);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
         running
     }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::rows::{json, read, said, word};
 use super::{Store, StoreError};
 use crate::catalog::Source;
+use crate::manager::Declarer;
 use crate::names::Names;
 
 /// The names of a definition that is there.
@@ -42,18 +43,27 @@ impl Store {
             .collect()
     }
 
-    pub async fn put_source(&self, source: &Source, actor: &str) -> Result<(), StoreError> {
+    /// `false` if it is declared by somebody else, and whoever calls may not change that.
+    pub async fn put_source(&self, source: &Source, by: Declarer<'_>) -> Result<bool, StoreError> {
         let (format, columns) = (word(source.format), json(&source.columns));
         let event_time = source.event_time.as_ref().map(json);
         let put = include_str!("sql/put_source.sql");
         let client = self.pool.get().await?;
-        client.execute(put, &[&source.name, &source.topic, &format, &columns, &event_time, &actor]).await?;
-        Ok(())
+        let (name, topic, operates) = (&source.name, &source.topic, &by.is_operator);
+        let written = client.execute(put, &[name, topic, &format, &columns, &event_time, &by.name, operates]).await?;
+        Ok(written > 0)
     }
 
-    /// `false` if there is none of that name.
-    pub async fn delete_source(&self, name: &str) -> Result<bool, StoreError> {
-        Ok(self.pool.get().await?.execute(include_str!("sql/delete_source.sql"), &[&name]).await? > 0)
+    /// `false` if there is none of that name, or it is declared by somebody else, and whoever calls may not change that.
+    pub async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<bool, StoreError> {
+        let delete = include_str!("sql/delete_source.sql");
+        Ok(self.pool.get().await?.execute(delete, &[&name, &by.name, &by.is_operator]).await? > 0)
+    }
+
+    /// Who declared a source; `None` if there is none of that name.
+    pub async fn declarer(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let found = self.pool.get().await?.query_opt(include_str!("sql/declarer.sql"), &[&name]).await?;
+        Ok(found.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// The names of all definitions.

@@ -7,4 +7,5 @@ mod defects;
 mod mended;
 mod model;
 mod rehearsal;
+mod sources;
 mod stage;

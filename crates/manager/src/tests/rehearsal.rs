@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::stage::{PATIENCE, Stage, create, deployed, settled, until};
+use super::stage::{ANNA, PATIENCE, Stage, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::definition::Intent;
 use crate::engines::{EngineKind, ObservedState};
@@ -286,10 +286,10 @@ async fn pages_texts_and_sources_are_as_they_were_written() {
     let mut source = catalog.sources[0].source.clone();
     source.name = "ORDERS".to_owned();
     source.columns.truncate(1);
-    manager.put_source(source.clone(), "anna").await.unwrap();
+    manager.put_source(source.clone(), ANNA).await.unwrap();
     assert_eq!(manager.catalog(None).await.unwrap().sources[0].source, source);
     source.columns.clear();
-    assert!(matches!(manager.put_source(source, "anna").await, Err(Why::Invalid { field: "columns", .. })));
-    manager.delete_source("orders", "anna").await.unwrap();
-    assert!(matches!(manager.delete_source("orders", "anna").await, Err(Why::NotFound { what: "source", .. })));
+    assert!(matches!(manager.put_source(source, ANNA).await, Err(Why::Invalid { field: "columns", .. })));
+    manager.delete_source("orders", ANNA).await.unwrap();
+    assert!(matches!(manager.delete_source("orders", ANNA).await, Err(Why::NotFound { what: "source", .. })));
 }

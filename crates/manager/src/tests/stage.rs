@@ -17,13 +17,16 @@ use super::model::Model;
 use crate::catalog::{Column, DataType, Format, Source};
 use crate::definition::Definition;
 use crate::engines::{Engine, EngineKind};
-use crate::manager::{DeployOptions, Manager, NewDefinition, Parts};
-use crate::ports::{From, Kafka, PortError, Records, Topic};
+use crate::manager::{Declarer, DeployOptions, Manager, NewDefinition, Parts};
+use crate::ports::{From, Kafka, PortError, Records, Schemas, Topic};
 use crate::settings::{Limits, ManagerSettings, Reconcile};
 use crate::store::Pool;
 
 /// How long something may take that takes a moment.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A developer.
+pub const ANNA: Declarer<'static> = Declarer { name: "anna", is_operator: false };
 
 /// The topics of a broker.
 #[derive(Default)]
@@ -125,6 +128,7 @@ pub struct Stage {
     pub topics: Arc<Topics>,
     pub rules: Reconcile,
     pub limits: Limits,
+    pub schemas: Option<Arc<dyn Schemas>>,
 }
 
 /// A manager that runs.
@@ -164,6 +168,7 @@ impl Stage {
                 ..Reconcile::default()
             },
             limits: Limits::default(),
+            schemas: None,
         };
         let column = |name: &str| Column { name: name.to_owned(), data_type: DataType::Int, nullable: true };
         let source = Source {
@@ -173,7 +178,7 @@ impl Stage {
             columns: vec![column("ORDER_ID"), column("AMOUNT")],
             event_time: None,
         };
-        stage.manager().put_source(source, "anna").await.unwrap();
+        stage.manager().put_source(source, ANNA).await.unwrap();
         stage
     }
 
@@ -190,10 +195,11 @@ impl Stage {
                 ksqldb: None,
                 limits: self.limits.clone(),
                 reconcile: self.rules.clone(),
+                own_topics: ["orders.dlq".to_owned()].into(),
             },
             pool: self.pool.clone(),
             kafka: Arc::clone(&self.topics) as Arc<dyn Kafka>,
-            schemas: None,
+            schemas: self.schemas.clone(),
             engines: self.engines.iter().map(|engine| Arc::clone(engine) as Arc<dyn Engine>).collect(),
             crash,
         })

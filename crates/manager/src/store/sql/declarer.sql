@@ -1,0 +1,1 @@
+select declared_by from stream_sources where lower(name) = lower($1)

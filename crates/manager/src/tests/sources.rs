@@ -1,0 +1,120 @@
+//! Who declares what, which topics are sources, and how often the outside is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+
+use super::stage::{ANNA, Stage};
+use crate::catalog::{Column, DataType, Format, Source};
+use crate::engines::EngineKind;
+use crate::fault::Fault;
+use crate::manager::{Declarer, Origin};
+use crate::ports::{Decoded, PortError, Schemas};
+use crate::preview::Watchable;
+
+const BERTA: Declarer<'static> = Declarer { name: "berta", is_operator: false };
+const OLGA: Declarer<'static> = Declarer { name: "olga", is_operator: true };
+
+fn columns() -> Vec<Column> {
+    vec![Column { name: "a".to_owned(), data_type: DataType::Int, nullable: true }]
+}
+
+fn source(name: &str, topic: &str) -> Source {
+    Source {
+        name: name.to_owned(),
+        topic: topic.to_owned(),
+        format: Format::Json,
+        columns: columns(),
+        event_time: None,
+    }
+}
+
+/// Knows a schema for each topic; cannot read that of `odd`, and is away for `away`.
+#[derive(Default)]
+struct Registry(AtomicUsize);
+
+#[async_trait]
+impl Schemas for Registry {
+    async fn columns_of(&self, topic: &str) -> Result<Option<(Format, Vec<Column>)>, PortError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        match topic {
+            "odd" => Err(PortError::Refused("its schema is PROTOBUF".to_owned())),
+            "away" => Err(PortError::Unavailable("nobody answers".to_owned())),
+            _ => Ok(Some((Format::Json, columns()))),
+        }
+    }
+
+    async fn decode(&self, _: &[u8]) -> Result<Option<Decoded>, PortError> {
+        Ok(None)
+    }
+}
+
+async fn stage(topics: &[&str]) -> (Stage, Arc<Registry>) {
+    let (mut stage, registry) = (Stage::new(&[EngineKind::Ksqldb]).await, Arc::<Registry>::default());
+    stage.schemas = Some(registry.clone());
+    *stage.topics.names.lock().unwrap() = topics.iter().map(|topic| (*topic).to_owned()).collect();
+    (stage, registry)
+}
+
+#[tokio::test]
+async fn a_declaration_is_its_declarers_or_an_operators_to_change() {
+    let (stage, _) = stage(&[]).await;
+    let manager = stage.manager();
+    let refused = manager.put_source(source("Orders", "other"), BERTA).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "`Orders` is declared by `anna`, and to change it: that asks for the role `operator`"
+    );
+    assert!(matches!(manager.delete_source("orders", BERTA).await, Err(Fault::AsksForOperator(_))));
+    assert_eq!(manager.catalog(None).await.unwrap().sources[0].source.topic, "orders", "nothing was changed");
+    manager.put_source(source("orders", "mine"), ANNA).await.unwrap();
+    manager.put_source(source("orders", "hers"), OLGA).await.unwrap();
+    assert!(matches!(manager.put_source(source("orders", "mine"), ANNA).await, Err(Fault::AsksForOperator(_))));
+    manager.delete_source("orders", OLGA).await.unwrap();
+}
+
+#[tokio::test]
+async fn topics_that_are_nobodys_are_no_source_and_not_watched() {
+    let (stage, _) = stage(&["shop", "orders.dlq", "_schemas", "default_ksql_processing_log"]).await;
+    let manager = stage.manager();
+    for topic in ["_schemas", "default_ksql_processing_log"] {
+        let refused = manager.put_source(source("x", topic), OLGA).await;
+        assert!(matches!(refused, Err(Fault::Invalid { field: "topic", .. })), "{topic}");
+        assert!(!manager.may_be_watched(topic).await.unwrap(), "{topic}");
+    }
+    assert!(matches!(manager.put_source(source("x", "orders.dlq"), ANNA).await, Err(Fault::AsksForOperator(_))));
+    assert!(!manager.may_be_watched("orders.dlq").await.unwrap(), "the registry alone does not make it one");
+    assert!(manager.may_be_watched("shop").await.unwrap());
+    let sources = manager.catalog(None).await.unwrap().sources;
+    let of_registry: Vec<_> = sources
+        .iter()
+        .filter(|entry| entry.origin == Origin::Registry)
+        .map(|entry| entry.source.topic.as_str())
+        .collect();
+    assert_eq!(of_registry, ["shop"]);
+    manager.put_source(source("letters", "orders.dlq"), OLGA).await.unwrap();
+    assert!(manager.may_be_watched("orders.dlq").await.unwrap(), "an operator has said so");
+}
+
+#[tokio::test]
+async fn the_registry_is_asked_once_however_many_ask_and_whatever_it_says() {
+    let (stage, registry) = stage(&["odd", "shop"]).await;
+    let manager = stage.manager();
+    let asked = (0..50).map(|_| manager.may_be_watched("nonsense"));
+    for found in futures_util::future::join_all(asked).await {
+        assert!(!found.unwrap());
+    }
+    assert_eq!(registry.0.load(Ordering::SeqCst), 2, "one walk over two topics");
+    let catalog = manager.catalog(None).await.unwrap();
+    assert!(catalog.missing.is_empty(), "what is no source is nothing that lacks: {:?}", catalog.missing);
+
+    let (stage, registry) = self::stage(&["away", "shop"]).await;
+    let manager = stage.manager();
+    for _ in 0..2 {
+        assert_eq!(manager.catalog(None).await.unwrap().missing.len(), 1);
+    }
+    assert_eq!(registry.0.load(Ordering::SeqCst), 2, "what it could not say is not asked at once again");
+    assert!(manager.may_be_watched("orders").await.unwrap(), "declared");
+}
