@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::hub::{HubParts, HubSettings};
+use crate::api::hub::{Audited, HubParts, HubSettings};
 use crate::api::routes::ViewApi;
 use crate::api::{self, AheadOf, ApiState, EnginesOf, Server};
 use crate::board::ViewBoard;
@@ -116,7 +116,10 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
-        hub: live.clone().map(|live| HubParts { service: Arc::new(live), settings: HubSettings::default() }),
+        hub: live.clone().map(|live| HubParts {
+            service: Arc::new(Audited::new(live, audit.clone())),
+            settings: HubSettings::of(&config.http),
+        }),
         live,
         manager: streams.as_ref().map(|streams| streams.manager.clone()),
         engines: engines_of(streams.as_ref()),

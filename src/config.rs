@@ -325,6 +325,10 @@ pub struct HttpSettings {
     pub max_followers: usize,
     /// Changes that may wait for one of them.
     pub follower_buffer: usize,
+    /// Connections to the hub at the same time.
+    pub max_hub_connections: usize,
+    /// Those of one caller.
+    pub max_hub_connections_per_caller: usize,
     /// Milliseconds that a client may take nothing of what it is sent.
     pub send_timeout_ms: u64,
     /// Milliseconds open requests get at shutdown.

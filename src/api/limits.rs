@@ -2,6 +2,7 @@
 //! at the turn of a minute); here is who counts as one caller, how many of them are remembered, and what they are told: the
 //! fields `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Mutex, PoisonError};
@@ -116,6 +117,18 @@ impl Caller {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
             address @ IpAddr::V4(_) => address,
         }))
+    }
+}
+
+/// As which one they are counted where only texts are known.
+impl Display for Caller {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Caller::Principal(name) => f.write_str(name),
+            Caller::Address(Some(IpAddr::V6(network))) => write!(f, "{network}/64"),
+            Caller::Address(Some(address)) => Display::fmt(address, f),
+            Caller::Address(None) => f.write_str("unknown"),
+        }
     }
 }
 

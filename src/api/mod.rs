@@ -298,7 +298,11 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
     }
     let of_views = views.iter().flat_map(|view| view.problems.iter().copied());
     let hub = state.hub.clone();
-    let hub = hub.map(|parts| Door::new(parts, state.shutting_down.clone(), Arc::clone(&state.metrics)));
+    let hub = hub.map(|parts| {
+        let door = Door::new(parts, state.shutting_down.clone(), Arc::clone(&state.metrics));
+        state.gate.clone().inspect(|gate| door.look_at_credentials(Arc::clone(gate)));
+        door
+    });
     Api {
         openapi: document.into(),
         problems: CODES

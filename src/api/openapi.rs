@@ -287,7 +287,7 @@ fn add_parts_of_streams(operation: &mut Operation, looks: bool) {
         ("404", "`manager_not_enabled`: there is no stream manager here; or there is nothing of this id or name"),
         (
             "409",
-            "`engine_not_configured` or `brokers_refuse`; of calls that change something also `name_taken`, `not_possible_now`, `would_lose_state`, `stream_limit_reached`, `query_limit_reached` or `query_already_read`",
+            "`engine_not_configured` or `brokers_refuse`; of calls that change something also `name_taken`, `not_possible_now`, `would_lose_state`, `stream_limit_reached` or `query_already_read`",
         ),
     ];
     let of_changes = [

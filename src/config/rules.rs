@@ -85,6 +85,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "http.max_offset" => Integer(0, 10_000_000),
         "http.max_wait_ms" => Integer(0, 10 * MINUTE),
         "http.max_waiters" | "http.max_followers" => Integer(0, 1_000_000),
+        "http.max_hub_connections" | "http.max_hub_connections_per_caller" => Integer(1, 1_000_000),
         "http.follower_buffer" => Integer(1_000, 1_000_000),
         "http.send_timeout_ms" => Integer(SECOND, 10 * MINUTE),
         "http.rate_limits.reads"

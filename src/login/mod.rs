@@ -80,6 +80,19 @@ impl Gate {
         }
     }
 
+    /// Whose credentials these are now, as if they were shown again.
+    pub async fn judge(&self, kept: &Kept) -> Result<Arc<Principal>, Refusal> {
+        let shown = match kept {
+            Kept::Authorization(value) => self.shown(&[value], &[]),
+            Kept::ApiKey(value) => self.shown(&[], &[value]),
+        };
+        let Some(shown) = shown? else { return Err(NOT_A_KIND) };
+        match shown.known() {
+            Some(principal) => Ok(principal),
+            None => shown.find().await,
+        }
+    }
+
     /// Who has shown a certificate with this subject.
     pub fn certified(&self, subject: &str) -> Arc<Principal> {
         Arc::new(self.subjects.principal(subject))
@@ -109,6 +122,15 @@ impl Gate {
             (false, None, None) => Err(Refusal::Malformed("neither tokens nor API keys are taken here")),
         }
     }
+}
+
+/// What somebody has shown, kept to be looked at again. Never written down.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// The value of `Authorization`.
+    Authorization(Vec<u8>),
+    /// The value of `X-Api-Key`.
+    ApiKey(Vec<u8>),
 }
 
 /// A credential, and by whom it is judged.

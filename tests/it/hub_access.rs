@@ -18,6 +18,10 @@ const EVIL: &str = "https://evil.example";
 
 /// A server that takes tokens of `provider`. The file of its keys is kept as long as the server is asked.
 async fn closed(provider: &Provider) -> (Server, tempfile::NamedTempFile) {
+    closed_with(provider, |_| {}).await
+}
+
+async fn closed_with(provider: &Provider, set: impl FnOnce(&mut Config)) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(provider.keys().to_string().as_bytes()).unwrap();
     let mut config = Config::defaults();
@@ -25,6 +29,7 @@ async fn closed(provider: &Provider) -> (Server, tempfile::NamedTempFile) {
     config.auth.jwt.audience = vec!["streamview".to_owned()];
     config.auth.jwt.jwks_file = file.path().to_str().unwrap().to_owned();
     config.http.cors_origins = vec![PAGE.to_owned()];
+    set(&mut config);
     (Server::with(config, "127.0.0.1:0".parse().unwrap(), settings_of_hub()).await, file)
 }
 
@@ -128,6 +133,42 @@ async fn a_connection_is_opened_by_who_negotiated_it_and_by_nobody_else() {
     own.say(HANDSHAKE).await;
     assert_eq!(own.frame().await.as_deref(), Some("{}\u{1e}"));
     assert_eq!(status(open(format!("/hub/stream?id={id}&access_token={ada}"), vec![]).await), 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_the_token_that_it_was_opened_with() {
+    let provider = Provider::new("a");
+    let (server, _keys) = closed_with(&provider, |config| config.auth.jwt.leeway_seconds = 0).await;
+    let hub = server.hub();
+    let mut claims = Provider::claims("developer");
+    claims["exp"] = json!(jiff::Timestamp::now().as_second() + 3);
+    let (short, long) = (provider.sign(&claims.to_string()), provider.token("developer"));
+    let id = negotiated(&server, &short).await;
+    let url = format!("{hub}?id={id}");
+    assert_eq!(ask(Method::GET, &url, &[]).await.status(), 200);
+    assert_eq!(Client::new().post(&url).body(format!("{HANDSHAKE}\u{1e}")).send().await.unwrap().status(), 200);
+    assert_eq!(ask(Method::GET, &url, &[]).await.text().await.unwrap(), "{}\u{1e}");
+    let open = async |token: &str| {
+        let opened = WebSocket::open(server.address, &format!("/hub/stream?access_token={token}"), &[]).await;
+        let mut socket = opened.map_err(|answer| answer.status).unwrap();
+        socket.say(HANDSHAKE).await;
+        assert_eq!(socket.frame().await.as_deref(), Some("{}\u{1e}"));
+        socket
+    };
+    let (mut over, mut stays) = (open(&short).await, open(&long).await);
+    // Neither asks for anything any more, and both are told.
+    let polled = ask(Method::GET, &url, &[]).await.text().await.unwrap();
+    let told = over.frame().await.unwrap();
+    for told in [polled, told] {
+        let close: Value = serde_json::from_str(told.trim_end_matches('\u{1e}')).unwrap();
+        assert_eq!((&close["type"], &close["allowReconnect"]), (&json!(7), &json!(true)), "{told}");
+        assert!(
+            close["error"].as_str().unwrap().contains("credentials of `a-developer` do not count any more"),
+            "{told}"
+        );
+    }
+    stays.say(LIMITS).await;
+    assert!(stays.frame().await.unwrap().contains("\"type\":3"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,7 +204,7 @@ impl Desk {
     }
 
     fn call(&self, client: &Client, target: &str, arguments: Vec<Value>) -> Call {
-        let caller = Caller { name: None, counted_as: "ada".to_owned(), may_develop: true, may_operate: false };
+        let caller = Caller { counted_as: "ada".to_owned(), may_develop: true, ..Caller::default() };
         Call { client: client.clone(), caller: Arc::new(caller), target: target.to_owned(), arguments }
     }
 }
@@ -303,7 +303,8 @@ async fn what_may_not_run_is_refused_with_its_place_and_its_limit() {
         assert_eq!(desk.begin("SELECT * FROM orders").await.status(), 201);
     }
     let full = desk.begin("SELECT * FROM orders").await;
-    assert_eq!(full.status(), 409);
+    assert_eq!(full.status(), 429);
+    assert_eq!(full.headers()["retry-after"], "5");
     let problem: Value = full.json().await.unwrap();
     let told = (&problem["code"], &problem["setting"], &problem["limit"]);
     assert_eq!(told, (&json!("query_limit_reached"), &json!("manager.limits.queries_per_user"), &json!(2)));
@@ -320,6 +321,17 @@ async fn a_query_is_tried_for_its_first_rows() {
     let first: Value = asked.await.unwrap().unwrap().json().await.unwrap();
     let rows = json!([{ "row": { "columns": [0] } }, { "row": { "columns": [1] } }]);
     assert_eq!(first, json!({ "schema": "`N` BIGINT", "rows": rows, "end": "complete", "reason": null }));
+
+    let tries = |body: Value| desk.http.post(desk.url("/api/test/query")).json(&body).send();
+    for (field, value) in [("rows", 0), ("rows", 101), ("seconds", 0), ("seconds", 51)] {
+        let refused = tries(json!({ "query": "SELECT * FROM orders", field: value })).await.unwrap();
+        assert_eq!(refused.status(), 400, "{field} {value}");
+        assert!(refused.text().await.unwrap().contains("must be a whole number from 1 to"), "{field} {value}");
+    }
+    let first: Value =
+        tries(json!({ "query": "SELECT * FROM orders", "seconds": 1 })).await.unwrap().json().await.unwrap();
+    assert_eq!(first["end"], "limit", "{first}");
+    assert!(first["reason"].as_str().unwrap().starts_with("its 1 s are over"), "{first}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,6 +353,8 @@ async fn a_topic_is_watched_from_where_it_is_told() {
     drop((latest, offset));
     until("nobody reads the topic", PATIENCE, || async { (readers(&desk.world) == 0).then_some(()) }).await;
 
+    let head = desk.http.head(desk.url(&format!("/api/topics/{}/rows", desk.world.dlq_topic))).send().await.unwrap();
+    assert_eq!(head.status(), 200, "nobody is asked, and nothing is opened");
     for (path, status, code) in [
         ("/api/topics/__consumer_offsets/rows".to_owned(), 404, "topic_not_watchable"),
         (format!("/api/topics/{}/rows", desk.world.dlq_topic), 404, "topic_not_watchable"),

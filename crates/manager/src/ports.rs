@@ -16,6 +16,9 @@ pub enum PortError {
     /// It says no, and would say so again.
     #[error("{0}")]
     Refused(String),
+    /// There is no topic of this name.
+    #[error("there is no topic {0}")]
+    NoTopic(String),
 }
 
 /// Where a preview of a topic begins.

@@ -10,12 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HubParts, HubSettings, unknown};
 use crate::api::problem::{self, Problem};
-use crate::auth::Principal;
+use crate::auth::{Principal, Refusal};
+use crate::login::{Gate, Kept};
 use crate::manager::hub::{Caller, ConnectionId, HubService, Link, Opening, Outgoing, connect};
 use crate::telemetry::metrics::Metrics;
 
 /// How long the last frames of a connection wait for its client to poll them.
 const LAST_POLL: Duration = Duration::from_secs(5);
+
+/// Between two looks at the credentials that connections were opened with: as soon as a revoked key counts no more elsewhere.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Lets clients in, and knows who is there.
 pub struct Door {
@@ -40,6 +44,8 @@ struct Connection {
     id: ConnectionId,
     caller: Arc<Caller>,
     owner: Option<Arc<Principal>>,
+    /// What its owner has shown last; `None` if that is looked at with each request, or nobody logs in.
+    credentials: Option<Kept>,
     /// `None` until it is opened.
     open: Option<Open>,
 }
@@ -53,6 +59,12 @@ struct Open {
 
 /// The frames for a client that polls.
 pub(super) type Polled = Arc<tokio::sync::Mutex<Outgoing>>;
+
+/// Who asks, and what they have shown for it.
+pub(super) struct Identity {
+    pub principal: Option<Arc<Principal>>,
+    pub credentials: Option<Kept>,
+}
 
 /// What a client is told of a negotiated connection.
 pub(super) struct Ticket {
@@ -104,7 +116,7 @@ impl Door {
     }
 
     /// A new connection that can be opened within some seconds by whoever knows its token.
-    pub(super) fn negotiate(&self, caller: Arc<Caller>, owner: Option<Arc<Principal>>) -> Result<Ticket, Full> {
+    pub(super) fn negotiate(&self, caller: Arc<Caller>, identity: Identity) -> Result<Ticket, Full> {
         let token = token().ok_or(Full::NoToken)?;
         let mut connections = self.connections();
         connections.forget_unopened();
@@ -112,7 +124,8 @@ impl Door {
         let id = ConnectionId(public_id().into());
         let ticket = Ticket { id: Arc::clone(&id.0), token: token.clone() };
         connections.negotiated.push_back((Instant::now() + self.settings.open_within, token.clone()));
-        connections.insert(token, Connection { id, caller, owner, open: None });
+        let Identity { principal: owner, credentials } = identity;
+        connections.insert(token, Connection { id, caller, owner, credentials, open: None });
         Ok(ticket)
     }
 
@@ -121,17 +134,12 @@ impl Door {
         self.connections().by_token.get(token)?.owner.clone()
     }
 
-    /// Opens a connection that was negotiated; `principal` is who asks for it.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        token: &str,
-        principal: Option<&Principal>,
-        polls: bool,
-    ) -> Result<Opened, Problem> {
+    /// Opens a connection that was negotiated; `identity` is who asks for it.
+    pub(super) fn open(self: &Arc<Self>, token: &str, identity: &Identity, polls: bool) -> Result<Opened, Problem> {
         let mut connections = self.connections();
         connections.forget_unopened();
         let connection = connections.by_token.get_mut(token).ok_or_else(unknown)?;
-        connection.check_owner(principal)?;
+        connection.check_owner(identity)?;
         if connection.open.is_some() {
             let detail = "The connection is open already; a client that has lost it negotiates another one";
             return Err(Problem::new(&problem::HUB_CONNECTION_IN_USE, detail));
@@ -140,34 +148,32 @@ impl Door {
     }
 
     /// Opens a connection that nobody has negotiated.
-    pub(super) fn open_new(
-        self: &Arc<Self>,
-        caller: Arc<Caller>,
-        owner: Option<Arc<Principal>>,
-    ) -> Result<Opened, Problem> {
+    pub(super) fn open_new(self: &Arc<Self>, caller: Arc<Caller>, identity: Identity) -> Result<Opened, Problem> {
         let token = token().ok_or(Full::NoToken)?;
         let mut connections = self.connections();
         connections.forget_unopened();
         self.check(&connections, &caller)?;
-        let mut connection = Connection { id: ConnectionId(public_id().into()), caller, owner, open: None };
+        let Identity { principal: owner, credentials } = identity;
+        let id = ConnectionId(public_id().into());
+        let mut connection = Connection { id, caller, owner, credentials, open: None };
         let opened = self.begin(&token, &mut connection, false);
         connections.insert(token, connection);
         Ok(opened)
     }
 
     /// A poll: the first opens the connection.
-    pub(super) fn poll(self: &Arc<Self>, token: &str, principal: Option<&Principal>) -> Result<Poll, Problem> {
+    pub(super) fn poll(self: &Arc<Self>, token: &str, identity: &Identity) -> Result<Poll, Problem> {
         let known = {
-            let connections = self.connections();
-            let connection = connections.by_token.get(token).ok_or_else(unknown)?;
-            connection.check_owner(principal)?;
+            let mut connections = self.connections();
+            let connection = connections.by_token.get_mut(token).ok_or_else(unknown)?;
+            connection.check_owner(identity)?;
             connection.open.clone()
         };
         match known {
             Some(Open { link, polled: Some(frames) }) => Ok(Poll { link, frames, opens: false }),
             // It is taken from otherwise already, or opened just now, which says why not.
             _ => {
-                let Opened { link, outgoing } = self.open(token, principal, true)?;
+                let Opened { link, outgoing } = self.open(token, identity, true)?;
                 let frames = Arc::new(tokio::sync::Mutex::new(outgoing));
                 if let Some(connection) = self.connections().by_token.get_mut(token) {
                     connection.open = Some(Open { link: link.clone(), polled: Some(Arc::clone(&frames)) });
@@ -178,10 +184,10 @@ impl Door {
     }
 
     /// How something is brought to an open connection.
-    pub(super) fn link(&self, token: &str, principal: Option<&Principal>) -> Result<Link, Problem> {
-        let connections = self.connections();
-        let connection = connections.by_token.get(token).ok_or_else(unknown)?;
-        connection.check_owner(principal)?;
+    pub(super) fn link(&self, token: &str, identity: &Identity) -> Result<Link, Problem> {
+        let mut connections = self.connections();
+        let connection = connections.by_token.get_mut(token).ok_or_else(unknown)?;
+        connection.check_owner(identity)?;
         connection.open.as_ref().map(|open| open.link.clone()).ok_or_else(unknown)
     }
 
@@ -224,6 +230,28 @@ impl Door {
         Opened { link, outgoing }
     }
 
+    /// Looks at what connections were opened with again and again, until the process stops: whoever could not come in any more
+    /// does not stay either.
+    pub fn look_at_credentials(self: &Arc<Self>, gate: Arc<Gate>) {
+        let (door, stop) = (Arc::downgrade(self), self.shutting_down.clone());
+        self.runtime.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+                let Some(door) = door.upgrade() else { return };
+                // Found first: nobody waits for the door while the gate is asked.
+                let open = door.connections().with_credentials();
+                for (link, owner, credentials) in open {
+                    if let Some(why) = over(&gate, &owner, &credentials).await {
+                        link.dismiss(&why);
+                    }
+                }
+            }
+        });
+    }
+
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -243,9 +271,13 @@ impl Drop for Place {
 }
 
 impl Connection {
-    fn check_owner(&self, principal: Option<&Principal>) -> Result<(), Problem> {
-        let (own, shown) = (self.owner.as_ref().map(|owner| &owner.name), principal.map(|principal| &principal.name));
-        if own == shown {
+    /// What its owner shows takes the place of what was shown before.
+    fn check_owner(&mut self, identity: &Identity) -> Result<(), Problem> {
+        let shown = identity.principal.as_ref().map(|principal| &principal.name);
+        if self.owner.as_ref().map(|owner| &owner.name) == shown {
+            if identity.credentials.is_some() {
+                self.credentials.clone_from(&identity.credentials);
+            }
             return Ok(());
         }
         let detail = "The connection was negotiated by somebody else than these credentials are of";
@@ -270,6 +302,13 @@ impl Connections {
         }
     }
 
+    /// The open ones whose credentials can be looked at.
+    fn with_credentials(&self) -> Vec<(Link, Arc<Principal>, Kept)> {
+        let open = self.by_token.values();
+        open.filter_map(|one| Some((one.open.as_ref()?.link.clone(), one.owner.clone()?, one.credentials.clone()?)))
+            .collect()
+    }
+
     /// Forgets what was negotiated and not opened in time.
     fn forget_unopened(&mut self) {
         let now = Instant::now();
@@ -278,6 +317,18 @@ impl Connections {
             if self.by_token.get(&token).is_some_and(|connection| connection.open.is_none()) {
                 self.remove(&token);
             }
+        }
+    }
+}
+
+/// Why these credentials do not count any more for this owner. While they cannot be judged the last verdict counts.
+async fn over(gate: &Gate, owner: &Principal, credentials: &Kept) -> Option<String> {
+    match gate.judge(credentials).await {
+        Ok(now) if now.roles == owner.roles && now.name == owner.name => None,
+        Ok(_) => Some(format!("What `{}` may do has changed. Connect again.", owner.name)),
+        Err(Refusal::Unavailable(_)) => None,
+        Err(refusal @ (Refusal::Invalid(_) | Refusal::Malformed(_))) => {
+            Some(format!("The credentials of `{}` do not count any more: {refusal}.", owner.name))
         }
     }
 }

@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, web};
 
 use crate::api::{Api, parameters};
 use crate::auth::Principal;
+use crate::login::Kept;
 
 /// A parameter of a request's query string: the first of that name. Others are the clients' own business.
 pub(super) fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
@@ -32,6 +33,18 @@ pub fn is_web_socket(head: &RequestHead) -> bool {
 pub fn bearer_in_query(request: &ServiceRequest) -> Option<String> {
     let token = is_web_socket(request.head()).then(|| in_query(request.query_string(), "access_token"))??;
     Some(format!("Bearer {token}"))
+}
+
+/// What a request that was let through has shown, to be looked at again as long as its connection is open; `None` if it has
+/// shown nothing but a certificate or the token of a connection.
+pub(super) fn credentials(request: &HttpRequest) -> Option<Kept> {
+    let value = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_vec());
+    let in_query = || {
+        let token = is_web_socket(request.head()).then(|| in_query(request.query_string(), "access_token"))??;
+        Some(format!("Bearer {token}").into_bytes())
+    };
+    let authorization = value(header::AUTHORIZATION.as_str()).or_else(in_query).map(Kept::Authorization);
+    authorization.or_else(|| value("x-api-key").map(Kept::ApiKey))
 }
 
 /// Who has negotiated the connection that a request names.

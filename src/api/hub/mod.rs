@@ -11,6 +11,7 @@
 //! The token of a connection is as good as the credentials that it was negotiated with, until it ends: the query strings that
 //! it stands in are nowhere written down, and neither is `access_token`.
 
+mod audited;
 mod door;
 mod entry;
 mod events;
@@ -25,14 +26,18 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Route, web};
 use serde_json::json;
 
+pub use self::audited::Audited;
 pub use self::door::Door;
+use self::door::Identity;
 pub(super) use self::entry::{bearer_in_query, is_web_socket, owner};
 pub(super) use self::polling::PollsOfLine;
+use super::limits::{Caller as Counts, Counted, Kind};
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
 use super::{Api, caller};
 use crate::auth::policy::Policy;
 use crate::auth::role::{Role, Roles};
+use crate::config::HttpSettings;
 use crate::manager::hub::{Caller, HubService, HubTimes, Incoming};
 
 /// Where the hub is; the second is what the first versions of the original called it.
@@ -64,6 +69,17 @@ pub struct HubSettings {
     pub open_within: Duration,
 }
 
+impl HubSettings {
+    /// Those of the service.
+    pub fn of(http: &HttpSettings) -> HubSettings {
+        HubSettings {
+            max_connections: http.max_hub_connections,
+            max_connections_per_caller: http.max_hub_connections_per_caller,
+            ..HubSettings::default()
+        }
+    }
+}
+
 impl Default for HubSettings {
     fn default() -> Self {
         HubSettings {
@@ -82,7 +98,8 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     let route = |method, path, handler: fn() -> Route| RouteSpec::new(method, path, Policy::Reader, handler).connects();
     let of = |(hub, negotiate): (&'static str, &'static str)| {
         [
-            RouteSpec::new(Method::POST, negotiate, Policy::Reader, || web::route().to(negotiated)),
+            RouteSpec::new(Method::POST, negotiate, Policy::Reader, || web::route().to(negotiated))
+                .counted(Counted::As(Kind::Streams)),
             route(Method::GET, hub, || web::route().to(taken)),
             route(Method::POST, hub, || web::route().to(brought)),
             route(Method::DELETE, hub, || web::route().to(ended)),
@@ -100,7 +117,7 @@ fn door(api: &Api) -> Result<&Arc<Door>, Problem> {
 async fn negotiated(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let asked = entry::parameter(&request, "negotiateVersion").and_then(|version| version.parse::<u64>().ok());
     let version = asked.unwrap_or(0).min(1);
-    let answer = match door(&api)?.negotiate(who(&request, &api), caller::principal(&request)) {
+    let answer = match door(&api)?.negotiate(who(&request, &api), identity(&request)) {
         Err(full) => json!({ "error": full.to_string() }),
         Ok(ticket) => {
             let transports = json!([
@@ -123,6 +140,11 @@ async fn negotiated(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRes
     Ok(HttpResponse::Ok().json(answer))
 }
 
+/// Who has logged in, and by what.
+fn identity(request: &HttpRequest) -> Identity {
+    Identity { principal: caller::principal(request), credentials: entry::credentials(request) }
+}
+
 /// Who calls, and what they may.
 fn who(request: &HttpRequest, api: &Api) -> Arc<Caller> {
     let principal = caller::principal(request);
@@ -135,9 +157,10 @@ fn who(request: &HttpRequest, api: &Api) -> Arc<Caller> {
         None => api.state.settings.allows_operations(),
     };
     let name = principal.as_ref().map(|principal| principal.name.clone());
-    let address = || caller::address(request).map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-    let counted_as = name.clone().unwrap_or_else(address);
-    Arc::new(Caller { name, counted_as, may_develop: may(Role::Developer), may_operate: may(Role::Operator) })
+    let from = caller::address(request);
+    let counted_as = name.clone().unwrap_or_else(|| Counts::at(from).to_string());
+    let address = from.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    Arc::new(Caller { name, counted_as, address, may_develop: may(Role::Developer), may_operate: may(Role::Operator) })
 }
 
 /// `GET`: the way from the hub to the client, and for WebSockets both.
@@ -149,15 +172,15 @@ async fn taken(request: HttpRequest, payload: web::Payload, api: web::Data<Api>)
     let token = entry::parameter(&request, "id");
     if is_web_socket(request.head()) {
         let opened = match &token {
-            Some(token) => door.open(token, caller::principal(&request).as_deref(), false)?,
-            None => door.open_new(who(&request, &api), caller::principal(&request))?,
+            Some(token) => door.open(token, &identity(&request), false)?,
+            None => door.open_new(who(&request, &api), identity(&request))?,
         };
         return websocket::answer(&request, payload, opened);
     }
     let token = token.ok_or_else(lacks_id)?;
     let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if accepts.is_some_and(|accept| accept.contains("text/event-stream")) {
-        let opened = door.open(&token, caller::principal(&request).as_deref(), false)?;
+        let opened = door.open(&token, &identity(&request), false)?;
         return Ok(events::answer(opened));
     }
     polling::answer(&request, door, &token).await
@@ -167,7 +190,7 @@ async fn taken(request: HttpRequest, payload: web::Payload, api: web::Data<Api>)
 async fn brought(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let door = door(&api)?;
     let token = entry::parameter(&request, "id").ok_or_else(lacks_id)?;
-    let link = door.link(&token, caller::principal(&request).as_deref())?;
+    let link = door.link(&token, &identity(&request))?;
     let incoming = match payload.to_bytes_limited(MOST_BYTES).await {
         Ok(Ok(bytes)) => Incoming::Piece(bytes.to_vec()),
         // The connection is told by its other half.
@@ -183,7 +206,7 @@ async fn brought(request: HttpRequest, payload: web::Payload, api: web::Data<Api
 /// `DELETE`: the end, as clients that poll say it.
 async fn ended(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let token = entry::parameter(&request, "id").ok_or_else(lacks_id)?;
-    door(&api)?.link(&token, caller::principal(&request).as_deref())?.lost();
+    door(&api)?.link(&token, &identity(&request))?.lost();
     Ok(HttpResponse::Accepted().content_type("text/plain").finish())
 }
 

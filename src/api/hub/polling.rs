@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::door::{Door, Poll};
-use crate::api::caller;
+use super::identity;
 use crate::api::problem::{self, Problem};
 use crate::manager::hub::Link;
 
@@ -43,16 +43,21 @@ impl Drop for PollsOfLine {
         let begun = link.polls_begun();
         runtime.spawn(async move {
             tokio::time::sleep(NEXT_LINE).await;
-            if link.polls_begun() == begun {
+            if is_away(&link, begun) {
                 link.lost();
             }
         });
     }
 }
 
+/// Whether a client has not come back since so many polls had begun. A poll that is held by another line, even from before,
+/// shows that it is there.
+fn is_away(link: &Link, begun: usize) -> bool {
+    link.polls_begun() == begun && !link.is_polled()
+}
+
 pub(super) async fn answer(request: &HttpRequest, door: &Arc<Door>, token: &str) -> Result<HttpResponse, Problem> {
-    let principal = caller::principal(request);
-    let Poll { link, frames, opens } = door.poll(token, principal.as_deref())?;
+    let Poll { link, frames, opens } = door.poll(token, &identity(request))?;
     if let Some(line) = request.conn_data::<PollsOfLine>() {
         line.0.replace(Some((link.clone(), door.runtime.clone())));
     }
@@ -88,4 +93,32 @@ pub(super) async fn answer(request: &HttpRequest, door: &Arc<Door>, token: &str)
 
 fn answered(text: String) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::api::hub::audited::tests::Service;
+    use crate::manager::hub::{Caller, ConnectionId, HubTimes, Opening, connect};
+
+    #[test]
+    fn a_client_whose_line_ends_is_gone_unless_it_polls_by_another_one() {
+        let (link, _outgoing, _session) = connect(Opening {
+            id: ConnectionId("c1".into()),
+            caller: Arc::new(Caller::default()),
+            service: Arc::new(Service),
+            times: HubTimes::default(),
+            stop: CancellationToken::new(),
+            polls: true,
+        });
+        drop(link.poll());
+        let begun = link.polls_begun();
+        assert!(is_away(&link, begun), "nobody polls");
+        let held = link.poll();
+        assert!(!is_away(&link, link.polls_begun()), "one is held since before the line ended");
+        drop(held);
+        assert!(!is_away(&link, begun), "it has come by another line since");
+    }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
-use super::limits::{Counted, Kind};
+use super::limits::{Caller, Counted, Kind};
 use super::parameters::Parameters;
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
@@ -25,9 +25,10 @@ use crate::manager::live::Live;
 use crate::manager::ports::From;
 use crate::manager::queries::{FirstRows, NewQuery, QueryInfo};
 
-/// Rows that a trial gives, and how long it takes at most.
-const FIRST_ROWS: usize = 10;
-const FIRST_TIME: Duration = Duration::from_secs(10);
+/// Rows that a trial gives unless it says how many, and how many it may ask for.
+const FIRST_ROWS: (usize, i64) = (10, 100);
+/// Seconds that a trial takes at most unless it says how many, and how many it may ask for: less than proxies wait.
+const FIRST_SECONDS: (u64, i64) = (10, 50);
 
 /// The part of the OpenAPI document.
 #[derive(OpenApi)]
@@ -82,6 +83,12 @@ pub(super) struct TryBody {
     /// Begin with what comes, instead of with what is there.
     #[schema(nullable = false, default = true)]
     from_beginning: Option<bool>,
+    /// How many rows at most.
+    #[schema(nullable = false, default = 10, minimum = 1, maximum = 100)]
+    rows: Option<usize>,
+    /// How many seconds it may take.
+    #[schema(nullable = false, default = 10, minimum = 1, maximum = 50)]
+    seconds: Option<u64>,
 }
 
 /// A query that runs.
@@ -160,7 +167,7 @@ fn live(api: &Api) -> Result<&Live, Problem> {
 fn owner(request: &HttpRequest) -> String {
     match caller::principal(request) {
         Some(principal) => principal.name.clone(),
-        None => caller::address(request).map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+        None => Caller::at(caller::address(request)).to_string(),
     }
 }
 
@@ -186,7 +193,7 @@ fn own(live: &Live, request: &HttpRequest) -> Result<String, Problem> {
 #[utoipa::path(post, path = "/api/queries", operation_id = "begin_query", tag = "queries", request_body = NewQueryBody,
     responses((status = 201, description = "It runs", body = QueryBody,
         headers(("Location" = String, description = "Its rows"))),
-        (status = 429, description = "`queries_too_often`, or `rate_limited`",
+        (status = 429, description = "`query_limit_reached`, `queries_too_often`, or `rate_limited`",
             body = problem::ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(super) async fn begin(
     api: web::Data<Api>,
@@ -276,6 +283,9 @@ pub(super) async fn topic_rows(api: web::Data<Api>, request: HttpRequest) -> Res
         from
     });
     parameters.finish()?;
+    if request.method() == Method::HEAD {
+        return Ok(HttpResponse::Ok().content_type("text/event-stream").finish());
+    }
     let watcher = live.previews.watch(&part(&request, "topic")?, from.unwrap_or(From::Latest)).await?;
     Ok(stream::of_topic(&request, watcher, api.state.shutting_down.clone()))
 }
@@ -296,10 +306,10 @@ fn begins(text: &str) -> Option<From> {
 
 /// Try a query.
 ///
-/// Its first 10 rows, or as many as come within 10 s.
+/// Its first rows, as many as come within a time: 10 rows within 10 s unless the call says otherwise.
 #[utoipa::path(post, path = "/api/test/query", operation_id = "try_query", tag = "queries", request_body = TryBody,
     responses((status = 200, description = "The first rows", body = FirstRowsBody),
-        (status = 429, description = "`queries_too_often`, or `rate_limited`",
+        (status = 429, description = "`query_limit_reached`, `queries_too_often`, or `rate_limited`",
             body = problem::ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(super) async fn first_rows(
     api: web::Data<Api>,
@@ -308,13 +318,17 @@ pub(super) async fn first_rows(
 ) -> Result<HttpResponse, Problem> {
     let live = live(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let mut body = read((&request, payload), manager(&api)?, &["query", "engine", "fromBeginning"]).await?;
+    let allowed = ["query", "engine", "fromBeginning", "rows", "seconds"];
+    let mut body = read((&request, payload), manager(&api)?, &allowed).await?;
     let engine = engine(&mut body);
     let sql = body.required_text("query", usize::MAX - 1).unwrap_or_default();
     let from_beginning = body.switch("fromBeginning").unwrap_or(true);
+    let rows = body.number("rows", 1..=FIRST_ROWS.1).and_then(|rows| usize::try_from(rows).ok());
+    let seconds = body.number("seconds", 1..=FIRST_SECONDS.1).and_then(|seconds| u64::try_from(seconds).ok());
     body.finish()?;
     let query = NewQuery { engine, sql, from_beginning };
-    let first = live.queries.first_rows(query, &owner(&request), FIRST_ROWS, FIRST_TIME).await?;
+    let (rows, time) = (rows.unwrap_or(FIRST_ROWS.0), Duration::from_secs(seconds.unwrap_or(FIRST_SECONDS.0)));
+    let first = live.queries.first_rows(query, &owner(&request), rows, time).await?;
     Ok(HttpResponse::Ok().json(FirstRowsBody::from(first)))
 }
 

@@ -14,21 +14,24 @@ codes! {
     QUERY_ALREADY_READ = "query_already_read" CONFLICT "The query is read already"
         "Each query is read once, and somebody reads this one."
         "Begin another one with the same text: `POST /api/queries`.";
-    QUERY_LIMIT_REACHED = "query_limit_reached" CONFLICT "As many queries run as may"
+    QUERY_LIMIT_REACHED = "query_limit_reached" TOO_MANY_REQUESTS "As many queries run as may"
         "`manager.limits.queries_per_user` or `queries` allows no more at once."
-        "End one (`GET /api/queries`, `DELETE /api/queries/{id}`), or ask an operator to raise the limit.";
+        "End one (`GET /api/queries`, `DELETE /api/queries/{id}`), repeat after `Retry-After` seconds, or ask an operator to raise the limit.";
     QUERIES_TOO_OFTEN = "queries_too_often" TOO_MANY_REQUESTS "Too many queries within a minute"
         "`manager.limits.queries_per_minute` allows no more, whatever became of those before."
         "Repeat after `Retry-After` seconds.";
     TOPIC_NOT_WATCHABLE = "topic_not_watchable" NOT_FOUND "This topic cannot be watched"
         "Outputs of streams and sources of the catalog can be watched, no other topic."
         "`GET /api/catalog` lists the sources, `GET /api/streams` the streams with their `outputTopic`.";
+    TOPIC_NOT_FOUND = "topic_not_found" NOT_FOUND "There is no such topic"
+        "Kafka has no topic of this name; the output topic of a stream is there once the stream has been deployed."
+        "Deploy the stream, or wait until somebody makes the topic.";
     TOO_MANY_WATCHERS = "too_many_watchers" SERVICE_UNAVAILABLE "Too many watch topics"
         "As many topics are read, or as many clients watch them, as this instance allows."
         "Repeat after `Retry-After` seconds, or ask another instance.";
 }
 
-/// Seconds after which perhaps somebody watches no longer.
+/// Seconds after which perhaps somebody watches or queries no longer.
 const RETRY_AFTER: u32 = 5;
 
 impl From<queries::Refused> for Problem {
@@ -39,7 +42,8 @@ impl From<queries::Refused> for Problem {
             Refused::TooMany { setting, most, in_use, .. } => Problem::new(&QUERY_LIMIT_REACHED, words)
                 .with("setting", format!("manager.limits.{setting}"))
                 .with("limit", most)
-                .with("inUse", in_use),
+                .with("inUse", in_use)
+                .retry_after(RETRY_AFTER),
             Refused::TooOften { most, retry_after, .. } => Problem::new(&QUERIES_TOO_OFTEN, words)
                 .with("setting", "manager.limits.queries_per_minute")
                 .with("limit", most)
@@ -62,6 +66,7 @@ impl From<preview::Refused> for Problem {
                 Problem::new(&TOO_MANY_WATCHERS, words).retry_after(RETRY_AFTER)
             }
             Refused::Unknown(fault) => fault.into(),
+            Refused::Port(PortError::NoTopic(_)) => Problem::new(&TOPIC_NOT_FOUND, words),
             Refused::Port(error @ (PortError::Unavailable(_) | PortError::Refused(_))) => Fault::Port(error).into(),
         }
     }

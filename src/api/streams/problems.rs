@@ -94,7 +94,7 @@ impl From<Fault> for Problem {
             Fault::Port(PortError::Unavailable(_)) => {
                 Problem::new(&BROKERS_UNAVAILABLE, words).retry_after(RETRY_AFTER)
             }
-            Fault::Port(PortError::Refused(_)) => Problem::new(&BROKERS_REFUSE, words),
+            Fault::Port(PortError::Refused(_) | PortError::NoTopic(_)) => Problem::new(&BROKERS_REFUSE, words),
             Fault::Store(error) => of_store(&error),
         }
     }

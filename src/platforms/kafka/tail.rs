@@ -60,7 +60,7 @@ impl Tail {
         let consumer: BaseConsumer<Listener> =
             open(&config, Listener::new(settings)).map_err(|error| PortError::Refused(error.to_string()))?;
         let named = |error: KafkaError| match is_missing(&error) {
-            true => PortError::Refused(format!("there is no topic {topic}")),
+            true => PortError::NoTopic(topic.to_owned()),
             false => fault(&consumer, &error),
         };
         let start = positions(&consumer, topic, from).map_err(named)?;

@@ -31,6 +31,8 @@ pub struct Caller {
     pub name: Option<String>,
     /// As whom they are counted where there are limits: the name, or where they come from.
     pub counted_as: String,
+    /// The address that they come from.
+    pub address: String,
     /// Whether they may query and define (the role `developer`).
     pub may_develop: bool,
     /// Whether they may decide about what belongs to others (the role `operator`).

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_channel::mpsc;
@@ -44,7 +44,15 @@ pub struct Link {
     /// One piece waits to be read; whoever has the next one waits for its turn.
     inbox: Arc<Turns<mpsc::Sender<Incoming>>>,
     gone: CancellationToken,
+    dismissal: Arc<Dismissal>,
     polls: Arc<Polls>,
+}
+
+/// That the client is sent away, and why.
+#[derive(Debug, Default)]
+struct Dismissal {
+    why: OnceLock<String>,
+    is_said: CancellationToken,
 }
 
 /// The polls of a client. They are not brought like messages: a poll makes the room that messages wait for.
@@ -112,6 +120,17 @@ impl Link {
         self.gone.cancel();
     }
 
+    /// Sends the client away: all that it has open ends, and it is told why. It may come back. Only the first reason counts.
+    pub fn dismiss(&self, why: &str) {
+        self.dismissal.why.get_or_init(|| why.to_owned());
+        self.dismissal.is_said.cancel();
+    }
+
+    /// Whether a poll is held.
+    pub fn is_polled(&self) -> bool {
+        self.polls.held.load(Ordering::Acquire) > 0
+    }
+
     /// Returns once somebody has said that the client is gone.
     pub async fn gone(&self) {
         self.gone.cancelled().await;
@@ -164,6 +183,8 @@ pub enum Ending {
     Lost,
     /// The process stops.
     Stopping,
+    /// It was sent away, with this reason.
+    Dismissed(String),
     /// Nothing was heard of it for too long.
     Silent,
     /// It takes nothing of what is there for it.
@@ -182,6 +203,7 @@ impl Ending {
         match self {
             Ending::Lost | Ending::Left | Ending::TakesNothing => None,
             Ending::Stopping => Some(("The server stops. Connect again.".to_owned(), true)),
+            Ending::Dismissed(why) => Some((why.clone(), true)),
             Ending::Silent => Some(("Nothing was heard of this client for too long.".to_owned(), true)),
             Ending::Refused(why) => Some((why.clone(), false)),
             Ending::Garbled(why) => Some((why.to_string(), false)),
@@ -199,10 +221,11 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Box<Session>) {
     let gone = CancellationToken::new();
     let (client, pushes) = Client::new(opening.id.clone());
     let now = Instant::now();
-    let polls = Arc::<Polls>::default();
+    let (polls, dismissal) = (Arc::<Polls>::default(), Arc::<Dismissal>::default());
     // In a box, as a future has room for each place through which what it holds has come.
     let session = Box::new(Session {
         polls: Arc::clone(&polls),
+        dismissal: Arc::clone(&dismissal),
         frame: Frame::new(opening.times.window, now),
         opening,
         inbox,
@@ -219,7 +242,7 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Box<Session>) {
         last_heard: now,
         waits_since: None,
     });
-    (Link { inbox: Arc::new(Turns::new(inbox_in)), gone, polls }, Outgoing(outgoing), session)
+    (Link { inbox: Arc::new(Turns::new(inbox_in)), gone, dismissal, polls }, Outgoing(outgoing), session)
 }
 
 /// Tells the service when a client that had come is gone, however that came about.
@@ -256,6 +279,7 @@ pub struct Session {
     calls: VecDeque<(Option<String>, Call)>,
     frame: Frame,
     polls: Arc<Polls>,
+    dismissal: Arc<Dismissal>,
     opened: Instant,
     last_heard: Instant,
     /// Since when a frame is due that is not taken.
@@ -317,6 +341,9 @@ impl Session {
             tokio::select! {
                 () = self.gone.cancelled() => return Ending::Lost,
                 () = self.opening.stop.cancelled() => return Ending::Stopping,
+                () = self.dismissal.is_said.cancelled() => {
+                    return Ending::Dismissed(self.dismissal.why.get().cloned().unwrap_or_default());
+                }
                 is_there = has_room_in(&mut self.outbox), if is_due => {
                     let frame = self.frame.take(Instant::now());
                     // Nobody else sends by it, so the room is still there.

@@ -131,7 +131,7 @@ async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: 
                 return plain(shape, on_one_line(decoded.json));
             }
             Ok(None) => {}
-            Err(PortError::Unavailable(why) | PortError::Refused(why)) => {
+            Err(PortError::Unavailable(why) | PortError::Refused(why) | PortError::NoTopic(why)) => {
                 return Value { shape: Shape::Base64, json: encoded(bytes), error: Some(why) };
             }
         }

@@ -206,7 +206,7 @@ fn deployment(
 fn of_kafka(error: PortError) -> Trouble {
     match error {
         PortError::Unavailable(reason) => Trouble::Unavailable(reason),
-        PortError::Refused(message) => Trouble::Refused(crate::engines::Refusal {
+        PortError::Refused(message) | PortError::NoTopic(message) => Trouble::Refused(crate::engines::Refusal {
             code: "topic_refused".to_owned(),
             message,
             line: None,
