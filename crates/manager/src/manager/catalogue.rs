@@ -174,7 +174,9 @@ impl Shared {
                 }
                 Ok(_) => {}
                 // An answer like any other: whatever its values are, they have no columns.
-                Err(PortError::Refused(why)) => tracing::debug!(topic, why, "a topic with a schema is no source"),
+                Err(PortError::Refused(why) | PortError::NoTopic(why)) => {
+                    tracing::debug!(topic, why, "a topic with a schema is no source");
+                }
                 Err(PortError::Unavailable(why)) => trouble = Some(why),
             }
         }
