@@ -6,6 +6,7 @@ mod faults;
 mod lifecycle;
 mod queries;
 mod support;
+mod updates;
 
 /// Not a test by itself: the process that the others start as the server.
 #[test]

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use super::Ksqldb;
 use super::entities::{CommandStatus, Entity, RunningQuery, SourceDescription};
 use super::errors::{code, first_cause};
-use super::sameness::{Sameness, compare};
+use super::sameness::is_same;
 use super::statements::{Shape, about_query, create_as, describe, drop_sink, kind, not_made};
 use crate::engines::{Changes, Deployment, Handle, Refusal, Trouble};
 use crate::gate::compose::{Composed, EngineName};
@@ -54,7 +54,7 @@ impl Ksqldb {
     }
 
     /// A command of an earlier try may wait in the command topic: it will run, so it has to be waited for.
-    async fn settle(&self, sink: &EngineName, changes: Changes) -> Result<(), Trouble> {
+    pub(super) async fn settle(&self, sink: &EngineName, changes: Changes) -> Result<(), Trouble> {
         let id = format!("{}/`{sink}`/create", kind(changes).to_lowercase());
         match self.client.status(&id).await? {
             Some(status) if is_open(&status) => self.wait_for(&id).await.map(drop),
@@ -67,7 +67,7 @@ impl Ksqldb {
         let foreign = |what: &str, other: &str| {
             let message =
                 format!("{what} `{sink}` of ksqlDB writes to the topic `{other}`, not to `{topic}`: it is not ours");
-            Err(Trouble::Refused(Refusal { code: "name_of_another".to_owned(), message, line: None, column: None }))
+            Err(Trouble::Refused(Refusal { code: code::NAME_OF_ANOTHER.to_owned(), message, line: None, column: None }))
         };
         if let Some(query) = self.query_filling(sink).await? {
             return match query.sink_kafka_topics.iter().find(|other| *other != topic) {
@@ -88,6 +88,13 @@ impl Ksqldb {
         Ok(queries.into_iter().find(|query| query.sinks.iter().any(|name| name == sink.as_str())))
     }
 
+    /// The query of a handle: what fills its stream or table. What writes to another topic is somebody else's.
+    pub(super) async fn ours(&self, handle: &Handle) -> Result<Option<RunningQuery>, Trouble> {
+        let sink = EngineName::parse(&handle.stream_name).map_err(not_made)?;
+        let query = self.query_filling(&sink).await?;
+        Ok(query.filter(|query| query.sink_kafka_topics.iter().all(|topic| *topic == handle.output_topic)))
+    }
+
     /// `None` if there is none of that name.
     pub(super) async fn described(&self, name: &str) -> Result<Option<SourceDescription>, Trouble> {
         match self.client.show(&describe(name).map_err(not_made)?).await {
@@ -98,34 +105,39 @@ impl Ksqldb {
         }
     }
 
-    /// Something of ours runs under that name: the same text is adopted, another one is replaced.
+    /// Something of ours runs under that name. An update is sent whatever it is, as it does no harm twice; else only what is
+    /// certainly the same text is adopted, and another one is replaced.
     async fn take_over(
         &self,
         deployment: &Deployment,
         sink: &EngineName,
         query: RunningQuery,
     ) -> Result<Handle, Trouble> {
-        let sameness = compare(&deployment.select.sql, &query.query_string);
-        if sameness == Sameness::Same {
-            if query.status_count.contains_key("PAUSED") {
-                self.order("RESUME", &query.id).await?;
-            }
-            return Ok(handle(deployment, query.id));
+        let is_same = is_same(&deployment.select.sql, &query.query_string);
+        let made = match is_same && !deployment.replaces {
+            true => handle(deployment, query.id),
+            false => match self.create(deployment, sink, true).await {
+                // It cannot take the place of itself: windows and joins never can.
+                Err(trouble) if is_refusal(&trouble, code::CANNOT_UPGRADE) && is_same => handle(deployment, query.id),
+                // It shall begin anew: the old state was given up when that was decided.
+                Err(trouble) if is_refusal(&trouble, code::CANNOT_UPGRADE) && !deployment.replaces => {
+                    return self.begin_anew(deployment, sink, &query.id).await;
+                }
+                made => made?,
+            },
+        };
+        if query.status_count.contains_key("PAUSED") {
+            self.order("RESUME", &made.job_id).await?;
         }
-        match self.create(deployment, sink, true).await {
-            Err(trouble) if is_refusal(&trouble, code::CANNOT_UPGRADE) && sameness == Sameness::Perhaps => {
-                Ok(handle(deployment, query.id))
-            }
-            // It shall begin anew: the old state was given up when that was decided.
-            Err(trouble) if is_refusal(&trouble, code::CANNOT_UPGRADE) && !deployment.replaces => {
-                let old = self.described(sink.as_str()).await?;
-                self.order("TERMINATE", &query.id).await?;
-                let is_table = old.is_some_and(|old| old.kind == "TABLE");
-                self.drop_object(sink, if is_table { Changes::Upsert } else { Changes::Append }).await?;
-                self.create(deployment, sink, false).await
-            }
-            other => other,
-        }
+        Ok(made)
+    }
+
+    async fn begin_anew(&self, deployment: &Deployment, sink: &EngineName, old: &str) -> Result<Handle, Trouble> {
+        let there = self.described(sink.as_str()).await?;
+        self.order("TERMINATE", old).await?;
+        let is_table = there.is_some_and(|there| there.kind == "TABLE");
+        self.drop_object(sink, if is_table { Changes::Upsert } else { Changes::Append }).await?;
+        self.create(deployment, sink, false).await
     }
 
     async fn create(&self, deployment: &Deployment, sink: &EngineName, replaces: bool) -> Result<Handle, Trouble> {

@@ -22,6 +22,8 @@ pub(super) enum Purpose {
 pub(super) mod code {
     /// The name of a stream or table is taken.
     pub const NAME_TAKEN: &str = "name_taken";
+    /// A stream or table of our name fills a topic that is not ours.
+    pub const NAME_OF_ANOTHER: &str = "name_of_another";
     /// No query of that id.
     pub const UNKNOWN_QUERY: &str = "unknown_query";
     /// No stream or table of that name.
@@ -87,13 +89,14 @@ fn of_server(purpose: Purpose, message: String, words: &str) -> Trouble {
 }
 
 fn refusal_code(error_code: u32, words: &str) -> &'static str {
-    const MARKERS: [(&str, &str); 12] = [
+    const MARKERS: [(&str, &str); 13] = [
         ("Syntax Error", "syntax"),
         ("Unknown queryId", code::UNKNOWN_QUERY),
         ("Failed to terminate query", code::UNKNOWN_QUERY),
         ("Query with id:", code::UNKNOWN_QUERY),
         ("Cannot upgrade", code::CANNOT_UPGRADE),
         ("not yet supported for", code::CANNOT_UPGRADE),
+        ("not upgradeable", code::CANNOT_UPGRADE),
         ("Invalid result type", code::WRONG_KIND),
         ("Incompatible data source type", code::OTHER_KIND),
         ("with the same name already exists", code::NAME_TAKEN),
@@ -187,6 +190,7 @@ mod tests {
             ("Failed to terminate query with query ID: 'transient_X_1'", code::UNKNOWN_QUERY),
             ("Cannot upgrade data source: X", code::CANNOT_UPGRADE),
             ("Upgrades not\n\tyet supported for a StreamAggregate", code::CANNOT_UPGRADE),
+            ("Query is not upgradeable. Plan step of type X must have matching y.", code::CANNOT_UPGRADE),
             ("Invalid result type. It produces a TABLE.", code::WRONG_KIND),
             ("Incompatible data source type is table, but", code::OTHER_KIND),
             ("X does not exist.", code::UNKNOWN_SOURCE),

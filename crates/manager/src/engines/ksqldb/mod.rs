@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::client::Client;
-use self::deploy::{is_refusal, placed};
+use self::deploy::{Found, is_refusal, placed};
 use self::entities::{Entity, QueryDescription, RunningQuery};
 use self::errors::{code, first_cause};
 use self::query::Nature;
@@ -133,16 +133,16 @@ impl Ksqldb {
         }
     }
 
-    /// Ends the query of a handle: by its id, and by its sink if that id is gone and another fills it.
-    async fn end(&self, handle: &Handle) -> Result<(), Trouble> {
-        match self.order("TERMINATE", &handle.job_id).await {
-            Err(trouble) if is_refusal(&trouble, code::UNKNOWN_QUERY) => {}
+    /// Orders something of the query of a handle: by its id, and by its sink where no query has that id. The answer that would
+    /// have told the id may have been lost; and another deployment has another one.
+    async fn order_of(&self, word: &'static str, handle: &Handle) -> Result<(), Trouble> {
+        let unknown = match self.order(word, &handle.job_id).await {
+            Err(trouble) if is_refusal(&trouble, code::UNKNOWN_QUERY) => trouble,
             other => return other,
-        }
-        let sink = EngineName::parse(&handle.stream_name).map_err(not_made)?;
-        match self.query_filling(&sink).await? {
-            Some(query) => self.order("TERMINATE", &query.id).await,
-            None => Ok(()),
+        };
+        match self.ours(handle).await? {
+            Some(query) => self.order(word, &query.id).await,
+            None => Err(unknown),
         }
     }
 }
@@ -243,24 +243,38 @@ impl Engine for Ksqldb {
     }
 
     async fn stop(&self, _deployment: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble> {
-        if mode == StopMode::Final {
-            return self.end(handle).await.map(|()| Stopped::WithoutState);
-        }
-        match self.order("PAUSE", &handle.job_id).await {
-            Ok(()) => Ok(Stopped::Paused),
+        let (word, stopped) = match mode {
+            StopMode::Final => ("TERMINATE", Stopped::WithoutState),
+            StopMode::KeepState => ("PAUSE", Stopped::Paused),
+        };
+        match self.order_of(word, handle).await {
+            Ok(()) => Ok(stopped),
             Err(trouble) if is_refusal(&trouble, code::UNKNOWN_QUERY) => Ok(Stopped::WithoutState),
             Err(trouble) => Err(trouble),
         }
     }
 
     async fn resume(&self, handle: &Handle) -> Result<(), Trouble> {
-        self.order("RESUME", &handle.job_id).await
+        self.order_of("RESUME", handle).await
     }
 
+    /// By name alone: an id may never have been told.
     async fn remove(&self, handle: &Handle, _restore_points: &[RestorePoint]) -> Result<(), Trouble> {
         let sink = EngineName::parse(&handle.stream_name).map_err(not_made)?;
-        self.end(handle).await?;
-        self.drop_object(&sink, handle.changes).await
+        self.client.info().await?; // As in a deployment: what is not known yet may still be there.
+        self.settle(&sink, handle.changes).await?;
+        let changes = match self.find(&sink, &handle.output_topic).await {
+            Ok(Found::Nothing) => return Ok(()),
+            // It took the name first, and we never had it.
+            Err(trouble) if is_refusal(&trouble, code::NAME_OF_ANOTHER) => return Ok(()),
+            Err(trouble) => return Err(trouble),
+            Ok(Found::Idle(changes)) => changes,
+            Ok(Found::Query(query)) => {
+                self.order("TERMINATE", &query.id).await?;
+                handle.changes
+            }
+        };
+        self.drop_object(&sink, changes).await
     }
 
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
