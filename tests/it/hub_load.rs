@@ -147,5 +147,5 @@ async fn items_that_travel_together_arrive_sooner() {
     }
     let [together, alone] = seconds[..] else { unreachable!("two runs") };
     println!("100,000 items: {together:.2} s together, {alone:.2} s each alone, ratio {:.1}", alone / together);
-    assert!(together < alone, "{together} s together, {alone} s each alone");
+    assert!(together * 1.5 < alone, "{together} s together, {alone} s each alone");
 }
