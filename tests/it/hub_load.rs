@@ -91,7 +91,7 @@ async fn a_client_that_takes_nothing_is_closed_and_slows_nobody() {
     server.service.until_open(20).await;
     let before = resident_bytes(std::process::id());
     let mut other = connected(server.address).await;
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, began) = (Duration::ZERO, Instant::now());
     while server.service.open.load(std::sync::atomic::Ordering::SeqCst) > 0 {
         let asked = Instant::now();
         other.say("{\"type\":1,\"target\":\"GetQueryLimits\",\"arguments\":[],\"invocationId\":\"1\"}").await;
@@ -99,6 +99,8 @@ async fn a_client_that_takes_nothing_is_closed_and_slows_nobody() {
         slowest = slowest.max(asked.elapsed());
         assert!(resident_bytes(std::process::id()) < before + 64 * 1024 * 1024, "what waits for them is bounded");
     }
+    // Sooner than for their silence.
+    assert!(began.elapsed() < Duration::from_secs(20), "they were closed after {:?}", began.elapsed());
     assert!(slowest < Duration::from_secs(1), "somebody else waited {slowest:?}");
     drop(deaf);
     drop(other);
@@ -147,5 +149,5 @@ async fn items_that_travel_together_arrive_sooner() {
     }
     let [together, alone] = seconds[..] else { unreachable!("two runs") };
     println!("100,000 items: {together:.2} s together, {alone:.2} s each alone, ratio {:.1}", alone / together);
-    assert!(together < alone, "{together} s together, {alone} s each alone");
+    assert!(together * 1.5 < alone, "{together} s together, {alone} s each alone");
 }

@@ -181,9 +181,13 @@ async fn calls_are_answered_once_each_even_if_they_come_with_the_handshake_or_in
 #[tokio::test]
 async fn plain_calls_are_made_one_after_the_other() {
     let mut side = Side::shaken().await;
-    side.say(r#"{"target":"Slow","arguments":[],"invocationId":"a","type":1}"#).await;
-    side.say(r#"{"target":"JoinStreamGroup","arguments":["t"],"invocationId":"b","type":1}"#).await;
-    side.say(r#"{"target":"LeaveStreamGroup","arguments":["t"],"invocationId":"c","type":1}"#).await;
+    // All are there before the first is made.
+    let calls = [
+        r#"{"target":"Slow","arguments":[],"invocationId":"a","type":1}"#,
+        r#"{"target":"JoinStreamGroup","arguments":["t"],"invocationId":"b","type":1}"#,
+        r#"{"target":"LeaveStreamGroup","arguments":["t"],"invocationId":"c","type":1}"#,
+    ];
+    side.say(&calls.join("\u{1e}")).await;
     for id in ["a", "b", "c"] {
         assert!(side.hears().await.contains(&format!("\"invocationId\":\"{id}\"")));
     }
