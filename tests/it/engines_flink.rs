@@ -257,7 +257,7 @@ async fn a_final_stop_deletes_no_state_that_it_did_not_make() {
 
     let last = stand.engine().stop(&deployment, &handle, StopMode::KeepState).await.unwrap();
     assert_eq!(Some(last), kept.first().cloned().map(Stopped::At));
-    stand.engine().remove(&handle, &[point.clone()]).await.unwrap();
+    stand.engine().remove(&handle, std::slice::from_ref(&point)).await.unwrap();
     assert!(kept.iter().chain([&point]).all(|point| !metadata(point).exists()), "they go with the definition");
 }
 
@@ -270,7 +270,7 @@ async fn a_final_stop_after_a_stop_with_state_gives_its_savepoint() {
     let Stopped::At(point) = &stopped else { panic!("{stopped:?}") };
     assert_eq!(stand.engine().stop(&deployment, &handle, StopMode::Final).await.unwrap(), stopped);
     assert!(metadata(point).exists());
-    stand.engine().remove(&handle, &[point.clone()]).await.unwrap();
+    stand.engine().remove(&handle, std::slice::from_ref(point)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
