@@ -66,3 +66,12 @@ pub struct EventTime {
     /// How much later than others an event may come, in milliseconds, and still be counted.
     pub delay_ms: u64,
 }
+
+/// Who declares a source.
+#[derive(Debug, Clone, Copy)]
+pub struct Declarer<'a> {
+    /// As it is noted.
+    pub name: &'a str,
+    /// Whether other people's declarations are theirs to change, too, and the service's own topics to declare.
+    pub is_operator: bool,
+}

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::words::*;
+pub use crate::catalog::Declarer;
 use crate::catalog::Source;
 use crate::definition::{Definition, Event, Revision};
 use crate::engines::{Engine, EngineKind, Topology};

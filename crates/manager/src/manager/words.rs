@@ -115,15 +115,6 @@ pub struct EngineStatus {
     pub trouble: Option<String>,
 }
 
-/// Who declares a source.
-#[derive(Debug, Clone, Copy)]
-pub struct Declarer<'a> {
-    /// As it is noted.
-    pub name: &'a str,
-    /// Whether other people's declarations are theirs to change, too, and the service's own topics to declare.
-    pub is_operator: bool,
-}
-
 /// What can be selected from.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -4,8 +4,7 @@ use jiff::Timestamp;
 
 use super::rows::{json, read, said, word};
 use super::{Store, StoreError};
-use crate::catalog::Source;
-use crate::manager::Declarer;
+use crate::catalog::{Declarer, Source};
 use crate::names::Names;
 
 /// The names of a definition that is there.
