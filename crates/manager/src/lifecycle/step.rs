@@ -187,7 +187,10 @@ fn keep_running(record: &Record, seen: &Seen, can: &Capabilities, target: i32) -
         // Something is wrong with it, but it does run.
         ObservedState::Degraded if record.previous_revision.is_some() && seen.is_overdue => Step::Accept,
         ObservedState::Running | ObservedState::Degraded => Step::Rest(Rest::AsWanted),
-        ObservedState::Starting | ObservedState::Restarting if is_update && seen.is_overdue => Step::TakeBack,
+        // What the last look showed to run, and waits for another one to be shown so, is not taken back.
+        ObservedState::Starting | ObservedState::Restarting if is_update && seen.is_overdue && seen.is_sure => {
+            Step::TakeBack
+        }
         ObservedState::Failed if is_update => Step::TakeBack,
         // The text before is back, and does no better: it is not the update any more that one waits for.
         ObservedState::Starting | ObservedState::Restarting
