@@ -26,6 +26,8 @@ mod observe;
 const GLANCE: Duration = Duration::from_secs(1);
 /// How long an engine may take to say what it runs.
 const LOOK: Duration = Duration::from_secs(30);
+/// How long it may take to say again who it is.
+const WHO: Duration = Duration::from_secs(2);
 /// How long steps under way may take when the process is to end.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
@@ -175,7 +177,10 @@ async fn look_at_engines(shared: &Shared, memory: &mut Memory, records: &[Record
     let began = Instant::now();
     let used: HashSet<EngineKind> = records.iter().map(|record| record.engine).collect();
     let asked = shared.parts.engines.iter().filter(|engine| used.contains(&engine.kind()));
-    let looks = asked.map(|engine| async move { (engine.kind(), look_at(engine.as_ref()).await) });
+    let looks = asked.map(|engine| {
+        let before = memory.can.get(&engine.kind()).cloned();
+        async move { (engine.kind(), look_at(engine.as_ref(), before).await) }
+    });
     let mut engines = BTreeMap::new();
     for (kind, seen) in futures_util::future::join_all(looks).await {
         let observed = match seen {
@@ -194,9 +199,19 @@ async fn look_at_engines(shared: &Shared, memory: &mut Memory, records: &[Record
     Sights { began, engines }
 }
 
-async fn look_at(engine: &dyn Engine) -> Result<(Capabilities, Vec<Observed>), Trouble> {
-    // First who answers: another cluster may stand behind the same address by now, and nobody says so.
-    let look = async { Ok((engine.capabilities().await?, engine.observe().await?)) };
+/// Asks who answers, and what it runs. Another cluster may stand behind the same address by now, and nobody says so; where that
+/// cannot be asked (Flink's gateway is away, while the JobManager is well), what was said before holds.
+async fn look_at(engine: &dyn Engine, before: Option<Capabilities>) -> Result<(Capabilities, Vec<Observed>), Trouble> {
+    let can = async {
+        match before {
+            Some(before) => {
+                let now = tokio::time::timeout(WHO, engine.capabilities()).await;
+                Ok(now.ok().and_then(Result::ok).unwrap_or(before))
+            }
+            None => engine.capabilities().await,
+        }
+    };
+    let look = async { tokio::try_join!(can, engine.observe()) };
     match tokio::time::timeout(LOOK, look).await {
         Ok(seen) => seen,
         Err(_) => Err(Trouble::Unavailable(format!("it did not say within {} s what it runs", LOOK.as_secs()))),

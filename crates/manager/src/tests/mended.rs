@@ -156,3 +156,22 @@ async fn nothing_is_done_while_another_cluster_answers() {
     assert_eq!(stage.model().with(|world| world.calls.len()), calls);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_is_seen_and_stopped_while_nobody_says_which_cluster_answers() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    let seen = stage.model().with(|world| {
+        world.is_mute = true;
+        world.observations
+    });
+    until(&running.manager, &definition.id, "rounds", |now| {
+        assert!(now.is_active, "{now:?}");
+        stage.model().with(|world| world.observations) > seen + 5
+    })
+    .await;
+    running.manager.stop(&definition.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
+    assert_eq!(stage.model().live(), []);
+    running.stop().await;
+}

@@ -60,6 +60,8 @@ pub struct World {
     pub savepoints: Vec<String>,
     pub faults: VecDeque<Fault>,
     pub is_away: bool,
+    /// What tells who answers is away (Flink's gateway), while the rest is well.
+    pub is_mute: bool,
     /// Another cluster answers.
     pub is_another: bool,
     /// Every call that changes something, as it came.
@@ -275,7 +277,7 @@ impl Engine for Model {
     }
 
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {
-        if self.with(|world| world.is_away) {
+        if self.with(|world| world.is_away || world.is_mute) {
             return Err(Trouble::Unavailable("the model is away".to_owned()));
         }
         Ok(self.can())
@@ -317,7 +319,9 @@ impl Engine for Model {
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, Trouble> {
-        self.capabilities().await?;
+        if self.with(|world| world.is_away) {
+            return Err(Trouble::Unavailable("the model is away".to_owned()));
+        }
         Ok(self.with(|world| {
             world.observations += 1;
             world.write_checkpoints(self.kind);
