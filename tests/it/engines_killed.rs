@@ -29,6 +29,8 @@ fn restart(cluster: &mut FlinkCluster, process: FlinkProcess) {
 
 async fn until_state(stand: &Stand, job_id: &str, wanted: ObservedState) {
     until(&format!("the job is {wanted:?}"), PATIENCE * 2, || async {
+        // As the reconciler does: that checkpoints fail, or do no more, is only seen when they are asked for.
+        stand.engine().checkpoint(job_id).await.ok();
         let observed = stand.engine().observe().await.ok()?;
         let state = observed.iter().find(|each| each.job_id == job_id).map_or(ObservedState::Absent, |each| each.state);
         (state == wanted).then_some(())

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 
 use super::Memory;
+use crate::definition::Intent;
 use crate::engines::{EngineKind, ObservedState};
 use crate::lifecycle::record::{Position, Record, Restore};
 use crate::manager::Shared;
@@ -26,14 +27,16 @@ pub(super) fn that_keep(memory: &Memory) -> BTreeSet<EngineKind> {
 }
 
 pub(super) async fn restore_points(shared: &Shared, engines: &BTreeSet<EngineKind>) {
-    let find = Find { observed: Some(ObservedState::Running), ..Find::default() };
+    let find = Find { intent: Some(Intent::Running.word()), ..Find::default() };
     let records = match shared.store.find(&find, i64::MAX).await {
         Ok(records) => records,
         Err(error) => return tracing::warn!(error = %error, "restore points could not be noted"),
     };
     // While a text is new on trial, the state that counts is that of the one before.
     let mine = records.into_iter().filter(|record| {
+        // What is degraded is asked too: by this look it is seen to be well again.
         engines.contains(&record.engine)
+            && matches!(record.observed, ObservedState::Running | ObservedState::Degraded)
             && record.position == Position::Deployed
             && record.call.is_none()
             && record.previous_revision.is_none()
