@@ -55,7 +55,8 @@ pub fn stop_trigger_id(cluster: &str, id: &str, revision: i32, attempt: i32) -> 
     hashed(&format!("streamview/flink/{cluster}{id}{revision}/{attempt}/stop"))
 }
 
-fn hashed(text: &str) -> String {
+/// 32 hex digits that are the same for the same text, for ids that are chosen by us.
+pub(crate) fn hashed(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

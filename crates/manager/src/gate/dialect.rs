@@ -1,6 +1,7 @@
-//! What a dialect is: tables, and two functions. A further one is a file like `ksqldb.rs` and a line in [`Dialect::ALL`].
+//! What a dialect is: tables, and a function. A further one is a file like `ksqldb.rs` and a line in [`Dialect::ALL`].
 
 use super::Kind;
+use super::compose::{ComposeError, quote_identifier};
 use super::lexer::{Token, TokenKind};
 use super::parser::{Parse, Parser};
 use crate::catalog::DataType;
@@ -39,8 +40,23 @@ pub struct Dialect {
     pub(super) foreign: &'static [(&'static [&'static str], &'static str, &'static str)],
     /// Reads a whole query.
     pub(super) query: for<'p, 'a> fn(&'p mut Parser<'a>, Kind) -> Parse<()>,
-    /// Writes a type whose names are quoted.
-    pub(super) write_type: fn(&DataType) -> Result<String, super::compose::ComposeError>,
+    /// What its types are called.
+    pub(super) types: TypeWords,
+}
+
+/// What an engine calls types, where engines differ.
+#[derive(Debug, Clone, Copy)]
+pub struct TypeWords {
+    /// 32 bits.
+    pub int: &'static str,
+    /// Text, also as the key of a map.
+    pub string: &'static str,
+    /// A point in time.
+    pub timestamp: &'static str,
+    /// Whether the digits of a second stand behind it.
+    pub has_digits: bool,
+    /// Fields with names.
+    pub row: &'static str,
 }
 
 impl Dialect {
@@ -48,8 +64,13 @@ impl Dialect {
     pub const ALL: [&'static Dialect; 2] = [&super::flink::FLINK, &super::ksqldb::KSQLDB];
 
     /// A type in this dialect's words, names in it quoted.
-    pub fn data_type(&self, data_type: &DataType) -> Result<String, super::compose::ComposeError> {
-        (self.write_type)(data_type)
+    pub fn data_type(&self, data_type: &DataType) -> Result<String, ComposeError> {
+        self.types.write(data_type)
+    }
+
+    /// What its types are called.
+    pub fn types(&self) -> TypeWords {
+        self.types
     }
 
     /// A token as the engine compares it: names as they are resolved, everything else as it is written.
@@ -63,5 +84,32 @@ impl Dialect {
 
     pub(super) fn has_function(&self, upper: &str) -> bool {
         self.functions.lines().any(|name| name == upper)
+    }
+}
+
+impl TypeWords {
+    /// A type in these words, names in it quoted.
+    pub fn write(&self, data_type: &DataType) -> Result<String, ComposeError> {
+        Ok(match data_type {
+            DataType::Boolean => "BOOLEAN".to_owned(),
+            DataType::Int => self.int.to_owned(),
+            DataType::BigInt => "BIGINT".to_owned(),
+            DataType::Double => "DOUBLE".to_owned(),
+            DataType::Decimal { precision, scale } => format!("DECIMAL({precision}, {scale})"),
+            DataType::String => self.string.to_owned(),
+            DataType::Bytes => "BYTES".to_owned(),
+            DataType::Date => "DATE".to_owned(),
+            DataType::Time => "TIME".to_owned(),
+            DataType::Timestamp(digits) if self.has_digits => format!("{}({digits})", self.timestamp),
+            DataType::Timestamp(_) => self.timestamp.to_owned(),
+            DataType::Array(of) => format!("ARRAY<{}>", self.write(of)?),
+            DataType::Map(of) => format!("MAP<{}, {}>", self.string, self.write(of)?),
+            DataType::Row(fields) => {
+                let field =
+                    |(name, of): &(String, DataType)| Ok(format!("{} {}", quote_identifier(name)?, self.write(of)?));
+                let fields: Result<Vec<String>, ComposeError> = fields.iter().map(field).collect();
+                format!("{}<{}>", self.row, fields?.join(", "))
+            }
+        })
     }
 }

@@ -3,12 +3,10 @@
 //! Its lexer is Calcite's: `//` begins a comment, `/***/` does not end one, `/*+` is code, `E'…'` has backslashes, and what
 //! stands in `"…"` is read as code. Comments are never sent, the rest is refused.
 
-use super::compose::{ComposeError, quote_identifier};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, TypeWords};
 use super::lexer::TokenKind;
 use super::parser::{Inside, Parse, Parser};
 use super::{Clause, Kind};
-use crate::catalog::DataType;
 
 pub(super) static FLINK: Dialect = Dialect {
     name: "Flink",
@@ -138,7 +136,7 @@ pub(super) static FLINK: Dialect = Dialect {
         (&[":="], "other_dialect", "`:=` is ksqlDB's: in Flink write ROW(…) or MAP[…]"),
     ],
     query,
-    write_type,
+    types: TypeWords { int: "INT", string: "STRING", timestamp: "TIMESTAMP", has_digits: true, row: "ROW" },
 };
 
 const CLAUSES: &[&str] = &[
@@ -154,53 +152,6 @@ const CLAUSES: &[&str] = &[
     "UNION",
     "INTERSECT",
     "EXCEPT",
-];
-const JOIN_ENDS: &[&str] = &[
-    "WHERE",
-    "GROUP",
-    "HAVING",
-    "WINDOW",
-    "QUALIFY",
-    "ORDER",
-    "LIMIT",
-    "OFFSET",
-    "FETCH",
-    "UNION",
-    "INTERSECT",
-    "EXCEPT",
-    "JOIN",
-    "INNER",
-    "LEFT",
-    "RIGHT",
-    "FULL",
-    "CROSS",
-    "NATURAL",
-    ",",
-];
-const TIME_ENDS: &[&str] = &[
-    "AS",
-    "ON",
-    "USING",
-    "WHERE",
-    "GROUP",
-    "HAVING",
-    "WINDOW",
-    "QUALIFY",
-    "ORDER",
-    "LIMIT",
-    "OFFSET",
-    "FETCH",
-    "UNION",
-    "INTERSECT",
-    "EXCEPT",
-    "JOIN",
-    "INNER",
-    "LEFT",
-    "RIGHT",
-    "FULL",
-    "CROSS",
-    "NATURAL",
-    ",",
 ];
 const JOINS: &[&str] = &["JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL"];
 
@@ -260,7 +211,7 @@ fn term(parser: &mut Parser<'_>) -> Parse<()> {
 fn ending(parser: &mut Parser<'_>) -> Parse<()> {
     if parser.take_word("ORDER") {
         parser.expect_word("BY")?;
-        parser.expression(CLAUSES)?;
+        parser.expression(&[CLAUSES])?;
     }
     if parser.take_word("LIMIT") && !parser.take_word("ALL") {
         parser.expect_count()?;
@@ -287,7 +238,7 @@ fn ending(parser: &mut Parser<'_>) -> Parse<()> {
 fn select(parser: &mut Parser<'_>) -> Parse<()> {
     let start = parser.at;
     parser.expect_word("SELECT")?;
-    parser.expression(&["FROM"])?;
+    parser.expression(&[&["FROM"]])?;
     parser.note(Clause::Select, start);
     let start = parser.at;
     parser.expect_word("FROM")?;
@@ -310,7 +261,7 @@ fn select(parser: &mut Parser<'_>) -> Parse<()> {
             for word in words {
                 parser.expect_word(word)?;
             }
-            parser.expression(CLAUSES)?;
+            parser.expression(&[CLAUSES])?;
             parser.note(clause, start);
         }
     }
@@ -342,7 +293,7 @@ fn relation(parser: &mut Parser<'_>) -> Parse<()> {
             return Err(parser.fault("other_dialect", message));
         }
         if parser.take_word("ON") {
-            parser.expression(JOIN_ENDS)?;
+            parser.expression(&[CLAUSES, JOINS, &[","]])?;
         } else if parser.take_word("USING") {
             column_list(parser)?;
         }
@@ -409,7 +360,7 @@ fn named(parser: &mut Parser<'_>) -> Parse<()> {
             parser.expect_word(word)?;
         }
         let start = parser.at;
-        parser.expression(TIME_ENDS)?;
+        parser.expression(&[&["AS", "ON", "USING"], CLAUSES, JOINS, &[","]])?;
         is_aliased = parser.at > start + 1 && ends_with_alias(parser);
     }
     let end = parser.at - 1;
@@ -461,28 +412,4 @@ fn column_list(parser: &mut Parser<'_>) -> Parse<()> {
         parser.name("a column")?;
     }
     parser.expect_symbol(")")
-}
-
-fn write_type(data_type: &DataType) -> Result<String, ComposeError> {
-    Ok(match data_type {
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Int => "INT".to_owned(),
-        DataType::BigInt => "BIGINT".to_owned(),
-        DataType::Double => "DOUBLE".to_owned(),
-        DataType::Decimal { precision, scale } => format!("DECIMAL({precision}, {scale})"),
-        DataType::String => "STRING".to_owned(),
-        DataType::Bytes => "BYTES".to_owned(),
-        DataType::Date => "DATE".to_owned(),
-        DataType::Time => "TIME".to_owned(),
-        DataType::Timestamp(digits) => format!("TIMESTAMP({digits})"),
-        DataType::Array(of) => format!("ARRAY<{}>", write_type(of)?),
-        DataType::Map(of) => format!("MAP<STRING, {}>", write_type(of)?),
-        DataType::Row(fields) => {
-            let fields: Result<Vec<String>, ComposeError> = fields
-                .iter()
-                .map(|(name, of)| Ok(format!("{} {}", quote_identifier(name)?, write_type(of)?)))
-                .collect();
-            format!("ROW<{}>", fields?.join(", "))
-        }
-    })
 }

@@ -3,11 +3,9 @@
 //! Comments: `--` and `/* */`, which do not nest; `--` directly before a line end takes the next line with it. Both are never
 //! sent. Hints are comments to it; they are refused, so that a text means the same to both engines.
 
-use super::compose::{ComposeError, quote_identifier};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, TypeWords};
 use super::parser::{Parse, Parser};
 use super::{Clause, Kind};
-use crate::catalog::DataType;
 
 pub(super) static KSQLDB: Dialect = Dialect {
     name: "ksqlDB",
@@ -100,7 +98,8 @@ pub(super) static KSQLDB: Dialect = Dialect {
         ),
     ],
     query,
-    write_type,
+    // Its points in time have milliseconds only, and no word for more.
+    types: TypeWords { int: "INTEGER", string: "VARCHAR", timestamp: "TIMESTAMP", has_digits: false, row: "STRUCT" },
 };
 
 const TUMBLE: &str = "`TUMBLE(…)` is Flink's: in ksqlDB write `WINDOW TUMBLING (SIZE 5 MINUTES)` before WHERE";
@@ -108,19 +107,18 @@ const UNION: &str = "ksqlDB has no UNION: deploy each SELECT as a stream of its 
 
 /// Where expressions end.
 const CLAUSES: &[&str] = &["WINDOW", "WHERE", "GROUP", "PARTITION", "HAVING", "EMIT", "LIMIT"];
-const JOIN_ENDS: &[&str] =
-    &["WINDOW", "WHERE", "GROUP", "PARTITION", "HAVING", "EMIT", "LIMIT", "JOIN", "INNER", "LEFT", "RIGHT", "FULL"];
+const JOINS: &[&str] = &["JOIN", "INNER", "LEFT", "RIGHT", "FULL"];
 
 /// `SELECT … FROM … [WINDOW] [WHERE] [GROUP BY] [PARTITION BY] [HAVING] [EMIT] [LIMIT]`.
 fn query(parser: &mut Parser<'_>, kind: Kind) -> Parse<()> {
     let start = parser.at;
     parser.expect_word("SELECT")?;
-    parser.expression(&["FROM"])?;
+    parser.expression(&[&["FROM"]])?;
     parser.note(Clause::Select, start);
     let start = parser.at;
     parser.expect_word("FROM")?;
     relation(parser)?;
-    while parser.is_any_word(0, &["JOIN", "INNER", "LEFT", "RIGHT", "FULL"]) {
+    while parser.is_any_word(0, JOINS) {
         join(parser)?;
     }
     if parser.is_symbol(0, ",") {
@@ -139,7 +137,7 @@ fn query(parser: &mut Parser<'_>, kind: Kind) -> Parse<()> {
             for word in words {
                 parser.expect_word(word)?;
             }
-            parser.expression(CLAUSES)?;
+            parser.expression(&[CLAUSES])?;
             parser.note(clause, start);
         }
     }
@@ -184,10 +182,10 @@ fn join(parser: &mut Parser<'_>) -> Parse<()> {
     let start = parser.at;
     if parser.take_word("WITHIN") {
         parser.count_window(start)?;
-        parser.expression(&["ON"])?;
+        parser.expression(&[&["ON"]])?;
     }
     parser.expect_word("ON")?;
-    parser.expression(JOIN_ENDS)
+    parser.expression(&[CLAUSES, JOINS])
 }
 
 /// `WINDOW [name] TUMBLING (…)`.
@@ -243,29 +241,4 @@ fn limit(parser: &mut Parser<'_>, kind: Kind) -> Parse<()> {
     }
     parser.at += 1;
     parser.expect_count()
-}
-
-fn write_type(data_type: &DataType) -> Result<String, ComposeError> {
-    Ok(match data_type {
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Int => "INTEGER".to_owned(),
-        DataType::BigInt => "BIGINT".to_owned(),
-        DataType::Double => "DOUBLE".to_owned(),
-        DataType::Decimal { precision, scale } => format!("DECIMAL({precision}, {scale})"),
-        DataType::String => "VARCHAR".to_owned(),
-        DataType::Bytes => "BYTES".to_owned(),
-        DataType::Date => "DATE".to_owned(),
-        DataType::Time => "TIME".to_owned(),
-        // It has milliseconds only, and no word for more.
-        DataType::Timestamp(_) => "TIMESTAMP".to_owned(),
-        DataType::Array(of) => format!("ARRAY<{}>", write_type(of)?),
-        DataType::Map(of) => format!("MAP<VARCHAR, {}>", write_type(of)?),
-        DataType::Row(fields) => {
-            let fields: Result<Vec<String>, ComposeError> = fields
-                .iter()
-                .map(|(name, of)| Ok(format!("{} {}", quote_identifier(name)?, write_type(of)?)))
-                .collect();
-            format!("STRUCT<{}>", fields?.join(", "))
-        }
-    })
 }

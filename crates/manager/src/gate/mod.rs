@@ -21,7 +21,7 @@ use crate::catalog::Source;
 use crate::engines::{EngineKind, Refusal, Select};
 use crate::settings::Limits;
 
-pub use self::dialect::Dialect;
+pub use self::dialect::{Dialect, TypeWords};
 use self::lexer::Token;
 use self::positions::Positions;
 

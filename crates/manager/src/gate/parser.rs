@@ -245,12 +245,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// An expression, or several with commas, up to one of `stops` (or the bracket's end). It is never empty.
-    pub(super) fn expression(&mut self, stops: &[&str]) -> Parse<()> {
+    /// An expression, or several with commas, up to a word of one of the lists `stops`, a comma if that is in one of them, or the
+    /// bracket's end. It is never empty.
+    pub(super) fn expression(&mut self, stops: &[&[&str]]) -> Parse<()> {
         let start = self.at;
         while let Some(token) = self.peek(0) {
-            let is_stop =
-                self.is_any_word(0, stops) && self.is_keyword(0) || stops.contains(&",") && token.is_symbol(",");
+            let is_stop = stops.iter().any(|words| {
+                self.is_any_word(0, words) && self.is_keyword(0) || words.contains(&",") && token.is_symbol(",")
+            });
             if is_stop || token.is_symbol(")") || token.is_symbol("]") {
                 break;
             }

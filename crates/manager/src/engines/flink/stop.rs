@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::jobmanager::Progress;
@@ -157,8 +156,7 @@ fn trigger(first: &str, number: u32) -> String {
     if number == 1 {
         return first.to_owned();
     }
-    let digest = Sha256::digest(format!("{first}/{number}").as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    names::hashed(&format!("{first}/{number}"))
 }
 
 /// Cancels what may run, and gives what it wrote down last, or began with.

@@ -55,7 +55,8 @@ impl Tokens {
     }
 }
 
-fn dialect() -> &'static Dialect {
+/// Flink's, to the gate.
+pub(super) fn dialect() -> &'static Dialect {
     Dialect::of(EngineKind::Flink)
 }
 
@@ -99,7 +100,8 @@ pub(super) fn join(prefix: &str, select: &Select) -> Result<Joined, Trouble> {
     compose::join(dialect(), prefix, select, "").map(Joined).map_err(unfit)
 }
 
-fn unfit(error: ComposeError) -> Trouble {
+/// A statement that the composers refuse.
+pub(super) fn unfit(error: ComposeError) -> Trouble {
     let message = format!("the statement cannot be sent: {error}");
     Trouble::Refused(Refusal { code: "unfit_statement".to_owned(), message, line: None, column: None })
 }

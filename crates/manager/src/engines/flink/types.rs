@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 
-use super::text::quote_identifier;
+use super::text::{dialect, unfit};
 use crate::catalog::{Column, DataType};
 use crate::engines::Trouble;
+use crate::gate::TypeWords;
 
 /// How a point in time is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,28 +18,12 @@ pub(super) enum Clock {
 
 /// A type for `CREATE TABLE`.
 pub(super) fn declared(data_type: &DataType, clock: Clock) -> Result<String, Trouble> {
-    Ok(match data_type {
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Int => "INT".to_owned(),
-        DataType::BigInt => "BIGINT".to_owned(),
-        DataType::Double => "DOUBLE".to_owned(),
-        DataType::Decimal { precision, scale } => format!("DECIMAL({precision}, {scale})"),
-        DataType::String => "STRING".to_owned(),
-        DataType::Bytes => "BYTES".to_owned(),
-        DataType::Date => "DATE".to_owned(),
-        DataType::Time => "TIME".to_owned(),
-        DataType::Timestamp(digits) if clock == Clock::WithZone => format!("TIMESTAMP_LTZ({digits})"),
-        DataType::Timestamp(digits) => format!("TIMESTAMP({digits})"),
-        DataType::Array(of) => format!("ARRAY<{}>", declared(of, clock)?),
-        DataType::Map(of) => format!("MAP<STRING, {}>", declared(of, clock)?),
-        DataType::Row(fields) => {
-            let mut parts = Vec::new();
-            for (name, of) in fields {
-                parts.push(format!("{} {}", quote_identifier(name)?, declared(of, clock)?));
-            }
-            format!("ROW<{}>", parts.join(", "))
-        }
-    })
+    let words = dialect().types();
+    let words = match clock {
+        Clock::WithZone => TypeWords { timestamp: "TIMESTAMP_LTZ", ..words },
+        Clock::WithoutZone => words,
+    };
+    words.write(data_type).map_err(unfit)
 }
 
 /// A column of a header, as the seeds' clients read it: `` `amount` DECIMAL(10, 2) ``.
