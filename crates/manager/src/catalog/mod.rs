@@ -11,6 +11,7 @@ mod data_type;
 mod from_schemas;
 mod numbers;
 mod topics;
+pub mod values;
 
 /// A source: a topic, how its values are written, and what columns they have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use super::convergence::record;
 use super::model::Fault;
 use super::stage::{PATIENCE, Stage, create, deployed, settled, until};
 use crate::Fault as Why;
-use crate::engines::{EngineKind, RestorePoint};
+use crate::engines::{EngineKind, ObservedState, RestorePoint};
 use crate::lifecycle::Action;
 use crate::lifecycle::outcome::NO_RESTORE_POINT;
 use crate::lifecycle::record::{Position, Restore};
@@ -173,5 +173,20 @@ async fn a_stream_is_seen_and_stopped_while_nobody_says_which_cluster_answers() 
     .await;
     running.manager.stop(&definition.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
     assert_eq!(stage.model().live(), []);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_degraded_is_looked_at_until_it_is_well_again() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    let shown = async |state: ObservedState| {
+        until(&running.manager, &definition.id, &format!("{state:?}"), |now| now.observed == state).await
+    };
+    stage.model().with(|world| world.is_failing = true);
+    assert!(shown(ObservedState::Degraded).await.is_active);
+    stage.model().with(|world| world.is_failing = false);
+    shown(ObservedState::Running).await;
     running.stop().await;
 }

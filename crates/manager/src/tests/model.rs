@@ -67,6 +67,9 @@ pub struct World {
     /// Every call that changes something, as it came.
     pub calls: Vec<String>,
     pub observations: u64,
+    /// Checkpoints fail; as in Flink that is seen when they are asked for, and shows from then on.
+    pub is_failing: bool,
+    is_seen_to_fail: bool,
     queries: u64,
     /// The job that this call has begun.
     submitted: Option<String>,
@@ -325,11 +328,16 @@ impl Engine for Model {
         Ok(self.with(|world| {
             world.observations += 1;
             world.write_checkpoints(self.kind);
+            let is_degraded = world.is_seen_to_fail;
+            let state_of = |job: &Job| match job.state {
+                ObservedState::Running if is_degraded => ObservedState::Degraded,
+                state => state,
+            };
             let seen = |(id, job): (&String, &Job)| Observed {
                 job_id: id.clone(),
                 name: job.name.clone(),
                 topics: vec![job.topic.clone()],
-                state: job.state,
+                state: state_of(job),
                 engine_state: format!("{:?}", job.state).to_uppercase(),
                 statement: Some(job.sql.clone()),
             };
@@ -351,7 +359,8 @@ impl Engine for Model {
         Ok(self.with(|world| {
             let kept = world.jobs.get(job_id).map(|job| job.checkpoints.clone()).unwrap_or_default();
             let point = |path| RestorePoint { path, savepoint: false };
-            Kept { points: kept.into_iter().rev().map(point).collect(), is_failing: false }
+            world.is_seen_to_fail = world.is_failing;
+            Kept { points: kept.into_iter().rev().map(point).collect(), is_failing: world.is_failing }
         }))
     }
 

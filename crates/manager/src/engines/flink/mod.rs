@@ -40,7 +40,6 @@ mod query;
 mod stop;
 mod text;
 mod types;
-mod values;
 
 pub use compatible::keeps_state;
 pub use ddl::RECORD_TIME;

@@ -19,7 +19,8 @@ use super::ddl::Start;
 use super::gateway::{Failure, Operation, Page, ResultRow, Session, Stage};
 use super::http::NoAnswer;
 use super::text::{Token, Tokens, join};
-use super::{Inner, causes, explain, types, values};
+use super::{Inner, causes, explain, types};
+use crate::catalog::values::value;
 use crate::catalog::{Column, DataType};
 use crate::engines::{AdHoc, End, Item, Row, RowKind, Rows, Trouble};
 
@@ -365,7 +366,7 @@ fn row(read: &ResultRow, types: &[DataType]) -> Row {
         "DELETE" => RowKind::Delete,
         _ => RowKind::Insert,
     };
-    let values = read.fields.iter().zip(types).map(|(raw, data_type)| values::value(raw, data_type));
+    let values = read.fields.iter().zip(types).map(|(raw, data_type)| value(raw.get(), Some(data_type)));
     Row { kind, values: values.collect() }
 }
 

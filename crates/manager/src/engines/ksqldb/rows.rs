@@ -1,18 +1,16 @@
 //! Rows out of bytes: lines, whatever the chunks are, and what each says.
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::errors::first_cause;
 use super::schema;
-use crate::catalog::{Column, DataType};
+use crate::catalog::Column;
+use crate::catalog::values::value;
 use crate::engines::{Row, RowKind};
 
 /// The longest line that is kept, in bytes.
 const MAX_LINE: usize = 16 * 1024 * 1024;
-/// Up to here a double holds every whole number.
-const EXACT: u64 = 1 << 53;
 
 /// Bytes as they come, given back line by line. A character may be cut by the end of a chunk, so nothing is text before
 /// its line is whole.
@@ -138,54 +136,14 @@ pub(super) fn read(line: &[u8], columns: &[Column], is_table: bool) -> Result<Li
     Ok(Line::Row(Row { kind, values }))
 }
 
-/// A value whose numbers are not rounded: decimals are text, whole numbers too where a double would round them.
-fn value(raw: &str, of: Option<&DataType>) -> Value {
-    let raw = raw.trim();
-    match raw.as_bytes().first() {
-        Some(b'[') => {
-            let of = match of {
-                Some(DataType::Array(of)) => Some(&**of),
-                _ => None,
-            };
-            let entries: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
-            entries.into_iter().map(|entry| value(entry.get(), of)).collect()
-        }
-        Some(b'{') => {
-            let entries: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(raw).unwrap_or_default();
-            let of = |name: &str| match of {
-                Some(DataType::Map(of)) => Some(&**of),
-                Some(DataType::Row(fields)) => fields.iter().find(|(field, _)| field == name).map(|(_, of)| of),
-                _ => None,
-            };
-            let read = entries.into_iter().map(|(name, entry)| {
-                let value = value(entry.get(), of(&name));
-                (name, value)
-            });
-            Value::Object(read.collect())
-        }
-        Some(b'-' | b'0'..=b'9') => number(raw, of),
-        _ => serde_json::from_str(raw).unwrap_or_else(|_| Value::from(raw)),
-    }
-}
-
-fn number(raw: &str, of: Option<&DataType>) -> Value {
-    if let Some(DataType::Decimal { .. }) = of {
-        return Value::from(raw);
-    }
-    match raw.parse::<i64>() {
-        Ok(whole) if whole.unsigned_abs() <= EXACT => Value::from(whole),
-        Ok(_) => Value::from(raw),
-        Err(_) => serde_json::from_str(raw).unwrap_or_else(|_| Value::from(raw)),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::catalog::DataType;
 
     const STREAM: &str = concat!(
         "[{\"header\":{\"queryId\":\"transient_O_1\",\"schema\":\"`N` BIGINT, `S` STRING, `D` DECIMAL(10, 2)\"}},\n",

@@ -1,53 +1,49 @@
-//! Values of results as they are handed on: nothing is rounded on the way.
+//! Values of engines' rows as they are handed on: nothing is rounded on the way. Decimals are text, other numbers where a
+//! double would round them.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::catalog::DataType;
+use super::DataType;
+use super::numbers::survives;
 
-/// The largest whole number up to which a double holds every one.
-const EXACT: u64 = 1 << 53;
-
-/// A field of a row. What is not what its type says is handed on as it stands.
-pub(super) fn value(raw: &RawValue, data_type: &DataType) -> Value {
-    let text = raw.get().trim();
-    if text == "null" {
-        return Value::Null;
-    }
-    match data_type {
-        DataType::Decimal { scale, .. } => {
-            plain_decimal(text, usize::from(*scale)).map_or_else(|| as_it_is(text), Value::from)
+/// A field of a row, of this type if that is known. What is not what its type says is handed on as it stands.
+pub fn value(raw: &str, of: Option<&DataType>) -> Value {
+    let raw = raw.trim();
+    match (raw.as_bytes().first(), of) {
+        (Some(b'['), of) => {
+            let of = match of {
+                Some(DataType::Array(of)) => Some(&**of),
+                _ => None,
+            };
+            match serde_json::from_str::<Vec<&RawValue>>(raw) {
+                Ok(entries) => entries.into_iter().map(|entry| value(entry.get(), of)).collect(),
+                Err(_) => Value::from(raw),
+            }
         }
-        DataType::BigInt => match text.parse::<i64>() {
-            Ok(number) if number.unsigned_abs() <= EXACT => Value::from(number),
-            Ok(_) => Value::from(text),
-            Err(_) => as_it_is(text),
-        },
-        DataType::Array(of) => match serde_json::from_str::<Vec<&RawValue>>(text) {
-            Ok(entries) => entries.into_iter().map(|entry| value(entry, of)).collect(),
-            Err(_) => as_it_is(text),
-        },
-        DataType::Map(of) => object(text, |_| Some(of)),
-        DataType::Row(fields) => {
-            object(text, |name| fields.iter().find(|(field, _)| field == name).map(|(_, data_type)| data_type))
+        (Some(b'{'), of) => object(raw, of),
+        (Some(b'-' | b'0'..=b'9'), Some(DataType::Decimal { scale, .. })) => {
+            Value::from(plain_decimal(raw, usize::from(*scale)).unwrap_or_else(|| raw.to_owned()))
         }
-        _ => as_it_is(text),
+        (Some(b'-' | b'0'..=b'9'), _) if !survives(raw) => Value::from(raw),
+        _ => serde_json::from_str(raw).unwrap_or_else(|_| Value::from(raw)),
     }
 }
 
-fn object<'t>(text: &str, type_of: impl Fn(&str) -> Option<&'t DataType>) -> Value {
-    let Ok(entries) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else { return as_it_is(text) };
-    let read = entries.into_iter().map(|(name, raw)| {
-        let read = type_of(&name).map_or_else(|| as_it_is(raw.get()), |data_type| value(raw, data_type));
-        (name, read)
+fn object(raw: &str, of: Option<&DataType>) -> Value {
+    let Ok(entries) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw) else { return Value::from(raw) };
+    let of = |name: &str| match of {
+        Some(DataType::Map(of)) => Some(&**of),
+        Some(DataType::Row(fields)) => fields.iter().find(|(field, _)| field == name).map(|(_, of)| of),
+        _ => None,
+    };
+    let read = entries.into_iter().map(|(name, entry)| {
+        let value = value(entry.get(), of(&name));
+        (name, value)
     });
     Value::Object(read.collect())
-}
-
-fn as_it_is(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
 }
 
 /// `1E+2` with a scale of 2 is `100.00`: Flink writes decimals as JSON numbers, without zeros at the end and with exponents.
@@ -69,8 +65,6 @@ fn plain_decimal(text: &str, scale: usize) -> Option<String> {
     let (whole, fraction) = digits.split_at(point);
     let whole = whole.trim_start_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
-    // Never more digits than there are places, or the type would have been another.
-    let fraction = if fraction.len() > scale { fraction.trim_end_matches('0') } else { fraction };
     Some(if scale == 0 && fraction.is_empty() {
         format!("{sign}{whole}")
     } else {
@@ -84,7 +78,7 @@ mod tests {
     use super::*;
 
     fn read(raw: &str, data_type: &str) -> Value {
-        value(&RawValue::from_string(raw.to_owned()).unwrap(), &data_type.parse().unwrap())
+        value(raw, Some(&data_type.parse().unwrap()))
     }
 
     #[test]
@@ -110,6 +104,7 @@ mod tests {
         assert_eq!(read("9007199254740993", "bigint"), Value::from("9007199254740993"));
         assert_eq!(read("-9223372036854775808", "bigint"), Value::from("-9223372036854775808"));
         assert_eq!(read("null", "bigint"), Value::Null);
+        assert_eq!(value("0.12345678901234567890", None), Value::from("0.12345678901234567890"));
     }
 
     #[test]
