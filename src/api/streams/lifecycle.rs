@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::answer::tagged_json;
 use crate::api::parameters::Parameters;
 use crate::api::problem::Problem;
+use crate::manager::Manager;
 use crate::manager::definition::Definition;
 use crate::manager::manager::{DeployOptions, StatementKind, StopOptions};
 
@@ -21,6 +22,15 @@ use crate::manager::manager::{DeployOptions, StatementKind, StopOptions};
 pub(super) fn patience(api: &Api, parameters: &mut Parameters) -> Duration {
     let most = api.state.settings.max_wait_ms;
     Duration::from_millis(parameters.number("waitMs", 0..=most).unwrap_or(most))
+}
+
+/// Who does it, how long the engine is waited for, and the stream, which is the caller's to change.
+async fn asked<'a>(api: &'a Api, request: &HttpRequest) -> Result<(&'a Manager, Duration, Definition), Problem> {
+    let manager = manager(api)?;
+    let mut parameters = Parameters::parse(request.query_string(), &["waitMs"]);
+    let patience = patience(api, &mut parameters);
+    parameters.finish()?;
+    Ok((manager, patience, own(manager, request).await?))
 }
 
 /// 200 where everything is as it is wanted, else 202: what has happened so far is in the body.
@@ -47,11 +57,7 @@ pub(super) fn told(definition: Definition) -> Result<HttpResponse, Problem> {
         (status = 202, description = "It is about to run", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn deploy(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let manager = manager(&api)?;
-    let mut parameters = Parameters::parse(request.query_string(), &["waitMs"]);
-    let patience = patience(&api, &mut parameters);
-    parameters.finish()?;
-    let current = own(manager, &request).await?;
+    let (manager, patience, current) = asked(&api, &request).await?;
     let mut body = read_any((&request, payload), manager, &["acceptStateLoss", "fromBeginning"]).await?;
     let options = DeployOptions {
         accept_state_loss: body.switch("acceptStateLoss").unwrap_or(false),
@@ -79,11 +85,7 @@ pub async fn deploy(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         (status = 202, description = "It is about to stop", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn stop(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let manager = manager(&api)?;
-    let mut parameters = Parameters::parse(request.query_string(), &["waitMs"]);
-    let patience = patience(&api, &mut parameters);
-    parameters.finish()?;
-    let current = own(manager, &request).await?;
+    let (manager, patience, current) = asked(&api, &request).await?;
     let mut body = read_any((&request, payload), manager, &["discardState"]).await?;
     let options = StopOptions { discard_state: body.switch("discardState").unwrap_or(false) };
     body.finish()?;
@@ -107,11 +109,7 @@ pub async fn stop(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
         (status = 202, description = "It is about to", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn pause(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let manager = manager(&api)?;
-    let mut parameters = Parameters::parse(request.query_string(), &["waitMs"]);
-    let patience = patience(&api, &mut parameters);
-    parameters.finish()?;
-    let current = own(manager, &request).await?;
+    let (manager, patience, current) = asked(&api, &request).await?;
     read_any((&request, payload), manager, &[]).await?.finish()?;
     let actor = actor(&request);
     let definition = manager.pause(&current.id, patience, &actor).await?;
@@ -133,11 +131,7 @@ pub async fn pause(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
         (status = 202, description = "It is about to run", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn resume(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let manager = manager(&api)?;
-    let mut parameters = Parameters::parse(request.query_string(), &["waitMs"]);
-    let patience = patience(&api, &mut parameters);
-    parameters.finish()?;
-    let current = own(manager, &request).await?;
+    let (manager, patience, current) = asked(&api, &request).await?;
     read_any((&request, payload), manager, &[]).await?.finish()?;
     let actor = actor(&request);
     let definition = manager.resume(&current.id, patience, &actor).await?;
