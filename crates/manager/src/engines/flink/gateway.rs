@@ -283,3 +283,40 @@ impl Gateway {
 fn said(answer: Answer) -> Result<Answer, Failure> {
     if answer.is_success() { Ok(answer) } else { Err(Failure::Said(answer.complaint())) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // tests fail by panicking
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The original asked a second time for the words of a failed result, and told neither if that failed as well.
+    #[tokio::test]
+    async fn defect_12_why_a_result_failed_is_read_from_its_own_answer() {
+        // Another test of this process may have chosen the provider before.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let trace = "<Exception on server side:\njava.lang.RuntimeException: failed\n\tat a.B.c(B.java:1)\n\
+                     Caused by: java.lang.ArithmeticException: / by zero\n\tat d.E.f(E.java:2)\n";
+        let body = json!({ "errors": ["Internal server error.", trace] }).to_string();
+        let once = async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            // Nobody is there for a second call.
+            drop(listener);
+            let mut asked = [0; 4_096];
+            let read = client.read(&mut asked).await.unwrap();
+            let head = format!("HTTP/1.1 500 x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&asked[..read]).into_owned()
+        };
+        let gateway = Gateway { server: Server::new(reqwest::Client::new(), &base, "Flink's SQL gateway") };
+        let operation = Operation { path: "/v2/sessions/s/operations/o".to_owned() };
+        let (page, asked) = tokio::join!(gateway.page(&operation, 7), once);
+        assert!(asked.starts_with("GET /v2/sessions/s/operations/o/result/7?"), "{asked}");
+        let Trouble::Refused(refusal) = page.unwrap_err().reading() else { panic!("it is said by the gateway") };
+        assert!(refusal.message.contains("/ by zero") && !refusal.message.contains("E.java"), "{}", refusal.message);
+    }
+}
