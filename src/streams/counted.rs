@@ -15,8 +15,9 @@ use crate::telemetry::metrics::Metrics;
 /// What can become of a call, as the metric has it.
 pub const OUTCOMES: [&str; 5] = ["done", "refused", "busy", "unavailable", "unknown"];
 /// The calls, as the metric has them.
-pub const CALLS: [&str; 11] = [
+pub const CALLS: [&str; 12] = [
     "capabilities",
+    "cluster",
     "explain",
     "deploy",
     "observe",
@@ -75,6 +76,10 @@ impl Engine for Counted {
 
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {
         self.note("capabilities", self.engine.capabilities().await)
+    }
+
+    async fn cluster(&self) -> Result<String, Trouble> {
+        self.note("cluster", self.engine.cluster().await)
     }
 
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {

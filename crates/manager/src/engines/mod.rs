@@ -364,6 +364,11 @@ pub trait Engine: Send + Sync {
     /// What it is and can; also how it is seen to be there.
     async fn capabilities(&self) -> Result<Capabilities, Trouble>;
 
+    /// Which cluster answers, as [`Capabilities::cluster`] says it, by one request: it is asked in every round.
+    async fn cluster(&self) -> Result<String, Trouble> {
+        Ok(self.capabilities().await?.cluster)
+    }
+
     /// Whether a SELECT can run, and what it gives. Without side effects.
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble>;
 

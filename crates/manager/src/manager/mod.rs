@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::words::*;
@@ -52,8 +52,8 @@ pub struct Manager {
 pub(crate) struct Shared {
     pub parts: Parts,
     pub store: Store,
-    /// Somebody in this process wants something.
-    pub wake: Notify,
+    /// Somebody in this process wants something: raised each time.
+    pub wishes: watch::Sender<u64>,
     catalogue: catalogue::Cache,
 }
 
@@ -62,6 +62,11 @@ impl Shared {
     pub fn engine(&self, kind: EngineKind) -> Result<&Arc<dyn Engine>, Fault> {
         let found = self.parts.engines.iter().find(|engine| engine.kind() == kind);
         found.ok_or(Fault::EngineNotConfigured { engine: kind })
+    }
+
+    /// Tells whoever leads in this process that somebody wants something.
+    pub fn wake(&self) {
+        self.wishes.send_modify(|wishes| *wishes += 1);
     }
 
     pub fn crash(&self, point: &'static str) {
@@ -73,7 +78,7 @@ impl Manager {
     /// A manager of these parts. Does nothing by itself until it is [run](Manager::run).
     pub fn new(parts: Parts) -> Manager {
         let store = Store::new(parts.pool.clone());
-        let shared = Shared { parts, store, wake: Notify::new(), catalogue: catalogue::Cache::default() };
+        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue: catalogue::Cache::default() };
         Manager { shared: Arc::new(shared) }
     }
 

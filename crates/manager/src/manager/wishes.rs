@@ -63,6 +63,7 @@ impl Shared {
             intent: filter.intent.map(Intent::word),
             observed: filter.observed,
             name_contains: filter.name_contains.clone(),
+            for_a_round: false,
             before,
         };
         let mut records = self.store.find(&find, i64::from(limit) + 1).await?;
@@ -118,7 +119,7 @@ impl Shared {
                     return Err(limit(&record, limits.streams_per_user, limits.streams, full));
                 }
                 Ok(Written::Done) => {
-                    self.wake.notify_one();
+                    self.wake();
                     return Ok(self.record(id).await?.into());
                 }
                 Ok(_) => {}
@@ -206,7 +207,7 @@ impl Shared {
                 full => return Err(limit(&record, limits.streams_per_user, limits.streams, full)),
             }
         }
-        self.wake.notify_one();
+        self.wake();
         let is_done = |record: &Record| {
             let is_taken = record.position == Position::Deployed && record.deployed_revision == Some(record.revision);
             record.call.is_none() && is_taken || record.failed_revision == Some(record.revision)
@@ -320,7 +321,7 @@ impl Shared {
             let happened = Happened::new(wanted(action));
             let write = Write { record: &new, actor, happened, is_new_revision: false, planned: None, places: None };
             if self.store.write(&write).await? == Written::Done {
-                self.wake.notify_one();
+                self.wake();
                 return Ok(new);
             }
         }

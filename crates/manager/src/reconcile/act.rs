@@ -1,9 +1,11 @@
 //! One step of one definition: written down, done, and what came of it written down. A process may die between any two of
 //! these (`crash`): whoever leads next finds what was written, and does it again.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use crate::engines::{Changes, Deployment, Details, Engine, Handle, RestorePoint, Select, StopMode, Stopped, Trouble};
+use crate::engines::{Changes, Deployment, Engine, Handle, RestorePoint, Select, StopMode, Stopped, Trouble};
 use crate::fault::Fault;
 use crate::lifecycle::outcome::{self, Done, Happened};
 use crate::lifecycle::record::{Call, Record, stop_mode};
@@ -11,6 +13,9 @@ use crate::lifecycle::step::Step;
 use crate::manager::Shared;
 use crate::ports::PortError;
 use crate::store::StoreError;
+
+/// How long it is waited for a cause.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Takes a step. What goes wrong is written to the definition where that is possible, and logged where it is not.
 pub(super) async fn take(shared: &Shared, record: Record, step: Step) {
@@ -40,15 +45,11 @@ pub(super) async fn take(shared: &Shared, record: Record, step: Step) {
     }
 }
 
-/// First cause of its last failure, if the engine knows it.
+/// First cause of its last failure, if the engine knows it and says so soon.
 pub(super) async fn cause(shared: &Shared, record: &Record) -> Option<String> {
-    details(shared, record).await?.failure
-}
-
-/// What the engine says of it; `None` if it says nothing.
-pub(super) async fn details(shared: &Shared, record: &Record) -> Option<Details> {
     let engine = shared.engine(record.engine).ok()?;
-    engine.details(record.job_id.as_deref()?).await.ok()
+    let details = engine.details(record.job_id.as_deref()?);
+    tokio::time::timeout(PATIENCE, details).await.ok()?.ok()?.failure
 }
 
 /// Where the engine says that its state is kept, the latest first.

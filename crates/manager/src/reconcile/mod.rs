@@ -1,14 +1,19 @@
-//! The loop that holds what is wanted against what is, and takes the next step of each definition. One leads; a round asks
-//! each engine once, and definitions take their steps beside each other, each one at a time.
+//! The loops that hold what is wanted against what is, and take the next step of each definition. One instance leads; a round
+//! asks an engine once which cluster it is and once what it runs, whatever the number of definitions, and these take their
+//! steps beside each other, each one at a time and a few of them at once.
 //!
-//! It wakes at once by calls of people in its own process, within a second by those in other ones (a cheap look at when
+//! Each engine has a loop of its own: one that answers slowly holds up none of the others. What is asked about a single
+//! definition (why it has failed) is asked beside the rounds, too.
+//!
+//! A loop wakes at once by calls of people in its own process, within a second by those in other ones (a cheap look at when
 //! somebody wanted something last: a listener would need a session of its own, which poolers break), and else by its interval.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +24,7 @@ use crate::manager::Shared;
 use crate::store::{Find, Leader, StoreError};
 
 mod act;
+mod ask;
 mod note;
 mod observe;
 
@@ -30,28 +36,65 @@ const LOOK: Duration = Duration::from_secs(30);
 const WHO: Duration = Duration::from_secs(2);
 /// How long steps under way may take when the process is to end.
 const LAST_STEPS: Duration = Duration::from_secs(5);
+/// Deployments of one engine that are under way at once. They may take minutes, where it has no room.
+const DEPLOYMENTS: usize = 4;
+/// Other steps of one engine likewise: so what is to stop does not wait for what is to begin.
+const OTHERS: usize = 4;
+/// Rounds that ended steps call for come no sooner after the one before than this part of the interval.
+const HASTE: u32 = 20;
 
-/// What one process remembers while it leads. Losing it costs a look.
-#[derive(Default)]
+/// What one process remembers of one engine while it leads. Losing it costs a look.
 struct Memory {
+    engine: EngineKind,
     /// Something else that was seen once, by definition.
     others: HashMap<String, Option<(ObservedState, Timestamp)>>,
     /// Definitions whose step is under way.
     busy: HashSet<String>,
     /// When a definition's last step ended: what was seen before is old.
     acted: HashMap<String, Instant>,
-    /// What the engines can, as they said when they were asked last.
-    can: BTreeMap<EngineKind, Capabilities>,
+    /// What the engine can, as it said when it was asked last.
+    can: Option<Capabilities>,
     /// Which wishes were heard.
     last_wish: Option<Timestamp>,
     /// When it was noted last where states are kept.
     noted: Option<Instant>,
+    /// When the last round began.
+    began: Instant,
+    rooms: Rooms,
 }
 
-/// What the engines showed in one round.
+impl Memory {
+    fn new(engine: EngineKind) -> Memory {
+        let rooms = Rooms {
+            deployments: Arc::new(Semaphore::new(DEPLOYMENTS)),
+            others: Arc::new(Semaphore::new(OTHERS)),
+            questions: Arc::new(Semaphore::new(ask::AT_ONCE)),
+        };
+        Memory {
+            engine,
+            others: HashMap::new(),
+            busy: HashSet::new(),
+            acted: HashMap::new(),
+            can: None,
+            last_wish: None,
+            noted: None,
+            began: Instant::now(),
+            rooms,
+        }
+    }
+}
+
+/// How much may be under way at once in one engine.
+struct Rooms {
+    deployments: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
+}
+
+/// What the engine showed in one round; `None`: it is not configured, or nobody has a use for it.
 struct Sights {
     began: Instant,
-    engines: BTreeMap<EngineKind, Result<Vec<Observed>, Trouble>>,
+    seen: Option<Result<Vec<Observed>, Trouble>>,
 }
 
 /// Leads or waits to lead, until it is stopped.
@@ -63,7 +106,8 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             Ok(Some(leader)) => {
                 tracing::info!("this instance leads the stream manager");
                 is_told = false;
-                lead(&shared, &leader, &stop).await;
+                let loops = EngineKind::ALL.map(|engine| lead(&shared, engine, &leader, &stop));
+                futures_util::future::join_all(loops).await;
             }
             Ok(None) => {}
             Err(error) if !is_told => {
@@ -79,9 +123,10 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-async fn lead(shared: &Arc<Shared>, leader: &Leader, stop: &CancellationToken) {
-    let mut memory = Memory::default();
+async fn lead(shared: &Arc<Shared>, engine: EngineKind, leader: &Leader, stop: &CancellationToken) {
+    let mut memory = Memory::new(engine);
     let mut steps: JoinSet<String> = JoinSet::new();
+    let mut wishes = shared.wishes.subscribe();
     let mut is_told = false;
     while !stop.is_cancelled() {
         if !leader.is_held().await {
@@ -96,7 +141,7 @@ async fn lead(shared: &Arc<Shared>, leader: &Leader, stop: &CancellationToken) {
             }
             Err(_) => {}
         }
-        pause(shared, &mut memory, &mut steps, stop).await;
+        pause(shared, &mut memory, &mut steps, (&mut wishes, stop)).await;
     }
     // What is not done by then is done again by whoever leads next.
     let all_done = async { while steps.join_next().await.is_some() {} };
@@ -106,15 +151,26 @@ async fn lead(shared: &Arc<Shared>, leader: &Leader, stop: &CancellationToken) {
 }
 
 /// Waits until there is something to do, or a round is due.
-async fn pause(shared: &Shared, memory: &mut Memory, steps: &mut JoinSet<String>, stop: &CancellationToken) {
+async fn pause(
+    shared: &Shared,
+    memory: &mut Memory,
+    steps: &mut JoinSet<String>,
+    (wishes, stop): (&mut watch::Receiver<u64>, &CancellationToken),
+) {
     let rules = &shared.parts.settings.reconcile;
-    let due = tokio::time::Instant::now() + next_round(rules.interval, rules.second_look, memory);
+    let mut due = tokio::time::Instant::now() + next_round(rules.interval, rules.second_look, memory);
+    // Where many steps end one after the other, one round does for all of them.
+    let soonest = tokio::time::Instant::from_std(memory.began + rules.interval / HASTE);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = shared.wake.notified() => return,
+            // The sender lives as long as what is shared.
+            _ = wishes.changed() => return,
             () = tokio::time::sleep_until(due) => return,
-            Some(ended) = steps.join_next() => return is_over(memory, ended),
+            Some(ended) = steps.join_next() => {
+                is_over(memory, ended);
+                due = due.min(soonest);
+            }
             () = tokio::time::sleep(GLANCE.min(rules.interval)) => {
                 // That the database is away the next round says.
                 if shared.store.last_wish().await.is_ok_and(|wish| wish != memory.last_wish) {
@@ -147,12 +203,14 @@ async fn round(shared: &Arc<Shared>, memory: &mut Memory, steps: &mut JoinSet<St
     while let Some(ended) = steps.try_join_next() {
         is_over(memory, ended);
     }
+    memory.began = Instant::now();
     memory.last_wish = shared.store.last_wish().await?;
-    let records = shared.store.find(&Find::default(), i64::MAX).await?;
+    let find = Find { engine: Some(memory.engine), for_a_round: true, ..Find::default() };
+    let records = shared.store.find(&find, i64::MAX).await?;
     let known: HashSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
     memory.others.retain(|id, _| known.contains(id.as_str()));
     memory.acted.retain(|id, _| known.contains(id.as_str()));
-    let sights = look_at_engines(shared, memory, &records).await;
+    let sights = look_at_engine(shared, memory, !records.is_empty()).await;
     for record in records {
         if memory.busy.contains(&record.id) {
             continue;
@@ -163,51 +221,41 @@ async fn round(shared: &Arc<Shared>, memory: &mut Memory, steps: &mut JoinSet<St
     }
     if note::is_due(shared, memory) {
         memory.noted = Some(Instant::now());
-        let (shared, engines) = (Arc::clone(shared), note::that_keep(memory));
+        let (shared, engine) = (Arc::clone(shared), memory.engine);
         steps.spawn(async move {
-            note::restore_points(&shared, &engines).await;
+            note::restore_points(&shared, engine).await;
             String::new()
         });
     }
     Ok(())
 }
 
-/// Asks each engine that somebody has a use for what it runs, at once.
-async fn look_at_engines(shared: &Shared, memory: &mut Memory, records: &[Record]) -> Sights {
+/// Asks the engine what it runs, if somebody has a use for it.
+async fn look_at_engine(shared: &Shared, memory: &mut Memory, is_used: bool) -> Sights {
     let began = Instant::now();
-    let used: HashSet<EngineKind> = records.iter().map(|record| record.engine).collect();
-    let asked = shared.parts.engines.iter().filter(|engine| used.contains(&engine.kind()));
-    let looks = asked.map(|engine| {
-        let before = memory.can.get(&engine.kind()).cloned();
-        async move { (engine.kind(), look_at(engine.as_ref(), before).await) }
+    let seen = match shared.engine(memory.engine) {
+        Ok(engine) if is_used => Some(look_at(engine.as_ref(), memory.can.take()).await),
+        Ok(_) | Err(_) => None,
+    };
+    let seen = seen.map(|seen| {
+        // If it does not answer, it may come back as another one.
+        let (can, observed) = seen?;
+        memory.can = Some(can);
+        Ok(observed)
     });
-    let mut engines = BTreeMap::new();
-    for (kind, seen) in futures_util::future::join_all(looks).await {
-        let observed = match seen {
-            Ok((can, observed)) => {
-                memory.can.insert(kind, can);
-                Ok(observed)
-            }
-            Err(trouble) => {
-                // It may come back as another one.
-                memory.can.remove(&kind);
-                Err(trouble)
-            }
-        };
-        engines.insert(kind, observed);
-    }
-    Sights { began, engines }
+    Sights { began, seen }
 }
 
 /// Asks who answers, and what it runs. Another cluster may stand behind the same address by now, and nobody says so; where that
-/// cannot be asked (Flink's gateway is away, while the JobManager is well), what was said before holds.
+/// cannot be asked, while the rest is well, what was said before holds.
 async fn look_at(engine: &dyn Engine, before: Option<Capabilities>) -> Result<(Capabilities, Vec<Observed>), Trouble> {
     let can = async {
         match before {
-            Some(before) => {
-                let now = tokio::time::timeout(WHO, engine.capabilities()).await;
-                Ok(now.ok().and_then(Result::ok).unwrap_or(before))
-            }
+            Some(before) => match tokio::time::timeout(WHO, engine.cluster()).await {
+                // Another one may be able to do something else, too.
+                Ok(Ok(cluster)) if cluster != before.cluster => engine.capabilities().await,
+                _ => Ok(before),
+            },
             None => engine.capabilities().await,
         }
     };

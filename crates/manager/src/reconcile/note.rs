@@ -1,7 +1,6 @@
 //! Where running jobs keep their state, noted while they can be asked: a JobManager that is gone takes the answer with it.
 //! Apart from the rounds, which ask for no single job.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use futures_util::StreamExt;
@@ -18,16 +17,14 @@ const AT_ONCE: usize = 4;
 
 pub(super) fn is_due(shared: &Shared, memory: &Memory) -> bool {
     let every = shared.parts.settings.reconcile.restore_points;
-    !that_keep(memory).is_empty() && memory.noted.is_none_or(|noted: Instant| noted.elapsed() >= every)
+    // Where the engine keeps states at places.
+    memory.can.as_ref().is_some_and(|can| can.can_savepoint)
+        && memory.noted.is_none_or(|noted: Instant| noted.elapsed() >= every)
 }
 
-/// Engines that keep states at places.
-pub(super) fn that_keep(memory: &Memory) -> BTreeSet<EngineKind> {
-    memory.can.iter().filter(|(_, can)| can.can_savepoint).map(|(kind, _)| *kind).collect()
-}
-
-pub(super) async fn restore_points(shared: &Shared, engines: &BTreeSet<EngineKind>) {
-    let find = Find { intent: Some(Intent::Running.word()), ..Find::default() };
+pub(super) async fn restore_points(shared: &Shared, engine: EngineKind) {
+    let intent = Some(Intent::Running.word());
+    let find = Find { engine: Some(engine), intent, for_a_round: true, ..Find::default() };
     let records = match shared.store.find(&find, i64::MAX).await {
         Ok(records) => records,
         Err(error) => return tracing::warn!(error = %error, "restore points could not be noted"),
@@ -35,8 +32,7 @@ pub(super) async fn restore_points(shared: &Shared, engines: &BTreeSet<EngineKin
     // While a text is new on trial, the state that counts is that of the one before.
     let mine = records.into_iter().filter(|record| {
         // What is degraded is asked too: by this look it is seen to be well again.
-        engines.contains(&record.engine)
-            && matches!(record.observed, ObservedState::Running | ObservedState::Degraded)
+        matches!(record.observed, ObservedState::Running | ObservedState::Degraded)
             && record.position == Position::Deployed
             && record.call.is_none()
             && record.previous_revision.is_none()

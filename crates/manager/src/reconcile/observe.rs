@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
+use super::ask::{self, Question};
 use super::{Memory, Sights, act, shown};
-use crate::engines::{Capabilities, Details, ObservedState};
+use crate::engines::{Capabilities, ObservedState};
 use crate::lifecycle::look::{Shown, Sighting, drift, look, settle};
 use crate::lifecycle::outcome::later;
 use crate::lifecycle::record::{Call, Position, Record};
@@ -31,7 +32,7 @@ pub(super) async fn one(
     let rules = &shared.parts.settings.reconcile;
     let now = Timestamp::now();
     let other = other_cluster(&record, memory);
-    let sighting = match sights.engines.get(&record.engine) {
+    let sighting = match &sights.seen {
         Some(Ok(_)) if other.is_some() => Sighting::unknown(),
         Some(Ok(observed)) => look(&record, observed),
         Some(Err(_)) | None => Sighting::unknown(),
@@ -39,10 +40,24 @@ pub(super) async fn one(
     let settled = settle(shown(memory, &record), sighting.state, now, rules);
     memory.others.insert(record.id.clone(), settled.other);
     // One that was never deployed is nowhere, whether its engine answers or not.
-    if record.attempt > 0 && write_down(shared, &mut record, &sighting, (settled, other), now).await? {
-        return Ok(()); // somebody wants something else meanwhile: the next round sees what
+    if record.attempt > 0 {
+        match write_down(shared, &mut record, &sighting, (settled, other), now).await? {
+            Looked::Done => {}
+            // Somebody wants something else meanwhile: the next round sees what.
+            Looked::Stale => return Ok(()),
+            Looked::Asks(question) => {
+                memory.busy.insert(record.id.clone());
+                let (shared, room) = (Arc::clone(shared), Arc::clone(&memory.rooms.questions));
+                steps.spawn(async move {
+                    let id = record.id.clone();
+                    ask::why(&shared, record, question, &room).await;
+                    id
+                });
+                return Ok(());
+            }
+        }
     }
-    let Some(can) = memory.can.get(&record.engine).cloned().or_else(|| away(&record)) else { return Ok(()) };
+    let Some(can) = memory.can.clone().or_else(|| away(&record)) else { return Ok(()) };
     let step = next_step(&record, &seen(&record, sighting, settled, now, rules), &can);
     if let Step::Rest(_) = step {
         return Ok(());
@@ -52,10 +67,16 @@ pub(super) async fn one(
     {
         record.cluster = Some(can.cluster.clone());
     }
+    let room = match &step {
+        Step::Call(Call::Deploy { .. }) => &memory.rooms.deployments,
+        _ => &memory.rooms.others,
+    };
+    // Who finds no room waits for the next round, which sees it as it is by then.
+    let Ok(room) = Arc::clone(room).try_acquire_owned() else { return Ok(()) };
     memory.busy.insert(record.id.clone());
     let shared = Arc::clone(shared);
     steps.spawn(async move {
-        let id = record.id.clone();
+        let (id, _room) = (record.id.clone(), room);
         act::take(&shared, record, step).await;
         id
     });
@@ -65,7 +86,7 @@ pub(super) async fn one(
 /// Whether it was deployed on another cluster than the one that answers: what that one runs says nothing of it.
 fn other_cluster(record: &Record, memory: &Memory) -> Option<String> {
     let ours = record.cluster.as_ref().filter(|_| record.attempt > 0)?;
-    let theirs = &memory.can.get(&record.engine)?.cluster;
+    let theirs = &memory.can.as_ref()?.cluster;
     (!theirs.is_empty() && theirs != ours).then(|| {
         format!(
             "another cluster answers, `{theirs}`, and it was deployed on `{ours}`: nothing is done; deploy it to begin here"
@@ -105,14 +126,24 @@ fn seen(record: &Record, sighting: Sighting, settled: Shown, now: Timestamp, rul
     }
 }
 
-/// Writes down what is shown, where it is new; `true` if somebody has written the definition meanwhile.
+/// What came of a look.
+enum Looked {
+    /// It is written, or nothing is new.
+    Done,
+    /// Somebody has written the definition meanwhile.
+    Stale,
+    /// It is written, and the engine knows more of it.
+    Asks(Question),
+}
+
+/// Writes down what is shown, where it is new.
 async fn write_down(
     shared: &Shared,
     record: &mut Record,
     sighting: &Sighting,
     (settled, other): (Shown, Option<String>),
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Looked, StoreError> {
     let before = record.clone();
     let rules = &shared.parts.settings.reconcile;
     record.observed = settled.state;
@@ -127,15 +158,10 @@ async fn write_down(
     if settled.state == ObservedState::Running && is_steady {
         record.restarts = 0;
     }
-    let details = match before.observed != settled.state && asks_why(settled.state) {
-        true => act::details(shared, record).await.unwrap_or_default(),
-        false => Details::default(),
-    };
-    record.last_error = details.failure.or(record.last_error.take());
     let is_old = record.observed_at.is_none_or(|at| now.duration_since(at) > STALE);
     let is_new = *record != before;
     if !(is_old || is_new) {
-        return Ok(false);
+        return Ok(Looked::Done);
     }
     if before.drift.is_none()
         && let Some(drift) = &record.drift
@@ -143,21 +169,15 @@ async fn write_down(
         tracing::warn!(stream = record.name, drift, "a stream is not as it is wanted");
     }
     if !shared.store.see(record).await? {
-        return Ok(true);
+        return Ok(Looked::Stale);
     }
-    // What has ended says for the last time where its state lies; what was noted before may be overwritten by then.
+    if before.observed == settled.state || !asks_why(settled.state) {
+        return Ok(Looked::Done);
+    }
     let has_ended = matches!(settled.state, ObservedState::Failed | ObservedState::Stopped)
         && record.position == Position::Deployed
         && record.previous_revision.is_none();
-    let points = match (has_ended && before.observed != settled.state, &record.job_id) {
-        (true, Some(job_id)) => act::kept(shared, record, job_id).await,
-        _ => Vec::new(),
-    };
-    match points.is_empty() {
-        // The next round goes on with what is written now.
-        false => shared.store.note_restore(record, &points).await.map(|_| true),
-        true => Ok(false),
-    }
+    Ok(Looked::Asks(Question { about_state: has_ended }))
 }
 
 /// Whether the engine is asked for more when something is seen to be so.

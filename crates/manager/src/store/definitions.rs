@@ -32,6 +32,8 @@ pub(crate) struct Find {
     pub intent: Option<&'static str>,
     pub observed: Option<ObservedState>,
     pub name_contains: Option<String>,
+    /// Without drafts, and without texts: for who brings them forward, and writes neither.
+    pub for_a_round: bool,
     /// Older than the one made at that time with that id.
     pub before: Option<(Timestamp, String)>,
 }
@@ -102,7 +104,7 @@ impl Store {
         let engine = find.engine.map(EngineKind::name);
         let observed = find.observed.map(word);
         let (before_time, before_id) = find.before.clone().unzip();
-        let values: [&(dyn ToSql + Sync); 9] = [
+        let values: [&(dyn ToSql + Sync); 10] = [
             &find.id,
             &engine,
             &find.owner,
@@ -112,6 +114,7 @@ impl Store {
             &before_time,
             &before_id,
             &limit,
+            &find.for_a_round,
         ];
         let rows = self.pool.get().await?.query(include_str!("sql/find.sql"), &values).await?;
         rows.iter().map(record).collect()

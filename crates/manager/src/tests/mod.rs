@@ -7,5 +7,6 @@ mod defects;
 mod mended;
 mod model;
 mod rehearsal;
+mod rounds;
 mod sources;
 mod stage;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -67,6 +68,17 @@ pub struct World {
     /// Every call that changes something, as it came.
     pub calls: Vec<String>,
     pub observations: u64,
+    /// Every question, whatever it was about.
+    pub questions: u64,
+    /// What is asked about a single job is never answered.
+    pub is_ill: bool,
+    /// It never says what it runs.
+    pub hangs: bool,
+    /// Deployments wait until this is over.
+    pub is_slow: bool,
+    /// Calls about single jobs, and deployments, that wait for an answer; and the most that did at once.
+    pub waiting: usize,
+    pub most_waiting: usize,
     /// Checkpoints fail; as in Flink that is seen when they are asked for, and shows from then on.
     pub is_failing: bool,
     is_seen_to_fail: bool,
@@ -127,6 +139,19 @@ impl Model {
             can_savepoint: is_flink,
             replaces_in_place: !is_flink,
             free_slots: None,
+        }
+    }
+
+    /// Waits for as long as the world says so.
+    async fn wait(&self, is_so: impl Fn(&World) -> bool) {
+        let wait = |world: &mut World| {
+            world.waiting += 1;
+            world.most_waiting = world.most_waiting.max(world.waiting);
+        };
+        self.with(wait);
+        let _leaves = Leaves(self);
+        while self.with(|world| is_so(world)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -268,6 +293,15 @@ impl Model {
     }
 }
 
+/// Whoever waits may be dropped.
+struct Leaves<'a>(&'a Model);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.with(|world| world.waiting -= 1);
+    }
+}
+
 pub fn refusal(message: &str) -> Trouble {
     let message = message.to_owned();
     Trouble::Refused(Refusal { code: "model".to_owned(), message, line: Some(1), column: Some(8) })
@@ -280,6 +314,7 @@ impl Engine for Model {
     }
 
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {
+        self.with(|world| world.questions += 1);
         if self.with(|world| world.is_away || world.is_mute) {
             return Err(Trouble::Unavailable("the model is away".to_owned()));
         }
@@ -303,6 +338,7 @@ impl Engine for Model {
     }
 
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
+        self.wait(|world| world.is_slow).await;
         let what = format!("deploy r{} a{}", deployment.revision, deployment.attempt);
         let job_id = self.change(what, |world| {
             if deployment.select.sql.contains("refused") {
@@ -322,11 +358,15 @@ impl Engine for Model {
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, Trouble> {
+        while self.with(|world| world.hangs) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if self.with(|world| world.is_away) {
             return Err(Trouble::Unavailable("the model is away".to_owned()));
         }
         Ok(self.with(|world| {
             world.observations += 1;
+            world.questions += 1;
             world.write_checkpoints(self.kind);
             let is_degraded = world.is_seen_to_fail;
             let state_of = |job: &Job| match job.state {
@@ -346,6 +386,7 @@ impl Engine for Model {
     }
 
     async fn details(&self, job_id: &str) -> Result<Details, Trouble> {
+        self.wait(|world| world.is_ill).await;
         self.capabilities().await?;
         Ok(self.with(|world| {
             let job = world.jobs.get(job_id);
@@ -355,6 +396,7 @@ impl Engine for Model {
     }
 
     async fn checkpoint(&self, job_id: &str) -> Result<Kept, Trouble> {
+        self.wait(|world| world.is_ill).await;
         self.capabilities().await?;
         Ok(self.with(|world| {
             let kept = world.jobs.get(job_id).map(|job| job.checkpoints.clone()).unwrap_or_default();

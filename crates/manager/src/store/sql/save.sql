@@ -1,7 +1,8 @@
 -- Writes a definition as it is now, and what happened, unless somebody has written it since it was read.
+-- Its text is people's to write: a round has not read it.
 with saved as (
     update stream_definitions
-    set name = $3, version = $4, revision = $5, sql_script = $6, intent = $7, position = $8, attempt = $9,
+    set name = $3, version = $4, revision = $5, sql_script = case when $33::text is null then sql_script else $6 end, intent = $7, position = $8, attempt = $9,
         deployed_revision = $10, previous_revision = $11, failed_revision = $12, fresh_revision = $13, changes = $14,
         job_id = $15, restore_path = $16, restore_savepoint = $17, restore_revision = $18, savepoints = $19, call = $20,
         tries = $21, discard_state = $22, delete_topic = $23, restarts = $24, failures = $25, retry_at = $26,
