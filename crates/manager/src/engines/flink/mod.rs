@@ -27,6 +27,7 @@ use crate::names;
 use crate::settings::FlinkSettings;
 
 mod causes;
+mod cluster;
 mod compatible;
 mod ddl;
 mod deploy;
@@ -91,14 +92,14 @@ impl FlinkEngine {
 }
 
 impl Inner {
-    /// What tells this cluster from others. Flink has no name for itself.
-    fn cluster(&self) -> &str {
-        self.jobmanager.server.base()
+    /// Part of every id that we choose: so those of two clusters differ.
+    fn address(&self) -> String {
+        cluster::address(self.jobmanager.server.base())
     }
 
     /// The job id of a deployment.
     fn job_id(&self, deployment: &Deployment) -> String {
-        names::job_id(self.cluster(), &deployment.definition, deployment.revision, deployment.attempt)
+        names::job_id(&self.address(), &deployment.definition, deployment.revision, deployment.attempt)
     }
 }
 
@@ -111,18 +112,22 @@ impl Engine for FlinkEngine {
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {
         // Both, as they fail apart.
         let version = self.inner.gateway.version().await.map_err(http::NoAnswer::reading)?;
-        let cluster = self.inner.jobmanager.cluster().await?;
-        if cluster.flink_version != version {
-            tracing::debug!(gateway = version, jobmanager = cluster.flink_version, "Flink's servers differ in version");
+        let overview = self.inner.jobmanager.cluster().await?;
+        if overview.flink_version != version {
+            tracing::debug!(gateway = version, jobmanager = overview.flink_version, "Flink's servers differ in version");
         }
         Ok(Capabilities {
             version,
-            cluster: self.inner.cluster().to_owned(),
+            cluster: cluster::cluster(&self.inner).await?,
             can_pause: false,
             can_savepoint: true,
             replaces_in_place: false,
-            free_slots: Some(cluster.slots_available),
+            free_slots: Some(overview.slots_available),
         })
+    }
+
+    async fn cluster(&self) -> Result<String, Trouble> {
+        cluster::cluster(&self.inner).await
     }
 
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {

@@ -29,7 +29,7 @@ pub(super) async fn stop(
     mode: StopMode,
 ) -> Result<Stopped, Trouble> {
     let first =
-        names::stop_trigger_id(flink.cluster(), &deployment.definition, deployment.revision, deployment.attempt);
+        names::stop_trigger_id(&flink.address(), &deployment.definition, deployment.revision, deployment.attempt);
     let point = match mode {
         StopMode::Final => return stop_for_good(flink, &handle.job_id, &first).await,
         StopMode::KeepState => match with_savepoint(flink, &handle.job_id, &first).await? {
