@@ -33,6 +33,10 @@ pub struct Reconcile {
     pub time_to_run: Duration,
     /// Undo what others do to our jobs by hand; else it is shown only.
     pub heal_drift: bool,
+    /// How often that is undone for one stream within `heals_within`; then it is shown only.
+    pub heals: u32,
+    /// The same.
+    pub heals_within: Duration,
     /// How often in a row what has failed is begun again; it counts anew once it has run for as long as `steady`.
     pub restarts: u32,
     /// How long something has to run to count as sound.
@@ -54,6 +58,8 @@ impl Default for Reconcile {
             second_look: Duration::from_secs(5),
             time_to_run: Duration::from_secs(60),
             heal_drift: true,
+            heals: 3,
+            heals_within: Duration::from_secs(3600),
             restarts: 5,
             steady: Duration::from_secs(60),
             first_wait: Duration::from_secs(1),

@@ -16,12 +16,23 @@ pub(crate) struct Sighting {
     pub job_id: Option<String>,
     /// Jobs of its earlier deployments that still run.
     pub strays: Vec<String>,
+    /// What runs under its names, and is no deployment of ours.
+    pub foreign: Vec<String>,
+    /// The text that runs, in the engine's words, if it says so.
+    pub statement: Option<String>,
 }
 
 impl Sighting {
     /// The engine could not be asked.
     pub fn unknown() -> Sighting {
-        Sighting { state: ObservedState::Unknown, engine_state: None, job_id: None, strays: Vec::new() }
+        Sighting {
+            state: ObservedState::Unknown,
+            engine_state: None,
+            job_id: None,
+            strays: Vec::new(),
+            foreign: Vec::new(),
+            statement: None,
+        }
     }
 }
 
@@ -31,7 +42,7 @@ pub(crate) fn look(record: &Record, observed: &[Observed]) -> Sighting {
         EngineKind::Flink => look_for_job(record, observed),
         EngineKind::Ksqldb => look_for_sink(record, observed),
     };
-    let (mine, strays) = mine;
+    let Found { mine, strays, foreign } = mine;
     let state = match mine {
         // A stream has no end of its own: one that we did not stop is at fault. One that was cancelled was stopped by hand.
         Some(mine)
@@ -49,7 +60,16 @@ pub(crate) fn look(record: &Record, observed: &[Observed]) -> Sighting {
         engine_state: mine.map(|mine| mine.engine_state.clone()),
         job_id: mine.map(|mine| mine.job_id.clone()),
         strays,
+        foreign,
+        statement: mine.and_then(|mine| mine.statement.clone()),
     }
+}
+
+/// What of an engine's jobs has to do with a definition.
+struct Found<'a> {
+    mine: Option<&'a Observed>,
+    strays: Vec<String>,
+    foreign: Vec<String>,
 }
 
 fn is_stopping(record: &Record) -> bool {
@@ -57,7 +77,7 @@ fn is_stopping(record: &Record) -> bool {
 }
 
 /// Flink: every deployment is a job of its own. Those of the same definition that are not the last one's should not run.
-fn look_for_job<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Observed>, Vec<String>) {
+fn look_for_job<'a>(record: &Record, observed: &'a [Observed]) -> Found<'a> {
     let names = record.names();
     let family = format!("{}-r", names.job_family());
     // A deployment whose outcome is not known may be there already, under the name that it was given.
@@ -71,14 +91,15 @@ fn look_for_job<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Ob
         (None, None) => false,
     };
     let mine = observed.iter().find(|job| is_mine(job));
-    let strays = observed
+    let others = observed
         .iter()
-        .filter(|job| is_ours(&job.name, &family, record.attempt) && is_active(job.state) && !is_mine(job))
+        .filter(|job| job.name.starts_with(&family) && is_active(job.state) && !is_mine(job))
         // While the last deployment is not known to be there, the one before may be what runs by right.
-        .filter(|job| wanted.is_none() || record.job_id.as_ref() != Some(&job.job_id))
-        .map(|job| job.job_id.clone())
-        .collect();
-    (mine, strays)
+        .filter(|job| wanted.is_none() || record.job_id.as_ref() != Some(&job.job_id));
+    let (strays, foreign): (Vec<&Observed>, Vec<&Observed>) =
+        others.partition(|job| is_ours(&job.name, &family, record.attempt));
+    let ids = |jobs: Vec<&Observed>| jobs.into_iter().map(|job| job.job_id.clone()).collect();
+    Found { mine, strays: ids(strays), foreign: ids(foreign) }
 }
 
 /// Whether that is the name of a deployment that we have made: what bears a later number is somebody else's.
@@ -90,12 +111,14 @@ fn is_ours(name: &str, family: &str, attempt: i32) -> bool {
 }
 
 /// ksqlDB: one query fills the stream or table of that name.
-fn look_for_sink<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Observed>, Vec<String>) {
+fn look_for_sink<'a>(record: &Record, observed: &'a [Observed]) -> Found<'a> {
     let names = record.names();
     let (sink, topic) = (names.sink(), names.topic());
     let fills = |query: &&Observed| query.name == sink && (query.topics.is_empty() || query.topics.contains(&topic));
     let mine = observed.iter().filter(fills).max_by_key(|query| record.job_id.as_ref() == Some(&query.job_id));
-    (mine, Vec::new())
+    let others = observed.iter().filter(fills).filter(|query| is_active(query.state));
+    let others = others.filter(|query| mine.is_some_and(|mine| mine.job_id != query.job_id));
+    Found { mine, strays: Vec::new(), foreign: others.map(|query| query.job_id.clone()).collect() }
 }
 
 /// What is shown, and what is waited for: something else that was seen once, since when.

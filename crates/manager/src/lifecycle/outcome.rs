@@ -13,6 +13,8 @@ use crate::settings::Reconcile;
 /// How the error begins when no restore point is left.
 pub(crate) const NO_RESTORE_POINT: &str = "restore_points_gone: none of the places where its state was kept can be \
                                            restored from; deploy it from the beginning, or put the state back";
+/// How often a topic that cannot be deleted is tried until it is offered to leave it.
+pub(crate) const TOPIC_REFUSALS: u32 = 5;
 /// How many restore points are kept beside the latest.
 const CANDIDATES: usize = 9;
 
@@ -55,9 +57,10 @@ pub(crate) fn begin(record: &mut Record, call: &Call, now: Timestamp) {
     if record.intent == Intent::Running && record.previous_revision.is_none() && is_there {
         record.previous_revision = record.deployed_revision.filter(|deployed| *deployed != record.revision);
     }
-    if let Call::Deploy { revision, attempt, .. } = call {
+    if let Call::Deploy { revision, attempt, replaces, .. } = call {
         record.attempt = *attempt;
-        if record.position == Position::Deployed && record.deployed_revision == Some(*revision) {
+        // What takes the place of a text that somebody has changed had not failed.
+        if !replaces && record.position == Position::Deployed && record.deployed_revision == Some(*revision) {
             record.restarts = record.restarts.saturating_add(1);
         }
     }
@@ -247,7 +250,7 @@ fn refused(record: &mut Record, call: &Call) {
             Position::Deployed | Position::Paused => record.previous_revision = None,
             Position::Nothing | Position::Stopped | Position::Removed => record.observed = ObservedState::Failed,
         }
-    } else if *replaces {
+    } else if *replaces && !runs_already {
         // The text before cannot take its place back as it is: its state is lost, but it shall run.
         record.fresh_revision = Some(*revision);
     } else {
@@ -298,8 +301,16 @@ pub(crate) fn give_up(record: &mut Record, cause: Option<String>) -> Happened {
 
 /// The topic of a deleted definition cannot be deleted now.
 pub(crate) fn topic_stays(record: &mut Record, error: &PortError, now: Timestamp, rules: &Reconcile) -> Happened {
-    let detail = format!("topic `{}` cannot be deleted: {error}; it is tried again", record.names().topic());
+    let detail = format!("topic `{}` cannot be deleted: {error}", record.names().topic());
     record.failures = record.failures.saturating_add(1);
+    let detail = match record.failures < TOPIC_REFUSALS {
+        true => format!("{detail}; it is tried again"),
+        false => format!(
+            "{detail}, tried {} times; delete the stream once more without its topic to let go of it: the topic stays then, \
+             and is listed as an orphan",
+            record.failures
+        ),
+    };
     record.retry_at = Some(later(now, wait(rules, record.failures)));
     record.last_error = Some(detail.clone());
     Happened::with("topic_not_deleted", detail)

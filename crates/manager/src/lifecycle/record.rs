@@ -53,6 +53,11 @@ pub(crate) struct Record {
     pub failures: u32,
     pub retry_at: Option<Timestamp>,
     pub deployed_at: Option<Timestamp>,
+    /// How often what others did by hand was undone, and since when that is counted.
+    pub heals: u32,
+    pub heals_since: Option<Timestamp>,
+    /// As what the engine calls the text that we have deployed: `<attempt>:<hash>`.
+    pub running_as: Option<String>,
     pub observed: ObservedState,
     pub engine_state: Option<String>,
     pub observed_at: Option<Timestamp>,

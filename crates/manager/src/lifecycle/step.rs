@@ -64,8 +64,10 @@ pub(crate) struct Seen {
     pub is_overdue: bool,
     /// Whether it may be begun again after it has failed.
     pub may_restart: bool,
-    /// Whether what others do by hand is undone.
+    /// Whether what others do by hand is undone, now.
     pub heals: bool,
+    /// Whether another text runs than the one that was deployed.
+    pub is_other_text: bool,
 }
 
 /// The next step.
@@ -90,7 +92,7 @@ pub(crate) fn next_step(record: &Record, seen: &Seen, can: &Capabilities) -> Ste
     if let Some(call) = &record.call {
         return unfinished(record, seen, call);
     }
-    if let Some(job_id) = seen.strays.first().filter(|_| seen.heals) {
+    if let Some(job_id) = seen.strays.first().filter(|_| seen.heals || record.intent == Intent::Deleted) {
         return when_due(seen, || Step::End { job_id: job_id.clone() });
     }
     match record.intent {
@@ -186,6 +188,12 @@ fn keep_running(record: &Record, seen: &Seen, can: &Capabilities, target: i32) -
         ObservedState::Running if record.previous_revision.is_some() => Step::Accept,
         // Something is wrong with it, but it does run.
         ObservedState::Degraded if record.previous_revision.is_some() && seen.is_overdue => Step::Accept,
+        ObservedState::Running | ObservedState::Degraded if seen.is_other_text => {
+            match seen.heals && can.replaces_in_place {
+                true => deploy(record, seen, target, true),
+                false => Step::Rest(Rest::Drift),
+            }
+        }
         ObservedState::Running | ObservedState::Degraded => Step::Rest(Rest::AsWanted),
         // What the last look showed to run, and waits for another one to be shown so, is not taken back.
         ObservedState::Starting | ObservedState::Restarting if is_update && seen.is_overdue && seen.is_sure => {
@@ -200,6 +208,10 @@ fn keep_running(record: &Record, seen: &Seen, can: &Capabilities, target: i32) -
         }
         ObservedState::Starting | ObservedState::Restarting | ObservedState::Stopping | ObservedState::Unknown => {
             Step::Rest(Rest::EngineWorks)
+        }
+        // Such an engine loses nothing by itself.
+        ObservedState::Absent if record.engine == EngineKind::Ksqldb && !seen.heals && !is_update => {
+            Step::Rest(Rest::Drift)
         }
         // The engine has lost it. Where that happens again and again, it is given up as well.
         ObservedState::Failed | ObservedState::Absent => again(record, seen, target),

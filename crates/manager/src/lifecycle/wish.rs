@@ -1,6 +1,7 @@
 //! What people's words change in what is stored. No I/O, no clock.
 
 use super::action::Action;
+use super::outcome::TOPIC_REFUSALS;
 use super::record::{Position, Record};
 use crate::definition::Intent;
 
@@ -34,7 +35,15 @@ pub(crate) fn wish(record: &mut Record, action: Action, how: How) -> bool {
         (record.restore, record.discard_state) = (None, false);
     }
     record.delete_topic |= action == Action::Delete && how.delete_topic;
-    (record.failures, record.retry_at) = (0, None);
+    if action == Action::Delete && record.position == Position::Removed {
+        // Only the topic is left, and how often that was tried counts on.
+        record.delete_topic &= how.delete_topic || record.failures < TOPIC_REFUSALS;
+    } else {
+        record.failures = 0;
+    }
+    record.retry_at = None;
+    // Who says what is wanted may have it done, however often it was undone.
+    (record.heals, record.heals_since) = (0, None);
     record.version += i32::from(record.intent != intent);
     record.intent = intent;
     true

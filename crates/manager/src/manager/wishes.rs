@@ -297,16 +297,21 @@ impl Shared {
         actor: &str,
     ) -> Result<Deletion, Fault> {
         let record = self.ask(id, Action::Delete, How { discard_state: false, delete_topic }, actor).await?;
-        let is_done = self.until(id, patience, |_| false).await?.is_none();
+        let rest = self.until(id, patience, |_| false).await?;
         let mut leaves = Vec::new();
         if record.attempt > 0 && !record.delete_topic {
             leaves.push(format!("topic `{}` with its records", record.names().topic()));
         }
-        if !is_done {
-            let engine = record.engine.name();
-            leaves.push(format!("what {engine} still runs or keeps of it, until {engine} lets go"));
+        match &rest {
+            // Why the topic is still there.
+            Some(rest) if rest.position == Position::Removed => leaves.extend(rest.last_error.clone()),
+            Some(_) => {
+                let engine = record.engine.name();
+                leaves.push(format!("what {engine} still runs or keeps of it, until {engine} lets go"));
+            }
+            None => {}
         }
-        Ok(Deletion { is_done, leaves })
+        Ok(Deletion { is_done: rest.is_none(), leaves })
     }
 
     async fn ask(&self, id: &str, action: Action, how: How, actor: &str) -> Result<Record, Fault> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::engines::{Changes, Deployment, Engine, Handle, RestorePoint, Select, StopMode, Stopped, Trouble};
 use crate::fault::Fault;
+use crate::lifecycle::heal;
 use crate::lifecycle::outcome::{self, Done, Happened};
 use crate::lifecycle::record::{Call, Record, stop_mode};
 use crate::lifecycle::step::Step;
@@ -157,6 +158,9 @@ async fn end(shared: &Shared, record: Record, job_id: String) -> Result<(), Faul
     change(shared, record, |record| {
         if let Ok(Stopped::At(point)) = &ended {
             record.savepoints.push(point.clone());
+        }
+        if ended.is_ok() {
+            heal::count(record, Timestamp::now(), rules);
         }
         if ended.is_err() {
             record.failures = record.failures.saturating_add(1);

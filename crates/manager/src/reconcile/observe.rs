@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use super::ask::{self, Question};
 use super::{Memory, Sights, act, shown};
 use crate::engines::{Capabilities, ObservedState};
-use crate::lifecycle::look::{Shown, Sighting, drift, look, settle};
+use crate::lifecycle::heal;
+use crate::lifecycle::look::{Shown, Sighting, look, settle};
 use crate::lifecycle::outcome::later;
 use crate::lifecycle::record::{Call, Position, Record};
 use crate::lifecycle::step::{Seen, Step, next_step};
@@ -37,11 +38,15 @@ pub(super) async fn one(
         Some(Ok(observed)) => look(&record, observed),
         Some(Err(_)) | None => Sighting::unknown(),
     };
+    let before = record.clone();
+    let is_other_text = heal::is_other_text(&mut record, &sighting);
     let settled = settle(shown(memory, &record), sighting.state, now, rules);
     memory.others.insert(record.id.clone(), settled.other);
+    let glimpse = Glimpse { sighting, settled, is_other_text, now };
     // One that was never deployed is nowhere, whether its engine answers or not.
     if record.attempt > 0 {
-        match write_down(shared, &mut record, &sighting, (settled, other), now).await? {
+        let drift = other.or_else(|| heal::told(&record, &glimpse.sighting, (settled.state, is_other_text), now, rules));
+        match write_down(shared, (before, &mut record), &glimpse, drift).await? {
             Looked::Done => {}
             // Somebody wants something else meanwhile: the next round sees what.
             Looked::Stale => return Ok(()),
@@ -58,9 +63,15 @@ pub(super) async fn one(
         }
     }
     let Some(can) = memory.can.clone().or_else(|| away(&record)) else { return Ok(()) };
-    let step = next_step(&record, &seen(&record, sighting, settled, now, rules), &can);
+    let step = next_step(&record, &seen(&record, glimpse, rules), &can);
     if let Step::Rest(_) = step {
         return Ok(());
+    }
+    if let Step::Call(_) = &step
+        && record.call.is_none()
+        && heal::is_by_hand(&record, settled.state, is_other_text)
+    {
+        heal::count(&mut record, now, rules);
     }
     if let Step::Call(Call::Deploy { .. }) = &step
         && !can.cluster.is_empty()
@@ -94,12 +105,6 @@ fn other_cluster(record: &Record, memory: &Memory) -> Option<String> {
     })
 }
 
-/// An earlier deployment that runs, where what others do is not undone.
-fn stray(sighting: &Sighting, rules: &Reconcile) -> Option<String> {
-    let job_id = sighting.strays.first().filter(|_| !rules.heal_drift)?;
-    Some(format!("{job_id}, of an earlier deployment, runs beside it"))
-}
-
 /// What an engine that does not answer can does not matter: what is left to do without it asks for none of it.
 fn away(record: &Record) -> Option<Capabilities> {
     (record.attempt == 0).then(|| Capabilities {
@@ -112,7 +117,16 @@ fn away(record: &Record) -> Option<Capabilities> {
     })
 }
 
-fn seen(record: &Record, sighting: Sighting, settled: Shown, now: Timestamp, rules: &Reconcile) -> Seen {
+/// What one look at an engine says of one definition.
+struct Glimpse {
+    sighting: Sighting,
+    settled: Shown,
+    is_other_text: bool,
+    now: Timestamp,
+}
+
+fn seen(record: &Record, glimpse: Glimpse, rules: &Reconcile) -> Seen {
+    let Glimpse { sighting, settled, is_other_text, now } = glimpse;
     Seen {
         state: if sighting.state == ObservedState::Unknown { sighting.state } else { settled.state },
         is_sure: settled.other.is_none(),
@@ -122,7 +136,8 @@ fn seen(record: &Record, sighting: Sighting, settled: Shown, now: Timestamp, rul
         is_due: record.retry_at.is_none_or(|at| at <= now),
         is_overdue: record.deployed_at.is_none_or(|at| later(at, rules.time_to_run) <= now),
         may_restart: record.restarts < rules.restarts,
-        heals: rules.heal_drift,
+        heals: heal::may_heal(record, now, rules),
+        is_other_text,
     }
 }
 
@@ -139,22 +154,20 @@ enum Looked {
 /// Writes down what is shown, where it is new.
 async fn write_down(
     shared: &Shared,
-    record: &mut Record,
-    sighting: &Sighting,
-    (settled, other): (Shown, Option<String>),
-    now: Timestamp,
+    (before, record): (Record, &mut Record),
+    glimpse: &Glimpse,
+    drift: Option<String>,
 ) -> Result<Looked, StoreError> {
-    let before = record.clone();
+    let Glimpse { sighting, settled, now, .. } = glimpse;
     let rules = &shared.parts.settings.reconcile;
     record.observed = settled.state;
     record.engine_state = sighting.engine_state.clone();
-    let drift = if record.call.is_none() { drift(record, settled.state) } else { None };
-    record.drift = other.or(drift).or_else(|| stray(sighting, rules));
+    record.drift = drift;
     // By another id under our name: whoever made it anew, it is the one that counts.
     if let Some(job_id) = sighting.job_id.clone().filter(|_| record.call.is_none()) {
         record.job_id = Some(job_id);
     }
-    let is_steady = record.deployed_at.is_some_and(|at| later(at, rules.steady) <= now);
+    let is_steady = record.deployed_at.is_some_and(|at| later(at, rules.steady) <= *now);
     if settled.state == ObservedState::Running && is_steady {
         record.restarts = 0;
     }

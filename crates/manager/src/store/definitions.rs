@@ -175,11 +175,11 @@ impl Store {
 
     /// Writes what was seen; `false` if somebody has written the definition since it was read.
     pub async fn see(&self, record: &mut Record) -> Result<bool, StoreError> {
-        let Record { id, change, observed, engine_state, drift, job_id, last_error, restarts, .. } = &*record;
+        let Record { id, change, observed, engine_state, drift, job_id, last_error, restarts, running_as, .. } = &*record;
         let observed = word(observed);
         let restarts = i32::try_from(*restarts).unwrap_or(i32::MAX);
-        let values: [&(dyn ToSql + Sync); 8] =
-            [id, change, &observed, engine_state, drift, job_id, last_error, &restarts];
+        let values: [&(dyn ToSql + Sync); 9] =
+            [id, change, &observed, engine_state, drift, job_id, last_error, &restarts, running_as];
         let is_seen = self.pool.get().await?.execute(include_str!("sql/see.sql"), &values).await? > 0;
         record.change += i64::from(is_seen);
         Ok(is_seen)
@@ -276,10 +276,10 @@ async fn save(
     let (changes, call) = (record.changes.map(word), record.call.as_ref().map(json));
     let savepoints = json(&record.savepoints);
     let others = json(record.restore.as_ref().map(|restore| restore.others.as_slice()).unwrap_or_default());
-    let counts = [record.tries, record.restarts, record.failures].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
+    let counts = [record.tries, record.restarts, record.failures, record.heals].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
     let (what, detail) =
         (happened.map(|happened| happened.what), happened.and_then(|happened| happened.detail.as_ref()));
-    let values: [&(dyn ToSql + Sync); 38] = [
+    let values: [&(dyn ToSql + Sync); 41] = [
         &record.id,
         &record.change,
         &record.name,
@@ -318,6 +318,9 @@ async fn save(
         &others,
         &record.cluster,
         &record.called_at,
+        &counts[3],
+        &record.heals_since,
+        &record.running_as,
     ];
     let row = client.query_one(include_str!("sql/save.sql"), &values).await?;
     Ok(row.try_get::<_, i64>(0)? > 0)

@@ -86,5 +86,8 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
         change: row.try_get(36)?,
         cluster: row.try_get(38)?,
         called_at: row.try_get(39)?,
+        heals: count(40)?,
+        heals_since: row.try_get(41)?,
+        running_as: row.try_get(42)?,
     })
 }

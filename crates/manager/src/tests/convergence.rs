@@ -48,6 +48,9 @@ pub fn record(engine: EngineKind) -> Record {
         failures: 0,
         retry_at: None,
         deployed_at: None,
+        heals: 0,
+        heals_since: None,
+        running_as: None,
         observed: ObservedState::Absent,
         engine_state: None,
         observed_at: None,
@@ -184,6 +187,7 @@ impl Stage {
             is_overdue: self.record.deployed_at.is_none_or(overdue),
             may_restart: self.record.restarts < self.rules.restarts,
             heals: self.heals,
+            is_other_text: false,
         };
         let step = next_step(&self.record, &seen, &self.model.can());
         self.take(&step, dies).await;

@@ -92,7 +92,8 @@ async fn defect_8_what_is_shown_as_active_is_what_the_engine_runs() {
     assert!(definition.is_active);
     stage.model().with(|world| world.jobs.values_mut().for_each(|job| job.state = ObservedState::Stopped));
     let seen = until(&running.manager, &definition.id, "it is seen to be stopped", |now| !now.is_active).await;
-    assert_eq!((seen.observed, seen.drift.as_deref()), (ObservedState::Stopped, Some("it was stopped by hand")));
+    assert_eq!(seen.observed, ObservedState::Stopped);
+    assert!(seen.drift.as_ref().is_some_and(|drift| drift.starts_with("it was stopped by hand")), "{seen:?}");
     running.stop().await;
     // Where that is allowed, it is undone.
     stage.rules.heal_drift = true;

@@ -1,9 +1,10 @@
 //! Rehearsals of the whole: an engine that behaves as the contract says, in this process, against the planner alone
 //! (`convergence`) and against a real Postgres (`rehearsal`, `defects`).
 
-mod convergence;
+pub(crate) mod convergence;
 mod crashes;
 mod defects;
+mod healing;
 mod mended;
 mod model;
 mod rehearsal;

@@ -117,8 +117,12 @@ async fn database() -> Pool {
     let mut config: tokio_postgres::Config = maintenance().parse().unwrap();
     config.dbname(&name);
     let pool = Pool::builder(deadpool_postgres::Manager::new(config, NoTls)).max_size(8).build().unwrap();
-    let migration = include_str!("../../../../migrations/V018__stream_definitions.sql");
-    pool.get().await.unwrap().batch_execute(migration).await.unwrap();
+    for migration in [
+        include_str!("../../../../migrations/V018__stream_definitions.sql"),
+        include_str!("../../../../migrations/V019__stream_healing.sql"),
+    ] {
+        pool.get().await.unwrap().batch_execute(migration).await.unwrap();
+    }
     pool
 }
 
