@@ -237,6 +237,13 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
     let texts: Vec<&str> =
         revisions["items"].as_array().unwrap().iter().map(|r| r["sqlScript"].as_str().unwrap()).collect();
     assert_eq!(texts, [BIGGER, BIG]);
+    let between = service.get(&format!("{path}/revisions?diff=1..2")).await.must(200).body;
+    let diff = between["diff"].as_str().unwrap();
+    assert!(diff.starts_with("--- revision 1\n+++ revision 2\n") && diff.contains(&format!("\n+{BIGGER}\n")), "{diff}");
+    for wrong in ["1..3", "1..", "1-2", "01..2"] {
+        let refused = service.get(&format!("{path}/revisions?diff={wrong}")).await.must(400).body;
+        assert_eq!(refused["code"], "invalid_parameter", "{refused}");
+    }
 
     service.call("POST", &format!("{path}/stop"), None, &[]).await;
     let stopped = service

@@ -1,9 +1,14 @@
 //! A stream definition: what somebody wants to run, and what is known of it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engines::{EngineKind, ObservedState, RestorePoint};
+
+/// How long the shortest difference of two texts is looked for.
+const DIFF_TIME: Duration = Duration::from_millis(200);
 
 /// 128 bits, made by us, that never change: every name in the engine is made from it.
 pub type DefinitionId = String;
@@ -125,6 +130,17 @@ pub struct Revision {
     pub created_at: Timestamp,
 }
 
+impl Revision {
+    /// How a text becomes another one, as a unified diff; empty if they are the same.
+    pub fn diff(&self, other: &Revision) -> String {
+        // Of long texts with nothing in common a coarser one is as good.
+        let mut diff = similar::TextDiff::configure();
+        let diff = diff.timeout(DIFF_TIME).diff_lines(&self.sql_script, &other.sql_script);
+        let name = |revision: &Revision| format!("revision {}", revision.revision);
+        diff.unified_diff().context_radius(3).header(&name(self), &name(other)).to_string()
+    }
+}
+
 /// Something that happened to a definition.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -139,4 +155,31 @@ pub struct Event {
     pub actor: Option<String>,
     /// One sentence, if there is more to say.
     pub detail: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(revision: i32, sql: &str) -> Revision {
+        let (author, created_at) = ("anna".to_owned(), Timestamp::UNIX_EPOCH);
+        Revision { revision, sql_script: sql.to_owned(), author, created_at }
+    }
+
+    #[test]
+    fn a_difference_is_told_line_by_line() {
+        let one = revision(1, "SELECT ORDER_ID\nFROM orders\nWHERE AMOUNT > 5");
+        let two = revision(2, "SELECT ORDER_ID\nFROM orders\nWHERE AMOUNT > 50");
+        let told = "--- revision 1\n+++ revision 2\n@@ -1,3 +1,3 @@\n SELECT ORDER_ID\n FROM orders\n-WHERE AMOUNT > 5\n\\ No newline at end of file\n+WHERE AMOUNT > 50\n\\ No newline at end of file\n";
+        assert_eq!(one.diff(&two), told);
+        assert_eq!(one.diff(&one), "");
+    }
+
+    #[test]
+    fn long_texts_with_nothing_in_common_are_told_in_time() {
+        let text = |seed: usize| (0..100_000).map(|line| format!("{}\n", line * 7 % 1_000 + seed)).collect::<String>();
+        let begin = std::time::Instant::now();
+        assert!(!revision(1, &text(0)).diff(&revision(2, &text(500))).is_empty());
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    }
 }

@@ -271,6 +271,9 @@ impl From<Revision> for RevisionBody {
 pub struct RevisionList {
     /// The latest first.
     pub items: Vec<RevisionBody>,
+    /// With `diff`: how the one becomes the other, as a unified diff; empty if they are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
 }
 
 /// Something that happened to a stream.

@@ -13,15 +13,43 @@ use crate::api::problem::Problem;
 
 /// What were its texts?
 ///
-/// Every text that the stream had, the latest first, with who wrote it and when.
+/// Every text that the stream had, the latest first, with who wrote it and when. With `diff=1..2` only those two, and how the
+/// first one becomes the second, as a unified diff.
 #[utoipa::path(get, path = "/api/streams/{id}/revisions", operation_id = "list_stream_revisions", tag = "streams",
-    params(("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
+    params(
+        ("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
+        ("diff" = Option<String>, Query, description = "Two revisions, from which to which.", pattern = "^[1-9][0-9]{0,8}\\.\\.[1-9][0-9]{0,8}$", example = "1..2"),
+    ),
     responses((status = 200, description = "The texts", body = RevisionList)))]
 pub async fn revisions(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
-    Parameters::parse(request.query_string(), &[]).finish()?;
-    let revisions = manager.revisions(&part(&request, "id")?).await?;
-    Ok(HttpResponse::Ok().json(RevisionList { items: revisions.into_iter().map(RevisionBody::from).collect() }))
+    let mut parameters = Parameters::parse(request.query_string(), &["diff"]);
+    let asked = parameters.one("diff");
+    let pair = asked.as_deref().and_then(two_numbers);
+    if let (Some(word), None) = (&asked, pair) {
+        parameters.reject("diff", word, "must be two revisions with .. between them, such as 1..2");
+    }
+    let mut revisions = manager.revisions(&part(&request, "id")?).await?;
+    let mut diff = None;
+    if let (Some((from, to)), Some(word)) = (pair, &asked) {
+        let of = |number: i32| revisions.iter().find(|revision| revision.revision == number);
+        match (of(from), of(to)) {
+            (Some(one), Some(other)) => diff = Some(one.diff(other)),
+            _ => parameters.reject("diff", word, "must be two revisions that the stream has"),
+        }
+        revisions.retain(|revision| [from, to].contains(&revision.revision));
+    }
+    parameters.finish()?;
+    Ok(HttpResponse::Ok().json(RevisionList { items: revisions.into_iter().map(RevisionBody::from).collect(), diff }))
+}
+
+/// `1..2`
+fn two_numbers(word: &str) -> Option<(i32, i32)> {
+    let (from, to) = word.split_once("..")?;
+    let is_number =
+        |text: &str| text.len() <= 9 && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(from) && is_number(to)).then_some(())?;
+    Some((from.parse().ok()?, to.parse().ok()?))
 }
 
 /// How is a stream doing?
