@@ -104,6 +104,10 @@ pub async fn serve(
     // It lives where reads are served: whoever only projects answers for nobody.
     let streams = if only == Only::Projector { None } else { Streams::of(&config, &metrics)? };
     let live = streams.as_ref().map(|streams| Live::of(&streams.manager));
+    let streams = match &live {
+        Some(live) => streams.map(|streams| streams.counting(live.queries.clone())),
+        None => streams,
+    };
     let state = ApiState {
         pool: reads,
         ops_pool: pool,

@@ -45,6 +45,10 @@ pub struct ManagerLimits {
     pub queries: usize,
     /// Such queries that one caller may begin in a minute.
     pub queries_per_minute: u32,
+    /// Streams that one caller has written down, drafts included.
+    pub definitions_per_user: usize,
+    /// Streams that all have written down.
+    pub definitions: usize,
     /// Deployed streams of one caller.
     pub streams_per_user: usize,
     /// Deployed streams of all.
@@ -115,6 +119,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "manager.limits.queries_per_user" | "manager.limits.queries" => Integer(0, 10_000),
         "manager.limits.queries_per_minute" => Integer(0, 1_000_000),
         "manager.limits.streams_per_user" | "manager.limits.streams" => Integer(0, 100_000),
+        "manager.limits.definitions_per_user" | "manager.limits.definitions" => Integer(0, 100_000),
         "manager.limits.query_rows" => Integer(1, 1_000_000_000_000),
         "manager.limits.query_bytes" => Integer(1_024, 1_099_511_627_776),
         "manager.limits.blocked_words" => List(

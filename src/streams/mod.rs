@@ -18,8 +18,9 @@ use crate::config::Config;
 use crate::crash;
 use crate::manager::Manager;
 use crate::manager::engines::{Engine, EngineKind, ObservedState};
-use crate::manager::manager::{Filter, Parts};
+use crate::manager::manager::Parts;
 use crate::manager::ports::{Kafka, Schemas};
+use crate::manager::queries::Queries;
 use crate::platforms::kafka::topics::Topics;
 use crate::schemas::values::Values;
 use crate::store::pool;
@@ -29,14 +30,13 @@ use crate::telemetry::metrics::Metrics;
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// How long an engine's last answer says something about it.
 const LATELY: Duration = Duration::from_secs(60);
-/// Streams that are counted at most: more than may be deployed.
-const COUNTED: u32 = 100_000;
 
 /// The manager of this process, and what is seen of its engines.
 pub struct Streams {
     /// What the API asks.
     pub manager: Manager,
     engines: Vec<Arc<Counted>>,
+    queries: Option<Queries>,
     metrics: Arc<Metrics>,
 }
 
@@ -69,7 +69,12 @@ impl Streams {
             metrics.streams.with_label_values(&[word(state)]);
         }
         let manager = Manager::new(parts);
-        Ok(Some(Streams { manager, engines, metrics: Arc::clone(metrics) }))
+        Ok(Some(Streams { manager, engines, queries: None, metrics: Arc::clone(metrics) }))
+    }
+
+    /// The same, and these queries are counted, too.
+    pub fn counting(self, queries: Queries) -> Streams {
+        Streams { queries: Some(queries), ..self }
     }
 
     /// How the engines have answered lately; what was not asked lately is not said. Whoever leads asks all of them every few
@@ -109,18 +114,21 @@ impl Streams {
         leading.await;
     }
 
-    /// Sets the gauge of streams by state. If the database does not answer it stays as it is.
+    /// Sets the gauges of queries and of streams by state. If the database does not answer it stays as it is.
     async fn count(&self) {
+        if let Some(queries) = &self.queries {
+            self.metrics.queries.set(i64::try_from(queries.list(None).len()).unwrap_or(i64::MAX));
+        }
         let began = Instant::now();
-        let page = match self.manager.list(&Filter::default(), None, COUNTED).await {
-            Ok(page) => page,
+        let counts = match self.manager.by_state().await {
+            Ok(counts) => counts,
             Err(error) => {
                 tracing::debug!(error = %error, after = ?began.elapsed(), "streams are not counted");
                 return;
             }
         };
         for state in STATES {
-            let count = page.definitions.iter().filter(|definition| definition.observed == state).count();
+            let count = counts.iter().find(|(seen, _)| *seen == state).map_or(0, |(_, count)| *count);
             self.metrics.streams.with_label_values(&[word(state)]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

@@ -71,6 +71,8 @@ fn limits(limits: &ManagerLimits) -> Limits {
         queries_per_user: limits.queries_per_user,
         queries: limits.queries,
         queries_per_minute: limits.queries_per_minute,
+        definitions_per_user: limits.definitions_per_user,
+        definitions: limits.definitions,
         streams_per_user: limits.streams_per_user,
         streams: limits.streams,
         query_rows: limits.query_rows,

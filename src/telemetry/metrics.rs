@@ -86,6 +86,8 @@ pub struct Metrics {
     pub rate_limited: IntCounterVec,
     /// `streamview_streams{state}`: streams of the stream manager, by what is seen of them.
     pub streams: IntGaugeVec,
+    /// `streamview_queries`: queries of those who look that run now in this process.
+    pub queries: IntGauge,
     /// `streamview_engine_calls_total{engine,call,outcome}`: calls of stream engines, and what came of them.
     pub engine_calls: IntCounterVec,
     /// `streamview_waiters`: requests waiting for their own write.
@@ -184,6 +186,7 @@ impl Metrics {
                 HTTP_BUCKETS,
             ),
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
+            queries: register(&registry, IntGauge::new("streamview_queries", "Queries of those who look that run.")),
             engine_calls: engine_calls(&registry),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),

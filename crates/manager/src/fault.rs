@@ -47,12 +47,14 @@ pub enum Fault {
     /// It is an operator's to do: it is somebody else's, or concerns more than what the caller has made.
     #[error("{0}: that asks for the role `operator`")]
     AsksForOperator(String),
-    /// As many streams are deployed as may be.
+    /// As many streams are deployed, or written down, as may be.
     #[error(
-        "{in_use} streams {scope} are deployed, and no more than {most} may be (`manager.limits.{setting}`): stop one first"
+        "{in_use} streams {scope} are {}, and no more than {most} may be (`manager.limits.{setting}`): {} one first",
+        if setting.starts_with("definitions") { "there" } else { "deployed" },
+        if setting.starts_with("definitions") { "delete" } else { "stop" }
     )]
     LimitReached {
-        /// `streams_per_user` or `streams`.
+        /// `streams_per_user`, `streams`, `definitions_per_user` or `definitions`.
         setting: &'static str,
         /// Whose: `of \`anna\`` or `in all`.
         scope: String,

@@ -47,6 +47,8 @@ pub struct Reconcile {
     pub longest_wait: Duration,
     /// How often it is noted where running jobs keep their state.
     pub restore_points: Duration,
+    /// How long it is kept what happened to definitions.
+    pub events: Duration,
     /// How many partitions output topics have.
     pub partitions: u32,
 }
@@ -65,6 +67,7 @@ impl Default for Reconcile {
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(120),
             restore_points: Duration::from_secs(15),
+            events: Duration::from_secs(90 * 24 * 3600),
             partitions: 1,
         }
     }
@@ -126,6 +129,10 @@ pub struct Limits {
     pub queries: usize,
     /// Such queries that one principal may begin in a minute.
     pub queries_per_minute: u32,
+    /// Definitions of one principal, drafts included.
+    pub definitions_per_user: usize,
+    /// Definitions of all.
+    pub definitions: usize,
     /// Deployed streams of one principal.
     pub streams_per_user: usize,
     /// Deployed streams of all.
@@ -151,6 +158,8 @@ impl Default for Limits {
             queries_per_user: 2,
             queries: 20,
             queries_per_minute: 30,
+            definitions_per_user: 200,
+            definitions: 1_000,
             streams_per_user: 5,
             streams: 30,
             query_rows: 1_000_000,

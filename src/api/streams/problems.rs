@@ -37,9 +37,9 @@ codes! {
     STATEMENT_REFUSED = "statement_refused" UNPROCESSABLE_ENTITY "The statement is refused"
         "The statement is no single SELECT that is allowed here, or the engine does not take it. Nothing was changed."
         "`statementErrors` has each reason with line and column. `POST /api/validate` judges a statement without storing it.";
-    STREAM_LIMIT_REACHED = "stream_limit_reached" CONFLICT "As many streams are deployed as may be"
-        "`manager.limits.streams_per_user` or `streams` allows no more. What is stopped does not count, what failed to start does not either."
-        "Stop a stream, or ask an operator to raise the limit.";
+    STREAM_LIMIT_REACHED = "stream_limit_reached" CONFLICT "As many streams are deployed, or written down, as may be"
+        "`setting` allows no more. As deployed counts neither what is stopped nor what failed to start; as written down, every draft counts."
+        "Stop a stream, or delete one if as many are written down as may be, or ask an operator to raise the limit.";
     VERSION_CHANGED = "version_changed" PRECONDITION_FAILED "Somebody has changed the stream since"
         "`If-Match` names another version than the stream has by now. Nothing was changed."
         "Read the stream again, look at what has changed, and repeat with its `ETag`.";

@@ -11,7 +11,7 @@ pub use self::words::*;
 pub use crate::catalog::Declarer;
 use crate::catalog::Source;
 use crate::definition::{Definition, Event, Revision};
-use crate::engines::{Engine, EngineKind, Topology};
+use crate::engines::{Engine, EngineKind, ObservedState, Topology};
 use crate::fault::Fault;
 use crate::lifecycle::{Action, Plan};
 use crate::ports::{Kafka, Schemas};
@@ -237,6 +237,11 @@ impl Manager {
         actor: &str,
     ) -> Result<Orphan, Fault> {
         self.shared.remove_orphan(kind, engine, id, actor).await
+    }
+
+    /// How many definitions are seen in each state; states of none are left out.
+    pub async fn by_state(&self) -> Result<Vec<(ObservedState, u64)>, Fault> {
+        Ok(self.shared.store.by_state().await?)
     }
 
     /// How many streams are deployed: of this principal, and of all. What [`crate::settings::Limits`] count.

@@ -14,6 +14,7 @@ use crate::lifecycle::outcome::Happened;
 use crate::lifecycle::record::{Position, Record};
 use crate::lifecycle::wish::{How, is_being_updated, wish};
 use crate::lifecycle::{Action, Effect};
+use crate::settings::Limits;
 use crate::store::{Find, NewRow, Planned, StoreError, Write, Written};
 
 /// The longest name.
@@ -42,8 +43,12 @@ impl Shared {
         loop {
             let id = self.store.new_id().await?;
             let row = NewRow { id: &id, name, sql_script: &new.sql_script, engine, actor };
-            match self.store.insert(&row).await {
-                Ok(()) => return Ok(self.record(&id).await?.into()),
+            let limits = &self.parts.settings.limits;
+            match self.store.insert(&row, (limits.definitions_per_user, limits.definitions)).await {
+                Ok(full @ (Written::OwnerIsFull(_) | Written::AllIsFull(_))) => {
+                    return Err(no_room(actor, limits, full));
+                }
+                Ok(_) => return Ok(self.record(&id).await?.into()),
                 Err(StoreError::Taken(what)) if what == "stream_definitions_name" => {
                     return Err(Fault::NameTaken(name.to_owned()));
                 }
@@ -414,6 +419,18 @@ fn limit(record: &Record, of_owner: usize, of_all: usize, full: Written) -> Faul
         }
         Written::Done | Written::Stale => conflict(record, Action::Deploy),
     }
+}
+
+/// As many are written down as may be.
+fn no_room(owner: &str, limits: &Limits, full: Written) -> Fault {
+    let (setting, scope, most, in_use) = match full {
+        Written::OwnerIsFull(in_use) => {
+            ("definitions_per_user", format!("of `{owner}`"), limits.definitions_per_user, in_use)
+        }
+        Written::AllIsFull(in_use) => ("definitions", "in all".to_owned(), limits.definitions, in_use),
+        Written::Done | Written::Stale => ("definitions", "in all".to_owned(), limits.definitions, 0),
+    };
+    Fault::LimitReached { setting, scope, most, in_use }
 }
 
 fn checked_name(name: &str) -> Result<&str, Fault> {

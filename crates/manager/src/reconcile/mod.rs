@@ -9,6 +9,7 @@
 //! somebody wanted something last: a listener would need a session of its own, which poolers break), and else by its interval.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(30);
 /// How long it may take to say again who it is.
 const WHO: Duration = Duration::from_secs(2);
+/// How often old events are deleted.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How long steps under way may take when the process is to end.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 /// Deployments of one engine that are under way at once. They may take minutes, where it has no room.
@@ -107,7 +110,10 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 tracing::info!("this instance leads the stream manager");
                 is_told = false;
                 let loops = EngineKind::ALL.map(|engine| lead(&shared, engine, &leader, &stop));
-                futures_util::future::join_all(loops).await;
+                tokio::select! {
+                    _ = futures_util::future::join_all(loops) => {}
+                    never = forget_events(&shared) => match never {},
+                }
             }
             Ok(None) => {}
             Err(error) if !is_told => {
@@ -120,6 +126,16 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(interval) => {}
         }
+    }
+}
+
+/// Deletes what happened long ago, now and then: what is deleted has nobody else who would.
+async fn forget_events(shared: &Shared) -> Infallible {
+    loop {
+        if let Err(error) = shared.store.forget_old_events(shared.parts.settings.reconcile.events).await {
+            tracing::warn!(error = %error, "old events of streams are not deleted");
+        }
+        tokio::time::sleep(FORGET_EVERY).await;
     }
 }
 

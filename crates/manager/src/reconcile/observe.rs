@@ -45,7 +45,8 @@ pub(super) async fn one(
     let glimpse = Glimpse { sighting, settled, is_other_text, now };
     // One that was never deployed is nowhere, whether its engine answers or not.
     if record.attempt > 0 {
-        let drift = other.or_else(|| heal::told(&record, &glimpse.sighting, (settled.state, is_other_text), now, rules));
+        let drift =
+            other.or_else(|| heal::told(&record, &glimpse.sighting, (settled.state, is_other_text), now, rules));
         match write_down(shared, (before, &mut record), &glimpse, drift).await? {
             Looked::Done => {}
             // Somebody wants something else meanwhile: the next round sees what.

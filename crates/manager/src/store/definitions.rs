@@ -1,5 +1,7 @@
 //! Definitions and their revisions.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
@@ -89,14 +91,29 @@ impl Store {
         Ok(self.pool.get().await?.query_one(id, &[]).await?.try_get(0)?)
     }
 
-    pub async fn insert(&self, new: &NewRow<'_>) -> Result<(), StoreError> {
+    /// Writes a new one down, if no more than that many are there already: of its owner, and of all.
+    pub async fn insert(&self, new: &NewRow<'_>, (of_owner, of_all): (usize, usize)) -> Result<Written, StoreError> {
         let names = Names::of(new.id, new.name);
         let (sink, topic, engine) = (names.sink(), names.topic(), new.engine.name());
         let insert = include_str!("sql/insert.sql");
         let values: [&(dyn ToSql + Sync); 8] =
             [&new.id, &new.name, &new.sql_script, &sink, &topic, &engine, &new.actor, &new.actor];
-        self.pool.get().await?.execute(insert, &values).await?;
-        Ok(())
+        let mut client = self.pool.get().await?;
+        let transaction = client.transaction().await?;
+        // One after the other: else two would see the same last place.
+        let lock = "select pg_advisory_xact_lock(hashtextextended('streamview stream definitions', 0))";
+        transaction.execute(lock, &[]).await?;
+        let row = transaction.query_one(include_str!("sql/count_definitions.sql"), &[&new.actor]).await?;
+        let (owners, all) = (places(row.try_get(0)?), places(row.try_get(1)?));
+        if all >= of_all {
+            return Ok(Written::AllIsFull(all));
+        }
+        if owners >= of_owner {
+            return Ok(Written::OwnerIsFull(owners));
+        }
+        transaction.execute(insert, &values).await?;
+        transaction.commit().await?;
+        Ok(Written::Done)
     }
 
     /// Definitions, the latest made first.
@@ -175,7 +192,8 @@ impl Store {
 
     /// Writes what was seen; `false` if somebody has written the definition since it was read.
     pub async fn see(&self, record: &mut Record) -> Result<bool, StoreError> {
-        let Record { id, change, observed, engine_state, drift, job_id, last_error, restarts, running_as, .. } = &*record;
+        let Record { id, change, observed, engine_state, drift, job_id, last_error, restarts, running_as, .. } =
+            &*record;
         let observed = word(observed);
         let restarts = i32::try_from(*restarts).unwrap_or(i32::MAX);
         let values: [&(dyn ToSql + Sync); 9] =
@@ -246,6 +264,26 @@ impl Store {
             .collect()
     }
 
+    /// How many are seen in each state.
+    pub async fn by_state(&self) -> Result<Vec<(ObservedState, u64)>, StoreError> {
+        let rows = self.pool.get().await?.query(include_str!("sql/count_by_state.sql"), &[]).await?;
+        rows.iter()
+            .map(|row| {
+                let count: i64 = row.try_get(1)?;
+                Ok((said("stream_definitions", row.try_get(0)?)?, count.unsigned_abs()))
+            })
+            .collect()
+    }
+
+    /// Deletes what happened longer ago than that.
+    pub async fn forget_old_events(&self, age: Duration) -> Result<(), StoreError> {
+        let seconds = age.as_secs_f64();
+        let client = self.pool.get().await?;
+        // A part at a time: no statement holds many rows for long.
+        while client.execute(include_str!("sql/forget_old_events.sql"), &[&seconds]).await? > 0 {}
+        Ok(())
+    }
+
     /// How many are deployed: of this owner, and of all.
     pub async fn deployed(&self, owner: &str) -> Result<(usize, usize), StoreError> {
         let count = include_str!("sql/count_deployed.sql");
@@ -276,7 +314,8 @@ async fn save(
     let (changes, call) = (record.changes.map(word), record.call.as_ref().map(json));
     let savepoints = json(&record.savepoints);
     let others = json(record.restore.as_ref().map(|restore| restore.others.as_slice()).unwrap_or_default());
-    let counts = [record.tries, record.restarts, record.failures, record.heals].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
+    let counts = [record.tries, record.restarts, record.failures, record.heals]
+        .map(|count| i32::try_from(count).unwrap_or(i32::MAX));
     let (what, detail) =
         (happened.map(|happened| happened.what), happened.and_then(|happened| happened.detail.as_ref()));
     let values: [&(dyn ToSql + Sync); 41] = [

@@ -1,6 +1,7 @@
 //! Rehearsals of the whole: an engine that behaves as the contract says, in this process, against the planner alone
 //! (`convergence`) and against a real Postgres (`rehearsal`, `defects`).
 
+mod bounds;
 pub(crate) mod convergence;
 mod crashes;
 mod defects;

@@ -46,7 +46,8 @@ async fn a_round_of_many_definitions_asks_an_engine_twice_and_waits_for_no_cause
     let running = stage.run();
     let ids = many(&stage, &running).await;
     for id in &ids {
-        until(&running.manager, id, "it runs", |now| now.observed == ObservedState::Running && now.step.is_none()).await;
+        until(&running.manager, id, "it runs", |now| now.observed == ObservedState::Running && now.step.is_none())
+            .await;
     }
     let model = stage.model();
     let count = |model: &Model| model.with(|world| (world.questions, world.observations));

@@ -69,7 +69,8 @@ mod tests {
         assert_eq!(of(kept).as_deref(), Some("s3://ha/flink/blue"));
         let unnamed = r#"[{"key": "high-availability.storageDir", "value": "s3://ha/flink"}]"#;
         assert_eq!(of(unnamed).as_deref(), Some("s3://ha/flink/default"));
-        let pods = r#"[{"key": "kubernetes.cluster-id", "value": "blue"}, {"key": "kubernetes.namespace", "value": "a"}]"#;
+        let pods =
+            r#"[{"key": "kubernetes.cluster-id", "value": "blue"}, {"key": "kubernetes.namespace", "value": "a"}]"#;
         assert_eq!(of(pods).as_deref(), Some("a/blue"));
         // Without a place where jobs are kept the id tells nothing: it is the same of all that were not given one.
         assert_eq!(of(r#"[{"key": "high-availability.cluster-id", "value": "/default"}]"#), None);

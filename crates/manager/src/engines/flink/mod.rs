@@ -114,7 +114,11 @@ impl Engine for FlinkEngine {
         let version = self.inner.gateway.version().await.map_err(http::NoAnswer::reading)?;
         let overview = self.inner.jobmanager.cluster().await?;
         if overview.flink_version != version {
-            tracing::debug!(gateway = version, jobmanager = overview.flink_version, "Flink's servers differ in version");
+            tracing::debug!(
+                gateway = version,
+                jobmanager = overview.flink_version,
+                "Flink's servers differ in version"
+            );
         }
         Ok(Capabilities {
             version,

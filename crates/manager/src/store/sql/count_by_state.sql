@@ -1,0 +1,1 @@
+select observed, count(*) from stream_definitions group by observed
