@@ -103,11 +103,7 @@ pub async fn serve(
     let shutting_down = CancellationToken::new();
     // It lives where reads are served: whoever only projects answers for nobody.
     let streams = if only == Only::Projector { None } else { Streams::of(&config, &metrics)? };
-    let live = streams.as_ref().map(|streams| Live::of(&streams.manager));
-    let streams = match &live {
-        Some(live) => streams.map(|streams| streams.counting(live.queries.clone())),
-        None => streams,
-    };
+    let (streams, live) = streams.map(live_of).unzip();
     let state = ApiState {
         pool: reads,
         ops_pool: pool,
@@ -183,6 +179,12 @@ fn staff(
     let ahead = ahead_of(households.clone());
     let stewards = households.into_iter().zip(found).map(|(household, found)| Steward::new(household, found));
     Ok((desks, ahead, stewards.collect::<Result<Vec<Steward>>>()?))
+}
+
+/// What a manager has to show, and the manager, which counts it.
+fn live_of(streams: Streams) -> (Streams, Live) {
+    let live = Live::of(&streams.manager);
+    (streams.counting(live.queries.clone()), live)
 }
 
 fn engines_of(streams: Option<&Streams>) -> EnginesOf {

@@ -179,12 +179,7 @@ impl Metrics {
             ),
             configuration_differs: gauge("streamview_configuration_differs", "1: the build keeps others.", by_view),
             cache_bytes: gauge("streamview_cache_bytes", "Estimated bytes of cached keys.", &["view"]),
-            http_requests: histogram(
-                "http_requests_duration_seconds",
-                "Time to answer an HTTP request.",
-                &["method", "route", "status"],
-                HTTP_BUCKETS,
-            ),
+            http_requests: http_requests(&registry),
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
             queries: register(&registry, IntGauge::new("streamview_queries", "Queries of those who look that run.")),
             engine_calls: engine_calls(&registry),
@@ -327,6 +322,11 @@ fn start_time(registry: &Registry) -> Gauge {
     let gauge = register(registry, Gauge::new("streamview_process_start_time_seconds", "Unix time of the start."));
     gauge.set(jiff::Timestamp::now().as_millisecond() as f64 / 1000.0);
     gauge
+}
+
+fn http_requests(registry: &Registry) -> HistogramVec {
+    let options = HistogramOpts::new("http_requests_duration_seconds", "Time to answer an HTTP request.");
+    register(registry, HistogramVec::new(options.buckets(HTTP_BUCKETS.to_vec()), &["method", "route", "status"]))
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {

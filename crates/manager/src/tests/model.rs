@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::catalog::Source;
 use crate::engines::{
@@ -119,15 +119,19 @@ impl World {
 pub struct Model {
     pub kind: EngineKind,
     pub world: Mutex<World>,
+    /// Somebody has touched the world.
+    happened: Notify,
 }
 
 impl Model {
     pub fn new(kind: EngineKind) -> Model {
-        Model { kind, world: Mutex::new(World::default()) }
+        Model { kind, world: Mutex::new(World::default()), happened: Notify::new() }
     }
 
     pub fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        look(&mut self.world.lock().unwrap())
+        let seen = look(&mut self.world.lock().unwrap());
+        self.happened.notify_waiters();
+        seen
     }
 
     pub fn can(&self) -> Capabilities {
@@ -142,6 +146,17 @@ impl Model {
         }
     }
 
+    async fn until_not(&self, is_so: impl Fn(&World) -> bool) {
+        loop {
+            // From here on nothing that happens is missed.
+            let happened = self.happened.notified();
+            if !is_so(&self.world.lock().unwrap()) {
+                return;
+            }
+            happened.await;
+        }
+    }
+
     /// Waits for as long as the world says so.
     async fn wait(&self, is_so: impl Fn(&World) -> bool) {
         let wait = |world: &mut World| {
@@ -150,9 +165,7 @@ impl Model {
         };
         self.with(wait);
         let _leaves = Leaves(self);
-        while self.with(|world| is_so(world)) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.until_not(is_so).await;
     }
 
     /// Jobs that run, or are about to.
@@ -358,9 +371,7 @@ impl Engine for Model {
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, Trouble> {
-        while self.with(|world| world.hangs) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.until_not(|world| world.hangs).await;
         if self.with(|world| world.is_away) {
             return Err(Trouble::Unavailable("the model is away".to_owned()));
         }

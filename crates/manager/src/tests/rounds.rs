@@ -36,7 +36,7 @@ async fn rounds(model: &Model, more: u64) {
     let (begin, seen) = (std::time::Instant::now(), model.with(|world| world.observations));
     while model.with(|world| world.observations) < seen + more {
         assert!(begin.elapsed() < PATIENCE, "the rounds stand still");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -68,7 +68,7 @@ async fn a_round_of_many_definitions_asks_an_engine_twice_and_waits_for_no_cause
     let begin = std::time::Instant::now();
     while model.with(|world| world.waiting) == 0 {
         assert!(begin.elapsed() < PATIENCE, "nobody asks why");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::task::yield_now().await;
     }
     rounds(model, 20).await;
     let most = model.with(|world| world.most_waiting);
@@ -94,7 +94,7 @@ async fn no_more_than_a_few_steps_are_under_way_at_once() {
     let begin = std::time::Instant::now();
     while stage.model().live().len() < MANY {
         assert!(begin.elapsed() < PATIENCE, "they do not all come to run");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
     running.stop().await;
 }
