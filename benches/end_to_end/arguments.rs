@@ -16,7 +16,7 @@ pub struct Arguments {
     /// Events of the backlog, three per order
     #[arg(long, default_value_t = 600_000)]
     pub events: u64,
-    /// Rounds of each phase but the storm: the median is reported. 3 without this, 1 of growth
+    /// Rounds of each phase but storm and manager: the median is reported. 3 without this, 1 of growth
     #[arg(long)]
     repeat: Option<usize>,
     /// Seconds of each live rate

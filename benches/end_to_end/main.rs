@@ -79,9 +79,7 @@ async fn measure() -> Result<ExitCode> {
         }
     }
     if arguments.runs(Phase::Manager) {
-        for _ in 0..arguments.rounds() {
-            report.managed.push(manager::run(&fleet, arguments.live_seconds as f64).await?);
-        }
+        report.managed.push(manager::run(&fleet, arguments.live_seconds as f64).await?);
     }
     if arguments.runs(Phase::Growth) {
         let variants = growth::variants(arguments.growth_events, arguments.series.as_deref());

@@ -97,7 +97,7 @@ pub async fn run(fleet: &Fleet, seconds: f64) -> Result<Managed> {
 }
 
 async fn deploy(stage: &Stage, number: usize) -> Result<()> {
-    let new = json!({ "name": format!("stream {number}"), "sqlScript": "SELECT orderId, status FROM orders" });
+    let new = json!({ "name": format!("stream {number}"), "sqlScript": "SELECT ORDERID, STATUS FROM orders" });
     let made = stage.call("POST", "/api/streams", &new).await?;
     let path = made["href"].as_str().context("a stream has a path")?;
     stage.call("POST", &format!("{path}/deploy"), &json!({})).await?;
@@ -107,7 +107,7 @@ async fn deploy(stage: &Stage, number: usize) -> Result<()> {
 async fn until_settled(stage: &Stage) -> Result<()> {
     let started = Instant::now();
     loop {
-        let page = stage.call("GET", "/api/streams?state=running&pageSize=500", &Value::Null).await?;
+        let page = stage.call("GET", "/api/streams?state=running&pageSize=200", &Value::Null).await?;
         let items = page["items"].as_array().context("a page has items")?;
         if items.len() == STREAMS && items.iter().all(|item| item["isSettled"] == true) {
             return Ok(());

@@ -55,7 +55,7 @@ pub struct Preview {
     pub query_rows_per_s: f64,
     /// CPU of the service with all of them, in percent of one core.
     pub crowd_cpu_percent: f64,
-    /// Highest resident memory with all of them, and before.
+    /// Highest resident memory with all of them.
     pub crowd_peak_mb: f64,
     /// Before there was anybody.
     pub before_mb: f64,
@@ -170,9 +170,9 @@ async fn flood(stage: &Stage, (publisher, events): (&mut Publisher, &mut Spaced)
         anyhow::Ok(Instant::now())
     });
     let started = Instant::now();
-    // As fast as it goes: far behind its pace from the beginning.
+    // As fast as it goes: no producer here keeps that pace.
     tokio::task::block_in_place(|| {
-        publisher.pace(events, (FLOOD * 100, 0.01), u64::MAX, |_, _| Ok(()))?;
+        publisher.pace(events, (FLOOD, 1.0), u64::MAX, |_, _| Ok(()))?;
         publisher.flush()
     })?;
     let ended = tokio::time::timeout(PATIENCE, counting).await.context("rows of the flood are missing")?;
@@ -262,7 +262,7 @@ async fn count(mut rows: Rows, shown: Arc<AtomicU64>) -> Result<()> {
     }
 }
 
-/// What Kafka itself gives: the topic's newest rows of a flood by a consumer that does nothing with them.
+/// What Kafka itself gives: as many rows of the topic as a flood has, by a consumer that does nothing with them.
 fn bare(bootstrap: &str) -> Result<f64> {
     let config = [("bootstrap.servers", bootstrap), ("group.id", "unused"), ("enable.auto.commit", "false")];
     let consumer: BaseConsumer =
