@@ -16,7 +16,7 @@ pub struct Arguments {
     /// Events of the backlog, three per order
     #[arg(long, default_value_t = 600_000)]
     pub events: u64,
-    /// Rounds of each phase but the storm: the median is reported. 3 without this, 1 of growth
+    /// Rounds of each phase but storm and manager: the median is reported. 3 without this, 1 of growth
     #[arg(long)]
     repeat: Option<usize>,
     /// Seconds of each live rate
@@ -63,7 +63,7 @@ pub struct Arguments {
 /// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Phase {
-    /// From a full topic into an empty database; runs before every other phase but announce, storm and growth
+    /// From a full topic into an empty database; runs before every other phase but announce, storm, preview, manager and growth
     #[value(alias = "none")]
     Backlog,
     /// COPY of the same rows, right after each backlog
@@ -90,6 +90,10 @@ pub enum Phase {
     Access,
     /// Held orders by the ten thousand
     Storm,
+    /// Topics and queries that people watch: rows a second, latency, memory with 200 watchers, idle connections to the hub
+    Preview,
+    /// The stream manager with 200 streams: what a round costs
+    Manager,
     /// More events, orders, partitions, instances; takes long, so only if named
     Growth,
 }

@@ -230,10 +230,15 @@ impl Service {
 
     /// One of its own metrics; 0 if it has none of this name yet.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let mut connection = Connection::open(self.port).await?;
-        let text = String::from_utf8(connection.get("/metrics").await?.body.to_vec())?;
+        let text = self.metrics().await?;
         let line = text.lines().find(|line| line.starts_with(name));
         Ok(line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?)
+    }
+
+    /// All of its metrics, as Prometheus reads them.
+    pub async fn metrics(&self) -> Result<String> {
+        let mut connection = Connection::open(self.port).await?;
+        Ok(String::from_utf8(connection.get("/metrics").await?.body.to_vec())?)
     }
 
     /// Waits until HTTP answers.

@@ -44,8 +44,14 @@ impl Connection {
 
     /// `POST target` with a JSON body, read to the end of the answer's body.
     pub async fn post(&mut self, target: &str, json: &str) -> Result<Answer<'_>> {
+        self.call("POST", target, json).await
+    }
+
+    /// Likewise, by another method.
+    pub async fn call(&mut self, method: &str, target: &str, json: &str) -> Result<Answer<'_>> {
         let (kind, length) = ("application/json", json.len());
-        let head = format!("POST {target} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}");
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}");
         self.send(format!("{head}\r\n{}\r\n{json}", self.headers)).await
     }
 

@@ -17,7 +17,9 @@ mod idle;
 mod latency;
 mod live;
 mod load;
+mod manager;
 mod pages;
+mod preview;
 mod processes;
 mod publish;
 mod reads;
@@ -27,8 +29,10 @@ mod results;
 mod rounds;
 mod saved;
 mod section;
+mod stage;
 mod storm;
 mod waiting;
+mod watchers;
 mod workload;
 
 use std::process::ExitCode;
@@ -43,8 +47,14 @@ use publish::Publisher;
 use report::Report;
 use workload::{EVENTS_PER_ORDER, Spaced};
 
+fn main() -> Result<ExitCode> {
+    // The engine of the stream manager is another start of this program.
+    streamview_lab::ksqldb_stand_in::run_if_asked()?;
+    measure()
+}
+
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn measure() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     arguments.check()?;
     let started = Instant::now();
@@ -62,6 +72,14 @@ async fn main() -> Result<ExitCode> {
     }
     if arguments.runs(Phase::Storm) {
         report.storm.push(storm::run(&fleet, arguments.orders() / 2).await?);
+    }
+    if arguments.runs(Phase::Preview) {
+        for _ in 0..arguments.rounds() {
+            report.previews.push(preview::run(&fleet, arguments.live_seconds as f64).await?);
+        }
+    }
+    if arguments.runs(Phase::Manager) {
+        report.managed.push(manager::run(&fleet, arguments.live_seconds as f64).await?);
     }
     if arguments.runs(Phase::Growth) {
         let variants = growth::variants(arguments.growth_events, arguments.series.as_deref());

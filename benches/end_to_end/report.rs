@@ -13,7 +13,9 @@ use crate::growth::{self, Grown};
 use crate::idle::{self, Idle};
 use crate::live::{self, Live};
 use crate::load::{self, Load};
+use crate::manager::{self, Managed};
 use crate::pages::{self, FlatPages};
+use crate::preview::{self, Preview};
 use crate::reads::{self, Reads};
 use crate::rebuild::{self, Rebuild};
 use crate::results::Results;
@@ -56,6 +58,10 @@ pub struct Report {
     pub access: Vec<Access>,
     /// Held orders.
     pub storm: Vec<Storm>,
+    /// Rows that people watch.
+    pub previews: Vec<Preview>,
+    /// The stream manager with many streams.
+    pub managed: Vec<Managed>,
     /// More work, more keys, more partitions, more instances.
     pub growth: Vec<Grown>,
 }
@@ -98,6 +104,7 @@ impl Report {
         sections.extend([reads::section("GET /orders/{id}", &self.by_id)]);
         sections.push(reads::section("GET /orders?status=, 50 a page", &self.lists));
         sections.extend([access::section(&self.access), storm::section(&self.storm)]);
+        sections.extend([preview::section(&self.previews), manager::section(&self.managed)]);
         sections.retain(|section| !section.figures.is_empty());
         sections
     }

@@ -1,4 +1,4 @@
-//! The Flink of a test run, and one that tests may kill: each started with the first call.
+//! The Flink of a test run, started with the first call, and such as tests kill.
 //!
 //! `STREAMVIEW_TEST_FLINK` is not looked for: savepoints have to lie where the test can see them.
 
@@ -10,15 +10,14 @@ use streamview::manager::engines::flink::FlinkEngine;
 use streamview::manager::engines::{Engine, ObservedState};
 use streamview::manager::settings::FlinkSettings;
 use streamview::schemas::client::install_tls;
-use streamview_lab::servers::{FlinkCluster, FlinkOptions, FlinkProcess};
-use tokio::sync::{Mutex, MutexGuard};
+use streamview_lab::servers::{FlinkCluster, FlinkOptions};
 
 use crate::support::bench::Bench;
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
 
 /// How often jobs of tests write their state down.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The shared one, with room for all tests that run at once.
 pub fn shared() -> &'static FlinkCluster {
@@ -26,18 +25,16 @@ pub fn shared() -> &'static FlinkCluster {
     CLUSTER.get_or_init(|| start(16))
 }
 
-/// One with two slots that tests kill, one after the other. What a test before has left killed or running is mended.
-pub async fn mortal() -> MutexGuard<'static, FlinkCluster> {
-    static CLUSTER: OnceLock<Mutex<FlinkCluster>> = OnceLock::new();
-    let mut cluster = CLUSTER.get_or_init(|| Mutex::new(start(2))).lock().await;
-    for process in FlinkProcess::ALL {
-        if !cluster.is_started(process) {
-            tokio::task::block_in_place(|| cluster.restart(process).unwrap());
-        }
-    }
+/// One of its own for a test that kills it.
+pub fn own(slots: u32) -> FlinkCluster {
+    start(slots)
+}
+
+/// Waits until no job runs; what still does is cancelled.
+pub async fn until_empty(cluster: &FlinkCluster) {
     install_tls();
     let (http, rest) = (reqwest::Client::new(), cluster.rest_url());
-    until("no job of another test runs", PATIENCE, || async {
+    until("no job runs", PATIENCE, || async {
         let jobs: Value = http.get(format!("{rest}/jobs")).send().await.ok()?.json().await.ok()?;
         let is_over = |job: &&Value| matches!(job["status"].as_str(), Some("FINISHED" | "CANCELED" | "FAILED"));
         let alive: Vec<&Value> = jobs["jobs"].as_array()?.iter().filter(|job| !is_over(job)).collect();
@@ -47,7 +44,6 @@ pub async fn mortal() -> MutexGuard<'static, FlinkCluster> {
         alive.is_empty().then_some(())
     })
     .await;
-    cluster
 }
 
 fn start(slots: u32) -> FlinkCluster {

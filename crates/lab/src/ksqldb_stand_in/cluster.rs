@@ -314,6 +314,10 @@ impl Cluster {
         let (told, from_start) = (Arc::clone(&control), from_start(&properties));
         lock(&faults).remove(&id);
         let key = id.clone();
+        if self.options.idle {
+            state.running.insert(key, Running { control, thread: None });
+            return;
+        }
         let thread = std::thread::Builder::new().name("persistent".to_owned()).spawn(move || {
             if let Err(error) = brokers.run(plan, &group, &topic, from_start, &told) {
                 eprintln!("{id}: {error:#}");

@@ -31,6 +31,8 @@ pub struct Options {
     pub login: Option<(String, String)>,
     /// Where the command topic is kept; `None`: in memory.
     pub folder: Option<PathBuf>,
+    /// Persistent queries are known and read nothing: hundreds of them cost what none does.
+    pub idle: bool,
 }
 
 /// A stand-in that answers. Dropping it kills it.

@@ -154,11 +154,6 @@ impl FlinkCluster {
         self.folder.join(format!("{}.log", process.name()))
     }
 
-    /// Whether one of the three was started and not killed by us.
-    pub fn is_started(&self, process: FlinkProcess) -> bool {
-        self.servers[process as usize].is_some()
-    }
-
     /// `SIGKILL` to one of the three, and waits until it is gone.
     pub fn kill_hard(&mut self, process: FlinkProcess) -> Result<()> {
         match self.servers[process as usize].take() {

@@ -17,7 +17,9 @@ const SAVEPOINT_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a stop for good waits for it; then the job is cancelled.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 const CANCEL_PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at what comes to an end: soon done in most cases, and a large state takes minutes.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How often a savepoint that failed is asked for anew: Flink answers a trigger id it has seen with what came of it.
 const TRIGGERS: u32 = 8;
 
@@ -139,13 +141,20 @@ async fn is_running(flink: &Inner, job_id: &str) -> Result<bool, Trouble> {
 
 /// Waits until a savepoint has come to an end, or the deadline passes.
 async fn until_done(flink: &Inner, job_id: &str, trigger: &str, deadline: Instant) -> Result<Progress, Trouble> {
+    let mut looks = FIRST_LOOK;
     loop {
         let progress = flink.jobmanager.savepoint(job_id, trigger).await?;
         if progress != Progress::UnderWay || Instant::now() >= deadline {
             return Ok(progress);
         }
-        sleep(LOOK).await;
+        until_next(&mut looks).await;
     }
+}
+
+/// Waits until the next look; each is twice as far away as the one before.
+async fn until_next(looks: &mut Duration) {
+    sleep(*looks).await;
+    *looks = (*looks * 2).min(LONGEST_LOOK);
 }
 
 /// The number of the trigger of a stop for good.
@@ -179,11 +188,12 @@ pub(super) async fn cancel(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
 
 async fn until_over(flink: &Inner, job_id: &str) -> Result<(), Trouble> {
     let deadline = Instant::now() + CANCEL_PATIENCE;
+    let mut looks = FIRST_LOOK;
     while flink.jobmanager.job(job_id).await?.is_some_and(|job| !job.is_over()) {
         if Instant::now() >= deadline {
             return Err(Trouble::Unknown(format!("job {job_id} has not ended in a minute")));
         }
-        sleep(LOOK).await;
+        until_next(&mut looks).await;
     }
     Ok(())
 }
@@ -209,6 +219,7 @@ pub(super) async fn remove(flink: &Inner, handle: &Handle, restore_points: &[Res
 async fn dispose(flink: &Inner, path: &str) -> Result<(), Trouble> {
     let request = flink.jobmanager.dispose(path).await?;
     let deadline = Instant::now() + CANCEL_PATIENCE;
+    let mut looks = FIRST_LOOK;
     loop {
         match flink.jobmanager.disposal(&request).await? {
             Progress::Done(_) => return Ok(()),
@@ -216,7 +227,7 @@ async fn dispose(flink: &Inner, path: &str) -> Result<(), Trouble> {
             Progress::Failed(trace) => {
                 return Err(Trouble::Unavailable(format!("{path} is not deleted: {}", causes::last_cause(&trace))));
             }
-            Progress::UnderWay if Instant::now() < deadline => sleep(LOOK).await,
+            Progress::UnderWay if Instant::now() < deadline => until_next(&mut looks).await,
             Progress::UnderWay | Progress::Unasked => {
                 return Err(Trouble::Unknown(format!("nothing is heard of the deletion of {path}")));
             }
