@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use listener::{ListenerTls, MtlsSettings};
-pub use manager::{ENGINES, FlinkSettings, KsqldbSettings, ManagerLimits, ManagerSettings};
+pub use manager::{ENGINES, FlinkSettings, KsqldbSettings, ManagerLimits, ManagerSettings, PreviewSettings};
 pub use secret::{Secret, SecretUrl, web_addresses};
 pub use wire::TlsMode;
 

@@ -162,11 +162,16 @@ impl Budget {
         format!("\"{}\";r={};t={seconds}", self.kind.as_str(), self.left)
     }
 
+    /// Why there was none left, if that is so, and the seconds until there is.
+    pub fn refusal(&self) -> Option<(String, u32)> {
+        let (quota, what) = (self.quota, self.kind.in_words());
+        let why = || format!("Each caller may have {quota} {what} a minute, and this one has had them");
+        self.wait.map(|wait| (why(), wait))
+    }
+
     /// The refusal, if it is one.
     pub fn checked(&self) -> Result<(), Problem> {
-        let Some(wait) = self.wait else { return Ok(()) };
-        let (quota, what) = (self.quota, self.kind.in_words());
-        let detail = format!("Each caller may have {quota} {what} a minute, and this one has had them");
+        let Some((detail, wait)) = self.refusal() else { return Ok(()) };
         let problem = Problem::new(&problem::RATE_LIMITED, detail).retry_after(wait);
         Err(problem.with("violated-policies", [self.kind.as_str()]))
     }

@@ -21,6 +21,7 @@ use actix_web::web;
 use socket2::{SockRef, Socket};
 use tokio_util::sync::CancellationToken;
 
+use super::wire::Wire;
 use crate::auth::{Principal, Refusal};
 use crate::certificates::{Certificates, Shown};
 use crate::login::Gate;
@@ -42,11 +43,16 @@ pub struct Lines {
     pub send_timeout: Duration,
     /// Cancelled when the process begins to stop.
     pub shutting_down: CancellationToken,
+    /// Whether something may run for a client as long as it is there.
+    pub are_watched: bool,
 }
 
 impl Lines {
     /// Bounds a new connection, and keeps of it what its requests need.
     pub fn open(&self, connection: &dyn Any, kept: &mut Extensions) {
+        if self.are_watched {
+            self.keep_wire(connection, kept);
+        }
         if let Some(connection) = connection.downcast_ref::<TcpStream>() {
             self.bound(connection);
         } else if let Some(connection) = connection.downcast_ref::<TlsStream<TcpStream>>() {
@@ -58,6 +64,14 @@ impl Lines {
             });
             let answers = (tls.alpn_protocol() == Some(b"h2")).then(|| self.watched(connection)).flatten();
             kept.insert(Line { client, answers });
+        }
+    }
+
+    fn keep_wire(&self, connection: &dyn Any, kept: &mut Extensions) {
+        let plain = connection.downcast_ref::<TcpStream>();
+        let below = || connection.downcast_ref::<TlsStream<TcpStream>>().map(|connection| connection.get_ref().0);
+        if let Some(wire) = plain.or_else(below).and_then(Wire::of) {
+            kept.insert(wire);
         }
     }
 

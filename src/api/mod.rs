@@ -25,6 +25,7 @@ pub mod routes;
 pub mod skip_to;
 pub mod sse;
 pub mod streams;
+pub mod wire;
 
 use std::collections::HashMap;
 use std::io;
@@ -43,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::gate::Locks;
 use self::health::Check;
-use self::hub::{Door, HubParts, PollsOfLine};
+use self::hub::{Door, HubParts, Metered, PollsOfLine};
 use self::limits::{Kind, Limits};
 use self::line::Lines;
 pub use self::openapi::openapi;
@@ -166,6 +167,8 @@ pub struct Api {
     pub proxies: Proxies,
     /// The hub, where there is one.
     pub hub: Option<Arc<Door>>,
+    /// What each caller may ask how often.
+    pub limits: Arc<Limits>,
     waiters: HashMap<&'static str, Arc<Waiters>>,
     feeds: HashMap<&'static str, Arc<Feed>>,
     database_check: Mutex<Option<(Instant, Vec<Check>)>>,
@@ -211,6 +214,10 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         .filter(|api| state.serve_reads && state.views.iter().any(|board| board.view == api.view))
         .collect();
     let mut table = routes::table(&views);
+    let mut state = state;
+    if let Some(hub) = &mut state.hub {
+        hub.service = Arc::new(Metered::new(Arc::clone(&hub.service), Arc::clone(&limits)));
+    }
     let has_hub = state.hub.is_some();
     if has_hub {
         table.extend(hub::routes());
@@ -220,9 +227,10 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         certificates: state.certificates.clone(),
         send_timeout: Duration::from_millis(settings.send_timeout_ms),
         shutting_down: state.shutting_down.clone(),
+        are_watched: has_hub || state.live.is_some(),
     };
     let tls = state.certificates.as_ref().map(Certificates::server_config).transpose().map_err(io::Error::other)?;
-    let api = web::Data::new(shared(state, &views, document));
+    let api = web::Data::new(shared(state, &views, document, Arc::clone(&limits)));
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
@@ -270,7 +278,7 @@ pub async fn answered(server: &ServerHandle, left: &ApiState, is_followed: bool)
     }
 }
 
-fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
+fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>, limits: Arc<Limits>) -> Api {
     let resources = WaitResources {
         pool: state.pool.clone(),
         metrics: Arc::clone(&state.metrics),
@@ -315,6 +323,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
         hub,
+        limits,
         state,
         waiters,
         feeds,

@@ -48,6 +48,11 @@ impl EventText {
         self.0.write_fmt(format_args!("{line}\n")).expect("a string takes what is written");
     }
 
+    /// How many bytes have gathered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What has gathered.
     pub fn take(self) -> String {
         self.0

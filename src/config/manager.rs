@@ -23,6 +23,28 @@ pub struct ManagerSettings {
     pub reconcile_interval_ms: u64,
     /// What queries and definitions may cost.
     pub limits: ManagerLimits,
+    /// What previews of topics may cost.
+    pub preview: PreviewSettings,
+}
+
+/// `[manager.preview]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreviewSettings {
+    /// Topics that are read at once for those who watch them.
+    pub readers: usize,
+    /// Those of them that one caller may have to itself.
+    pub readers_per_caller: usize,
+    /// Who watches at once.
+    pub watchers: usize,
+    /// As often one caller may watch at once.
+    pub watchers_per_caller: usize,
+    /// Rows that one of them is shown in a second.
+    pub rows_per_second: u32,
+    /// Bytes of these rows.
+    pub bytes_per_second: u32,
+    /// The largest value that is shown.
+    pub value_bytes: usize,
 }
 
 /// `[manager.limits]`
@@ -112,6 +134,11 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         }
         "manager.topic_partitions" => Integer(1, 1_000),
         "manager.reconcile_interval_ms" => Integer(100, 600_000),
+        "manager.preview.readers" | "manager.preview.readers_per_caller" => Integer(1, 1_000),
+        "manager.preview.watchers" | "manager.preview.watchers_per_caller" => Integer(1, 100_000),
+        "manager.preview.rows_per_second" => Integer(1, 1_000_000),
+        "manager.preview.bytes_per_second" => Integer(1_024, 1_073_741_824),
+        "manager.preview.value_bytes" => Integer(1_024, 1_048_576),
         "manager.limits.query_characters" => Integer(10, 1_000_000),
         "manager.limits.joins" | "manager.limits.windows" => Integer(0, 100),
         "manager.limits.depth" => Integer(1, 1_000),

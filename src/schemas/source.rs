@@ -76,10 +76,15 @@ impl SchemaSource {
         })
     }
 
+    /// A schema that the registry has given before.
+    pub fn known(&self, name: SchemaName) -> Option<WriterSchema> {
+        self.memory().found.get(&name).cloned()
+    }
+
     /// The schema that a record names; `payload` is its value.
     pub async fn find(&self, name: SchemaName, origin: Origin, payload: &[u8]) -> Result<WriterSchema, Absent> {
-        if let Some(known) = self.memory().found.get(&name) {
-            return Ok(known.clone());
+        if let Some(known) = self.known(name) {
+            return Ok(known);
         }
         let Origin { partition, offset } = origin;
         let place = format!("schema {name} of the record at partition {partition}, offset {offset}");

@@ -22,16 +22,19 @@ use crate::schemas::client::{Fault, Registered, RegistryClient, escape};
 use crate::schemas::source::{Absent, SchemaSource};
 use crate::telemetry::metrics::Metrics;
 
-/// So long a schema that could not be had is not asked for again: thousands of values a second may name it.
+/// So long a schema that could not be had is not asked for again, and nothing else either where the registry is away: thousands
+/// of values a second may name schemas, and those who watch wait for each question.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Most schemas remembered as such.
 const MAX_ABSENT: NonZeroUsize = NonZeroUsize::new(1_000).expect("is not 0");
+/// Most schemas that are asked for in a second. Whatever begins with a zero byte seems to name one: numbers do, each another.
+const MOST_QUESTIONS: u32 = 20;
 
 /// Reads values by the schemas of a registry.
 pub struct Values {
     client: Option<RegistryClient>,
     source: SchemaSource,
-    absent: Mutex<LruCache<SchemaName, (Instant, PortError)>>,
+    questions: Mutex<Questions>,
 }
 
 impl Values {
@@ -41,29 +44,75 @@ impl Values {
         Ok(Values {
             client: if settings.url.is_empty() { None } else { Some(RegistryClient::new(settings)?) },
             source: SchemaSource::new("stream_manager", Shape::NONE, settings, metrics)?,
-            absent: Mutex::new(LruCache::new(MAX_ABSENT)),
+            questions: Mutex::new(Questions::new(Instant::now())),
         })
     }
 
-    fn absent(&self) -> MutexGuard<'_, LruCache<SchemaName, (Instant, PortError)>> {
-        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn schema(&self, name: SchemaName, value: &[u8]) -> Result<WriterSchema, PortError> {
-        let known = self.absent().get(&name).filter(|(since, _)| since.elapsed() < ASK_AGAIN).cloned();
-        if let Some((_, why)) = known {
-            return Err(why);
+        if let Some(known) = self.source.known(name) {
+            return Ok(known);
         }
-        let found = self.source.find(name, Origin::NOWHERE, value).await.map_err(|absent| {
-            PortError::Unavailable(match absent {
-                Absent::Away(why) => why,
-                Absent::Unknown { .. } => format!("schema {name} is not in the registry"),
-            })
-        });
-        if let Err(why) = &found {
-            self.absent().put(name, (Instant::now(), why.clone()));
+        self.questions().may_ask(name, Instant::now())?;
+        let answer = self.source.find(name, Origin::NOWHERE, value).await;
+        let why = match answer {
+            // What is not kept is no schema: the registry does not know it, and the value only looks like a frame.
+            Ok(WriterSchema::Refused(poison)) if self.source.known(name).is_none() => PortError::Refused(poison.detail),
+            Ok(schema) => return Ok(schema),
+            Err(Absent::Unknown { .. }) => PortError::Unavailable(format!("schema {name} is not in the registry")),
+            Err(Absent::Away(why)) => {
+                let why = PortError::Unavailable(why);
+                self.questions().away(why.clone(), Instant::now());
+                return Err(why);
+            }
+        };
+        self.questions().absent(name, why.clone(), Instant::now());
+        Err(why)
+    }
+}
+
+/// What the registry is asked, and what it is not asked again for a while. Pure.
+struct Questions {
+    absent: LruCache<SchemaName, (Instant, PortError)>,
+    away: Option<(Instant, PortError)>,
+    /// Since when they are counted, and how many there were.
+    counted: (Instant, u32),
+}
+
+impl Questions {
+    fn new(now: Instant) -> Questions {
+        Questions { absent: LruCache::new(MAX_ABSENT), away: None, counted: (now, 0) }
+    }
+
+    /// Whether a schema may be asked for now: it is counted, then. Else why it cannot be had.
+    fn may_ask(&mut self, name: SchemaName, now: Instant) -> Result<(), PortError> {
+        let lasts = |since: &Instant| now.saturating_duration_since(*since) < ASK_AGAIN;
+        let away = self.away.as_ref().filter(|(since, _)| lasts(since));
+        let absent = self.absent.get(&name).filter(|(since, _)| lasts(since));
+        if let Some((_, why)) = absent.or(away) {
+            return Err(why.clone());
         }
-        found
+        if now.saturating_duration_since(self.counted.0) >= Duration::from_secs(1) {
+            self.counted = (now, 0);
+        }
+        if self.counted.1 >= MOST_QUESTIONS {
+            return Err(PortError::Unavailable(format!(
+                "schema {name} is not asked for: {MOST_QUESTIONS} others were within a second"
+            )));
+        }
+        self.counted.1 += 1;
+        Ok(())
+    }
+
+    fn absent(&mut self, name: SchemaName, why: PortError, now: Instant) {
+        self.absent.put(name, (now, why));
+    }
+
+    fn away(&mut self, why: PortError, now: Instant) {
+        self.away = Some((now, why));
     }
 }
 
@@ -106,5 +155,30 @@ impl Schemas for Values {
             },
             WriterSchema::Refused(poison) => Err(PortError::Refused(poison.detail)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_asked_so_often_and_not_at_all_for_a_while_when_it_is_away() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut questions = Questions::new(start);
+        let asked = |questions: &mut Questions, ids: std::ops::Range<u32>, now| {
+            ids.filter(|id| questions.may_ask(SchemaName::Id(*id), now).is_ok()).count()
+        };
+        assert_eq!(asked(&mut questions, 0..1_000, at(0)), 20, "numbers, each of which seems to name another one");
+        assert_eq!(asked(&mut questions, 0..1_000, at(999)), 0);
+        assert_eq!(asked(&mut questions, 0..1_000, at(1_000)), 20);
+        questions.absent(SchemaName::Id(7), PortError::Refused("no event".to_owned()), at(2_000));
+        assert_eq!(asked(&mut questions, 7..8, at(6_999)), 0, "a refusal is kept");
+        assert_eq!(asked(&mut questions, 8..9, at(6_999)), 1);
+        assert_eq!(asked(&mut questions, 7..8, at(7_000)), 1);
+        questions.away(PortError::Unavailable("away".to_owned()), at(8_000));
+        assert_eq!(asked(&mut questions, 0..1_000, at(12_999)), 0, "whatever the id");
+        assert_eq!(asked(&mut questions, 0..1, at(13_000)), 1);
     }
 }

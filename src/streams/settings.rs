@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use url::Url;
 
-use crate::config::{Config, ManagerLimits, web_addresses};
+use crate::config::{Config, ManagerLimits, PreviewSettings, web_addresses};
 use crate::manager::engines::EngineKind;
+use crate::manager::preview::PreviewLimits;
 use crate::manager::settings::{FlinkSettings, KsqldbSettings, Limits, ManagerSettings, Reconcile};
 
 /// What the manager is told. The settings have passed their rules: there is an engine for whoever names none.
@@ -25,7 +26,8 @@ pub fn settings(config: &Config) -> Result<ManagerSettings> {
         ..Reconcile::default()
     };
     let own_topics = config.views.values().flat_map(|view| [view.topic.clone(), view.dlq_topic.clone()]).collect();
-    Ok(ManagerSettings { default_engine, flink, ksqldb, limits: limits(&config.manager.limits), reconcile, own_topics })
+    let (limits, preview) = (limits(&config.manager.limits), preview(&config.manager.preview));
+    Ok(ManagerSettings { default_engine, flink, ksqldb, limits, preview, reconcile, own_topics })
 }
 
 fn flink(config: &Config) -> Option<FlinkSettings> {
@@ -59,6 +61,19 @@ fn ksqldb(config: &Config) -> Option<KsqldbSettings> {
         username: ksqldb.username.clone(),
         password: ksqldb.password.expose().to_owned(),
     })
+}
+
+fn preview(preview: &PreviewSettings) -> PreviewLimits {
+    PreviewLimits {
+        readers: preview.readers,
+        readers_per_caller: preview.readers_per_caller,
+        watchers: preview.watchers,
+        watchers_per_caller: preview.watchers_per_caller,
+        rows_per_second: preview.rows_per_second,
+        bytes_per_second: preview.bytes_per_second,
+        value_bytes: preview.value_bytes,
+        ..PreviewLimits::default()
+    }
 }
 
 fn limits(limits: &ManagerLimits) -> Limits {
@@ -96,6 +111,7 @@ mod tests {
     fn the_settings_of_nobody_are_the_managers_own() {
         let settings = of(&[("manager.enabled", "true"), ("ksqldb.url", "http://k:8088")]);
         assert_eq!(settings.limits, Limits::default());
+        assert_eq!(settings.preview, PreviewLimits::default());
         assert_eq!(settings.reconcile, Reconcile::default());
         assert_eq!(settings.default_engine, EngineKind::Ksqldb, "the one that is configured");
         assert!(settings.flink.is_none());

@@ -137,7 +137,7 @@ impl Shown {
 }
 
 /// What a command prints; it has to succeed.
-fn run(world: &World, arguments: &[&str]) -> String {
+pub fn run(world: &World, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
     let output = command.args(arguments).envs(world.environment()).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -140,22 +140,31 @@ impl Server {
         Server::with(Config::defaults(), "127.0.0.1:0".parse().unwrap(), settings_of_hub()).await
     }
 
-    pub async fn with(mut config: Config, bind: SocketAddr, hub: HubSettings) -> Server {
+    pub async fn with(config: Config, bind: SocketAddr, hub: HubSettings) -> Server {
+        // Nothing is read or written here.
+        Server::over("postgres://nobody@127.0.0.1:1/nothing", config, bind, hub).await
+    }
+
+    /// The same with the API keys of a database.
+    pub async fn over(database: &str, mut config: Config, bind: SocketAddr, hub: HubSettings) -> Server {
         streamview::schemas::client::install_tls();
         config.http.bind = bind;
         config.http.workers = 2;
-        // Nothing is read or written here.
-        config.database.url = streamview::config::SecretUrl::new("postgres://nobody@127.0.0.1:1/nothing");
+        config.database.url = streamview::config::SecretUrl::new(database);
         let (ops_pool, pool) = streamview::store::pool::read_pools(&config.database).unwrap();
         let (service, shutting_down) = (Arc::<Service>::default(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new());
+        let gate = Gate::new(&config.auth, &config.database).unwrap();
+        if let Some(gate) = &gate {
+            tokio::spawn(Arc::clone(gate).run(shutting_down.clone()));
+        }
         let state = ApiState {
             pool,
             ops_pool,
             database: config.database.clone(),
             settings: config.http.clone(),
             certificates: None,
-            gate: Gate::new(&config.auth, &config.database).unwrap(),
+            gate,
             audit: Default::default(),
             serve_reads: true,
             views: Vec::new(),
@@ -250,7 +259,7 @@ impl Stock {
         Stock::run(command.args(arguments))
     }
 
-    fn run(command: &mut Command) -> Stock {
+    pub fn run(command: &mut Command) -> Stock {
         let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
         let lines = lines_of(child.0.stdout.take().unwrap());
         Stock { child, lines }

@@ -7,12 +7,16 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use streamview::config::Config;
 
+use crate::access::{make_key, run};
 use crate::hub::{Server, Stock, TRANSPORTS, met, node, row, settings_of_hub};
+use crate::support::PATIENCE;
 use crate::support::provider::{ISSUER, Provider};
 use crate::support::web_socket::WebSocket;
+use crate::support::world::World;
 
 const HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}";
 const LIMITS: &str = "{\"type\":1,\"target\":\"GetQueryLimits\",\"arguments\":[],\"invocationId\":\"0\"}";
+const QUERY: &str = "{\"type\":4,\"target\":\"ExecuteAdHoc\",\"arguments\":[\"quiet\"],\"invocationId\":\"1\"}";
 const PAGE: &str = "https://shop.example";
 const EVIL: &str = "https://evil.example";
 
@@ -169,6 +173,84 @@ async fn a_connection_ends_with_the_token_that_it_was_opened_with() {
     }
     stays.say(LIMITS).await;
     assert!(stays.frame().await.unwrap().contains("\"type\":3"));
+}
+
+/// Whatever the client takes its frames by, and whether or not it asks for anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_ends_what_it_has_opened_on_every_transport() {
+    let world = World::new(1).await;
+    let (id, key) = make_key(&world, "developer", &[]).await;
+    let mut config = Config::defaults();
+    config.auth.api_keys = true;
+    let server = Server::over(&world.database, config, "127.0.0.1:0".parse().unwrap(), settings_of_hub()).await;
+    let bearer = format!("Bearer {key}");
+    let by_key: &[(&str, &str)] = &[("authorization", &bearer)];
+    let opening = [HANDSHAKE, QUERY].map(|message| format!("{message}\u{1e}")).concat();
+    let says = async |id: &str| {
+        let said = Client::new().post(format!("{}?id={id}", server.hub())).body(opening.clone()).send().await.unwrap();
+        assert_eq!(said.status(), 200);
+    };
+    let mut socket = WebSocket::open(server.address, "/hub/stream", by_key).await.ok().unwrap();
+    socket.say(HANDSHAKE).await;
+    socket.say(QUERY).await;
+    let events = negotiated(&server, &key).await;
+    let accept = ("accept", "text/event-stream");
+    let mut events_told = ask(Method::GET, &format!("{}?id={events}", server.hub()), &[accept]).await;
+    says(&events).await;
+    let polling = negotiated(&server, &key).await;
+    let poll = format!("{}?id={polling}", server.hub());
+    assert_eq!(ask(Method::GET, &poll, &[]).await.status(), 200);
+    says(&polling).await;
+    // A client that does not come back to poll is gone.
+    let polls = tokio::spawn(async move {
+        let (client, mut told) = (Client::new(), String::new());
+        while !told.contains("\"type\":7") {
+            let polled = client.get(&poll).send().await.unwrap();
+            assert_eq!(polled.status(), 200, "it is told why: {told}");
+            told += &polled.text().await.unwrap();
+        }
+        told
+    });
+    server.service.until_open(3).await;
+
+    run(&world, &["apikey", "revoke", &id.to_string()]);
+    let mut told = [String::new(), String::new(), polls.await.unwrap()];
+    while !told[0].contains("\"type\":7") {
+        told[0] += &socket.frame().await.expect("it is told why");
+    }
+    while !told[1].contains("\"type\":7") {
+        let chunk =
+            tokio::time::timeout(PATIENCE, events_told.chunk()).await.unwrap().unwrap().expect("it is told why");
+        told[1] += std::str::from_utf8(&chunk).unwrap();
+    }
+    for told in told {
+        assert!(told.contains("credentials of `developer` do not count any more"), "{told}");
+    }
+    server.service.until_open(0).await;
+    met("nobody is there", || server.metrics.hub_connections.get() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_negotiation_offers_what_is_there_and_a_connection_without_one_is_counted() {
+    let mut config = Config::defaults();
+    config.http.rate_limits.streams = 2;
+    let server = Server::with(config, "127.0.0.1:0".parse().unwrap(), settings_of_hub()).await;
+    let answer = ask(Method::POST, &format!("{}/negotiate?negotiateVersion=1", server.hub()), &[]).await;
+    let answer: Value = answer.json().await.unwrap();
+    for transport in answer["availableTransports"].as_array().unwrap() {
+        assert_eq!(transport["transferFormats"], json!(["Text"]), "no MessagePack is spoken: {transport}");
+    }
+    let open = async || WebSocket::open(server.address, "/hub/stream", &[]).await;
+    let one = open().await.ok().unwrap();
+    let refused = open().await.err().unwrap();
+    assert_eq!((refused.status, refused.text.contains("rate_limited")), (429, true), "{}", refused.text);
+    // With what was negotiated it was counted then.
+    let token = answer["connectionToken"].as_str().unwrap();
+    let two = WebSocket::open(server.address, &format!("/hub/stream?id={token}"), &[]).await;
+    assert!(two.is_ok());
+    drop((one, two));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

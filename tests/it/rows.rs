@@ -14,12 +14,12 @@ use streamview::config::{Config, SecretUrl};
 use streamview::manager::Manager;
 use streamview::manager::catalog::{Column, DataType, Format, Source};
 use streamview::manager::engines::{
-    AdHoc, Capabilities, Deployment, Details, End, Engine, EngineKind, Explained, Handle, Item, Observed, RestorePoint,
-    Row, RowKind, Rows, Select, StopMode, Stopped, Trouble,
+    AdHoc, Capabilities, Changes, Deployment, Details, End, Engine, EngineKind, Explained, Handle, Item, Observed,
+    RestorePoint, Row, RowKind, Rows, Select, StopMode, Stopped, Trouble,
 };
 use streamview::manager::hub::{Call, Caller, Client, ConnectionId, HubService};
 use streamview::manager::live::Live;
-use streamview::manager::manager::{Declarer, NewDefinition, Parts};
+use streamview::manager::manager::{Declarer, DeployOptions, NewDefinition, Parts};
 use streamview::manager::ports::From;
 use streamview::manager::preview::{PreviewLimits, Previews, Told, Watcher};
 use streamview::platforms::kafka::topics::Topics;
@@ -39,8 +39,8 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Counts the queries that run in it.
 #[derive(Default)]
-struct Model {
-    live: Arc<AtomicUsize>,
+pub struct Model {
+    pub live: Arc<AtomicUsize>,
     feeds: Mutex<Vec<mpsc::UnboundedSender<Item>>>,
 }
 
@@ -53,7 +53,7 @@ impl Drop for Leaving {
 }
 
 impl Model {
-    fn feed(&self, item: &Item) {
+    pub fn feed(&self, item: &Item) {
         self.feeds.lock().unwrap().iter().for_each(|feed| drop(feed.send(item.clone())));
     }
 
@@ -77,7 +77,9 @@ impl Engine for Model {
         Err(Trouble::Unavailable("not here".to_owned()))
     }
     async fn explain(&self, _: &Select) -> Result<Explained, Trouble> {
-        Err(Trouble::Unavailable("not here".to_owned()))
+        // As ksqlDB says it of a table: its key first.
+        let columns = vec![column("CUSTOMER"), column("N")];
+        Ok(Explained { columns, changes: Changes::Upsert, plan: String::new(), only_adhoc: None })
     }
     async fn deploy(&self, _: &Deployment) -> Result<Handle, Trouble> {
         Err(Trouble::Unavailable("not here".to_owned()))
@@ -373,7 +375,7 @@ async fn two_hundred_watchers_cost_one_consumer_and_a_client_that_takes_nothing_
     let desk = Desk::new().await;
     let mut watchers = Vec::new();
     for _ in 0..200 {
-        watchers.push(desk.live.previews.watch(&desk.world.topic, From::Latest).await.unwrap());
+        watchers.push(desk.live.previews.watch(&desk.world.topic, From::Latest, "ada").await.unwrap());
     }
     assert_eq!((readers(&desk.world), desk.live.previews.counts()), (1, (1, 200)));
     // The first hundred take nothing until all is over.
@@ -418,7 +420,7 @@ async fn a_preview_reads_tens_of_thousands_of_rows_a_second() {
     config.bootstrap_servers.clone_from(&desk.world.kafka);
     let previews = Previews::new(Arc::new(Topics::new(&config)), None, Arc::new(desk.manager.clone()), limits);
     let begun = Instant::now();
-    let mut watcher = previews.watch(&desk.world.topic, From::Earliest).await.unwrap();
+    let mut watcher = previews.watch(&desk.world.topic, From::Earliest, "ada").await.unwrap();
     assert_eq!(taken(&mut watcher, COUNT as u64).await, (COUNT as u64, 0));
     let per_second = COUNT as f64 / begun.elapsed().as_secs_f64();
     println!("{per_second:.0} rows a second");
@@ -434,6 +436,8 @@ async fn the_hub_shows_queries_streams_and_topics() {
         NewDefinition { name: "Big".to_owned(), sql_script: "SELECT * FROM orders".to_owned(), engine: None };
     let definition = desk.manager.create(definition, "ada").await.unwrap();
     desk.world.create_topic(&definition.output_topic, 1, &[]).await;
+    let deployed = desk.manager.deploy(&definition.id, DeployOptions::default(), Duration::ZERO, "ada").await;
+    assert_eq!(deployed.unwrap().revision, 1, "it is planned: nobody runs it here");
 
     let mut rows =
         desk.live.stream(desk.call(&client, "ExecuteAdHoc", vec![json!("SELECT * FROM orders")])).await.unwrap();
@@ -454,10 +458,29 @@ async fn the_hub_shows_queries_streams_and_topics() {
     assert!(refused.starts_with("line 1, column 15: "), "{refused}");
 
     let mut view = desk.live.stream(desk.call(&client, "ViewStream", vec![json!(definition.id)])).await.unwrap();
-    let record = TestRecord { payload: Some(br#"{"N":9007199254740993}"#.to_vec()), ..TestRecord::default() };
-    desk.world.publish_to(&definition.output_topic, [record]).await;
-    assert_eq!(view.next().await.unwrap().unwrap(), r#"{"header":{"schema":"`N` STRING"}}"#);
-    assert_eq!(view.next().await.unwrap().unwrap(), r#"{"row":{"columns":["9007199254740993"]}}"#);
+    let header = tokio::time::timeout(PATIENCE, view.next()).await.expect("at once, as nothing was published");
+    assert_eq!(header.unwrap().unwrap(), r#"{"header":{"schema":"`CUSTOMER` BIGINT, `N` BIGINT"}}"#);
+    let of_ada = |payload: Option<&str>| TestRecord {
+        key: Some(7_i64.to_be_bytes().to_vec()),
+        payload: payload.map(|text| text.as_bytes().to_vec()),
+        ..TestRecord::default()
+    };
+    let topic = json!(definition.output_topic);
+    desk.live.invoke(desk.call(&client, "JoinStreamGroup", vec![topic.clone()])).await.unwrap();
+    let records = [of_ada(Some(r#"{"N":9007199254740993}"#)), of_ada(None)];
+    desk.world.publish_to(&definition.output_topic, records).await;
+    let row = r#"{"kind":"updateAfter","row":{"columns":[7,"9007199254740993"]}}"#;
+    assert_eq!(view.next().await.unwrap().unwrap(), row);
+    let gone = r#"{"kind":"delete","row":{"columns":[7,null],"tombstone":true}}"#;
+    assert_eq!(view.next().await.unwrap().unwrap(), gone);
+    for expected in
+        [r#"{\"CUSTOMER\":7,\"N\":\"9007199254740993\"}"#, r#"{\"key\":{\"CUSTOMER\":7},\"tombstone\":true}"#]
+    {
+        let push = tokio::time::timeout(PATIENCE, pushes.next()).await.unwrap().unwrap();
+        assert!(push.as_str().contains(expected), "{}", push.as_str());
+    }
+    desk.live.invoke(desk.call(&client, "LeaveStreamGroup", vec![topic])).await.unwrap();
+    drop(view);
 
     let topic = json!(desk.world.topic);
     for _ in 0..2 {

@@ -4,8 +4,8 @@
 //! | method | gives |
 //! |---|---|
 //! | `ExecuteAdHoc(query, engine?, fromBeginning?)` | a stream: header, rows, end |
-//! | `ViewStream(streamId)` | a stream: header, the rows of the definition's output topic from now on |
-//! | `JoinStreamGroup(topic)`, `LeaveStreamGroup(topic)` | nothing; each value comes as `ReceiveMessage(text)`, lost ones are counted by `ReceiveDropped(number)`, an end is told by `ReceiveEnd(sentence)` |
+//! | `ViewStream(streamId)` | a stream: header at once, the rows of the definition's output topic from now on |
+//! | `JoinStreamGroup(topic)`, `LeaveStreamGroup(topic)` | nothing; each value comes as `ReceiveMessage(text)`, with the columns of an output that stand in the key; a deletion as `{"key":…,"tombstone":true}`; lost ones are counted by `ReceiveDropped(number)`, an end is told by `ReceiveEnd(sentence)` |
 //! | `GetQueryLimits()` | what runs and what may |
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::hub::{Call, Client, ConnectionId, HubService, Items, Method, PushText, Pushed};
 use crate::ports::From;
-use crate::preview::{Columns, PreviewLimits, Previews, Told, Watcher};
+use crate::preview::{Columns, Previews, Told, Watcher};
 use crate::queries::{NewQuery, Queries};
 
 /// Topics that one connection may have joined.
@@ -55,7 +55,7 @@ impl Live {
     pub fn of(manager: &Manager) -> Live {
         let parts = manager.parts();
         let (kafka, schemas) = (Arc::clone(&parts.kafka), parts.schemas.clone());
-        let previews = Previews::new(kafka, schemas, Arc::new(manager.clone()), PreviewLimits::default());
+        let previews = Previews::new(kafka, schemas, Arc::new(manager.clone()), parts.settings.preview.clone());
         let queries = Queries::new(Arc::new(manager.clone()), parts.settings.limits.clone());
         Live::new(queries, previews)
     }
@@ -96,9 +96,9 @@ impl Live {
 
     async fn view(&self, call: &Call) -> Result<Items, String> {
         let id = text(call, 0, "streamId")?;
-        let watched = self.previews.watch_stream(id, From::Latest).await;
+        let watched = self.previews.watch_stream(id, From::Latest, &call.caller.counted_as).await;
         let watcher = watched.map_err(|refused| refused.to_string())?;
-        let mut columns = self.previews.columns(watcher.topic()).await;
+        let mut columns = self.previews.columns(&watcher).await;
         let header = stream::iter(columns.header().map(Ok));
         let rows = stream::unfold(Some((watcher, columns)), next_lines).flat_map(stream::iter);
         Ok(header.chain(rows).boxed())
@@ -118,7 +118,7 @@ impl Live {
                 ));
             }
         }
-        let watched = self.previews.watch(topic, From::Latest).await;
+        let watched = self.previews.watch(topic, From::Latest, &call.caller.counted_as).await;
         let watcher = watched.map_err(|refused| refused.to_string())?;
         let sending = self.runtime.spawn(send(watcher, call.client.clone()));
         self.joined().insert(key, sending.abort_handle());
@@ -232,12 +232,13 @@ async fn next_lines(
 /// Sends what comes to one client, and how much of it it has lost, here or on its way.
 async fn send(mut watcher: Watcher, client: Client) {
     let mut lost = 0;
+    let mut columns = Columns::of(watcher.output());
     loop {
         match watcher.next().await {
             Told::Frame(frame) => {
                 lost += frame.dropped;
                 for row in &frame.rows {
-                    match client.push(row.push()) {
+                    match client.push(row.push(&mut columns)) {
                         Pushed::Waits => {}
                         Pushed::Lost => lost += 1,
                         Pushed::Gone => return,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::engines::EngineKind;
+use crate::preview::PreviewLimits;
 
 /// Everything that the manager is told.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct ManagerSettings {
     pub ksqldb: Option<KsqldbSettings>,
     /// What queries and definitions may cost.
     pub limits: Limits,
+    /// What previews of topics may cost.
+    pub preview: PreviewLimits,
     /// How what is wanted is held against what is.
     pub reconcile: Reconcile,
     /// The service's own topics: they are sources only where an operator says so.

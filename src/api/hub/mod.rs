@@ -15,7 +15,9 @@ mod audited;
 mod door;
 mod entry;
 mod events;
+mod metered;
 mod polling;
+mod silence;
 mod websocket;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use self::audited::Audited;
 pub use self::door::Door;
 use self::door::Identity;
 pub(super) use self::entry::{bearer_in_query, is_web_socket, owner};
+pub use self::metered::Metered;
 pub(super) use self::polling::PollsOfLine;
 use super::limits::{Caller as Counts, Counted, Kind};
 use super::problem::{self, Problem};
@@ -120,10 +123,11 @@ async fn negotiated(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRes
     let answer = match door(&api)?.negotiate(who(&request, &api), identity(&request)) {
         Err(full) => json!({ "error": full.to_string() }),
         Ok(ticket) => {
+            // Text is JSON. MessagePack would be Binary: who speaks nothing else is told here, and not by a broken connection.
             let transports = json!([
-                { "transport": "WebSockets", "transferFormats": ["Text", "Binary"] },
+                { "transport": "WebSockets", "transferFormats": ["Text"] },
                 { "transport": "ServerSentEvents", "transferFormats": ["Text"] },
-                { "transport": "LongPolling", "transferFormats": ["Text", "Binary"] },
+                { "transport": "LongPolling", "transferFormats": ["Text"] },
             ]);
             match version {
                 // These clients name the connection by what they take for its id.
@@ -138,6 +142,15 @@ async fn negotiated(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRes
         }
     };
     Ok(HttpResponse::Ok().json(answer))
+}
+
+/// Counts a connection that nobody has negotiated.
+fn count(api: &Api, request: &HttpRequest) -> Result<(), Problem> {
+    let caller = match caller::principal(request) {
+        Some(principal) => Counts::Principal(principal.name.clone()),
+        None => Counts::at(caller::address(request)),
+    };
+    api.limits.spend(Kind::Streams, &caller).map_or(Ok(()), |budget| budget.checked())
 }
 
 /// Who has logged in, and by what.
@@ -173,14 +186,20 @@ async fn taken(request: HttpRequest, payload: web::Payload, api: web::Data<Api>)
     if is_web_socket(request.head()) {
         let opened = match &token {
             Some(token) => door.open(token, &identity(&request), false)?,
-            None => door.open_new(who(&request, &api), identity(&request))?,
+            // What a negotiation would have been counted as.
+            None => {
+                count(&api, &request)?;
+                door.open_new(who(&request, &api), identity(&request))?
+            }
         };
+        silence::watch(&request, opened.link.clone());
         return websocket::answer(&request, payload, opened);
     }
     let token = token.ok_or_else(lacks_id)?;
     let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if accepts.is_some_and(|accept| accept.contains("text/event-stream")) {
         let opened = door.open(&token, &identity(&request), false)?;
+        silence::watch(&request, opened.link.clone());
         return Ok(events::answer(opened));
     }
     polling::answer(&request, door, &token).await

@@ -1,6 +1,7 @@
 //! Long polling: each poll is held until there is a frame. 200 with nothing: poll again; 204: it is over.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +36,27 @@ impl Drop for Held<'_> {
 /// Kept with each line (a connection of HTTP): who has polled by it last. A client that dies between two polls leaves nothing
 /// but the end of its line.
 #[derive(Default)]
-pub struct PollsOfLine(RefCell<Option<(Link, Handle)>>);
+pub struct PollsOfLine {
+    last: RefCell<Option<(Link, Handle)>>,
+    /// How many polls of that client had begun with its last one by this line.
+    begun: Rc<Cell<usize>>,
+}
+
+impl PollsOfLine {
+    /// A client polls by this line.
+    fn note(&self, request: &HttpRequest, link: &Link, runtime: &Handle) {
+        let is_known = self.last.borrow().as_ref().is_some_and(|(last, _)| last.is_same(link));
+        self.last.replace(Some((link.clone(), runtime.clone())));
+        if !is_known {
+            let begun = Rc::clone(&self.begun);
+            super::silence::watch_unless(request, link.clone(), move |link| link.polls_begun() != begun.get());
+        }
+    }
+}
 
 impl Drop for PollsOfLine {
     fn drop(&mut self) {
-        let Some((link, runtime)) = self.0.take() else { return };
+        let Some((link, runtime)) = self.last.take() else { return };
         let begun = link.polls_begun();
         runtime.spawn(async move {
             tokio::time::sleep(NEXT_LINE).await;
@@ -58,9 +75,8 @@ fn is_away(link: &Link, begun: usize) -> bool {
 
 pub(super) async fn answer(request: &HttpRequest, door: &Arc<Door>, token: &str) -> Result<HttpResponse, Problem> {
     let Poll { link, frames, opens } = door.poll(token, &identity(request))?;
-    if let Some(line) = request.conn_data::<PollsOfLine>() {
-        line.0.replace(Some((link.clone(), door.runtime.clone())));
-    }
+    let line = request.conn_data::<PollsOfLine>();
+    line.inspect(|line| line.note(request, &link, &door.runtime));
     if opens {
         // Clients begin to speak once the first poll is answered.
         return Ok(answered(String::new()));
@@ -71,6 +87,7 @@ pub(super) async fn answer(request: &HttpRequest, door: &Arc<Door>, token: &str)
     };
     let mut held = Held { link: &link, is_answered: false };
     let _poll = link.poll();
+    line.inspect(|line| line.begun.set(link.polls_begun()));
     let first = timeout(door.settings.poll, frames.next()).await;
     held.is_answered = true;
     let text = match first {

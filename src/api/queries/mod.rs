@@ -270,7 +270,9 @@ pub(super) async fn end(api: web::Data<Api>, request: HttpRequest) -> Result<Htt
             milliseconds since 1970 or RFC 3339. From anywhere but `latest` nothing is dropped: the topic is read as fast as \
             it is shown", pattern = "^(latest|earliest|offset:[0-9]+|time:.+)$", example = "latest"),
     ),
-    responses((status = 200, description = "Its records, as they come", body = String, content_type = "text/event-stream")))]
+    responses((status = 200, description = "Its records, as they come", body = String, content_type = "text/event-stream"),
+        (status = 429, description = "`preview_limit_reached`, or `rate_limited`",
+            body = problem::ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(super) async fn topic_rows(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let live = live(&api)?;
     let mut parameters = Parameters::parse(request.query_string(), &["from"]);
@@ -286,7 +288,10 @@ pub(super) async fn topic_rows(api: web::Data<Api>, request: HttpRequest) -> Res
     if request.method() == Method::HEAD {
         return Ok(HttpResponse::Ok().content_type("text/event-stream").finish());
     }
-    let watcher = live.previews.watch(&part(&request, "topic")?, from.unwrap_or(From::Latest)).await?;
+    let watcher = {
+        let (topic, from) = (part(&request, "topic")?, from.unwrap_or(From::Latest));
+        live.previews.watch(&topic, from, &owner(&request)).await?
+    };
     Ok(stream::of_topic(&request, watcher, api.state.shutting_down.clone()))
 }
 

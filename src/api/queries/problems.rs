@@ -26,6 +26,9 @@ codes! {
     TOPIC_NOT_FOUND = "topic_not_found" NOT_FOUND "There is no such topic"
         "Kafka has no topic of this name; the output topic of a stream is there once the stream has been deployed."
         "Deploy the stream, or wait until somebody makes the topic.";
+    PREVIEW_LIMIT_REACHED = "preview_limit_reached" TOO_MANY_REQUESTS "The caller watches as many topics as one may"
+        "`manager.preview.watchers_per_caller` or `readers_per_caller` allows no more at once."
+        "Stop watching one, repeat after `Retry-After` seconds, or ask an operator to raise the limit.";
     TOO_MANY_WATCHERS = "too_many_watchers" SERVICE_UNAVAILABLE "Too many watch topics"
         "As many topics are read, or as many clients watch them, as this instance allows."
         "Repeat after `Retry-After` seconds, or ask another instance.";
@@ -65,6 +68,10 @@ impl From<preview::Refused> for Problem {
             Refused::TooManyReaders(_) | Refused::TooManyWatchers(_) => {
                 Problem::new(&TOO_MANY_WATCHERS, words).retry_after(RETRY_AFTER)
             }
+            Refused::TooManyOfCaller { setting, most, .. } => Problem::new(&PREVIEW_LIMIT_REACHED, words)
+                .with("setting", format!("manager.preview.{setting}"))
+                .with("limit", most)
+                .retry_after(RETRY_AFTER),
             Refused::Unknown(fault) => fault.into(),
             Refused::Port(PortError::NoTopic(_)) => Problem::new(&TOPIC_NOT_FOUND, words),
             Refused::Port(error @ (PortError::Unavailable(_) | PortError::Refused(_))) => Fault::Port(error).into(),

@@ -11,7 +11,7 @@ use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, SinkExt, StreamExt, TryFutureExt, TryStreamExt};
 use serde_json::Value;
-use tokio::sync::Mutex as Turns;
+use tokio::sync::{Mutex as Turns, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub struct Link {
     gone: CancellationToken,
     dismissal: Arc<Dismissal>,
     polls: Arc<Polls>,
+    /// Whether the client has streams open.
+    has_streams: watch::Receiver<bool>,
 }
 
 /// That the client is sent away, and why.
@@ -129,6 +131,16 @@ impl Link {
     /// Whether a poll is held.
     pub fn is_polled(&self) -> bool {
         self.polls.held.load(Ordering::Acquire) > 0
+    }
+
+    /// Returns with `true` once the client has a stream open, or none any more; with `false` once the connection has ended.
+    pub async fn until_streams(&self, are_open: bool) -> bool {
+        self.has_streams.clone().wait_for(|has| *has == are_open).await.is_ok()
+    }
+
+    /// Whether both are of the same connection.
+    pub fn is_same(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.polls, &other.polls)
     }
 
     /// Returns once somebody has said that the client is gone.
@@ -222,6 +234,7 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Box<Session>) {
     let (client, pushes) = Client::new(opening.id.clone());
     let now = Instant::now();
     let (polls, dismissal) = (Arc::<Polls>::default(), Arc::<Dismissal>::default());
+    let (streaming, has_streams) = watch::channel(false);
     // In a box, as a future has room for each place through which what it holds has come.
     let session = Box::new(Session {
         polls: Arc::clone(&polls),
@@ -236,13 +249,15 @@ pub fn connect(opening: Opening) -> (Link, Outgoing, Box<Session>) {
         splitter: Splitter::default(),
         present: None,
         streams: Streams::default(),
+        streaming,
         calling: None,
         calls: VecDeque::new(),
         opened: now,
         last_heard: now,
         waits_since: None,
     });
-    (Link { inbox: Arc::new(Turns::new(inbox_in)), gone, dismissal, polls }, Outgoing(outgoing), session)
+    let inbox = Arc::new(Turns::new(inbox_in));
+    (Link { inbox, gone, dismissal, polls, has_streams }, Outgoing(outgoing), session)
 }
 
 /// Tells the service when a client that had come is gone, however that came about.
@@ -275,6 +290,7 @@ pub struct Session {
     /// Set from the handshake on.
     present: Option<Present>,
     streams: Streams,
+    streaming: watch::Sender<bool>,
     calling: Option<Calling>,
     calls: VecDeque<(Option<String>, Call)>,
     frame: Frame,
@@ -327,6 +343,8 @@ impl Session {
             let now = Instant::now();
             let is_due = self.frame.due().is_some_and(|due| due <= now);
             self.waits_since = is_due.then(|| self.waits_since.unwrap_or(now));
+            let has_streams = self.streams.len() > 0;
+            self.streaming.send_if_modified(|had| std::mem::replace(had, has_streams) != has_streams);
             if let Some(ending) = self.overdue(now) {
                 return ending;
             }

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 
 use super::judge::placed;
 use super::{Manager, Parts};
-use crate::engines::EngineKind;
+use crate::engines::{Changes, EngineKind};
 use crate::fault::Fault;
 use crate::gate::Kind;
-use crate::preview::Watchable;
+use crate::preview::{Output, Watchable};
 use crate::queries::{Prepared, Statements};
 
 impl Manager {
@@ -37,17 +37,17 @@ impl Statements for Manager {
 
 #[async_trait]
 impl Watchable for Manager {
-    async fn may_be_watched(&self, topic: &str) -> Result<bool, Fault> {
-        let outputs = self.shared.store.known().await?;
-        if outputs.iter().any(|known| known.topic == topic) {
-            return Ok(true);
+    async fn watchable(&self, topic: &str) -> Result<Option<Output>, Fault> {
+        if let Some((columns, changes)) = self.shared.store.output(topic).await? {
+            return Ok(Some(Output { topic: topic.to_owned(), columns, is_table: changes == Some(Changes::Upsert) }));
         }
-        self.shared.is_source(topic).await
+        let is_source = self.shared.is_source(topic).await?;
+        Ok(is_source.then(|| Output { topic: topic.to_owned(), columns: Vec::new(), is_table: false }))
     }
 
-    async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault> {
+    async fn output_of(&self, definition: &str) -> Result<Option<Output>, Fault> {
         match self.get(definition).await {
-            Ok(definition) => Ok(Some(definition.output_topic)),
+            Ok(definition) => self.watchable(&definition.output_topic).await,
             Err(Fault::NotFound { .. }) => Ok(None),
             Err(fault) => Err(fault),
         }

@@ -1,11 +1,13 @@
 //! Rows of a topic as the seeds' clients read them: a header with the columns, then `{"row":{"columns":[…]}}`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
+use super::keys;
 use super::row::{Shape, Shown};
-use crate::catalog::{Column, DataType};
+use crate::catalog::{Column, DataType, values};
 
 /// The single column of values that are no objects.
 const VALUE: &str = "VALUE";
@@ -15,12 +17,28 @@ const MAX_COLUMNS: usize = 1_000;
 /// That last column.
 const OTHERS: &str = "*";
 
+/// What is known of the rows of a topic before any has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The topic.
+    pub topic: String,
+    /// The columns of its rows, those that stand in the key included, that one first. None: nobody knows.
+    pub columns: Vec<Column>,
+    /// Whether its rows replace each other by their key.
+    pub is_table: bool,
+}
+
 /// Writes rows under a header; a row with columns that the header lacks gets a new one before it.
 #[derive(Debug)]
 pub struct Columns {
     columns: Vec<(String, DataType)>,
     /// Where each stands among them.
     places: HashMap<String, usize>,
+    /// So many were known before any row had come.
+    known: usize,
+    /// The one that stands in the key alone.
+    key: Option<usize>,
+    is_table: bool,
     is_told: bool,
 }
 
@@ -29,7 +47,14 @@ impl Columns {
     pub fn new(known: Option<Vec<Column>>) -> Columns {
         let columns: Vec<_> = known.into_iter().flatten().map(|column| (column.name, column.data_type)).collect();
         let places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-        Columns { columns, places, is_told: false }
+        Columns { known: columns.len(), columns, places, key: None, is_table: false, is_told: false }
+    }
+
+    /// With those of the text that fills the topic.
+    pub fn of(output: &Output) -> Columns {
+        // A table's first column is its key, until a value shows otherwise.
+        let key = (output.is_table && !output.columns.is_empty()).then_some(0);
+        Columns { key, is_table: output.is_table, ..Columns::new(Some(output.columns.clone())) }
     }
 
     /// The header, if it is known before the first row. To be sent once, then.
@@ -43,13 +68,8 @@ impl Columns {
 
     /// What is sent for a row: perhaps a header, then the row.
     pub fn lines(&mut self, row: &Shown) -> Vec<String> {
-        let fields = match serde_json::from_str(row.value()) {
-            Ok(Value::Object(fields)) if matches!(row.shape, Shape::Json | Shape::Avro) => fields,
-            Ok(_) if row.shape == Shape::Tombstone => Map::new(),
-            Ok(other) => [(VALUE.to_owned(), other)].into_iter().collect(),
-            Err(_) => Map::new(),
-        };
-        let mut others = Map::new();
+        let fields = self.fields(row);
+        let mut others = serde_json::Map::new();
         for (name, value) in &fields {
             if !self.knows(name, value) {
                 others.insert(name.clone(), value.clone());
@@ -67,12 +87,83 @@ impl Columns {
         let columns: Vec<&Value> = self.columns.iter().map(|(name, _)| of(name)).collect();
         lines.push(
             match row.shape {
-                Shape::Tombstone => json!({ "row": { "columns": columns, "tombstone": true } }),
+                Shape::Tombstone => json!({ "row": { "columns": columns, "tombstone": true }, "kind": "delete" }),
+                _ if self.is_table => json!({ "row": { "columns": columns }, "kind": "updateAfter" }),
                 _ => json!({ "row": { "columns": columns } }),
             }
             .to_string(),
         );
         lines
+    }
+
+    /// A row as one object, as those read it who have no header; `None`: its value says all that there is to say.
+    pub(super) fn object(&mut self, row: &Shown) -> Option<String> {
+        match row.shape {
+            Shape::Tombstone => {
+                let as_shown = row.key_json()?;
+                let fields = self.fields(row);
+                let key = if fields.is_empty() { as_shown.to_owned() } else { json!(fields).to_string() };
+                Some(format!("{{\"key\":{key},\"tombstone\":true}}"))
+            }
+            Shape::Json | Shape::Avro if self.known > 0 => {
+                let of_value = serde_json::from_str::<BTreeMap<String, &RawValue>>(row.value()).ok()?;
+                let fields = self.fields(row);
+                let is_more = fields.len() > of_value.len();
+                is_more.then(|| json!(fields).to_string())
+            }
+            _ => None,
+        }
+    }
+
+    /// What a row has, by the names of its columns: its value, and of its key what the value lacks.
+    fn fields(&mut self, row: &Shown) -> BTreeMap<String, Value> {
+        let object = match row.shape {
+            Shape::Json | Shape::Avro => serde_json::from_str::<BTreeMap<String, &RawValue>>(row.value()).ok(),
+            Shape::Tombstone => Some(BTreeMap::new()),
+            _ => None,
+        };
+        let Some(object) = object else {
+            let value = serde_json::from_str(row.value()).unwrap_or_else(|_| Value::from(row.value()));
+            return BTreeMap::from([(VALUE.to_owned(), value)]);
+        };
+        let read = |(name, raw): (String, &RawValue)| {
+            let value = values::value(raw.get(), self.data_type(&name));
+            (name, value)
+        };
+        let mut fields: BTreeMap<String, Value> = object.into_iter().map(read).collect();
+        if self.known > 0
+            && let Some(key) = row.key()
+        {
+            self.add_key(&key, row.shape == Shape::Tombstone, &mut fields);
+        }
+        fields
+    }
+
+    fn add_key(&mut self, key: &[u8], is_gone: bool, fields: &mut BTreeMap<String, Value>) {
+        if let Some(of_key) = keys::fields(key) {
+            for (name, value) in of_key.into_iter().filter(|(name, _)| self.places.contains_key(name)) {
+                fields.entry(name).or_insert(value);
+            }
+            return;
+        }
+        if !is_gone {
+            // What a value never has stands in the key: engines write nulls as such.
+            let lacks = |place: &usize| !fields.contains_key(&self.columns[*place].0);
+            let mut lacking = (0..self.known).filter(lacks);
+            self.key = match (lacking.next(), lacking.next()) {
+                (Some(only), None) => Some(only),
+                (None, _) => None,
+                (Some(_), Some(_)) => self.key.filter(lacks),
+            };
+        }
+        if let Some(place) = self.key {
+            let (name, data_type) = &self.columns[place];
+            fields.entry(name.clone()).or_insert_with(|| keys::column(key, data_type));
+        }
+    }
+
+    fn data_type(&self, name: &str) -> Option<&DataType> {
+        self.places.get(name).filter(|place| **place < self.known).map(|place| &self.columns[*place].1)
     }
 
     /// Whether there is a column for it, now at the latest.

@@ -10,6 +10,7 @@
 //! readers that there may be.
 
 mod columns;
+mod keys;
 mod ring;
 mod room;
 mod row;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 
-pub use self::columns::Columns;
+pub use self::columns::{Columns, Output};
 pub use self::ring::Frame;
 pub use self::row::{Shape, Shown};
 pub use self::settings::PreviewLimits;
@@ -38,11 +39,11 @@ use crate::ports::{From, Kafka, PortError, Schemas};
 /// Which topics may be watched. Whoever knows definitions and sources answers.
 #[async_trait]
 pub trait Watchable: Send + Sync {
-    /// Whether the topic is the output of a definition or a source of the catalogue.
-    async fn may_be_watched(&self, topic: &str) -> Result<bool, Fault>;
+    /// The topic with what is known of its rows, if it is the output of a definition or a source of the catalogue.
+    async fn watchable(&self, topic: &str) -> Result<Option<Output>, Fault>;
 
-    /// The output topic of the definition with this id; `None` if there is none.
-    async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault>;
+    /// The output of the definition with this id; `None` if there is none.
+    async fn output_of(&self, definition: &str) -> Result<Option<Output>, Fault>;
 }
 
 /// Why a topic is not watched.
@@ -55,11 +56,31 @@ pub enum Refused {
     #[error("there is no stream `{0}`")]
     NoStream(String),
     /// As many topics are read as may be.
-    #[error("{0} topics are read already, and no more may be at once: come again when somebody has stopped watching")]
+    #[error(
+        "{0} topics are read already, and no more may be at once (`manager.preview.readers`): come again when somebody has \
+         stopped watching"
+    )]
     TooManyReaders(usize),
     /// As many watch as may.
-    #[error("{0} watch already, and no more may at once: come again when somebody has stopped watching")]
+    #[error(
+        "{0} watch already, and no more may at once (`manager.preview.watchers`): come again when somebody has stopped \
+         watching"
+    )]
     TooManyWatchers(usize),
+    /// The caller has as many as one may have.
+    #[error(
+        "`{caller}` has {most} {what} already, and no more may be at once (`manager.preview.{setting}`): end one first"
+    )]
+    TooManyOfCaller {
+        /// Who.
+        caller: String,
+        /// What there are so many of.
+        what: &'static str,
+        /// `watchers_per_caller` or `readers_per_caller`.
+        setting: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// Who may say so cannot be asked.
     #[error(transparent)]
     Unknown(Fault),
@@ -81,26 +102,63 @@ pub struct Previews {
 pub(crate) struct Registry {
     /// Those of the newest rows, by topic.
     shared: HashMap<String, Arc<Room>>,
-    seats: HashMap<u64, Arc<Room>>,
+    seats: HashMap<u64, Seated>,
     last: u64,
+}
+
+/// One who watches.
+struct Seated {
+    room: Arc<Room>,
+    caller: Arc<str>,
 }
 
 impl Registry {
     /// How many topics are read.
     fn readers(&self) -> usize {
-        let own = self.seats.values().filter(|room| room.is_own()).count();
+        let own = self.seats.values().filter(|seated| seated.room.is_own()).count();
         own + self.shared.len()
     }
 
-    fn sit(&mut self, room: &Arc<Room>) -> u64 {
+    /// How often a caller watches, and how many topics are read for them alone.
+    fn of_caller(&self, caller: &str) -> (usize, usize) {
+        let own = || self.seats.values().filter(|seated| &*seated.caller == caller);
+        let others = |room: &Arc<Room>| {
+            let mut seats = self.seats.values();
+            seats.any(|seated| &*seated.caller != caller && Arc::ptr_eq(&seated.room, room))
+        };
+        let rooms: HashMap<_, _> = own().map(|seated| (Arc::as_ptr(&seated.room), &seated.room)).collect();
+        (own().count(), rooms.into_values().filter(|room| !others(room)).count())
+    }
+
+    fn check(&self, limits: &PreviewLimits, caller: &str, needs_reader: bool) -> Result<(), Refused> {
+        let of_caller =
+            |what, setting, most| Err(Refused::TooManyOfCaller { caller: caller.to_owned(), what, setting, most });
+        let (watchers, readers) = self.of_caller(caller);
+        // First: whoever has all that one may have is told that, however full it is.
+        if watchers >= limits.watchers_per_caller {
+            return of_caller("topics that are watched", "watchers_per_caller", limits.watchers_per_caller);
+        }
+        if needs_reader && readers >= limits.readers_per_caller {
+            return of_caller("topics that nobody else watches", "readers_per_caller", limits.readers_per_caller);
+        }
+        if self.seats.len() >= limits.watchers {
+            return Err(Refused::TooManyWatchers(limits.watchers));
+        }
+        if needs_reader && self.readers() >= limits.readers {
+            return Err(Refused::TooManyReaders(limits.readers));
+        }
+        Ok(())
+    }
+
+    fn sit(&mut self, room: &Arc<Room>, caller: &str) -> u64 {
         self.last += 1;
-        self.seats.insert(self.last, Arc::clone(room));
+        self.seats.insert(self.last, Seated { room: Arc::clone(room), caller: caller.into() });
         self.last
     }
 
     fn leave(&mut self, number: u64) {
-        let Some(room) = self.seats.remove(&number) else { return };
-        if self.seats.values().any(|other| Arc::ptr_eq(other, &room)) {
+        let Some(Seated { room, .. }) = self.seats.remove(&number) else { return };
+        if self.seats.values().any(|other| Arc::ptr_eq(&other.room, &room)) {
             return;
         }
         room.stop.cancel();
@@ -122,27 +180,34 @@ impl Previews {
         Previews { outside, watchable, registry: Arc::default() }
     }
 
-    /// Watches a topic. What is published after this has come back is shown, or counted as dropped.
-    pub async fn watch(&self, topic: &str, from: From) -> Result<Watcher, Refused> {
-        if is_internal(topic) || !self.watchable.may_be_watched(topic).await.map_err(Refused::Unknown)? {
-            return Err(Refused::NotWatchable(topic.to_owned()));
+    /// Watches a topic for `caller`. What is published after this has come back is shown, or counted as dropped.
+    pub async fn watch(&self, topic: &str, from: From, caller: &str) -> Result<Watcher, Refused> {
+        let not_watchable = || Refused::NotWatchable(topic.to_owned());
+        if is_internal(topic) {
+            return Err(not_watchable());
         }
-        self.enter(topic, from).await
+        let found = self.watchable.watchable(topic).await.map_err(Refused::Unknown)?;
+        self.enter(found.ok_or_else(not_watchable)?, from, caller).await
     }
 
-    /// Watches the output topic of a definition.
-    pub async fn watch_stream(&self, definition: &str, from: From) -> Result<Watcher, Refused> {
+    /// Watches the output topic of a definition for `caller`.
+    pub async fn watch_stream(&self, definition: &str, from: From, caller: &str) -> Result<Watcher, Refused> {
         match self.watchable.output_of(definition).await.map_err(Refused::Unknown)? {
-            Some(topic) if !is_internal(&topic) => self.enter(&topic, from).await,
+            Some(output) if !is_internal(&output.topic) => self.enter(output, from, caller).await,
             _ => Err(Refused::NoStream(definition.to_owned())),
         }
     }
 
-    /// The columns of a topic's rows: those of the registry, if it has any, else those of the rows as they come.
-    pub async fn columns(&self, topic: &str) -> Columns {
+    /// The columns of what is watched: those of the text that fills the topic, else those of the registry, if it has any, else
+    /// those of the rows as they come.
+    pub async fn columns(&self, watcher: &Watcher) -> Columns {
+        let output = watcher.output();
         match &self.outside.schemas {
-            Some(schemas) => Columns::new(schemas.columns_of(topic).await.ok().flatten().map(|(_, columns)| columns)),
-            None => Columns::new(None),
+            Some(schemas) if output.columns.is_empty() => {
+                let of_registry = schemas.columns_of(&output.topic).await.ok().flatten();
+                Columns::new(of_registry.map(|(_, columns)| columns))
+            }
+            _ => Columns::of(output),
         }
     }
 
@@ -156,32 +221,25 @@ impl Previews {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn enter(&self, topic: &str, from: From) -> Result<Watcher, Refused> {
-        let (room, seat) = self.sit(topic, from)?;
+    async fn enter(&self, output: Output, from: From, caller: &str) -> Result<Watcher, Refused> {
+        let (room, seat) = self.sit(&output.topic, from, caller)?;
         // Left without having been opened, the seat is free again.
         room.opened().await.map_err(Refused::Port)?;
-        Ok(Watcher::new(room, seat, &self.outside.limits))
+        Ok(Watcher::new(room, seat, output, &self.outside.limits))
     }
 
-    fn sit(&self, topic: &str, from: From) -> Result<(Arc<Room>, Seat), Refused> {
-        let limits = &self.outside.limits;
+    fn sit(&self, topic: &str, from: From, caller: &str) -> Result<(Arc<Room>, Seat), Refused> {
         let mut registry = self.registry();
-        if registry.seats.len() >= limits.watchers {
-            return Err(Refused::TooManyWatchers(limits.watchers));
-        }
         let known = registry.shared.get(topic).filter(|room| from == From::Latest && !room.has_ended()).cloned();
-        let room = match known {
-            Some(room) => room,
-            None if registry.readers() >= limits.readers => return Err(Refused::TooManyReaders(limits.readers)),
-            None => {
-                let room = Room::open(topic, from, self.outside.clone());
-                if from == From::Latest {
-                    registry.shared.insert(topic.to_owned(), Arc::clone(&room));
-                }
-                room
+        registry.check(&self.outside.limits, caller, known.is_none())?;
+        let room = known.unwrap_or_else(|| {
+            let room = Room::open(topic, from, self.outside.clone());
+            if from == From::Latest {
+                registry.shared.insert(topic.to_owned(), Arc::clone(&room));
             }
-        };
-        let number = registry.sit(&room);
+            room
+        });
+        let number = registry.sit(&room, caller);
         Ok((room, Seat { registry: Arc::downgrade(&self.registry), number }))
     }
 }

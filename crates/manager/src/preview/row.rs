@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
+use super::Columns;
 use crate::catalog::{Format, exact_numbers};
 use crate::hub::PushText;
 use crate::ports::{PortError, RawRecord, Schemas};
@@ -51,7 +52,15 @@ pub struct Shown {
     pub shape: Shape,
     json: String,
     value: Range<usize>,
+    key: Option<Key>,
     push: OnceLock<PushText>,
+}
+
+/// Where the key stands in the JSON, and how.
+#[derive(Debug)]
+struct Key {
+    json: Range<usize>,
+    format: &'static str,
 }
 
 impl Shown {
@@ -65,14 +74,27 @@ impl Shown {
         &self.json[self.value.clone()]
     }
 
-    /// The value as `ReceiveMessage` takes it: JSON as it is, text without quotes, what is neither as an object that says so.
-    pub fn push(&self) -> &PushText {
+    /// The bytes of the key, if there is one that is not too large.
+    pub(super) fn key(&self) -> Option<Vec<u8>> {
+        let Key { json, format } = self.key.as_ref()?;
+        let text: String = serde_json::from_str(&self.json[json.clone()]).ok()?;
+        if *format == Shape::Text.name() { Some(text.into_bytes()) } else { BASE64.decode(text).ok() }
+    }
+
+    /// The key as it is shown, as JSON.
+    pub(super) fn key_json(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| &self.json[key.json.clone()])
+    }
+
+    /// The value as `ReceiveMessage` takes it: JSON as it is, with the columns that stand in the key; text without quotes; what
+    /// is neither as an object that says so. Written once: `columns` of whoever asks first.
+    pub fn push(&self, columns: &mut Columns) -> &PushText {
         self.push.get_or_init(|| {
-            let text = match self.shape {
+            let text = columns.object(self).unwrap_or_else(|| match self.shape {
                 Shape::Json | Shape::Avro | Shape::Tombstone => self.value().to_owned(),
                 Shape::Text => serde_json::from_str(self.value()).unwrap_or_else(|_| self.value().to_owned()),
                 Shape::Base64 | Shape::TooLarge => format!("{{\"{}\":{}}}", self.shape.name(), self.value()),
-            };
+            });
             PushText::new("ReceiveMessage", &text)
         })
     }
@@ -99,9 +121,12 @@ pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes:
     if let Some(time) = time {
         add(&mut json, format_args!(",\"timestamp\":\"{time}\""));
     }
-    if let Some(key) = &record.key {
-        let (format, key) = key_text(key, most_bytes);
-        add(&mut json, format_args!(",\"key\":{key},\"keyFormat\":\"{format}\""));
+    let mut key = None;
+    if let Some(bytes) = &record.key {
+        let (format, text) = key_text(bytes, most_bytes);
+        let start = json.len() + ",\"key\":".len();
+        key = Some(Key { json: start..start + text.len(), format });
+        add(&mut json, format_args!(",\"key\":{text},\"keyFormat\":\"{format}\""));
     }
     if let Some(error) = value.error {
         add(&mut json, format_args!(",\"error\":{}", quoted(&error)));
@@ -111,7 +136,7 @@ pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes:
     json.push_str(&value.json);
     let end = json.len();
     json.push('}');
-    Shown { shape: value.shape, json, value: start..end, push: OnceLock::new() }
+    Shown { shape: value.shape, json, value: start..end, key, push: OnceLock::new() }
 }
 
 async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: usize) -> Value {
@@ -225,6 +250,7 @@ mod tests {
         let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value };
         let shown = show(&record, Some(&Registry), 64).await;
         assert!(shown.json().contains("\"error\":\"schema 2 is PROTOBUF\""), "{}", shown.json());
-        assert!(shown.push().as_str().contains(r#"{\"base64\":\"AAAAAAI=\"}"#), "{}", shown.push().as_str());
+        let pushed = shown.push(&mut Columns::new(None)).as_str();
+        assert!(pushed.contains(r#"{\"base64\":\"AAAAAAI=\"}"#), "{pushed}");
     }
 }

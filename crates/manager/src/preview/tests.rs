@@ -100,15 +100,26 @@ impl Schemas for Nobody {
     }
 }
 
+/// What `SELECT CUSTOMER, COUNT(*) AS N, SUM(AMOUNT) AS TOTAL … GROUP BY CUSTOMER` gives.
+fn counts() -> Vec<Column> {
+    let columns = [
+        ("CUSTOMER", DataType::BigInt),
+        ("N", DataType::BigInt),
+        ("TOTAL", DataType::Decimal { precision: 10, scale: 2 }),
+    ];
+    columns.map(|(name, data_type)| Column { name: name.to_owned(), data_type, nullable: true }).to_vec()
+}
+
 struct Catalog;
 
 #[async_trait]
 impl Watchable for Catalog {
-    async fn may_be_watched(&self, topic: &str) -> Result<bool, Fault> {
-        Ok(topic != "secret")
+    async fn watchable(&self, topic: &str) -> Result<Option<Output>, Fault> {
+        Ok((topic != "secret").then(|| Output { topic: topic.to_owned(), columns: Vec::new(), is_table: false }))
     }
-    async fn output_of(&self, definition: &str) -> Result<Option<String>, Fault> {
-        Ok((definition == "1").then(|| "view_orders_1".to_owned()))
+    async fn output_of(&self, definition: &str) -> Result<Option<Output>, Fault> {
+        let output = Output { topic: "view_orders_1".to_owned(), columns: counts(), is_table: true };
+        Ok((definition == "1").then_some(output))
     }
 }
 
@@ -151,7 +162,7 @@ async fn two_hundred_who_watch_one_topic_cost_one_reader_and_one_text_for_each_r
     let (previews, broker) = previews(generous());
     let mut watchers = Vec::new();
     for _ in 0..200 {
-        watchers.push(previews.watch("orders", From::Latest).await.unwrap());
+        watchers.push(previews.watch("orders", From::Latest, "ada").await.unwrap());
     }
     assert_eq!(previews.counts(), (1, 200));
     broker.publish(0..50);
@@ -176,8 +187,8 @@ async fn two_hundred_who_watch_one_topic_cost_one_reader_and_one_text_for_each_r
 #[tokio::test]
 async fn a_slow_one_loses_rows_that_are_counted_and_slows_nobody() {
     let (previews, broker) = previews(PreviewLimits { kept_rows: 100, ..generous() });
-    let mut slow = previews.watch("orders", From::Latest).await.unwrap();
-    let mut fast = previews.watch("orders", From::Latest).await.unwrap();
+    let mut slow = previews.watch("orders", From::Latest, "ada").await.unwrap();
+    let mut fast = previews.watch("orders", From::Latest, "ada").await.unwrap();
     for round in 0..20 {
         broker.publish(round * 50..(round + 1) * 50);
         let rows = take(&mut fast, 50).await;
@@ -193,7 +204,7 @@ async fn a_slow_one_loses_rows_that_are_counted_and_slows_nobody() {
 async fn rows_beyond_what_one_is_shown_in_a_second_are_dropped_and_counted() {
     let limits = PreviewLimits { rows_per_second: 10, ..PreviewLimits::default() };
     let (previews, broker) = previews(limits);
-    let mut watcher = previews.watch("orders", From::Latest).await.unwrap();
+    let mut watcher = previews.watch("orders", From::Latest, "ada").await.unwrap();
     let begun = Instant::now();
     broker.publish(0..1_000);
     until(|| broker.given.load(Ordering::SeqCst) == 1_000).await;
@@ -208,7 +219,7 @@ async fn rows_beyond_what_one_is_shown_in_a_second_are_dropped_and_counted() {
 #[tokio::test]
 async fn rows_of_twenty_milliseconds_travel_together() {
     let (previews, broker) = previews(generous());
-    let mut watcher = previews.watch("orders", From::Latest).await.unwrap();
+    let mut watcher = previews.watch("orders", From::Latest, "ada").await.unwrap();
     broker.publish(0..1);
     let begun = Instant::now();
     assert_eq!(take(&mut watcher, 1).await.len(), 1, "the first one at once");
@@ -223,8 +234,8 @@ async fn rows_of_twenty_milliseconds_travel_together() {
 async fn who_begins_elsewhere_has_a_reader_of_its_own_that_waits_for_it() {
     let limits = PreviewLimits { kept_rows: 64, ..generous() };
     let (previews, broker) = previews(limits);
-    let latest = previews.watch("orders", From::Latest).await.unwrap();
-    let mut earliest = previews.watch("orders", From::Earliest).await.unwrap();
+    let latest = previews.watch("orders", From::Latest, "ada").await.unwrap();
+    let mut earliest = previews.watch("orders", From::Earliest, "ada").await.unwrap();
     assert_eq!(previews.counts(), (2, 2));
     drop(latest);
     until(|| broker.live.load(Ordering::SeqCst) == 1).await;
@@ -245,15 +256,15 @@ async fn who_begins_elsewhere_has_a_reader_of_its_own_that_waits_for_it() {
 #[tokio::test]
 async fn limits_refuse_by_name_and_a_seat_is_free_again() {
     let (previews, _) = previews(PreviewLimits { readers: 2, watchers: 3, ..generous() });
-    let one = previews.watch("a", From::Latest).await.unwrap();
-    let two = previews.watch("b", From::Offset(3)).await.unwrap();
-    let refused = previews.watch("c", From::Latest).await.err().unwrap();
+    let one = previews.watch("a", From::Latest, "ada").await.unwrap();
+    let two = previews.watch("b", From::Offset(3), "ada").await.unwrap();
+    let refused = previews.watch("c", From::Latest, "ada").await.err().unwrap();
     assert!(matches!(refused, Refused::TooManyReaders(2)), "{refused}");
-    let three = previews.watch("a", From::Latest).await.unwrap();
-    let refused = previews.watch("a", From::Latest).await.err().unwrap();
+    let three = previews.watch("a", From::Latest, "ada").await.unwrap();
+    let refused = previews.watch("a", From::Latest, "ada").await.err().unwrap();
     assert!(matches!(refused, Refused::TooManyWatchers(3)), "{refused}");
     drop((one, two));
-    previews.watch("c", From::Latest).await.unwrap();
+    previews.watch("c", From::Latest, "ada").await.unwrap();
     drop(three);
     assert_eq!(previews.counts(), (0, 0));
 }
@@ -262,48 +273,121 @@ async fn limits_refuse_by_name_and_a_seat_is_free_again() {
 async fn only_outputs_and_sources_are_watched() {
     let (previews, broker) = previews(generous());
     for topic in ["secret", "__consumer_offsets", "_schemas", "_confluent-ksql-default__command_topic"] {
-        let refused = previews.watch(topic, From::Latest).await.err().unwrap();
+        let refused = previews.watch(topic, From::Latest, "ada").await.err().unwrap();
         assert!(matches!(&refused, Refused::NotWatchable(name) if name == topic), "{refused}");
     }
-    assert_eq!(previews.watch_stream("1", From::Latest).await.unwrap().topic(), "view_orders_1");
-    assert!(matches!(previews.watch_stream("2", From::Latest).await, Err(Refused::NoStream(_))));
+    assert_eq!(previews.watch_stream("1", From::Latest, "ada").await.unwrap().topic(), "view_orders_1");
+    assert!(matches!(previews.watch_stream("2", From::Latest, "ada").await, Err(Refused::NoStream(_))));
     assert_eq!(broker.opened.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn an_end_is_told_by_name_and_the_next_one_begins_anew() {
     let (previews, broker) = previews(generous());
-    let mut watcher = previews.watch("orders", From::Latest).await.unwrap();
+    let mut watcher = previews.watch("orders", From::Latest, "ada").await.unwrap();
     broker.publish(0..3);
     broker.fail(PortError::Refused("topic orders is not there any more".to_owned()));
     assert_eq!(take(&mut watcher, 3).await.len(), 3, "what came before is shown");
     let Told::End(why) = watcher.next().await else { panic!("it ends") };
     assert_eq!(why, "topic orders is not there any more");
-    previews.watch("orders", From::Latest).await.unwrap();
+    previews.watch("orders", From::Latest, "ada").await.unwrap();
     assert_eq!(broker.opened.load(Ordering::SeqCst), 2);
-    let refused = previews.watch("away", From::Latest).await.err().unwrap();
+    let refused = previews.watch("away", From::Latest, "ada").await.err().unwrap();
     assert_eq!(refused.to_string(), "nobody answers");
     drop(watcher);
     assert_eq!(previews.counts(), (0, 0));
 }
 
 #[tokio::test]
+async fn one_caller_leaves_room_for_the_others() {
+    let limits =
+        PreviewLimits { readers: 4, readers_per_caller: 2, watchers: 10, watchers_per_caller: 3, ..generous() };
+    let (previews, _) = previews(limits);
+    let mut eves = vec![previews.watch("a", From::Earliest, "eve").await.unwrap()];
+    eves.push(previews.watch("a", From::Latest, "eve").await.unwrap());
+    let refused = previews.watch("b", From::Latest, "eve").await.err().unwrap().to_string();
+    assert_eq!(
+        refused,
+        "`eve` has 2 topics that nobody else watches already, and no more may be at once \
+         (`manager.preview.readers_per_caller`): end one first"
+    );
+    let ada = previews.watch("a", From::Latest, "ada").await.unwrap();
+    // What somebody else watches, too, costs nothing more.
+    eves.push(previews.watch("b", From::Latest, "eve").await.unwrap());
+    let refused = previews.watch("a", From::Latest, "eve").await.err().unwrap().to_string();
+    assert!(refused.contains("watchers_per_caller") && refused.contains("has 3 topics"), "{refused}");
+    previews.watch("c", From::Latest, "ada").await.unwrap();
+    drop(eves);
+    previews.watch("b", From::Latest, "eve").await.unwrap();
+    drop(ada);
+}
+
+async fn shown(key: Option<&[u8]>, value: Option<&str>) -> Shown {
+    let (key, value) = (key.map(<[u8]>::to_vec), value.map(|text| text.as_bytes().to_vec()));
+    row::show(&RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value }, None, 1_000).await
+}
+
+#[tokio::test]
+async fn a_stream_is_shown_under_the_columns_of_its_text_with_those_of_its_key() {
+    let (previews, _) = previews(generous());
+    let watcher = previews.watch_stream("1", From::Latest, "ada").await.unwrap();
+    let mut columns = previews.columns(&watcher).await;
+    let header = r#"{"header":{"schema":"`CUSTOMER` BIGINT, `N` BIGINT, `TOTAL` DECIMAL(10, 2)"}}"#;
+    assert_eq!(columns.header().as_deref(), Some(header), "before any row");
+    let (seven, eight) = (7_i64.to_be_bytes(), 8_i64.to_be_bytes());
+    // A deletion before anything else: of whom is known all the same.
+    let gone = columns.lines(&shown(Some(&seven), None).await);
+    assert_eq!(gone, [r#"{"kind":"delete","row":{"columns":[7,null,null],"tombstone":true}}"#]);
+    let row = shown(Some(&eight), Some(r#"{"N":9007199254740993,"TOTAL":1.5}"#)).await;
+    let expected = r#"{"kind":"updateAfter","row":{"columns":[8,"9007199254740993","1.50"]}}"#;
+    assert_eq!(columns.lines(&row), [expected], "no new header: a type is what the text gives");
+    let pushed = |row: &Shown| row.push(&mut Columns::of(watcher.output())).as_str().to_owned();
+    let row = pushed(&row);
+    assert!(row.contains(r#"{\"CUSTOMER\":8,\"N\":\"9007199254740993\",\"TOTAL\":\"1.50\"}"#), "{row}");
+    let gone = pushed(&shown(Some(&seven), None).await);
+    assert!(gone.contains(r#"{\"key\":{\"CUSTOMER\":7},\"tombstone\":true}"#), "{gone}");
+}
+
+#[tokio::test]
+async fn keys_that_are_objects_and_keys_that_say_nothing_new() {
+    let output = |is_table| Output { topic: "t".to_owned(), columns: counts(), is_table };
+    // Flink: keys are objects, and values have all columns.
+    let mut flink = Columns::of(&output(true));
+    flink.header();
+    let key = br#"{"CUSTOMER":7}"#;
+    let gone = flink.lines(&shown(Some(key), None).await);
+    assert_eq!(gone, [r#"{"kind":"delete","row":{"columns":[7,null,null],"tombstone":true}}"#]);
+    let row = shown(Some(key), Some(r#"{"CUSTOMER":7,"N":1,"TOTAL":2}"#)).await;
+    assert_eq!(flink.lines(&row), [r#"{"kind":"updateAfter","row":{"columns":[7,1,"2.00"]}}"#]);
+    assert!(row.push(&mut flink).as_str().contains(r#"\"TOTAL\":2}"#), "as it was written");
+    // A stream whose key is none of its columns.
+    let mut append = Columns::of(&output(false));
+    append.header();
+    let row = shown(Some(b"k"), Some(r#"{"CUSTOMER":7,"N":1,"TOTAL":null}"#)).await;
+    assert_eq!(append.lines(&row), [r#"{"row":{"columns":[7,1,null]}}"#]);
+    // Nothing is known: the key is told as it is shown.
+    let mut unknown = Columns::new(None);
+    let gone = shown(Some(b"k"), None).await;
+    assert!(gone.push(&mut unknown).as_str().contains(r#"{\"key\":\"k\",\"tombstone\":true}"#));
+}
+
+#[tokio::test]
 async fn rows_stand_under_the_columns_of_the_registry_and_new_ones_get_a_new_header() {
     let (previews, _) = previews(generous());
-    let shown = async |value: Option<&str>| {
-        let value = value.map(|text| text.as_bytes().to_vec());
-        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value };
-        row::show(&record, None, 1_000).await
+    let shown = async |value: Option<&str>| shown(None, value).await;
+    let columns = async |topic: &str| {
+        let watcher = previews.watch(topic, From::Latest, "ada").await.unwrap();
+        previews.columns(&watcher).await
     };
-    let mut known = previews.columns("orders").await;
+    let mut known = columns("orders").await;
     assert_eq!(known.header().unwrap(), r#"{"header":{"schema":"`N` BIGINT"}}"#);
     assert_eq!(known.lines(&shown(Some(r#"{"N":1}"#)).await), [r#"{"row":{"columns":[1]}}"#]);
     let wider = known.lines(&shown(Some(r#"{"N":2,"M":"x"}"#)).await);
     assert_eq!(wider, [r#"{"header":{"schema":"`N` BIGINT, `M` STRING"}}"#, r#"{"row":{"columns":[2,"x"]}}"#]);
     let gone = known.lines(&shown(None).await);
-    assert_eq!(gone, [r#"{"row":{"columns":[null,null],"tombstone":true}}"#]);
+    assert_eq!(gone, [r#"{"kind":"delete","row":{"columns":[null,null],"tombstone":true}}"#]);
 
-    let mut unknown = previews.columns("other").await;
+    let mut unknown = columns("other").await;
     assert_eq!(unknown.header(), None);
     let text = unknown.lines(&shown(Some("no json")).await);
     assert_eq!(text, [r#"{"header":{"schema":"`VALUE` STRING"}}"#, r#"{"row":{"columns":["no json"]}}"#]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::room::{Room, Seat};
-use super::{Frame, PreviewLimits};
+use super::{Frame, Output, PreviewLimits};
 
 /// Rows that come within so long travel together.
 const FRAME: Duration = Duration::from_millis(20);
@@ -27,6 +27,7 @@ pub enum Told {
 pub struct Watcher {
     room: Arc<Room>,
     _seat: Seat,
+    output: Output,
     cursor: u64,
     budget: Budget,
     shown_at: Option<Instant>,
@@ -34,9 +35,15 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(room: Arc<Room>, seat: Seat, limits: &PreviewLimits) -> Watcher {
+    pub(super) fn new(room: Arc<Room>, seat: Seat, output: Output, limits: &PreviewLimits) -> Watcher {
         let cursor = if room.is_own() { 0 } else { room.ring().next() };
-        Watcher { room, _seat: seat, cursor, budget: Budget::new(limits, Instant::now()), shown_at: None, dropped: 0 }
+        let budget = Budget::new(limits, Instant::now());
+        Watcher { room, _seat: seat, output, cursor, budget, shown_at: None, dropped: 0 }
+    }
+
+    /// The topic, and what is known of its rows.
+    pub fn output(&self) -> &Output {
+        &self.output
     }
 
     /// The topic.

@@ -10,6 +10,7 @@ pub(crate) use self::sources::{Known, Leftover};
 
 mod definitions;
 mod leader;
+mod outputs;
 mod rows;
 mod sources;
 

@@ -82,11 +82,11 @@ async fn topics_that_are_nobodys_are_no_source_and_not_watched() {
     for topic in ["_schemas", "default_ksql_processing_log"] {
         let refused = manager.put_source(source("x", topic), OLGA).await;
         assert!(matches!(refused, Err(Fault::Invalid { field: "topic", .. })), "{topic}");
-        assert!(!manager.may_be_watched(topic).await.unwrap(), "{topic}");
+        assert!(manager.watchable(topic).await.unwrap().is_none(), "{topic}");
     }
     assert!(matches!(manager.put_source(source("x", "orders.dlq"), ANNA).await, Err(Fault::AsksForOperator(_))));
-    assert!(!manager.may_be_watched("orders.dlq").await.unwrap(), "the registry alone does not make it one");
-    assert!(manager.may_be_watched("shop").await.unwrap());
+    assert!(manager.watchable("orders.dlq").await.unwrap().is_none(), "the registry alone does not make it one");
+    assert!(manager.watchable("shop").await.unwrap().is_some());
     let sources = manager.catalog(None).await.unwrap().sources;
     let of_registry: Vec<_> = sources
         .iter()
@@ -95,16 +95,16 @@ async fn topics_that_are_nobodys_are_no_source_and_not_watched() {
         .collect();
     assert_eq!(of_registry, ["shop"]);
     manager.put_source(source("letters", "orders.dlq"), OLGA).await.unwrap();
-    assert!(manager.may_be_watched("orders.dlq").await.unwrap(), "an operator has said so");
+    assert!(manager.watchable("orders.dlq").await.unwrap().is_some(), "an operator has said so");
 }
 
 #[tokio::test]
 async fn the_registry_is_asked_once_however_many_ask_and_whatever_it_says() {
     let (stage, registry) = stage(&["odd", "shop"]).await;
     let manager = stage.manager();
-    let asked = (0..50).map(|_| manager.may_be_watched("nonsense"));
+    let asked = (0..50).map(|_| manager.watchable("nonsense"));
     for found in futures_util::future::join_all(asked).await {
-        assert!(!found.unwrap());
+        assert!(found.unwrap().is_none());
     }
     assert_eq!(registry.0.load(Ordering::SeqCst), 2, "one walk over two topics");
     let catalog = manager.catalog(None).await.unwrap();
@@ -116,5 +116,5 @@ async fn the_registry_is_asked_once_however_many_ask_and_whatever_it_says() {
         assert_eq!(manager.catalog(None).await.unwrap().missing.len(), 1);
     }
     assert_eq!(registry.0.load(Ordering::SeqCst), 2, "what it could not say is not asked at once again");
-    assert!(manager.may_be_watched("orders").await.unwrap(), "declared");
+    assert!(manager.watchable("orders").await.unwrap().is_some(), "declared");
 }

@@ -198,6 +198,7 @@ impl Stage {
                 flink: None,
                 ksqldb: None,
                 limits: self.limits.clone(),
+                preview: Default::default(),
                 reconcile: self.rules.clone(),
                 own_topics: ["orders.dlq".to_owned()].into(),
             },

@@ -1,0 +1,107 @@
+//! Values and columns as the stream manager reads them, by a real registry.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use streamview::config::{Config, SecretUrl};
+use streamview::manager::catalog::{Column, Format as Written};
+use streamview::manager::ports::{PortError, Schemas};
+use streamview::schemas::client::install_tls;
+use streamview::schemas::subjects::Format;
+use streamview::schemas::values::Values;
+use streamview::telemetry::metrics::Metrics;
+
+use crate::support::registry::{self, Fault, Proxy, framed, register};
+
+const AVRO: &str = r#"{"type":"record","name":"Sale","fields":[
+    {"name":"ID","type":"long"},
+    {"name":"AMOUNT","type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}},
+    {"name":"NOTE","type":["null","string"],"default":null}]}"#;
+const JSON: &str =
+    r#"{"type":"object","properties":{"ID":{"type":"integer"},"NAME":{"type":"string"}},"required":["ID"]}"#;
+
+fn values(url: &str) -> Values {
+    install_tls();
+    let mut settings = Config::defaults().schema_registry;
+    settings.url = SecretUrl::new(url);
+    settings.timeout_ms = 1_000;
+    Values::new(&settings, Arc::new(Metrics::new())).unwrap()
+}
+
+fn topic() -> String {
+    format!("values-{:016x}", fastrand::u64(..))
+}
+
+fn words(columns: &[Column]) -> Vec<String> {
+    columns.iter().map(|column| format!("{} {}", column.name, column.data_type)).collect()
+}
+
+/// An Avro body: zigzag for the long, a decimal of two bytes, and no note.
+fn sale(id: u8) -> Vec<u8> {
+    vec![id << 1, 4, 0x04, 0xd2, 0]
+}
+
+#[tokio::test]
+async fn columns_and_values_are_read_by_the_registry_and_what_it_cannot_say_is_said() {
+    let Some(real) = registry::shared() else { return };
+    let values = values(real);
+    let (avro, plain) = (topic(), topic());
+    let id = register(real, &format!("{avro}-value"), Format::Avro, AVRO).await;
+    let (format, columns) = values.columns_of(&avro).await.unwrap().unwrap();
+    assert_eq!(
+        (format, words(&columns)),
+        (Written::Avro, ["ID bigint", "AMOUNT decimal(10, 2)", "NOTE string"].map(str::to_owned).to_vec())
+    );
+    assert_eq!(columns.iter().map(|column| column.nullable).collect::<Vec<_>>(), [false, false, true]);
+    let read = values.decode(&framed(id, sale(7))).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&read.json).unwrap(), json!({ "ID": 7, "AMOUNT": "12.34", "NOTE": null }));
+    assert!(matches!(values.decode(&framed(id, vec![1])).await, Err(PortError::Refused(_))), "it is cut");
+
+    let schema = register(real, &format!("{plain}-value"), Format::Json, JSON).await;
+    let (format, columns) = values.columns_of(&plain).await.unwrap().unwrap();
+    assert_eq!((format, words(&columns)), (Written::Json, ["ID bigint", "NAME string"].map(str::to_owned).to_vec()));
+    let body = br#"{"ID":9007199254740993,"NAME":"x"}"#.to_vec();
+    let read = values.decode(&framed(schema, body)).await.unwrap().unwrap();
+    assert_eq!((read.format, read.json.as_str()), (Written::Json, r#"{"ID":"9007199254740993","NAME":"x"}"#));
+
+    assert_eq!(values.columns_of(&topic()).await.unwrap(), None, "there is no subject");
+    assert_eq!(values.decode(b"{\"ID\":1}").await.unwrap(), None, "it is no frame");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_like_a_frame_floods_no_registry_and_stalls_nobody() {
+    let Some(real) = registry::shared() else { return };
+    let proxy = Proxy::start(real).await;
+    let (values, topic) = (values(&proxy.url), topic());
+    let known = register(real, &format!("{topic}-value"), Format::Avro, AVRO).await;
+    values.decode(&framed(known, sale(1))).await.unwrap().unwrap();
+
+    // Numbers of eight bytes, each of which seems to name a schema of its own.
+    let number = |value: u64| ((value << 24) & 0x007f_ffff_ff00_0000).to_be_bytes();
+    let (asked, began) = (proxy.requests(), Instant::now());
+    for value in 0x0010_0000..0x0010_0000 + 500 {
+        assert!(values.decode(&number(value)).await.is_err(), "{value}");
+    }
+    let (asked, seconds) = (proxy.requests() - asked, began.elapsed().as_secs_f64());
+    assert!((1..=20 * (seconds.ceil() as usize + 1)).contains(&asked), "{asked} questions in {seconds} s");
+    // The same one, again and again: it was said that it is none.
+    let asked = proxy.requests();
+    for _ in 0..100 {
+        assert!(values.decode(&number(0x0010_0000)).await.is_err());
+    }
+    assert!(proxy.requests() <= asked + 1, "a refusal is kept");
+
+    // Away: one waits, all others do not, and what is known is read.
+    proxy.inject(Fault::Slow);
+    let (asked, began) = (proxy.requests(), Instant::now());
+    while !matches!(values.decode(&number(0x0020_0000)).await, Err(PortError::Unavailable(why)) if why.contains("not answer"))
+    {
+    }
+    for value in 0x0030_0000..0x0030_0000 + 200 {
+        assert!(values.decode(&number(value)).await.is_err());
+    }
+    values.decode(&framed(known, sale(2))).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(proxy.requests() <= asked + 2, "{} questions", proxy.requests() - asked);
+}
