@@ -15,8 +15,10 @@ use crate::telemetry::metrics::Metrics;
 /// What can become of a call, as the metric has it.
 pub const OUTCOMES: [&str; 5] = ["done", "refused", "busy", "unavailable", "unknown"];
 /// The calls, as the metric has them.
-pub const CALLS: [&str; 11] = [
+pub const CALLS: [&str; 13] = [
     "capabilities",
+    "unprepared",
+    "prepare",
     "explain",
     "deploy",
     "observe",
@@ -75,6 +77,14 @@ impl Engine for Counted {
 
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {
         self.note("capabilities", self.engine.capabilities().await)
+    }
+
+    async fn unprepared(&self, select: &Select) -> Result<Option<String>, Trouble> {
+        self.note("unprepared", self.engine.unprepared(select).await)
+    }
+
+    async fn prepare(&self, select: &Select) -> Result<(), Trouble> {
+        self.note("prepare", self.engine.prepare(select).await)
     }
 
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {

@@ -364,7 +364,19 @@ pub trait Engine: Send + Sync {
     /// What it is and can; also how it is seen to be there.
     async fn capabilities(&self) -> Result<Capabilities, Trouble>;
 
-    /// Whether a SELECT can run, and what it gives. Without side effects.
+    /// What the engine lacks to explain, deploy or run a SELECT, as a sentence; `None`: nothing. Without side effects. A source
+    /// that it has under the same name, and that is another one than was declared, is a refusal `source_differs`.
+    async fn unprepared(&self, _select: &Select) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
+
+    /// Makes what it lacks (ksqlDB: registers sources), which stays there. Only for who deploys or runs it.
+    async fn prepare(&self, _select: &Select) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    /// Whether a SELECT can run, and what it gives. Without side effects, so it is [`Trouble::Unavailable`] where something is
+    /// [unprepared](Engine::unprepared).
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble>;
 
     /// Whether `new` may go on with the state of `old`; else why not, as one sentence. Asks nobody: it may say no where the
