@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::catalog::{Column, Source};
 
+mod ahead;
 pub mod flink;
 pub mod ksqldb;
 
@@ -380,7 +381,7 @@ pub trait Engine: Send + Sync {
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble>;
 
     /// Whether `new` may go on with the state of `old`; else why not, as one sentence. Asks nobody: it may say no where the
-    /// engine would say yes, and an engine that judges when it is asked to replace says yes here.
+    /// engine would say yes.
     fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String>;
 
     /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names. Once
