@@ -26,6 +26,7 @@ use crate::gate::compose::EngineName;
 use crate::settings::KsqldbSettings;
 
 mod client;
+mod compatible;
 mod deploy;
 mod entities;
 mod errors;
@@ -204,9 +205,8 @@ impl Engine for Ksqldb {
         Ok(Explained { columns, changes, plan, only_adhoc: None })
     }
 
-    /// ksqlDB judges it when it is asked to replace, and leaves the old query running if it says no.
-    fn keeps_state(&self, _old: &Select, _new: &Select) -> Result<(), String> {
-        Ok(())
+    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+        compatible::keeps_state(old, new)
     }
 
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
