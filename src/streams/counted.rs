@@ -15,9 +15,11 @@ use crate::telemetry::metrics::Metrics;
 /// What can become of a call, as the metric has it.
 pub const OUTCOMES: [&str; 5] = ["done", "refused", "busy", "unavailable", "unknown"];
 /// The calls, as the metric has them.
-pub const CALLS: [&str; 12] = [
+pub const CALLS: [&str; 14] = [
     "capabilities",
     "cluster",
+    "unprepared",
+    "prepare",
     "explain",
     "deploy",
     "observe",
@@ -80,6 +82,14 @@ impl Engine for Counted {
 
     async fn cluster(&self) -> Result<String, Trouble> {
         self.note("cluster", self.engine.cluster().await)
+    }
+
+    async fn unprepared(&self, select: &Select) -> Result<Option<String>, Trouble> {
+        self.note("unprepared", self.engine.unprepared(select).await)
+    }
+
+    async fn prepare(&self, select: &Select) -> Result<(), Trouble> {
+        self.note("prepare", self.engine.prepare(select).await)
     }
 
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {

@@ -200,8 +200,9 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
     assert_eq!((&engines["items"][0]["engine"], &engines["items"][0]["isReachable"]), (&json!("ksqldb"), &json!(true)));
 
     let statement = json!({ "engine": "ksqldb", "kind": "persistent", "sqlScript": BIG });
-    let valid = service.post("/api/validate", statement).await.must(200).body;
-    assert_eq!((&valid["valid"], &valid["checkedBy"]), (&json!(true), &json!("engine")), "{valid}");
+    let valid = service.post("/api/validate", statement.clone()).await.must(200).body;
+    assert_eq!((&valid["valid"], &valid["checkedBy"]), (&json!(true), &json!("gate")), "{valid}");
+    assert!(valid["engineTrouble"].as_str().unwrap().contains("ksqlDB has no `orders` yet"), "{valid}");
 
     let new = json!({ "name": "HighValueOrders", "sqlScript": BIG, "engine": "ksqldb" });
     let made = service.post("/api/streams", new).await.must(201);
@@ -218,6 +219,8 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
     service.call("POST", &format!("{path}/deploy"), None, &[]).await;
     let runs = service.until_state(&path, "running").await;
     assert!(runs["jobId"].is_string() && runs["isActive"] == true, "{runs}");
+    let valid = service.post("/api/validate", statement).await.must(200).body;
+    assert_eq!((&valid["valid"], &valid["checkedBy"]), (&json!(true), &json!("engine")), "{valid}");
     stage.publish(&[(1, "600.5"), (2, "3"), (3, "2000")]).await;
     service.until_records(&topic, 2).await;
     let status = service.get(&format!("{path}/status")).await.must(200).body;
@@ -260,6 +263,8 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
     until("it is gone", PATIENCE, || async { (service.get(&path).await.status == 404).then_some(()) }).await;
     assert_eq!(service.get(&path).await.code(), "stream_not_found");
     assert!(stage.records(&topic).await.is_some(), "its topic stays");
+    let taken_back = service.call("DELETE", "/api/catalog/orders", None, &[]).await.must(200).body;
+    assert!(taken_back["leaves"][1].as_str().unwrap().contains("`orders` in ksqldb"), "{taken_back}");
     service.instance.stop().await;
 }
 

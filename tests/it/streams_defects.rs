@@ -129,13 +129,14 @@ async fn defect_9_a_deployment_that_fails_and_one_that_is_stopped_free_their_pla
 async fn defect_10_what_the_engine_says_of_a_statement_reaches_its_author() {
     let stage = Stage::new().await;
     let service = stage.start_with_orders().await;
+    let tried = service.post("/api/test/query", json!({ "query": "SELECT NOTHING FROM orders" })).await;
+    assert!(tried.body.to_string().to_uppercase().contains("NOTHING"), "{}", tried.body);
+    assert!(tried.status == 422 || tried.body["end"] == "failed", "{}: {}", tried.status, tried.body);
+    // Whoever queries has the source registered: now a check can ask the engine, too.
     let statement = json!({ "kind": "adhoc", "sqlScript": "SELECT NOTHING FROM orders" });
     let judged = service.post("/api/validate", statement).await.must(200).body;
     assert_eq!(judged["valid"], false, "{judged}");
     assert!(judged["errors"][0]["message"].as_str().unwrap().to_uppercase().contains("NOTHING"), "{judged}");
-    let tried = service.post("/api/test/query", json!({ "query": "SELECT NOTHING FROM orders" })).await;
-    assert!(tried.body.to_string().to_uppercase().contains("NOTHING"), "{}", tried.body);
-    assert!(tried.status == 422 || tried.body["end"] == "failed", "{}: {}", tried.status, tried.body);
 
     stage.publish(&[(1, "600"), (2, "3"), (3, "700")]).await;
     let query = json!({ "query": BIG, "fromBeginning": true });

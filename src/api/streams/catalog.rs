@@ -19,8 +19,8 @@ use crate::manager::manager::{Catalog, CatalogEntry, Declarer, Origin, OrphanKin
 /// Can a statement run?
 ///
 /// The gate judges first: one SELECT, of sources in the catalog, within the limits. Then the engine does, by its own EXPLAIN. If it
-/// is away the answer is the gate's alone, and `checkedBy` and `engineTrouble` say so. Errors have line and column in the text as
-/// it was sent. Nothing is run or stored.
+/// is away, or ksqlDB does not have a source yet, the answer is the gate's alone, and `checkedBy` and `engineTrouble` say so. Errors
+/// have line and column in the text as it was sent. Nothing is run or stored, nor registered in the engine.
 #[utoipa::path(post, path = "/api/validate", operation_id = "validate_statement", tag = "streams",
     request_body = ValidateBody,
     responses((status = 200, description = "What was found, also where the statement is wrong", body = ValidationBody)))]
@@ -148,20 +148,28 @@ pub async fn put_source(
     Ok(HttpResponse::Ok().json(CatalogBody { source, origin: "declared", engines }))
 }
 
+/// What is left of a source that nobody declares any more.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SourceDeletion)]
+pub(super) struct SourceDeletionBody {
+    /// What stays, as sentences: the topic, and what an engine has registered of it.
+    leaves: Vec<String>,
+}
+
 /// Take a declaration back
 ///
-/// Streams that select from the source go on running, but cannot be deployed anew. It is for whoever
-/// declared the source, or an operator.
+/// Streams that select from the source go on running, but cannot be deployed anew unless an engine knows it by itself: the answer
+/// says what is left. It is for whoever declared the source, or an operator.
 #[utoipa::path(delete, path = "/api/catalog/{name}", operation_id = "delete_source", tag = "streams",
     params(("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
-    responses((status = 204, description = "It is taken back")))]
+    responses((status = 200, description = "It is taken back; what is left", body = SourceDeletionBody)))]
 pub async fn delete_source(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
     let (name, actor) = (part(&request, "name")?, actor(&request));
-    manager.delete_source(&name, declarer(&request, &api, &actor)).await?;
+    let leaves = manager.delete_source(&name, declarer(&request, &api, &actor)).await?;
     tracing::info!(source = name, actor, "declaration of a source taken back");
-    Ok(HttpResponse::NoContent().finish())
+    Ok(HttpResponse::Ok().json(SourceDeletionBody { leaves }))
 }
 
 /// What does no stream name?

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use streamview::manager::engines::ksqldb::{Ksqldb, Patience};
+use streamview::manager::engines::{Engine, Select};
 use streamview::manager::settings::KsqldbSettings;
 use streamview::schemas::client::install_tls;
 use streamview_lab::ksqldb_stand_in::{KsqldbStandIn, Options, POISON, run_if_asked};
@@ -27,9 +28,18 @@ pub async fn bench(world: &World) -> Bench {
     install_tls();
     let server = Arc::new(start(&world.kafka));
     let settings = KsqldbSettings { url: server.url(), username: String::new(), password: String::new() };
+    let engine = Arc::new(Ksqldb::new(settings, Patience::default()).unwrap());
+    let told = Arc::clone(&engine);
     Bench {
-        engine: Arc::new(Ksqldb::new(settings, Patience::default()).unwrap()),
-        declare: Box::new(|_| Box::pin(async {})),
+        engine,
+        // As whoever deploys or queries does: who only has it explained registers nothing.
+        declare: Box::new(move |source| {
+            let told = Arc::clone(&told);
+            Box::pin(async move {
+                let select = Select { sql: String::new(), sources: vec![source] };
+                told.prepare(&select).await.unwrap();
+            })
+        }),
         // It gives queries ids of its own, and has this test's only.
         is_over: Box::new(move |_| {
             let over = server.live().unwrap().is_empty();

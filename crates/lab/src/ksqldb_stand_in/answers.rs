@@ -55,6 +55,11 @@ pub fn shown(cluster: &Cluster, catalog: &Catalog, statement: &Statement, text: 
             let source = catalog.sources.get(name).ok_or_else(|| Refused::statement(missing, text))?;
             json!({ "@type": "sourceDescription", "sourceDescription": described(cluster, catalog, source, *extended) })
         }
+        Statement::DescribeAll(kind) => {
+            let all = catalog.sources.values().filter(|source| source.kind == *kind);
+            let list: Vec<Value> = all.map(|source| described(cluster, catalog, source, true)).collect();
+            json!({ "@type": "source_descriptions", "sourceDescriptions": list })
+        }
         Statement::ExplainQuery(id) => {
             let query = catalog.queries.values().find(|query| query.id.eq_ignore_ascii_case(id));
             let missing = format!("Query with id:{id} does not exist, use SHOW QUERIES.");

@@ -6,7 +6,7 @@
 //!
 //! - `CREATE [OR REPLACE] STREAM | TABLE … (columns) WITH (…)`, and `… AS SELECT columns FROM source WHERE … GROUP BY
 //!   column EMIT CHANGES` with comparisons, arithmetic, `COUNT(*)` and `SUM`: JSON values, rows in the output topic.
-//! - Push queries, pull queries, `EXPLAIN`, `DESCRIBE`, `SHOW STREAMS | TABLES | TOPICS | QUERIES`, `TERMINATE`, `PAUSE`,
+//! - Push queries, pull queries, `EXPLAIN`, `DESCRIBE` of one and of all, `SHOW STREAMS | TABLES | TOPICS | QUERIES`, `TERMINATE`, `PAUSE`,
 //!   `RESUME`, `DROP`.
 //! - On `/ksql` a text of two statements runs both, as the real server does; on `/query-stream` it is refused.
 //!

@@ -123,6 +123,12 @@ impl Reader<'_> {
             return Err(self.wrong("expected STREAMS, TABLES, TOPICS or QUERIES"));
         }
         if self.take("DESCRIBE") {
+            for (word, kind) in [("STREAMS", Kind::Stream), ("TABLES", Kind::Table)] {
+                if self.take(word) {
+                    self.need("EXTENDED")?;
+                    return Ok(Statement::DescribeAll(kind));
+                }
+            }
             return Ok(Statement::Describe(self.name()?, self.take("EXTENDED")));
         }
         if self.take("EXPLAIN") {

@@ -66,6 +66,8 @@ pub enum Statement {
     Show(&'static str, bool),
     /// `DESCRIBE name`, and whether extended.
     Describe(String, bool),
+    /// `DESCRIBE STREAMS | TABLES EXTENDED`.
+    DescribeAll(Kind),
     /// `EXPLAIN` of a running query.
     ExplainQuery(String),
     /// `EXPLAIN` of a statement.

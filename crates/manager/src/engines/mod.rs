@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::catalog::{Column, Source};
 
+mod ahead;
 pub mod flink;
 pub mod ksqldb;
 
@@ -369,11 +370,23 @@ pub trait Engine: Send + Sync {
         Ok(self.capabilities().await?.cluster)
     }
 
-    /// Whether a SELECT can run, and what it gives. Without side effects.
+    /// What the engine lacks to explain, deploy or run a SELECT, as a sentence; `None`: nothing. Without side effects. A source
+    /// that it has under the same name, and that is another one than was declared, is a refusal `source_differs`.
+    async fn unprepared(&self, _select: &Select) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
+
+    /// Makes what it lacks (ksqlDB: registers sources), which stays there. Only for who deploys or runs it.
+    async fn prepare(&self, _select: &Select) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    /// Whether a SELECT can run, and what it gives. Without side effects, so it is [`Trouble::Unavailable`] where something is
+    /// [unprepared](Engine::unprepared).
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble>;
 
     /// Whether `new` may go on with the state of `old`; else why not, as one sentence. Asks nobody: it may say no where the
-    /// engine would say yes, and an engine that judges when it is asked to replace says yes here.
+    /// engine would say yes.
     fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String>;
 
     /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names. Once

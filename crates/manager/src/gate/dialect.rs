@@ -74,7 +74,7 @@ impl Dialect {
     }
 
     /// A token as the engine compares it: names as they are resolved, everything else as it is written.
-    pub(super) fn folded(&self, token: &Token) -> String {
+    pub fn folded(&self, token: &Token) -> String {
         match token.kind {
             TokenKind::Word if self.folds_names => token.text.to_ascii_uppercase(),
             TokenKind::Quoted => token.name(),

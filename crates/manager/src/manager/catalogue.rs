@@ -210,12 +210,41 @@ impl Shared {
         }
     }
 
-    pub(super) async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<(), Fault> {
+    /// Takes a declaration back, and says what stays.
+    pub(super) async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<Vec<String>, Fault> {
+        let declared = self.store.sources().await?.into_iter().find(|source| source.name.eq_ignore_ascii_case(name));
         if !self.store.delete_source(name, by).await? {
             return Err(self.not_theirs(name).await?);
         }
         tracing::info!(source = name, actor = by.name, "a source is not declared any more");
-        Ok(())
+        Ok(match declared {
+            Some(source) => self.left_of(&source).await,
+            None => Vec::new(),
+        })
+    }
+
+    /// What is there of a source that nobody declares any more: nothing of it is ever removed but by somebody.
+    async fn left_of(&self, source: &Source) -> Vec<String> {
+        let mut left = vec![format!("topic `{}` with its records", source.topic)];
+        for engine in &self.parts.engines {
+            let kind = engine.kind().name();
+            match engine.sources().await {
+                Ok(known) if known.iter().any(|known| (&known.name, &known.topic) == (&source.name, &source.topic)) => {
+                    left.push(format!(
+                        "`{}` in {kind}, which can still be selected from there until somebody drops it",
+                        source.name
+                    ));
+                }
+                Ok(_) => {}
+                Err(trouble) => {
+                    left.push(format!(
+                        "what {kind} knows as `{}`, if anything: it does not say ({trouble})",
+                        source.name
+                    ));
+                }
+            }
+        }
+        left
     }
 
     async fn not_theirs(&self, name: &str) -> Result<Fault, Fault> {

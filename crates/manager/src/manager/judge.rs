@@ -2,7 +2,7 @@
 
 use super::{CheckedBy, Shared, StatementKind, Validation};
 use crate::catalog::Source;
-use crate::engines::{EngineKind, ObservedState, Refusal, Trouble};
+use crate::engines::{Changes, EngineKind, ObservedState, Refusal, Select, Trouble};
 use crate::fault::Fault;
 use crate::gate::{self, Dialect, Gated, Kind};
 use crate::lifecycle::record::{Position, Record, is_active};
@@ -40,8 +40,15 @@ impl Shared {
         self.gate(engine, Kind::Persistent, sql).await?.map_err(Fault::Refused)
     }
 
-    /// What it would be deployed as, by the engine's word.
+    /// What it will be deployed as, by the engine's word. What the engine lacks for that is made: only for who deploys.
     pub(super) async fn planned(&self, engine: EngineKind, gated: &Gated) -> Result<Planned, Fault> {
+        let fault = |trouble| Fault::of(engine, placed(gated, trouble));
+        self.engine(engine)?.prepare(&gated.select).await.map_err(fault)?;
+        self.explained(engine, gated).await
+    }
+
+    /// What it would be deployed as, by the engine's word; only where the engine lacks nothing for that.
+    async fn explained(&self, engine: EngineKind, gated: &Gated) -> Result<Planned, Fault> {
         let explained = match self.engine(engine)?.explain(&gated.select).await {
             Ok(explained) => explained,
             Err(trouble) => return Err(Fault::of(engine, placed(gated, trouble))),
@@ -95,13 +102,13 @@ impl Shared {
         let record = self.record(id).await?;
         let text = sql_script.unwrap_or(&record.sql_script);
         let is_new = text != record.sql_script;
+        let to = record.revision + i32::from(is_new);
         let judged = match self.gated(record.engine, text).await {
-            Ok(gated) => self.planned(record.engine, &gated).await,
+            Ok(gated) => self.foreseen(&record, to, &gated).await,
             Err(fault) => Err(fault),
         };
-        let to = record.revision + i32::from(is_new);
         match judged {
-            Ok(planned) => self.effect(&record, to, &planned).await,
+            Ok(plan) => Ok(plan),
             Err(Fault::Refused(refused)) => Ok(Plan {
                 refused,
                 ..plan(&record, to, Effect::Refused, "the text is refused; what runs is not touched", &[])
@@ -110,8 +117,29 @@ impl Shared {
         }
     }
 
-    /// What becomes of the state if a text that may run is deployed as that revision.
-    pub(super) async fn effect(&self, record: &Record, to: i32, planned: &Planned) -> Result<Plan, Fault> {
+    /// What would become of the state. Nothing is made for it: where the engine lacks something, the gate alone has judged.
+    async fn foreseen(&self, record: &Record, to: i32, gated: &Gated) -> Result<Plan, Fault> {
+        let fault = |trouble| Fault::of(record.engine, placed(gated, trouble));
+        match self.engine(record.engine)?.unprepared(&gated.select).await.map_err(fault)? {
+            None => {
+                let planned = self.explained(record.engine, gated).await?;
+                self.effect(record, to, (&planned.select, Some(planned.changes))).await
+            }
+            Some(lacks) => {
+                let plan = self.effect(record, to, (&gated.select, None)).await?;
+                let reason = format!("{}; only the gate has judged the text, as {lacks}", plan.reason);
+                Ok(Plan { reason, ..plan })
+            }
+        }
+    }
+
+    /// What becomes of the state if a text that may run is deployed as that revision, and gives such rows, if that is known.
+    pub(super) async fn effect(
+        &self,
+        record: &Record,
+        to: i32,
+        (select, gives): (&Select, Option<Changes>),
+    ) -> Result<Plan, Fault> {
         let engine = self.engine(record.engine)?;
         let Some(from) = record.deployed_revision else {
             return Ok(plan(record, to, Effect::Starts, "it never ran", &["create the topic", "deploy"]));
@@ -136,8 +164,8 @@ impl Shared {
             let why = "it is not known any more how the text that runs was deployed";
             return Ok(plan(record, to, Effect::RestartsFromBeginning, why, &["stop", "deploy"]));
         };
-        let judged = match changes == Some(planned.changes) {
-            true => engine.keeps_state(&old, &planned.select),
+        let judged = match gives.is_none() || changes == gives {
+            true => engine.keeps_state(&old, select),
             false => Err("rows were only added before, and change now, or the other way round".to_owned()),
         };
         Ok(match judged {

@@ -218,8 +218,8 @@ impl Manager {
         self.shared.put_source(source, by).await
     }
 
-    /// Takes a declaration back: one's own, or as an operator. What runs is not touched.
-    pub async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<(), Fault> {
+    /// Takes a declaration back: one's own, or as an operator. What runs is not touched. Says what stays, as sentences.
+    pub async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<Vec<String>, Fault> {
         self.shared.delete_source(name, by).await
     }
 

@@ -157,7 +157,7 @@ impl Shared {
             turns.planned = Some((text.to_owned(), self.planned(new.engine, &gated).await?));
         }
         let Some((_, planned)) = turns.planned.clone() else { return Ok(None) };
-        let plan = self.effect(&old, new.revision, &planned).await?;
+        let plan = self.effect(&old, new.revision, (&planned.select, Some(planned.changes))).await?;
         if plan.effect == Effect::RestartsFromBeginning {
             if loses_state(&old, &plan) && !accept_state_loss {
                 return Err(Fault::WouldLoseState(Box::new(plan)));
@@ -259,7 +259,7 @@ impl Shared {
         if restarts {
             return Ok(Some(planned));
         }
-        let plan = self.effect(record, record.revision, &planned).await?;
+        let plan = self.effect(record, record.revision, (&planned.select, Some(planned.changes))).await?;
         if plan.effect == Effect::RestartsFromBeginning {
             let is_accepted = options.accept_state_loss || record.fresh_revision == Some(record.revision);
             if loses_state(record, &plan) && !is_accepted {

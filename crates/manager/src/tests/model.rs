@@ -83,6 +83,10 @@ pub struct World {
     pub is_failing: bool,
     is_seen_to_fail: bool,
     queries: u64,
+    /// It has nothing yet that a SELECT could read, and makes that when it is prepared.
+    pub is_unprepared: bool,
+    /// Sources that it knows itself.
+    pub knows: Vec<Source>,
     /// The job that this call has begun.
     submitted: Option<String>,
 }
@@ -334,8 +338,26 @@ impl Engine for Model {
         Ok(self.can())
     }
 
+    async fn unprepared(&self, _: &Select) -> Result<Option<String>, Trouble> {
+        self.capabilities().await?;
+        Ok(self.with(|world| world.is_unprepared.then(|| "the model has no `orders` yet".to_owned())))
+    }
+
+    async fn prepare(&self, _: &Select) -> Result<(), Trouble> {
+        self.capabilities().await?;
+        self.with(|world| {
+            if std::mem::take(&mut world.is_unprepared) {
+                world.calls.push("prepare".to_owned());
+            }
+        });
+        Ok(())
+    }
+
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {
         self.capabilities().await?;
+        if let Some(lacks) = self.unprepared(select).await? {
+            return Err(Trouble::Unavailable(lacks));
+        }
         if select.sql.contains("unknown_column") {
             return Err(refusal("there is no column unknown_column"));
         }
@@ -450,7 +472,9 @@ impl Engine for Model {
     }
 
     async fn sources(&self) -> Result<Vec<Source>, Trouble> {
-        self.capabilities().await?;
-        Ok(Vec::new())
+        if self.with(|world| world.is_away) {
+            return Err(Trouble::Unavailable("the model is away".to_owned()));
+        }
+        Ok(self.with(|world| world.knows.clone()))
     }
 }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 
-use super::stage::{ANNA, Stage};
+use super::stage::{ANNA, PATIENCE, Stage, create};
 use crate::catalog::{Column, DataType, Format, Source};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
-use crate::manager::{Declarer, Origin};
+use crate::lifecycle::Effect;
+use crate::manager::{CheckedBy, Declarer, DeployOptions, Origin, StatementKind};
 use crate::ports::{Decoded, PortError, Schemas};
 use crate::preview::Watchable;
 
@@ -72,7 +73,8 @@ async fn a_declaration_is_its_declarers_or_an_operators_to_change() {
     manager.put_source(source("orders", "mine"), ANNA).await.unwrap();
     manager.put_source(source("orders", "hers"), OLGA).await.unwrap();
     assert!(matches!(manager.put_source(source("orders", "mine"), ANNA).await, Err(Fault::AsksForOperator(_))));
-    manager.delete_source("orders", OLGA).await.unwrap();
+    let left = manager.delete_source("orders", OLGA).await.unwrap();
+    assert_eq!(left, ["topic `hers` with its records"]);
 }
 
 #[tokio::test]
@@ -117,4 +119,44 @@ async fn the_registry_is_asked_once_however_many_ask_and_whatever_it_says() {
     }
     assert_eq!(registry.0.load(Ordering::SeqCst), 2, "what it could not say is not asked at once again");
     assert!(manager.watchable("orders").await.unwrap().is_some(), "declared");
+}
+
+#[tokio::test]
+async fn a_declaration_that_is_taken_back_says_what_an_engine_keeps_of_it() {
+    let (stage, _) = stage(&[]).await;
+    let manager = stage.manager();
+    stage.model().with(|world| world.knows = vec![source("orders", "orders"), source("other", "orders")]);
+    let left = manager.delete_source("Orders", ANNA).await.unwrap();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[1].contains("`orders` in ksqldb"), "{left:?}");
+
+    manager.put_source(source("orders", "elsewhere"), ANNA).await.unwrap();
+    stage.model().with(|world| world.is_away = true);
+    let left = manager.delete_source("orders", ANNA).await.unwrap();
+    assert!(left[0].contains("`elsewhere`") && left[1].contains("the model is away"), "{left:?}");
+}
+
+#[tokio::test]
+async fn only_who_deploys_has_anything_made_in_the_engine() {
+    let stage = Stage::new(&[EngineKind::Ksqldb]).await;
+    let running = stage.run();
+    let manager = &running.manager;
+    stage.model().with(|world| world.is_unprepared = true);
+    let text = "SELECT ORDER_ID FROM orders";
+    let definition = create(manager, "One", text, None).await;
+
+    let found = manager.validate(None, StatementKind::Persistent, text).await.unwrap();
+    let plan = manager.plan(&definition.id, None).await.unwrap();
+
+    assert_eq!((found.checked_by, found.errors, found.explained), (CheckedBy::Gate, Vec::new(), None));
+    assert_eq!(found.engine_trouble.unwrap(), "the model has no `orders` yet");
+    assert_eq!(plan.effect, Effect::Starts);
+    assert!(plan.reason.ends_with("as the model has no `orders` yet"), "{}", plan.reason);
+    assert!(stage.model().with(|world| world.calls.is_empty() && world.is_unprepared), "nothing was made");
+
+    manager.deploy(&definition.id, DeployOptions::default(), PATIENCE, "anna").await.unwrap();
+    assert_eq!(stage.model().with(|world| world.calls[0].clone()), "prepare");
+    let found = manager.validate(None, StatementKind::Persistent, text).await.unwrap();
+    assert_eq!(found.checked_by, CheckedBy::Engine);
+    running.stop().await;
 }

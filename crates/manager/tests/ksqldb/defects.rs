@@ -117,6 +117,7 @@ async fn defect_14_a_group_by_becomes_a_table() {
     world.order(1, "a", "1.50");
     let text = "SELECT customer, SUM(amount) AS total FROM orders GROUP BY customer";
     let select = world.gated(text, Kind::Persistent);
+    world.engine.prepare(&select).await.unwrap();
     let explained = world.engine.explain(&select).await.unwrap();
     let handle = world.deploy(&world.deployment("Grouped", text, explained.changes).await).await;
     assert!(handle.job_id.starts_with("CTAS_"), "{handle:?}");

@@ -56,7 +56,7 @@ async fn a_lost_request_is_sent_again() {
 async fn a_late_answer_leaves_open_what_happened() {
     let world = World::start().await;
     let deployment = world.deployment("Late", ALL, Changes::Append).await;
-    world.engine.explain(&deployment.select).await.unwrap();
+    world.engine.prepare(&deployment.select).await.unwrap();
     let slow = (format!("CREATE STREAM {}", deployment.names.sink()), 5_000);
     world.switch(Switches { slow: Some(slow), ..Switches::default() });
     let hasty = Patience { command: Duration::from_millis(700), ..patience() };
@@ -71,7 +71,7 @@ async fn a_late_answer_leaves_open_what_happened() {
 async fn a_queued_command_is_waited_for() {
     let world = World::start().await;
     let deployment = world.deployment("Queued", ALL, Changes::Append).await;
-    world.engine.explain(&deployment.select).await.unwrap();
+    world.engine.prepare(&deployment.select).await.unwrap();
     world.switch(Switches { hold: true, ..Switches::default() });
 
     let (handle, ()) = tokio::join!(world.engine.deploy(&deployment), async {
@@ -87,7 +87,7 @@ async fn a_queued_command_is_waited_for() {
 async fn a_command_that_stays_queued_is_unknown_and_adopted_later() {
     let world = World::start().await;
     let deployment = world.deployment("Stuck", ALL, Changes::Append).await;
-    world.engine.explain(&deployment.select).await.unwrap();
+    world.engine.prepare(&deployment.select).await.unwrap();
     world.switch(Switches { hold: true, ..Switches::default() });
     let hasty = Ksqldb::new(world.settings.clone(), Patience { queued: Duration::ZERO, ..patience() }).unwrap();
 
@@ -104,7 +104,7 @@ async fn a_command_that_stays_queued_is_unknown_and_adopted_later() {
 async fn a_queued_command_that_fails_says_why_in_one_line() {
     let world = World::start().await;
     let deployment = world.deployment("Fails", ALL, Changes::Append).await;
-    world.engine.explain(&deployment.select).await.unwrap();
+    world.engine.prepare(&deployment.select).await.unwrap();
     world.switch(Switches {
         hold: true,
         held_fail: Some("org.example.Odd: no room".to_owned()),
@@ -179,7 +179,7 @@ async fn limits_say_busy_and_statements_of_the_same_code_do_not() {
 async fn a_bare_500_leaves_a_deployment_open_and_a_topic_that_was_not_written_does_not() {
     let world = World::start().await;
     let deployment = world.deployment("Failing", ALL, Changes::Append).await;
-    world.engine.explain(&deployment.select).await.unwrap();
+    world.engine.prepare(&deployment.select).await.unwrap();
     for (message, is_open) in [("odd", true), ("Could not write the statement X into\n\tthe command topic.", false)] {
         let body = json!({ "@type": "statement_error", "error_code": 50000, "message": message });
         let refuse = Refuse { words: "CREATE STREAM".to_owned(), times: Some(1), status: 500, body, retry_after: None };
@@ -211,6 +211,7 @@ async fn a_refusal_has_its_place_in_the_users_text() {
     let body = json!({ "@type": "statement_error", "error_code": 40001, "message": "line 3:14: Column is odd" });
     let refuse = Refuse { words: "EXPLAIN".to_owned(), times: None, status: 400, body, retry_after: None };
     world.switch(Switches { refuse: vec![refuse], ..Switches::default() });
+    world.engine.prepare(&select).await.unwrap();
     let Err(Trouble::Refused(refusal)) = world.engine.explain(&select).await else { panic!("refused") };
     assert_eq!((refusal.line, refusal.column), (Some(2), Some(14)));
     assert_eq!(refusal.message, "Column is odd");

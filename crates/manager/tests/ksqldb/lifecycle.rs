@@ -28,6 +28,7 @@ async fn rows_arrive_in_the_output_topic_as_they_are_written() {
 #[tokio::test]
 async fn explain_says_columns_kind_and_plan_without_a_trace() {
     let world = World::start().await;
+    world.engine.prepare(&world.gated(BIG, Kind::Persistent)).await.unwrap();
     let plain = world.engine.explain(&world.gated(BIG, Kind::Persistent)).await.unwrap();
     let totals = "SELECT customer, SUM(amount) AS total, COUNT(*) AS n FROM orders GROUP BY customer";
     let grouped = world.engine.explain(&world.gated(totals, Kind::Persistent)).await.unwrap();
@@ -165,7 +166,7 @@ async fn removal_leaves_the_topic_and_may_be_repeated() {
 async fn what_writes_to_another_topic_is_not_ours() {
     let world = World::start().await;
     let deployment = world.deployment("Taken", BIG, Changes::Append).await;
-    world.engine.explain(&deployment.select).await.unwrap();
+    world.engine.prepare(&deployment.select).await.unwrap();
     let (sink, source) = (deployment.names.sink(), &world.source.name);
     let taken = format!(
         "CREATE STREAM {sink} WITH (KAFKA_TOPIC='of_somebody_{source}') AS SELECT * FROM `{source}` EMIT CHANGES;"

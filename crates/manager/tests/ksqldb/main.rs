@@ -5,6 +5,7 @@ mod defects;
 mod faults;
 mod lifecycle;
 mod queries;
+mod sources;
 mod support;
 mod updates;
 

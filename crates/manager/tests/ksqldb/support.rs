@@ -26,7 +26,7 @@ use streamview_manager::names::Names;
 use streamview_manager::settings::{KsqldbSettings, Limits};
 
 /// How long something that has to happen is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One Kafka for the run; it dies with the process.
 pub fn kafka() -> String {

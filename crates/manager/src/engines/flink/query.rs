@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -22,14 +22,9 @@ use super::text::{Token, Tokens, join};
 use super::{Inner, causes, explain, types};
 use crate::catalog::values::value;
 use crate::catalog::{Column, DataType};
+use crate::engines::ahead::{Ahead, MAX_ROW, Received, ahead};
 use crate::engines::{AdHoc, End, Item, Row, RowKind, Rows, Trouble};
 
-/// Rows that wait for a slow reader; the job is held back beyond them.
-const WAITING_ROWS: usize = 1024;
-/// And so many bytes of them. One row always fits.
-const WAITING_BYTES: usize = 4 << 20;
-/// Largest row that is handed on.
-const MAX_ROW: usize = 1 << 20;
 /// How soon after an empty page the next one is asked for; doubled up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -43,11 +38,11 @@ const SWEEP: Duration = Duration::from_secs(180);
 /// Runs a SELECT for somebody who looks.
 pub(super) async fn query(flink: Arc<Inner>, query: AdHoc) -> Result<Rows, Trouble> {
     let limit = limit(&Tokens::of(&query.select.sql)?);
-    let (items, receiver) = ahead();
+    let (items, received) = ahead();
     let (started, is_started) = oneshot::channel();
     let stop = CancellationToken::new();
     // Made before anything is sent: whoever drops this future or the rows ends the query in Flink, too.
-    let rows = Reader { items: receiver, _stop: stop.clone().drop_guard() };
+    let rows = Reader { items: received, _stop: stop.clone().drop_guard() };
     let runner = Runner { flink, query, limit, items, stop };
     tokio::spawn(runner.run(started));
     match is_started.await {
@@ -57,45 +52,9 @@ pub(super) async fn query(flink: Arc<Inner>, query: AdHoc) -> Result<Rows, Troub
     }
 }
 
-/// What is read ahead, bounded in rows and in bytes.
-fn ahead() -> (Ahead, mpsc::Receiver<Waiting>) {
-    let (items, receiver) = mpsc::channel(WAITING_ROWS);
-    (Ahead { items, room: Arc::new(Semaphore::new(WAITING_BYTES)) }, receiver)
-}
-
-/// An item that waits for its reader, and the room that it takes up until then.
-type Waiting = (Item, Option<OwnedSemaphorePermit>);
-
-/// The writer's end.
-struct Ahead {
-    items: mpsc::Sender<Waiting>,
-    room: Arc<Semaphore>,
-}
-
-/// The reader is gone.
-#[derive(Debug)]
-struct Gone;
-
-impl Ahead {
-    async fn send(&self, item: Item) -> Result<(), Gone> {
-        self.items.send((item, None)).await.map_err(|_| Gone)
-    }
-
-    /// Waits until there is room for a row of so many bytes.
-    async fn send_row(&self, row: Row, bytes: usize) -> Result<(), Gone> {
-        let bytes = u32::try_from(bytes.min(WAITING_BYTES)).unwrap_or(u32::MAX);
-        let permit = tokio::select! {
-            // A reader that goes away gives no room back to a writer that waits.
-            () = self.items.closed() => return Err(Gone),
-            permit = Arc::clone(&self.room).acquire_many_owned(bytes) => permit.map_err(|_| Gone)?,
-        };
-        self.items.send((Item::Row(row), Some(permit))).await.map_err(|_| Gone)
-    }
-}
-
 /// The reader's end.
 struct Reader {
-    items: mpsc::Receiver<Waiting>,
+    items: Received,
     _stop: DropGuard,
 }
 
@@ -103,7 +62,7 @@ impl Stream for Reader {
     type Item = Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
-        self.items.poll_recv(context).map(|waiting| waiting.map(|(item, _room)| item))
+        Pin::new(&mut self.items).poll_next(context)
     }
 }
 
@@ -397,25 +356,6 @@ fn number(token: Option<&Token>) -> Option<u64> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn what_is_read_ahead_is_bounded_in_bytes() {
-        let (ahead, receiver) = ahead();
-        let row = || Row { kind: RowKind::Insert, values: Vec::new() };
-        let mut reader = Reader { items: receiver, _stop: CancellationToken::new().drop_guard() };
-        for _ in 0..4 {
-            ahead.send_row(row(), MAX_ROW).await.unwrap();
-        }
-        let mut fifth = Box::pin(ahead.send_row(row(), MAX_ROW));
-        assert!(futures_util::FutureExt::now_or_never(&mut fifth).is_none(), "there is no room for a fifth");
-        assert!(futures_util::StreamExt::next(&mut reader).await.is_some());
-        fifth.await.unwrap();
-        // An end waits for no room, and who waits for some hears that the reader is gone.
-        ahead.send(Item::End(End::Limit)).await.unwrap();
-        let sixth = ahead.send_row(row(), MAX_ROW);
-        drop(reader);
-        assert!(sixth.await.is_err());
-    }
 
     #[test]
     fn the_outermost_limit_counts() {

@@ -16,6 +16,9 @@ use crate::settings::KsqldbSettings;
 /// The form of rows that says tombstones and why a query ends.
 const JSON_ROWS: &str = "application/vnd.ksql.v1+json";
 
+/// Longest answer that is read, but of rows: the description of all streams is one.
+const MAX_ANSWER: usize = 16 << 20;
+
 /// A ksqlDB server, or what stands before several.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -83,10 +86,17 @@ impl Client {
     }
 
     async fn answered(&self, purpose: Purpose, request: RequestBuilder) -> Result<Vec<u8>, Trouble> {
-        let response = request.send().await.map_err(|error| self.no_answer(purpose, &error))?;
+        let mut response = request.send().await.map_err(|error| self.no_answer(purpose, &error))?;
         let (status, retry_after) = (response.status(), retry_after(&response));
-        let body = response.bytes().await.map_err(|error| self.no_answer(purpose, &error))?;
-        if status.is_success() { Ok(body.to_vec()) } else { Err(trouble(purpose, status.as_u16(), retry_after, &body)) }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(purpose, &error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                let why = format!("ksqlDB at {} answers with more than {MAX_ANSWER} bytes", self.settings.url);
+                return Err(if purpose == Purpose::Write { Trouble::Unknown(why) } else { Trouble::Unavailable(why) });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() { Ok(body) } else { Err(trouble(purpose, status.as_u16(), retry_after, &body)) }
     }
 
     async fn get(&self, path: &str) -> Result<Vec<u8>, Trouble> {

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::Ksqldb;
-use super::entities::{CommandStatus, Entity, RunningQuery, SourceDescription};
+use super::entities::{CommandStatus, Entity, RunningQuery};
 use super::errors::{code, first_cause};
 use super::sameness::is_same;
-use super::statements::{Shape, about_query, create_as, describe, drop_sink, kind, not_made};
+use super::statements::{Shape, about_query, create_as, drop_sink, kind, not_made};
 use crate::engines::{Changes, Deployment, Handle, Refusal, Trouble};
 use crate::gate::compose::{Composed, EngineName};
 
@@ -41,7 +41,6 @@ impl Ksqldb {
         let name = deployment.names.sink();
         let sink = EngineName::parse(&name).map_err(not_made)?;
         self.client.info().await?; // A server that starts knows only a part of its queries; it refuses here.
-        self.register_missing(&deployment.select).await?;
         self.settle(&sink, deployment.changes).await?;
         match self.find(&sink, &deployment.names.topic()).await? {
             Found::Query(query) => self.take_over(deployment, &sink, query).await,
@@ -95,16 +94,6 @@ impl Ksqldb {
         Ok(query.filter(|query| query.sink_kafka_topics.iter().all(|topic| *topic == handle.output_topic)))
     }
 
-    /// `None` if there is none of that name.
-    pub(super) async fn described(&self, name: &str) -> Result<Option<SourceDescription>, Trouble> {
-        match self.client.show(&describe(name).map_err(not_made)?).await {
-            Ok(Entity::Source { source_description }) => Ok(Some(source_description)),
-            Ok(_) => Err(Trouble::Unavailable("ksqlDB describes something else than was asked".to_owned())),
-            Err(trouble) if is_refusal(&trouble, code::UNKNOWN_SOURCE) => Ok(None),
-            Err(trouble) => Err(trouble),
-        }
-    }
-
     /// Something of ours runs under that name. An update is sent whatever it is, as it does no harm twice; else only what is
     /// certainly the same text is adopted, and another one is replaced.
     async fn take_over(
@@ -142,6 +131,7 @@ impl Ksqldb {
 
     async fn create(&self, deployment: &Deployment, sink: &EngineName, replaces: bool) -> Result<Handle, Trouble> {
         let topic = deployment.names.topic();
+        self.register_missing(&deployment.select).await?;
         let shape = self.shape_of(&topic).await?;
         let select = &deployment.select;
         let statement = create_as(replaces, deployment.changes, (sink, &topic), shape, select).map_err(not_made)?;
@@ -180,7 +170,7 @@ impl Ksqldb {
     }
 
     /// The query that a command made, once it is done.
-    async fn made(&self, command_id: &str, status: CommandStatus) -> Result<Option<String>, Trouble> {
+    pub(super) async fn made(&self, command_id: &str, status: CommandStatus) -> Result<Option<String>, Trouble> {
         let status = if is_open(&status) { self.wait_for(command_id).await? } else { status };
         match status.status.as_str() {
             "SUCCESS" => Ok(status.query_id),

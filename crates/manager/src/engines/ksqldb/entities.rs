@@ -22,6 +22,8 @@ pub(super) enum Entity {
     Topics { topics: Vec<TopicInfo> },
     #[serde(rename = "sourceDescription", rename_all = "camelCase")]
     Source { source_description: SourceDescription },
+    #[serde(rename = "source_descriptions", rename_all = "camelCase")]
+    Sources { source_descriptions: Vec<SourceDescription> },
     #[serde(rename = "queryDescription", rename_all = "camelCase")]
     Query { query_description: QueryDescription },
     /// `warning_entity`, `terminate_query` and what is not asked for.
@@ -133,6 +135,11 @@ struct Parameters {
 }
 
 impl Field {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// As a column; `None` if it is of a type that has no name here.
     pub fn column(&self) -> Option<Column> {
         Some(Column { name: self.name.clone(), data_type: self.schema.data_type()?, nullable: true })

@@ -28,6 +28,8 @@ pub(super) mod code {
     pub const UNKNOWN_QUERY: &str = "unknown_query";
     /// No stream or table of that name.
     pub const UNKNOWN_SOURCE: &str = "unknown_source";
+    /// What the server has under a source's name is not what was declared.
+    pub const SOURCE_DIFFERS: &str = "source_differs";
     /// A new text cannot take the place of the old one.
     pub const CANNOT_UPGRADE: &str = "cannot_upgrade";
     /// A stream was asked for, and the query gives a table, or the other way round.

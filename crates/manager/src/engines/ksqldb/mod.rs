@@ -16,16 +16,17 @@ use self::deploy::{Found, is_refusal, placed};
 use self::entities::{Entity, QueryDescription, RunningQuery};
 use self::errors::{code, first_cause};
 use self::query::Nature;
-use self::statements::{about_query, alone, emits_changes, explain, explain_create, has_limit, not_made, register};
+use self::statements::{about_query, alone, emits_changes, explain, explain_create, has_limit, not_made};
 use super::{
     AdHoc, Capabilities, Changes, Deployment, Details, Engine, EngineKind, Explained, Handle, Observed, ObservedState,
     RestorePoint, Rows, Select, StopMode, Stopped, Trouble,
 };
-use crate::catalog::{Format, Source};
+use crate::catalog::Source;
 use crate::gate::compose::EngineName;
 use crate::settings::KsqldbSettings;
 
 mod client;
+mod compatible;
 mod deploy;
 mod entities;
 mod errors;
@@ -33,6 +34,7 @@ mod query;
 mod rows;
 mod sameness;
 mod schema;
+mod sources;
 mod statements;
 mod topology;
 
@@ -85,34 +87,6 @@ impl Ksqldb {
             Entity::Queries { queries } => Ok(queries),
             _ => Err(Trouble::Unavailable("ksqlDB shows something else than queries".to_owned())),
         }
-    }
-
-    /// The names of all streams and tables.
-    async fn names(&self) -> Result<Vec<String>, Trouble> {
-        let mut names = Vec::new();
-        for list in ["SHOW STREAMS;", "SHOW TABLES;"] {
-            match self.client.show(list).await? {
-                Entity::Streams { streams: found } | Entity::Tables { tables: found } => {
-                    names.extend(found.into_iter().map(|source| source.name));
-                }
-                _ => {
-                    return Err(Trouble::Unavailable("ksqlDB shows something else than streams and tables".to_owned()));
-                }
-            }
-        }
-        Ok(names)
-    }
-
-    /// Registers the sources of a SELECT that the server has no name for. It says nothing of those that it has.
-    async fn register_missing(&self, select: &Select) -> Result<(), Trouble> {
-        if select.sources.is_empty() {
-            return Ok(());
-        }
-        let names = self.names().await?;
-        for source in select.sources.iter().filter(|source| !names.contains(&source.name)) {
-            self.client.command(&register(source).map_err(not_made)?, serde_json::json!({})).await?;
-        }
-        Ok(())
     }
 
     /// Whether a SELECT gives a stream or a table: the only way to learn it is to ask for a stream.
@@ -205,8 +179,23 @@ impl Engine for Ksqldb {
         }
     }
 
+    async fn unprepared(&self, select: &Select) -> Result<Option<String>, Trouble> {
+        let missing = self.missing(select).await?;
+        let names: Vec<String> = missing.iter().map(|source| format!("`{}`", source.name)).collect();
+        Ok((!names.is_empty()).then(|| {
+            let names = names.join(", ");
+            format!("ksqlDB has no {names} yet: what is selected from is registered there when something is deployed or queried")
+        }))
+    }
+
+    async fn prepare(&self, select: &Select) -> Result<(), Trouble> {
+        self.register_missing(select).await
+    }
+
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {
-        self.register_missing(select).await?;
+        if let Some(lacks) = self.unprepared(select).await? {
+            return Err(Trouble::Unavailable(lacks));
+        }
         let statement = explain(select).map_err(not_made)?;
         let described = self.description(&format!("{};", statement.text())).await;
         let described = described.map_err(|trouble| placed(trouble, &statement))?;
@@ -216,9 +205,8 @@ impl Engine for Ksqldb {
         Ok(Explained { columns, changes, plan, only_adhoc: None })
     }
 
-    /// ksqlDB judges it when it is asked to replace, and leaves the old query running if it says no.
-    fn keeps_state(&self, _old: &Select, _new: &Select) -> Result<(), String> {
-        Ok(())
+    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+        compatible::keeps_state(old, new)
     }
 
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
@@ -290,26 +278,7 @@ impl Engine for Ksqldb {
 
     /// Those whose values are JSON or Avro and whose columns have types that are known here.
     async fn sources(&self) -> Result<Vec<Source>, Trouble> {
-        let mut sources = Vec::new();
-        for name in self.names().await? {
-            let Some(described) = self.described(&name).await? else { continue };
-            let format = match described.value_format.as_str() {
-                "JSON" => Format::Json,
-                "AVRO" => Format::Avro,
-                _ => continue,
-            };
-            let columns: Option<Vec<_>> = described.fields.iter().map(entities::Field::column).collect();
-            if let Some(columns) = columns.filter(|columns| !columns.is_empty()) {
-                sources.push(Source {
-                    name: described.name,
-                    topic: described.topic,
-                    format,
-                    columns,
-                    event_time: None,
-                });
-            }
-        }
-        Ok(sources)
+        Ok(self.all_described().await?.into_iter().filter_map(sources::source).collect())
     }
 }
 

@@ -3,19 +3,15 @@
 
 use std::time::Duration;
 
-use futures_util::stream;
 use reqwest::Response;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, cause};
 use super::rows::{Line, Lines, read, unframed};
 use super::statements::about_query;
 use crate::catalog::Column;
+use crate::engines::ahead::{Ahead, Gone, MAX_ROW, ahead};
 use crate::engines::{End, Item, Rows, Trouble};
-
-/// So many rows wait for somebody who reads slowly; after that the server waits.
-const WAITING: usize = 256;
 
 /// What is known of a query before its first row.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +24,7 @@ pub(super) struct Nature {
 
 /// The rows of an answer that has begun.
 pub(super) fn rows(client: Client, response: Response, nature: Nature, time_limit: Duration) -> Rows {
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (items, received) = ahead();
     let deadline = Instant::now() + time_limit;
     let reader = Reader {
         nature,
@@ -36,11 +32,11 @@ pub(super) fn rows(client: Client, response: Response, nature: Nature, time_limi
         columns: Vec::new(),
         lines: Lines::default(),
         closed: false,
-        sender,
+        items,
         deadline,
     };
     tokio::spawn(reader.run(client, response));
-    Box::pin(stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) }))
+    Box::pin(received)
 }
 
 /// Why reading stops.
@@ -53,6 +49,10 @@ enum Stop {
     Gone,
 }
 
+fn too_long(bytes: usize) -> End {
+    End::Failed(format!("a row has {bytes} bytes or more, and at most {MAX_ROW} are handed on"))
+}
+
 struct Reader {
     nature: Nature,
     id: String,
@@ -60,7 +60,7 @@ struct Reader {
     lines: Lines,
     /// Whether the list of rows was closed: without it an end is a cut.
     closed: bool,
-    sender: mpsc::Sender<Item>,
+    items: Ahead,
     deadline: Instant,
 }
 
@@ -81,7 +81,7 @@ impl Reader {
             }
         };
         if let Some(end) = end
-            && self.sender.send(Item::End(end)).await.is_err()
+            && self.items.send(Item::End(end)).await.is_err()
         {
             tracing::debug!(query = self.id, "nobody waited for the end of a query");
         }
@@ -104,13 +104,13 @@ impl Reader {
         loop {
             let chunk = tokio::select! {
                 biased;
-                () = self.sender.closed() => return Stop::Gone,
+                () = self.items.closed() => return Stop::Gone,
                 () = sleep_until(self.deadline) => return Stop::Left(End::Limit),
                 chunk = response.chunk() => chunk,
             };
             let bytes = match chunk {
                 Ok(Some(chunk)) if !self.lines.add(&chunk) => {
-                    return Stop::Left(End::Failed("ksqlDB sends a row of more than 16 MiB".to_owned()));
+                    return Stop::Left(too_long(self.lines.len()));
                 }
                 Ok(Some(_)) => self.lines.whole(),
                 Ok(None) => std::mem::take(&mut self.lines).rest(),
@@ -136,6 +136,9 @@ impl Reader {
 
     async fn line(&mut self, line: &[u8]) -> Option<Stop> {
         let (line, closes) = unframed(line);
+        if line.len() > MAX_ROW {
+            return Some(Stop::Left(too_long(line.len())));
+        }
         self.closed |= closes;
         let item = match read(line, &self.columns, self.nature.is_table) {
             Err(why) => return Some(Stop::Left(End::Failed(why))),
@@ -147,12 +150,19 @@ impl Reader {
                 self.columns.clone_from(&columns);
                 Item::Header { columns, schema }
             }
-            Ok(Line::Row(row)) => Item::Row(row),
+            Ok(Line::Row(row)) => {
+                let (items, bytes) = (&self.items, line.len());
+                return self.handed_on(items.send_row(row, bytes)).await;
+            }
         };
+        self.handed_on(self.items.send(item)).await
+    }
+
+    /// A slow reader must not make a query outlive its time.
+    async fn handed_on(&self, sending: impl Future<Output = Result<(), Gone>>) -> Option<Stop> {
         tokio::select! {
-            // A slow reader must not make a query outlive its time.
             () = sleep_until(self.deadline) => Some(Stop::Left(End::Limit)),
-            sent = self.sender.send(item) => sent.is_err().then_some(Stop::Gone),
+            sent = sending => sent.is_err().then_some(Stop::Gone),
         }
     }
 
@@ -171,6 +181,71 @@ impl Reader {
             End::Complete
         } else {
             End::Interrupted("ksqlDB ended the rows without a word: it stopped, or something between did".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+    use crate::engines::ksqldb::Patience;
+    use crate::settings::KsqldbSettings;
+
+    /// An answer of these many rows of so many bytes, and how many of its chunks were taken.
+    fn answer(rows: usize, bytes: usize) -> (Rows, Arc<AtomicUsize>) {
+        let header = "[{\"header\":{\"queryId\":\"query_1\",\"schema\":\"`A` STRING\"}},\n".to_owned();
+        let row = format!("{{\"row\":{{\"columns\":[\"{}\"]}}}},\n", "x".repeat(bytes));
+        let lines = [header].into_iter().chain(std::iter::repeat_n(row, rows)).chain(["]".to_owned()]);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&taken);
+        let chunks = stream::iter(lines).map(move |line| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, Infallible>(line)
+        });
+        let response = http::Response::new(reqwest::Body::wrap_stream(chunks)).into();
+        let settings = KsqldbSettings { url: String::new(), username: String::new(), password: String::new() };
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::new(settings, Patience::default()).unwrap();
+        let nature = Nature { is_table: false, endless: false };
+        (super::rows(client, response, nature, Duration::from_secs(3_600)), taken)
+    }
+
+    /// Lets the reader's task do all that it can do: nothing here waits for anything outside.
+    async fn idle() {
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_megabyte_that_nobody_reads_are_not_read_ahead() {
+        let (rows, taken) = answer(200, 1_000_000);
+        idle().await;
+        let ahead = taken.load(Ordering::SeqCst);
+        assert!((5..=8).contains(&ahead), "the header, four rows, and what is on its way: {ahead} chunks");
+
+        let items: Vec<Item> = rows.collect().await;
+        assert_eq!(items.len(), 202, "read, they all come");
+        assert_eq!(items.last(), Some(&Item::End(End::Complete)));
+        assert_eq!(taken.load(Ordering::SeqCst), 202);
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_too_long_ends_the_query_by_name() {
+        for bytes in [1 << 20, 5 << 20] {
+            let (rows, _) = answer(3, bytes);
+            let items: Vec<Item> = rows.collect().await;
+            let [Item::Header { .. }, Item::End(End::Failed(why))] = &items[..] else {
+                panic!("{} items", items.len())
+            };
+            assert!(why.contains("at most 1048576 are handed on"), "{why}");
         }
     }
 }

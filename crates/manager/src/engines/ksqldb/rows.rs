@@ -7,10 +7,8 @@ use super::errors::first_cause;
 use super::schema;
 use crate::catalog::Column;
 use crate::catalog::values::value;
+use crate::engines::ahead::MAX_ROW;
 use crate::engines::{Row, RowKind};
-
-/// The longest line that is kept, in bytes.
-const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// Bytes as they come, given back line by line. A character may be cut by the end of a chunk, so nothing is text before
 /// its line is whole.
@@ -22,10 +20,15 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Adds a chunk. False if a line would be longer than is kept.
+    /// Adds a chunk. False if what is there without a line end is longer than any row that is handed on.
     pub fn add(&mut self, chunk: &[u8]) -> bool {
         self.bytes.extend_from_slice(chunk);
-        self.bytes.len() <= MAX_LINE || self.bytes[self.searched..].contains(&b'\n')
+        self.bytes.len() <= MAX_ROW || self.bytes[self.searched..].contains(&b'\n')
+    }
+
+    /// How many bytes wait for their line end.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Takes all whole lines off, with their line ends.

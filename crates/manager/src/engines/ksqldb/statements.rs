@@ -1,7 +1,8 @@
 //! The statements that are sent. A user's SELECT enters by the gate's composers only; everything else is made of our names,
 //! quoted names of the catalogue, and words that stand here.
 
-use crate::catalog::{Format, Source};
+use super::sources::format_word;
+use crate::catalog::Source;
 use crate::engines::{Changes, EngineKind, Refusal, Select, Trouble};
 use crate::gate::Dialect;
 use crate::gate::compose::{ComposeError, Composed, EngineName, join, quote_identifier, statement, string_literal};
@@ -76,10 +77,7 @@ pub(super) fn register(source: &Source) -> Made<String> {
     for (at, column) in source.columns.iter().enumerate() {
         columns.push(format!("{} {}", name(at)?, dialect().data_type(&column.data_type)?));
     }
-    let format = match source.format {
-        Format::Json => "JSON",
-        Format::Avro => "AVRO",
-    };
+    let format = format_word(source.format);
     let mut with = format!("KAFKA_TOPIC={}, VALUE_FORMAT='{format}'", string_literal(&source.topic)?);
     if let Some(time) = &source.event_time
         && let Some(at) = source.columns.iter().position(|column| column.name == time.column)
@@ -109,6 +107,15 @@ pub(super) fn about_query(word: &'static str, id: &str) -> Made<String> {
         return Err(ComposeError::Name(id.to_owned()));
     }
     statement(dialect(), &format!("{word} {id};"))
+}
+
+/// Whether a SELECT takes all columns of a source: `*`, `a.*`.
+pub(super) fn takes_all(select: &Select) -> bool {
+    // What cannot be read is not sent either.
+    let Ok(tokens) = lex(&select.sql, dialect()) else { return false };
+    let code: Vec<&Token<'_>> = tokens.iter().filter(|token| token.is_code()).collect();
+    let is_of_all = |before: &Token<'_>| before.is_word("SELECT") || before.is_symbol(",") || before.is_symbol(".");
+    code.windows(2).any(|pair| pair[1].is_symbol("*") && is_of_all(pair[0]))
 }
 
 /// A SELECT as a persistent query has it: the LIMIT at its end is cut off.
@@ -141,7 +148,7 @@ pub(super) fn has_limit(select: &Select) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::catalog::{Column, EventTime};
+    use crate::catalog::{Column, EventTime, Format};
 
     fn select(sql: &str) -> Select {
         Select { sql: sql.to_owned(), sources: Vec::new() }
@@ -177,6 +184,18 @@ mod tests {
         assert_eq!(without_limit(&limited).unwrap().sql.trim_end(), "SELECT 'LIMIT 5' FROM t EMIT CHANGES");
         assert!(!has_limit(&select("SELECT credit_limit FROM t EMIT CHANGES")));
         assert!(!emits_changes(&select("SELECT 'EMIT CHANGES' FROM t")));
+    }
+
+    #[test]
+    fn who_takes_all_columns_is_seen() {
+        for (sql, is) in [
+            ("SELECT * FROM o", true),
+            ("SELECT a, o.* FROM o", true),
+            ("SELECT a * b, COUNT(*) FROM o", false),
+            ("SELECT '*' FROM o", false),
+        ] {
+            assert_eq!(takes_all(&select(sql)), is, "{sql}");
+        }
     }
 
     #[test]
