@@ -25,6 +25,7 @@ pub mod routes;
 pub mod skip_to;
 pub mod sse;
 pub mod streams;
+pub mod ui;
 
 use std::collections::HashMap;
 use std::io;

@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi;
 use super::gate::{Locks, guarded};
 use super::limits::{Counted, Kind, Limits};
 use super::problem::{self, Code, Problem};
-use super::{ApiState, health, ops, pages, queries, skip_to, streams};
+use super::{ApiState, health, ops, pages, queries, skip_to, streams, ui};
 use crate::auth::policy::Policy;
 use crate::store::changes::ShownOf;
 use crate::store::read::SequencesOf;
@@ -84,6 +84,11 @@ fn engine_routes() -> Vec<RouteSpec> {
     let post = |path, handler| RouteSpec::new(Method::POST, path, OperatorDecides, handler);
     vec![
         get("/", Public, || web::route().to(pages::index)),
+        get("/ui", Public, || web::route().to(ui::begin)),
+        get("/ui/{file:.*}", Public, || web::route().to(ui::file)),
+        get("/Query", Public, || web::route().to(ui::query)),
+        get("/Streams", Public, || web::route().to(ui::streams)),
+        get("/Stream/{id}", Public, || web::route().to(ui::stream)),
         get("/livez", Public, || web::route().to(health::livez)),
         get("/readyz", Public, || web::route().to(health::readyz)),
         get("/healthz", Public, || web::route().to(health::readyz)),
@@ -209,6 +214,8 @@ mod tests {
         let document = crate::api::openapi(&view_apis());
         // Pages for people and the document itself.
         let undescribed = ["/", "/docs", "/docs/{file:.*}", "/openapi.json", "/problems", "/problems/{code}"];
+        let console = ["/ui", "/ui/{file:.*}", "/Query", "/Streams", "/Stream/{id}"];
+        let undescribed = [&undescribed[..], &console].concat();
         for route in &table {
             assert!(seen.insert((route.path, route.method.clone())), "{} {} twice", route.method, route.path);
             let described = document.paths.paths.contains_key(route.path);
