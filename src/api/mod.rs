@@ -22,6 +22,7 @@ pub mod problem;
 pub mod proxies;
 pub mod queries;
 pub mod routes;
+pub mod session;
 pub mod skip_to;
 pub mod sse;
 pub mod streams;

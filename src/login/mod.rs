@@ -5,15 +5,18 @@
 mod api_keys;
 pub mod audit;
 mod provider;
+mod sessions;
 mod tokens;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use self::api_keys::ApiKeys;
 pub use self::api_keys::made;
+use self::sessions::Sessions;
 use self::tokens::Tokens;
 use crate::auth::api_key::{BEGINS, hash_of};
 use crate::auth::role::{Role, Roles};
@@ -31,6 +34,7 @@ pub struct Gate {
     keys: Option<ApiKeys>,
     tokens: Option<Tokens>,
     subjects: Subjects,
+    sessions: Sessions,
 }
 
 impl Gate {
@@ -46,7 +50,7 @@ impl Gate {
         };
         let keys = settings.api_keys.then(|| ApiKeys::new(database.clone()));
         let subjects = Subjects::new(&settings.mtls.role_map);
-        Ok(Some(Arc::new(Gate { anonymous, keys, tokens, subjects })))
+        Ok(Some(Arc::new(Gate { anonymous, keys, tokens, subjects, sessions: Sessions::default() })))
     }
 
     /// Keeps what it knows up to date, until `stop`.
@@ -91,6 +95,26 @@ impl Gate {
             Some(principal) => Ok(principal),
             None => shown.find().await,
         }
+    }
+
+    /// Whether API keys are taken.
+    pub fn takes_api_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Begins a session for what a browser has shown; gives the word that stands for it.
+    pub fn begin_session(&self, kept: Kept) -> Option<String> {
+        self.sessions.begin(kept, Instant::now())
+    }
+
+    /// What the session of this word was got for.
+    pub fn session(&self, word: &[u8]) -> Option<Kept> {
+        self.sessions.find(word, Instant::now())
+    }
+
+    /// Ends the session of this word.
+    pub fn end_session(&self, word: &[u8]) {
+        self.sessions.end(word);
     }
 
     /// Who has shown a certificate with this subject.

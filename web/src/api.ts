@@ -29,8 +29,8 @@ export class Problem extends Error {
 
   /** What is said about one parameter or field. */
   of(name: string): string | undefined {
-    const errors = this.body.errors as { name?: string; parameter?: string; field?: string; allowed?: string }[] | undefined;
-    return errors?.find((error) => [error.name, error.parameter, error.field].includes(name))?.allowed;
+    const errors = this.body.errors as { parameter: string; detail: string }[] | undefined;
+    return errors?.find((error) => error.parameter === name)?.detail;
   }
 }
 
@@ -45,6 +45,11 @@ export interface Call {
 /** Raised when the API says that nobody is logged in. */
 export const refused = signal(0);
 
+/** Since when nothing answers; 0: it does, as far as anybody has asked. */
+export const silentSince = signal(0);
+/** How many questions are asked again and again. */
+export const polls = signal(0);
+
 export async function ask<T>(path: string, call: Call = {}, abort?: AbortSignal): Promise<Answer<T>> {
   const headers: Record<string, string> = { accept: 'application/json', ...call.headers };
   if (call.body !== undefined) headers['content-type'] = 'application/json';
@@ -55,8 +60,10 @@ export async function ask<T>(path: string, call: Call = {}, abort?: AbortSignal)
     response = await fetch(new URL(path.replace(/^\//, ''), root), { method: call.method ?? 'GET', headers, body, signal: abort });
   } catch (error) {
     if (abort?.aborted) throw error;
+    silentSince.value ||= Date.now();
     throw new Problem(0, 'no_answer', 'StreamView does not answer. It is stopped or restarting, or the network is cut.', null, {});
   }
+  silentSince.value = 0;
   const text = await response.text();
   if (!response.ok) throw problemOf(response, text);
   return { data: text ? parse<T>(text) : (undefined as T), text, status: response.status, headers: response.headers };
@@ -149,6 +156,11 @@ export function useAsk<T>(path: string | null, { every = 0, headers }: { every?:
       window.clearTimeout(timer.current);
     };
   }, [path, turn, every]);
+  useEffect(() => {
+    if (path === null || every === 0) return undefined;
+    polls.value += 1;
+    return () => void (polls.value -= 1);
+  }, [path === null, every]);
   const { answer, at, error, loading } = state;
   return { answer, data: answer?.data, at, error, loading, fresh: state.path === path && !error, again: () => setTurn((turn) => turn + 1) };
 }

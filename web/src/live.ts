@@ -1,7 +1,7 @@
 // Streams of server-sent events, read by `fetch`: unlike EventSource this sees signs of life, so that a line that is cut without a
 // word is noticed, and why a stream is refused. Cut off, it comes back with the last id and misses nothing.
 import { computed, signal } from '@preact/signals';
-import { Problem, problemOf, root } from './api';
+import { polls, Problem, problemOf, root, silentSince } from './api';
 import { clock } from './time';
 
 /** The server breaks its silence every 15 s. */
@@ -42,8 +42,9 @@ export const connection = computed<Connection>(() => {
     const seconds = Math.max(0, Math.ceil((down.again - Date.now()) / 1000));
     return { word: `${lost}, trying again in ${seconds} s`, state: 'wait', now: down.now };
   }
+  if (silentSince.value) return { word: `no answer since ${clock(silentSince.value)}`, state: 'bad' };
   if (all.some((line) => line.state === 'connecting')) return { word: 'connecting', state: 'wait' };
-  if (all.some((line) => line.state === 'connected')) return { word: 'connected', state: 'good' };
+  if (all.some((line) => line.state === 'connected') || polls.value > 0) return { word: 'connected', state: 'good' };
   return { word: '', state: 'none' };
 });
 

@@ -2,6 +2,7 @@
 import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
 import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
+import { place } from './router';
 import { forbidden, type Right } from './session';
 import { ago, clock, zoneName } from './time';
 
@@ -124,8 +125,8 @@ export function Value({ of }: { of: string | number | null | undefined }) {
   return <>{of}</>;
 }
 
-/** A button that the role may forbid: it is there all the same, and says why. */
-export function Act({ right, why, children, ...rest }: { right: Right; why?: string; children: ComponentChildren } & Omit<ButtonHTMLAttributes, 'onClick'> & { onClick?: () => void }) {
+/** A button that the role may forbid: it is there all the same, and says why; `apart`: the page says it for several at once. */
+export function Act({ right, why, apart = false, children, ...rest }: { right: Right; why?: string; apart?: boolean; children: ComponentChildren } & Omit<ButtonHTMLAttributes, 'onClick'> & { onClick?: () => void }) {
   const reason = forbidden(right) || why || '';
   const id = useId();
   return (
@@ -134,7 +135,7 @@ export function Act({ right, why, children, ...rest }: { right: Right; why?: str
         onClick={(event) => (reason ? event.preventDefault() : rest.onClick?.())}>
         {children}
       </button>
-      {reason && <span class="reason" id={id}>{reason}</span>}
+      {reason && <span class={apart ? 'unseen' : 'reason'} id={id}>{reason}</span>}
     </>
   );
 }
@@ -186,8 +187,8 @@ export function Pager({ asked, go }: { asked: Asked<unknown>; go: (cursor: strin
     const link = new RegExp(`<([^>]*)>[^,]*rel="${rel}"`).exec(asked.answer?.headers.get('link') ?? '')?.[1];
     return link ? new URL(link, root).searchParams.get('cursor') : undefined;
   };
-  const [first, previous, next] = [of('first'), of('prev'), of('next')];
-  if (first === undefined && previous === undefined && next === undefined) return null;
+  const [previous, next] = [of('prev'), of('next')];
+  if (next === undefined && !place.value.query.has('cursor')) return null;
   return (
     <nav class="pager" aria-label="Pages of the list">
       <button type="button" onClick={() => go(null)}>First page</button>
