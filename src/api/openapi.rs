@@ -56,6 +56,8 @@ use crate::config::HttpSettings;
         session::show,
         session::begin,
         session::end,
+        session::leave,
+        session::come_back,
         ops::audit::list,
         ops::api_keys::list,
         ops::api_keys::create,

@@ -102,6 +102,10 @@ fn engine_routes() -> Vec<RouteSpec> {
             .greets()
             .counted(Counted::As(Kind::LogIns)),
         RouteSpec::new(Method::DELETE, "/session", Public, || web::route().to(session::end)).greets(),
+        get("/session/login", Public, || web::route().to(session::leave)).greets().counted(Counted::As(Kind::LogIns)),
+        get("/session/callback", Public, || web::route().to(session::come_back))
+            .greets()
+            .counted(Counted::As(Kind::LogIns)),
         get("/livez", Public, || web::route().to(health::livez)),
         get("/readyz", Public, || web::route().to(health::readyz)),
         get("/healthz", Public, || web::route().to(health::readyz)),

@@ -16,12 +16,16 @@ use super::hub::is_web_socket;
 use super::parameters::Parameters;
 use super::problem::{self, Problem, ProblemBody};
 use super::{Api, caller};
-use crate::auth::Principal;
 use crate::auth::policy::{Exposure, Policy, allows, allows_principal};
+use crate::auth::{Principal, Refusal};
 use crate::config::HttpSettings;
 use crate::login::{Gate, Kept};
 
 const NAME: &str = "streamview_session";
+/// Kept by a browser while it is at the identity provider. A page of the provider's sends it back here, so it is `Lax`.
+const AWAY: &str = "streamview_sign_in";
+const CALLBACK: &str = "/session/callback";
+const CONSOLE: &str = "/ui/";
 /// Bytes of a body: a key.
 const BODY_BYTES: usize = 4096;
 const MOST_KEY_CHARS: usize = 256;
@@ -59,8 +63,8 @@ pub struct SessionBody {
 pub struct SignInBody {
     /// With an API key, by `POST /session`.
     pub api_key: bool,
-    /// At an identity provider; null: no browser is sent to one yet.
-    #[schema(required)]
+    /// At the identity provider of this host, by `GET /session/login`; null: no browser is sent to one.
+    #[schema(required, example = "id.example")]
     pub provider: Option<String>,
 }
 
@@ -149,6 +153,90 @@ pub async fn end(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespon
     Ok(HttpResponse::NoContent().insert_header((header::SET_COOKIE, cookie)).finish())
 }
 
+/// Sign in at the identity provider
+///
+/// For browsers: sends them there, by the code flow with PKCE. They come back to `/session/callback`.
+#[utoipa::path(get, path = "/session/login", operation_id = "sign_in_at_provider", tag = "access",
+    params(("to" = Option<String>, Query, description = "The page of the console to see then, such as `/ui/orders`.", pattern = "^/ui/.*$")),
+    responses(
+        (status = 303, description = "To the provider", headers(("Location" = String, description = "Its page"))),
+        (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "No browser is sent to a provider from here", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 429, description = "`rate_limited`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 503, description = "`login_unavailable`", body = ProblemBody<'static>, content_type = "application/problem+json"),
+    ))]
+pub async fn leave(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut parameters = Parameters::parse(request.query_string(), &["to"]);
+    let to = parameters.one("to").map_or_else(|| CONSOLE.to_owned(), |to| to.to_string());
+    if !to.starts_with(CONSOLE) || to.contains(['\\', '\r', '\n']) || !to.is_ascii() {
+        parameters.reject("to", &to, "must be a page of the console, such as /ui/orders");
+    }
+    parameters.finish()?;
+    let gate = api.state.gate.as_ref().filter(|gate| gate.has_provider()).ok_or_else(nobody_signs_in)?;
+    let redirect = format!("{}{CALLBACK}", public_url(&api, &request));
+    let sent = gate.send_to_provider(redirect, to).await?;
+    let cookie = cookie_named(AWAY, (&sent.word, "Lax"), &api.state.settings, "; Max-Age=600")?;
+    let mut response = HttpResponse::SeeOther();
+    Ok(response.insert_header((header::LOCATION, sent.url)).insert_header((header::SET_COOKIE, cookie)).finish())
+}
+
+/// Come back from the identity provider
+///
+/// Where the provider sends browsers. Whatever comes of it they see in the console.
+#[utoipa::path(get, path = "/session/callback", operation_id = "sign_in_from_provider", tag = "access",
+    params(
+        ("state" = Option<String>, Query, description = "As it was sent along."),
+        ("code" = Option<String>, Query, description = "What a token is got for."),
+        ("error" = Option<String>, Query, description = "Why there is none."),
+    ),
+    responses((status = 303, description = "To the console, with the session or with why there is none (`#signIn=`)",
+        headers(("Location" = String, description = "A page of the console")))))]
+pub async fn come_back(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let settings = &api.state.settings;
+    let gate = api.state.gate.as_ref().filter(|gate| gate.has_provider()).ok_or_else(nobody_signs_in)?;
+    // Providers send parameters of their own along.
+    let asked: std::collections::HashMap<String, String> =
+        url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
+    let of = |name: &str| asked.get(name).map_or("", String::as_str);
+    let word = word_of(AWAY, request.headers()).unwrap_or_default();
+    let outcome = match of("code") {
+        "" => Err(Refusal::Invalid(format!("the provider says {}", of("error")))),
+        code => gate.back_from_provider((of("state"), code), word).await,
+    };
+    let mut response = HttpResponse::SeeOther();
+    response.insert_header((header::SET_COOKIE, cookie_named(AWAY, ("", "Lax"), settings, "; Max-Age=0")?));
+    match outcome {
+        Ok((back, principal)) => {
+            if let Some(by) = actix_web::HttpMessage::extensions(&request).get::<By>() {
+                by.0.replace(Some(principal.name.clone()));
+            }
+            end_of(gate, request.headers());
+            let word = gate.begin_session(back.kept).ok_or_else(|| {
+                Problem::new(&problem::LOGIN_UNAVAILABLE, "The system gives no random numbers").retry_after(2)
+            })?;
+            response.append_header((header::SET_COOKIE, cookie(&word, settings, "")?));
+            response.insert_header((header::LOCATION, back.to));
+        }
+        Err(refusal) => {
+            tracing::info!(%refusal, "somebody came back from the identity provider and is not signed in");
+            let why = if matches!(refusal, Refusal::Unavailable(_)) { "unavailable" } else { "refused" };
+            response.insert_header((header::LOCATION, format!("{CONSOLE}#signIn={why}")));
+        }
+    }
+    Ok(response.finish())
+}
+
+/// Under which URL the browser has come here.
+fn public_url(api: &Api, request: &HttpRequest) -> String {
+    let settings = &api.state.settings;
+    if !settings.public_url.is_empty() {
+        return settings.public_url.clone();
+    }
+    let host = request.uri().authority().map(|authority| authority.as_str());
+    let host = host.or_else(|| request.headers().get(header::HOST)?.to_str().ok()).unwrap_or_default();
+    format!("{}://{host}", settings.tls.scheme())
+}
+
 fn nobody_signs_in() -> Problem {
     Problem::new(&problem::NOT_FOUND, "Nobody signs in here: the settings (`auth`) name no kind of credentials")
 }
@@ -162,7 +250,10 @@ fn session_of(api: &Api, principal: Option<&Principal>) -> SessionBody {
     };
     SessionBody {
         access_control: state.gate.is_some(),
-        sign_in: SignInBody { api_key: state.gate.as_ref().is_some_and(|gate| gate.takes_api_keys()), provider: None },
+        sign_in: SignInBody {
+            api_key: state.gate.as_ref().is_some_and(|gate| gate.takes_api_keys()),
+            provider: state.gate.as_ref().and_then(|gate| gate.provider()).map(str::to_owned),
+        },
         principal: principal
             .map(|principal| PrincipalBody { name: principal.name.clone(), roles: principal.roles.names() }),
         may: RIGHTS.iter().filter(|(_, policy)| may(*policy)).map(|(name, _)| *name).collect(),
@@ -229,16 +320,29 @@ fn end_of(gate: &Gate, headers: &HeaderMap) {
 
 /// The word of the session that the cookies have.
 fn word_in(headers: &HeaderMap) -> Option<&[u8]> {
+    word_of(NAME, headers)
+}
+
+fn word_of<'h>(name: &str, headers: &'h HeaderMap) -> Option<&'h [u8]> {
     let mut cookies = headers.get_all(header::COOKIE).flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    cookies.find_map(|cookie| cookie.trim_ascii().strip_prefix(NAME.as_bytes())?.strip_prefix(b"="))
+    cookies.find_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn cookie(word: &str, settings: &HttpSettings, more: &str) -> Result<HeaderValue, Problem> {
+    cookie_named(NAME, (word, "Strict"), settings, more)
+}
+
+fn cookie_named(
+    name: &str,
+    (word, same_site): (&str, &str),
+    settings: &HttpSettings,
+    more: &str,
+) -> Result<HeaderValue, Problem> {
     let public = Url::parse(&settings.public_url).ok();
     let is_secure = settings.tls.is_on() || public.as_ref().is_some_and(|url| url.scheme() == "https");
     let path = public.as_ref().map_or("/", Url::path);
     let secure = if is_secure { "; Secure" } else { "" };
-    let text = format!("{NAME}={word}; Path={path}; HttpOnly; SameSite=Strict{secure}{more}");
+    let text = format!("{name}={word}; Path={path}; HttpOnly; SameSite={same_site}{secure}{more}");
     HeaderValue::from_str(&text).map_err(|_| Problem::new(&problem::INTERNAL_ERROR, "The cookie could not be written"))
 }
 

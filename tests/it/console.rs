@@ -1,11 +1,15 @@
 //! The console as it is served: its files, who is led to it, and signing in for a browser.
 
+use std::collections::HashMap;
+
+use base64::Engine;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::access::make_key;
 use crate::support::instance::Instance;
+use crate::support::provider::{Provider, SignInServer};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
@@ -164,6 +168,7 @@ async fn a_browser_signs_in_by_a_key_and_its_cookie_counts_for_our_own_pages_alo
     let (id, operator) = make_key(&world, "operator", &[]).await;
     let instance = world.start_with(&[("STREAMVIEW_AUTH__API_KEYS", "true")]).await;
     let (own, elsewhere) = (own(&instance), "http://127.0.0.1:1");
+    let own = own.as_str();
 
     let (body, cookie) = sign_in(&instance, &reader).await;
     assert_eq!(
@@ -188,12 +193,12 @@ async fn a_browser_signs_in_by_a_key_and_its_cookie_counts_for_our_own_pages_alo
         (&[][..], 401),
         (&[("origin", elsewhere)][..], 403),
         (&[("sec-fetch-site", "cross-site")][..], 401),
-        (&[("sec-fetch-site", "same-site"), ("origin", &own)][..], 401),
+        (&[("sec-fetch-site", "same-site"), ("origin", own)][..], 401),
         (&[("sec-fetch-site", "none")][..], 401),
         (&[("origin", "null")][..], 403),
-        (&[("origin", &own)][..], 200),
+        (&[("origin", own)][..], 200),
         (&[("sec-fetch-site", "same-origin")][..], 200),
-        (&[("sec-fetch-site", "same-origin"), ("origin", &own)][..], 200),
+        (&[("sec-fetch-site", "same-origin"), ("origin", own)][..], 200),
     ] {
         assert_eq!(code(Method::POST, headers).await, status, "{headers:?}");
     }
@@ -244,6 +249,110 @@ async fn who_signs_out_is_out_and_a_wrong_key_gets_no_session() {
     assert!(header(&out, "set-cookie").contains("Max-Age=0"));
     let after = ask(&instance, Method::GET, "/orders", &[("cookie", &cookie)]).await;
     assert_eq!(after.status(), StatusCode::UNAUTHORIZED, "the word is worth nothing any more");
+}
+
+/// The parameters of a URL.
+fn parameters(url: &str) -> HashMap<String, String> {
+    url::Url::parse(url).unwrap().query_pairs().into_owned().collect()
+}
+
+/// The word of a cookie that an answer sets.
+fn cookie_of(response: &Response, name: &str) -> String {
+    let all = response.headers().get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+    let found = all.filter_map(|cookie| cookie.split(';').next()).find(|cookie| cookie.starts_with(name));
+    found.unwrap_or_else(|| panic!("no cookie {name}")).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_signs_in_at_the_provider_and_nobody_else_comes_back_in_its_place() {
+    let world = World::new(1).await;
+    let provider = Provider::new("one");
+    let server = SignInServer::start(&provider).await;
+    let settings = [
+        ("STREAMVIEW_AUTH__JWT__ISSUER", server.issuer.as_str()),
+        ("STREAMVIEW_AUTH__JWT__AUDIENCE", "console"),
+        ("STREAMVIEW_AUTH__OIDC__CLIENT_ID", "console"),
+        ("STREAMVIEW_AUTH__OIDC__CLIENT_SECRET", "s:e c"),
+    ];
+    let instance = world.start_with(&settings).await;
+    let who: Value = ask(&instance, Method::GET, "/session", &[]).await.json().await.unwrap();
+    assert_eq!(who["signIn"], json!({ "apiKey": false, "provider": "127.0.0.1" }));
+    for elsewhere in ["https://evil.example/", "//evil.example/ui/", "/orders", "/ui/\\evil"] {
+        let path = format!("/session/login?to={elsewhere}");
+        assert_eq!(ask(&instance, Method::GET, &path, &[]).await.status(), StatusCode::BAD_REQUEST, "{elsewhere}");
+    }
+
+    let leave = async || {
+        let sent = ask(&instance, Method::GET, "/session/login?to=/ui/operations", &[]).await;
+        assert_eq!(sent.status(), StatusCode::SEE_OTHER);
+        let cookie = header(&sent, "set-cookie");
+        assert!(cookie.contains("; HttpOnly; SameSite=Lax; Max-Age=600"), "{cookie}");
+        (parameters(header(&sent, "location")), cookie_of(&sent, "streamview_sign_in"))
+    };
+    let token = |nonce: &str, change: fn(&mut Value)| {
+        let mut claims = Provider::claims("operator");
+        (claims["iss"], claims["aud"], claims["nonce"]) = (json!(server.issuer), json!("console"), json!(nonce));
+        change(&mut claims);
+        *server.token.lock().unwrap() = provider.sign(&claims.to_string());
+    };
+    let back = async |state: &str, cookie: &str| {
+        let path = format!("/session/callback?state={state}&code=c%201&session_state=whatever");
+        let response = ask(&instance, Method::GET, &path, &[("cookie", cookie)]).await;
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        response
+    };
+
+    let (sent, cookie) = leave().await;
+    for (name, value) in [
+        ("tenant", "shop"),
+        ("response_type", "code"),
+        ("client_id", "console"),
+        ("scope", "openid profile"),
+        ("code_challenge_method", "S256"),
+        ("redirect_uri", &format!("{}/session/callback", own(&instance))),
+    ] {
+        assert_eq!(sent[name], value);
+    }
+    token(&sent["nonce"], |_| {});
+    // Somebody else who has learnt of the state and a code, and who has been told them by somebody else.
+    for (state, cookie) in [(sent["state"].as_str(), "a=b"), ("other", cookie.as_str())] {
+        let response = back(state, cookie).await;
+        assert_eq!(header(&response, "location"), "/ui/#signIn=refused");
+        assert!(server.asked.lock().unwrap().is_empty(), "the code is not even shown to the provider");
+    }
+    // The state was used up by that.
+    let (sent, cookie) = leave().await;
+    token(&sent["nonce"], |_| {});
+    let response = back(&sent["state"], &cookie).await;
+    assert_eq!(header(&response, "location"), "/ui/operations");
+    let session = cookie_of(&response, "streamview_session");
+    let looks = ask(&instance, Method::GET, "/ops/lags", &[("cookie", &session)]).await;
+    assert_eq!(looks.status(), StatusCode::OK);
+    let (head, form) = server.asked.lock().unwrap().last().unwrap().clone();
+    let basic = base64::engine::general_purpose::STANDARD.encode("console:s%3Ae+c");
+    assert!(head.to_lowercase().contains(&format!("authorization: basic {basic}").to_lowercase()), "{head}");
+    let form = parameters(&format!("http://form/?{form}"));
+    let challenge = ring::digest::digest(&ring::digest::SHA256, form["code_verifier"].as_bytes());
+    assert_eq!(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(challenge), sent["code_challenge"]);
+    assert_eq!((form["code"].as_str(), form["grant_type"].as_str()), ("c 1", "authorization_code"));
+    // Twice is once too often.
+    assert_eq!(header(&back(&sent["state"], &cookie).await, "location"), "/ui/#signIn=refused");
+    // Tokens that are not made for this sign-in, or not for us.
+    let wrong: [(bool, fn(&mut Value)); 4] = [
+        (false, |_| {}),
+        (true, |claims| claims["aud"] = json!("elsewhere")),
+        (true, |claims| claims["iss"] = json!("https://evil.example")),
+        (true, |claims| claims["exp"] = json!(1)),
+    ];
+    for (is_nonce_right, change) in wrong {
+        let (sent, cookie) = leave().await;
+        token(if is_nonce_right { &sent["nonce"] } else { "another" }, change);
+        let response = back(&sent["state"], &cookie).await;
+        assert_eq!(header(&response, "location"), "/ui/#signIn=refused");
+        assert!(!response.headers().get_all("set-cookie").iter().any(|set| set.to_str().unwrap().contains("session=")));
+    }
+    let refused = ask(&instance, Method::GET, "/session/callback?error=access_denied&state=x", &[]).await;
+    assert_eq!(header(&refused, "location"), "/ui/#signIn=refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

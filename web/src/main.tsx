@@ -4,6 +4,10 @@ import { look } from './session';
 import { Shell } from './shell';
 import './theme';
 
+// Its address is relative to that of the page, which changes.
+const icon = document.querySelector<HTMLLinkElement>('link[rel="icon"]');
+if (icon) icon.href = icon.href;
+
 const host = document.getElementById('app');
 if (host) {
   void look().finally(() => {

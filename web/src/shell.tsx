@@ -105,7 +105,8 @@ function Theme() {
 function Current() {
   const parts = useComputed(() => place.value.parts.join('\n'));
   useSignalEffect(() => {
-    if (place.value.parts.length === 0) go(to(['orders']), { replace: true });
+    const { parts, hash } = place.value;
+    if (parts.length === 0) go(to(['orders'], {}, { signIn: hash.get('signIn') }), { replace: true });
   });
   const found = pageAt(parts.value.split('\n').filter((part) => part !== ''));
   if (!found) {

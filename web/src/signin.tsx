@@ -1,14 +1,16 @@
 // Signing in: an API key is exchanged for a session that no script can read; or the identity provider is asked.
 import { useState } from 'preact/hooks';
 import { ask, Problem, root } from './api';
-import { ended, look, session } from './session';
+import { place } from './router';
+import { closed, ended, look, session } from './session';
 import { Dialog, Failure } from './widgets';
 
 /** Who has signed in, and the way out. */
 export function Who() {
   const [asks, setAsks] = useState(false);
   const now = session.value;
-  if (!now?.accessControl) return null;
+  // Where the whole page asks, it asks once.
+  if (!now?.accessControl || closed.value) return null;
   if (now.principal) {
     return (
       <span class="who">
@@ -42,6 +44,16 @@ export function SignIn() {
   );
 }
 
+/** This page, as it is called below the API. */
+function here(): string {
+  return `/${(window.location.pathname + window.location.search).slice(root.pathname.length)}`;
+}
+
+const NOT_SIGNED_IN: { [why: string]: string } = {
+  refused: 'The identity provider has not signed you in, or with an account that is not for this service.',
+  unavailable: 'The identity provider does not answer as it should. Try again in a moment; the log of StreamView says why.',
+};
+
 function Form({ done }: { done: () => void }) {
   const [key, setKey] = useState('');
   const [problem, setProblem] = useState<Problem | null>(null);
@@ -65,8 +77,9 @@ function Form({ done }: { done: () => void }) {
   };
   return (
     <>
+      {NOT_SIGNED_IN[place.value.hash.get('signIn') ?? ''] && <p class="note" role="alert">{NOT_SIGNED_IN[place.value.hash.get('signIn')!]}</p>}
       {ways?.provider && (
-        <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(window.location.pathname)}`, root).href} target="_self">Sign in with {ways.provider}</a></p>
+        <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target="_self">Sign in at {ways.provider}</a></p>
       )}
       {ways?.apiKey && (
         <form onSubmit={enter}>

@@ -30,6 +30,32 @@ export function CopyCurl({ path, call, what }: { path: string; call?: Call; what
   return <Copy label="Copy as curl" text={() => curl(path, call)} what={what} />;
 }
 
+/** What is shown, as a file: JSON lines, or CSV with the names of the fields. */
+export function Download({ name, rows }: { name: string; rows: () => object[] }) {
+  const give = (ending: string, type: string, text: string) => {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = `${name}.${ending}`;
+    link.click();
+    window.setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  };
+  const cell = (value: unknown) => {
+    const text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = () => {
+    const all = rows();
+    const names = [...new Set(all.flatMap((row) => Object.keys(row)))];
+    return [names, ...all.map((row) => names.map((name) => (row as { [name: string]: unknown })[name]))].map((line) => `${line.map(cell).join(',')}\r\n`).join('');
+  };
+  return (
+    <>
+      <button type="button" class="quiet" onClick={() => give('jsonl', 'application/x-ndjson', rows().map((row) => `${JSON.stringify(row)}\n`).join(''))}>JSON lines</button>
+      <button type="button" class="quiet" onClick={() => give('csv', 'text/csv', csv())}>CSV</button>
+    </>
+  );
+}
+
 /** What went wrong, at its place. */
 export function Failure({ problem, again, children }: { problem: Problem; again?: () => void; children?: ComponentChildren }) {
   return (

@@ -61,7 +61,7 @@ export async function browse(base) {
     const wrong = [];
     page.on('console', (message) => {
       const isExpected = /inline style violates/.test(message.text()) || expected.some((pattern) => pattern.test(message.text()));
-      if (['error', 'warning'].includes(message.type()) && !isExpected) wrong.push(message.text());
+      if (['error', 'warning'].includes(message.type()) && !isExpected) wrong.push(`${message.text()} ${message.location().url}`);
     });
     page.on('pageerror', (error) => wrong.push(error.message));
     page.on('request', (request) => {

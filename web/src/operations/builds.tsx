@@ -29,8 +29,7 @@ export function Builds({ changed }: { changed: () => void }) {
       <Shown of={views} what="builds">
         {({ items }) => items.length === 0 ? <Empty>No view runs here.</Empty> : <>{items.map((view) => <OneView key={view.view} view={view} running={running} again={again} />)}</>}
       </Shown>
-      <h2>Operations</h2>
-      <div class="tools"><CopyCurl path={path} what="operations" /></div>
+      <div class="head section"><h2>Operations</h2><div class="tools"><CopyCurl path={path} what="operations" /></div></div>
       <Shown of={operations} what="operations">
         {({ items }) => items.length === 0 ? <Empty>Nothing was rebuilt, rolled back or verified yet.</Empty> : (
           <Table label="Operations">
@@ -180,7 +179,7 @@ export function OperationView({ id, changed }: { id: string; changed: () => void
           <>
             {one.waitingFor && <div class="note" role="status"><p><strong>It waits for a word.</strong> {one.waitingFor}</p></div>}
             {one.error && <div class="failure" role="alert"><p><strong>{one.error.detail ?? 'It failed.'}</strong> {one.error.nextStep}</p></div>}
-            <p><Progress of={one} /></p>
+            {!one.waitingFor && <p><Progress of={one} /></p>}
             <div class="tools">
               {one.kind === 'rebuild' && <Act right="decide" class="primary" why={one.state !== 'running' ? 'It is over.' : one.phase === 'ready' ? '' : 'The new build is not ready yet.'} onClick={() => void call.run(`${path}/cutover`, { method: 'POST' })}>Switch readers to build {one.toBuild}</Act>}
               <Act right="decide" class="danger" why={one.state === 'running' ? '' : 'It is over.'} onClick={() => void call.run(`${path}/cancel`, { method: 'POST' })}>Call it off</Act>

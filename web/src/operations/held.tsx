@@ -89,14 +89,15 @@ interface Detail extends HeldKey {
 
 export function HeldDetail({ id, changed }: { id: string; changed: () => void }) {
   const path = `/ops/held/${encodeURIComponent(id)}`;
-  const asked = useAsk<Detail>(path, { every: 2000 });
+  const [free, setFree] = useState(false);
+  const asked = useAsk<Detail>(path, { every: free ? 0 : 2000 });
+  if (!free && asked.error?.status === 404) setFree(true);
   const [skip, setSkip] = useState<NextStep | null>(null);
   const [open, setOpen] = useState<number | null>(null);
   const again = () => {
     asked.again();
     changed();
   };
-  const free = asked.error?.status === 404;
   const parked = asked.answer ? faithful<Detail>(asked.answer.text).parked : [];
   return (
     <>

@@ -1,7 +1,8 @@
 // Refused records: all of them, and one with its bytes and with what can be done, a corrected payload beside the original.
-import { useState } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
 import { useAsk } from '../api';
 import { faithful, pretty } from '../json';
+import { kept } from '../kept';
 import { Record } from '../record';
 import { change, place, to } from '../router';
 import { Time } from '../time';
@@ -180,11 +181,15 @@ function Replace({ step, letter, close, done }: { step: NextStep; letter?: Lette
   const id = /\/ops\/dead-letters\/(\d+)\//.exec(step.href)?.[1];
   const asked = useAsk<LetterDetail>(id ? `/ops/dead-letters/${id}` : null);
   const original = asked.answer ? textOf(faithful<LetterDetail>(asked.answer.text).payload) : null;
-  const [text, setText] = useState<string | null>(null);
+  // What was typed outlives a reload and a closed dialog.
+  const draft = useMemo(() => kept(`draft.letter.${id}`, '', window.sessionStorage), [id]);
+  const [text, setText] = useState<string | null>(draft.peek() || null);
+  useEffect(() => void (draft.value = text !== null && text !== original ? text : ''), [text]);
   const [reason, setReason] = useState('');
   const [key, setKey] = useState('');
   const [sequence, setSequence] = useState('');
   const { run, busy, problem } = useOnce<{ detail?: string }>((data) => {
+    draft.value = '';
     close();
     done(data);
   });
@@ -213,6 +218,7 @@ function Replace({ step, letter, close, done }: { step: NextStep; letter?: Lette
           <div>
             <h3 id="replacement">As it should be</h3>
             <textarea class="code" aria-labelledby="replacement" spellcheck={false} value={now} onInput={(event) => setText(event.currentTarget.value)} aria-invalid={Boolean(fault)} />
+            {text !== null && text !== original && <p><button type="button" class="quiet" onClick={() => setText(original)}>Begin anew with the original</button></p>}
             <p class="error" role="status">{fault && original !== null ? `Not JSON yet: ${fault}` : ''}</p>
             {original !== null && text !== null && text !== original && <Changes before={original} after={text} />}
           </div>

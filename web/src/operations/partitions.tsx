@@ -8,8 +8,10 @@ const KINDS: { [verdict: string]: 'good' | 'wait' | 'bad' } = { ok: 'good', warn
 export function Partitions({ health }: { health: Health }) {
   const { lags, consumers } = health;
   const consumer = consumers.data?.views.find((one) => one.view === lags.data?.view);
+  // What went wrong is said above.
+  if (!lags.data && lags.error) return null;
   return (
-    <Shown of={lags} what="partitions">
+    <Shown of={{ ...lags, error: undefined }} what="partitions">
       {({ partitions }) => partitions.length === 0 ? <Empty>No partition has been looked at yet.</Empty> : (
         <>
           <div class="tools"><CopyCurl path="/ops/lags" what="the lags" /></div>

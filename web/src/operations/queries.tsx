@@ -17,7 +17,9 @@ interface Query {
 }
 
 export function Queries() {
-  const list = useAsk<{ items: Query[] }>('/api/queries', { every: 2000 });
+  const [off, setOff] = useState(false);
+  const list = useAsk<{ items: Query[] }>('/api/queries', { every: off ? 0 : 2000 });
+  if (!off && list.error?.code === 'manager_not_enabled') setOff(true);
   const [stopping, setStopping] = useState<Set<string>>(new Set());
   const [problem, setProblem] = useState<Problem | null>(null);
   const stop = async (id: string) => {
@@ -31,7 +33,7 @@ export function Queries() {
       setStopping((before) => new Set([...before].filter((one) => one !== id)));
     }
   };
-  if (list.error?.code === 'manager_not_enabled') return <Empty>No engine for queries is configured: <code>manager.enabled</code> turns it on.</Empty>;
+  if (off) return <Empty>No engine for queries is configured: <code>manager.enabled</code> turns it on.</Empty>;
   return (
     <>
       <div class="tools"><CopyCurl path="/api/queries" what="running queries" /></div>

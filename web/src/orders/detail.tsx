@@ -26,6 +26,7 @@ export function Detail({ id }: { id: string }) {
   const shown = asOf ? then : now;
   const events = useAsk<{ items: OrderEvent[] }>(`${path}/events?pageSize=200`);
   const heldNow = now.data?.held ?? (now.error?.body.held as Held | undefined) ?? null;
+  const unknown = now.error?.code === 'order_not_found' && !now.data;
   const held = useAsk<HeldDetail>(heldNow && may('operate') ? `/ops/held/${encodeURIComponent(id)}` : null);
   useEffect(() => follow({
     path: `${path}/changes`,
@@ -59,9 +60,8 @@ export function Detail({ id }: { id: string }) {
       {now.error?.code === 'order_held' && !asOf ? <p class="empty">Nothing of this order is shown until its first event is there.</p> : (
         <Shown of={shown} what="the order">{(order) => <Facts order={order} answer={shown.answer} />}</Shown>
       )}
-      <h2>History</h2>
-      <div class="tools"><CopyCurl path={`${path}/events`} what="the history" /></div>
-      {events.error?.code === 'history_off' ? <p class="empty">{events.error.detail}</p>
+      {unknown ? null : <div class="head section"><h2>History</h2><div class="tools"><CopyCurl path={`${path}/events`} what="the history" /></div></div>}
+      {unknown ? null : events.error?.code === 'history_off' ? <p class="empty">{events.error.detail}</p>
         : events.error && !events.data ? <Failure problem={events.error} again={events.again} />
           : <History events={events.answer ? faithful<{ items: OrderEvent[] }>(events.answer.text).items : []} held={held.answer && faithful<HeldDetail>(held.answer.text)} asOf={asOf} more={(events.data?.items.length ?? 0) >= 200} />}
     </section>
@@ -96,7 +96,7 @@ function Facts({ order, answer }: { order: Whole; answer: Answer<Whole> | undefi
         <div><dt>Gross</dt><dd class="big">{order.totalGross} <span class="unit">{order.currency}</span></dd></div>
         <div><dt>Net</dt><dd class="big">{order.totalNet}</dd></div>
         <div><dt>Tax basis</dt><dd>{order.taxBasis}</dd></div>
-        <div><dt>Customer</dt><dd>{order.customerId === null ? <Value of={null} /> : <a href={to(['orders'], {}, { customer: order.customerId })}>{order.customerId}</a>}</dd></div>
+        <div><dt>Customer</dt><dd>{!order.customerId ? <Value of={order.customerId} /> : <a href={to(['orders'], {}, { customer: order.customerId })}>{order.customerId}</a>}</dd></div>
         <div><dt>Last event</dt><dd>{order.lastEventSequence} <span class="muted mono">{order.lastEventId}</span></dd></div>
         <div><dt>Updated</dt><dd><Time at={order.updatedAt} /></dd></div>
         {order.anomalies.length > 0 && <div><dt>Anomalies</dt><dd>{order.anomalies.map((anomaly) => <span class="flag" key={anomaly}>{anomaly.replaceAll('_', ' ')}</span>)}</dd></div>}

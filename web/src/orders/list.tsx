@@ -1,12 +1,12 @@
 // The list of orders, live: rows change where they are, and new ones come to the top unless somebody points at a row.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ask, useAsk } from '../api';
-import { follow } from '../live';
+import { connection, follow } from '../live';
 import { parse } from '../json';
 import { change, go, place, to } from '../router';
 import { may } from '../session';
 import { clock, fieldOf, instantOf, Time, zone } from '../time';
-import { CopyCurl, count, Empty, Pager, Shown, State, Table, Value } from '../widgets';
+import { CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Value } from '../widgets';
 import { kindOf, missing, STATUSES, type Changed, type HeldKey, type Order, type OrderPage } from './model';
 
 const PAGE_SIZE = 50;
@@ -30,7 +30,9 @@ export function List() {
         <span class="muted">{live.word}</span>
         <div class="tools">
           {live.waiting > 0 && <button type="button" class="primary" onClick={live.show}>{live.waiting} new, show</button>}
+          <GoTo />
           <button type="button" aria-pressed={live.paused} onClick={live.pause}>{live.paused ? 'Resume' : 'Pause'}</button>
+          <Download name="orders" rows={() => live.rows} />
           <CopyCurl path={asked.path} what="the list" />
         </div>
       </div>
@@ -69,7 +71,7 @@ export function List() {
 
 function Row({ order, held, changed, gone }: { order: Order; held: HeldKey | undefined; changed: number | undefined; gone: boolean }) {
   return (
-    <tr key={changed} class={`${changed ? 'changed' : ''} ${gone ? 'gone' : ''}`} data-order={order.orderId}>
+    <tr class={`${changed ? (changed % 2 === 0 ? 'changed' : 'changed again') : ''} ${gone ? 'gone' : ''}`} data-order={order.orderId}>
       <td><a class="mono" href={to(['orders', order.orderId])}>{order.orderId}</a></td>
       <td><Value of={order.customerId} /></td>
       <td>{order.status === null ? <Value of={null} /> : <State kind={kindOf(order.status)}>{order.status}</State>}</td>
@@ -142,11 +144,6 @@ function Filters({ query, customer }: { query: URLSearchParams; customer: string
     const next = statuses.includes(status) ? statuses.filter((one) => one !== status) : [...statuses, status];
     change({ status: next, cursor: null });
   };
-  const find = (event: Event) => {
-    event.preventDefault();
-    const id = new FormData(event.currentTarget as HTMLFormElement).get('id');
-    if (typeof id === 'string' && id.trim()) go(to(['orders', id.trim()]));
-  };
   void zone.value;
   return (
     <div class="filters">
@@ -171,14 +168,21 @@ function Filters({ query, customer }: { query: URLSearchParams; customer: string
           <input type="datetime-local" value={fieldOf(query.get(name) ?? '')} onChange={(event) => change({ [name]: instantOf(event.currentTarget.value), cursor: null })} />
         </label>
       ))}
-      <form onSubmit={find}>
-        <label>
-          <span>Go to order</span>
-          <input name="id" size={14} placeholder="order-1" />
-        </label>{' '}
-        <button type="submit">Go</button>
-      </form>
     </div>
+  );
+}
+
+function GoTo() {
+  const find = (event: Event) => {
+    event.preventDefault();
+    const id = new FormData(event.currentTarget as HTMLFormElement).get('id');
+    if (typeof id === 'string' && id.trim()) go(to(['orders', id.trim()]));
+  };
+  return (
+    <form class="tools" onSubmit={find}>
+      <input name="id" size={14} placeholder="Go to order" aria-label="Go to order" />
+      <button type="submit">Go</button>
+    </form>
   );
 }
 
@@ -207,7 +211,7 @@ function useCounts(): Record<string, string> {
 
 interface LiveRows {
   rows: Order[];
-  /** When a row changed, and which do not match the filter any more. */
+  /** How often a row has changed, and which do not match the filter any more. */
   changed: Map<string, number>;
   gone: Set<string>;
   /** Orders that have come and are not shown. */
@@ -260,7 +264,7 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
         if (known) {
           if (order.lastEventSequence < known.lastEventSequence) return;
           now.rows.set(order.orderId, order);
-          now.changed.set(order.orderId, Date.now());
+          now.changed.set(order.orderId, (now.changed.get(order.orderId) ?? 0) + 1);
           if (matches(order)) now.gone.delete(order.orderId);
           else now.gone.add(order.orderId);
         } else if (matches(order)) now.waiting.set(order.orderId, order);
@@ -282,6 +286,7 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
     };
   }, [asked.stream, asked.statuses.join(), atTop, paused]);
 
+  const cut = ['bad', 'wait'].includes(connection.value.state);
   const rows = now.order.map((id) => now.rows.get(id)).filter((order) => order !== undefined);
   const show = () => {
     if (atTop) {
@@ -291,7 +296,7 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
   };
   return {
     rows, changed: now.changed, gone: now.gone, waiting: now.waiting.size, paused, show,
-    word: paused ? `paused at ${clock(now.at)}` : '',
+    word: paused ? `paused at ${clock(now.at)}` : cut && now.at ? `as of ${clock(now.at)}` : '',
     pause: () => {
       if (paused) again();
       setPaused(!paused);
@@ -303,7 +308,7 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
 function merge(now: { rows: Map<string, Order>; order: string[]; gone: Set<string>; waiting: Map<string, Order>; changed: Map<string, number> }): void {
   for (const [id, order] of now.waiting) {
     now.rows.set(id, order);
-    now.changed.set(id, Date.now());
+    now.changed.set(id, (now.changed.get(id) ?? 0) + 1);
   }
   now.waiting.clear();
   for (const id of now.gone) now.rows.delete(id);
