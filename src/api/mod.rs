@@ -311,6 +311,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>) -> Api {
             .iter()
             .chain(streams::problems::CODES)
             .chain(queries::problems::CODES)
+            .chain(session::CODES)
             .copied()
             .chain(of_views)
             .collect(),

@@ -247,6 +247,7 @@ mod tests {
             .iter()
             .chain(streams::problems::CODES)
             .chain(queries::problems::CODES)
+            .chain(session::CODES)
             .chain(views.iter().flat_map(|view| view.problems.iter()));
         let mut seen = HashSet::new();
         for code in codes {

@@ -3,8 +3,8 @@
 //! alone). Programs show their credentials at each call, and need none of this.
 
 use actix_web::dev::ServiceRequest;
-use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use url::Url;
@@ -14,12 +14,18 @@ use super::body::{self, Body};
 use super::gate::By;
 use super::hub::is_web_socket;
 use super::parameters::Parameters;
-use super::problem::{self, Problem, ProblemBody};
+use super::problem::{self, Code, Problem, ProblemBody, codes};
 use super::{Api, caller};
 use crate::auth::policy::{Exposure, Policy, allows, allows_principal};
 use crate::auth::{Principal, Refusal};
 use crate::config::HttpSettings;
 use crate::login::{Gate, Kept};
+
+codes! {
+    SIGN_IN_NOT_CONFIGURED = "sign_in_not_configured" NOT_FOUND "Nobody signs in here in this way"
+        "The settings (`auth`) name no kind of credentials, or no client of an identity provider (`auth.oidc`)."
+        "`GET /session` says how one can sign in. Operators: set `auth.api_keys` or `auth.oidc.client_id`.";
+}
 
 const NAME: &str = "streamview_session";
 /// Kept by a browser while it is at the identity provider. A page of the provider's sends it back here, so it is `Lax`.
@@ -111,7 +117,7 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         (status = 200, description = "Who has signed in", body = SessionBody, headers(("Set-Cookie" = String, description = "The session"))),
         (status = 400, description = "The request is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 401, description = "`invalid_credentials`", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody signs in here", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "`sign_in_not_configured`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 503, description = "`login_unavailable`", body = ProblemBody<'static>, content_type = "application/problem+json"),
@@ -161,7 +167,7 @@ pub async fn end(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespon
     responses(
         (status = 303, description = "To the provider", headers(("Location" = String, description = "Its page"))),
         (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 404, description = "No browser is sent to a provider from here", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "`sign_in_not_configured`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 503, description = "`login_unavailable`", body = ProblemBody<'static>, content_type = "application/problem+json"),
     ))]
@@ -238,7 +244,7 @@ fn public_url(api: &Api, request: &HttpRequest) -> String {
 }
 
 fn nobody_signs_in() -> Problem {
-    Problem::new(&problem::NOT_FOUND, "Nobody signs in here: the settings (`auth`) name no kind of credentials")
+    Problem::new(&SIGN_IN_NOT_CONFIGURED, "Nobody signs in here in this way: the settings (`auth`) do not say how")
 }
 
 fn session_of(api: &Api, principal: Option<&Principal>) -> SessionBody {

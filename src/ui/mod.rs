@@ -133,7 +133,8 @@ mod tests {
         for address in ["orders", "query", "no/such/page", "orders/ord.1", "topics/orders.events/live"] {
             assert_eq!(find(address).unwrap().content_type, page.content_type, "{address}");
         }
-        for nothing in ["nope.js", "orders/app.js", "a/b/style.css", "favicon.ico", "../Cargo.toml", "a/../app.js.map"]
+        for nothing in
+            ["nope.js", "orders/app.js", "a/b/style.css", "favicon.ico", "..%2fCargo.toml", "a/../app.js.map"]
         {
             assert_eq!(find(nothing), None, "{nothing}");
         }

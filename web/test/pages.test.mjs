@@ -1,5 +1,6 @@
 // A walk through Orders and Operations as a person would take it.
 import assert from 'node:assert/strict';
+import { createServer, request as forward } from 'node:http';
 import { after, before, test } from 'node:test';
 import { accessible, browse, picture, playground, until } from './browser.mjs';
 
@@ -261,6 +262,34 @@ test('pages are usable on a narrow screen, and small on the way', async () => {
     .filter(({ name }) => new URL(name).pathname.startsWith('/ui/')).reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0));
   assert.ok(bytes > 5_000 && bytes < 35_000, `the first page takes ${bytes} bytes`);
   await close();
+});
+
+test('behind a proxy that puts a prefix before all it is the same', async () => {
+  const proxy = createServer((request, response) => {
+    const path = request.url.replace(/^\/view/, '');
+    if (path === request.url) return response.writeHead(404).end();
+    const ask = forward(server.base + path, { method: request.method, headers: { ...request.headers, host: new URL(server.base).host } }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    ask.on('error', () => response.destroy());
+    response.on('close', () => ask.destroy());
+    return request.pipe(ask);
+  });
+  await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const behind = await browse(`http://127.0.0.1:${proxy.address().port}/view`);
+  const { page, close } = await behind.open('/ui/orders/order-1');
+  await page.getByRole('heading', { name: 'Lines' }).waitFor();
+  await page.getByRole('link', { name: 'All orders' }).click();
+  await page.waitForURL('**/view/ui/orders');
+  await page.locator('table').waitFor();
+  await page.getByText('connected', { exact: true }).first().waitFor();
+  await page.getByRole('link', { name: 'Operations' }).click();
+  await page.getByText('Running', { exact: true }).waitFor();
+  await close();
+  await behind.close();
+  proxy.closeAllConnections();
+  proxy.close();
 });
 
 test('what is not there and what fails says so, and what was seen stays', async () => {

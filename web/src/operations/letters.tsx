@@ -166,7 +166,7 @@ export function Steps({ steps, letter, done, skipHeld }: { steps: NextStep[]; le
           </li>
         ))}
       </ul>
-      {made && <p class="note good" role="status">{made}</p>}
+      {made && <p class="note good" role="status">{made} <a href={to(['operations', 'decisions'], {}, { key: letter?.key })}>Who decided what</a></p>}
       {open?.action === 'replace' && <Replace step={open} letter={letter} close={() => setOpen(null)} done={finish} />}
       {open && open.action !== 'replace' && (
         <Decide<{ detail?: string }> title={open.action === 'redrive' ? 'Redrive the record' : 'Skip the record'} path={open.href} verb={open.action === 'redrive' ? 'Redrive' : 'Skip'} danger={open.action === 'skip'}

@@ -10,6 +10,8 @@ import { CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Value } f
 import { kindOf, missing, STATUSES, type Changed, type HeldKey, type Order, type OrderPage } from './model';
 
 const PAGE_SIZE = 50;
+/** Orders that are kept while somebody points at the list; of more only that there are more. */
+const MOST_WAITING = 1000;
 const SORTS: [string, string, string][] = [['orderId', 'Order', ''], ['totalGross', 'Gross', 'num'], ['totalNet', 'Net', 'num'], ['updatedAt', 'Updated', '']];
 
 export function List() {
@@ -29,7 +31,7 @@ export function List() {
         {list.data && <span class="muted">{list.data.totalIsEstimate ? 'about ' : ''}{count(list.data.total)} {list.data.total === 1 ? 'order' : 'orders'}{asked.filtered ? ' match' : ''}</span>}
         <span class="muted">{live.word}</span>
         <div class="tools">
-          {live.waiting > 0 && <button type="button" class="primary" onClick={live.show}>{live.waiting} new, show</button>}
+          {live.waiting > 0 && <button type="button" class="primary" onClick={live.show}>{live.waiting}{live.waiting === MOST_WAITING && ' or more'} new, show</button>}
           <GoTo />
           <button type="button" aria-pressed={live.paused} onClick={live.pause}>{live.paused ? 'Resume' : 'Pause'}</button>
           <Download name="orders" rows={() => live.rows} />
@@ -267,8 +269,12 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
           now.changed.set(order.orderId, (now.changed.get(order.orderId) ?? 0) + 1);
           if (matches(order)) now.gone.delete(order.orderId);
           else now.gone.add(order.orderId);
-        } else if (matches(order)) now.waiting.set(order.orderId, order);
-        else now.waiting.delete(order.orderId);
+        } else if (matches(order)) {
+          now.waiting.delete(order.orderId);
+          now.waiting.set(order.orderId, order);
+          const [oldest] = now.waiting.keys();
+          if (now.waiting.size > MOST_WAITING && oldest !== undefined) now.waiting.delete(oldest);
+        } else now.waiting.delete(order.orderId);
         now.dirty = true;
       },
     });
