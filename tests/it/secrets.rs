@@ -9,9 +9,11 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rdkafka::message::{Headers, Message};
 use serde_json::{Value, json};
 use streamview::config::Config;
+use streamview_lab::ksqldb_stand_in::KsqldbStandIn;
 
 use crate::access::make_key;
 use crate::support::instance::Instance;
+use crate::support::ksqldb;
 use crate::support::orders::{created, item_added};
 use crate::support::provider::{ISSUER, Provider};
 use crate::support::registry::{Fault, Proxy};
@@ -29,6 +31,7 @@ const READ_PASSWORD: &str = "c4naryReads";
 const KAFKA_PASSWORD: &str = "c4naryKafkaPassword";
 const KEY_PASSWORD: &str = "c4naryKeyPassword";
 const WRONG_KEY: &str = "c4naryKeyc4naryKeyc4naryKeyc4naryKeyc4naryK";
+const KSQLDB_PASSWORD: &str = "c4naryKsqldb";
 const BASIC: &str = "c4naryBasic";
 
 /// The text as it is, percent-encoded, in hex, and in base64 with whatever stands before it.
@@ -132,6 +135,7 @@ fn settings_show_no_secret_and_neither_do_their_errors() {
         REGISTRY_URL,
         REGISTRY_PASSWORD,
         REGISTRY_TOKEN,
+        KSQLDB_PASSWORD,
         WRONG_PASSWORD,
     ];
     let (database, reads, registry) = (
@@ -149,6 +153,9 @@ fn settings_show_no_secret_and_neither_do_their_errors() {
         ("STREAMVIEW_SCHEMA_REGISTRY__URL", registry.as_str()),
         ("STREAMVIEW_SCHEMA_REGISTRY__USERNAME", "me"),
         ("STREAMVIEW_SCHEMA_REGISTRY__PASSWORD", REGISTRY_PASSWORD),
+        ("STREAMVIEW_KSQLDB__URL", "http://127.0.0.1:1"),
+        ("STREAMVIEW_KSQLDB__USERNAME", "me"),
+        ("STREAMVIEW_KSQLDB__PASSWORD", KSQLDB_PASSWORD),
     ];
     let config = Config::load(None, owned(&fine), &[]).unwrap();
     let mut places = vec![
@@ -169,6 +176,8 @@ fn settings_show_no_secret_and_neither_do_their_errors() {
         ("STREAMVIEW_KAFKA__SECURITY_PROTOCOL", "plaintext".to_owned()),
         ("STREAMVIEW_SCHEMA_REGISTRY__URL", format!("ftp://me:{WRONG_PASSWORD}@h")),
         ("STREAMVIEW_SCHEMA_REGISTRY__URL", format!("http://me:{WRONG_PASSWORD}@h?x")),
+        ("STREAMVIEW_KSQLDB__URL", format!("http://me:{WRONG_PASSWORD}@h")),
+        ("STREAMVIEW_KSQLDB__URL", format!("ftp://me:{WRONG_PASSWORD}@h")),
         ("STREAMVIEW_HTTP__PUBLIC_URL", format!("https://me:{WRONG_PASSWORD}@h")),
         ("STREAMVIEW_AUTH__JWT__JWKS_URL", format!("https://me:{WRONG_PASSWORD}@h/keys")),
         ("STREAMVIEW_AUTH__JWT__ISSUER", format!("https://me:{WRONG_PASSWORD}@h")),
@@ -277,6 +286,50 @@ async fn a_run_in_which_everything_goes_wrong_tells_no_secret() {
         instance.until_ended().await;
         assert_hidden(&secrets, &[(words, instance.log_text())]);
     }
+}
+
+/// ksqlDB lets the service in, and does not, and is not there: whatever is asked of it, nobody hears the password.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_ksqldb_is_told_to_ksqldb_only() {
+    let world = World::new(1).await;
+    let login = |password: &str| Some(("me".to_owned(), password.to_owned()));
+    let (right, wrong) =
+        (ksqldb::start_with(&world.kafka, login(KSQLDB_PASSWORD)), ksqldb::start_with(&world.kafka, login("another")));
+    let source = json!({ "topic": world.topic, "format": "json", "columns": [{ "name": "A", "type": "string" }] });
+    for (url, answer) in [
+        (right.url(), "\"checkedBy\":\"engine\""),
+        (wrong.url(), "check ksqldb.username and ksqldb.password"),
+        ("http://127.0.0.1:1".to_owned(), "does not answer"),
+    ] {
+        let settings = [
+            ("STREAMVIEW_LOG__LEVEL", "trace"),
+            ("RUST_BACKTRACE", "full"),
+            ("STREAMVIEW_MANAGER__ENABLED", "true"),
+            ("STREAMVIEW_KSQLDB__URL", url.as_str()),
+            ("STREAMVIEW_KSQLDB__USERNAME", "me"),
+            ("STREAMVIEW_KSQLDB__PASSWORD", KSQLDB_PASSWORD),
+        ];
+        let instance = world.start_with(&settings).await;
+        let http = &instance.http;
+        http.put(instance.url("/api/catalog/canary")).json(&source).send().await.unwrap();
+        let mut told = String::new();
+        for path in ["/api/engines", "/api/catalog", "/readyz", "/metrics"] {
+            told += &http.get(instance.url(path)).send().await.unwrap().text().await.unwrap();
+        }
+        let text = "SELECT A FROM canary";
+        for (path, body) in [
+            ("/api/test/query", json!({ "query": text, "seconds": 2 })),
+            ("/api/validate", json!({ "kind": "persistent", "sqlScript": text })),
+        ] {
+            told += &http.post(instance.url(path)).json(&body).send().await.unwrap().text().await.unwrap();
+        }
+        instance.stop().await;
+        assert!(told.contains(answer), "{url}: {told}");
+        let places = [("answers", told), ("rows", all_rows(&world).await), ("the log", instance.log_text())];
+        assert_hidden(&[KSQLDB_PASSWORD], &places);
+    }
+    let is_shown = |server: &KsqldbStandIn| server.asked().unwrap().iter().any(|asked| asked.authorized);
+    assert!(is_shown(&right) && is_shown(&wrong), "it was told where it has to be");
 }
 
 /// What comes after the last point of a token: without it nobody is let in.

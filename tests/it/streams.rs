@@ -269,6 +269,41 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_now_can_be_asked_for_and_the_answer_ends() {
+    let stage = Stage::new().await;
+    let service = stage.start_with_orders().await;
+    let path = service.running("Counts", "SELECT ORDER_ID, COUNT(*) AS N FROM orders GROUP BY ORDER_ID").await;
+    let stream = service.get(&path).await.must(200).body;
+    stage.publish(&[(1, "600"), (1, "3"), (2, "700")]).await;
+    service.until_records(stream["outputTopic"].as_str().unwrap(), 3).await;
+
+    let text = format!("SELECT * FROM {} WHERE ORDER_ID = 1", stream["streamName"].as_str().unwrap());
+    let is_known = || async {
+        let body = json!({ "kind": "adhoc", "sqlScript": text, "pull": true });
+        let judged = service.post("/api/validate", body).await.must(200).body;
+        (judged["valid"] == true && judged["checkedBy"] == "engine").then_some(judged)
+    };
+    let judged = until("the table is in the catalog", PATIENCE, is_known).await;
+    assert!(!judged["normalized"].as_str().unwrap().contains("EMIT"), "{judged}");
+    let rows = service.post("/api/test/query", json!({ "query": text, "pull": true })).await.must(200).body;
+    assert_eq!(
+        (&rows["end"], &rows["rows"]),
+        (&json!("complete"), &json!([{ "row": { "columns": [1, 2] } }])),
+        "{rows}"
+    );
+
+    let query = json!({ "sqlScript": text, "pull": true });
+    let begun = service.post("/api/queries", query).await.must(201);
+    let told = service.instance.http.get(service.instance.url(&begun.headers["location"])).send().await.unwrap();
+    let told = told.text().await.unwrap();
+    assert!(told.contains("[1,2]") && told.contains("complete"), "it ends by itself: {told}");
+    let both = json!({ "kind": "persistent", "sqlScript": text, "pull": true });
+    let refused = service.post("/api/validate", both).await.must(400);
+    assert_eq!(refused.body["errors"][0]["parameter"], "pull", "{}", refused.body);
+    service.instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_call_is_named_and_nothing_is_done() {
     let stage = Stage::new().await;
     let service = stage.start_with_orders().await;

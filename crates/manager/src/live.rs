@@ -3,7 +3,7 @@
 //!
 //! | method | gives |
 //! |---|---|
-//! | `ExecuteAdHoc(query, engine?, fromBeginning?)` | a stream: header, rows, end |
+//! | `ExecuteAdHoc(query, engine?, fromBeginning?, pull?)` | a stream: header, rows, end |
 //! | `ViewStream(streamId)` | a stream: header at once, the rows of the definition's output topic from now on |
 //! | `JoinStreamGroup(topic)`, `LeaveStreamGroup(topic)` | nothing; each value comes as `ReceiveMessage(text)`, with the columns of an output that stand in the key; a deletion as `{"key":…,"tombstone":true}`; lost ones are counted by `ReceiveDropped(number)`, an end is told by `ReceiveEnd(sentence)` |
 //! | `GetQueryLimits()` | what runs and what may |
@@ -76,11 +76,8 @@ impl Live {
         let query = NewQuery {
             sql: text(call, 0, "query")?.to_owned(),
             engine: engine(call.arguments.get(1))?,
-            from_beginning: match call.arguments.get(2) {
-                None | Some(Value::Null) => false,
-                Some(Value::Bool(from_beginning)) => *from_beginning,
-                Some(other) => return Err(format!("`fromBeginning` is {other}: it has to be true or false")),
-            },
+            from_beginning: switch(call, 2, "fromBeginning")?,
+            pull: switch(call, 3, "pull")?,
         };
         let rows = self.queries.run(query, &call.caller.counted_as).await.map_err(|refused| match refused {
             crate::queries::Refused::Fault(fault) => in_words(&fault),
@@ -189,6 +186,15 @@ fn text<'c>(call: &'c Call, place: usize, name: &str) -> Result<&'c str, String>
         Some(Value::String(text)) if !text.is_empty() => Ok(text),
         Some(other) => Err(format!("`{name}` is {other}: it has to be a text that is not empty")),
         None => Err(format!("`{name}` is missing: {} takes it as its argument {}", call.target, place + 1)),
+    }
+}
+
+/// False where it is left out.
+fn switch(call: &Call, place: usize, name: &str) -> Result<bool, String> {
+    match call.arguments.get(place) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(is_on)) => Ok(*is_on),
+        Some(other) => Err(format!("`{name}` is {other}: it has to be true or false")),
     }
 }
 

@@ -67,6 +67,9 @@ pub(super) struct NewQueryBody {
     /// Begin with what is there, instead of with what comes.
     #[schema(nullable = false, default = false)]
     from_beginning: Option<bool>,
+    /// Ask for what is there now, instead of for changes: it ends by itself. Of ksqlDB only.
+    #[schema(nullable = false, default = false)]
+    pull: Option<bool>,
 }
 
 /// A query to try.
@@ -83,6 +86,9 @@ pub(super) struct TryBody {
     /// Begin with what comes, instead of with what is there.
     #[schema(nullable = false, default = true)]
     from_beginning: Option<bool>,
+    /// Ask for what is there now, instead of for changes: it ends by itself. Of ksqlDB only.
+    #[schema(nullable = false, default = false)]
+    pull: Option<bool>,
     /// How many rows at most.
     #[schema(nullable = false, default = 10, minimum = 1, maximum = 100)]
     rows: Option<usize>,
@@ -202,13 +208,14 @@ pub(super) async fn begin(
 ) -> Result<HttpResponse, Problem> {
     let live = live(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let allowed = ["engine", "sqlScript", "fromBeginning"];
+    let allowed = ["engine", "sqlScript", "fromBeginning", "pull"];
     let mut body = read((&request, payload), manager(&api)?, &allowed).await?;
     let engine = engine(&mut body);
     let sql = script(&mut body, true).unwrap_or_default();
     let from_beginning = body.switch("fromBeginning").unwrap_or(false);
+    let pull = body.switch("pull").unwrap_or(false);
     body.finish()?;
-    let query = live.queries.start(NewQuery { engine, sql, from_beginning }, &owner(&request)).await?;
+    let query = live.queries.start(NewQuery { engine, sql, from_beginning, pull }, &owner(&request)).await?;
     let location = format!("/api/queries/{}/rows", query.id);
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(QueryBody::from(query)))
 }
@@ -323,15 +330,16 @@ pub(super) async fn first_rows(
 ) -> Result<HttpResponse, Problem> {
     let live = live(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let allowed = ["query", "engine", "fromBeginning", "rows", "seconds"];
+    let allowed = ["query", "engine", "fromBeginning", "pull", "rows", "seconds"];
     let mut body = read((&request, payload), manager(&api)?, &allowed).await?;
     let engine = engine(&mut body);
     let sql = body.required_text("query", usize::MAX - 1).unwrap_or_default();
     let from_beginning = body.switch("fromBeginning").unwrap_or(true);
+    let pull = body.switch("pull").unwrap_or(false);
     let rows = body.number("rows", 1..=FIRST_ROWS.1).and_then(|rows| usize::try_from(rows).ok());
     let seconds = body.number("seconds", 1..=FIRST_SECONDS.1).and_then(|seconds| u64::try_from(seconds).ok());
     body.finish()?;
-    let query = NewQuery { engine, sql, from_beginning };
+    let query = NewQuery { engine, sql, from_beginning, pull };
     let (rows, time) = (rows.unwrap_or(FIRST_ROWS.0), Duration::from_secs(seconds.unwrap_or(FIRST_SECONDS.0)));
     let first = live.queries.first_rows(query, &owner(&request), rows, time).await?;
     Ok(HttpResponse::Ok().json(FirstRowsBody::from(first)))

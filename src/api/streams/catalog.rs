@@ -31,7 +31,8 @@ pub async fn validate(
 ) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let (engine, kind, sql) = statement(read((&request, payload), manager, &["engine", "kind", "sqlScript"]).await?)?;
+    let (engine, kind, sql) =
+        statement(read((&request, payload), manager, &["engine", "kind", "sqlScript", "pull"]).await?)?;
     let found = manager.validate(engine, kind, &sql).await?;
     Ok(HttpResponse::Ok().json(ValidationBody::from(found)))
 }

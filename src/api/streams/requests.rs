@@ -102,6 +102,9 @@ pub(super) struct ValidateBody {
     /// `adhoc`: a query of somebody who looks; `persistent`: the text of a stream.
     #[schema(pattern = "^(adhoc|persistent)$")]
     kind: String,
+    /// Of `adhoc`: it asks for what is there now, instead of for changes. Of ksqlDB only.
+    #[schema(nullable = false, default = false)]
+    pull: Option<bool>,
     /// The statement.
     #[schema(min_length = 1, pattern = "\\S")]
     sql_script: String,
@@ -219,6 +222,14 @@ pub(super) fn statement(mut body: Body) -> Result<(Option<EngineKind>, Statement
             body.reject("kind", other, "must be adhoc or persistent");
             StatementKind::Persistent
         }
+    };
+    let kind = match (body.switch("pull").unwrap_or(false), kind) {
+        (true, StatementKind::Persistent) => {
+            body.reject("pull", "true", "is for kind adhoc: what runs on is for changes");
+            kind
+        }
+        (true, _) => StatementKind::Pull,
+        (false, _) => kind,
     };
     let sql = script(&mut body, true).unwrap_or_default();
     body.finish()?;

@@ -19,7 +19,12 @@ fn stand_in_process() {
 
 /// A stand-in of this test's own.
 pub fn start(kafka: &str) -> KsqldbStandIn {
-    let options = Options { bootstrap_servers: kafka.to_owned(), ..Options::default() };
+    start_with(kafka, None)
+}
+
+/// One that lets in who gives this name and password.
+pub fn start_with(kafka: &str, login: Option<(String, String)>) -> KsqldbStandIn {
+    let options = Options { bootstrap_servers: kafka.to_owned(), login, ..Options::default() };
     KsqldbStandIn::start(options, &["--exact", "support::ksqldb::stand_in_process", "--nocapture"]).unwrap()
 }
 

@@ -69,6 +69,7 @@ impl Shared {
         let engine = self.engine(kind_of_engine)?;
         let gate_kind = match kind {
             StatementKind::Adhoc => Kind::AdHoc { pull: false },
+            StatementKind::Pull => Kind::AdHoc { pull: true },
             StatementKind::Persistent => Kind::Persistent,
         };
         let mut found = Validation {

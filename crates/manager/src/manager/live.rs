@@ -21,10 +21,10 @@ impl Manager {
 
 #[async_trait]
 impl Statements for Manager {
-    async fn prepared(&self, engine: Option<EngineKind>, sql: &str) -> Result<Prepared, Fault> {
+    async fn prepared(&self, engine: Option<EngineKind>, sql: &str, pull: bool) -> Result<Prepared, Fault> {
         let kind = engine.unwrap_or(self.settings().default_engine);
         let engine = Arc::clone(self.engine(kind)?);
-        let judged = self.shared.gate(kind, Kind::AdHoc { pull: false }, sql).await?;
+        let judged = self.shared.gate(kind, Kind::AdHoc { pull }, sql).await?;
         let gated = judged.map_err(Fault::Refused)?;
         let select = gated.select.clone();
         Ok(Prepared { engine, select, placed: Box::new(move |trouble| placed(&gated, trouble)) })

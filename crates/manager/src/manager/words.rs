@@ -156,6 +156,8 @@ pub enum Origin {
 pub enum StatementKind {
     /// A query of somebody who looks.
     Adhoc,
+    /// Likewise, for what is there now instead of for changes (ksqlDB).
+    Pull,
     /// A definition's text.
     Persistent,
 }

@@ -49,6 +49,8 @@ pub struct NewQuery {
     pub sql: String,
     /// From what is there on, instead of from now on.
     pub from_beginning: bool,
+    /// What is there now, instead of changes: ksqlDB's pull queries. It ends by itself.
+    pub pull: bool,
 }
 
 /// A query that runs, as whoever asks sees it.
@@ -256,7 +258,8 @@ impl Queries {
     async fn begin(&self, query: NewQuery, owner: &str, time_limit: Duration) -> Result<Arc<Running>, Refused> {
         // First of all: whoever sends rubbish all the time is slowed down, too.
         self.places().count(owner, &self.shared.limits, Instant::now())?;
-        let Prepared { engine, select, placed } = self.shared.statements.prepared(query.engine, &query.sql).await?;
+        let Prepared { engine, select, placed } =
+            self.shared.statements.prepared(query.engine, &query.sql, query.pull).await?;
         let id = format!("{:032x}", fastrand::u128(..));
         let deadline = Instant::now() + time_limit;
         let running = Arc::new(Running::new(

@@ -20,8 +20,9 @@ pub struct Prepared {
 /// Judges statements.
 #[async_trait]
 pub trait Statements: Send + Sync {
-    /// A statement of somebody who looks, judged by the gate. On the default engine if none is named.
-    async fn prepared(&self, engine: Option<EngineKind>, sql: &str) -> Result<Prepared, Fault>;
+    /// A statement of somebody who looks, judged by the gate; `pull` asks for what is there now. On the default engine if none
+    /// is named.
+    async fn prepared(&self, engine: Option<EngineKind>, sql: &str, pull: bool) -> Result<Prepared, Fault>;
 
     /// How many streams are deployed: of this owner, and in all.
     async fn deployed(&self, owner: &str) -> Result<(usize, usize), Fault>;

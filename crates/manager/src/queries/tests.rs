@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
@@ -20,6 +20,8 @@ use crate::engines::{
 struct Model {
     live: Arc<AtomicUsize>,
     taken: Arc<AtomicUsize>,
+    /// Whether the last statement asked for what is there now.
+    pulled: AtomicBool,
     asked: Mutex<Vec<AdHoc>>,
     feeds: Mutex<Vec<mpsc::UnboundedSender<Item>>>,
 }
@@ -118,7 +120,8 @@ struct Gate(Arc<Model>);
 
 #[async_trait]
 impl Statements for Gate {
-    async fn prepared(&self, _: Option<EngineKind>, sql: &str) -> Result<Prepared, Fault> {
+    async fn prepared(&self, _: Option<EngineKind>, sql: &str, pull: bool) -> Result<Prepared, Fault> {
+        self.0.pulled.store(pull, Ordering::SeqCst);
         let select = Select { sql: sql.to_owned(), sources: Vec::new() };
         Ok(Prepared { engine: self.0.clone(), select, placed: Box::new(|trouble| trouble) })
     }
@@ -133,7 +136,7 @@ fn queries(limits: Limits) -> (Queries, Arc<Model>) {
 }
 
 fn select(sql: &str) -> NewQuery {
-    NewQuery { engine: None, sql: sql.to_owned(), from_beginning: false }
+    NewQuery { engine: None, sql: sql.to_owned(), from_beginning: false, pull: false }
 }
 
 async fn next(rows: &mut QueryRows) -> Line {
@@ -329,6 +332,9 @@ async fn defect_15_a_query_goes_on_until_somebody_ends_it_and_from_where_it_is_t
     drop(queries.run(select("SELECT"), "ada").await.unwrap());
     let asked: Vec<bool> = model.asked.lock().unwrap().iter().map(|query| query.from_start).collect();
     assert_eq!(asked, [true, false]);
+    assert!(!model.pulled.load(Ordering::SeqCst), "changes, unless somebody wants what is there now");
+    drop(queries.run(NewQuery { pull: true, ..select("SELECT") }, "ada").await.unwrap());
+    assert!(model.pulled.load(Ordering::SeqCst));
 }
 
 #[tokio::test]

@@ -197,6 +197,16 @@ async fn orphans_are_listed_and_removed_by_a_person_only() {
 }
 
 #[tokio::test]
+async fn a_pull_query_is_judged_as_one_and_refused_by_name_where_there_are_none() {
+    let stage = Stage::new(&[EngineKind::Flink, EngineKind::Ksqldb]).await;
+    let manager = stage.manager();
+    let judged = manager.validate(Some(EngineKind::Flink), StatementKind::Pull, FIRST).await.unwrap();
+    assert_eq!(judged.errors.first().map(|refusal| refusal.code.as_str()), Some("pull_query"));
+    let judged = manager.validate(Some(EngineKind::Ksqldb), StatementKind::Pull, FIRST).await.unwrap();
+    assert_eq!((judged.errors.len(), judged.normalized.unwrap().contains("EMIT")), (0, false));
+}
+
+#[tokio::test]
 async fn while_the_engine_is_away_the_gate_judges_alone_and_wishes_are_kept() {
     let stage = Stage::new(&[EngineKind::Flink]).await;
     let running = stage.run();

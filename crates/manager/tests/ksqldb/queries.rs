@@ -100,8 +100,15 @@ async fn a_pull_query_is_complete_without_a_last_word() {
     let select =
         world.gated(&format!("SELECT * FROM {} WHERE CUSTOMER = 'a'", handle.stream_name), Kind::AdHoc { pull: true });
 
+    let explained = world.engine.explain(&select).await.unwrap();
+    assert_eq!((explained.columns.len(), explained.changes), (3, Changes::Upsert));
+    assert!(world.sent("EXPLAIN SELECT")[0].contains("EMIT CHANGES"), "as it is known to be explained");
+
     let time_limit = Duration::from_secs(60);
     let rows = world.engine.query(AdHoc { id: "p".repeat(32), select, from_start: true, time_limit }).await.unwrap();
+    let asked = world.server.asked().unwrap();
+    let asked = asked.iter().find(|asked| asked.what.ends_with("/query-stream")).unwrap();
+    assert_eq!(asked.properties, json!({}), "it begins nowhere");
 
     let (schema, rows, end) = all(rows).await;
     assert_eq!(schema, "`CUSTOMER` STRING KEY, `TOTAL` DECIMAL(10, 2), `N` BIGINT");

@@ -27,6 +27,17 @@ pub(super) struct Client {
     pub patience: Patience,
 }
 
+/// Where rows begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// With what is there.
+    Earliest,
+    /// With what comes.
+    Latest,
+    /// A pull query: what is there now is all.
+    AsItIs,
+}
+
 /// `GET /info`.
 #[derive(Deserialize)]
 pub(super) struct Info {
@@ -148,9 +159,13 @@ impl Client {
     }
 
     /// Begins a query on a connection of its own, which ends it when it is closed.
-    pub async fn rows(&self, text: &str, from_start: bool) -> Result<Response, Trouble> {
-        let reset = if from_start { "earliest" } else { "latest" };
-        let body = json!({ "sql": text, "properties": { "auto.offset.reset": reset } });
+    pub async fn rows(&self, text: &str, begin: Begin) -> Result<Response, Trouble> {
+        let properties = match begin {
+            Begin::Earliest => json!({ "auto.offset.reset": "earliest" }),
+            Begin::Latest => json!({ "auto.offset.reset": "latest" }),
+            Begin::AsItIs => json!({}),
+        };
+        let body = json!({ "sql": text, "properties": properties });
         let request = self.request(&http(self.patience)?, Method::POST, "/query-stream").json(&body);
         let sent = tokio::time::timeout(self.patience.header, request.send()).await;
         let response = sent

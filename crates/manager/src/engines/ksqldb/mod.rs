@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::client::Client;
+use self::client::{Begin, Client};
 use self::deploy::{Found, is_refusal, placed};
 use self::entities::{Entity, QueryDescription, RunningQuery};
 use self::errors::{code, first_cause};
 use self::query::Nature;
-use self::statements::{about_query, alone, emits_changes, explain, explain_create, has_limit, not_made};
+use self::statements::{about_query, alone, as_changes, emits_changes, explain, explain_create, has_limit, not_made};
 use super::{
     AdHoc, Capabilities, Changes, Deployment, Details, Engine, EngineKind, Explained, Handle, Observed, ObservedState,
     RestorePoint, Rows, Select, StopMode, Stopped, Trouble,
@@ -196,6 +196,8 @@ impl Engine for Ksqldb {
         if let Some(lacks) = self.unprepared(select).await? {
             return Err(Trouble::Unavailable(lacks));
         }
+        let pulled = if emits_changes(select) { None } else { Some(as_changes(select).map_err(not_made)?) };
+        let select = pulled.as_ref().unwrap_or(select);
         let statement = explain(select).map_err(not_made)?;
         let described = self.description(&format!("{};", statement.text())).await;
         let described = described.map_err(|trouble| placed(trouble, &statement))?;
@@ -271,7 +273,12 @@ impl Engine for Ksqldb {
         let is_table = changes && self.changes(&query.select).await? == Changes::Upsert;
         let nature = Nature { is_table, endless: changes && !has_limit(&query.select) };
         let statement = alone(&query.select).map_err(not_made)?;
-        let rows = self.client.rows(&format!("{};", statement.text()), query.from_start).await;
+        let begin = match (changes, query.from_start) {
+            (false, _) => Begin::AsItIs,
+            (true, true) => Begin::Earliest,
+            (true, false) => Begin::Latest,
+        };
+        let rows = self.client.rows(&format!("{};", statement.text()), begin).await;
         let response = rows.map_err(|trouble| placed(trouble, &statement))?;
         Ok(query::rows(self.client.clone(), response, nature, query.time_limit))
     }

@@ -37,6 +37,12 @@ pub(super) fn alone(select: &Select) -> Made<Composed> {
     join(dialect(), "", select, "")
 }
 
+/// A pull query as one for changes, which is what EXPLAIN is known to judge: the names and types of both are the same.
+pub(super) fn as_changes(select: &Select) -> Made<Select> {
+    let Select { sql, sources } = without_limit(select)?;
+    Ok(Select { sql: format!("{}\nEMIT CHANGES", sql.trim_end()), sources })
+}
+
 /// `EXPLAIN CREATE STREAM … AS SELECT …`: refused where the SELECT gives a table.
 pub(super) fn explain_create(probe: &EngineName, select: &Select) -> Made<Composed> {
     join(dialect(), &format!("EXPLAIN CREATE STREAM {probe} AS"), &without_limit(select)?, "")
