@@ -1,7 +1,7 @@
 //! What a dialect is: tables, and a function. A further one is a file like `ksqldb.rs` and a line in [`Dialect::ALL`].
 
 use super::Kind;
-use super::compose::{ComposeError, quote_identifier};
+use super::compose::{ComposeError, quote_identifier, quoted};
 use super::lexer::{Token, TokenKind};
 use super::parser::{Parse, Parser};
 use crate::catalog::DataType;
@@ -13,6 +13,10 @@ pub struct Dialect {
     pub name: &'static str,
     /// Whether `"…"` is a name; else it is refused.
     pub(super) double_quotes: bool,
+    /// Likewise names in backticks.
+    pub(super) backticks: bool,
+    /// Marks that stand in expressions beside those of all dialects: `~`.
+    pub(super) marks: &'static str,
     /// Whether names without quotes are read in upper case.
     pub(super) folds_names: bool,
     /// Whether the engine's columns count UTF-16 units; else characters.
@@ -33,8 +37,12 @@ pub struct Dialect {
     pub(super) from_calls: &'static [&'static str],
     /// Calls that make a window.
     pub(super) window_calls: &'static [&'static str],
-    /// Reads a SELECT in brackets, if one may stand there.
+    /// Whether the same window may be written again where it is selected: it counts once.
+    pub(super) repeats_windows: bool,
+    /// Reads a SELECT in brackets within an expression, if one may stand there.
     pub(super) subquery: Option<for<'p, 'a> fn(&'p mut Parser<'a>) -> Parse<()>>,
+    /// What to do where none may.
+    pub(super) instead_of_subquery: &'static str,
     /// What other dialects write: a sequence of tokens (behind `^` only at the statement's beginning), the fault's code, and
     /// what to write here instead.
     pub(super) foreign: &'static [(&'static [&'static str], &'static str, &'static str)],
@@ -61,7 +69,7 @@ pub struct TypeWords {
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [&'static Dialect; 2] = [&super::flink::FLINK, &super::ksqldb::KSQLDB];
+    pub const ALL: [&'static Dialect; 3] = [&super::flink::FLINK, &super::ksqldb::KSQLDB, &super::embedded::EMBEDDED];
 
     /// A type in this dialect's words, names in it quoted.
     pub fn data_type(&self, data_type: &DataType) -> Result<String, ComposeError> {
@@ -71,6 +79,26 @@ impl Dialect {
     /// What its types are called.
     pub fn types(&self) -> TypeWords {
         self.types
+    }
+
+    /// A name in the quotes that it has, those in it doubled.
+    pub fn quote(&self, name: &str) -> Result<String, ComposeError> {
+        let quote = if self.backticks { '`' } else { '"' };
+        quoted(name, quote).filter(|_| !name.is_empty()).ok_or_else(|| ComposeError::Unquotable(name.to_owned()))
+    }
+
+    /// What its names are quoted in, in words.
+    pub(super) const fn quotes(&self) -> &'static str {
+        if self.backticks { "backticks" } else { "double quotes" }
+    }
+
+    /// Whether that is a quote here.
+    pub(super) const fn has_quote(&self, quote: char) -> bool {
+        match quote {
+            '`' => self.backticks,
+            '"' => self.double_quotes,
+            _ => true,
+        }
     }
 
     /// A token as the engine compares it: names as they are resolved, everything else as it is written.

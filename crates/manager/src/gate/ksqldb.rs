@@ -10,6 +10,8 @@ use super::{Clause, Kind};
 pub(super) static KSQLDB: Dialect = Dialect {
     name: "ksqlDB",
     double_quotes: true,
+    backticks: true,
+    marks: "",
     folds_names: true,
     counts_utf16: false,
     query_words: &["SELECT"],
@@ -62,7 +64,9 @@ pub(super) static KSQLDB: Dialect = Dialect {
     functions: include_str!("functions/ksqldb.txt"),
     from_calls: &[],
     window_calls: &[],
+    repeats_windows: false,
     subquery: None,
+    instead_of_subquery: "deploy the inner one as a stream of its own and read that",
     foreign: &[
         (
             &["^", "WITH"],

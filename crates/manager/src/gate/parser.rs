@@ -42,6 +42,8 @@ pub(super) struct Parser<'a> {
     pub(super) nesting: usize,
     joins: usize,
     windows: usize,
+    /// Windows as they were written, where the same one may be written again.
+    window_texts: Vec<String>,
 }
 
 /// Reads the whole code of one statement.
@@ -61,6 +63,7 @@ pub(super) fn parse<'a>(
         nesting: 0,
         joins: 0,
         windows: 0,
+        window_texts: Vec::new(),
     };
     (dialect.query)(&mut parser, kind)?;
     match parser.peek(0) {
@@ -192,6 +195,27 @@ impl<'a> Parser<'a> {
         Err(Fault::at(&self.code[at], "too_many_windows", message))
     }
 
+    /// Whether the window that is called at the next token was written before; it is noted.
+    fn is_repeated_window(&mut self) -> bool {
+        if !self.dialect.repeats_windows {
+            return false;
+        }
+        let mut depth = 0_usize;
+        let call = self.code[self.at..].iter().take_while(|token| {
+            let was_inside = depth > 0 || !token.is_symbol(")");
+            depth += usize::from(token.is_symbol("("));
+            depth = depth.saturating_sub(usize::from(token.is_symbol(")")));
+            was_inside && (depth > 0 || !token.is_symbol(")"))
+        });
+        let words: Vec<String> = call.map(|token| token.text.to_ascii_lowercase()).collect();
+        let text = words.join(" ");
+        let is_known = self.window_texts.contains(&text);
+        if !is_known {
+            self.window_texts.push(text);
+        }
+        is_known
+    }
+
     /// The name of a source at the next token.
     pub(super) fn source_name(&mut self) -> Parse<usize> {
         let name = self.name("the name of a source")?;
@@ -238,6 +262,7 @@ impl<'a> Parser<'a> {
         match token.text.to_ascii_uppercase().as_str() {
             "PARTITION" => self.is_word(along + 1, "BY"),
             "EMIT" => self.is_any_word(along + 1, &["CHANGES", "FINAL"]),
+            "GROUP" => !(before(1, "WITHIN") && self.is_symbol(along + 1, "(")),
             "LEFT" | "RIGHT" => !self.is_symbol(along + 1, "("),
             // `a IS [NOT] DISTINCT FROM b` names no source.
             "FROM" => !(before(1, "DISTINCT") && (before(2, "IS") || before(2, "NOT") && before(3, "IS"))),
@@ -366,8 +391,10 @@ impl<'a> Parser<'a> {
         self.fault(
             "subquery",
             format!(
-                "{} has no SELECT within a SELECT: deploy the inner one as a stream of its own and read that",
-                self.dialect.name
+                "{} has no SELECT within {}: {}",
+                self.dialect.name,
+                if self.dialect.repeats_windows { "an expression" } else { "a SELECT" },
+                self.dialect.instead_of_subquery
             ),
         )
     }
@@ -395,7 +422,7 @@ impl<'a> Parser<'a> {
             ));
         }
         if self.dialect.window_calls.contains(&name.as_str()) {
-            return self.count_window(self.at);
+            return if self.is_repeated_window() { Ok(()) } else { self.count_window(self.at) };
         }
         if self.dialect.bracket_words.contains(&name.as_str()) || self.is_clause_word(0) {
             return Ok(());

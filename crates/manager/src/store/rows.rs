@@ -89,5 +89,6 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
         heals: count(40)?,
         heals_since: row.try_get(41)?,
         running_as: row.try_get(42)?,
+        keeps_at: row.try_get::<_, Option<Value>>(43)?.map(|point| read(TABLE, point)).transpose()?,
     })
 }

@@ -120,6 +120,7 @@ async fn database() -> Pool {
     for migration in [
         include_str!("../../../../migrations/V018__stream_definitions.sql"),
         include_str!("../../../../migrations/V019__stream_healing.sql"),
+        include_str!("../../../../migrations/V020__embedded_engine.sql"),
     ] {
         pool.get().await.unwrap().batch_execute(migration).await.unwrap();
     }
