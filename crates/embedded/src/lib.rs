@@ -4,3 +4,5 @@
 //! commits) is ours. DataFusion's types stay in this crate, and `arrow` is its arrow.
 
 pub mod log;
+pub mod decode;
+pub mod schema;
