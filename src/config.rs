@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use listener::{ListenerTls, MtlsSettings};
-pub use manager::{ENGINES, FlinkSettings, KsqldbSettings, ManagerLimits, ManagerSettings};
+pub use manager::{ENGINES, EmbeddedSettings, FlinkSettings, KsqldbSettings, ManagerLimits, ManagerSettings};
 pub use secret::{Secret, SecretUrl, web_addresses};
 pub use wire::TlsMode;
 
@@ -65,6 +65,8 @@ pub struct Config {
     pub flink: FlinkSettings,
     /// ksqlDB, as the stream manager reaches it.
     pub ksqldb: KsqldbSettings,
+    /// The engine in this process.
+    pub embedded: EmbeddedSettings,
     /// Topics by view name.
     pub views: BTreeMap<String, ViewSettings>,
     /// Which secrets were read from files, in sentences for people.

@@ -89,10 +89,34 @@ pub struct KsqldbSettings {
     pub password: Secret,
 }
 
+/// `[embedded]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedSettings {
+    /// Whether streams may run in this process, where it is built in.
+    pub enabled: bool,
+}
+
+impl EmbeddedSettings {
+    /// Whether this build can run streams by itself.
+    pub const IS_BUILT_IN: bool = cfg!(feature = "embedded-engine");
+
+    /// Whether streams may run in this process.
+    pub const fn is_on(&self) -> bool {
+        self.enabled && EmbeddedSettings::IS_BUILT_IN
+    }
+}
+
 /// The engines, each with the settings by which it is configured. An engine joins by a line here, one in `streams/engines.rs`,
 /// and its rules below.
-pub const ENGINES: [(&str, &[&str]); 2] =
-    [("flink", &["flink.gateway_url", "flink.rest_url"]), ("ksqldb", &["ksqldb.url"])];
+pub const ENGINES: [(&str, &[&str]); 3] = [
+    ("flink", &["flink.gateway_url", "flink.rest_url"]),
+    ("ksqldb", &["ksqldb.url"]),
+    (EMBEDDED, &["embedded.enabled"]),
+];
+
+/// The engine that needs no settings: it runs streams where no other one is configured.
+const EMBEDDED: &str = "embedded";
 
 const WEB: Rule = Rule::Text("nothing, or http://host:port or https://host:port, without user and password", |text| {
     text.is_empty() || is_web_address(text) && !text.contains('@')
@@ -102,10 +126,10 @@ const WEB: Rule = Rule::Text("nothing, or http://host:port or https://host:port,
 pub(super) fn rule_of(key: &str) -> Option<Rule> {
     use Rule::{Integer, List, Secret, Switch, Text};
     Some(match key {
-        "manager.enabled" | "manager.heal_drift" => Switch,
-        "manager.default_engine" => {
-            Text("nothing, flink or ksqldb", |text| text.is_empty() || ENGINES.iter().any(|(name, _)| *name == text))
-        }
+        "manager.enabled" | "manager.heal_drift" | "embedded.enabled" => Switch,
+        "manager.default_engine" => Text("nothing, flink, ksqldb or embedded", |text| {
+            text.is_empty() || ENGINES.iter().any(|(name, _)| *name == text)
+        }),
         "manager.topic_partitions" => Integer(1, 1_000),
         "manager.reconcile_interval_ms" => Integer(100, 600_000),
         "manager.limits.query_characters" => Integer(10, 1_000_000),
@@ -142,6 +166,11 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
     })
 }
 
+/// Whether this build has that engine.
+fn is_there(engine: &str) -> bool {
+    engine != EMBEDDED || EmbeddedSettings::IS_BUILT_IN
+}
+
 fn is_words(text: &str) -> bool {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -161,15 +190,23 @@ impl Layers {
             return Ok(());
         }
         let configured: Vec<&str> =
-            ENGINES.iter().filter(|(_, keys)| !self.is_empty(keys[0])).map(|(name, _)| *name).collect();
-        let every = ENGINES.map(|(_, keys)| keys.join(" and ")).join(", or ");
+            ENGINES.iter().filter(|(name, keys)| self.is_configured(name, keys)).map(|(name, _)| *name).collect();
         if configured.is_empty() {
-            return Err(self.not_allowed("manager.enabled", format!("an engine to be configured then: set {every}")));
+            let every: Vec<String> =
+                ENGINES.iter().filter(|(name, _)| is_there(name)).map(|(_, keys)| keys.join(" and ")).collect();
+            let allowed = format!("an engine to be configured then: set {}", every.join(", or "));
+            return Err(self.not_allowed("manager.enabled", allowed));
         }
         let default = self.text("manager.default_engine");
         match ENGINES.iter().find(|(name, _)| *name == default) {
-            None if configured.len() > 1 => {
+            // What needs no settings is there beside what somebody has set up, which is meant then.
+            None if configured.iter().filter(|name| **name != EMBEDDED).count() > 1 => {
                 let allowed = format!("one of {}, as all of them are configured", configured.join(", "));
+                Err(self.not_allowed("manager.default_engine", allowed))
+            }
+            Some((name, _)) if !is_there(name) => {
+                let allowed =
+                    format!("an engine that is configured ({}): this build has no embedded one", configured.join(", "));
                 Err(self.not_allowed("manager.default_engine", allowed))
             }
             Some((name, keys)) if !configured.contains(name) => {
@@ -192,6 +229,13 @@ impl Layers {
             return Err(self.not_allowed("flink.format", allowed));
         }
         Ok(())
+    }
+
+    fn is_configured(&self, engine: &str, keys: &[&str]) -> bool {
+        match engine == EMBEDDED {
+            true => is_there(engine) && self.is_on(keys[0]),
+            false => !self.is_empty(keys[0]),
+        }
     }
 
     fn is_on(&self, key: &str) -> bool {

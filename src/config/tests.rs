@@ -471,7 +471,7 @@ fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
         ),
         (
             vec![("manager.default_engine", "spark")],
-            "manager.default_engine = \"spark\" (command line) is not allowed, expected nothing, flink or ksqldb",
+            "manager.default_engine = \"spark\" (command line) is not allowed, expected nothing, flink, ksqldb or embedded",
         ),
         (
             [&[on, ("flink.format", "avro-confluent")], flink].concat(),

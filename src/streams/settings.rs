@@ -12,8 +12,12 @@ use crate::manager::settings::{FlinkSettings, KsqldbSettings, Limits, ManagerSet
 /// What the manager is told. The settings have passed their rules: there is an engine for whoever names none.
 pub fn settings(config: &Config) -> Result<ManagerSettings> {
     let (flink, ksqldb) = (flink(config), ksqldb(config));
-    let configured =
-        [(EngineKind::Flink, flink.is_some()), (EngineKind::Ksqldb, ksqldb.is_some())].into_iter().find(|(_, is)| *is);
+    let all = [
+        (EngineKind::Flink, flink.is_some()),
+        (EngineKind::Ksqldb, ksqldb.is_some()),
+        (EngineKind::Embedded, config.embedded.is_on()),
+    ];
+    let configured = all.into_iter().find(|(_, is)| *is);
     let named = EngineKind::ALL.into_iter().find(|engine| engine.name() == config.manager.default_engine);
     let default_engine = named.or(configured.map(|(engine, _)| engine)).context("no engine is configured")?;
     let reconcile = Reconcile {

@@ -116,6 +116,7 @@ const fn setting(engine: EngineKind) -> &'static str {
     match engine {
         EngineKind::Flink => "`flink.gateway_url` and `flink.rest_url`",
         EngineKind::Ksqldb => "`ksqldb.url`",
+        EngineKind::Embedded => "`embedded.enabled` to true, in a build that has it (the container image does)",
     }
 }
 

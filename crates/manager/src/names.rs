@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 /// The longest slug.
 const MAX_SLUG: usize = 40;
+/// How restore points begin that are consumer groups.
+const GROUP_SCHEME: &str = "kafka-group:";
 
 /// The names of one definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +36,12 @@ impl Names {
         &self.tag
     }
 
-    /// What people see in Flink: `sv-<slug>-<tag>-r<revision>-a<attempt>`.
+    /// What people see in Flink, and of the embedded engine: `sv-<slug>-<tag>-r<revision>-a<attempt>`.
     pub fn job_name(&self, revision: i32, attempt: i32) -> String {
         format!("{}-r{revision}-a{attempt}", self.job_family())
     }
 
-    /// How the names of all its jobs in Flink begin: `sv-<slug>-<tag>`.
+    /// How the names of all these jobs begin: `sv-<slug>-<tag>`.
     pub fn job_family(&self) -> String {
         format!("sv-{}-{}", self.slug, self.tag)
     }
@@ -53,6 +55,17 @@ pub fn job_id(cluster: &str, id: &str, revision: i32, attempt: i32) -> String {
 /// The id under which that job's stop with a savepoint is asked for, again and again until it has an end: 32 hex digits.
 pub fn stop_trigger_id(cluster: &str, id: &str, revision: i32, attempt: i32) -> String {
     hashed(&format!("streamview/flink/{cluster}{id}{revision}/{attempt}/stop"))
+}
+
+/// Where a deployment of the embedded engine that begins anew keeps what it has done: in a consumer group, by its name, and that
+/// is what [`crate::engines::RestorePoint::path`] says. Those that go on from there stay in it.
+pub fn kept_in_group(id: &str, revision: i32, attempt: i32) -> String {
+    format!("{GROUP_SCHEME}streamview-{id}-r{revision}a{attempt}")
+}
+
+/// The consumer group that a restore point names, if it names one.
+pub fn group_of(path: &str) -> Option<&str> {
+    path.strip_prefix(GROUP_SCHEME).filter(|group| !group.is_empty())
 }
 
 /// 32 hex digits that are the same for the same text, for ids that are chosen by us.
@@ -103,5 +116,8 @@ mod tests {
             assert_ne!(job_id("c", id, 1, 1), other);
         }
         assert_ne!(job_id("c", id, 1, 1), stop_trigger_id("c", id, 1, 1));
+        assert_ne!(kept_in_group(id, 11, 1), kept_in_group(id, 1, 11));
+        assert_eq!(group_of(&kept_in_group(id, 2, 3)), Some(format!("streamview-{id}-r2a3").as_str()));
+        assert_eq!((group_of("kafka-group:"), group_of("s3://savepoints/1")), (None, None));
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewQuery, example = json!({ "sqlScript": "SELECT * FROM orders", "engine": "flink" }))]
 pub(super) struct NewQueryBody {
-    /// `flink` or `ksqldb`; `manager.default_engine` if left out.
+    /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
     #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
     engine: Option<String>,
     /// One SELECT in the engine's dialect.
@@ -77,7 +77,7 @@ pub(super) struct TryBody {
     /// One SELECT in the engine's dialect.
     #[schema(min_length = 1, pattern = "\\S")]
     query: String,
-    /// `flink` or `ksqldb`; `manager.default_engine` if left out.
+    /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
     #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
     engine: Option<String>,
     /// Begin with what comes, instead of with what is there.

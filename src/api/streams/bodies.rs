@@ -34,7 +34,7 @@ pub struct StreamBody {
     /// Its text: one SELECT.
     #[schema(example = "SELECT * FROM orders WHERE AMOUNT > 500")]
     pub sql_script: String,
-    /// The engine that runs it: `flink` or `ksqldb`.
+    /// The engine that runs it: `flink`, `ksqldb` or `embedded`.
     #[schema(example = "flink")]
     pub engine: &'static str,
     /// Flink's job id or ksqlDB's query id of what runs, or ran last.

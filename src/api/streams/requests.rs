@@ -34,7 +34,7 @@ pub(super) struct NewStreamBody {
     /// One SELECT in the engine's dialect: no `;`, no `CREATE`, no `INSERT`. How long it may be is `manager.limits.query_characters`.
     #[schema(min_length = 1, pattern = "\\S")]
     sql_script: String,
-    /// `flink` or `ksqldb`; `manager.default_engine` if left out.
+    /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
     #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
     engine: Option<String>,
 }
@@ -96,7 +96,7 @@ pub(super) struct TextBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = StatementToCheck, example = json!({ "kind": "persistent", "sqlScript": "SELECT * FROM orders WHERE AMOUNT > 500" }))]
 pub(super) struct ValidateBody {
-    /// `flink` or `ksqldb`; `manager.default_engine` if left out.
+    /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
     #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
     engine: Option<String>,
     /// `adhoc`: a query of somebody who looks; `persistent`: the text of a stream.

@@ -24,18 +24,48 @@ pub enum EngineKind {
     Flink,
     /// ksqlDB.
     Ksqldb,
+    /// The one in this process.
+    Embedded,
 }
 
 impl EngineKind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [EngineKind; 2] = [EngineKind::Flink, EngineKind::Ksqldb];
+    pub const ALL: [EngineKind; 3] = [EngineKind::Flink, EngineKind::Ksqldb, EngineKind::Embedded];
 
     /// Its name in settings, bodies and columns.
     pub const fn name(self) -> &'static str {
         match self {
             EngineKind::Flink => "flink",
             EngineKind::Ksqldb => "ksqldb",
+            EngineKind::Embedded => "embedded",
         }
+    }
+
+    /// Whether each deployment is a job of its own, by [`crate::names::Names::job_name`]; else what runs has one name for all
+    /// of them: the sink's.
+    pub const fn names_deployments(self) -> bool {
+        match self {
+            EngineKind::Flink | EngineKind::Embedded => true,
+            EngineKind::Ksqldb => false,
+        }
+    }
+
+    /// Whether its jobs end with the process that runs them: what is not seen may have run, and have kept its state.
+    pub const fn dies_with_us(self) -> bool {
+        matches!(self, EngineKind::Embedded)
+    }
+
+    /// Where a deployment keeps its state from its beginning on, if that is known by its names: with what it was restored from,
+    /// else at a place of its own. So it is known too of a deployment whose answer was lost.
+    pub fn keeps_at(
+        self,
+        definition: &str,
+        (revision, attempt): (i32, i32),
+        restore: Option<&RestorePoint>,
+    ) -> Option<RestorePoint> {
+        let own =
+            || RestorePoint { path: crate::names::kept_in_group(definition, revision, attempt), savepoint: false };
+        (self == EngineKind::Embedded).then(|| restore.cloned().unwrap_or_else(own))
     }
 }
 
@@ -162,6 +192,10 @@ pub struct Handle {
     pub output_topic: String,
     /// Whether that is a stream or a table (ksqlDB drops them by different words).
     pub changes: Changes,
+    /// Where its state is kept from now on ([`EngineKind::keeps_at`]): where it does not run any more, without a word, it goes
+    /// on from there. `None` of an engine that says so only when it is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_at: Option<RestorePoint>,
 }
 
 /// Where the state of a stopped job lies.

@@ -33,8 +33,12 @@ pub struct Dialect {
     pub(super) from_calls: &'static [&'static str],
     /// Calls that make a window.
     pub(super) window_calls: &'static [&'static str],
-    /// Reads a SELECT in brackets, if one may stand there.
+    /// Whether the same window may be written again where it is selected: it counts once.
+    pub(super) repeats_windows: bool,
+    /// Reads a SELECT in brackets within an expression, if one may stand there.
     pub(super) subquery: Option<for<'p, 'a> fn(&'p mut Parser<'a>) -> Parse<()>>,
+    /// What to do where none may.
+    pub(super) instead_of_subquery: &'static str,
     /// What other dialects write: a sequence of tokens (behind `^` only at the statement's beginning), the fault's code, and
     /// what to write here instead.
     pub(super) foreign: &'static [(&'static [&'static str], &'static str, &'static str)],
@@ -61,7 +65,7 @@ pub struct TypeWords {
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [&'static Dialect; 2] = [&super::flink::FLINK, &super::ksqldb::KSQLDB];
+    pub const ALL: [&'static Dialect; 3] = [&super::flink::FLINK, &super::ksqldb::KSQLDB, &super::embedded::EMBEDDED];
 
     /// A type in this dialect's words, names in it quoted.
     pub fn data_type(&self, data_type: &DataType) -> Result<String, ComposeError> {

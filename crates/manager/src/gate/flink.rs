@@ -108,7 +108,9 @@ pub(super) static FLINK: Dialect = Dialect {
     functions: include_str!("functions/flink.txt"),
     from_calls: &["EXTRACT", "OVERLAY", "SUBSTRING", "TRIM"],
     window_calls: &["CUMULATE", "HOP", "SESSION", "TUMBLE"],
+    repeats_windows: false,
     subquery: Some(full_query),
+    instead_of_subquery: "",
     foreign: &[
         (&["EMIT", "CHANGES"], "emit_changes", "EMIT CHANGES is ksqlDB's: leave it out for Flink"),
         (

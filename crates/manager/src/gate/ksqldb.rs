@@ -62,7 +62,9 @@ pub(super) static KSQLDB: Dialect = Dialect {
     functions: include_str!("functions/ksqldb.txt"),
     from_calls: &[],
     window_calls: &[],
+    repeats_windows: false,
     subquery: None,
+    instead_of_subquery: "deploy the inner one as a stream of its own and read that",
     foreign: &[
         (
             &["^", "WITH"],

@@ -28,6 +28,7 @@ use self::positions::Positions;
 mod brackets;
 pub mod compose;
 mod dialect;
+mod embedded;
 mod flink;
 mod functions;
 mod ksqldb;
@@ -205,6 +206,7 @@ impl Dialect {
         match engine {
             EngineKind::Flink => &flink::FLINK,
             EngineKind::Ksqldb => &ksqldb::KSQLDB,
+            EngineKind::Embedded => &embedded::EMBEDDED,
         }
     }
 }

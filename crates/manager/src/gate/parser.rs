@@ -42,6 +42,8 @@ pub(super) struct Parser<'a> {
     pub(super) nesting: usize,
     joins: usize,
     windows: usize,
+    /// Windows as they were written, where the same one may be written again.
+    window_texts: Vec<String>,
 }
 
 /// Reads the whole code of one statement.
@@ -61,6 +63,7 @@ pub(super) fn parse<'a>(
         nesting: 0,
         joins: 0,
         windows: 0,
+        window_texts: Vec::new(),
     };
     (dialect.query)(&mut parser, kind)?;
     match parser.peek(0) {
@@ -190,6 +193,27 @@ impl<'a> Parser<'a> {
         }
         let message = format!("window {} is one too many, at most {most} are taken: split the query", self.windows);
         Err(Fault::at(&self.code[at], "too_many_windows", message))
+    }
+
+    /// Whether the window that is called at the next token was written before; it is noted.
+    fn is_repeated_window(&mut self) -> bool {
+        if !self.dialect.repeats_windows {
+            return false;
+        }
+        let mut depth = 0_usize;
+        let call = self.code[self.at..].iter().take_while(|token| {
+            let was_inside = depth > 0 || !token.is_symbol(")");
+            depth += usize::from(token.is_symbol("("));
+            depth = depth.saturating_sub(usize::from(token.is_symbol(")")));
+            was_inside && (depth > 0 || !token.is_symbol(")"))
+        });
+        let words: Vec<String> = call.map(|token| token.text.to_ascii_lowercase()).collect();
+        let text = words.join(" ");
+        let is_known = self.window_texts.contains(&text);
+        if !is_known {
+            self.window_texts.push(text);
+        }
+        is_known
     }
 
     /// The name of a source at the next token.
@@ -366,8 +390,10 @@ impl<'a> Parser<'a> {
         self.fault(
             "subquery",
             format!(
-                "{} has no SELECT within a SELECT: deploy the inner one as a stream of its own and read that",
-                self.dialect.name
+                "{} has no SELECT within {}: {}",
+                self.dialect.name,
+                if self.dialect.repeats_windows { "an expression" } else { "a SELECT" },
+                self.dialect.instead_of_subquery
             ),
         )
     }
@@ -395,7 +421,7 @@ impl<'a> Parser<'a> {
             ));
         }
         if self.dialect.window_calls.contains(&name.as_str()) {
-            return self.count_window(self.at);
+            return if self.is_repeated_window() { Ok(()) } else { self.count_window(self.at) };
         }
         if self.dialect.bracket_words.contains(&name.as_str()) || self.is_clause_word(0) {
             return Ok(());

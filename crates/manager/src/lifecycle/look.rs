@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::outcome::later;
 use super::record::{Call, Position, Record, is_active};
-use crate::engines::{EngineKind, Observed, ObservedState};
+use crate::engines::{Observed, ObservedState};
 use crate::settings::Reconcile;
 
 /// What was seen of one definition in one round.
@@ -27,9 +27,9 @@ impl Sighting {
 
 /// Looks for a definition in what its engine runs.
 pub(crate) fn look(record: &Record, observed: &[Observed]) -> Sighting {
-    let mine = match record.engine {
-        EngineKind::Flink => look_for_job(record, observed),
-        EngineKind::Ksqldb => look_for_sink(record, observed),
+    let mine = match record.engine.names_deployments() {
+        true => look_for_job(record, observed),
+        false => look_for_sink(record, observed),
     };
     let (mine, strays) = mine;
     let state = match mine {
@@ -56,7 +56,7 @@ fn is_stopping(record: &Record) -> bool {
     matches!(record.call, Some(Call::Stop { .. } | Call::Remove))
 }
 
-/// Flink: every deployment is a job of its own. Those of the same definition that are not the last one's should not run.
+/// Every deployment is a job of its own. Those of the same definition that are not the last one's should not run.
 fn look_for_job<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Observed>, Vec<String>) {
     let names = record.names();
     let family = format!("{}-r", names.job_family());
@@ -89,7 +89,7 @@ fn is_ours(name: &str, family: &str, attempt: i32) -> bool {
     })
 }
 
-/// ksqlDB: one query fills the stream or table of that name.
+/// One query fills the stream or table of that name.
 fn look_for_sink<'a>(record: &Record, observed: &'a [Observed]) -> (Option<&'a Observed>, Vec<String>) {
     let names = record.names();
     let (sink, topic) = (names.sink(), names.topic());

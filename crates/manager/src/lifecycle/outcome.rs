@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::record::{Call, Position, Record, Restore};
 use crate::definition::Intent;
-use crate::engines::{EngineKind, Handle, ObservedState, RestorePoint, Stopped, Trouble};
+use crate::engines::{Handle, ObservedState, RestorePoint, Stopped, Trouble};
 use crate::ports::PortError;
 use crate::settings::Reconcile;
 
@@ -66,11 +66,13 @@ pub(crate) fn begin(record: &mut Record, call: &Call, now: Timestamp) {
 /// A deployment without an outcome is there, by the name that was chosen for it: it is deployed. Where one name is that of all
 /// revisions, what is there is what was there before, until it is deployed once more.
 pub(crate) fn adopt(record: &mut Record, job_id: &str, now: Timestamp, rules: &Reconcile) -> Option<Happened> {
-    let call = record.call.clone().filter(|call| matches!(call, Call::Deploy { .. }))?;
-    if record.engine == EngineKind::Ksqldb && record.position == Position::Deployed {
+    let call = record.call.clone()?;
+    let Call::Deploy { revision, attempt, restore, .. } = &call else { return None };
+    if !record.engine.names_deployments() && record.position == Position::Deployed {
         return drop_call(record);
     }
-    let handle = Handle { job_id: job_id.to_owned(), ..record.handle() };
+    let keeps_at = record.engine.keeps_at(&record.id, (*revision, *attempt), restore.as_ref());
+    let handle = Handle { job_id: job_id.to_owned(), keeps_at, ..record.handle() };
     Some(finish(record, &call, Ok(Done::Deployed(handle)), now, rules))
 }
 
@@ -122,10 +124,11 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
                 Stopped::At(_) | Stopped::WithoutState => (Position::Stopped, ObservedState::Stopped),
             };
             (record.position, record.observed) = (position, observed);
+            if let Some(point) = record.keeps_at.take() {
+                to_be_removed(record, point);
+            }
             if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
-                if !record.savepoints.contains(point) {
-                    record.savepoints.push(point.clone());
-                }
+                to_be_removed(record, point.clone());
                 // The state of a text that is taken back is not what the one before goes on with.
                 if record.failed_revision != Some(revision) {
                     keep(record, point, revision);
@@ -160,9 +163,19 @@ fn deployed(record: &mut Record, call: &Call, handle: Handle, now: Timestamp, ru
     let Call::Deploy { revision, attempt, restore, .. } = call else {
         return Happened::new("deployed");
     };
+    if let Some((point, kept)) = record.keeps_at.take().zip(record.deployed_revision) {
+        // What a text on trial takes the place of is gone back to from here.
+        if kept != *revision {
+            keep(record, &point, kept);
+        }
+        if handle.keeps_at.as_ref() != Some(&point) {
+            to_be_removed(record, point);
+        }
+    }
     record.position = Position::Deployed;
     record.observed = ObservedState::Starting;
     record.deployed_revision = Some(*revision);
+    record.keeps_at = handle.keeps_at;
     record.deployed_at = Some(now);
     record.changes = Some(handle.changes);
     record.job_id = Some(handle.job_id.clone());
@@ -181,6 +194,13 @@ fn deployed(record: &mut Record, call: &Call, handle: Handle, now: Timestamp, ru
         None => String::new(),
     };
     Happened::with("deployed", format!("revision {revision}, attempt {attempt}, as {}{begins}", handle.job_id))
+}
+
+/// What is to be removed with the definition.
+fn to_be_removed(record: &mut Record, point: RestorePoint) {
+    if !record.savepoints.contains(&point) {
+        record.savepoints.push(point);
+    }
 }
 
 /// A text that has begun with an empty state hands no older one on.
@@ -221,6 +241,9 @@ fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, ru
 fn refused(record: &mut Record, call: &Call) {
     let Call::Deploy { revision, replaces, restore, .. } = call else { return };
     let runs_already = record.deployed_revision == Some(*revision);
+    if restore.is_some() && *restore == record.keeps_at && runs_already && *revision == record.revision {
+        return no_place_is_left(record, *revision);
+    }
     // A text that has made the state itself fits to it: so it is the place that is not good any more.
     if let (Some(refused), Some(kept)) = (restore, &mut record.restore)
         && kept.revision == *revision
@@ -232,12 +255,7 @@ fn refused(record: &mut Record, call: &Call) {
             return;
         }
         if *revision == record.revision {
-            record.failed_revision = Some(*revision);
-            record.previous_revision = None;
-            record.observed = ObservedState::Failed;
-            let why = record.last_error.take().unwrap_or_default();
-            record.last_error = Some(format!("{NO_RESTORE_POINT}: {why}"));
-            return;
+            return no_place_is_left(record, *revision);
         }
     }
     if *revision == record.revision && !runs_already {
@@ -253,6 +271,14 @@ fn refused(record: &mut Record, call: &Call) {
     } else {
         record.restarts = record.restarts.saturating_add(1);
     }
+}
+
+fn no_place_is_left(record: &mut Record, revision: i32) {
+    record.failed_revision = Some(revision);
+    record.previous_revision = None;
+    record.observed = ObservedState::Failed;
+    let why = record.last_error.take().unwrap_or_default();
+    record.last_error = Some(format!("{NO_RESTORE_POINT}: {why}"));
 }
 
 /// The update runs.

@@ -33,6 +33,9 @@ pub(crate) struct Record {
     pub changes: Option<Changes>,
     pub job_id: Option<String>,
     pub restore: Option<Restore>,
+    /// Where what is deployed keeps its state by its engine's own account when it was deployed: known before anything was
+    /// noted, and of the deployed revision, be it on trial.
+    pub keeps_at: Option<RestorePoint>,
     /// The cluster that it was deployed on last, written with the call: what another one says does not count.
     pub cluster: Option<String>,
     /// Savepoints that our stops have made and nobody has disposed of.
@@ -140,6 +143,7 @@ impl Record {
             stream_name: names.sink(),
             output_topic: names.topic(),
             changes: self.changes.unwrap_or(Changes::Append),
+            keeps_at: self.keeps_at.clone(),
         }
     }
 
@@ -156,10 +160,14 @@ impl Record {
 
     /// The state that a deployment of that revision begins with.
     pub fn restore_for(&self, revision: i32) -> Option<RestorePoint> {
-        let restore = self.restore.as_ref()?;
-        let is_its_own = restore.revision == revision;
-        let is_led_on = revision == self.revision && self.fresh_revision != Some(revision);
-        (is_its_own || is_led_on).then(|| restore.point.clone())
+        let may_follow = |kept: i32| {
+            let is_led_on = revision == self.revision && self.fresh_revision != Some(revision);
+            kept == revision || is_led_on
+        };
+        let deployed = self.keeps_at.as_ref().zip(self.deployed_revision);
+        let noted = self.restore.as_ref().map(|restore| (&restore.point, restore.revision));
+        let points = deployed.into_iter().chain(noted);
+        points.filter(|(_, kept)| may_follow(*kept)).map(|(point, _)| point.clone()).next()
     }
 }
 
@@ -170,7 +178,7 @@ impl From<Record> for Definition {
             is_active: is_active(record.observed),
             stream_name: names.sink(),
             output_topic: names.topic(),
-            restore_point: record.restore.map(|restore| restore.point),
+            restore_point: record.keeps_at.or(record.restore.map(|restore| restore.point)),
             step: record.call.as_ref().map(|call| call.word().to_owned()),
             id: record.id,
             name: record.name,

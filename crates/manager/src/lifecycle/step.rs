@@ -3,7 +3,7 @@
 
 use super::record::{Call, Position, Record, is_active};
 use crate::definition::Intent;
-use crate::engines::{Capabilities, EngineKind, ObservedState};
+use crate::engines::{Capabilities, ObservedState};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +106,23 @@ fn unfinished(record: &Record, seen: &Seen, call: &Call) -> Step {
     let is_deploy = matches!(call, Call::Deploy { .. });
     let is_wanted = record.intent == Intent::Running;
     // The name of a job is that of its deployment; that of a sink is every revision's, so there the engine is asked again.
-    let is_the_one = record.engine == EngineKind::Flink && is_active(seen.state);
+    let is_the_one = record.engine.names_deployments() && is_active(seen.state);
     match &seen.job_id {
         Some(job_id) if is_deploy && (is_the_one || !is_wanted) => Step::Adopt { job_id: job_id.clone() },
-        None if is_deploy && !is_wanted && seen.is_call_old => Step::DropCall,
+        None if is_deploy && !is_wanted && seen.is_call_old => given_up(record, call),
         None if is_deploy && !is_wanted => Step::Rest(Rest::EngineWorks),
         _ => when_due(seen, || Step::Call(call.clone())),
+    }
+}
+
+/// A deployment that is not seen and that nobody wants any more. What dies with the process that runs it may have run and kept its
+/// state: it counts as deployed, and is stopped like any other, so that what comes after it goes on where it was.
+fn given_up(record: &Record, call: &Call) -> Step {
+    match call {
+        Call::Deploy { revision, attempt, .. } if record.engine.dies_with_us() => {
+            Step::Adopt { job_id: record.names().job_name(*revision, *attempt) }
+        }
+        _ => Step::DropCall,
     }
 }
 

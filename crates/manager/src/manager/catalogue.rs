@@ -36,6 +36,7 @@ pub(crate) struct Cache {
     registry: Slot,
     flink: Slot,
     ksqldb: Slot,
+    embedded: Slot,
 }
 
 type Slot = Mutex<Option<(Instant, Arc<Heard>)>>;
@@ -45,6 +46,7 @@ impl Cache {
         match engine {
             EngineKind::Flink => &self.flink,
             EngineKind::Ksqldb => &self.ksqldb,
+            EngineKind::Embedded => &self.embedded,
         }
     }
 }

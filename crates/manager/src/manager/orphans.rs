@@ -65,6 +65,7 @@ impl Shared {
             stream_name: names.sink(),
             output_topic: names.topic(),
             changes: Changes::Append,
+            keeps_at: None,
         };
         let deployment = Deployment {
             definition: names.tag().to_owned(),
@@ -83,12 +84,12 @@ impl Shared {
 }
 
 fn orphaned_job(engine: EngineKind, job: &Observed, known: &[Known]) -> Option<Orphan> {
-    let is_orphaned = match engine {
-        EngineKind::Flink => {
+    let is_orphaned = match engine.names_deployments() {
+        true => {
             let is_known = |known: &Known| job.name.starts_with(&format!("{}-r", known.names.job_family()));
             is_active(job.state) && is_our_job(&job.name) && !known.iter().any(is_known)
         }
-        EngineKind::Ksqldb => {
+        false => {
             let is_known = |known: &Known| known.sink == job.name;
             is_ours(&job.name.to_ascii_lowercase()) && !known.iter().any(is_known)
         }
@@ -113,7 +114,7 @@ fn orphaned_topic(topic: &str, leftovers: &[Leftover]) -> Orphan {
     Orphan { kind: OrphanKind::Topic, engine: None, id: topic.to_owned(), name: topic.to_owned(), state: None, note }
 }
 
-/// Whether it is a name as our jobs in Flink have: `sv-<slug>-<tag>-r<revision>-a<attempt>`.
+/// Whether it is a name as our jobs have where each deployment is one: `sv-<slug>-<tag>-r<revision>-a<attempt>`.
 fn is_our_job(name: &str) -> bool {
     let (names, revision, attempt) = parts_of(name);
     names.job_name(revision, attempt) == name

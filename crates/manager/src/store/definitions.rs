@@ -272,11 +272,12 @@ async fn save(
     let (intent, position, observed) = (record.intent.word(), word(record.position), word(record.observed));
     let (changes, call) = (record.changes.map(word), record.call.as_ref().map(json));
     let savepoints = json(&record.savepoints);
+    let keeps_at = record.keeps_at.as_ref().map(json);
     let others = json(record.restore.as_ref().map(|restore| restore.others.as_slice()).unwrap_or_default());
     let counts = [record.tries, record.restarts, record.failures].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
     let (what, detail) =
         (happened.map(|happened| happened.what), happened.and_then(|happened| happened.detail.as_ref()));
-    let values: [&(dyn ToSql + Sync); 38] = [
+    let values: [&(dyn ToSql + Sync); 39] = [
         &record.id,
         &record.change,
         &record.name,
@@ -315,6 +316,7 @@ async fn save(
         &others,
         &record.cluster,
         &record.called_at,
+        &keeps_at,
     ];
     let row = client.query_one(include_str!("sql/save.sql"), &values).await?;
     Ok(row.try_get::<_, i64>(0)? > 0)

@@ -86,5 +86,6 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
         change: row.try_get(36)?,
         cluster: row.try_get(38)?,
         called_at: row.try_get(39)?,
+        keeps_at: row.try_get::<_, Option<Value>>(40)?.map(|point| read(TABLE, point)).transpose()?,
     })
 }

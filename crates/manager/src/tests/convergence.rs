@@ -37,6 +37,7 @@ pub fn record(engine: EngineKind) -> Record {
         changes: None,
         job_id: None,
         restore: None,
+        keeps_at: None,
         cluster: None,
         called_at: None,
         savepoints: Vec::new(),
@@ -69,6 +70,8 @@ struct Stage {
     is_forgotten: bool,
     rules: Reconcile,
     heals: bool,
+    /// How often somebody has said that the state may be lost.
+    losses: usize,
 }
 
 /// What happens between two rounds.
@@ -114,6 +117,7 @@ impl Stage {
             is_forgotten: false,
             rules,
             heals: true,
+            losses: 0,
         }
     }
 
@@ -220,6 +224,7 @@ impl Stage {
     }
 
     fn ask(&mut self, action: Action, option: bool) {
+        self.losses += usize::from(action == Action::Stop && option);
         wish(&mut self.record, action, How { discard_state: option, delete_topic: option });
     }
 
@@ -230,6 +235,7 @@ impl Stage {
         self.texts.push(text);
         self.record.revision += 1;
         if loses_state {
+            self.losses += 1;
             self.record.fresh_revision = Some(self.record.revision);
         }
     }
@@ -238,8 +244,15 @@ impl Stage {
         let is_flink = self.model.kind == EngineKind::Flink;
         match turn {
             Turn::Round => drop(self.round(Dies::Never).await),
-            Turn::DiesBeforeCall => drop(self.round(Dies::BeforeCall).await),
-            Turn::DiesAfterCall => drop(self.round(Dies::AfterCall).await),
+            Turn::DiesBeforeCall | Turn::DiesAfterCall => {
+                drop(
+                    self.round(if matches!(turn, Turn::DiesBeforeCall) { Dies::BeforeCall } else { Dies::AfterCall })
+                        .await,
+                );
+                if self.model.kind.dies_with_us() {
+                    self.model.with(World::forget_jobs);
+                }
+            }
             Turn::Ask(action, option) => self.ask(action, option),
             Turn::Edit(text, loses_state) => self.edit(text, loses_state),
             Turn::Fault(fault) => self.model.with(|world| world.faults.push_back(fault)),
@@ -368,7 +381,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 fn engines() -> impl Strategy<Value = EngineKind> {
-    prop_oneof![Just(EngineKind::Flink), Just(EngineKind::Ksqldb)]
+    prop_oneof![Just(EngineKind::Flink), Just(EngineKind::Ksqldb), Just(EngineKind::Embedded)]
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -389,6 +402,9 @@ proptest! {
                 prop_assert!(live <= 1, "{live} jobs: {:?}", stage.model.world);
             }
             stage.calm().await.map_err(TestCaseError::fail)?;
+            // What keeps its state from its beginning on begins anew only where somebody has said so, whoever dies when.
+            let begun = stage.model.with(|world| world.begun.len());
+            prop_assert!(begun <= 1 + stage.losses, "{:?}\n{:?}", stage.record, stage.model.world);
             stage.judge().map_err(TestCaseError::fail)
         })?;
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::model::Fault;
+use super::model::{Fault, World};
 use super::stage::{PATIENCE, Stage, crash_at, create, deployed, settled, until};
 use crate::definition::Definition;
 use crate::engines::{EngineKind, ObservedState};
@@ -38,7 +38,7 @@ fn points(act: Act, engine: EngineKind) -> &'static [&'static str] {
         (Act::Deploy, _) => {
             &["manager.deploy.written", "manager.deploy.topic", "manager.deploy.called", "manager.deploy.done"]
         }
-        (Act::Update, EngineKind::Flink) => &[
+        (Act::Update, EngineKind::Flink | EngineKind::Embedded) => &[
             "manager.stop.written",
             "manager.stop.called",
             "manager.stop.done",
@@ -51,7 +51,9 @@ fn points(act: Act, engine: EngineKind) -> &'static [&'static str] {
             &["manager.update.written", "manager.deploy.topic", "manager.update.called", "manager.update.done"]
         }
         (Act::Stop | Act::Pause, _) => &["manager.stop.written", "manager.stop.called", "manager.stop.done"],
-        (Act::Resume, EngineKind::Flink) => &["manager.deploy.written", "manager.deploy.called", "manager.deploy.done"],
+        (Act::Resume, EngineKind::Flink | EngineKind::Embedded) => {
+            &["manager.deploy.written", "manager.deploy.called", "manager.deploy.done"]
+        }
         (Act::Resume, EngineKind::Ksqldb) => {
             &["manager.resume.written", "manager.resume.called", "manager.resume.done"]
         }
@@ -114,6 +116,9 @@ async fn dies_at(stage: &Stage, act: Act, point: &'static str, weather: Weather)
     let doomed = stage.run();
     ask(&doomed.manager, &definition.id, act).await;
     doomed.dies().await;
+    if stage.model().kind.dies_with_us() {
+        stage.model().with(World::forget_jobs);
+    }
     let running = stage.run();
     if weather == Weather::GoneAfterwards && running.manager.get(&definition.id).await.is_ok() {
         stage.model().with(|world| world.is_away = true);
@@ -132,9 +137,11 @@ async fn dies_at(stage: &Stage, act: Act, point: &'static str, weather: Weather)
         assert_eq!(live.len(), jobs, "{what}: {live:?}");
         assert!(live.iter().all(|job| job.sql.contains(text) && job.topic == settled.output_topic), "{what}: {live:?}");
         assert_eq!(settled.is_active, jobs == 1, "{what}");
-        if act == Act::Update && stage.model().kind == EngineKind::Flink {
+        if act == Act::Update && stage.model().kind.names_deployments() {
             assert!(live[0].restored.is_some(), "{what}: the state is lost: {live:?}");
         }
+        let begun = stage.model().with(|world| world.begun.clone());
+        assert!(begun.len() <= 1, "{what}: it has begun anew: {begun:?}");
         assert_eq!(stage.ours(), [settled.output_topic.as_str()], "{what}");
         running.manager.delete(&definition.id, true, PATIENCE, "anna").await.unwrap();
     }
@@ -187,4 +194,14 @@ async fn ksqldb_deploy_and_update_survive_the_end_of_the_manager_at_every_point(
 #[tokio::test]
 async fn ksqldb_pause_and_delete_survive_the_end_of_the_manager_at_every_point() {
     matrix(EngineKind::Ksqldb, &[Act::Pause, Act::Resume, Act::Delete]).await;
+}
+
+#[tokio::test]
+async fn embedded_deploy_and_stop_survive_the_end_of_the_manager_and_its_jobs_at_every_point() {
+    matrix(EngineKind::Embedded, &[Act::Deploy, Act::Stop, Act::Resume]).await;
+}
+
+#[tokio::test]
+async fn embedded_update_and_delete_survive_the_end_of_the_manager_and_its_jobs_at_every_point() {
+    matrix(EngineKind::Embedded, &[Act::Update, Act::Pause, Act::Delete]).await;
 }

@@ -2,7 +2,8 @@
 //! nothing about the wires of real ones.
 //!
 //! As Flink: a job for each deployment, by a name and an id of its own; stops leave savepoints. As ksqlDB: one query for each
-//! sink, replaced in place and paused.
+//! sink, replaced in place and paused. As the embedded one: jobs as Flink's, which keep their state in groups from their
+//! beginning on, and end with the process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -70,6 +71,8 @@ pub struct World {
     /// Checkpoints fail; as in Flink that is seen when they are asked for, and shows from then on.
     pub is_failing: bool,
     is_seen_to_fail: bool,
+    /// Groups that were begun anew, each with all records once more.
+    pub begun: Vec<String>,
     queries: u64,
     /// The job that this call has begun.
     submitted: Option<String>,
@@ -119,13 +122,13 @@ impl Model {
     }
 
     pub fn can(&self) -> Capabilities {
-        let is_flink = self.kind == EngineKind::Flink;
+        let is_job = self.kind.names_deployments();
         Capabilities {
             version: "model".to_owned(),
             cluster: if self.with(|world| world.is_another) { "another" } else { "model" }.to_owned(),
-            can_pause: !is_flink,
-            can_savepoint: is_flink,
-            replaces_in_place: !is_flink,
+            can_pause: !is_job,
+            can_savepoint: is_job,
+            replaces_in_place: !is_job,
             free_slots: None,
         }
     }
@@ -201,6 +204,19 @@ impl Model {
         Ok(id)
     }
 
+    /// A group that was never committed to, as it is where a deployment has not come about, is begun anew.
+    fn deploy_here(&self, world: &mut World, deployment: &Deployment) -> String {
+        let name = deployment.names.job_name(deployment.revision, deployment.attempt);
+        if let Some(RestorePoint { path, .. }) = keeps_at(deployment).filter(|_| !world.jobs.contains_key(&name)) {
+            if !world.savepoints.contains(&path) {
+                world.savepoints.push(path.clone());
+                world.begun.push(path);
+            }
+            world.jobs.insert(name.clone(), self.new_job(deployment, name.clone()));
+        }
+        name
+    }
+
     fn deploy_query(&self, world: &mut World, deployment: &Deployment) -> Result<String, Trouble> {
         let sink = deployment.names.sink();
         let there = world.jobs.iter().find(|(_, job)| job.name == sink).map(|(id, job)| (id.clone(), job.sql.clone()));
@@ -252,6 +268,16 @@ impl Model {
         }
     }
 
+    fn stop_here(world: &mut World, handle: &Handle, mode: StopMode) -> Stopped {
+        if let Some(job) = world.jobs.get_mut(&handle.job_id) {
+            job.state = if job.state == ObservedState::Failed { job.state } else { ObservedState::Stopped };
+        }
+        match (mode, &handle.keeps_at) {
+            (StopMode::KeepState, Some(point)) => Stopped::At(point.clone()),
+            _ => Stopped::WithoutState,
+        }
+    }
+
     fn stop_query(&self, world: &mut World, id: &str, sink: &str, mode: StopMode) -> Result<Stopped, Trouble> {
         let found = world.jobs.iter().find(|(at, job)| *at == id || job.name == sink).map(|(id, _)| id.clone());
         let Some(id) = found else { return Ok(Stopped::WithoutState) };
@@ -266,6 +292,11 @@ impl Model {
             }
         }
     }
+}
+
+fn keeps_at(deployment: &Deployment) -> Option<RestorePoint> {
+    let Deployment { definition, revision, attempt, restore, .. } = deployment;
+    EngineKind::Embedded.keeps_at(definition, (*revision, *attempt), restore.as_ref())
 }
 
 pub fn refusal(message: &str) -> Trouble {
@@ -311,6 +342,7 @@ impl Engine for Model {
             match self.kind {
                 EngineKind::Flink => self.deploy_job(world, deployment),
                 EngineKind::Ksqldb => self.deploy_query(world, deployment),
+                EngineKind::Embedded => Ok(self.deploy_here(world, deployment)),
             }
         })?;
         Ok(Handle {
@@ -318,6 +350,7 @@ impl Engine for Model {
             stream_name: deployment.names.sink(),
             output_topic: deployment.names.topic(),
             changes: deployment.changes,
+            keeps_at: keeps_at(deployment).filter(|_| self.kind == EngineKind::Embedded),
         })
     }
 
@@ -368,6 +401,7 @@ impl Engine for Model {
         self.change(format!("stop {mode:?}"), |world| match self.kind {
             EngineKind::Flink => self.stop_job(world, &handle.job_id, mode),
             EngineKind::Ksqldb => self.stop_query(world, &handle.job_id, &handle.stream_name, mode),
+            EngineKind::Embedded => Ok(Model::stop_here(world, handle, mode)),
         })
     }
 

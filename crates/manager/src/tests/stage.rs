@@ -118,7 +118,10 @@ async fn database() -> Pool {
     config.dbname(&name);
     let pool = Pool::builder(deadpool_postgres::Manager::new(config, NoTls)).max_size(8).build().unwrap();
     let migration = include_str!("../../../../migrations/V018__stream_definitions.sql");
-    pool.get().await.unwrap().batch_execute(migration).await.unwrap();
+    let embedded = include_str!("../../../../migrations/V020__embedded_engine.sql");
+    for migration in [migration, embedded] {
+        pool.get().await.unwrap().batch_execute(migration).await.unwrap();
+    }
     pool
 }
 

@@ -40,6 +40,7 @@ pub(super) async fn deploy(flink: &Inner, deployment: &Deployment) -> Result<Han
         stream_name: deployment.names.sink(),
         output_topic: deployment.names.topic(),
         changes: deployment.changes,
+        keeps_at: None,
     })
 }
 

@@ -258,7 +258,7 @@ fn is_open(status: &CommandStatus) -> bool {
 
 fn handle(deployment: &Deployment, job_id: String) -> Handle {
     let (stream_name, output_topic) = (deployment.names.sink(), deployment.names.topic());
-    Handle { job_id, stream_name, output_topic, changes: deployment.changes }
+    Handle { job_id, stream_name, output_topic, changes: deployment.changes, keeps_at: None }
 }
 
 /// A refusal whose place is one of the user's SELECT; a place in our own text is none.

@@ -2,7 +2,7 @@ select replace(id::text, '-', ''), name, first_name, engine, version, revision, 
        deployed_revision, previous_revision, failed_revision, fresh_revision, changes, job_id, restore_path, restore_savepoint,
        restore_revision, savepoints, call, tries, discard_state, delete_topic, restarts, failures, retry_at, deployed_at, observed,
        engine_state, observed_at, drift, last_error, created_at, updated_at, change,
-       restore_others, cluster, called_at
+       restore_others, cluster, called_at, keeps_at
 from stream_definitions
 where ($1::text is null or id = $1::text::uuid)
   and ($2::text is null or engine = $2)
