@@ -3,6 +3,7 @@
 //! Kafka is the only place where progress stands. One commit holds output records, positions and the book-keeping of windows
 //! (as metadata of the positions), so nothing has to agree with anything else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(test)]
@@ -62,16 +63,16 @@ pub struct Position {
 }
 
 /// A record to be written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The topic.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Key.
     pub key: Option<Vec<u8>>,
     /// Value.
     pub value: Option<Vec<u8>>,
-    /// Headers, in order.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Headers, in order; many records have the same.
+    pub headers: Arc<Vec<(String, Option<Vec<u8>>)>>,
 }
 
 /// The brokers.

@@ -31,20 +31,25 @@ pub struct Decoder {
     schema: SchemaRef,
     columns: Vec<(String, DataType)>,
     numbers: HashMap<String, usize>,
+    /// Which columns are read, hidden ones too; the others are null.
+    needed: Vec<bool>,
     builds: Vec<Build>,
     hidden: Hidden,
     rows: usize,
 }
 
 impl Decoder {
-    /// Of a source; empty.
-    pub fn new(source: &Source) -> Decoder {
+    /// Of a source; empty. Columns that are not `needed` ([`crate::plan::Prepared::needed`]) are not looked at.
+    pub fn new(source: &Source, needed: &[bool]) -> Decoder {
         let columns: Vec<_> =
             source.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect();
         Decoder {
             schema: schema::of_source(source),
             numbers: columns.iter().enumerate().map(|(number, (name, _))| (name.clone(), number)).collect(),
             builds: columns.iter().map(|(_, of)| Build::new(of)).collect(),
+            needed: (0..columns.len() + schema::HIDDEN.len())
+                .map(|number| needed.get(number).copied().unwrap_or(true))
+                .collect(),
             columns,
             hidden: Hidden::default(),
             rows: 0,
@@ -63,7 +68,8 @@ impl Decoder {
     pub fn add(&mut self, record: &Record<'_>, json: &[u8]) -> Result<(), String> {
         let mut found: Vec<Option<&RawValue>> = vec![None; self.columns.len()];
         let mut reader = serde_json::Deserializer::from_slice(json);
-        let read = Fields { numbers: &self.numbers, columns: &self.columns, found: &mut found };
+        let names = Names { numbers: &self.numbers, columns: &self.columns, needed: &self.needed };
+        let read = Fields { names, found: &mut found };
         read.deserialize(&mut reader).and_then(|()| reader.end()).map_err(|error| not_an_object(&error))?;
         // Every value is read before the first one is kept.
         let mut cells = Vec::with_capacity(found.len());
@@ -74,7 +80,8 @@ impl Decoder {
         for (build, cell) in self.builds.iter_mut().zip(cells) {
             build.push(cell);
         }
-        self.hidden.push(record);
+        let own = self.columns.len();
+        self.hidden.push(record, self.needed[own + 2], self.needed[own + 4]);
         self.rows += 1;
         Ok(())
     }
@@ -97,10 +104,17 @@ fn not_an_object(error: &serde_json::Error) -> String {
     format!("its value is no JSON object: {}", text.strip_suffix(&place).unwrap_or(&text))
 }
 
-/// The fields of an object that columns name, as they stand there.
-struct Fields<'d, 'f, 'j> {
+/// The names of the columns.
+#[derive(Clone, Copy)]
+struct Names<'d> {
     numbers: &'d HashMap<String, usize>,
     columns: &'d [(String, DataType)],
+    needed: &'d [bool],
+}
+
+/// The fields of an object that columns name, as they stand there.
+struct Fields<'d, 'f, 'j> {
+    names: Names<'d>,
     found: &'f mut [Option<&'j RawValue>],
 }
 
@@ -122,7 +136,7 @@ impl<'j> Visitor<'j> for Fields<'_, '_, 'j> {
     fn visit_map<M: MapAccess<'j>>(self, mut fields: M) -> Result<(), M::Error> {
         // Records of a topic mostly have their fields in one order, that of the columns.
         let mut next = 0;
-        while let Some(number) = fields.next_key_seed(Name { numbers: self.numbers, columns: self.columns, next })? {
+        while let Some(number) = fields.next_key_seed(Name { names: self.names, next })? {
             match number {
                 Some(number) => {
                     self.found[number] = Some(fields.next_value()?);
@@ -139,8 +153,7 @@ impl<'j> Visitor<'j> for Fields<'_, '_, 'j> {
 
 /// The name of a field: the number of its column.
 struct Name<'d> {
-    numbers: &'d HashMap<String, usize>,
-    columns: &'d [(String, DataType)],
+    names: Names<'d>,
     next: usize,
 }
 
@@ -160,10 +173,11 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
-        match self.columns.get(self.next) {
-            Some((expected, _)) if expected == name => Ok(Some(self.next)),
-            _ => Ok(self.numbers.get(name).copied()),
-        }
+        let number = match self.names.columns.get(self.next) {
+            Some((expected, _)) if expected == name => Some(self.next),
+            _ => self.names.numbers.get(name).copied(),
+        };
+        Ok(number.filter(|number| self.names.needed[*number]))
     }
 }
 
@@ -178,10 +192,10 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn push(&mut self, record: &Record<'_>) {
+    fn push(&mut self, record: &Record<'_>, with_key: bool, with_headers: bool) {
         self.partitions.append_value(record.place.partition);
         self.offsets.append_value(record.offset);
-        self.keys.append_option(record.key.and_then(|key| std::str::from_utf8(key).ok()));
+        self.keys.append_option(record.key.filter(|_| with_key).and_then(|key| std::str::from_utf8(key).ok()));
         self.timestamps.append_option(record.timestamp_ms);
         let headers = self.headers.get_or_insert_with(|| {
             let names = datafusion::arrow::array::MapFieldNames {
@@ -192,7 +206,7 @@ impl Hidden {
             MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
         });
         let mut last: Vec<(&[u8], Option<&[u8]>)> = Vec::new();
-        for (name, value) in record.headers() {
+        for (name, value) in record.headers().filter(|_| with_headers) {
             last.retain(|(known, _)| *known != name);
             last.push((name, value));
         }

@@ -30,7 +30,7 @@ fn decode(columns: &[(&str, &str)], values: &[&str]) -> (Vec<Result<(), String>>
         let headers: [(&[u8], Option<&[u8]>); 2] = [(b"h", Some(b"1")), (b"h", Some(b"2"))];
         batch.push((place, offset), Some(5), (Some(b"k"), Some(value.as_bytes())), headers.into_iter());
     }
-    let mut decoder = Decoder::new(&source(columns));
+    let mut decoder = Decoder::new(&source(columns), &[]);
     let outcomes: Vec<_> =
         batch.records().map(|record| decoder.add(&record, record.value.unwrap_or_default())).collect();
     let rows = decoder.take().unwrap();
@@ -146,4 +146,19 @@ fn nested_values_keep_their_rows_where_others_are_missing() {
     assert_eq!(shown[1], ["null", "null", "null"]);
     assert_eq!(shown[2], ["[]", "{}", "{x: }"]);
     assert_eq!(shown[3], ["null", "{k: }", "{x: }"]);
+}
+
+#[test]
+fn columns_that_no_query_reads_are_not_looked_at() {
+    let mut batch = Batch::default();
+    let place = Place { topic: 0, partition: 0 };
+    batch.push((place, 0), None, (Some(b"k"), Some(br#"{"bad":"x","x":1}"#)), std::iter::empty());
+    let needed = [false, true, true, true, false, true, false];
+    let mut decoder = Decoder::new(&source(&[("bad", "int"), ("x", "int")]), &needed);
+    for record in batch.records() {
+        decoder.add(&record, record.value.unwrap_or_default()).unwrap();
+    }
+    let rows = decoder.take().unwrap();
+    assert!(rows.column(0).is_null(0) && rows.column(4).is_null(0));
+    assert!(rows.column(1).is_valid(0));
 }

@@ -261,12 +261,12 @@ impl Writer for MemoryWriter {
             return Err(LogError::Again("the commit was aborted".to_owned()));
         }
         for record in records {
-            let topic = state.topics.get_mut(&record.topic).ok_or_else(|| gone(&record.topic))?;
+            let topic = state.topics.get_mut(&*record.topic).ok_or_else(|| gone(&record.topic))?;
             topic.partitions[0].push(Written {
                 timestamp_ms: 0,
                 key: record.key.clone(),
                 value: record.value.clone(),
-                headers: record.headers.clone(),
+                headers: record.headers.to_vec(),
             });
         }
         let group = state.groups.entry(self.group.clone()).or_default();

@@ -139,7 +139,7 @@ impl JobWriter {
     fn send(&self, record: &Outgoing) -> Result<(), KafkaError> {
         let until = Instant::now() + STEP;
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (name, value) in &record.headers {
+        for (name, value) in record.headers.iter() {
             headers = headers.insert(Header { key: name, value: value.as_deref() });
         }
         let mut outgoing = BaseRecord::<[u8], [u8]>::to(&record.topic).headers(headers);
