@@ -19,6 +19,3 @@ pub mod plan;
 pub mod run;
 pub mod schema;
 pub mod settings;
-
-#[cfg(test)]
-mod tests;

@@ -175,6 +175,8 @@ struct Run {
     /// What the next commit holds.
     pending: Vec<Outgoing>,
     rows: usize,
+    /// Among it, what stands aside: refused, from the future, late.
+    aside: [usize; 3],
     /// Whether something was read since the last one.
     is_dirty: bool,
     committed: Instant,
@@ -230,6 +232,7 @@ impl Query {
             batch,
             pending,
             rows: 0,
+            aside: [0; 3],
             is_dirty: false,
             committed: now,
             asked: now,
@@ -401,19 +404,17 @@ impl Query {
         if aside.is_empty() {
             return Ok(());
         }
-        let Run { batch, pending, .. } = run;
+        let Run { batch, pending, aside: counted, .. } = run;
         let records: Vec<(Record<'_>, &(Aside, String))> = batch
             .records()
             .filter_map(|record| Some((record, aside.get(&(record.place, record.offset))?)))
             .collect();
         for (record, (kind, why)) in records {
-            let counts = &self.job.counts;
-            let (counter, to) = match kind {
-                Aside::Refused => (&counts.refused, self.writing.dead_letters()),
-                Aside::Future => (&counts.future, self.writing.dead_letters()),
-                Aside::Late => (&counts.late, self.writing.late()),
+            let to = match kind {
+                Aside::Refused | Aside::Future => self.writing.dead_letters(),
+                Aside::Late => self.writing.late(),
             };
-            Counts::add(counter, 1);
+            counted[*kind as usize] += 1;
             if !self.made.contains(to) {
                 self.log.make_topic(to)?;
                 self.made.insert(to.to_owned());
@@ -439,7 +440,11 @@ impl Query {
         self.writer.commit(&run.pending, &positions)?;
         run.pending.clear();
         (run.is_dirty, run.committed) = (false, Instant::now());
-        Counts::add(&self.job.counts.commits, 1);
+        let counts = &self.job.counts;
+        Counts::add(&counts.commits, 1);
+        for (counter, more) in [&counts.refused, &counts.future, &counts.late].into_iter().zip(&mut run.aside) {
+            Counts::add(counter, std::mem::take(more));
+        }
         self.job.wrote(std::mem::take(&mut run.rows), run.committed);
         Ok(())
     }
@@ -474,8 +479,8 @@ impl Query {
 #[derive(Debug, Clone, Copy)]
 enum Aside {
     Refused,
-    Late,
     Future,
+    Late,
 }
 
 pub(super) fn all_places(partitions: &[Vec<i32>]) -> Vec<Place> {
