@@ -84,6 +84,7 @@ async fn what_never_came_to_run_can_be_stopped_and_removed() {
         stream_name: names.sink(),
         output_topic: names.topic(),
         changes: Changes::Append,
+        keeps_at: None,
     };
     for mode in [StopMode::KeepState, StopMode::Final] {
         let stopped = world.engine.stop(&deployment, &handle, mode).await.unwrap();
@@ -107,6 +108,7 @@ async fn a_removal_leaves_what_somebody_else_has_under_the_name() {
         stream_name: names.sink(),
         output_topic: names.topic(),
         changes: Changes::Append,
+        keeps_at: None,
     };
 
     let stopped = world.engine.stop(&deployment, &handle, StopMode::Final).await.unwrap();
