@@ -13,3 +13,6 @@ mod check;
 pub mod plan;
 pub mod run;
 pub mod schema;
+
+#[cfg(test)]
+mod tests;
