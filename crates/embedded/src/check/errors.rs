@@ -81,8 +81,9 @@ fn coded(root: &DataFusionError) -> (&'static str, String) {
     }
 }
 
-/// `Valid fields are …` may be very long.
+/// Without a list of very many fields, and without settings that nobody can set here.
 fn unqualified(said: &str) -> String {
+    let said = said.split(" or set the datafusion.").next().unwrap_or_default();
     match said.split_once(" Valid fields are ") {
         Some((first, fields)) if fields.len() > 200 => first.to_owned(),
         _ => said.to_owned(),

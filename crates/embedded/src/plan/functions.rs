@@ -95,7 +95,7 @@ fn floored(times: &ArrayRef, slide_ms: i64) -> Result<ArrayRef> {
     fn of<T: ArrowTimestampType>(times: &ArrayRef, slide_ms: i64) -> ArrayRef {
         let floored: PrimitiveArray<T> = times
             .as_primitive::<T>()
-            .unary(|time| from_ms(to_ms(time, T::UNIT).div_euclid(slide_ms) * slide_ms, T::UNIT));
+            .unary(|time| from_ms(to_ms(time, T::UNIT).div_euclid(slide_ms).saturating_mul(slide_ms), T::UNIT));
         Arc::new(floored.with_data_type(times.data_type().clone()))
     }
     Ok(match times.data_type() {

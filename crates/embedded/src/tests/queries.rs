@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::support::*;
-use crate::plan::{Bounds, Purpose};
+use streamview_manager::engines::Select;
+
+use crate::plan::{Bounds, Limits, Prepared, Purpose};
 use crate::run::Failure;
 
 #[tokio::test]
@@ -174,5 +176,28 @@ fn a_judgement_takes_milliseconds() {
     let before = Instant::now();
     prepared(sql);
     assert!(before.elapsed().as_millis() < 1_000, "{:?}", before.elapsed());
-    println!("{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_column_is_found_whatever_its_case() {
+    let of = source("clicks", &[("userId", "string"), ("x", "int"), ("X", "int")], None);
+    let names = |sql: &str| {
+        let select = Select { sql: sql.to_owned(), sources: vec![of.clone()] };
+        let prepared = Prepared::new(&select, Purpose::Persistent, &Limits::default());
+        prepared.map(|prepared| prepared.columns().iter().map(|column| column.name.clone()).collect::<Vec<_>>())
+    };
+    for sql in [
+        "select userId from clicks",
+        "select c.USERID from Clicks c where userid = 'a'",
+        "select \"userId\" from clicks",
+        "select userId from (select userId from clicks)",
+        "select upper(userId) as userid from clicks",
+        "select userId from (select lower(userId) as userId from clicks) where userId > 'a'",
+    ] {
+        assert_eq!(names(sql).as_deref(), Ok(["userId".to_owned()].as_slice()), "{sql}");
+    }
+    assert_eq!(names("select X from clicks").as_deref(), Ok(["x".to_owned()].as_slice()));
+    let refusal = names("select \"userid\" from clicks").unwrap_err();
+    assert_eq!(refusal.code, "not_found");
+    assert!(!refusal.message.contains("datafusion"), "{refusal:?}");
 }

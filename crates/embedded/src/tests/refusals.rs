@@ -213,6 +213,7 @@ fn what_can_be_run_is_not_refused() {
         "select id, try_cast(customer as int) as n, customer ~ '^a' as m, customer ilike 'A%' as i from orders",
         "select id from \"orders\" where customer is not null",
         "select id from ORDERS",
+        "select id, city from orders join customers using (customer)",
         // An order within is no order of what comes out.
         "select id from (select id from orders order by ts) x",
         "select to_timestamp_millis(id) as t, to_char(ts, '%Y') as y, date_bin(interval '1 hour', ts) as h from orders",

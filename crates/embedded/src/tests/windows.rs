@@ -110,6 +110,17 @@ async fn a_row_without_a_time_is_refused_alone() {
 }
 
 #[tokio::test]
+async fn a_time_before_all_times_is_refused_alone() {
+    let mut query = started(COUNTS);
+    let batch =
+        [order(0, "a", 1, T), order(1, "a", 1, i64::MIN), order(2, "a", 1, i64::MAX), order(3, "a", 1, T + 600_000)];
+    let pushed = query.push(0, rows(&batch), NOW).await.unwrap();
+    assert_eq!(pushed.refused.iter().map(|refused| refused.offset).collect::<Vec<_>>(), [1]);
+    assert_eq!(pushed.future, [(0, 2)]);
+    assert_eq!(closed(&mut query).await, ["2027-01-15T07:00:00|a|1|1"]);
+}
+
+#[tokio::test]
 async fn a_row_that_fails_is_not_in_its_window_and_the_others_are() {
     let sql = "select customer, sum(10 / quantity) as q from orders group by customer, date_trunc('minute', ts)";
     let mut query = started(sql);
