@@ -19,3 +19,6 @@ pub mod plan;
 pub mod run;
 pub mod schema;
 pub mod settings;
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,17 @@ pub(crate) fn fault(error: &DataFusionError, sql: &str) -> Fault {
     let span = first.diagnostic().and_then(|diagnostic| diagnostic.span);
     let place = place.or_else(|| span.map(|span| (narrow(span.start.line), narrow(span.start.column))));
     let place = place.or_else(|| quoted(&text).and_then(|word| place_of(sql, word)));
+    let place = place.or_else(|| text.ends_with("found: EOF").then(|| end_of(sql)));
     let (line, column) = place.unwrap_or((1, 1));
     Fault::at(code, text, line.max(1), column.max(1))
+}
+
+/// Behind the last character.
+fn end_of(sql: &str) -> (u32, u32) {
+    let sql = sql.trim_end();
+    let last = sql.rsplit('\n').next().unwrap_or_default();
+    let line = sql.matches('\n').count() + 1;
+    (narrow(line as u64), narrow(last.chars().count() as u64 + 1))
 }
 
 fn narrow(number: u64) -> u32 {
@@ -32,6 +41,8 @@ fn coded(root: &DataFusionError) -> (&'static str, String) {
     let text = |text: &str| {
         let text = text.split("\n\nbacktrace:").next().unwrap_or_default();
         let text = text.lines().next().unwrap_or_default().trim();
+        // Never an operator or a value in the engine's own writing.
+        let text = text.split('{').next().unwrap_or_default().trim();
         text.chars().take(400).collect::<String>()
     };
     match root {
@@ -49,8 +60,18 @@ fn coded(root: &DataFusionError) -> (&'static str, String) {
         DataFusionError::Plan(said) if said.starts_with("there is no source") => ("not_found", text(said)),
         DataFusionError::Plan(said) if said.starts_with("Invalid function") => ("unknown_function", text(said)),
         DataFusionError::Plan(said) if said.contains("Projections require unique") => {
-            ("duplicate_column", "two columns have the same name: give one of them another with AS".to_owned())
+            let name = said.split('"').nth(1).unwrap_or_default();
+            let name = name.rsplit('.').next().unwrap_or_default();
+            ("duplicate_column", format!("two columns are called `{name}`: give one of them another name with AS"))
         }
+        DataFusionError::Plan(said) if said.starts_with("Column in SELECT must be in GROUP BY") => {
+            let name = said.split('"').nth(1).unwrap_or_default();
+            ("not_grouped", format!("`{name}` has to stand in the GROUP BY or in an aggregate function"))
+        }
+        DataFusionError::Plan(said) if said.starts_with("Cannot execute pipeline breaking") => (
+            "unbounded_state",
+            "this would have to remember the endless stream: group by a window, or use Flink".to_owned(),
+        ),
         DataFusionError::Plan(said) => ("invalid", text(said)),
         DataFusionError::NotImplemented(said) => ("unsupported", text(said)),
         DataFusionError::ArrowError(error, _) => ("invalid", text(&error.to_string())),
@@ -60,8 +81,9 @@ fn coded(root: &DataFusionError) -> (&'static str, String) {
     }
 }
 
-/// `Valid fields are …` may be very long.
+/// Without a list of very many fields, and without settings that nobody can set here.
 fn unqualified(said: &str) -> String {
+    let said = said.split(" or set the datafusion.").next().unwrap_or_default();
     match said.split_once(" Valid fields are ") {
         Some((first, fields)) if fields.len() > 200 => first.to_owned(),
         _ => said.to_owned(),

@@ -53,8 +53,19 @@ pub(crate) fn prepared(
         None => None,
     };
     let plan = state.optimize(&plan).map_err(refused)?;
-    let mut prepared =
-        Prepared { plan, state, sources: select.sources.clone(), windowed, columns, key, limit, needed: Vec::new() };
+    rules::judge_keys(&plan).map_err(faulty)?;
+    let template = crate::plan::planned(&plan, &state).map_err(refused)?;
+    let mut prepared = Prepared {
+        template,
+        plan,
+        state,
+        sources: select.sources.clone(),
+        windowed,
+        columns,
+        key,
+        limit,
+        needed: Vec::new(),
+    };
     prepared.needed = needed(&prepared);
     rules::judge_physical(&prepared).map_err(|error| match error {
         rules::Physical::Fault(fault) => faulty(fault),

@@ -1,7 +1,7 @@
 //! From text to DataFusion's logical plan, over the sources of this SELECT only. Functions are DataFusion's scalar and aggregate
 //! functions and ours; there are no table functions, no variables, no catalogue beside ours.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, Scalar
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Ident, ObjectName, Select as Body, SelectItem, Statement as Ast, TableFactor, VisitMut,
+    ExcludeSelectItem, Expr, Ident, ObjectName, Select as Body, SelectItem, Statement as Ast, TableFactor, VisitMut,
     VisitorMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -46,6 +46,8 @@ pub(crate) fn statement(sql: &str) -> std::result::Result<Ast, Fault> {
 /// The sources, by name.
 pub(crate) struct Names {
     sources: Vec<(String, Arc<dyn TableSource>)>,
+    /// The names of all columns, each once.
+    columns: BTreeSet<String>,
 }
 
 impl Names {
@@ -59,7 +61,8 @@ impl Names {
             let input = if is_table { Input::Table(number) } else { Input::Stream(number) };
             (source.name.clone(), provider_as_source(Arc::new(Provider { input, schema })))
         };
-        Names { sources: select.sources.iter().enumerate().map(source).collect() }
+        let columns = select.sources.iter().flat_map(|source| &source.columns).map(|column| column.name.clone());
+        Names { sources: select.sources.iter().enumerate().map(source).collect(), columns: columns.collect() }
     }
 
     fn source(&self, name: &str) -> Option<&Arc<dyn TableSource>> {
@@ -69,9 +72,8 @@ impl Names {
     }
 
     pub(crate) fn plan(&self, mut statement: Ast, state: &SessionState) -> Result<LogicalPlan> {
-        let excluded = ExcludesHidden { names: self };
-        let mut excluded = excluded;
-        if VisitMut::visit(&mut statement, &mut excluded).is_break() {
+        let mut meant = AsMeant { names: self };
+        if VisitMut::visit(&mut statement, &mut meant).is_break() {
             return plan_err!("the statement could not be read");
         }
         let context = Context { names: self, state, none: HashMap::new() };
@@ -81,34 +83,62 @@ impl Names {
     }
 }
 
-/// `*` does not stand for the columns of a record that are not in its value.
-struct ExcludesHidden<'a> {
+/// What DataFusion reads otherwise than it is meant: `*` stands for the columns of a record's value only, and a bare name that
+/// differs from a column in case only is that column (fields of JSON are often `camelCase`).
+struct AsMeant<'a> {
     names: &'a Names,
 }
 
-impl ExcludesHidden<'_> {
-    fn hidden_of(&self, factor: &TableFactor) -> bool {
+impl AsMeant<'_> {
+    fn hides(&self, factor: &TableFactor) -> bool {
         let TableFactor::Table { name, .. } = factor else { return false };
         let Some(last) = name.0.last().and_then(|part| part.as_ident()) else { return false };
         let source = self.names.source(&last.value);
         source.is_some_and(|source| source.schema().field_with_name(HIDDEN[0]).is_ok())
     }
+
+    fn cased(&self, name: &mut Ident) {
+        let lower = name.value.to_lowercase();
+        let is_plain = |column: &&str| **column == lower;
+        if name.quote_style.is_some() || self.columns(&lower).iter().any(is_plain) {
+            return;
+        }
+        if let [only] = self.columns(&lower).as_slice() {
+            (name.value, name.quote_style) = ((*only).to_owned(), Some('"'));
+        }
+    }
+
+    /// The columns whose names are this but for case.
+    fn columns(&self, lower: &str) -> Vec<&str> {
+        let all = self.names.columns.iter().filter(|column| column.to_lowercase() == lower);
+        all.map(String::as_str).collect()
+    }
 }
 
-impl VisitorMut for ExcludesHidden<'_> {
+impl VisitorMut for AsMeant<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Body) -> ControlFlow<()> {
-        let reads = select
+        let mut reads = select
             .from
             .iter()
             .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
-        if reads.into_iter().any(|factor| self.hidden_of(factor)) {
-            for item in &mut select.projection {
-                if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item {
-                    exclude(options);
-                }
+        let hides = reads.any(|factor| self.hides(factor));
+        for item in &mut select.projection {
+            match item {
+                SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) if hides => exclude(options),
+                SelectItem::ExprWithAlias { alias, .. } => self.cased(alias),
+                _ => {}
             }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(name) => self.cased(name),
+            Expr::CompoundIdentifier(names) => names.iter_mut().for_each(|name| self.cased(name)),
+            _ => {}
         }
         ControlFlow::Continue(())
     }

@@ -29,6 +29,10 @@ pub(super) fn judge(plan: LogicalPlan, purpose: Purpose, limits: &Limits) -> std
     }
     let mut seen = Seen { purpose, aggregate: None, joins: 0, scans: 0, max_joins: limits.max_joins };
     seen.plan(&plan, true)?;
+    if seen.scans > 0 && streams_of(&plan).is_empty() {
+        let text = "the query reads tables only: a topic has to stand behind FROM";
+        return Err(Fault::at_word("unsupported", text, &["FROM"]));
+    }
     if seen.scans == 0 {
         return Err(Fault::at_word("no_source", "the query reads no topic: name one behind FROM", &["SELECT"]));
     }
@@ -285,6 +289,14 @@ pub(super) enum Physical {
     Error(DataFusionError),
 }
 
+/// Each join has equal keys, in the plan as it will be done.
+pub(super) fn judge_keys(plan: &LogicalPlan) -> std::result::Result<(), Fault> {
+    match has(plan, |plan| matches!(plan, LogicalPlan::Join(join) if join.on.is_empty())) {
+        true => Err(join_keys()),
+        false => Ok(()),
+    }
+}
+
 /// The second look: each join keeps a table and probes it with the stream, and a window's aggregate comes apart.
 pub(super) fn judge_physical(prepared: &Prepared) -> std::result::Result<(), Physical> {
     let plan = prepared.physical().map_err(Physical::Error)?;
@@ -300,6 +312,10 @@ pub(super) fn judge_physical(prepared: &Prepared) -> std::result::Result<(), Phy
     Ok(())
 }
 
+fn join_keys() -> Fault {
+    Fault::at_word("join_keys", "a join needs equal keys: ON stream.a = table.b", &["JOIN", ","])
+}
+
 fn joins(plan: &Arc<dyn ExecutionPlan>) -> std::result::Result<(), Fault> {
     let streams = |plan: &Arc<dyn ExecutionPlan>| slots(plan).iter().any(|slot| matches!(slot.input, Input::Stream(_)));
     let mut open = vec![plan];
@@ -310,8 +326,7 @@ fn joins(plan: &Arc<dyn ExecutionPlan>) -> std::result::Result<(), Fault> {
                 return Err(Fault::at_word("outer_stream", text, &["JOIN"]));
             }
         } else if plan.children().len() > 1 && plan.name() != "UnionExec" && plan.name() != "InterleaveExec" {
-            let text = "a join needs equal keys (ON stream.a = table.b)";
-            return Err(Fault::at_word("join_keys", text, &["JOIN", ","]));
+            return Err(join_keys());
         }
         open.extend(plan.children());
     }

@@ -46,12 +46,12 @@ impl ScalarUDFImpl for Pane {
         match arguments {
             [time @ DataType::Timestamp(..), intervals @ ..] => {
                 if let Some(other) = intervals.iter().find(|interval| !matches!(interval, DataType::Interval(_))) {
-                    return plan_err!("{}() wants intervals after the time, not {other}", self.name);
+                    return plan_err!("`{}` wants intervals after the time, not {other}", self.name);
                 }
                 Ok(time.clone())
             }
-            [other, ..] => plan_err!("{}() wants a timestamp as its first argument, not {other}", self.name),
-            [] => plan_err!("{}() wants a timestamp and intervals", self.name),
+            [other, ..] => plan_err!("`{}` wants a timestamp as its first argument, not {other}", self.name),
+            [] => plan_err!("`{}` wants a timestamp and intervals", self.name),
         }
     }
 
@@ -60,7 +60,7 @@ impl ScalarUDFImpl for Pane {
             Some(ColumnarValue::Scalar(interval)) => interval_ms(interval),
             _ => None,
         };
-        let Some(slide_ms) = slide_ms else { return exec_err!("{}() wants constant intervals", self.name) };
+        let Some(slide_ms) = slide_ms else { return exec_err!("`{}` wants constant intervals", self.name) };
         let times = arguments.args[0].to_array(arguments.number_rows)?;
         Ok(ColumnarValue::Array(floored(&times, slide_ms)?))
     }
@@ -95,7 +95,7 @@ fn floored(times: &ArrayRef, slide_ms: i64) -> Result<ArrayRef> {
     fn of<T: ArrowTimestampType>(times: &ArrayRef, slide_ms: i64) -> ArrayRef {
         let floored: PrimitiveArray<T> = times
             .as_primitive::<T>()
-            .unary(|time| from_ms(to_ms(time, T::UNIT).div_euclid(slide_ms) * slide_ms, T::UNIT));
+            .unary(|time| from_ms(to_ms(time, T::UNIT).div_euclid(slide_ms).saturating_mul(slide_ms), T::UNIT));
         Arc::new(floored.with_data_type(times.data_type().clone()))
     }
     Ok(match times.data_type() {

@@ -119,6 +119,8 @@ pub(crate) struct Windowed {
 /// A SELECT, ready to run.
 pub struct Prepared {
     pub(crate) plan: LogicalPlan,
+    /// Its physical plan; never run, only copied.
+    pub(crate) template: Arc<dyn ExecutionPlan>,
     pub(crate) state: SessionState,
     pub(crate) sources: Vec<Source>,
     pub(crate) windowed: Option<Windowed>,
@@ -187,10 +189,7 @@ impl Prepared {
 
     /// How it will be done, in the engine's words.
     pub fn explain(&self) -> String {
-        match self.physical() {
-            Ok(plan) => displayable(plan.as_ref()).indent(false).to_string(),
-            Err(_) => self.plan.display_indent().to_string(),
-        }
+        displayable(self.template.as_ref()).indent(false).to_string()
     }
 
     /// Begins to run it.
@@ -205,11 +204,16 @@ impl Prepared {
 
     /// A physical plan with slots of its own.
     pub(crate) fn physical(&self) -> Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::default();
-        // It asks our slots only, which answer at once.
-        let planned = planner.create_physical_plan(&self.plan, &self.state).now_or_never();
-        planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited for something".to_owned())))
+        slot::forked(Arc::clone(&self.template))
     }
+}
+
+/// The physical plan of a logical one.
+pub(crate) fn planned(plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    let planner = DefaultPhysicalPlanner::default();
+    // It asks our slots only, which answer at once.
+    let planned = planner.create_physical_plan(plan, state).now_or_never();
+    planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited for something".to_owned())))
 }
 
 /// Which source a scan reads.

@@ -60,6 +60,8 @@ fn build(windowed: bool) -> Result<SessionState> {
         .with_physical_optimizer_rules(physical)
         .build();
     functions::register(&mut state)?;
+    #[cfg(test)]
+    crate::tests::register(&mut state)?;
     Ok(state)
 }
 

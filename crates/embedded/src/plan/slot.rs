@@ -9,11 +9,11 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, reset_plan_states};
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 
@@ -162,6 +162,24 @@ impl TableProvider for Provider {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Slot::new(self.input, &self.schema, projection.cloned())?))
     }
+}
+
+/// A copy of a plan with slots of its own, and nothing that an operator of the other has kept.
+pub(crate) fn forked(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let forked = plan.transform_up(|plan| {
+        let fresh: Arc<dyn ExecutionPlan> = match plan.downcast_ref::<Slot>() {
+            Some(slot) => Arc::new(Slot {
+                input: slot.input,
+                projection: slot.projection.clone(),
+                rows: Rows::default(),
+                schema: Arc::clone(&slot.schema),
+                properties: Arc::clone(&slot.properties),
+            }),
+            None => return Ok(Transformed::no(plan)),
+        };
+        Ok(Transformed::yes(fresh))
+    })?;
+    reset_plan_states(forked.data)
 }
 
 /// All slots of a plan.

@@ -48,10 +48,25 @@ pub(crate) fn split(plan: Arc<dyn ExecutionPlan>, column: &str) -> Result<Split>
 
 type Parts = (Arc<dyn ExecutionPlan>, Arc<dyn ExecutionPlan>, Arc<dyn ExecutionPlan>);
 
-fn taken_apart(aggregate: &AggregateExec) -> Result<Parts> {
-    if !matches!(aggregate.mode(), AggregateMode::Single | AggregateMode::SinglePartitioned) {
-        return internal_err!("an aggregate in mode {:?}", aggregate.mode());
+/// The aggregate over raw rows: itself, or, over more than one input, the partial one under it.
+fn over_rows(aggregate: &AggregateExec) -> Result<&AggregateExec> {
+    match aggregate.mode() {
+        AggregateMode::Single | AggregateMode::SinglePartitioned | AggregateMode::Partial => return Ok(aggregate),
+        AggregateMode::Final | AggregateMode::FinalPartitioned => {}
+        AggregateMode::PartialReduce => return internal_err!("an aggregate of states"),
     }
+    let mut below = aggregate.input();
+    loop {
+        match (below.downcast_ref::<AggregateExec>(), below.children().as_slice()) {
+            (Some(partial), _) if *partial.mode() == AggregateMode::Partial => return Ok(partial),
+            (None, [only]) => below = only,
+            _ => return internal_err!("a final aggregate without its partial one"),
+        }
+    }
+}
+
+fn taken_apart(aggregate: &AggregateExec) -> Result<Parts> {
+    let aggregate = over_rows(aggregate)?;
     let functions = aggregate.aggr_expr().to_vec();
     let raw = aggregate.input_schema();
     let partial = AggregateExec::try_new(

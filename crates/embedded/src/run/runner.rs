@@ -22,6 +22,8 @@ pub(crate) struct Runner {
     /// Whether operators keep something of an execution that the next must not find (a top-n panics). Never where a join keeps
     /// its table.
     resets: bool,
+    /// Tables that no execution has built yet.
+    is_unbuilt: bool,
 }
 
 /// Why one execution came to nothing.
@@ -48,7 +50,9 @@ impl Fault {
 
 impl Runner {
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>, resets: bool) -> Runner {
-        Runner { slots: slots(&plan), plan, context, resets }
+        let slots = slots(&plan);
+        let is_unbuilt = slots.iter().any(|slot| matches!(slot.input, Input::Table(_)));
+        Runner { slots, plan, context, resets, is_unbuilt }
     }
 
     /// Gives a table its rows.
@@ -88,11 +92,16 @@ impl Runner {
 
     /// The same, but a row that fails is found by halves and refused alone.
     pub(crate) async fn run_apart(
-        &self,
+        &mut self,
         input: Input,
         rows: RecordBatch,
         mut refuse: impl FnMut(&RecordBatch, String),
     ) -> Result<Vec<RecordBatch>, Failure> {
+        if self.is_unbuilt {
+            // What fails here is in the tables, and no row of the stream is to blame.
+            self.run(input, &[]).await.map_err(|fault| fault.failure())?;
+            self.is_unbuilt = false;
+        }
         let mut open = vec![rows];
         let mut out = Vec::new();
         while let Some(rows) = open.pop() {

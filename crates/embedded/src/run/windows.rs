@@ -29,6 +29,9 @@ use crate::plan::{Bounds, Window, Windowed};
 /// Pieces of state of a pane before they are made one.
 const MAX_PIECES: usize = 16;
 
+/// 0001-01-01T00:00Z. What lies before is a broken clock, and may not be counted with.
+const FIRST_MS: i64 = -62_135_596_800_000;
+
 /// The open windows of a query.
 pub(crate) struct Windows {
     pub(super) clocks: Clocks,
@@ -115,6 +118,11 @@ impl Windows {
             let (partition, offset) = places.of(&rows, at);
             let is_kept = match row_time {
                 None => false,
+                Some(row_time) if row_time < FIRST_MS => {
+                    let why = "the row's time is before the year 1".to_owned();
+                    pushed.refused.push(Refused { partition, offset, why });
+                    false
+                }
                 Some(row_time) if row_time > now_ms.saturating_add(self.bounds.max_ahead_ms) => {
                     pushed.future.push((partition, offset));
                     false
@@ -200,13 +208,15 @@ impl Windows {
         let keys = |panes: &BTreeMap<i64, Pane>| panes.values().map(Pane::keys).sum::<usize>();
         let is_over = |windows: &Windows| {
             let bytes: usize = windows.panes.values().map(|pane| pane.bytes).sum();
-            keys(&windows.panes) > windows.bounds.max_keys || windows.memory.try_resize(bytes).is_err()
+            keys(&windows.panes) > windows.bounds.max_keys
+                || windows.panes.len() > windows.bounds.max_keys
+                || windows.memory.try_resize(bytes).is_err()
         };
         if !is_over(self) {
             return Ok(());
         }
         self.compact(1).await?;
-        if keys(&self.panes) > self.bounds.max_keys {
+        if keys(&self.panes) > self.bounds.max_keys || self.panes.len() > self.bounds.max_keys {
             return Err(Failure::limit(format!(
                 "more than {} groups in open windows: group by fewer keys, take a smaller window, or use Flink",
                 self.bounds.max_keys

@@ -52,7 +52,7 @@ impl Log for JobLog {
     }
 
     fn reader(&self, topics: &[String]) -> Result<Box<dyn Reader>, LogError> {
-        Ok(Box::new(reader::JobReader::open(&self.settings, self.delivery, topics)?))
+        Ok(Box::new(reader::JobReader::open(&self.settings, topics)?))
     }
 
     fn writer(&self, name: &str, group: &str, topics: &[String]) -> Result<Box<dyn Writer>, LogError> {

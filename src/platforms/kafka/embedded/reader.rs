@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{TIMEOUT, fault};
 use crate::config::KafkaSettings;
-use crate::embedded::log::{Batch, Delivery, LogError, Place, Reader};
+use crate::embedded::log::{Batch, LogError, Place, Reader};
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::topic_id::{TopicIdReader, TopicIdentity};
 use crate::platforms::kafka::topics::{is_missing, partitions};
@@ -24,7 +24,6 @@ const QUEUED_KILOBYTES: &str = "8192";
 /// Reads topics, each with a client of its own.
 pub(super) struct JobReader {
     settings: KafkaSettings,
-    delivery: Delivery,
     topics: Vec<Source>,
 }
 
@@ -36,7 +35,7 @@ struct Source {
 }
 
 impl JobReader {
-    pub fn open(settings: &KafkaSettings, delivery: Delivery, topics: &[String]) -> Result<JobReader, LogError> {
+    pub fn open(settings: &KafkaSettings, topics: &[String]) -> Result<JobReader, LogError> {
         let source = |name: &String| {
             let mut config = base_config(settings);
             limit_answers(&mut config, settings);
@@ -48,12 +47,13 @@ impl JobReader {
                 .set("isolation.level", "read_committed")
                 .set("enable.partition.eof", "true")
                 .set("check.crcs", "true")
+                .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
                 .set("queued.max.messages.kbytes", QUEUED_KILOBYTES);
             let consumer = open(&config, Listener::new(settings)).map_err(|error| LogError::Halt(error.to_string()))?;
             Ok(Source { name: name.clone(), consumer, next: BTreeMap::new() })
         };
         let sources = topics.iter().map(source).collect::<Result<_, LogError>>()?;
-        Ok(JobReader { settings: settings.clone(), delivery, topics: sources })
+        Ok(JobReader { settings: settings.clone(), topics: sources })
     }
 }
 
@@ -141,8 +141,7 @@ impl Reader for JobReader {
     }
 
     fn ids(&mut self) -> Result<Vec<Option<String>>, LogError> {
-        // The broker of the playground has no ids.
-        if self.delivery == Delivery::AtLeastOnce {
+        if !self.settings.topic_ids {
             return Ok(vec![None; self.topics.len()]);
         }
         let id = |source: &Source| {
