@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 65] = [
+pub const POINTS: [&str; 69] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -59,6 +59,10 @@ pub const POINTS: [&str; 65] = [
     "manager.end.called",
     "manager.delete.topic",
     "manager.delete.done",
+    "query.begun",
+    "query.sent",
+    "query.positions",
+    "query.committed",
     "part.reader",
     "part.poll",
     "part.guard",

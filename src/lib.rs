@@ -26,6 +26,8 @@
 //!   [`cli`]: the service, what it stands on, and its commands
 
 pub use streamview_core::{codec, domain, engine};
+#[cfg(feature = "embedded-engine")]
+pub use streamview_embedded as embedded;
 pub use streamview_manager as manager;
 
 pub mod api;

@@ -121,6 +121,24 @@ pub struct KsqldbSettings {
 pub struct EmbeddedSettings {
     /// Whether streams may run in this process, where it is built in.
     pub enabled: bool,
+    /// How output is written: `exactly_once`, or `at_least_once` for brokers without transactions.
+    pub delivery: String,
+    /// Queries that run at once, deployed ones and those of people who look.
+    pub queries: usize,
+    /// Bytes that a query of somebody who looks may hold.
+    pub adhoc_memory_bytes: usize,
+    /// Bytes that a deployed query may hold.
+    pub persistent_memory_bytes: usize,
+    /// Milliseconds of the longest window.
+    pub max_window_ms: i64,
+    /// Milliseconds that a row may come later than others, where its source does not say.
+    pub lateness_ms: i64,
+    /// Milliseconds of silence after which a partition that was read to its end holds no window open.
+    pub idle_ms: u64,
+    /// Milliseconds that the time of a row may lie ahead of the clock.
+    pub max_ahead_ms: i64,
+    /// Milliseconds that rows wait for their commit.
+    pub commit_ms: u64,
 }
 
 impl EmbeddedSettings {
@@ -153,6 +171,15 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
     use Rule::{Integer, List, Secret, Switch, Text};
     Some(match key {
         "manager.enabled" | "manager.heal_drift" | "embedded.enabled" => Switch,
+        "embedded.delivery" => {
+            Text("exactly_once or at_least_once", |text| matches!(text, "exactly_once" | "at_least_once"))
+        }
+        "embedded.queries" => Integer(1, 1_000),
+        "embedded.adhoc_memory_bytes" | "embedded.persistent_memory_bytes" => Integer(1_048_576, 1_099_511_627_776),
+        "embedded.max_window_ms" => Integer(1_000, 86_400_000),
+        "embedded.lateness_ms" => Integer(0, 86_400_000),
+        "embedded.idle_ms" | "embedded.max_ahead_ms" => Integer(100, 86_400_000),
+        "embedded.commit_ms" => Integer(1, 60_000),
         "manager.default_engine" => Text("nothing, flink, ksqldb or embedded", |text| {
             text.is_empty() || ENGINES.iter().any(|(name, _)| *name == text)
         }),

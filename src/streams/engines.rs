@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use crate::config::Config;
 use crate::manager::engines::Engine;
 use crate::manager::engines::flink::FlinkEngine;
 use crate::manager::engines::ksqldb::{Ksqldb, Patience};
+use crate::manager::ports::Schemas;
 use crate::manager::settings::ManagerSettings;
 use crate::schemas::client::install_tls;
 
-/// The engines that are configured. Connects to nothing.
-pub fn of(settings: &ManagerSettings) -> Result<Vec<Arc<dyn Engine>>> {
+/// The engines that are configured. Connects to nothing. `schemas` is the registry, as the embedded one reads by it.
+pub fn of(
+    config: &Config,
+    settings: &ManagerSettings,
+    schemas: Option<&Arc<dyn Schemas>>,
+) -> Result<Vec<Arc<dyn Engine>>> {
     // Chosen before any client is made.
     install_tls();
     // An engine redirects nowhere, and a redirect could take credentials elsewhere.
@@ -24,5 +30,84 @@ pub fn of(settings: &ManagerSettings) -> Result<Vec<Arc<dyn Engine>>> {
     if let Some(ksqldb) = settings.ksqldb.clone() {
         engines.push(Arc::new(Ksqldb::new(ksqldb, Patience::default()).context("ksqldb.url")?));
     }
+    if config.embedded.is_on() {
+        embedded::add(config, schemas, &mut engines);
+    }
     Ok(engines)
+}
+
+#[cfg(feature = "embedded-engine")]
+pub mod embedded {
+    //! The engine in this process, made from the service's settings.
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::config::{Config, EmbeddedSettings};
+    use crate::crash;
+    use crate::embedded::engine::Embedded;
+    use crate::embedded::log::{Delivery, Log};
+    use crate::embedded::plan::Limits;
+    use crate::embedded::settings::Settings;
+    use crate::manager::engines::Engine;
+    use crate::manager::ports::Schemas;
+    use crate::platforms::kafka::embedded::JobLog;
+
+    /// What the engine is told.
+    pub fn settings(embedded: &EmbeddedSettings, joins: usize) -> Settings {
+        Settings {
+            queries: embedded.queries,
+            limits: Limits {
+                max_window_ms: embedded.max_window_ms,
+                lateness_ms: embedded.lateness_ms,
+                max_joins: joins,
+                ..Limits::default()
+            },
+            adhoc_memory_bytes: embedded.adhoc_memory_bytes,
+            persistent_memory_bytes: embedded.persistent_memory_bytes,
+            max_ahead_ms: embedded.max_ahead_ms,
+            idle: Duration::from_millis(embedded.idle_ms),
+            commit: Duration::from_millis(embedded.commit_ms),
+        }
+    }
+
+    /// The engine of these settings. Connects to nothing.
+    pub fn engine(config: &Config, schemas: Option<&Arc<dyn Schemas>>) -> Embedded {
+        let delivery = match config.embedded.delivery.as_str() {
+            "at_least_once" => Delivery::AtLeastOnce,
+            _ => Delivery::ExactlyOnce,
+        };
+        let log: Arc<dyn Log> = Arc::new(JobLog::new(&config.kafka, delivery, crash::point));
+        Embedded::new(log, schemas.cloned(), settings(&config.embedded, config.manager.limits.joins))
+    }
+
+    pub(super) fn add(config: &Config, schemas: Option<&Arc<dyn Schemas>>, engines: &mut Vec<Arc<dyn Engine>>) {
+        engines.push(Arc::new(engine(config, schemas)));
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_settings_of_nobody_are_the_engines_own() {
+            let config = Config::defaults();
+            let own = Settings::default();
+            let limits = Limits { max_joins: config.manager.limits.joins, ..own.limits.clone() };
+            assert_eq!(settings(&config.embedded, config.manager.limits.joins), Settings { limits, ..own });
+        }
+    }
+}
+
+#[cfg(not(feature = "embedded-engine"))]
+mod embedded {
+    //! This build has no engine of its own: [`crate::config::EmbeddedSettings::is_on`] is never so.
+
+    use std::sync::Arc;
+
+    use crate::config::Config;
+    use crate::manager::engines::Engine;
+    use crate::manager::ports::Schemas;
+
+    pub(super) fn add(_: &Config, _: Option<&Arc<dyn Schemas>>, _: &mut Vec<Arc<dyn Engine>>) {}
 }

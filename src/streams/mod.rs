@@ -2,7 +2,7 @@
 //! registry; run, watched and counted. What it does is [`crate::manager`]'s.
 
 mod counted;
-mod engines;
+pub mod engines;
 mod settings;
 
 use std::sync::Arc;
@@ -47,9 +47,6 @@ impl Streams {
             return Ok(None);
         }
         let settings = settings(config)?;
-        let made = engines::of(&settings).context("the engines of the stream manager")?;
-        let engines: Vec<Arc<Counted>> =
-            made.into_iter().map(|engine| Arc::new(Counted::new(engine, Arc::clone(metrics)))).collect();
         let schemas = match config.schema_registry.url.is_empty() {
             true => None,
             false => {
@@ -57,6 +54,9 @@ impl Streams {
                 Some(Arc::new(values) as Arc<dyn Schemas>)
             }
         };
+        let made = engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
+        let engines: Vec<Arc<Counted>> =
+            made.into_iter().map(|engine| Arc::new(Counted::new(engine, Arc::clone(metrics)))).collect();
         let parts = Parts {
             settings,
             pool: pool::manager_pool(&config.database)?,

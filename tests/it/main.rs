@@ -1,6 +1,10 @@
 //! Integration tests against a real Apache Kafka and a real PostgreSQL: one binary, one promise per test.
 #![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
 
+// First, for its macro: what engines promise.
+#[macro_use]
+mod promises;
+
 // What happens when parts die.
 mod builds_killed;
 mod conditions;

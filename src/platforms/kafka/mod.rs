@@ -3,7 +3,7 @@
 //! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), what an error means
 //! ([`trouble`]), why we are not let in (`listener`), and what is wrong with a certificate (`certificate`); and for whoever looks
 //! for a fault, the brokers themselves ([`inspect`]) and our rights there ([`rights`]); and what the stream manager needs: topics
-//! ([`topics`]) and their records as they come ([`tail`]).
+//! ([`topics`]) and their records as they come ([`tail`]); and its embedded engine (`embedded`).
 //!
 //! How every client connects is said here, by [`base_config`], and nowhere else.
 
@@ -11,6 +11,8 @@ pub mod bounded;
 mod certificate;
 pub mod consumer;
 pub mod dead_member;
+#[cfg(feature = "embedded-engine")]
+pub mod embedded;
 pub mod fetch;
 pub mod inspect;
 mod listener;

@@ -1,0 +1,173 @@
+//! One value of a record, by the type of its column.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_timestamp_nanos};
+use datafusion::arrow::datatypes::{Date32Type, Time64MicrosecondType};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use streamview_manager::catalog::DataType;
+
+use super::text::decimal;
+
+/// Most characters of a value that are told.
+const TOLD: usize = 40;
+
+/// A value that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell<'j> {
+    Null,
+    Bool(bool),
+    /// Whole numbers, and what is counted: days, microseconds, units of a time.
+    Whole(i64),
+    Double(f64),
+    Decimal(i128),
+    Text(Cow<'j, str>),
+    Bytes(Vec<u8>),
+    List(Vec<Cell<'j>>),
+    Map(Vec<(String, Cell<'j>)>),
+    Row(Vec<Cell<'j>>),
+}
+
+/// Reads a JSON value. Large numbers and decimals may be text, too.
+pub(super) fn cell<'j>(raw: &'j str, of: &DataType) -> Result<Cell<'j>, String> {
+    if raw == "null" {
+        return Ok(Cell::Null);
+    }
+    let is_number = raw.starts_with(|letter: char| letter == '-' || letter.is_ascii_digit());
+    let text = || text(raw);
+    let read = match of {
+        DataType::Boolean => match raw {
+            "true" => Some(Cell::Bool(true)),
+            "false" => Some(Cell::Bool(false)),
+            _ => None,
+        },
+        DataType::Int if is_number => whole(raw).filter(|number| i32::try_from(*number).is_ok()).map(Cell::Whole),
+        DataType::BigInt if is_number => whole(raw).map(Cell::Whole),
+        DataType::BigInt => text().and_then(|text| whole(&text)).map(Cell::Whole),
+        DataType::Double if is_number => raw.parse().ok().filter(|number: &f64| number.is_finite()).map(Cell::Double),
+        DataType::Double => text().and_then(|text| special(&text)).map(Cell::Double),
+        DataType::Decimal { precision, scale } if is_number => decimal(raw, *precision, *scale).map(Cell::Decimal),
+        DataType::Decimal { precision, scale } => {
+            text().and_then(|text| decimal(&text, *precision, *scale)).map(Cell::Decimal)
+        }
+        DataType::String => text().map(Cell::Text),
+        DataType::Bytes => text().and_then(|text| STANDARD.decode(text.as_bytes()).ok()).map(Cell::Bytes),
+        DataType::Date => text().and_then(|text| Date32Type::parse(&text)).map(|days| Cell::Whole(days.into())),
+        DataType::Time => text().and_then(|text| Time64MicrosecondType::parse(&text)).map(Cell::Whole),
+        DataType::Timestamp(digits) if is_number => {
+            whole(raw).and_then(|ms| units(i128::from(ms) * 1_000_000, *digits)).map(Cell::Whole)
+        }
+        DataType::Timestamp(digits) => text().and_then(|text| moment(&text, *digits)).map(Cell::Whole),
+        DataType::Array(of) => return list(raw, of),
+        DataType::Map(of) => return map(raw, of),
+        DataType::Row(fields) => return row(raw, fields),
+        DataType::Int => None,
+    };
+    read.ok_or_else(|| unfit(raw, of))
+}
+
+fn unfit(raw: &str, of: &DataType) -> String {
+    let told: String = raw.chars().take(TOLD).collect();
+    let more = if told.len() < raw.len() { "…" } else { "" };
+    format!("{told}{more} is no {of}")
+}
+
+/// A JSON text, if it is one.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    let inside = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inside.contains('\\') {
+        return serde_json::from_str(raw).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inside))
+}
+
+/// A whole number, in whatever way it is written: `1e3` is one, `1.5` is none.
+fn whole(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| decimal(text, 19, 0).and_then(|number| i64::try_from(number).ok()))
+}
+
+/// Doubles for which JSON has no number.
+fn special(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+/// A moment by ISO 8601; UTC where it names no zone.
+fn moment(text: &str, digits: u8) -> Option<i64> {
+    units(string_to_timestamp_nanos(text).ok()?.into(), digits)
+}
+
+/// Nanoseconds in the units of a column with so many digits of a second. What is finer than these is cut off, as clocks do.
+fn units(nanos: i128, digits: u8) -> Option<i64> {
+    let of_a_unit = match digits {
+        0 => 1_000_000_000,
+        1..=3 => 1_000_000,
+        4..=6 => 1_000,
+        _ => 1,
+    };
+    i64::try_from(nanos.div_euclid(of_a_unit)).ok()
+}
+
+fn list<'j>(raw: &'j str, of: &DataType) -> Result<Cell<'j>, String> {
+    let entries: Vec<&'j RawValue> =
+        serde_json::from_str(raw).map_err(|_| unfit(raw, &DataType::Array(Box::new(of.clone()))))?;
+    entries.into_iter().map(|entry| cell(entry.get(), of)).collect::<Result<_, _>>().map(Cell::List)
+}
+
+/// The entries of an object in their order; of a name that stands there twice, the last one.
+fn entries(raw: &str) -> Option<Pairs<'_>> {
+    serde_json::Deserializer::from_str(raw).deserialize_map(Entries).ok()
+}
+
+type Pairs<'j> = Vec<(String, &'j RawValue)>;
+
+struct Entries;
+
+impl<'j> Visitor<'j> for Entries {
+    type Value = Pairs<'j>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'j>>(self, mut map: M) -> Result<Pairs<'j>, M::Error> {
+        let mut pairs: Pairs<'j> = Vec::new();
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        while let Some((name, value)) = map.next_entry::<String, &'j RawValue>()? {
+            match numbers.entry(name.clone()) {
+                Entry::Occupied(known) => pairs[*known.get()].1 = value,
+                Entry::Vacant(new) => {
+                    new.insert(pairs.len());
+                    pairs.push((name, value));
+                }
+            }
+        }
+        Ok(pairs)
+    }
+}
+
+fn map<'j>(raw: &'j str, of: &DataType) -> Result<Cell<'j>, String> {
+    let entries = entries(raw).ok_or_else(|| unfit(raw, &DataType::Map(Box::new(of.clone()))))?;
+    let cells = entries.into_iter().map(|(name, entry)| Ok((name, cell(entry.get(), of)?)));
+    cells.collect::<Result<_, String>>().map(Cell::Map)
+}
+
+fn row<'j>(raw: &'j str, fields: &[(String, DataType)]) -> Result<Cell<'j>, String> {
+    let entries = entries(raw).ok_or_else(|| unfit(raw, &DataType::Row(fields.to_vec())))?;
+    let cells = fields.iter().map(|(name, of)| {
+        let found = entries.iter().find(|(known, _)| known == name);
+        let read = found.map_or(Ok(Cell::Null), |(_, entry)| cell(entry.get(), of));
+        read.map_err(|why| format!("{name}: {why}"))
+    });
+    cells.collect::<Result<_, _>>().map(Cell::Row)
+}

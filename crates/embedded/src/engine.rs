@@ -1,0 +1,449 @@
+//! The contract of stream engines, kept by this process.
+//!
+//! Jobs run where they were deployed, which is where the manager's leader is, and end with their process. Whoever leads next sees
+//! nothing of them and deploys them again, from where their consumer groups stand; that ends what may still run elsewhere.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streamview_manager::catalog::Source;
+use streamview_manager::engines::{
+    AdHoc, Capabilities, Deployment, Details, Engine, EngineKind, Explained, Handle, Kept, Node, Observed,
+    ObservedState, Refusal, RestorePoint, Rows, Select, StopMode, Stopped, Topology, Trouble,
+};
+use streamview_manager::names::group_of;
+use streamview_manager::ports::Schemas;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use crate::job::Counts;
+use crate::job::{self, Cannot, Job, Plan, Wish, writer_name};
+use crate::log::{Log, LogError};
+use crate::plan::{Prepared, Purpose};
+use crate::settings::Settings;
+
+/// How long a job is waited for that was asked to end: it may be about to commit.
+const TO_END: Duration = Duration::from_secs(90);
+
+/// The embedded engine. Clones are the same one.
+#[derive(Clone)]
+pub struct Embedded {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    log: Arc<dyn Log>,
+    schemas: Option<Arc<dyn Schemas>>,
+    settings: Settings,
+    room: Arc<Semaphore>,
+    /// By their ids, those that have ended, too, until they are removed.
+    jobs: Mutex<BTreeMap<String, Arc<Job>>>,
+    /// Queries of people who look.
+    looks: Mutex<HashSet<String>>,
+    /// One deployment or stop at a time: two of one query would end each other.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody can ask them to end any more. What they have not committed is read again.
+        for job in self.jobs.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+            job.ask(Wish::End);
+        }
+    }
+}
+
+/// What a deployed query does, for whoever counts.
+#[derive(Clone)]
+pub struct Running {
+    job: Arc<Job>,
+}
+
+impl Running {
+    /// The id of its definition.
+    pub fn definition(&self) -> &str {
+        &self.job.definition
+    }
+
+    /// What it has counted since it was deployed.
+    pub fn counts(&self) -> &Counts {
+        &self.job.counts
+    }
+}
+
+/// Taken back when a query of somebody who looks has ended.
+struct Look {
+    inner: std::sync::Weak<Inner>,
+    id: String,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            lock(&inner.looks).remove(&self.id);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Embedded {
+    /// Over these brokers. Connects to nobody yet.
+    pub fn new(log: Arc<dyn Log>, schemas: Option<Arc<dyn Schemas>>, settings: Settings) -> Embedded {
+        let room = Arc::new(Semaphore::new(settings.queries));
+        let (jobs, looks, changing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Embedded { inner: Arc::new(Inner { log, schemas, settings, room, jobs, looks, changing }) }
+    }
+
+    /// The queries that are deployed here and have not ended.
+    pub fn running(&self) -> Vec<Running> {
+        let jobs = lock(&self.inner.jobs);
+        jobs.values().filter(|job| job.is_active()).map(|job| Running { job: Arc::clone(job) }).collect()
+    }
+
+    /// Whether the query of somebody who looks still runs.
+    pub fn is_looking(&self, id: &str) -> bool {
+        lock(&self.inner.looks).contains(id)
+    }
+
+    fn job(&self, id: &str) -> Option<Arc<Job>> {
+        lock(&self.inner.jobs).get(id).cloned()
+    }
+
+    /// A job that somebody asks about, if it runs here.
+    fn seen(&self, id: &str) -> Result<Arc<Job>, Trouble> {
+        self.job(id).ok_or_else(|| {
+            Trouble::Unavailable(format!("{id} does not run in this process: it may in another one, whose details it has"))
+        })
+    }
+
+    fn prepare(&self, select: &Select, purpose: Purpose) -> Result<Prepared, Trouble> {
+        let prepared = Prepared::new(select, purpose, &self.inner.settings.limits).map_err(Trouble::Refused)?;
+        let mut topics = HashSet::new();
+        if let Some(twice) = prepared.sources().iter().find(|source| !topics.insert(&source.topic)) {
+            return Err(refused("same_topic", format!("{} reads topic {} once more", twice.name, twice.topic)));
+        }
+        Ok(prepared)
+    }
+
+    fn take_room(&self) -> Result<OwnedSemaphorePermit, Trouble> {
+        Arc::clone(&self.inner.room).try_acquire_owned().map_err(|_| Trouble::Busy {
+            reason: format!("all {} queries that this process may run are taken (embedded.queries)", self.inner.settings.queries),
+            retry_after: Some(Duration::from_secs(5)),
+        })
+    }
+
+    /// Has something done that blocks.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> Result<T, Trouble> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|error| Trouble::Unknown(format!("the call has met a fault of its own: {error}")))
+    }
+
+    /// Asks a job to end, and waits for that.
+    async fn end(&self, job: &Job, wish: Wish) -> Result<(), Trouble> {
+        job.ask(wish);
+        let ended = tokio::time::timeout(TO_END, job.until_ended()).await;
+        ended.map_err(|_| Trouble::Unknown(format!("{} has not ended yet", job.handle.job_id)))
+    }
+
+    /// What stays of a deployment that does not run here. Whoever runs it elsewhere cannot commit any more.
+    async fn stop_elsewhere(&self, deployment: &Deployment, mode: StopMode) -> Result<Stopped, Trouble> {
+        let (definition, group) = (deployment.definition.clone(), group(deployment));
+        let wanted = group.clone();
+        let found = self.blocking(move |inner| {
+            inner.log.fence(&writer_name(&definition))?;
+            inner.log.groups(&wanted)
+        });
+        let found = found.await?.map_err(|error| Trouble::Unknown(error.to_string()))?;
+        Ok(match mode {
+            StopMode::KeepState if found.contains(&group) => {
+                Stopped::At(RestorePoint { path: format!("kafka-group:{group}"), savepoint: true })
+            }
+            StopMode::KeepState | StopMode::Final => Stopped::WithoutState,
+        })
+    }
+
+    async fn begin(&self, deployment: &Deployment, prepared: Prepared, handle: &Handle) -> Result<(), Trouble> {
+        let permit = self.take_room()?;
+        let topics = prepared.sources().iter().map(|source| source.topic.clone()).collect();
+        let (definition, statement) = (deployment.definition.clone(), deployment.select.sql.clone());
+        let job = Arc::new(Job::new(handle.clone(), definition, group(deployment), statement, topics));
+        let (id, weak) = (handle.job_id.clone(), Arc::downgrade(&self.inner));
+        let plan = Plan {
+            job: Arc::clone(&job),
+            prepared,
+            log: Arc::clone(&self.inner.log),
+            schemas: self.inner.schemas.clone(),
+            settings: self.inner.settings.clone(),
+            revision: deployment.revision,
+            goes_on: deployment.restore.is_some(),
+            permit: Box::new(permit),
+            fenced: Box::new(move || {
+                if let Some(inner) = weak.upgrade() {
+                    lock(&inner.jobs).remove(&id);
+                }
+            }),
+        };
+        lock(&self.inner.jobs).insert(handle.job_id.clone(), job);
+        let begun = self.blocking(move |_| job::begin(plan)).await.and_then(|begun| begun.map_err(cannot));
+        if begun.is_err() {
+            lock(&self.inner.jobs).remove(&handle.job_id);
+        }
+        begun
+    }
+}
+
+fn refused(code: &str, message: String) -> Trouble {
+    Trouble::Refused(Refusal { code: code.to_owned(), message, line: None, column: None })
+}
+
+fn cannot(why: Cannot) -> Trouble {
+    match why {
+        // Nothing runs; whoever was fenced by us has ended, and whoever fences us runs it.
+        Cannot::Log(error @ (LogError::Again(_) | LogError::Fenced)) => Trouble::Unavailable(error.to_string()),
+        Cannot::Log(LogError::Halt(why)) => refused("cannot_read", why),
+        Cannot::NothingKept(why) => refused("restore_point_gone", why),
+        Cannot::Failed(why) => refused("cannot_run", why),
+    }
+}
+
+/// The consumer group of a deployment: that of whom it goes on from, else one of its own.
+fn group(deployment: &Deployment) -> String {
+    let number = (deployment.revision, deployment.attempt);
+    let kept = EngineKind::Embedded.keeps_at(&deployment.definition, number, deployment.restore.as_ref());
+    kept.as_ref().and_then(|point| group_of(&point.path)).unwrap_or_default().to_owned()
+}
+
+fn handle(deployment: &Deployment) -> Handle {
+    let (names, number) = (&deployment.names, (deployment.revision, deployment.attempt));
+    Handle {
+        job_id: names.job_name(deployment.revision, deployment.attempt),
+        stream_name: names.sink(),
+        output_topic: names.topic(),
+        changes: deployment.changes,
+        keeps_at: EngineKind::Embedded.keeps_at(&deployment.definition, number, deployment.restore.as_ref()),
+    }
+}
+
+/// Whether a group was made for a deployment of the definition with this tag: `streamview-<definition>-r<n>a<n>`.
+fn is_group_of(group: &str, prefix: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    group.starts_with(prefix)
+        && group.rsplit_once("-r").and_then(|(_, number)| number.split_once('a')).is_some_and(|(revision, attempt)| {
+            is_number(revision) && is_number(attempt)
+        })
+}
+
+fn observed(job: &Job) -> Observed {
+    let (state, failure) = job.observed();
+    let words = format!("{state:?}").to_uppercase();
+    Observed {
+        job_id: job.handle.job_id.clone(),
+        name: job.handle.job_id.clone(),
+        topics: vec![job.handle.output_topic.clone()],
+        state,
+        engine_state: failure.map_or(words.clone(), |why| format!("{words}: {why}")),
+        statement: Some(job.statement.clone()),
+    }
+}
+
+fn topology(job: &Job) -> Topology {
+    let counts = &job.counts;
+    let get = Counts::get;
+    let mut words = vec![format!("{} records read, {} rows written", get(&counts.read), get(&counts.written))];
+    for (counter, what) in [
+        (&counts.late, "late"),
+        (&counts.future, "from the future"),
+        (&counts.refused, "refused"),
+        (&counts.tombstones, "without a value"),
+        (&counts.open_windows, "open windows"),
+        (&counts.keys, "groups"),
+        (&counts.state_bytes, "bytes of state"),
+    ] {
+        if get(counter) > 0 {
+            words.push(format!("{} {what}", get(counter)));
+        }
+    }
+    let watermark = counts.watermark_ms.load(std::sync::atomic::Ordering::Relaxed);
+    if watermark > 0 {
+        words.push(format!("watermark {} ms behind the clock", job::now_ms() - watermark));
+    }
+    let sources = job.topics.iter().enumerate().map(|(number, topic)| Node {
+        id: format!("source-{number}"),
+        label: format!("topic {topic}"),
+    });
+    let query = Node { id: "query".to_owned(), label: format!("query: {}", words.join(", ")) };
+    let sink = Node { id: "sink".to_owned(), label: format!("topic {}", job.handle.output_topic) };
+    let into = (0..job.topics.len()).map(|number| (format!("source-{number}"), "query".to_owned()));
+    let out_of = ("query".to_owned(), "sink".to_owned());
+    Topology { nodes: sources.chain([query, sink]).collect(), edges: into.chain([out_of]).collect() }
+}
+
+#[async_trait]
+impl Engine for Embedded {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Embedded
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, Trouble> {
+        let delivery = self.inner.log.delivery().word();
+        Ok(Capabilities {
+            version: format!("DataFusion {} ({delivery})", datafusion::DATAFUSION_VERSION),
+            cluster: "embedded".to_owned(),
+            can_pause: false,
+            can_savepoint: true,
+            replaces_in_place: false,
+            free_slots: u32::try_from(self.inner.room.available_permits()).ok(),
+        })
+    }
+
+    async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {
+        let (prepared, only_adhoc) = match self.prepare(select, Purpose::Persistent) {
+            Ok(prepared) => (prepared, None),
+            Err(trouble) => match (self.prepare(select, Purpose::AdHoc), trouble) {
+                // It can be looked at, and no more.
+                (Ok(prepared), Trouble::Refused(refusal)) => (prepared, Some(refusal)),
+                (_, trouble) => return Err(trouble),
+            },
+        };
+        Ok(Explained {
+            columns: prepared.columns().to_vec(),
+            changes: prepared.changes(),
+            plan: prepared.explain(),
+            only_adhoc,
+        })
+    }
+
+    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+        let prepare = |select: &Select| self.prepare(select, Purpose::Persistent).map_err(|trouble| trouble.to_string());
+        let (old, new) = (prepare(old)?, prepare(new)?);
+        let topics = |prepared: &Prepared| -> Vec<String> {
+            prepared.sources().iter().map(|source| source.topic.clone()).collect()
+        };
+        if topics(&old) != topics(&new) {
+            return Err("it reads other topics than before: their positions say nothing of these".to_owned());
+        }
+        match (old.window(), new.window()) {
+            (None, None) => Ok(()),
+            (Some(before), Some(now)) if before == now && old.times() == new.times() => Ok(()),
+            (Some(_), Some(_)) => {
+                Err("its windows are others than before: what was written of them cannot be told from what is to come".to_owned())
+            }
+            (None, Some(_)) => Err("it has a window now: rows that were read before would be missing in the first ones".to_owned()),
+            (Some(_), None) => Err("it has no window any more: rows of those that are open would be written a second time".to_owned()),
+        }
+    }
+
+    async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
+        let prepared = self.prepare(&deployment.select, Purpose::Persistent)?;
+        let handle = handle(deployment);
+        let _changing = self.inner.changing.lock().await;
+        if self.job(&handle.job_id).is_some() {
+            return Ok(handle);
+        }
+        // Two of one query would end each other; the one before has committed when it has ended.
+        let before: Vec<Arc<Job>> = {
+            let jobs = lock(&self.inner.jobs);
+            jobs.values().filter(|job| job.definition == deployment.definition).cloned().collect()
+        };
+        for job in before {
+            self.end(&job, Wish::Keep).await?;
+        }
+        self.begin(deployment, prepared, &handle).await?;
+        Ok(handle)
+    }
+
+    async fn observe(&self) -> Result<Vec<Observed>, Trouble> {
+        Ok(lock(&self.inner.jobs).values().map(|job| observed(job)).collect())
+    }
+
+    async fn details(&self, job_id: &str) -> Result<Details, Trouble> {
+        let job = self.seen(job_id)?;
+        Ok(Details {
+            failure: job.observed().1,
+            group: Some(job.group.clone()),
+            latest_checkpoint: Some(job.point(false)),
+            records_per_second: Some(Counts::get(&job.counts.per_second)),
+            topology: topology(&job),
+        })
+    }
+
+    async fn checkpoint(&self, job_id: &str) -> Result<Kept, Trouble> {
+        let job = self.seen(job_id)?;
+        let is_failing = job.observed().0 == ObservedState::Restarting;
+        Ok(Kept { points: vec![job.point(false)], is_failing })
+    }
+
+    async fn stop(&self, deployment: &Deployment, handle: &Handle, mode: StopMode) -> Result<Stopped, Trouble> {
+        let _changing = self.inner.changing.lock().await;
+        let own = deployment.names.job_name(deployment.revision, deployment.attempt);
+        let Some(job) = self.job(&own).or_else(|| self.job(&handle.job_id)) else {
+            return self.stop_elsewhere(deployment, mode).await;
+        };
+        let wish = if mode == StopMode::KeepState { Wish::Keep } else { Wish::End };
+        self.end(&job, wish).await?;
+        Ok(match (mode, job.wish()) {
+            (StopMode::KeepState, _) | (StopMode::Final, Wish::Keep) => Stopped::At(job.point(true)),
+            (StopMode::Final, Wish::Run | Wish::End) => Stopped::WithoutState,
+        })
+    }
+
+    async fn resume(&self, _handle: &Handle) -> Result<(), Trouble> {
+        Err(refused("cannot_pause", "the embedded engine does not pause: it stops with state, and is deployed again".to_owned()))
+    }
+
+    async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble> {
+        let _changing = self.inner.changing.lock().await;
+        let jobs: Vec<Arc<Job>> = {
+            let jobs = lock(&self.inner.jobs);
+            jobs.values().filter(|job| job.handle.stream_name == handle.stream_name).cloned().collect()
+        };
+        for job in &jobs {
+            self.end(job, Wish::End).await?;
+        }
+        let tag = handle.stream_name.rsplit('_').next().unwrap_or_default().to_ascii_lowercase();
+        let prefix = format!("streamview-{tag}");
+        let named: Vec<String> =
+            restore_points.iter().filter_map(|point| group_of(&point.path)).map(str::to_owned).collect();
+        let removed = self.blocking(move |inner| {
+            let mut groups = inner.log.groups(&prefix)?;
+            groups.retain(|group| is_group_of(group, &prefix));
+            groups.extend(named);
+            groups.sort();
+            groups.dedup();
+            inner.log.delete_groups(&groups)
+        });
+        removed.await?.map_err(|error| match error {
+            LogError::Halt(why) => refused("cannot_remove", why),
+            other => Trouble::Unavailable(other.to_string()),
+        })?;
+        for job in jobs {
+            lock(&self.inner.jobs).remove(&job.handle.job_id);
+        }
+        Ok(())
+    }
+
+    async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
+        let prepared = self.prepare(&query.select, Purpose::AdHoc)?;
+        let permit = self.take_room()?;
+        lock(&self.inner.looks).insert(query.id.clone());
+        let look = Look { inner: Arc::downgrade(&self.inner), id: query.id.clone(), _permit: permit };
+        let begun = self.blocking(move |inner| {
+            job::look(&query, prepared, (&*inner.log, inner.schemas.clone()), &inner.settings, Box::new(look))
+        });
+        begun.await?.map_err(|error| match error {
+            LogError::Halt(why) => refused("cannot_read", why),
+            other => Trouble::Unavailable(other.to_string()),
+        })
+    }
+
+    async fn sources(&self) -> Result<Vec<Source>, Trouble> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,77 @@
+//! From what was read to rows of sources; what cannot be read stands aside, by its own name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use streamview_manager::catalog::{Format, Source};
+use streamview_manager::ports::{PortError, Schemas};
+use tokio::runtime::Runtime;
+
+use crate::decode::Decoder;
+use crate::log::{Batch, LogError, Place, Record};
+use crate::plan::Prepared;
+
+/// What a batch of records is.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Rows by source.
+    pub rows: Vec<(usize, RecordBatch)>,
+    /// What cannot be read, and why.
+    pub refused: BTreeMap<(Place, i64), String>,
+    /// Records without a value, which are no rows.
+    pub tombstones: u64,
+}
+
+/// Reads records of a query's sources.
+pub(super) struct Intake {
+    sources: Vec<(Decoder, Format)>,
+    schemas: Option<Arc<dyn Schemas>>,
+}
+
+impl Intake {
+    pub fn new(prepared: &Prepared, schemas: Option<Arc<dyn Schemas>>) -> Intake {
+        let decoder = |(number, source): (usize, &Source)| {
+            (Decoder::new(source, prepared.needed(number)), source.format)
+        };
+        Intake { sources: prepared.sources().iter().enumerate().map(decoder).collect(), schemas }
+    }
+
+    /// Reads them. `runtime` waits for schemas.
+    ///
+    /// # Errors
+    /// When the registry does not answer: the same records are to be read again.
+    pub fn take(&mut self, batch: &Batch, runtime: &Runtime) -> Result<Taken, LogError> {
+        let mut taken = Taken::default();
+        for record in batch.records() {
+            let Some(value) = record.value else {
+                taken.tombstones += 1;
+                continue;
+            };
+            if let Err(why) = self.add(&record, value, runtime)? {
+                taken.refused.insert((record.place, record.offset), why);
+            }
+        }
+        for (number, (decoder, _)) in self.sources.iter_mut().enumerate() {
+            if decoder.rows() > 0 {
+                let rows = decoder.take().map_err(|error| LogError::Halt(format!("rows do not fit together: {error}")))?;
+                taken.rows.push((number, rows));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn add(&mut self, record: &Record<'_>, value: &[u8], runtime: &Runtime) -> Result<Result<(), String>, LogError> {
+        let Some((decoder, format)) = self.sources.get_mut(record.place.topic) else { return Ok(Ok(())) };
+        match (format, &self.schemas) {
+            (Format::Json, _) => Ok(decoder.add(record, value)),
+            (Format::Avro, None) => Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned())),
+            (Format::Avro, Some(schemas)) => match runtime.block_on(schemas.decode(value)) {
+                Ok(Some(decoded)) => Ok(decoder.add(record, decoded.json.as_bytes())),
+                Ok(None) => Ok(Err("its value is not framed as Avro of a schema registry".to_owned())),
+                Err(PortError::Unavailable(why)) => Err(LogError::Again(why)),
+                Err(error) => Ok(Err(error.to_string())),
+            },
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a query writes: its rows, and what it could not count.
+
+use std::sync::Arc;
+
+use crate::encode::Encoder;
+use crate::log::{Delivery, Outgoing, Record};
+use crate::plan::Prepared;
+use crate::run::Output;
+
+/// Headers of a record.
+type Headers = Arc<Vec<(String, Option<Vec<u8>>)>>;
+
+/// Writes rows of a query as records.
+pub(super) struct Writing {
+    encoder: Encoder,
+    columns: usize,
+    key: Vec<usize>,
+    delivery: Delivery,
+    definition: String,
+    revision: i32,
+    topic: Arc<str>,
+    dead_letters: Arc<str>,
+    late: Arc<str>,
+    plain: Headers,
+}
+
+fn header(name: &str, value: impl ToString) -> (String, Option<Vec<u8>>) {
+    (name.to_owned(), Some(value.to_string().into_bytes()))
+}
+
+impl Writing {
+    pub fn new(prepared: &Prepared, topic: &str, delivery: Delivery, (definition, revision): (&str, i32)) -> Writing {
+        let mut writing = Writing {
+            encoder: Encoder::new(prepared.columns().iter().map(|column| column.name.as_str())),
+            columns: prepared.columns().len(),
+            key: prepared.key().to_vec(),
+            delivery,
+            definition: definition.to_owned(),
+            revision,
+            topic: topic.into(),
+            dead_letters: format!("{topic}.dlq").into(),
+            late: format!("{topic}.late").into(),
+            plain: Headers::default(),
+        };
+        writing.plain = Arc::new(writing.headers());
+        writing
+    }
+
+    fn headers(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        vec![header("streamview-query", &self.definition), header("streamview-revision", self.revision)]
+    }
+
+    /// Where refused records go.
+    pub fn dead_letters(&self) -> &str {
+        &self.dead_letters
+    }
+
+    /// Where late rows go.
+    pub fn late(&self) -> &str {
+        &self.late
+    }
+
+    /// Rows as records. Those of a window have what they are grouped by as their key, and say in headers which window it is:
+    /// there is one record of each window and key. Where records may come twice the window is in the key, too, so that whoever
+    /// reads them can tell the second one.
+    pub fn rows(&self, output: &Output, records: &mut Vec<Outgoing>) {
+        let headers = match output.window {
+            None => Arc::clone(&self.plain),
+            Some((start, end)) => {
+                let mut headers = self.headers();
+                headers.push(header("streamview-window-start", start));
+                headers.push(header("streamview-window-end", end));
+                Arc::new(headers)
+            }
+        };
+        for row in 0..output.rows.num_rows() {
+            records.push(Outgoing {
+                topic: Arc::clone(&self.topic),
+                key: self.key(output, row),
+                value: Some(self.encoder.object(&output.rows, row, 0..self.columns)),
+                headers: Arc::clone(&headers),
+            });
+        }
+    }
+
+    fn key(&self, output: &Output, row: usize) -> Option<Vec<u8>> {
+        let own = || self.encoder.object(&output.rows, row, self.key.iter().copied());
+        match (output.window, self.delivery) {
+            (Some((start, _)), Delivery::AtLeastOnce) => {
+                let (mut key, own) = (format!("{{\"window_start\":{start}").into_bytes(), own());
+                if !self.key.is_empty() {
+                    key.push(b',');
+                }
+                key.extend_from_slice(own.get(1..).unwrap_or_default());
+                Some(key)
+            }
+            _ if self.key.is_empty() => None,
+            _ => Some(own()),
+        }
+    }
+
+    /// A record that was not counted, as it was: with its own headers, and why it is here.
+    pub fn aside(&self, to: &str, source: &str, record: &Record<'_>, why: &str) -> Outgoing {
+        let own = record.headers().map(|(name, value)| {
+            (String::from_utf8_lossy(name).into_owned(), value.map(<[u8]>::to_vec))
+        });
+        let mut headers: Vec<_> = own.collect();
+        headers.push(header("x-dlq-error", why));
+        headers.push(header("x-dlq-query", &self.definition));
+        headers.push(header("x-original-topic", source));
+        headers.push(header("x-original-partition", record.place.partition));
+        headers.push(header("x-original-offset", record.offset));
+        if let Some(timestamp_ms) = record.timestamp_ms {
+            headers.push(header("x-original-timestamp", timestamp_ms));
+        }
+        let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
+        Outgoing { topic: to.into(), key, value, headers: Arc::new(headers) }
+    }
+}

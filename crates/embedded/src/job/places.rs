@@ -1,0 +1,62 @@
+//! The partitions that a job reads: how far, and whether they are silent.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::log::{Batch, Place};
+use crate::run::Execution;
+
+/// How far a partition was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    /// The offset that comes next.
+    pub next: i64,
+    /// Below this offset everything was judged by an earlier run.
+    pub judged: i64,
+    /// Since when it is read to its end.
+    caught_up: Option<Instant>,
+    is_idle: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Places(pub BTreeMap<Place, Progress>);
+
+impl Places {
+    pub fn add(&mut self, place: Place, next: i64, judged: i64) {
+        self.0.insert(place, Progress { next, judged, ..Progress::default() });
+    }
+
+    /// Whether a row was judged by an earlier run: it is read again for the sake of an open window only.
+    pub fn is_judged(&self, place: Place, offset: i64) -> bool {
+        self.0.get(&place).is_some_and(|progress| offset < progress.judged)
+    }
+
+    /// Notes what was read.
+    pub fn note(&mut self, batch: &Batch, now: Instant) {
+        for record in batch.records() {
+            if let Some(progress) = self.0.get_mut(&record.place) {
+                progress.next = record.offset + 1;
+                (progress.caught_up, progress.is_idle) = (None, false);
+            }
+        }
+        for (place, next) in &batch.ends {
+            if let Some(progress) = self.0.get_mut(place) {
+                progress.next = progress.next.max(*next);
+                progress.caught_up.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Tells the query of partitions that are read to their end and have been silent for so long. One that we are slow to read
+    /// is none of them: it holds windows open.
+    pub fn tell_idle(&mut self, execution: &mut Execution, silence: Duration, now: Instant) {
+        for (place, progress) in &mut self.0 {
+            let is_silent = progress.caught_up.is_some_and(|since| now.duration_since(since) >= silence);
+            if is_silent && !progress.is_idle {
+                progress.is_idle = true;
+                execution.idle(place.topic, place.partition);
+            }
+        }
+    }
+}

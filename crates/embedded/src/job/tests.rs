@@ -1,0 +1,391 @@
+//! Jobs against brokers in memory: what they write, and what of it survives whatever happens to them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use streamview_manager::catalog::{Column, EventTime, Format, Source};
+use streamview_manager::engines::{
+    AdHoc, Changes, Deployment, End, Engine, Handle, Item, ObservedState, RestorePoint, Row, Rows, Select, StopMode,
+    Stopped, Trouble,
+};
+use streamview_manager::names::Names;
+
+use crate::engine::{Counts, Embedded};
+use crate::log::Log;
+use crate::log::memory::{Failure, Memory};
+use crate::settings::Settings;
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+const FILTER: &str = "SELECT id, amount FROM orders WHERE amount > 50";
+const PER_MINUTE: &str = "SELECT tumble(ts, INTERVAL '1 minute') AS minute, customer, COUNT(*) AS n FROM orders \
+                          GROUP BY tumble(ts, INTERVAL '1 minute'), customer";
+
+fn source() -> Source {
+    let column = |(name, of): (&str, &str)| Column {
+        name: name.to_owned(),
+        data_type: of.parse().unwrap(),
+        nullable: true,
+    };
+    let columns = [("id", "bigint"), ("customer", "string"), ("amount", "decimal(20, 2)"), ("ts", "timestamp(3)")];
+    Source {
+        name: "orders".to_owned(),
+        topic: "orders".to_owned(),
+        format: Format::Json,
+        columns: columns.map(column).to_vec(),
+        event_time: Some(EventTime { column: "ts".to_owned(), delay_ms: 5_000 }),
+    }
+}
+
+fn select(sql: &str) -> Select {
+    Select { sql: sql.to_owned(), sources: vec![source()] }
+}
+
+fn deployment(sql: &str, attempt: i32, restore: Option<RestorePoint>) -> Deployment {
+    Deployment {
+        definition: ID.to_owned(),
+        names: Names::of(ID, "high value"),
+        revision: 1,
+        attempt,
+        select: select(sql),
+        changes: Changes::Append,
+        replaces: false,
+        restore,
+    }
+}
+
+/// Brokers in memory with the topic `orders` and the output, and an engine.
+struct Bench {
+    log: Memory,
+    engine: Embedded,
+    output: String,
+}
+
+impl Bench {
+    fn new(partitions: usize) -> Bench {
+        let log = Memory::default();
+        log.topic("orders", partitions);
+        let output = Names::of(ID, "high value").topic();
+        log.topic(&output, 1);
+        let engine = engine(&log);
+        Bench { log, engine, output }
+    }
+
+    async fn deploy(&self, deployment: &Deployment) -> Handle {
+        self.engine.deploy(deployment).await.unwrap()
+    }
+
+    async fn stop(&self, deployment: &Deployment, handle: &Handle) -> RestorePoint {
+        match self.engine.stop(deployment, handle, StopMode::KeepState).await.unwrap() {
+            Stopped::At(point) => point,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The values of the output, once there are so many.
+    async fn output(&self, rows: usize) -> Vec<Value> {
+        until(|| {
+            let values = self.log.values(&self.output);
+            (values.len() >= rows).then(|| values.iter().map(|value| serde_json::from_str(value).unwrap()).collect())
+        })
+        .await
+    }
+
+    fn order(&self, partition: usize, id: i64, customer: &str, amount: &str, ts: i64) {
+        let value = format!(r#"{{"id":{id},"customer":"{customer}","amount":{amount},"ts":{ts}}}"#);
+        self.log.publish("orders", partition, ts, &value);
+    }
+
+    fn counts<T>(&self, of: impl Fn(&Counts) -> T) -> T {
+        of(self.engine.running()[0].counts())
+    }
+
+    async fn observed(&self) -> Option<(ObservedState, String)> {
+        let observed = self.engine.observe().await.unwrap();
+        observed.first().map(|job| (job.state, job.engine_state.clone()))
+    }
+}
+
+fn engine(log: &Memory) -> Embedded {
+    let idle = Duration::from_millis(300);
+    let settings = Settings { idle, commit: Duration::from_millis(20), queries: 2, ..Settings::default() };
+    Embedded::new(Arc::new(log.clone()), None, settings)
+}
+
+async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < limit, "it does not come about");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How often each window and customer stands in the output, and with which count.
+fn by_window(values: &[Value]) -> BTreeMap<(String, String), Vec<u64>> {
+    let mut found: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    for value in values {
+        let text = |name: &str| value[name].as_str().unwrap().to_owned();
+        found.entry((text("minute"), text("customer"))).or_default().push(value["n"].as_u64().unwrap());
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_a_filter_lets_through_is_written_once_whatever_becomes_of_its_commits() {
+    let bench = Bench::new(1);
+    bench.order(0, 1, "a", "60", 0);
+    bench.order(0, 2, "a", "10", 0);
+    let first = deployment(FILTER, 1, None);
+    // The first commit is that of the beginning.
+    bench.log.fail([None, Some(Failure::Before), Some(Failure::After), None, Some(Failure::Before)]);
+    let handle = bench.deploy(&first).await;
+    assert_eq!(bench.output(1).await, [json!({"id": 1, "amount": 60.00})]);
+    bench.order(0, 3, "b", "123456789012345678.10", 0);
+    bench.output(2).await;
+    assert_eq!(bench.log.values(&bench.output)[1], r#"{"id":3,"amount":123456789012345678.10}"#);
+
+    let point = bench.stop(&first, &handle).await;
+    assert_eq!(point.path, format!("kafka-group:streamview-{ID}-r1a1"));
+    bench.order(0, 4, "c", "70", 0);
+    let second = deployment(FILTER, 2, Some(point));
+    let handle = bench.deploy(&second).await;
+    let ids: Vec<i64> = bench.output(3).await.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, [1, 3, 4]);
+
+    bench.engine.remove(&handle, &[]).await.unwrap();
+    assert_eq!(bench.observed().await, None);
+    assert_eq!(bench.log.groups("streamview-").unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn windows_are_written_once_and_whole_across_stops_and_failed_commits() {
+    let bench = Bench::new(2);
+    let minute = |number: i64, second: i64| (number * 60 + second) * 1_000;
+    for id in 0..10 {
+        bench.order(0, id, "a", "1", minute(0, id));
+        bench.order(1, id, "b", "1", minute(0, id));
+    }
+    let first = deployment(PER_MINUTE, 1, None);
+    bench.log.fail([None, None, Some(Failure::After), Some(Failure::Before)]);
+    let handle = bench.deploy(&first).await;
+    // Nothing closes before both partitions have passed the end, with what may come late.
+    bench.order(0, 11, "a", "1", minute(1, 10));
+    until(|| (bench.counts(|counts| Counts::get(&counts.read)) >= 21).then_some(())).await;
+    assert!(bench.log.values(&bench.output).is_empty());
+
+    let point = bench.stop(&first, &handle).await;
+    bench.order(1, 12, "b", "1", minute(0, 59));
+    bench.order(1, 13, "b", "1", minute(1, 6));
+    let second = deployment(PER_MINUTE, 2, Some(point));
+    let handle = bench.deploy(&second).await;
+    bench.output(2).await;
+    let point = bench.stop(&second, &handle).await;
+
+    // One more of the first minute is late: it goes aside, and the window is not written again.
+    bench.order(1, 14, "b", "1", minute(0, 30));
+    let third = deployment(PER_MINUTE, 3, Some(point));
+    bench.deploy(&third).await;
+    let late = format!("{}.late", bench.output);
+    until(|| (bench.log.values(&late).len() == 1).then_some(())).await;
+    // Once all partitions are silent, the others close by the clock.
+    let values = bench.output(4).await;
+    let expected: BTreeMap<(String, String), Vec<u64>> = [
+        (("1970-01-01T00:00:00.000Z", "a"), 10),
+        (("1970-01-01T00:00:00.000Z", "b"), 11),
+        (("1970-01-01T00:01:00.000Z", "a"), 1),
+        (("1970-01-01T00:01:00.000Z", "b"), 1),
+    ]
+    .into_iter()
+    .map(|((minute, customer), n)| ((minute.to_owned(), customer.to_owned()), vec![n]))
+    .collect();
+    assert_eq!(by_window(&values), expected);
+    let record = &bench.log.records(&bench.output)[0];
+    assert_eq!(record.key.as_deref().unwrap()[..2], *b"{\"");
+    let window = record.headers.iter().find(|(name, _)| name == "streamview-window-end").unwrap();
+    assert_eq!(window.1.as_deref(), Some(&b"60000"[..]));
+    assert_eq!(bench.counts(|counts| Counts::get(&counts.late)), 1, "what is read again is not late");
+}
+
+#[tokio::test]
+async fn what_cannot_be_counted_goes_aside_by_its_name_and_the_rest_goes_on() {
+    let bench = Bench::new(1);
+    let now = super::now_ms();
+    bench.order(0, 1, "a", "1", now);
+    bench.log.publish("orders", 0, now, r#"{"id":2}{"id":3}"#);
+    bench.order(0, 4, "a", "1", now + 3_600_000);
+    bench.order(0, 5, "a", "1", now);
+    bench.deploy(&deployment(PER_MINUTE, 1, None)).await;
+    let values = bench.output(1).await;
+    assert_eq!(values.iter().map(|value| value["n"].as_u64().unwrap()).sum::<u64>(), 2);
+    let dead = bench.log.records(&format!("{}.dlq", bench.output));
+    let why = |number: usize, name: &str| {
+        let (_, value) = dead[number].headers.iter().find(|(header, _)| header == name).unwrap().clone();
+        String::from_utf8(value.unwrap()).unwrap()
+    };
+    assert_eq!(dead.len(), 2);
+    assert_eq!(dead[0].value.as_deref(), Some(&br#"{"id":2}{"id":3}"#[..]), "as it was");
+    assert_eq!((why(0, "x-original-offset"), why(0, "x-original-topic")), ("1".to_owned(), "orders".to_owned()));
+    assert!(why(0, "x-dlq-error").contains("trailing characters"), "{}", why(0, "x-dlq-error"));
+    assert!(why(1, "x-dlq-error").starts_with("future"), "{}", why(1, "x-dlq-error"));
+    let seen = bench.counts(|counts| (Counts::get(&counts.refused), Counts::get(&counts.future)));
+    assert_eq!(seen, (1, 1));
+}
+
+#[tokio::test]
+async fn a_second_instance_ends_the_first() {
+    let bench = Bench::new(1);
+    let first = deployment(FILTER, 1, None);
+    let handle = bench.deploy(&first).await;
+    let other = engine(&bench.log);
+    let restore = handle.keeps_at.clone();
+    other.deploy(&deployment(FILTER, 2, restore)).await.unwrap();
+    bench.order(0, 1, "a", "60", 0);
+    bench.output(1).await;
+    until(|| bench.engine.running().is_empty().then_some(())).await;
+    assert_eq!(bench.observed().await, None, "whoever leads sees nothing of it here");
+    bench.order(0, 2, "a", "70", 0);
+    assert_eq!(bench.output(2).await.len(), 2);
+    assert!(matches!(bench.engine.details(&handle.job_id).await, Err(Trouble::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_topic_that_was_made_anew_or_has_lost_records_halts_the_query() {
+    for (what, words) in [("anew", "another one"), ("deleted", "were deleted")] {
+        let bench = Bench::new(1);
+        for id in 0..3 {
+            bench.order(0, id, "a", "60", 0);
+        }
+        let first = deployment(FILTER, 1, None);
+        let handle = bench.deploy(&first).await;
+        bench.output(3).await;
+        let point = bench.stop(&first, &handle).await;
+        match what {
+            "anew" => bench.log.topic("orders", 1),
+            _ => bench.log.delete_below("orders", 0, 5),
+        }
+        let refused = bench.engine.deploy(&deployment(FILTER, 2, Some(point))).await.unwrap_err();
+        assert!(matches!(&refused, Trouble::Refused(refusal) if refusal.message.contains(words)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn positions_that_are_gone_are_no_beginning() {
+    let bench = Bench::new(1);
+    let first = deployment(FILTER, 1, None);
+    let handle = bench.deploy(&first).await;
+    let point = bench.stop(&first, &handle).await;
+    bench.engine.remove(&handle, &[]).await.unwrap();
+    let refused = bench.engine.deploy(&deployment(FILTER, 2, Some(point.clone()))).await.unwrap_err();
+    assert!(matches!(&refused, Trouble::Refused(refusal) if refusal.code == "restore_point_gone"), "{refused:?}");
+    // Nor does a stop elsewhere promise them.
+    let other = engine(&bench.log);
+    let stopped = other.stop(&deployment(FILTER, 2, Some(point)), &handle, StopMode::KeepState).await.unwrap();
+    assert_eq!(stopped, Stopped::WithoutState);
+}
+
+#[tokio::test]
+async fn a_query_over_its_memory_fails_and_the_process_lives() {
+    let bench = Bench::new(1);
+    let settings = Settings { persistent_memory_bytes: 1 << 20, ..Settings::default() };
+    let small = Embedded::new(Arc::new(bench.log.clone()), None, settings);
+    for id in 0..20_000 {
+        bench.order(0, id, &format!("customer-{id}-{}", "x".repeat(100)), "1", 0);
+    }
+    small.deploy(&deployment(PER_MINUTE, 1, None)).await.unwrap();
+    until(|| small.running().is_empty().then_some(())).await;
+    let observed = small.observe().await.unwrap();
+    assert_eq!(observed[0].state, ObservedState::Failed);
+    assert!(observed[0].engine_state.contains("memory"), "{}", observed[0].engine_state);
+    bench.deploy(&deployment(FILTER, 2, None)).await;
+    assert_eq!(bench.observed().await.unwrap().0, ObservedState::Running);
+}
+
+fn look(sql: &str, from_start: bool) -> AdHoc {
+    AdHoc { id: "f".repeat(32), select: select(sql), from_start, time_limit: Duration::from_secs(60) }
+}
+
+async fn next_row(rows: &mut Rows) -> Vec<Value> {
+    match rows.next().await.unwrap() {
+        Item::Row(Row { values, .. }) => values,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_filtered_row_is_out_within_100_ms() {
+    let bench = Bench::new(1);
+    let mut rows = bench.engine.query(look(FILTER, false)).await.unwrap();
+    let Item::Header { schema, .. } = rows.next().await.unwrap() else { panic!() };
+    assert_eq!(schema, "`id` BIGINT, `amount` DECIMAL(20, 2)");
+    let mut fastest = Duration::MAX;
+    for id in 0..20 {
+        let begun = Instant::now();
+        bench.order(0, id, "a", "60", 0);
+        assert_eq!(next_row(&mut rows).await, [json!(id), json!("60.00")]);
+        fastest = fastest.min(begun.elapsed());
+    }
+    // The fastest: this machine may have much else to do.
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_query_frees_its_room_and_those_beyond_it_are_busy() {
+    let bench = Bench::new(1);
+    let free = async || bench.engine.capabilities().await.unwrap().free_slots;
+    assert_eq!(free().await, Some(2));
+    let (one, two) = (bench.engine.query(look(FILTER, true)).await.unwrap(), bench.engine.query(look(FILTER, true)).await);
+    assert!(matches!(bench.engine.query(look(FILTER, true)).await, Err(Trouble::Busy { .. })));
+    let busy = bench.engine.deploy(&deployment(FILTER, 1, None)).await;
+    assert!(matches!(busy, Err(Trouble::Busy { .. })), "{busy:?}");
+    drop((one, two));
+    let limit = Instant::now() + Duration::from_secs(10);
+    while free().await != Some(2) {
+        assert!(Instant::now() < limit, "its room stays taken");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!bench.engine.is_looking(&"f".repeat(32)));
+}
+
+#[tokio::test]
+async fn a_limit_ends_a_look_and_so_does_a_topic_that_goes() {
+    let bench = Bench::new(1);
+    for id in 0..5 {
+        bench.order(0, id, "a", "60", 0);
+    }
+    let mut rows = bench.engine.query(look(&format!("{FILTER} LIMIT 2"), true)).await.unwrap();
+    rows.next().await.unwrap();
+    next_row(&mut rows).await;
+    next_row(&mut rows).await;
+    assert_eq!(rows.next().await, Some(Item::End(End::Limit)));
+    assert_eq!(rows.next().await, None);
+
+    let mut rows = bench.engine.query(look(FILTER, false)).await.unwrap();
+    rows.next().await.unwrap();
+    bench.log.delete_topic("orders");
+    assert!(matches!(rows.next().await, Some(Item::End(End::Failed(why))) if why.contains("orders")));
+}
+
+#[tokio::test]
+async fn state_is_kept_where_the_same_windows_go_on() {
+    let bench = Bench::new(1);
+    let keeps = |old: &str, new: &str| bench.engine.keeps_state(&select(old), &select(new)).is_ok();
+    assert!(keeps(FILTER, "SELECT id FROM orders"));
+    assert!(keeps(PER_MINUTE, &PER_MINUTE.replace("COUNT(*)", "SUM(amount)")));
+    assert!(!keeps(PER_MINUTE, &PER_MINUTE.replace("1 minute", "2 minutes")));
+    assert!(!keeps(FILTER, PER_MINUTE));
+    assert!(!keeps(PER_MINUTE, FILTER));
+}
+
+#[tokio::test]
+async fn what_can_only_be_looked_at_says_so() {
+    let bench = Bench::new(1);
+    let explained = bench.engine.explain(&select(&format!("{FILTER} LIMIT 2"))).await.unwrap();
+    assert!(explained.only_adhoc.is_some());
+    assert_eq!(bench.engine.explain(&select(FILTER)).await.unwrap().only_adhoc, None);
+}

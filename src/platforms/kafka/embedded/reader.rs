@@ -1,0 +1,184 @@
+//! Reads the topics of a query. A client for each topic: the end of a partition is told without its topic's name.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::{TIMEOUT, fault};
+use crate::config::KafkaSettings;
+use crate::embedded::log::{Batch, LogError, Place, Reader};
+use crate::platforms::kafka::listener::Listener;
+use crate::platforms::kafka::topic_id::{TopicIdReader, TopicIdentity};
+use crate::platforms::kafka::topics::{is_missing, partitions};
+use crate::platforms::kafka::{base_config, limit_answers, open, record_time};
+
+/// How long records are gathered after the first one.
+const GATHER: Duration = Duration::from_millis(20);
+/// What waits in a client at most: a process has a client for each source of each query.
+const QUEUED_KILOBYTES: &str = "8192";
+
+/// Reads topics, each with a client of its own.
+pub(super) struct JobReader {
+    settings: KafkaSettings,
+    topics: Vec<Source>,
+}
+
+struct Source {
+    name: String,
+    consumer: BaseConsumer<Listener>,
+    /// For each assigned partition the offset that comes next.
+    next: BTreeMap<i32, i64>,
+}
+
+impl JobReader {
+    pub fn open(settings: &KafkaSettings, topics: &[String]) -> Result<JobReader, LogError> {
+        let source = |name: &String| {
+            let mut config = base_config(settings);
+            limit_answers(&mut config, settings);
+            config
+                .set("group.id", "streamview-queries") // asked for by the client, never joined
+                .set("enable.auto.commit", "false")
+                // Records that are gone are told, not passed over.
+                .set("auto.offset.reset", "error")
+                .set("isolation.level", "read_committed")
+                .set("enable.partition.eof", "true")
+                .set("check.crcs", "true")
+                .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
+                .set("queued.max.messages.kbytes", QUEUED_KILOBYTES);
+            let consumer = open(&config, Listener::new(settings)).map_err(|error| LogError::Halt(error.to_string()))?;
+            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new() })
+        };
+        let sources = topics.iter().map(source).collect::<Result<_, LogError>>()?;
+        Ok(JobReader { settings: settings.clone(), topics: sources })
+    }
+}
+
+impl Source {
+    fn fault(&self, error: &KafkaError) -> LogError {
+        match is_missing(error) {
+            true => LogError::Halt(format!("topic {} is not there", self.name)),
+            false => fault(&self.consumer, error),
+        }
+    }
+
+    /// Takes what there is, after at most `wait` for the first record.
+    fn take(&mut self, number: usize, into: &mut Batch, wait: Duration) -> Result<(), LogError> {
+        let (mut patience, mut until) = (wait, None);
+        while !into.is_full() && until.is_none_or(|until| Instant::now() < until) {
+            match self.consumer.poll(patience) {
+                None => return Ok(()),
+                Some(Ok(message)) => {
+                    let place = Place { topic: number, partition: message.partition() };
+                    self.next.insert(message.partition(), message.offset() + 1);
+                    copy(&message, place, into);
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let place = Place { topic: number, partition };
+                    into.ends.push((place, self.next.get(&partition).copied().unwrap_or_default()));
+                }
+                Some(Err(error)) => self.judge(&error)?,
+            }
+            (patience, until) = (Duration::ZERO, until.or_else(|| Some(Instant::now() + GATHER)));
+        }
+        Ok(())
+    }
+
+    /// Whether what the client says ends the query: most of it passes.
+    fn judge(&self, error: &KafkaError) -> Result<(), LogError> {
+        use RDKafkaErrorCode as Code;
+        let name = &self.name;
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(LogError::Halt(format!(
+                "records of topic {name} are not there any more that were not read yet: retention has deleted them, or \
+                 the topic was made anew"
+            ))),
+            Some(Code::TopicAuthorizationFailed) => {
+                Err(LogError::Halt(format!("Kafka does not let us read topic {name}: grant READ on it")))
+            }
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                match partitions(&self.consumer, name, TIMEOUT) {
+                    Err(error) if is_missing(&error) => {
+                        Err(LogError::Halt(format!("topic {name} is not there any more")))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Some(Code::BadMessage | Code::BadCompression | Code::NotImplemented | Code::InvalidMessage) => {
+                Err(LogError::Halt(format!("a batch of topic {name} cannot be read: {error}")))
+            }
+            _ => {
+                tracing::debug!(topic = name, error = %error, "kafka client");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn copy(message: &BorrowedMessage<'_>, place: Place, into: &mut Batch) {
+    let time = message.timestamp().to_millis().and_then(record_time).map(|time| time.0);
+    let parts = (message.key(), message.payload());
+    let headers = message.headers();
+    let headers = headers.iter().flat_map(|headers| headers.iter()).map(|header| (header.key.as_bytes(), header.value));
+    into.push((place, message.offset()), time, parts, headers);
+}
+
+impl Reader for JobReader {
+    fn partitions(&mut self) -> Result<Vec<Vec<i32>>, LogError> {
+        let of = |source: &Source| {
+            partitions(&source.consumer, &source.name, TIMEOUT).map_err(|error| source.fault(&error))
+        };
+        self.topics.iter().map(of).collect()
+    }
+
+    fn bounds(&mut self, place: Place) -> Result<(i64, i64), LogError> {
+        let source = &self.topics[place.topic];
+        let bounds = source.consumer.fetch_watermarks(&source.name, place.partition, TIMEOUT);
+        bounds.map_err(|error| source.fault(&error))
+    }
+
+    fn ids(&mut self) -> Result<Vec<Option<String>>, LogError> {
+        if !self.settings.topic_ids {
+            return Ok(vec![None; self.topics.len()]);
+        }
+        let id = |source: &Source| {
+            let reader = TopicIdReader::open(&self.settings, &source.name);
+            match reader.map_err(|error| LogError::Halt(error.to_string()))?.read() {
+                Ok(TopicIdentity::Id(id)) => Ok(Some(id)),
+                Ok(TopicIdentity::Missing) => Err(LogError::Halt(format!("topic {} is not there", source.name))),
+                Err(why) => Err(LogError::Again(format!("the id of topic {} cannot be asked for: {why}", source.name))),
+            }
+        };
+        self.topics.iter().map(id).collect()
+    }
+
+    fn assign(&mut self, from: &[(Place, i64)]) -> Result<(), LogError> {
+        for (number, source) in self.topics.iter_mut().enumerate() {
+            let mut list = TopicPartitionList::new();
+            for (place, offset) in from.iter().filter(|(place, _)| place.topic == number) {
+                list.add_partition_offset(&source.name, place.partition, Offset::Offset(*offset))
+                    .map_err(|error| LogError::Halt(error.to_string()))?;
+                source.next.insert(place.partition, *offset);
+            }
+            if list.count() > 0 {
+                let assigned = source.consumer.incremental_assign(&list);
+                assigned.map_err(|error| LogError::Again(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, into: &mut Batch, wait: Duration) -> Result<(), LogError> {
+        into.clear();
+        // Where there are several, each is waited for in turn: a wait is short.
+        let count = u32::try_from(self.topics.len()).unwrap_or(1).max(1);
+        for (number, source) in self.topics.iter_mut().enumerate() {
+            let wait = if into.is_empty() { wait / count } else { Duration::ZERO };
+            source.take(number, into, wait)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! The embedded engine against a real Apache Kafka: what every engine promises, and what becomes of its windows when it is
+//! killed. The only test binary that has it built in: `scripts/test` runs it by a command of its own.
+#![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
+
+#[path = "../it/promises.rs"]
+#[macro_use]
+#[allow(dead_code)] // it keeps the promises that `engine` names
+mod promises;
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+
+mod bench;
+mod engine;
+mod kills;
+mod windows;
