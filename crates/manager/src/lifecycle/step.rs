@@ -3,7 +3,7 @@
 
 use super::record::{Call, Position, Record, is_active};
 use crate::definition::Intent;
-use crate::engines::{Capabilities, ObservedState};
+use crate::engines::{Capabilities, EngineKind, ObservedState};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
