@@ -70,6 +70,10 @@ bench-decode: ## measure decoding alone, JSON against Avro
 	@scripts/setup
 	cargo bench --locked --bench decode
 
+.PHONY: web
+web: ## build the console (web/) into web/dist, which the binary holds; needs Node 20
+	@cd web && npm ci --ignore-scripts --no-audit --no-fund && npx tsc --noEmit && node build.mjs
+
 .PHONY: fmt
 fmt: ## format the code
 	cargo fmt --all

@@ -363,6 +363,8 @@ pub struct AuthSettings {
     pub api_keys: bool,
     /// Tokens of an identity provider.
     pub jwt: JwtSettings,
+    /// Browsers that sign in at the provider.
+    pub oidc: OidcSettings,
     /// Certificates of clients.
     pub mtls: MtlsSettings,
 }
@@ -404,6 +406,18 @@ pub struct JwtSettings {
     pub algorithms: Vec<String>,
     /// Seconds by which clocks may differ.
     pub leeway_seconds: i64,
+}
+
+/// `[auth.oidc]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcSettings {
+    /// What we are called at `auth.jwt.issuer`; empty = no browser is sent there.
+    pub client_id: String,
+    /// What proves it; empty = nothing.
+    pub client_secret: Secret,
+    /// What is asked for.
+    pub scope: String,
 }
 
 /// `[audit]`

@@ -15,7 +15,7 @@
 //! From the bottom to the top, each naming only what stands above it in this list (`tests/tidy.rs` holds the table):
 //!
 //! - [`domain`], [`codec`], [`engine`]: the rules, a crate of their own without clock, I/O or async
-//! - [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
+//! - [`ui`]: the files of the console; [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
 //! - [`store`]: Postgres; [`platforms`]: Kafka; [`schemas`]: the schema registry
 //! - [`projector`]: from records to one transaction per batch; [`builds`]: builds of a view made, filled, dropped
 //! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is;
@@ -52,4 +52,5 @@ pub mod steward;
 pub mod store;
 pub mod streams;
 pub mod telemetry;
+pub mod ui;
 pub mod views;

@@ -93,6 +93,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("memory", &[]),
     ("crash", &[]),
     ("auth", &[]),
+    ("ui", &[]),
     ("config", &["core", "auth"]),
     ("failure", &["core"]),
     ("status", &["core", "failure"]),
@@ -129,6 +130,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "status",
             "store",
             "telemetry",
+            "ui",
         ],
     ),
     ("streams", &["api", "config", "crash", "manager", "platforms", "schemas", "store", "telemetry"]),
@@ -599,4 +601,67 @@ fn what_the_documents_name_exists() {
     }
     assert!(checked > 100, "only {checked} names were found");
     assert_none(&found, "what a document names exists");
+}
+
+/// The console that the binary holds is whole, and nothing else lies there: each file that `index.html` or another file names is
+/// there, and each file that is there is named. (That it is what `web/src` makes, `scripts/check-web` sees.)
+#[test]
+fn the_console_is_whole() {
+    let dist = root().join("web/dist");
+    let names: BTreeSet<String> =
+        fs::read_dir(&dist).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut named: BTreeSet<String> = ["index.html", "THIRD-PARTY.txt"].map(str::to_owned).into();
+    let mut found = Vec::new();
+    for name in names.iter().filter(|name| [".html", ".js", ".css"].iter().any(|ending| name.ends_with(ending))) {
+        let text = fs::read_to_string(dist.join(name)).unwrap();
+        for quoted in text.split(['"', '\'', '`']).filter_map(|part| part.strip_prefix("./")) {
+            let is_file = quoted.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+            if is_file && [".js", ".css", ".svg"].iter().any(|ending| quoted.ends_with(ending)) {
+                if !names.contains(quoted) {
+                    found.push(format!("web/dist/{name} names {quoted}, which is not there"));
+                }
+                named.insert(quoted.to_owned());
+            }
+        }
+    }
+    found.extend(names.difference(&named).map(|name| format!("web/dist/{name} is named nowhere")));
+    assert!(named.len() > 4, "index.html was not understood: {named:?}");
+    assert_none(&found, "web/dist is whole; run `make web` and commit");
+}
+
+/// What npm brought into the binary comes with its licence, and that is one of those that may be given to anybody.
+#[test]
+fn packages_of_the_console_are_named_with_their_licences() {
+    let deny: toml::Table = fs::read_to_string(root().join("deny.toml")).unwrap().parse().unwrap();
+    let allowed: Vec<&str> =
+        deny["licenses"]["allow"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    let notices = fs::read_to_string(root().join("web/dist/THIRD-PARTY.txt")).unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(root().join("web/package.json")).unwrap()).unwrap();
+    let lock: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(root().join("web/package-lock.json")).unwrap()).unwrap();
+    let mut found = Vec::new();
+    for (name, version) in
+        ["dependencies", "devDependencies"].iter().flat_map(|kind| manifest[kind].as_object().unwrap())
+    {
+        if !version.as_str().unwrap().bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            found.push(format!("web/package.json: {name} is {version}, not one exact version"));
+        }
+    }
+    let parts: Vec<&str> = notices.split(&"-".repeat(80)).collect();
+    for (number, part) in parts.iter().enumerate() {
+        let head =
+            part.trim_start().lines().find(|line| line.ends_with(')') && line.contains(" (")).unwrap_or_default();
+        let (package, licence) = head.trim_end_matches(')').rsplit_once(" (").unwrap_or_default();
+        let (name, version) = package.rsplit_once(' ').unwrap_or_default();
+        if !allowed.contains(&licence) || part.len() < 500 {
+            found
+                .push(format!("web/dist/THIRD-PARTY.txt, part {}: {head}: licence or its text is missing", number + 1));
+        }
+        if lock["packages"][format!("node_modules/{name}")]["version"] != version {
+            found.push(format!("{name} {version} is not what web/package-lock.json has"));
+        }
+    }
+    assert!(parts.len() >= 2, "no package was found");
+    assert_none(&found, "packages of the console have exact versions and allowed licences, with their texts");
 }

@@ -15,7 +15,7 @@ use super::limits::{Budget, Caller, Counted, Kind, Limits};
 use super::line::Line;
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
-use super::{caller, hub};
+use super::{caller, hub, session};
 use crate::auth::policy::{Denied, Exposure, Policy, allows, allows_principal};
 use crate::auth::{Principal, Refusal};
 use crate::login::Gate;
@@ -45,7 +45,7 @@ pub(super) struct Spending(pub(super) Rc<Cell<Option<Budget>>>);
 /// The route's handler behind its lock, or the refusal in its place; several where not all calls are counted, the first that
 /// takes a request answers it.
 pub(super) fn guarded(route: &RouteSpec, locks: &Locks, limits: &Arc<Limits>) -> Vec<Route> {
-    let RouteSpec { policy, counted, connects, .. } = *route;
+    let RouteSpec { policy, counted, connects, greets, .. } = *route;
     match locks {
         Locks::Open(exposure) => match allows(policy, *exposure) {
             Ok(()) => open(route, limits),
@@ -53,6 +53,12 @@ pub(super) fn guarded(route: &RouteSpec, locks: &Locks, limits: &Arc<Limits>) ->
                 vec![web::route().to(move || async move { Err::<HttpResponse, Problem>(denied.into()) })]
             }
         },
+        Locks::Closed(gate) if greets => {
+            let (gate, limits) = (Arc::clone(gate), Arc::clone(limits));
+            vec![(route.handler)().wrap(from_fn(move |request, next| {
+                greet((Arc::clone(&gate), Arc::clone(&limits)), counted, request, next)
+            }))]
+        }
         Locks::Closed(_) if policy.roles().is_empty() => vec![(route.handler)()],
         Locks::Closed(gate) => {
             let (gate, limits) = (Arc::clone(gate), Arc::clone(limits));
@@ -115,6 +121,22 @@ async fn pass<B: MessageBody + 'static>(
     next.call(request).await
 }
 
+/// Lets everybody in, and has the handler know who it is.
+async fn greet<B: MessageBody + 'static>(
+    (gate, limits): (Arc<Gate>, Arc<Limits>),
+    counted: Counted,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    if let Ok(Some(principal)) = log_in(&gate, &limits, &request, false).await {
+        request.extensions_mut().insert(principal);
+    }
+    if let Some(kind) = counted.kind_of(request.query_string()) {
+        spend(&limits, kind, &Caller::at(caller::address(request.request())), &request)?;
+    }
+    next.call(request).await
+}
+
 /// Who has logged in. Who is known already comes in whatever is going on at their address; whoever is not may be anybody, and
 /// finding out costs more than asking.
 async fn log_in(
@@ -128,6 +150,17 @@ async fn log_in(
     let in_query = if connects { hub::bearer_in_query(request) } else { None };
     authorization.extend(in_query.as_deref().map(str::as_bytes));
     let Some(shown) = gate.shown(&authorization, &api_key)? else {
+        if let Some(kept) = session::kept(gate, request) {
+            let judged = gate.judge(&kept).await;
+            // A session whose key was revoked is none.
+            if let Some(principal) = judged.as_ref().ok().cloned() {
+                request.extensions_mut().insert(kept);
+                return Ok(Some(principal));
+            }
+            if let Err(refusal @ Refusal::Unavailable(_)) = judged {
+                return Err(refusal.into());
+            }
+        }
         let certified = match request.conn_data::<Line>() {
             Some(line) => line.principal(gate)?,
             None => None,

@@ -22,9 +22,11 @@ pub mod problem;
 pub mod proxies;
 pub mod queries;
 pub mod routes;
+pub mod session;
 pub mod skip_to;
 pub mod sse;
 pub mod streams;
+pub mod ui;
 pub mod wire;
 
 use std::collections::HashMap;
@@ -317,6 +319,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>, limits: Arc<Lim
             .iter()
             .chain(streams::problems::CODES)
             .chain(queries::problems::CODES)
+            .chain(session::CODES)
             .copied()
             .chain(of_views)
             .collect(),

@@ -13,7 +13,7 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Respon
 use super::limits::Counted;
 use super::problem::ProblemBody;
 use super::routes::{self, ViewApi};
-use super::{health, ops, pages, queries, skip_to, streams};
+use super::{health, ops, pages, queries, session, skip_to, streams};
 use crate::auth::role::Role;
 use crate::config::HttpSettings;
 
@@ -53,6 +53,11 @@ use crate::config::HttpSettings;
         ops::letters::skip_by_filter,
         ops::letters::redrive_by_filter,
         ops::decisions::list,
+        session::show,
+        session::begin,
+        session::end,
+        session::leave,
+        session::come_back,
         ops::audit::list,
         ops::api_keys::list,
         ops::api_keys::create,

@@ -50,9 +50,16 @@ impl Pages {
         foreign.next().filter(|_| !looks).map(not_allowed)
     }
 
+    /// Whether a page of ours has sent a request; `None` if it does not say which page has.
+    pub fn is_of_own_page(&self, request: &ServiceRequest) -> Option<bool> {
+        let host = host_of(request);
+        let mut origins = request.headers().get_all(header::ORIGIN).peekable();
+        origins.peek()?;
+        Some(origins.all(|origin| origin.to_str().is_ok_and(|origin| self.is_own(origin, host))))
+    }
+
     fn may_decide(&self, origin: &HeaderValue, request: &ServiceRequest) -> bool {
-        let named = request.uri().authority().map(|authority| authority.as_str());
-        let host = named.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
+        let host = host_of(request);
         origin.to_str().is_ok_and(|origin| self.is_other(origin) || self.is_own(origin, host))
     }
 
@@ -105,6 +112,12 @@ impl Pages {
             }
         }
     }
+}
+
+/// The host that a request is for.
+fn host_of(request: &ServiceRequest) -> Option<&str> {
+    let named = request.uri().authority().map(|authority| authority.as_str());
+    named.or_else(|| request.headers().get(header::HOST)?.to_str().ok())
 }
 
 fn not_allowed(origin: &HeaderValue) -> Problem {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use actix_web::http::header::{self, ContentType};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::problem::{self, Code, Problem};
-use super::{Api, views_of};
+use super::{Api, ui, views_of};
 use crate::board::Shown;
 use crate::status::ViewState;
 use crate::telemetry::metrics::Metrics;
@@ -15,14 +15,20 @@ use crate::telemetry::metrics::Metrics;
 const DOCS_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// `/`: where to go from here.
-pub async fn index(api: web::Data<Api>) -> HttpResponse {
+/// `/`: where to go from here; for browsers that is the console.
+pub async fn index(api: web::Data<Api>, request: HttpRequest) -> HttpResponse {
+    if ui::is_browser(request.headers()) {
+        let mut response = ui::begin().await;
+        response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("Accept"));
+        return response;
+    }
     let views: Vec<&str> = views_of(&api.state).iter().map(|status| status.view).collect();
-    HttpResponse::Ok().json(json!({
+    HttpResponse::Ok().insert_header((header::VARY, "Accept")).json(json!({
         "service": "streamview",
         "version": env!("CARGO_PKG_VERSION"),
         "views": views,
         "links": {
+            "console": "/ui/",
             "docs": "/docs/",
             "openapi": "/openapi.json",
             "problems": "/problems",

@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi;
 use super::gate::{Locks, guarded};
 use super::limits::{Counted, Kind, Limits};
 use super::problem::{self, Code, Problem};
-use super::{ApiState, health, ops, pages, queries, skip_to, streams};
+use super::{ApiState, health, ops, pages, queries, session, skip_to, streams, ui};
 use crate::auth::policy::Policy;
 use crate::store::changes::ShownOf;
 use crate::store::read::SequencesOf;
@@ -31,6 +31,8 @@ pub struct RouteSpec {
     /// Whether its callers may also be known by a connection that they have negotiated, and where they ask for a WebSocket by
     /// `access_token`: the hub's.
     pub(super) connects: bool,
+    /// Whether its handler is told who has logged in, although it is for everybody.
+    pub(super) greets: bool,
     pub(super) handler: fn() -> Route,
 }
 
@@ -43,12 +45,18 @@ impl RouteSpec {
             Policy::Defines | Policy::RunsStreams => Counted::As(Kind::Definitions),
             Policy::OperatorLooks | Policy::OperatorDecides | Policy::Administers => Counted::As(Kind::Operations),
         };
-        RouteSpec { path, method, policy, counted, connects: false, handler }
+        RouteSpec { path, method, policy, counted, connects: false, greets: false, handler }
     }
 
     /// The same for callers that may also be known by their connection to the hub.
     pub(super) const fn connects(mut self) -> Self {
         self.connects = true;
+        self
+    }
+
+    /// The same for a handler that wants to know who has logged in.
+    pub(super) const fn greets(mut self) -> Self {
+        self.greets = true;
         self
     }
 
@@ -84,6 +92,20 @@ fn engine_routes() -> Vec<RouteSpec> {
     let post = |path, handler| RouteSpec::new(Method::POST, path, OperatorDecides, handler);
     vec![
         get("/", Public, || web::route().to(pages::index)),
+        get("/ui", Public, || web::route().to(ui::begin)),
+        get("/ui/{file:.*}", Public, || web::route().to(ui::file)),
+        get("/Query", Public, || web::route().to(ui::query)),
+        get("/Streams", Public, || web::route().to(ui::streams)),
+        get("/Stream/{id}", Public, || web::route().to(ui::stream)),
+        get("/session", Public, || web::route().to(session::show)).greets(),
+        RouteSpec::new(Method::POST, "/session", Public, || web::route().to(session::begin))
+            .greets()
+            .counted(Counted::As(Kind::LogIns)),
+        RouteSpec::new(Method::DELETE, "/session", Public, || web::route().to(session::end)).greets(),
+        get("/session/login", Public, || web::route().to(session::leave)).greets().counted(Counted::As(Kind::LogIns)),
+        get("/session/callback", Public, || web::route().to(session::come_back))
+            .greets()
+            .counted(Counted::As(Kind::LogIns)),
         get("/livez", Public, || web::route().to(health::livez)),
         get("/readyz", Public, || web::route().to(health::readyz)),
         get("/healthz", Public, || web::route().to(health::readyz)),
@@ -209,6 +231,8 @@ mod tests {
         let document = crate::api::openapi(&view_apis());
         // Pages for people and the document itself.
         let undescribed = ["/", "/docs", "/docs/{file:.*}", "/openapi.json", "/problems", "/problems/{code}"];
+        let console = ["/ui", "/ui/{file:.*}", "/Query", "/Streams", "/Stream/{id}"];
+        let undescribed = [&undescribed[..], &console].concat();
         for route in &table {
             assert!(seen.insert((route.path, route.method.clone())), "{} {} twice", route.method, route.path);
             let described = document.paths.paths.contains_key(route.path);
@@ -223,6 +247,7 @@ mod tests {
             .iter()
             .chain(streams::problems::CODES)
             .chain(queries::problems::CODES)
+            .chain(session::CODES)
             .chain(views.iter().flat_map(|view| view.problems.iter()));
         let mut seen = HashSet::new();
         for code in codes {
@@ -233,7 +258,8 @@ mod tests {
     #[test]
     fn whatever_changes_something_is_nothing_for_readers() {
         for route in table(&view_apis()) {
-            let changes = route.method != Method::GET;
+            // Of a session only the browser's own cookie changes.
+            let changes = route.method != Method::GET && route.path != "/session";
             assert!(route.policy.changes() || !changes, "{} {}", route.method, route.path);
             let of_streams = route.path.starts_with("/api/");
             assert!(of_streams || !matches!(route.policy, Policy::Defines | Policy::RunsStreams), "{}", route.path);

@@ -1,6 +1,8 @@
 //! `streamview playground`: the whole service on its own broker and database, seeded and alive.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,9 @@ pub struct PlaygroundArgs {
     /// Orders published at the start
     #[arg(long, default_value_t = 500, value_name = "ORDERS")]
     orders: u64,
+    /// Open no browser; without this one is opened if there is a screen
+    #[arg(long)]
+    no_open: bool,
     /// Stop after the start and the first orders: a smoke test
     #[arg(long, hide = true)]
     once: bool,
@@ -113,6 +118,9 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
     }
     if !stop.is_cancelled() {
         println!("{}", welcome(address, &config, published.delivered, sample.as_deref().unwrap_or("ord-1")));
+        if !arguments.no_open && !arguments.once {
+            open(&console(address, &config)).await;
+        }
     }
     if arguments.once {
         stop.cancel();
@@ -171,10 +179,40 @@ fn progress(step: &str) {
     eprintln!("  {step} ...");
 }
 
+/// Where the console is.
+fn console(address: SocketAddr, config: &Config) -> String {
+    format!("{}://{address}/ui/", config.http.tls.scheme())
+}
+
+/// Shows the console to whoever sits before this terminal, if there is a screen. That it does not open is no fault: its address
+/// stands there.
+async fn open(url: &str) {
+    let has_screen = cfg!(target_os = "macos")
+        || ["DISPLAY", "WAYLAND_DISPLAY"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    if !has_screen || !std::io::stdout().is_terminal() {
+        return;
+    }
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let (program, url) = (program.to_owned(), url.to_owned());
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(program);
+        command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status()
+    });
+    if !matches!(tokio::time::timeout(Duration::from_secs(5), opened).await, Ok(Ok(Ok(status))) if status.success()) {
+        tracing::debug!("no browser was opened");
+    }
+}
+
 fn welcome(address: SocketAddr, config: &Config, records: u64, sample: &str) -> String {
+    let console = console(address, config);
     let address = format!("{}://{address}", config.http.tls.scheme());
     format!(
         "
+  Console       {console}
+
 StreamView is running; {records} events are in, {LIVE_EVENTS_PER_SECOND} more arrive each second.
 
   API and docs  {address}/docs

@@ -156,6 +156,7 @@ impl Layers {
         self.check_kafka_wire()?;
         self.check_registry_certificate()?;
         self.check_tokens()?;
+        self.check_sign_in()?;
         self.check_listener()?;
         self.check_manager()?;
         for key in self.settings.keys().filter(|key| key.starts_with("views.") && key.ends_with(".dlq_topic")) {
@@ -184,6 +185,23 @@ impl Layers {
             (false, true) => Err(self.not_allowed(certificate, format!("nothing where {its_key} is empty"))),
             (true, false) => Err(self.not_allowed(its_key, format!("nothing where {certificate} is empty"))),
             _ => Ok(()),
+        }
+    }
+
+    /// What a client of the identity provider needs, and what says nothing without one.
+    fn check_sign_in(&self) -> Result<(), ConfigError> {
+        let (id, secret) = ("auth.oidc.client_id", "auth.oidc.client_secret");
+        if self.is_empty(id) {
+            let idle = !self.is_empty(secret);
+            return if idle { Err(self.not_allowed(secret, format!("nothing where {id} is empty"))) } else { Ok(()) };
+        }
+        let issuer = self.settings["auth.jwt.issuer"].value.as_str().unwrap_or_default();
+        match Url::parse(issuer) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
+            _ => {
+                let allowed = "nothing where auth.jwt.issuer is no URL: it says where browsers sign in".to_owned();
+                Err(self.not_allowed(id, allowed))
+            }
         }
     }
 

@@ -171,7 +171,7 @@ fn rule_of_kafka(key: &str) -> Option<Rule> {
 }
 
 fn rule_of_login(key: &str) -> Option<Rule> {
-    use Rule::{Integer, List, Switch, Text};
+    use Rule::{Integer, List, Secret, Switch, Text};
     Some(match key {
         "auth.anonymous_role" => Text("none or reader", |text| matches!(text, "none" | "reader")),
         "auth.api_keys" => Switch,
@@ -193,6 +193,11 @@ fn rule_of_login(key: &str) -> Option<Rule> {
             |text| ALGORITHMS.contains(&text),
         ),
         "auth.jwt.leeway_seconds" => Integer(0, 600),
+        "auth.oidc.client_id" => Text("text", |_| true),
+        "auth.oidc.client_secret" => Secret("text", |_| true),
+        "auth.oidc.scope" => {
+            Text("words with blanks between, openid among them", |text| text.split(' ').any(|word| word == "openid"))
+        }
         "audit.retention_days" => Integer(0, 36_500),
         _ => return None,
     })

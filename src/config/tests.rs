@@ -231,6 +231,11 @@ fn every_secret_comes_from_a_file_in_every_layer() {
             "kafka.password" => {
                 &[("kafka.security_protocol", "sasl_ssl"), ("kafka.sasl_mechanism", "PLAIN"), ("kafka.username", "u")]
             }
+            "auth.oidc.client_secret" => &[
+                ("auth.jwt.issuer", "https://id.example"),
+                ("auth.jwt.audience", "streamview"),
+                ("auth.oidc.client_id", "streamview"),
+            ],
             "kafka.tls.key_password" => {
                 &[("kafka.security_protocol", "ssl"), ("kafka.tls.cert_file", "/x"), ("kafka.tls.key_file", "/y")]
             }
@@ -249,6 +254,7 @@ fn every_secret_comes_from_a_file_in_every_layer() {
             let exposed = match key.as_str() {
                 "database.url" => config.database.url.expose(),
                 "database.read_url" => config.database.read_url.expose(),
+                "auth.oidc.client_secret" => config.auth.oidc.client_secret.expose(),
                 "kafka.password" => config.kafka.password.expose(),
                 "kafka.tls.key_password" => config.kafka.tls.key_password.expose(),
                 "schema_registry.url" => config.schema_registry.url.expose(),
@@ -525,6 +531,8 @@ fn tokens_are_set_up_whole_or_not_at_all() {
         ("auth.jwt.issuer", "shop", "auth.jwt.issuer"),
         ("auth.jwt.jwks_url", "file:///keys", "auth.jwt.jwks_url"),
         ("auth.jwt.leeway_seconds", "601", "auth.jwt.leeway_seconds"),
+        ("auth.oidc.client_secret", "s", "auth.oidc.client_secret"),
+        ("auth.oidc.scope", "profile", "auth.oidc.scope"),
         ("auth.anonymous_role", "admin", "auth.anonymous_role"),
     ] {
         let message = with(&[(key, value)]).unwrap_err().to_string();

@@ -5,15 +5,20 @@
 mod api_keys;
 pub mod audit;
 mod provider;
+mod sessions;
+pub mod sign_in;
 mod tokens;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use self::api_keys::ApiKeys;
 pub use self::api_keys::made;
+use self::sessions::Sessions;
+use self::sign_in::{Back, Sent, SignIn};
 use self::tokens::Tokens;
 use crate::auth::api_key::{BEGINS, hash_of};
 use crate::auth::role::{Role, Roles};
@@ -22,6 +27,7 @@ use crate::auth::{Principal, Refusal};
 use crate::config::{AnonymousRole, AuthSettings, DatabaseSettings};
 
 const NOT_A_KIND: Refusal = Refusal::Malformed("`Authorization` has to be `Bearer` and an API key or a token");
+const NO_PROVIDER: Refusal = Refusal::Malformed("no browser is sent to an identity provider from here");
 const TOO_MANY: Refusal = Refusal::Malformed("credentials have to be shown once, in `Authorization` or in `X-Api-Key`");
 
 /// Where callers log in.
@@ -31,6 +37,8 @@ pub struct Gate {
     keys: Option<ApiKeys>,
     tokens: Option<Tokens>,
     subjects: Subjects,
+    sessions: Sessions,
+    sign_in: Option<SignIn>,
 }
 
 impl Gate {
@@ -45,8 +53,9 @@ impl Gate {
             AnonymousRole::Reader => Role::Reader.into(),
         };
         let keys = settings.api_keys.then(|| ApiKeys::new(database.clone()));
+        let sign_in = SignIn::new(&settings.oidc, &settings.jwt)?;
         let subjects = Subjects::new(&settings.mtls.role_map);
-        Ok(Some(Arc::new(Gate { anonymous, keys, tokens, subjects })))
+        Ok(Some(Arc::new(Gate { anonymous, keys, tokens, subjects, sessions: Sessions::default(), sign_in })))
     }
 
     /// Keeps what it knows up to date, until `stop`.
@@ -91,6 +100,56 @@ impl Gate {
             Some(principal) => Ok(principal),
             None => shown.find().await,
         }
+    }
+
+    /// Whether API keys are taken.
+    pub fn takes_api_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Whether browsers sign in at the identity provider.
+    pub fn has_provider(&self) -> bool {
+        self.sign_in.is_some()
+    }
+
+    /// The host of the provider where browsers sign in.
+    pub fn provider(&self) -> Option<&str> {
+        self.sign_in.as_ref().map(SignIn::host)
+    }
+
+    /// Where a browser is sent that wants to sign in at the provider, which sends it back to `redirect`; then it sees `to`.
+    pub async fn send_to_provider(&self, redirect: String, to: String) -> Result<Sent, Refusal> {
+        match &self.sign_in {
+            Some(sign_in) => sign_in.begin(redirect, to).await,
+            None => Err(NO_PROVIDER),
+        }
+    }
+
+    /// Who has come back from there, judged like everybody else.
+    pub async fn back_from_provider(
+        &self,
+        (state, code): (&str, &str),
+        word: &[u8],
+    ) -> Result<(Back, Arc<Principal>), Refusal> {
+        let Some(sign_in) = &self.sign_in else { return Err(NO_PROVIDER) };
+        let back = sign_in.finish(state, code, word).await?;
+        let principal = self.judge(&back.kept).await?;
+        Ok((back, principal))
+    }
+
+    /// Begins a session for what a browser has shown; gives the word that stands for it.
+    pub fn begin_session(&self, kept: Kept) -> Option<String> {
+        self.sessions.begin(kept, Instant::now())
+    }
+
+    /// What the session of this word was got for.
+    pub fn session(&self, word: &[u8]) -> Option<Kept> {
+        self.sessions.find(word, Instant::now())
+    }
+
+    /// Ends the session of this word.
+    pub fn end_session(&self, word: &[u8]) {
+        self.sessions.end(word);
     }
 
     /// Who has shown a certificate with this subject.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use reqwest::{Client, redirect};
+use reqwest::{Client as Http, Response, redirect};
 use serde::Deserialize;
 
 use crate::auth::token::KeySet;
@@ -17,8 +17,9 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// Where keys come from.
 pub struct Provider {
-    http: Client,
+    http: Http,
     place: Place,
+    issuer: String,
 }
 
 enum Place {
@@ -34,6 +35,31 @@ struct Configuration {
     jwks_uri: String,
 }
 
+/// Where browsers sign in, and where what they come back with is worth a token.
+#[derive(Deserialize)]
+pub struct Endpoints {
+    issuer: String,
+    /// The page for people.
+    pub authorization_endpoint: String,
+    /// For us.
+    pub token_endpoint: String,
+}
+
+/// Who we are to the provider.
+pub struct Client {
+    /// Our name there.
+    pub id: String,
+    /// What proves it; empty: nothing does, PKCE has to do.
+    pub secret: String,
+    /// What is asked for.
+    pub scope: String,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    id_token: String,
+}
+
 impl Provider {
     /// The provider of these settings.
     pub fn new(settings: &JwtSettings) -> Result<Provider> {
@@ -42,8 +68,9 @@ impl Provider {
             ("", url) => Place::Url(url.to_owned()),
             (file, _) => Place::File(file.to_owned()),
         };
-        let http = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build();
-        Ok(Provider { http: http.context("cannot set up the client of auth.jwt")?, place })
+        let http = Http::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build();
+        let http = http.context("cannot set up the client of auth.jwt")?;
+        Ok(Provider { http, place, issuer: settings.issuer.clone() })
     }
 
     /// Its keys, as they are now.
@@ -75,15 +102,54 @@ impl Provider {
         Ok(found.jwks_uri)
     }
 
-    async fn get(&self, url: &str) -> Result<Vec<u8>> {
-        let away = || format!("{url} does not answer");
-        let mut response = self.http.get(url).send().await.with_context(away)?;
-        ensure!(response.status().is_success(), "{url} answers {}", response.status());
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.with_context(away)? {
-            answer.extend_from_slice(&chunk);
-            ensure!(answer.len() <= MAX_ANSWER, "{url} answers more than {MAX_ANSWER} bytes");
-        }
-        Ok(answer)
+    /// Where browsers sign in, as the issuer says.
+    pub async fn endpoints(&self) -> Result<Endpoints> {
+        let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        let json = self.get(&url).await?;
+        let found: Endpoints =
+            serde_json::from_slice(&json).with_context(|| format!("{url} does not say where browsers sign in"))?;
+        ensure!(found.issuer == self.issuer, "{url} is of issuer `{}`, not of `{}`", found.issuer, self.issuer);
+        Ok(found)
     }
+
+    /// The ID token that a code is worth.
+    pub async fn exchange(&self, url: &str, client: &Client, form: &[(&str, &str)]) -> Result<String> {
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let request = self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
+        let request = match client.secret.as_str() {
+            "" => {
+                body.append_pair("client_id", &client.id);
+                request
+            }
+            // Both are encoded before they are put together (RFC 6749, section 2.3.1).
+            secret => request.basic_auth(encoded(&client.id), Some(encoded(secret))),
+        };
+        let response = request.body(body.finish()).send().await.with_context(|| format!("{url} does not answer"))?;
+        let json = whole(url, response).await?;
+        // What it holds is not told: it may be a token.
+        let tokens: Result<Tokens, _> = serde_json::from_slice(&json);
+        Ok(tokens.map_err(|_| anyhow::anyhow!("{url} gives no id_token; does auth.oidc.scope hold openid?"))?.id_token)
+    }
+
+    async fn get(&self, url: &str) -> Result<Vec<u8>> {
+        let response = self.http.get(url).send().await.with_context(|| format!("{url} does not answer"))?;
+        whole(url, response).await
+    }
+}
+
+fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// The whole of a good answer.
+async fn whole(url: &str, mut response: Response) -> Result<Vec<u8>> {
+    let away = || format!("{url} does not answer");
+    ensure!(response.status().is_success(), "{url} answers {}", response.status());
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await.with_context(away)? {
+        answer.extend_from_slice(&chunk);
+        ensure!(answer.len() <= MAX_ANSWER, "{url} answers more than {MAX_ANSWER} bytes");
+    }
+    Ok(answer)
 }

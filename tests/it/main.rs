@@ -41,6 +41,7 @@ mod changes;
 mod cli;
 mod comparison;
 mod conformance;
+mod console;
 mod contract;
 mod cors;
 mod counter;

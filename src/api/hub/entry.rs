@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix_web::dev::{RequestHead, ServiceRequest};
 use actix_web::http::header;
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpMessage, HttpRequest, web};
 
 use crate::api::{Api, parameters};
 use crate::auth::Principal;
@@ -44,7 +44,9 @@ pub(super) fn credentials(request: &HttpRequest) -> Option<Kept> {
         Some(format!("Bearer {token}").into_bytes())
     };
     let authorization = value(header::AUTHORIZATION.as_str()).or_else(in_query).map(Kept::Authorization);
-    authorization.or_else(|| value("x-api-key").map(Kept::ApiKey))
+    // Put there by the gate where it was a session's cookie that counted.
+    let of_session = || request.extensions().get::<Kept>().cloned();
+    authorization.or_else(|| value("x-api-key").map(Kept::ApiKey)).or_else(of_session)
 }
 
 /// Who has negotiated the connection that a request names.

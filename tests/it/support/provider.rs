@@ -79,6 +79,68 @@ fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// A provider at which browsers sign in: its configuration, its keys, and a token for each code. The page for people is the
+/// test's to play.
+pub struct SignInServer {
+    pub issuer: String,
+    /// The ID token that the next code is worth.
+    pub token: Arc<Mutex<String>>,
+    /// What it was asked for tokens with: the head of the request and its form.
+    pub asked: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl SignInServer {
+    pub async fn start(provider: &Provider) -> SignInServer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let configuration = json!({
+            "issuer": issuer,
+            "jwks_uri": format!("{issuer}/keys"),
+            "authorization_endpoint": format!("{issuer}/authorize?tenant=shop"),
+            "token_endpoint": format!("{issuer}/token"),
+        });
+        let (keys, token, asked) = (provider.keys(), Arc::<Mutex<String>>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (given, told) = (Arc::clone(&token), Arc::clone(&asked));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (head, form) = request(&mut stream).await;
+                let body = match head.split(' ').nth(1) {
+                    Some("/.well-known/openid-configuration") => configuration.to_string(),
+                    Some("/keys") => keys.to_string(),
+                    _ => {
+                        told.lock().unwrap().push((head, form));
+                        json!({ "id_token": *given.lock().unwrap(), "token_type": "Bearer" }).to_string()
+                    }
+                };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
+            }
+        });
+        SignInServer { issuer, token, asked }
+    }
+}
+
+/// The head of a request, and its body.
+async fn request(stream: &mut tokio::net::TcpStream) -> (String, String) {
+    let mut text = String::new();
+    loop {
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .to_lowercase()
+                .split_once("content-length: ")
+                .map_or(0, |(_, rest)| rest.split("\r\n").next().unwrap().trim().parse::<usize>().unwrap());
+            if body.len() >= length {
+                return (head.to_owned(), body.to_owned());
+            }
+        }
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece).await {
+            Ok(read) if read > 0 => text.push_str(std::str::from_utf8(&piece[..read]).unwrap()),
+            _ => return (text, String::new()),
+        }
+    }
+}
+
 /// What a server of keys answers.
 #[derive(Debug, Clone)]
 pub enum Answer {

@@ -1,0 +1,61 @@
+// Who called what: every call that changed something, and every refusal. For administrators.
+import { useAsk } from '../api';
+import { change, place } from '../router';
+import { forbidden } from '../session';
+import { Time } from '../time';
+import { CopyCurl, count, Empty, Pager, Shown, State, Table, Value } from '../widgets';
+
+interface Entry {
+  id: number;
+  at: string;
+  principal: string | null;
+  method: string;
+  route: string;
+  target: string;
+  status: number;
+  outcome: string;
+  code: string | null;
+  traceId: string;
+  address: string;
+  calls: number;
+}
+
+export function Audit() {
+  const { query, hash } = place.value;
+  const reason = forbidden('administer');
+  const [outcome, principal] = [query.get('outcome') ?? '', hash.get('principal') ?? ''];
+  const asked = new URLSearchParams({ pageSize: '50' });
+  if (outcome) asked.set('outcome', outcome);
+  if (principal) asked.set('principal', principal);
+  const cursor = query.get('cursor');
+  if (cursor) asked.set('cursor', cursor);
+  const list = useAsk<{ items: Entry[] }>(reason ? null : `/ops/audit?${asked}`, { every: 5000 });
+  if (reason) return <Empty>{reason}</Empty>;
+  return (
+    <>
+      <div class="filters">
+        <label><span>Outcome</span>
+          <select value={outcome} onChange={(event) => change({ outcome: event.currentTarget.value, cursor: null })}><option value="">any</option><option>done</option><option>refused</option><option>failed</option></select></label>
+        <label><span>By</span><input data-filter size={16} value={principal} onChange={(event) => change({ principal: event.currentTarget.value.trim() }, { hash: true })} /></label>
+        <div class="tools"><CopyCurl path={`/ops/audit?${asked}`} what="the audit log" /></div>
+      </div>
+      <Shown of={list} what="the audit log">
+        {({ items }) => items.length === 0 ? <Empty>{outcome || principal ? 'No call matches.' : 'Nothing was changed and nobody was refused yet.'}</Empty> : (
+          <Table label="Audit log">
+            <thead><tr><th scope="col">At</th><th scope="col">By</th><th scope="col">Call</th><th scope="col">Outcome</th><th scope="col" class="num">Times</th><th scope="col">From</th><th scope="col">Trace</th></tr></thead>
+            <tbody>
+              {items.map((entry) => (
+                <tr key={entry.id}>
+                  <td><Time at={entry.at} /></td><td><Value of={entry.principal} /></td><td class="mono wide">{entry.method} {entry.target}</td>
+                  <td><State kind={entry.outcome === 'done' ? 'good' : entry.outcome === 'refused' ? 'bad' : 'wait'}>{entry.outcome}</State> <span class="muted">{entry.status}{entry.code && ` ${entry.code}`}</span></td>
+                  <td class="num">{count(entry.calls)}</td><td class="mono">{entry.address}</td><td class="mono small">{entry.traceId}</td>
+                </tr>
+              ))}
+            </tbody>
+          </Table>
+        )}
+      </Shown>
+      <Pager asked={list} go={(cursor) => change({ cursor }, { replace: false })} />
+    </>
+  );
+}

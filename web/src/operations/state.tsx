@@ -1,0 +1,97 @@
+// The first lines: whether to go back to bed.
+import { signal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import { useAsk, type Asked } from '../api';
+import { Sparkline } from '../sparkline';
+import { to } from '../router';
+import { clock, span, Time, zoneName } from '../time';
+import { CopyCurl, count, Failure, State } from '../widgets';
+import { words, type Consumer, type Lags } from './model';
+
+const KEPT = 120_000;
+
+interface Sample {
+  at: number;
+  lag: number;
+  consumed: number | null;
+}
+
+/** The last two minutes, also while another page is looked at. */
+const samples = signal<Sample[]>([]);
+
+export interface Health {
+  lags: Asked<Lags>;
+  consumers: Asked<{ views: Consumer[] }>;
+}
+
+export function useHealth(asks: boolean): Health {
+  const lags = useAsk<Lags>(asks ? '/ops/lags' : null, { every: 1000 });
+  const consumers = useAsk<{ views: Consumer[] }>(asks ? '/ops/consumer' : null, { every: 2000 });
+  const consumed = consumers.data?.views[0]?.conservation?.consumed ?? null;
+  useEffect(() => {
+    const lag = lags.data?.totalLag;
+    if (lag === null || lag === undefined) return;
+    const now = Date.now();
+    samples.value = [...samples.value.filter((sample) => sample.at > now - KEPT), { at: now, lag, consumed }];
+  }, [lags.at]);
+  return { lags, consumers };
+}
+
+/** Events a second, over the samples there are. */
+function rate(): number | null {
+  const known = samples.value.filter((sample) => sample.consumed !== null && sample.at > Date.now() - 30_000);
+  const [first, last] = [known[0], known.at(-1)];
+  if (!first || !last || last.at - first.at < 3000) return null;
+  return Math.max(0, (last.consumed! - first.consumed!) / ((last.at - first.at) / 1000));
+}
+
+export function verdict(consumer: Consumer | undefined, lags: Lags | undefined, held: number, letters: number): { kind: 'good' | 'wait' | 'bad' | 'idle'; word: string; detail?: string } {
+  if (!consumer || !lags) return { kind: 'idle', word: 'Not known yet' };
+  const { state, reason, halt, conservation } = consumer;
+  if (halt) return { kind: 'bad', word: `The view has stopped itself (${words(halt.code)})`, detail: `${halt.detail} ${halt.nextStep}` };
+  if (state === 'halted') return { kind: 'bad', word: 'The view has stopped itself', detail: reason ?? undefined };
+  if (conservation && !conservation.balanced) return { kind: 'bad', word: 'Records are not accounted for', detail: 'Consumed is not the sum of what became of the records. This is a defect; report it with the log.' };
+  if (state.startsWith('waiting_for_')) return { kind: 'bad', word: `Waiting for ${{ database: 'Postgres', kafka: 'Kafka', registry: 'the schema registry' }[state.slice(12)] ?? words(state.slice(12))}`, detail: reason ?? undefined };
+  const paused = consumer.partitions.filter((partition) => partition.paused);
+  if (paused.length > 0) return { kind: 'wait', word: paused.length === consumer.partitions.length ? 'Standing still' : `${paused.length} of ${consumer.partitions.length} partitions stand still`, detail: paused[0]?.paused ?? undefined };
+  const worst = lags.partitions.filter((partition) => partition.verdict !== 'ok');
+  if (worst.length > 0) return { kind: worst.some((one) => one.verdict !== 'warn') ? 'bad' : 'wait', word: `${worst.length === 1 ? `Partition ${worst[0]!.partition} is` : `${worst.length} partitions are`} behind`, detail: worst[0]?.reason ?? undefined };
+  if (state !== 'running') return { kind: 'wait', word: `The view is ${words(state)}`, detail: reason ?? undefined };
+  const waits = [held > 0 && `${count(held)} ${held === 1 ? 'order waits' : 'orders wait'} for an event`, letters > 0 && `${count(letters)} ${letters === 1 ? 'record was' : 'records were'} refused`].filter(Boolean);
+  if (waits.length > 0) return { kind: 'good', word: 'Running', detail: `${waits.join(', ')}; everything else is up to date.` };
+  return { kind: 'good', word: 'Running', detail: 'Everything is up to date, and nothing waits.' };
+}
+
+export function Top({ health, held, letters }: { health: Health; held: number; letters: number }) {
+  const { lags, consumers } = health;
+  const consumer = consumers.data?.views.find((one) => one.view === lags.data?.view) ?? consumers.data?.views[0];
+  const { kind, word, detail } = verdict(consumer, lags.data, held, letters);
+  const error = lags.error ?? consumers.error;
+  const seconds = Math.max(0, ...(lags.data?.partitions.map((partition) => partition.lagSeconds) ?? [0]));
+  const events = rate();
+  const conservation = consumer?.conservation;
+  const sum = conservation ? conservation.applied + conservation.duplicate + conservation.late + conservation.conflict + conservation.parked + conservation.deadLettered : 0;
+  const lagsThen = samples.value.map(({ at, lag }) => ({ at, value: lag }));
+  return (
+    <>
+      <div class="head">
+        <h1>Operations</h1>
+        <span class="muted">{lags.data?.view}{consumer && `, build ${consumer.build}, group ${consumer.group}`}</span>
+        <div class="tools"><CopyCurl path="/ops/consumer" what="the consumers" /></div>
+      </div>
+      {error && <Failure problem={error} again={lags.again}>{lags.data && <p class="small">What is shown is as of {clock(lags.at)} {zoneName(lags.at)}.</p>}</Failure>}
+      <p class="verdict" role="status"><State kind={kind}>{word}</State></p>
+      {detail && <p>{detail}</p>}
+      <dl class="facts">
+        <div><dt>Behind</dt><dd class="big">{count(lags.data?.totalLag)} <span class="muted small">events</span></dd></div>
+        <div><dt>Oldest of them</dt><dd class="big">{lags.data ? span(seconds) : '–'}</dd></div>
+        <div><dt>Last two minutes</dt><dd><Sparkline values={lagsThen} ms={KEPT} label={`Lag over two minutes: ${count(lags.data?.totalLag)} events now, at most ${count(Math.max(0, ...lagsThen.map(({ value }) => value)))}`} /></dd></div>
+        <div><dt>Consumed</dt><dd class="big">{events === null ? '–' : count(Math.round(events * 10) / 10)} <span class="muted small">events/s</span></dd></div>
+        <div><dt>Not accounted for</dt><dd class="big">{conservation ? <span class={conservation.balanced ? '' : 'state bad'}>{count(conservation.consumed - sum)}</span> : '–'} <span class="muted small">of {count(conservation?.consumed)}</span></dd></div>
+        <div><dt>Held</dt><dd class="big"><a href={to(['operations', 'held'])}>{count(held)}</a></dd></div>
+        <div><dt>Dead letters</dt><dd class="big"><a href={to(['operations', 'letters'])}>{count(letters)}</a></dd></div>
+        <div><dt>In this state since</dt><dd><Time at={consumer?.since} /></dd></div>
+      </dl>
+    </>
+  );
+}

@@ -1,0 +1,80 @@
+// Where a person is. The path names the page and the thing, the query string what is shown of it; what people type (keys, texts,
+// SQL) stands behind `#`, which no server sees.
+import { signal } from '@preact/signals';
+
+/** The path below which the console lies, whatever a proxy has put before it. */
+export const base = new URL('.', import.meta.url).pathname;
+
+export interface Place {
+  /** Parts of the path below the base, decoded. */
+  parts: string[];
+  query: URLSearchParams;
+  hash: URLSearchParams;
+}
+
+function read(): Place {
+  const { pathname, search, hash } = window.location;
+  const below = pathname.startsWith(base) ? pathname.slice(base.length) : '';
+  const parts = below.split('/').filter((part) => part !== '').map(decode);
+  return { parts, query: new URLSearchParams(search), hash: new URLSearchParams(hash.slice(1)) };
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+export const place = signal<Place>(read());
+window.addEventListener('popstate', () => (place.value = read()));
+window.addEventListener('hashchange', () => (place.value = read()));
+
+type Values = Record<string, string | string[] | null | undefined>;
+
+function encoded(values: Values, into = new URLSearchParams()): string {
+  for (const [name, value] of Object.entries(values)) {
+    into.delete(name);
+    for (const one of Array.isArray(value) ? value : [value]) if (one) into.append(name, one);
+  }
+  // Times and lists stay legible.
+  return into.toString().replaceAll('%3A', ':').replaceAll('%2C', ',');
+}
+
+/** The address of a page of the console: `to(['orders', id])`. A dot in an id would look like the name of a file. */
+export function to(parts: string[], query: Values = {}, hash: Values = {}): string {
+  const path = parts.map((part) => encodeURIComponent(part).replaceAll('.', '%2E')).join('/');
+  const [search, anchor] = [encoded(query), encoded(hash)];
+  return `${base}${path}${search && `?${search}`}${anchor && `#${anchor}`}`;
+}
+
+/** What has to be asked before somebody leaves: gives false to stay. */
+export const leaving: { ask: (() => boolean) | null } = { ask: null };
+
+export function go(address: string, { replace = false } = {}): void {
+  const samePage = new URL(address, window.location.href).pathname === window.location.pathname;
+  if (!samePage && leaving.ask && !leaving.ask()) return;
+  if (replace) history.replaceState(null, '', address);
+  else history.pushState(null, '', address);
+  place.value = read();
+}
+
+/** Changes parts of the query string (or, with `hash`, of what stands behind `#`) and stays on the page. */
+export function change(values: Values, { hash = false, replace = true } = {}): void {
+  const now = read();
+  const search = hash ? now.query.toString() : encoded(values, now.query);
+  const anchor = hash ? encoded(values, now.hash) : now.hash.toString();
+  go(`${window.location.pathname}${search && `?${search}`}${anchor && `#${anchor}`}`, { replace });
+}
+
+// Links of the console do not load the page again.
+document.addEventListener('click', (event) => {
+  const link = event.target instanceof Element ? event.target.closest('a') : null;
+  const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+  if (!link || !plain || event.defaultPrevented || link.target || link.hasAttribute('download')) return;
+  const url = new URL(link.href);
+  if (url.origin !== window.location.origin || !url.pathname.startsWith(base) || url.pathname.endsWith('.txt')) return;
+  event.preventDefault();
+  go(url.href);
+});

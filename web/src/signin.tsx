@@ -1,0 +1,99 @@
+// Signing in: an API key is exchanged for a session that no script can read; or the identity provider is asked.
+import { useState } from 'preact/hooks';
+import { ask, Problem, root } from './api';
+import { place } from './router';
+import { closed, ended, look, session } from './session';
+import { Dialog, Failure } from './widgets';
+
+/** Who has signed in, and the way out. */
+export function Who() {
+  const [asks, setAsks] = useState(false);
+  const now = session.value;
+  // Where the whole page asks, it asks once.
+  if (!now?.accessControl || closed.value) return null;
+  if (now.principal) {
+    return (
+      <span class="who">
+        <span title={now.principal.roles.join(', ')}>{now.principal.name}</span>{' '}
+        <span class="muted">{now.principal.roles.join(', ') || 'no role'}</span>{' '}
+        <button type="button" class="quiet" onClick={signOut}>Sign out</button>
+      </span>
+    );
+  }
+  return (
+    <>
+      <button type="button" class={ended.value ? 'primary' : ''} onClick={() => setAsks(true)}>Sign in</button>
+      {asks && <Dialog title="Sign in" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
+    </>
+  );
+}
+
+async function signOut() {
+  await ask('/session', { method: 'DELETE' });
+  // Nothing of what was seen stays in the tab.
+  window.location.reload();
+}
+
+/** The whole page, where nothing is shown before. */
+export function SignIn() {
+  return (
+    <section class="signin">
+      <h1>Sign in</h1>
+      <Form done={() => undefined} />
+    </section>
+  );
+}
+
+/** This page, as it is called below the API. */
+function here(): string {
+  return `/${(window.location.pathname + window.location.search).slice(root.pathname.length)}`;
+}
+
+const NOT_SIGNED_IN: { [why: string]: string } = {
+  refused: 'The identity provider has not signed you in, or with an account that is not for this service.',
+  unavailable: 'The identity provider does not answer as it should. Try again in a moment; the log of StreamView says why.',
+};
+
+function Form({ done }: { done: () => void }) {
+  const [key, setKey] = useState('');
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const [busy, setBusy] = useState(false);
+  const ways = session.value?.signIn;
+  const enter = async (event: Event) => {
+    event.preventDefault();
+    if (busy) return;
+    setBusy(true);
+    setProblem(null);
+    try {
+      await ask('/session', { method: 'POST', body: { apiKey: key.trim() } });
+      await look();
+      done();
+      window.location.reload();
+    } catch (error) {
+      setProblem(error as Problem);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      {NOT_SIGNED_IN[place.value.hash.get('signIn') ?? ''] && <p class="note" role="alert">{NOT_SIGNED_IN[place.value.hash.get('signIn')!]}</p>}
+      {ways?.provider && (
+        <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target="_self">Sign in at {ways.provider}</a></p>
+      )}
+      {ways?.apiKey && (
+        <form onSubmit={enter}>
+          <label class="field">
+            <span>API key</span>
+            <input type="password" autocomplete="off" required value={key} placeholder="svk_…" onInput={(event) => setKey(event.currentTarget.value)} />
+          </label>
+          <p class="small muted">An operator makes one with <code>streamview apikey create --name NAME --role reader</code>. It is sent once and then
+            stands for this browser's session; no page can read it back.</p>
+          {problem && <Failure problem={problem} />}
+          <p><button type="submit" class="primary" aria-disabled={busy}>{busy ? 'Signing in …' : 'Sign in'}</button></p>
+        </form>
+      )}
+      {!ways?.provider && !ways?.apiKey && <p>Neither API keys nor a provider that a browser can be sent to are configured; see <code>auth</code> in the settings.</p>}
+    </>
+  );
+}

@@ -1,0 +1,225 @@
+// Small parts that every page uses: the states of a list, errors, numbers, copying, dialogs.
+import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
+import { useEffect, useId, useRef, useState } from 'preact/hooks';
+import { curl, root, type Asked, type Call, type Problem } from './api';
+import { place } from './router';
+import { forbidden, type Right } from './session';
+import { ago, clock, zoneName } from './time';
+
+/** Copies, and says that it did. */
+export function Copy({ text, label = 'Copy', what }: { text: string | (() => string); label?: string; what?: string }) {
+  const [done, setDone] = useState('');
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(typeof text === 'string' ? text : text());
+      setDone('Copied');
+    } catch {
+      setDone('Not allowed by the browser');
+    }
+    window.setTimeout(() => setDone(''), 2000);
+  };
+  return (
+    <button type="button" class="quiet" onClick={copy} aria-label={what ? `${label}: ${what}` : undefined}>
+      <span role="status">{done || label}</span>
+    </button>
+  );
+}
+
+/** The same call for a shell. */
+export function CopyCurl({ path, call, what }: { path: string; call?: Call; what?: string }) {
+  return <Copy label="Copy as curl" text={() => curl(path, call)} what={what} />;
+}
+
+/** What is shown, as a file: JSON lines, or CSV with the names of the fields. */
+export function Download({ name, rows }: { name: string; rows: () => object[] }) {
+  const give = (ending: string, type: string, text: string) => {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = `${name}.${ending}`;
+    link.click();
+    window.setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  };
+  const cell = (value: unknown) => {
+    const text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = () => {
+    const all = rows();
+    const names = [...new Set(all.flatMap((row) => Object.keys(row)))];
+    return [names, ...all.map((row) => names.map((name) => (row as { [name: string]: unknown })[name]))].map((line) => `${line.map(cell).join(',')}\r\n`).join('');
+  };
+  return (
+    <>
+      <button type="button" class="quiet" onClick={() => give('jsonl', 'application/x-ndjson', rows().map((row) => `${JSON.stringify(row)}\n`).join(''))}>JSON lines</button>
+      <button type="button" class="quiet" onClick={() => give('csv', 'text/csv', csv())}>CSV</button>
+    </>
+  );
+}
+
+/** What went wrong, at its place. */
+export function Failure({ problem, again, children }: { problem: Problem; again?: () => void; children?: ComponentChildren }) {
+  return (
+    <div class="failure" role="alert">
+      <p>
+        <strong>{problem.detail}</strong>
+      </p>
+      {children}
+      <p class="small">
+        {problem.status > 0 ? (
+          <>
+            <a href={new URL(`problems/${problem.code}`, root).href} target="_blank" rel="noreferrer">
+              <code>{problem.code}</code>
+            </a>
+            {problem.traceId && (
+              <>
+                {' '}· trace <code class="trace">{problem.traceId}</code> <Copy text={problem.traceId} what="trace id" />
+              </>
+            )}
+          </>
+        ) : (
+          <>since {clock(problem.at)} {zoneName(problem.at)}</>
+        )}
+        {again && (
+          <>
+            {' '}<button type="button" onClick={again}>Try again</button>
+          </>
+        )}
+      </p>
+    </div>
+  );
+}
+
+/** The states of what was asked for: not there yet, failed, or there, and then perhaps old. */
+export function Shown<T>({ of, children, what }: { of: Asked<T>; what: string; children: (data: T) => ComponentChildren }) {
+  const slow = useLater(of.loading && of.data === undefined, 300);
+  if (of.data === undefined) {
+    if (of.error) return <Failure problem={of.error} again={of.again} />;
+    return <p class="waiting" role="status">{slow ? `Loading ${what} …` : ''}</p>;
+  }
+  return (
+    <>
+      {of.error && (
+        <Failure problem={of.error} again={of.again}>
+          <p class="small">What is shown is as of {clock(of.at)} {zoneName(of.at)}, {ago(of.at)}.</p>
+        </Failure>
+      )}
+      {children(of.data)}
+    </>
+  );
+}
+
+/** True once `condition` has held for so long: what is quick needs no word. */
+export function useLater(condition: boolean, ms: number): boolean {
+  const [late, setLate] = useState(false);
+  useEffect(() => {
+    if (!condition) return setLate(false);
+    const timer = window.setTimeout(() => setLate(true), ms);
+    return () => window.clearTimeout(timer);
+  }, [condition, ms]);
+  return late && condition;
+}
+
+export function Empty({ children }: { children: ComponentChildren }) {
+  return <p class="empty">{children}</p>;
+}
+
+/** How something stands: by colour and by word. */
+export function State({ kind, children }: { kind: 'good' | 'on' | 'wait' | 'bad' | 'idle'; children: ComponentChildren }) {
+  return <span class={`state ${kind}`}>{children}</span>;
+}
+
+const digits = new Intl.NumberFormat('en-GB', { maximumFractionDigits: 1 });
+
+/** A number of things, in groups of three digits. */
+export function count(value: number | string | null | undefined): string {
+  if (value === null || value === undefined) return '–';
+  return typeof value === 'string' ? value : digits.format(value);
+}
+
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined) return '–';
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let [size, unit] = [value, 0];
+  while (size >= 1024 && unit < units.length - 1) [size, unit] = [size / 1024, unit + 1];
+  return `${unit === 0 || size >= 100 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`;
+}
+
+/** What is not there, said in a way that no value looks like. */
+export function Value({ of }: { of: string | number | null | undefined }) {
+  if (of === null || of === undefined) return <span class="nothing">none</span>;
+  if (of === '') return <span class="nothing">empty</span>;
+  return <>{of}</>;
+}
+
+/** A button that the role may forbid: it is there all the same, and says why; `apart`: the page says it for several at once. */
+export function Act({ right, why, apart = false, children, ...rest }: { right: Right; why?: string; apart?: boolean; children: ComponentChildren } & Omit<ButtonHTMLAttributes, 'onClick'> & { onClick?: () => void }) {
+  const reason = forbidden(right) || why || '';
+  const id = useId();
+  return (
+    <>
+      <button type="button" {...rest} aria-disabled={reason ? true : undefined} aria-describedby={reason ? id : undefined}
+        onClick={(event) => (reason ? event.preventDefault() : rest.onClick?.())}>
+        {children}
+      </button>
+      {reason && <span class={apart ? 'unseen' : 'reason'} id={id}>{reason}</span>}
+    </>
+  );
+}
+
+/** A dialog over the page: Escape closes it, and the focus comes back to where it was. */
+export function Dialog({ title, close, children, wide = false }: { title: string; close: () => void; children: ComponentChildren; wide?: boolean }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const before = document.activeElement;
+    dialog.current?.showModal();
+    return () => before instanceof HTMLElement && before.focus();
+  }, []);
+  return (
+    <dialog ref={dialog} class={wide ? 'wide' : ''} aria-labelledby={id} onClose={close}>
+      <header>
+        <h2 id={id}>{title}</h2>
+        <button type="button" class="quiet" onClick={close}>Close</button>
+      </header>
+      {children}
+    </dialog>
+  );
+}
+
+/** Arrow keys go from row to row, by the link that each begins with. */
+export function alongRows(event: TargetedKeyboardEvent<HTMLElement>): void {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key as 'ArrowDown'];
+  if (step === undefined || !(event.target instanceof HTMLAnchorElement)) return;
+  const all = [...event.currentTarget.querySelectorAll<HTMLAnchorElement>('tbody tr > :first-child a')];
+  const next = all[all.indexOf(event.target) + step];
+  if (next) {
+    next.focus();
+    event.preventDefault();
+  }
+}
+
+/** A table that scrolls by itself where it is wider than the page. */
+export function Table({ label, children }: { label: string; children: ComponentChildren }) {
+  return (
+    <div class="scroll" role="region" aria-label={label} tabIndex={0} onKeyDown={alongRows}>
+      <table>{children}</table>
+    </div>
+  );
+}
+
+/** Newer, older: pages by cursor. */
+export function Pager({ asked, go }: { asked: Asked<unknown>; go: (cursor: string | null) => void }) {
+  const of = (rel: string) => {
+    const link = new RegExp(`<([^>]*)>[^,]*rel="${rel}"`).exec(asked.answer?.headers.get('link') ?? '')?.[1];
+    return link ? new URL(link, root).searchParams.get('cursor') : undefined;
+  };
+  const [previous, next] = [of('prev'), of('next')];
+  if (next === undefined && !place.value.query.has('cursor')) return null;
+  return (
+    <nav class="pager" aria-label="Pages of the list">
+      <button type="button" onClick={() => go(null)}>First page</button>
+      {previous && <button type="button" onClick={() => go(previous)}>Previous</button>}
+      <button type="button" aria-disabled={!next} onClick={() => next && go(next)}>Next</button>
+    </nav>
+  );
+}
