@@ -447,7 +447,7 @@ async fn the_hub_shows_queries_streams_and_topics() {
     let expected = json!({
         "userActiveAdHocQueries": 1, "userMaxAdHocQueries": 2, "userActivePersistentQueries": 0, "userMaxPersistentQueries": 5,
         "globalActiveAdHocQueries": 1, "globalMaxAdHocQueries": 20, "globalActivePersistentQueries": 0,
-        "globalMaxPersistentQueries": 30,
+        "globalMaxPersistentQueries": 30, "adHocMaxSeconds": 300, "adHocMaxRows": 1_000_000, "adHocMaxBytes": 256 * 1024 * 1024,
     });
     assert_eq!(limits, expected);
     desk.engine.feed(&Item::End(End::Failed("out of memory".to_owned())));

@@ -17,6 +17,9 @@ export interface Page {
 export const pages: Page[] = [
   { title: 'Orders', at: ['orders', 'orders/{id}'], load: () => import('./pages/orders') },
   { title: 'Operations', at: ['operations', 'operations/{tab}', 'operations/{tab}/{id}'], load: () => import('./pages/operations') },
+  { title: 'Query', at: ['query'], load: () => import('./pages/query') },
+  { title: 'Live rows', at: ['streams/{id}/live', 'topics/{name}/live'], hidden: true, load: () => import('./pages/preview') },
+  { title: 'Streams', at: ['streams', 'streams/{id}'], load: () => import('./pages/streams') },
 ];
 
 /** The page at an address, and what its braces stand for there. */

@@ -6,7 +6,7 @@
 //! | `ExecuteAdHoc(query, engine?, fromBeginning?, pull?)` | a stream: header, rows, end |
 //! | `ViewStream(streamId)` | a stream: header at once, the rows of the definition's output topic from now on |
 //! | `JoinStreamGroup(topic)`, `LeaveStreamGroup(topic)` | nothing; each value comes as `ReceiveMessage(text)`, with the columns of an output that stand in the key; a deletion as `{"key":…,"tombstone":true}`; lost ones are counted by `ReceiveDropped(number)`, an end is told by `ReceiveEnd(sentence)` |
-//! | `GetQueryLimits()` | what runs and what may |
+//! | `GetQueryLimits()` | what runs and what may, and after how much one query is ended |
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -145,6 +145,9 @@ impl Live {
             "globalMaxAdHocQueries": limits.queries,
             "globalActivePersistentQueries": all,
             "globalMaxPersistentQueries": limits.streams,
+            "adHocMaxSeconds": limits.query_time.as_secs(),
+            "adHocMaxRows": limits.query_rows,
+            "adHocMaxBytes": limits.query_bytes,
         }))
     }
 }

@@ -1,0 +1,42 @@
+// Deleting a stream: what goes and what stays is told, before and after.
+import { useState } from 'preact/hooks';
+import { useOnce } from '../operations/decide';
+import { go, to } from '../router';
+import { CopyCurl, Dialog, Failure } from '../widgets';
+import type { Stream } from './model';
+
+export function Delete({ stream, close }: { stream: Stream; close: () => void }) {
+  const [topic, setTopic] = useState(false);
+  const [typed, setTyped] = useState('');
+  const [done, setDone] = useState<{ message: string; leaves: string[] } | null>(null);
+  const { run, busy, problem } = useOnce<{ message: string; leaves: string[] }>(setDone);
+  const path = `${stream.href}${topic ? '?deleteTopic=true' : ''}`;
+  const leave = () => go(to(['streams']));
+  if (done) {
+    return (
+      <Dialog title={`Delete ${stream.name}`} close={leave}>
+        <p role="status"><strong>{done.message}.</strong></p>
+        {done.leaves.length > 0 ? <><p>What stays:</p><ul>{done.leaves.map((one) => <li key={one}>{one}</li>)}</ul></> : <p>Nothing of it stays.</p>}
+        <p><button type="button" class="primary" onClick={leave}>To the streams</button></p>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title={`Delete ${stream.name}`} close={close}>
+      <form onSubmit={(event) => {
+        event.preventDefault();
+        if (typed === stream.name) void run(path, { method: 'DELETE' });
+      }}>
+        <p>What runs of it on {stream.engine} is ended, and its objects there are removed with their state. Its texts and versions go too.
+          Its topic <code>{stream.outputTopic}</code> {topic ? <strong>is deleted with all its records.</strong> : 'stays with its records.'}</p>
+        <label class="check"><input type="checkbox" checked={topic} onChange={(event) => setTopic(event.currentTarget.checked)} /><span>Delete the topic too</span></label>
+        <label class="field"><span>Type its name to confirm: {stream.name}</span><input value={typed} autocomplete="off" onInput={(event) => setTyped(event.currentTarget.value)} /></label>
+        {problem && <Failure problem={problem} />}
+        <p class="tools">
+          <button type="submit" class="danger" aria-disabled={busy || typed !== stream.name}>{busy ? 'Deleting …' : 'Delete'}</button>
+          <CopyCurl path={path} call={{ method: 'DELETE' }} what="the deletion" />
+        </p>
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,97 @@
+// Every stream: what its engine is seen to do first, then what is wanted where that is something else.
+import { useState } from 'preact/hooks';
+import { useAsk } from '../api';
+import type { Engine } from '../query/model';
+import { change, place, to } from '../router';
+import { Time } from '../time';
+import { CopyCurl, Empty, Pager, Shown, State, Table } from '../widgets';
+import { difference, kindOf, STATES, WANTED, word, type Stream } from './model';
+
+export function StreamList() {
+  const { query, hash } = place.value;
+  const [engine, wanted, state, name] = [query.get('engine'), query.get('wanted'), query.get('state'), hash.get('name')];
+  const asked = new URLSearchParams();
+  for (const [key, value] of [['engine', engine], ['wanted', wanted], ['state', state], ['name', name], ['cursor', query.get('cursor')]] as const) if (value) asked.set(key, value);
+  const path = `/api/streams${asked.size > 0 ? `?${asked}` : ''}`;
+  const engines = useAsk<{ items: Engine[] }>('/api/engines', { every: 30_000 });
+  const list = useAsk<{ items: Stream[] }>(path, { every: 2000 });
+  if (list.error?.code === 'manager_not_enabled') {
+    return <section><h1>Streams</h1><Empty>There is no stream manager here: <code>manager.enabled</code> turns it on, and <code>flink.gateway_url</code> or <code>ksqldb.url</code> names an engine.</Empty></section>;
+  }
+  const silent = engines.data?.items.filter(({ isReachable }) => !isReachable) ?? [];
+  const isFiltered = Boolean(engine ?? wanted ?? state ?? name);
+  const set = (values: { [key: string]: string | null }) => change({ cursor: null, ...values });
+  return (
+    <section>
+      <div class="head">
+        <h1>Streams</h1>
+        <div class="tools"><CopyCurl path={path} what="the list" /><a class="button primary" href={to(['streams', 'new'])}>New stream</a></div>
+      </div>
+      {silent.map((one) => (
+        <div class="note" key={one.engine} role="status"><p>{one.engine} does not answer: {one.trouble ?? 'no reason is known'}. What is shown of its streams is what was seen last.</p></div>
+      ))}
+      <div class="filters">
+        <Name value={name ?? ''} set={(name) => change({ name }, { hash: true })} />
+        <Choice label="Engine" value={engine} of={engines.data?.items.map((one) => one.engine) ?? []} set={(engine) => set({ engine })} />
+        <Choice label="Seen" value={state} of={STATES} set={(state) => set({ state })} />
+        <Choice label="Wanted" value={wanted} of={WANTED} set={(wanted) => set({ wanted })} />
+      </div>
+      <Shown of={list} what="streams">
+        {({ items }) => items.length === 0 ? (
+          isFiltered ? <Empty>No stream matches. <a href={to(['streams'])}>Show all</a></Empty>
+            : <Empty>No stream is written down. <a href={to(['streams', 'new'])}>Write one</a>, or try its text as a <a href={to(['query'])}>query</a> first.</Empty>
+        ) : (
+          <Table label="Streams">
+            <thead><tr><th scope="col">Name</th><th scope="col">In the engine</th><th scope="col">Engine</th><th scope="col">Topic</th><th scope="col">Owner</th><th scope="col" class="num">Text</th><th scope="col">Changed</th></tr></thead>
+            <tbody>
+              {items.map((stream) => (
+                <tr key={stream.id}>
+                  <td><a href={to(['streams', stream.id])}>{stream.name}</a></td>
+                  <td class="wide"><State kind={kindOf(stream.state)}>{word(stream)}</State><Apart stream={stream} /></td>
+                  <td>{stream.engine}</td>
+                  <td class="mono">{stream.deployedRevision === null ? <span class="muted">{stream.outputTopic}</span> : <a href={to(['streams', stream.id, 'live'])}>{stream.outputTopic}</a>}</td>
+                  <td>{stream.owner}</td><td class="num">{stream.revision}</td><td><Time at={stream.updatedAt} /></td>
+                </tr>
+              ))}
+            </tbody>
+          </Table>
+        )}
+      </Shown>
+      <Pager asked={list} go={(cursor) => change({ cursor }, { replace: false })} />
+    </section>
+  );
+}
+
+export function Apart({ stream }: { stream: Stream }) {
+  const words = difference(stream);
+  const error = stream.state === 'failed' || stream.failedRevision !== null || !stream.isSettled ? stream.lastError : null;
+  return (
+    <>
+      {words && <div class="small apart">{words}</div>}
+      {error && <div class="error">{error}</div>}
+    </>
+  );
+}
+
+function Choice({ label, value, of, set }: { label: string; value: string | null; of: string[]; set: (value: string | null) => void }) {
+  return (
+    <label><span>{label}</span>
+      <select value={value ?? ''} onChange={(event) => set(event.currentTarget.value || null)}>
+        <option value="">any</option>
+        {of.map((one) => <option key={one} value={one}>{one}</option>)}
+      </select>
+    </label>
+  );
+}
+
+function Name({ value, set }: { value: string; set: (name: string) => void }) {
+  const [text, setText] = useState(value);
+  return (
+    <form onSubmit={(event) => {
+      event.preventDefault();
+      set(text.trim());
+    }}>
+      <label><span>Name</span><input type="search" data-filter value={text} placeholder="HighValueOrders" onInput={(event) => setText(event.currentTarget.value)} onChange={(event) => set(event.currentTarget.value.trim())} /></label>
+    </form>
+  );
+}

@@ -1,0 +1,70 @@
+// The texts of a stream, and what is different between two of them.
+import { useAsk } from '../api';
+import { change, place } from '../router';
+import { Time } from '../time';
+import { CopyCurl, Empty, Shown, Table } from '../widgets';
+import type { Stream } from './model';
+
+interface Revision {
+  revision: number;
+  sqlScript: string;
+  author: string;
+  createdAt: string;
+}
+
+export function Versions({ stream }: { stream: Stream }) {
+  const path = `${stream.href}/revisions`;
+  const list = useAsk<{ items: Revision[] }>(path);
+  const pair = place.value.query.get('diff') ?? (stream.revision > 1 ? `${stream.revision - 1}..${stream.revision}` : '');
+  const [from, until] = pair.split('..').map(Number);
+  const choose = (from: number, until: number) => change({ diff: `${from}..${until}` });
+  return (
+    <>
+      <div class="tools"><CopyCurl path={path} what="versions" /></div>
+      <Shown of={list} what="versions">
+        {({ items }) => (
+          <>
+            <Table label="Versions of the text">
+              <thead><tr><th scope="col" class="num">Text</th><th scope="col">State</th><th scope="col">Who</th><th scope="col">When</th><th scope="col">SQL</th><th scope="col">Compare</th></tr></thead>
+              <tbody>
+                {items.map(({ revision, sqlScript, author, createdAt }) => (
+                  <tr key={revision}>
+                    <td class="num">{revision}</td>
+                    <td>{revision === stream.deployedRevision ? <span class="flag live-flag">deployed</span> : revision === stream.failedRevision ? <span class="flag bad">failed</span> : ''}</td>
+                    <td>{author}</td><td><Time at={createdAt} /></td><td class="mono wide">{sqlScript}</td>
+                    <td>{revision > 1 && <button type="button" class="quiet" aria-pressed={until === revision && from === revision - 1} onClick={() => choose(revision - 1, revision)}>with the one before</button>}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </Table>
+            {items.length < 2 ? <Empty>There is one text so far, and nothing to compare it with.</Empty> : (
+              <>
+                <div class="filters">
+                  {([['From text', from, (value: number) => choose(value, until!)], ['to text', until, (value: number) => choose(from!, value)]] as const).map(([label, value, set]) => (
+                    <label key={label}><span>{label}</span>
+                      <select value={value} onChange={(event) => set(Number(event.currentTarget.value))}>{items.map(({ revision }) => <option key={revision} value={revision}>{revision}</option>)}</select>
+                    </label>
+                  ))}
+                </div>
+                <Difference path={`${path}?diff=${pair}`} />
+              </>
+            )}
+          </>
+        )}
+      </Shown>
+    </>
+  );
+}
+
+function Difference({ path }: { path: string }) {
+  const found = useAsk<{ diff: string }>(path);
+  return (
+    <Shown of={found} what="what differs">
+      {({ diff }) => diff === '' ? <Empty>They are the same.</Empty> : (
+        <pre class="diff" tabIndex={0} aria-label="What differs">
+          {diff.replace(/\n$/, '').split('\n').map((line, index) => <span key={index} class={line.startsWith('+') ? 'added' : line.startsWith('-') ? 'removed' : line.startsWith('@') ? 'muted' : ''}>{line}{'\n'}</span>)}
+        </pre>
+      )}
+    </Shown>
+  );
+}
