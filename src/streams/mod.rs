@@ -38,6 +38,7 @@ pub struct Streams {
     pub manager: Manager,
     engines: Vec<Arc<Counted>>,
     metrics: Arc<Metrics>,
+    queries: engines::Queries,
 }
 
 impl Streams {
@@ -54,7 +55,8 @@ impl Streams {
                 Some(Arc::new(values) as Arc<dyn Schemas>)
             }
         };
-        let made = engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
+        let (made, queries) =
+            engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
         let engines: Vec<Arc<Counted>> =
             made.into_iter().map(|engine| Arc::new(Counted::new(engine, Arc::clone(metrics)))).collect();
         let parts = Parts {
@@ -69,7 +71,7 @@ impl Streams {
             metrics.streams.with_label_values(&[word(state)]);
         }
         let manager = Manager::new(parts);
-        Ok(Some(Streams { manager, engines, metrics: Arc::clone(metrics) }))
+        Ok(Some(Streams { manager, engines, metrics: Arc::clone(metrics), queries }))
     }
 
     /// How the engines have answered lately; what was not asked lately is not said. Whoever leads asks all of them every few
@@ -90,6 +92,7 @@ impl Streams {
         let counting = async {
             loop {
                 self.count().await;
+                self.queries.show(&self.metrics);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(COUNT_EVERY) => {}

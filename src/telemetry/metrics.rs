@@ -88,6 +88,12 @@ pub struct Metrics {
     pub streams: IntGaugeVec,
     /// `streamview_engine_calls_total{engine,call,outcome}`: calls of stream engines, and what came of them.
     pub engine_calls: IntCounterVec,
+    /// `streamview_query_records{query,outcome}`: what deployed queries of the embedded engine have done since they were deployed.
+    pub query_records: IntGaugeVec,
+    /// `streamview_query_state_bytes{query}`: what each of them holds.
+    pub query_state_bytes: IntGaugeVec,
+    /// `streamview_query_watermark_lag_seconds{query}`: how far behind the clock the time is up to which windows are closed.
+    pub query_watermark_lag: GaugeVec,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
@@ -185,6 +191,9 @@ impl Metrics {
             ),
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
             engine_calls: engine_calls(&registry),
+            query_records: gauge("streamview_query_records", "Records of queries in this process.", &["query", "outcome"]),
+            query_state_bytes: gauge("streamview_query_state_bytes", "State of queries in this process.", &["query"]),
+            query_watermark_lag: query_watermark_lag(&registry),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
@@ -310,6 +319,11 @@ fn overruns(registry: &Registry) -> IntCounter {
 fn engine_calls(registry: &Registry) -> IntCounterVec {
     let options = Opts::new("streamview_engine_calls_total", "Calls of stream engines.");
     register(registry, IntCounterVec::new(options, &["engine", "call", "outcome"]))
+}
+
+fn query_watermark_lag(registry: &Registry) -> GaugeVec {
+    let options = Opts::new("streamview_query_watermark_lag_seconds", "How late windows are closed.");
+    register(registry, GaugeVec::new(options, &["query"]))
 }
 
 fn hub_connections(registry: &Registry) -> IntGauge {
