@@ -67,10 +67,11 @@ pub fn string_literal(text: &str) -> Result<String, ComposeError> {
     quoted(text, '\'').ok_or_else(|| ComposeError::Unquotable(text.to_owned()))
 }
 
-/// Quoted, if it is read as one token again, by every dialect.
-fn quoted(text: &str, quote: char) -> Option<String> {
+/// Quoted, if it is read as one token again, by every dialect that has these quotes.
+pub(super) fn quoted(text: &str, quote: char) -> Option<String> {
     let quoted = format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")));
-    let is_one = Dialect::ALL.iter().all(|dialect| lex(&quoted, dialect).is_ok_and(|tokens| tokens.len() == 1));
+    let mut dialects = Dialect::ALL.iter().filter(|dialect| dialect.has_quote(quote));
+    let is_one = dialects.all(|dialect| lex(&quoted, dialect).is_ok_and(|tokens| tokens.len() == 1));
     is_one.then_some(quoted)
 }
 

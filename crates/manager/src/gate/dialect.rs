@@ -1,7 +1,7 @@
 //! What a dialect is: tables, and a function. A further one is a file like `ksqldb.rs` and a line in [`Dialect::ALL`].
 
 use super::Kind;
-use super::compose::{ComposeError, quote_identifier};
+use super::compose::{ComposeError, quote_identifier, quoted};
 use super::lexer::{Token, TokenKind};
 use super::parser::{Parse, Parser};
 use crate::catalog::DataType;
@@ -13,6 +13,10 @@ pub struct Dialect {
     pub name: &'static str,
     /// Whether `"…"` is a name; else it is refused.
     pub(super) double_quotes: bool,
+    /// Likewise names in backticks.
+    pub(super) backticks: bool,
+    /// Marks that stand in expressions beside those of all dialects: `~`.
+    pub(super) marks: &'static str,
     /// Whether names without quotes are read in upper case.
     pub(super) folds_names: bool,
     /// Whether the engine's columns count UTF-16 units; else characters.
@@ -75,6 +79,26 @@ impl Dialect {
     /// What its types are called.
     pub fn types(&self) -> TypeWords {
         self.types
+    }
+
+    /// A name in the quotes that it has, those in it doubled.
+    pub fn quote(&self, name: &str) -> Result<String, ComposeError> {
+        let quote = if self.backticks { '`' } else { '"' };
+        quoted(name, quote).filter(|_| !name.is_empty()).ok_or_else(|| ComposeError::Unquotable(name.to_owned()))
+    }
+
+    /// What its names are quoted in, in words.
+    pub(super) const fn quotes(&self) -> &'static str {
+        if self.backticks { "backticks" } else { "double quotes" }
+    }
+
+    /// Whether that is a quote here.
+    pub(super) const fn has_quote(&self, quote: char) -> bool {
+        match quote {
+            '`' => self.backticks,
+            '"' => self.double_quotes,
+            _ => true,
+        }
     }
 
     /// A token as the engine compares it: names as they are resolved, everything else as it is written.

@@ -1,8 +1,8 @@
 //! The engine in this process: SQL as PostgreSQL writes it, as far as DataFusion 55 reads it.
 //!
-//! Its lexer is that of `sqlparser`'s generic dialect: names in `"…"` or in backticks, comments that nest, `::` casts, `|>` pipes.
-//! Names are read as they are written, quoted or not. Comments are never sent, pipes are refused. What a plan may hold is
-//! judged once more by the engine, which knows no other sources than those that were found here.
+//! Its lexer is that of `sqlparser`'s PostgreSQL dialect: names in `"…"` and never in backticks, comments that nest, `E'…'` and
+//! `$$…$$` texts, `::` casts. Comments are never sent, other texts are refused. What a plan may hold is judged once more by the
+//! engine, which knows no other sources than those that were found here; where both judge, they say the same code.
 
 use super::dialect::{Dialect, TypeWords};
 use super::lexer::TokenKind;
@@ -12,6 +12,8 @@ use super::{Clause, Kind};
 pub(super) static EMBEDDED: Dialect = Dialect {
     name: "the embedded engine",
     double_quotes: true,
+    backticks: false,
+    marks: "~!",
     folds_names: false,
     counts_utf16: false,
     query_words: &["SELECT", "WITH"],
@@ -201,7 +203,7 @@ const FOREIGN: &[Foreign] = &[
         "unbounded_state",
         "SELECT DISTINCT would have to remember every row: group by a window and these columns, or use Flink",
     ),
-    (&["WITH", "RECURSIVE"], "unbounded_state", "a query that reads itself has no end here: leave RECURSIVE out"),
+    (&["WITH", "RECURSIVE"], "unsupported", "a query that reads itself has no end here: leave RECURSIVE out"),
     (&["UNION", "DISTINCT"], "unbounded_state", UNION),
     (&["UNION", "SELECT"], "unbounded_state", UNION),
     (&["UNION", "("], "unbounded_state", UNION),
@@ -210,17 +212,18 @@ const FOREIGN: &[Foreign] = &[
     (&["EXCEPT", "SELECT"], "unbounded_state", SETS),
     (&["EXCEPT", "ALL"], "unbounded_state", SETS),
     (&["MINUS", "SELECT"], "unbounded_state", SETS),
-    (&["CROSS", "JOIN"], "outer_stream", "there is no CROSS JOIN here: join a table ON its key"),
+    (&["CROSS", "JOIN"], "join_keys", "there is no CROSS JOIN here: join a table ON its key"),
     (&["FULL", "JOIN"], "outer_stream", OUTER),
     (&["FULL", "OUTER"], "outer_stream", OUTER),
     (&["RIGHT", "JOIN"], "outer_stream", OUTER),
     (&["RIGHT", "OUTER"], "outer_stream", OUTER),
-    (&["NATURAL"], "outer_stream", "there is no NATURAL JOIN here: write the columns in ON"),
-    (&["LATERAL"], "table_function", TABLE_FUNCTION),
-    (&["UNNEST", "("], "table_function", TABLE_FUNCTION),
-    (&["GROUPING", "SETS"], "several_groupings", GROUPINGS),
-    (&["ROLLUP", "("], "several_groupings", GROUPINGS),
-    (&["CUBE", "("], "several_groupings", GROUPINGS),
+    (&["NATURAL"], "join_keys", "there is no NATURAL JOIN here: write the columns in ON"),
+    (&["LATERAL"], "unsupported", TABLE_FUNCTION),
+    (&["UNNEST", "("], "unsupported", TABLE_FUNCTION),
+    (&["OFFSET"], "unsupported", "OFFSET skips rows of what has no order: leave it out"),
+    (&["GROUPING", "SETS"], "unsupported", GROUPINGS),
+    (&["ROLLUP", "("], "unsupported", GROUPINGS),
+    (&["CUBE", "("], "unsupported", GROUPINGS),
 ];
 
 const TUMBLE: &str =
@@ -328,7 +331,7 @@ fn select(parser: &mut Parser<'_>) -> Parse<()> {
     relation(parser)?;
     if parser.is_symbol(0, ",") {
         let message = "sources are not joined by commas here: write JOIN … ON";
-        return Err(parser.fault("outer_stream", message));
+        return Err(parser.fault("join_keys", message));
     }
     parser.note(Clause::From, start);
     for (clause, words) in
@@ -385,7 +388,7 @@ fn primary(parser: &mut Parser<'_>) -> Parse<()> {
     }
     let is_call = parser.is_symbol(1, "(") && parser.peek(0).is_some_and(|token| token.kind == TokenKind::Word);
     if is_call {
-        return Err(parser.fault("table_function", TABLE_FUNCTION));
+        return Err(parser.fault("unsupported", TABLE_FUNCTION));
     }
     let name = parser.source_name()?;
     let is_aliased = alias(parser)?;

@@ -11,6 +11,8 @@ use super::{Clause, Kind};
 pub(super) static FLINK: Dialect = Dialect {
     name: "Flink",
     double_quotes: false,
+    backticks: true,
+    marks: "",
     folds_names: false,
     counts_utf16: true,
     query_words: &["SELECT", "WITH"],

@@ -10,6 +10,8 @@ use super::{Clause, Kind};
 pub(super) static KSQLDB: Dialect = Dialect {
     name: "ksqlDB",
     double_quotes: true,
+    backticks: true,
+    marks: "",
     folds_names: true,
     counts_utf16: false,
     query_words: &["SELECT"],

@@ -95,7 +95,7 @@ impl<'a> Lexer<'a, '_> {
         let (kind, length) = match first {
             ' ' | '\t' | '\n' | '\r' => (TokenKind::Space, self.space()?),
             '\'' => (TokenKind::Text, self.quoted('\'')?),
-            '`' => (TokenKind::Quoted, self.quoted('`')?),
+            '`' if self.dialect.backticks => (TokenKind::Quoted, self.quoted('`')?),
             '"' if self.dialect.double_quotes => (TokenKind::Quoted, self.quoted('"')?),
             '-' if self.rest.starts_with("--") => (TokenKind::Comment, self.line_comment()?),
             '/' if self.rest.starts_with("/*") => (TokenKind::Comment, self.block_comment()?),
@@ -273,7 +273,7 @@ impl<'a> Lexer<'a, '_> {
         if PAIRS.iter().any(|pair| self.rest.starts_with(pair)) {
             return Ok(2);
         }
-        if MARKS.contains(first) {
+        if MARKS.contains(first) || self.dialect.marks.contains(first) {
             return Ok(1);
         }
         Err(self.stranger(first))
@@ -287,6 +287,12 @@ impl<'a> Lexer<'a, '_> {
                     "{} has no names in double quotes: write `name` in backticks, or 'text' in single quotes",
                     self.dialect.name
                 ),
+            );
+        }
+        if letter == '`' {
+            return self.fault(
+                "backticks",
+                format!("{} has no names in backticks: write \"name\" in double quotes", self.dialect.name),
             );
         }
         if let Some(message) = unfit(letter) {
@@ -307,8 +313,9 @@ impl<'a> Lexer<'a, '_> {
         self.fault(
             "not_ascii",
             format!(
-                "U+{:04X}{like} stands outside quotes, where only plain ASCII may stand: replace it, or quote the name in backticks",
-                u32::from(letter)
+                "U+{:04X}{like} stands outside quotes, where only plain ASCII may stand: replace it, or quote the name in {}",
+                u32::from(letter),
+                self.dialect.quotes()
             ),
         )
     }

@@ -262,6 +262,7 @@ impl<'a> Parser<'a> {
         match token.text.to_ascii_uppercase().as_str() {
             "PARTITION" => self.is_word(along + 1, "BY"),
             "EMIT" => self.is_any_word(along + 1, &["CHANGES", "FINAL"]),
+            "GROUP" => !(before(1, "WITHIN") && self.is_symbol(along + 1, "(")),
             "LEFT" | "RIGHT" => !self.is_symbol(along + 1, "("),
             // `a IS [NOT] DISTINCT FROM b` names no source.
             "FROM" => !(before(1, "DISTINCT") && (before(2, "IS") || before(2, "NOT") && before(3, "IS"))),

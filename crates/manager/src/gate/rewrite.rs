@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use super::compose::quote_identifier;
 use super::functions::nearest;
 use super::lexer::{Token, TokenKind, lex};
 use super::parser::{Query, SourceUse};
@@ -83,13 +82,11 @@ fn edit_source<'c>(
     let token = &code[each.name];
     let written = dialect.folded(token);
     let source = catalogue.source(&written).ok_or_else(|| unknown(token, catalogue))?;
-    let quoted =
-        quote_identifier(&source.name).map_err(|error| Fault::at(token, "unknown_source", error.to_string()))?;
+    let quoted = dialect.quote(&source.name).map_err(|error| Fault::at(token, "unknown_source", error.to_string()))?;
     edits[each.name].instead = Some(quoted);
     // Columns that name the source by the user's spelling must still find it.
     if let Some(at) = each.alias_after.filter(|_| written != source.name) {
-        let alias =
-            quote_identifier(&written).map_err(|error| Fault::at(token, "unknown_source", error.to_string()))?;
+        let alias = dialect.quote(&written).map_err(|error| Fault::at(token, "unknown_source", error.to_string()))?;
         edits[at].behind = Some(format!(" AS {alias}"));
     }
     Ok(source)

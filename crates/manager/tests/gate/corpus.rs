@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use streamview_manager::catalog::{Column, DataType, Format, Source};
+use streamview_manager::engines::EngineKind;
 use streamview_manager::gate::lexer::lex;
 use streamview_manager::gate::{Dialect, Kind, check, compose};
 use streamview_manager::settings::Limits;
@@ -81,7 +82,7 @@ pub fn passes(dialect: &str) -> Vec<Case> {
 }
 
 pub fn dialect(name: &str) -> &'static Dialect {
-    Dialect::ALL.into_iter().find(|dialect| dialect.name.eq_ignore_ascii_case(name)).unwrap()
+    Dialect::of(EngineKind::ALL.into_iter().find(|engine| engine.name() == name).unwrap())
 }
 
 /// The sources of the corpus: as ksqlDB names them, or as people do.
@@ -137,6 +138,11 @@ fn no_attempt_on_flink_gets_through() {
     assert_eq!(get_through("flink"), "");
 }
 
+#[test]
+fn no_attempt_on_the_embedded_engine_gets_through() {
+    assert_eq!(get_through("embedded"), "");
+}
+
 fn wrongly_refused(name: &str) -> String {
     let mut found = String::new();
     let cases = passes(name);
@@ -173,6 +179,11 @@ fn good_statements_of_flink_pass() {
     assert_eq!(wrongly_refused("flink"), "");
 }
 
+#[test]
+fn good_statements_of_the_embedded_engine_pass() {
+    assert_eq!(wrongly_refused("embedded"), "");
+}
+
 /// A code that is told is in the document, and one in the document is told by the corpus.
 #[test]
 fn every_code_is_documented_and_seen() {
@@ -180,6 +191,7 @@ fn every_code_is_documented_and_seen() {
     let page = fs::read_to_string(page).unwrap();
     let table = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
     let documented: BTreeSet<String> = table.map(|(code, _)| code.to_owned()).collect();
-    let seen: BTreeSet<String> = ["ksqldb", "flink"].into_iter().flat_map(refused).map(|case| case.expected).collect();
+    let seen: BTreeSet<String> =
+        ["ksqldb", "flink", "embedded"].into_iter().flat_map(refused).map(|case| case.expected).collect();
     assert_eq!(documented, seen);
 }

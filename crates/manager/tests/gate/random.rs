@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::sample::select;
 use streamview_manager::engines::Select;
-use streamview_manager::gate::compose::{ComposeError, join, quote_identifier, statement, string_literal};
+use streamview_manager::gate::compose::{ComposeError, join, statement, string_literal};
 use streamview_manager::gate::lexer::{Token, TokenKind, lex};
 use streamview_manager::gate::{Dialect, Kind, check};
 use streamview_manager::settings::Limits;
@@ -14,7 +14,7 @@ use streamview_manager::settings::Limits;
 use crate::corpus::{Case, catalogue, dialect, passes, refused};
 
 const LOOK: Kind = Kind::AdHoc { pull: false };
-const NAMES: [&str; 2] = ["ksqldb", "flink"];
+const NAMES: [&str; 3] = ["ksqldb", "flink", "embedded"];
 
 /// Pieces of which attempts are made.
 const PIECES: [&str; 75] = [
@@ -208,9 +208,14 @@ proptest! {
     }
 
     #[test]
-    fn good_statements_bent_are_refused_or_still_one(ksqldb in mutant("ksqldb"), flink in mutant("flink")) {
+    fn good_statements_bent_are_refused_or_still_one(
+        ksqldb in mutant("ksqldb"), flink in mutant("flink"), embedded in mutant("embedded"),
+    ) {
         assert_safe("ksqldb", &ksqldb, LOOK);
         assert_safe("flink", &flink, LOOK);
+        assert_safe("embedded", &embedded, LOOK);
+        assert_safe("embedded", &flink, Kind::Persistent);
+        assert_safe("embedded", &ksqldb, Kind::Persistent);
         assert_safe("ksqldb", &flink, Kind::Persistent);
         assert_safe("flink", &ksqldb, Kind::Persistent);
     }
@@ -235,7 +240,7 @@ proptest! {
     #[test]
     fn what_is_quoted_is_read_as_one_token_with_that_name(text in any::<String>()) {
         for dialect in Dialect::ALL {
-            if let Ok(quoted) = quote_identifier(&text) {
+            if let Ok(quoted) = dialect.quote(&text) {
                 let tokens = lex(&quoted, dialect).unwrap();
                 prop_assert_eq!(tokens.len(), 1);
                 prop_assert_eq!(tokens[0].name(), text.clone());
@@ -296,7 +301,11 @@ fn same_verdict(name: &str, case: &Case, dress: &[(u8, bool)]) {
                 // An alias is put in where the spelling differs from the catalogue's.
                 let (plain, other) = (upper_tokens(&plain.select.sql, name), upper_tokens(&other.select.sql, name));
                 let without_alias = |words: &[String]| {
-                    words.iter().filter(|word| !word.starts_with('`') && *word != "AS").cloned().collect::<Vec<_>>()
+                    words
+                        .iter()
+                        .filter(|word| !word.starts_with(['`', '"']) && *word != "AS")
+                        .cloned()
+                        .collect::<Vec<_>>()
                 };
                 assert_eq!(without_alias(&plain), without_alias(&other), "{text}");
             }
