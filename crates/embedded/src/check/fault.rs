@@ -1,6 +1,6 @@
 //! A fault, and where in the text it is.
 
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use streamview_manager::engines::Refusal;
 
@@ -44,7 +44,7 @@ impl Fault {
 
 /// Line and column of the first word like this, both from 1.
 pub(crate) fn place_of(sql: &str, word: &str) -> Option<(u32, u32)> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().ok()?;
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().ok()?;
     let found = tokens.iter().find(|token| match &token.token {
         Token::Word(found) => found.value.eq_ignore_ascii_case(word),
         other => other.to_string() == word,

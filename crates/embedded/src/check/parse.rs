@@ -14,10 +14,11 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, Scalar
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectName, Select as Body, SelectItem, Statement as Ast, TableFactor, VisitMut,
-    VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select as Body, SelectItem, Statement as Ast, TableFactor,
+    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use streamview_manager::catalog::DataType;
 use streamview_manager::engines::Select;
 
 use super::Fault;
@@ -30,7 +31,7 @@ const MAX_NESTING: usize = 50;
 
 /// The one SELECT that the text is.
 pub(crate) fn statement(sql: &str) -> std::result::Result<Ast, Fault> {
-    let dialect = PostgreSqlDialect {};
+    let dialect = GenericDialect {};
     let parser = DFParserBuilder::new(sql).with_dialect(&dialect).with_recursion_limit(MAX_NESTING).build();
     let mut statements =
         parser.and_then(|mut parser| parser.parse_statements()).map_err(|error| errors::fault(&error, sql))?;
@@ -46,7 +47,7 @@ pub(crate) fn statement(sql: &str) -> std::result::Result<Ast, Fault> {
 /// The sources, by name.
 pub(crate) struct Names {
     sources: Vec<(String, Arc<dyn TableSource>)>,
-    /// The names of all columns, each once.
+    /// The names of all sources, columns and fields.
     columns: BTreeSet<String>,
 }
 
@@ -61,8 +62,15 @@ impl Names {
             let input = if is_table { Input::Table(number) } else { Input::Stream(number) };
             (source.name.clone(), provider_as_source(Arc::new(Provider { input, schema })))
         };
-        let columns = select.sources.iter().flat_map(|source| &source.columns).map(|column| column.name.clone());
-        Names { sources: select.sources.iter().enumerate().map(source).collect(), columns: columns.collect() }
+        let mut columns = BTreeSet::from(HIDDEN.map(str::to_owned));
+        for source in &select.sources {
+            columns.insert(source.name.clone());
+            for column in &source.columns {
+                columns.insert(column.name.clone());
+                fields_of(&column.data_type, &mut columns);
+            }
+        }
+        Names { sources: select.sources.iter().enumerate().map(source).collect(), columns }
     }
 
     fn source(&self, name: &str) -> Option<&Arc<dyn TableSource>> {
@@ -72,7 +80,12 @@ impl Names {
     }
 
     pub(crate) fn plan(&self, mut statement: Ast, state: &SessionState) -> Result<LogicalPlan> {
-        let mut meant = AsMeant { names: self };
+        let mut given = Given { names: self.columns.clone() };
+        let walked = Visit::visit(&statement, &mut given);
+        let mut meant = AsMeant { names: self, known: given.names };
+        if walked.is_break() {
+            return plan_err!("the statement could not be read");
+        }
         if VisitMut::visit(&mut statement, &mut meant).is_break() {
             return plan_err!("the statement could not be read");
         }
@@ -83,10 +96,58 @@ impl Names {
     }
 }
 
+fn fields_of(of: &DataType, names: &mut BTreeSet<String>) {
+    match of {
+        DataType::Array(of) | DataType::Map(of) => fields_of(of, names),
+        DataType::Row(fields) => {
+            for (name, of) in fields {
+                names.insert(name.clone());
+                fields_of(of, names);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The names that a statement gives itself.
+struct Given {
+    names: BTreeSet<String>,
+}
+
+impl Visitor for Given {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.names.extend(ctes.map(|cte| cte.alias.name.value.clone()));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Body) -> ControlFlow<()> {
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item {
+                self.names.insert(alias.value.clone());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } = factor
+        {
+            self.names.insert(alias.name.value.clone());
+            self.names.extend(alias.columns.iter().map(|column| column.name.value.clone()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// What DataFusion reads otherwise than it is meant: `*` stands for the columns of a record's value only, and a bare name that
-/// differs from a column in case only is that column (fields of JSON are often `camelCase`).
+/// is no name here, but differs from just one in case only, is that one (fields of JSON are often `camelCase`).
 struct AsMeant<'a> {
     names: &'a Names,
+    /// Of columns, fields, sources, and those that the statement gives.
+    known: BTreeSet<String>,
 }
 
 impl AsMeant<'_> {
@@ -98,20 +159,14 @@ impl AsMeant<'_> {
     }
 
     fn cased(&self, name: &mut Ident) {
-        let lower = name.value.to_lowercase();
-        let is_plain = |column: &&str| **column == lower;
-        if name.quote_style.is_some() || self.columns(&lower).iter().any(is_plain) {
+        if name.quote_style.is_some() || self.known.contains(&name.value) {
             return;
         }
-        if let [only] = self.columns(&lower).as_slice() {
-            (name.value, name.quote_style) = ((*only).to_owned(), Some('"'));
+        let lower = name.value.to_lowercase();
+        let mut like = self.known.iter().filter(|known| known.to_lowercase() == lower);
+        if let (Some(only), None) = (like.next(), like.next()) {
+            name.value.clone_from(only);
         }
-    }
-
-    /// The columns whose names are this but for case.
-    fn columns(&self, lower: &str) -> Vec<&str> {
-        let all = self.names.columns.iter().filter(|column| column.to_lowercase() == lower);
-        all.map(String::as_str).collect()
     }
 }
 
@@ -127,7 +182,6 @@ impl VisitorMut for AsMeant<'_> {
         for item in &mut select.projection {
             match item {
                 SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) if hides => exclude(options),
-                SelectItem::ExprWithAlias { alias, .. } => self.cased(alias),
                 _ => {}
             }
         }

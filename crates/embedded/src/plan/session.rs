@@ -22,7 +22,9 @@ const REFUSES_ENDLESS: &str = "SanityCheckPlan";
 fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     let options = config.options_mut();
-    options.sql_parser.dialect = Dialect::PostgreSQL;
+    // As the manager's gate reads it: names as they are written, quoted or not.
+    options.sql_parser.dialect = Dialect::Generic;
+    options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     let optimizer = &mut options.optimizer;
