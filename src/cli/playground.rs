@@ -257,9 +257,8 @@ mod streams {
             ("price", "decimal(18, 6)"),
             ("occurredAt", "timestamp(3)"),
         ];
-        let column = |(name, of): (&str, &str)| {
-            Ok(Column { name: name.to_owned(), data_type: of.parse()?, nullable: true })
-        };
+        let column =
+            |(name, of): (&str, &str)| Ok(Column { name: name.to_owned(), data_type: of.parse()?, nullable: true });
         Ok(Source {
             name: "order_events".to_owned(),
             topic: topic.to_owned(),

@@ -191,7 +191,11 @@ impl Metrics {
             ),
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
             engine_calls: engine_calls(&registry),
-            query_records: gauge("streamview_query_records", "Records of queries in this process.", &["query", "outcome"]),
+            query_records: gauge(
+                "streamview_query_records",
+                "Records of queries in this process.",
+                &["query", "outcome"],
+            ),
             query_state_bytes: gauge("streamview_query_state_bytes", "State of queries in this process.", &["query"]),
             query_watermark_lag: query_watermark_lag(&registry),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),

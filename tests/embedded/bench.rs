@@ -44,11 +44,8 @@ pub async fn bench(world: &World) -> Bench {
 
 /// The world's topic as `orders(id, customer, amount, ts)`, by `ts` with five seconds of lateness.
 pub fn source(topic: &str) -> Source {
-    let column = |(name, of): (&str, &str)| Column {
-        name: name.to_owned(),
-        data_type: of.parse().unwrap(),
-        nullable: true,
-    };
+    let column =
+        |(name, of): (&str, &str)| Column { name: name.to_owned(), data_type: of.parse().unwrap(), nullable: true };
     let columns = [("id", "bigint"), ("customer", "string"), ("amount", "decimal(20, 2)"), ("ts", "timestamp(3)")];
     Source {
         name: "orders".to_owned(),

@@ -13,7 +13,8 @@ const MINUTE: i64 = 60_000;
 async fn a_window_is_explained_before_it_is_deployed() {
     let world = World::new(1).await;
     let engine = engine(&world.kafka);
-    let select = streamview::manager::engines::Select { sql: PER_MINUTE.to_owned(), sources: vec![source(&world.topic)] };
+    let select =
+        streamview::manager::engines::Select { sql: PER_MINUTE.to_owned(), sources: vec![source(&world.topic)] };
     let explained = engine.explain(&select).await.unwrap();
     let columns: Vec<String> = explained.columns.iter().map(|c| format!("{} {}", c.name, c.data_type)).collect();
     assert_eq!(columns[..3], ["minute timestamp(3)", "customer string", "n bigint"]);

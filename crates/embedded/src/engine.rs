@@ -117,7 +117,9 @@ impl Embedded {
     /// A job that somebody asks about, if it runs here.
     fn seen(&self, id: &str) -> Result<Arc<Job>, Trouble> {
         self.job(id).ok_or_else(|| {
-            Trouble::Unavailable(format!("{id} does not run in this process: it may in another one, whose details it has"))
+            Trouble::Unavailable(format!(
+                "{id} does not run in this process: it may in another one, whose details it has"
+            ))
         })
     }
 
@@ -132,7 +134,10 @@ impl Embedded {
 
     fn take_room(&self) -> Result<OwnedSemaphorePermit, Trouble> {
         Arc::clone(&self.inner.room).try_acquire_owned().map_err(|_| Trouble::Busy {
-            reason: format!("all {} queries that this process may run are taken (embedded.queries)", self.inner.settings.queries),
+            reason: format!(
+                "all {} queries that this process may run are taken (embedded.queries)",
+                self.inner.settings.queries
+            ),
             retry_after: Some(Duration::from_secs(5)),
         })
     }
@@ -235,9 +240,10 @@ fn handle(deployment: &Deployment) -> Handle {
 fn is_group_of(group: &str, prefix: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
     group.starts_with(prefix)
-        && group.rsplit_once("-r").and_then(|(_, number)| number.split_once('a')).is_some_and(|(revision, attempt)| {
-            is_number(revision) && is_number(attempt)
-        })
+        && group
+            .rsplit_once("-r")
+            .and_then(|(_, number)| number.split_once('a'))
+            .is_some_and(|(revision, attempt)| is_number(revision) && is_number(attempt))
 }
 
 fn observed(job: &Job) -> Observed {
@@ -274,10 +280,11 @@ fn topology(job: &Job) -> Topology {
     if watermark > 0 {
         words.push(format!("watermark {} ms behind the clock", job::now_ms() - watermark));
     }
-    let sources = job.topics.iter().enumerate().map(|(number, topic)| Node {
-        id: format!("source-{number}"),
-        label: format!("topic {topic}"),
-    });
+    let sources = job
+        .topics
+        .iter()
+        .enumerate()
+        .map(|(number, topic)| Node { id: format!("source-{number}"), label: format!("topic {topic}") });
     let query = Node { id: "query".to_owned(), label: format!("query: {}", words.join(", ")) };
     let sink = Node { id: "sink".to_owned(), label: format!("topic {}", job.handle.output_topic) };
     let into = (0..job.topics.len()).map(|number| (format!("source-{number}"), "query".to_owned()));
@@ -321,7 +328,8 @@ impl Engine for Embedded {
     }
 
     fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
-        let prepare = |select: &Select| self.prepare(select, Purpose::Persistent).map_err(|trouble| trouble.to_string());
+        let prepare =
+            |select: &Select| self.prepare(select, Purpose::Persistent).map_err(|trouble| trouble.to_string());
         let (old, new) = (prepare(old)?, prepare(new)?);
         let topics = |prepared: &Prepared| -> Vec<String> {
             prepared.sources().iter().map(|source| source.topic.clone()).collect()
@@ -333,10 +341,15 @@ impl Engine for Embedded {
             (None, None) => Ok(()),
             (Some(before), Some(now)) if before == now && old.times() == new.times() => Ok(()),
             (Some(_), Some(_)) => {
-                Err("its windows are others than before: what was written of them cannot be told from what is to come".to_owned())
+                Err("its windows are others than before: what was written of them cannot be told from what is to come"
+                    .to_owned())
             }
-            (None, Some(_)) => Err("it has a window now: rows that were read before would be missing in the first ones".to_owned()),
-            (Some(_), None) => Err("it has no window any more: rows of those that are open would be written a second time".to_owned()),
+            (None, Some(_)) => {
+                Err("it has a window now: rows that were read before would be missing in the first ones".to_owned())
+            }
+            (Some(_), None) => {
+                Err("it has no window any more: rows of those that are open would be written a second time".to_owned())
+            }
         }
     }
 
@@ -356,6 +369,8 @@ impl Engine for Embedded {
             self.end(&job, Wish::Keep).await?;
         }
         self.begin(deployment, prepared, &handle).await?;
+        // What has ended before it is no more to be asked about: what it has left stands in its group.
+        lock(&self.inner.jobs).retain(|_, job| job.definition != deployment.definition || job.is_active());
         Ok(handle)
     }
 
@@ -395,7 +410,10 @@ impl Engine for Embedded {
     }
 
     async fn resume(&self, _handle: &Handle) -> Result<(), Trouble> {
-        Err(refused("cannot_pause", "the embedded engine does not pause: it stops with state, and is deployed again".to_owned()))
+        Err(refused(
+            "cannot_pause",
+            "the embedded engine does not pause: it stops with state, and is deployed again".to_owned(),
+        ))
     }
 
     async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble> {

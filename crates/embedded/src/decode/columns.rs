@@ -76,9 +76,7 @@ impl Build {
             DataType::Bytes => Build::Bytes(BinaryBuilder::new()),
             DataType::Array(item) => Build::List(Nested::new(of, vec![Build::new(item)])),
             DataType::Map(value) => Build::Map(Nested::new(of, vec![Build::new(&DataType::String), Build::new(value)])),
-            DataType::Row(fields) => {
-                Build::Row(Nested::new(of, fields.iter().map(|(_, of)| Build::new(of)).collect()))
-            }
+            DataType::Row(fields) => Build::Row(Nested::new(of, fields.iter().map(|(_, of)| Build::new(of)).collect())),
         }
     }
 

@@ -8,11 +8,8 @@ use super::*;
 use crate::log::{Batch, Place};
 
 fn source(columns: &[(&str, &str)]) -> Source {
-    let column = |(name, of): &(&str, &str)| Column {
-        name: (*name).to_owned(),
-        data_type: of.parse().unwrap(),
-        nullable: true,
-    };
+    let column =
+        |(name, of): &(&str, &str)| Column { name: (*name).to_owned(), data_type: of.parse().unwrap(), nullable: true };
     Source {
         name: "orders".to_owned(),
         topic: "orders".to_owned(),

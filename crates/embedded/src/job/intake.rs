@@ -31,9 +31,8 @@ pub(super) struct Intake {
 
 impl Intake {
     pub fn new(prepared: &Prepared, schemas: Option<Arc<dyn Schemas>>) -> Intake {
-        let decoder = |(number, source): (usize, &Source)| {
-            (Decoder::new(source, prepared.needed(number)), source.format)
-        };
+        let decoder =
+            |(number, source): (usize, &Source)| (Decoder::new(source, prepared.needed(number)), source.format);
         Intake { sources: prepared.sources().iter().enumerate().map(decoder).collect(), schemas }
     }
 
@@ -54,7 +53,8 @@ impl Intake {
         }
         for (number, (decoder, _)) in self.sources.iter_mut().enumerate() {
             if decoder.rows() > 0 {
-                let rows = decoder.take().map_err(|error| LogError::Halt(format!("rows do not fit together: {error}")))?;
+                let rows =
+                    decoder.take().map_err(|error| LogError::Halt(format!("rows do not fit together: {error}")))?;
                 taken.rows.push((number, rows));
             }
         }
@@ -65,7 +65,9 @@ impl Intake {
         let Some((decoder, format)) = self.sources.get_mut(record.place.topic) else { return Ok(Ok(())) };
         match (format, &self.schemas) {
             (Format::Json, _) => Ok(decoder.add(record, value)),
-            (Format::Avro, None) => Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned())),
+            (Format::Avro, None) => {
+                Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned()))
+            }
             (Format::Avro, Some(schemas)) => match runtime.block_on(schemas.decode(value)) {
                 Ok(Some(decoded)) => Ok(decoder.add(record, decoded.json.as_bytes())),
                 Ok(None) => Ok(Err("its value is not framed as Avro of a schema registry".to_owned())),

@@ -17,11 +17,15 @@ use tokio::runtime::Runtime;
 
 pub(crate) use self::adhoc::look;
 pub(crate) use self::persistent::{Cannot, Plan, begin, writer_name};
-pub(crate) use self::seen::{Job, Wish};
 pub use self::seen::Counts;
+pub(crate) use self::seen::{Job, Wish};
 
 /// Runs `work` on a thread of this name. A panic is told like any other failure: it takes nothing else with it.
-fn spawn(name: String, work: impl FnOnce() -> Result<(), String> + Send + 'static, end: impl FnOnce(String) + Send + 'static) -> std::io::Result<()> {
+fn spawn(
+    name: String,
+    work: impl FnOnce() -> Result<(), String> + Send + 'static,
+    end: impl FnOnce(String) + Send + 'static,
+) -> std::io::Result<()> {
     let work = move || {
         let done = catch_unwind(AssertUnwindSafe(work));
         let why = match done {

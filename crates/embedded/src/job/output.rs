@@ -101,9 +101,9 @@ impl Writing {
 
     /// A record that was not counted, as it was: with its own headers, and why it is here.
     pub fn aside(&self, to: &str, source: &str, record: &Record<'_>, why: &str) -> Outgoing {
-        let own = record.headers().map(|(name, value)| {
-            (String::from_utf8_lossy(name).into_owned(), value.map(<[u8]>::to_vec))
-        });
+        let own = record
+            .headers()
+            .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.map(<[u8]>::to_vec)));
         let mut headers: Vec<_> = own.collect();
         headers.push(header("x-dlq-error", why));
         headers.push(header("x-dlq-query", &self.definition));

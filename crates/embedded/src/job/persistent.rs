@@ -85,12 +85,8 @@ pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
     let writer = plan.log.writer(&writer_name(&job.definition), &job.group, &job.topics)?;
     let runtime = runtime().map_err(Cannot::Failed)?;
     let (permit, fenced) = (plan.permit, plan.fenced);
-    let writing = Writing::new(
-        &plan.prepared,
-        &job.handle.output_topic,
-        plan.log.delivery(),
-        (&job.definition, plan.revision),
-    );
+    let writing =
+        Writing::new(&plan.prepared, &job.handle.output_topic, plan.log.delivery(), (&job.definition, plan.revision));
     let mut query = Query {
         job: Arc::clone(&job),
         prepared: plan.prepared,
@@ -195,8 +191,7 @@ impl Query {
         }
         let known: BTreeMap<Place, Position> = known.into_iter().map(|position| (position.place, position)).collect();
         let bounds = self.settings.bounds(self.settings.persistent_memory_bytes);
-        let mut execution =
-            self.prepared.start(bounds).map_err(|failure| Cannot::Failed(failure.message))?;
+        let mut execution = self.prepared.start(bounds).map_err(|failure| Cannot::Failed(failure.message))?;
         let (mut progress, mut from, mut closed) = (Places::default(), Vec::new(), None);
         for place in &places {
             let bounds = reader.bounds(*place)?;
@@ -391,7 +386,8 @@ impl Query {
             let pushed = pushed.map_err(|failure| Over::Failed(failure.message))?;
             self.give(run, &pushed.out);
             let at = |partition, offset| (Place { topic: source, partition }, offset);
-            let refused = pushed.refused.into_iter().map(|row| (at(row.partition, row.offset), (Aside::Refused, row.why)));
+            let refused =
+                pushed.refused.into_iter().map(|row| (at(row.partition, row.offset), (Aside::Refused, row.why)));
             let late = pushed.late.into_iter().map(|(partition, offset)| {
                 (at(partition, offset), (Aside::Late, "late: its windows are closed".to_owned()))
             });
@@ -405,10 +401,8 @@ impl Query {
             return Ok(());
         }
         let Run { batch, pending, aside: counted, .. } = run;
-        let records: Vec<(Record<'_>, &(Aside, String))> = batch
-            .records()
-            .filter_map(|record| Some((record, aside.get(&(record.place, record.offset))?)))
-            .collect();
+        let records: Vec<(Record<'_>, &(Aside, String))> =
+            batch.records().filter_map(|record| Some((record, aside.get(&(record.place, record.offset))?))).collect();
         for (record, (kind, why)) in records {
             let to = match kind {
                 Aside::Refused | Aside::Future => self.writing.dead_letters(),

@@ -25,11 +25,8 @@ const PER_MINUTE: &str = "SELECT tumble(ts, INTERVAL '1 minute') AS minute, cust
                           GROUP BY tumble(ts, INTERVAL '1 minute'), customer";
 
 fn source() -> Source {
-    let column = |(name, of): (&str, &str)| Column {
-        name: name.to_owned(),
-        data_type: of.parse().unwrap(),
-        nullable: true,
-    };
+    let column =
+        |(name, of): (&str, &str)| Column { name: name.to_owned(), data_type: of.parse().unwrap(), nullable: true };
     let columns = [("id", "bigint"), ("customer", "string"), ("amount", "decimal(20, 2)"), ("ts", "timestamp(3)")];
     Source {
         name: "orders".to_owned(),
@@ -339,7 +336,8 @@ async fn a_dropped_query_frees_its_room_and_those_beyond_it_are_busy() {
     let bench = Bench::new(1);
     let free = async || bench.engine.capabilities().await.unwrap().free_slots;
     assert_eq!(free().await, Some(2));
-    let (one, two) = (bench.engine.query(look(FILTER, true)).await.unwrap(), bench.engine.query(look(FILTER, true)).await);
+    let (one, two) =
+        (bench.engine.query(look(FILTER, true)).await.unwrap(), bench.engine.query(look(FILTER, true)).await);
     assert!(matches!(bench.engine.query(look(FILTER, true)).await, Err(Trouble::Busy { .. })));
     let busy = bench.engine.deploy(&deployment(FILTER, 1, None)).await;
     assert!(matches!(busy, Err(Trouble::Busy { .. })), "{busy:?}");

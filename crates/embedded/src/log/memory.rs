@@ -76,8 +76,7 @@ impl Memory {
 
     /// Appends a JSON value.
     pub fn publish(&self, topic: &str, partition: usize, timestamp_ms: i64, value: &str) {
-        let record =
-            Written { timestamp_ms, key: None, value: Some(value.as_bytes().to_vec()), headers: Vec::new() };
+        let record = Written { timestamp_ms, key: None, value: Some(value.as_bytes().to_vec()), headers: Vec::new() };
         if let Some(topic) = self.lock().topics.get_mut(topic) {
             topic.partitions[partition].push(record);
         }

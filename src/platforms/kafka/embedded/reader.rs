@@ -128,9 +128,8 @@ fn copy(message: &BorrowedMessage<'_>, place: Place, into: &mut Batch) {
 
 impl Reader for JobReader {
     fn partitions(&mut self) -> Result<Vec<Vec<i32>>, LogError> {
-        let of = |source: &Source| {
-            partitions(&source.consumer, &source.name, TIMEOUT).map_err(|error| source.fault(&error))
-        };
+        let of =
+            |source: &Source| partitions(&source.consumer, &source.name, TIMEOUT).map_err(|error| source.fault(&error));
         self.topics.iter().map(of).collect()
     }
 

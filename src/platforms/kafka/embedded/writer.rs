@@ -102,7 +102,8 @@ impl JobWriter {
         let mut config = base_config(settings);
         config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_committed");
         let group = open(&config, Listener::new(settings)).map_err(unusable)?;
-        let writer = JobWriter { producer, heard, group, topics: topics.to_vec(), delivery, open: Open::Nothing, crash };
+        let writer =
+            JobWriter { producer, heard, group, topics: topics.to_vec(), delivery, open: Open::Nothing, crash };
         if delivery == Delivery::ExactlyOnce {
             writer.producer.init_transactions(FIRST_STEP).map_err(|error| writer.fault(&error))?;
         }
