@@ -104,9 +104,10 @@ pub mod embedded {
         /// Shows what they do. What does not run any more is shown no more.
         pub(in crate::streams) fn show(&self, metrics: &Metrics) {
             let Some(engine) = &self.0 else { return };
-            metrics.query_records.reset();
-            metrics.query_state_bytes.reset();
-            metrics.query_watermark_lag.reset();
+            let metrics = &metrics.queries;
+            metrics.records.reset();
+            metrics.state_bytes.reset();
+            metrics.watermark_lag.reset();
             for query in engine.running() {
                 let (name, counts) = (query.definition(), query.counts());
                 for (outcome, counter) in [
@@ -117,14 +118,14 @@ pub mod embedded {
                     ("refused", &counts.refused),
                 ] {
                     let value = i64::try_from(Counts::get(counter)).unwrap_or(i64::MAX);
-                    metrics.query_records.with_label_values(&[name, outcome]).set(value);
+                    metrics.records.with_label_values(&[name, outcome]).set(value);
                 }
                 let bytes = i64::try_from(Counts::get(&counts.state_bytes)).unwrap_or(i64::MAX);
-                metrics.query_state_bytes.with_label_values(&[name]).set(bytes);
+                metrics.state_bytes.with_label_values(&[name]).set(bytes);
                 let watermark = counts.watermark_ms.load(Ordering::Relaxed);
                 if watermark > 0 {
                     let lag = jiff::Timestamp::now().as_millisecond() - watermark;
-                    metrics.query_watermark_lag.with_label_values(&[name]).set(lag as f64 / 1000.0);
+                    metrics.watermark_lag.with_label_values(&[name]).set(lag as f64 / 1000.0);
                 }
             }
         }

@@ -88,12 +88,8 @@ pub struct Metrics {
     pub streams: IntGaugeVec,
     /// `streamview_engine_calls_total{engine,call,outcome}`: calls of stream engines, and what came of them.
     pub engine_calls: IntCounterVec,
-    /// `streamview_query_records{query,outcome}`: what deployed queries of the embedded engine have done since they were deployed.
-    pub query_records: IntGaugeVec,
-    /// `streamview_query_state_bytes{query}`: what each of them holds.
-    pub query_state_bytes: IntGaugeVec,
-    /// `streamview_query_watermark_lag_seconds{query}`: how far behind the clock the time is up to which windows are closed.
-    pub query_watermark_lag: GaugeVec,
+    /// Deployed queries of the embedded engine that run in this process.
+    pub queries: QueryMetrics,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
@@ -108,6 +104,29 @@ pub struct Metrics {
     pub pool_connections: IntGaugeVec,
     /// `streamview_process_start_time_seconds`.
     pub start_time: Gauge,
+}
+
+/// What deployed queries of the embedded engine do.
+pub struct QueryMetrics {
+    /// `streamview_query_records{query,outcome}`: what has become of records since they were deployed.
+    pub records: IntGaugeVec,
+    /// `streamview_query_state_bytes{query}`: what each of them holds.
+    pub state_bytes: IntGaugeVec,
+    /// `streamview_query_watermark_lag_seconds{query}`: how far behind the clock the time is up to which windows are closed.
+    pub watermark_lag: GaugeVec,
+}
+
+impl QueryMetrics {
+    fn new(registry: &Registry) -> QueryMetrics {
+        let records = Opts::new("streamview_query_records", "Records of queries in this process.");
+        let state_bytes = Opts::new("streamview_query_state_bytes", "State of queries in this process.");
+        let watermark_lag = Opts::new("streamview_query_watermark_lag_seconds", "How late windows are closed.");
+        QueryMetrics {
+            records: register(registry, IntGaugeVec::new(records, &["query", "outcome"])),
+            state_bytes: register(registry, IntGaugeVec::new(state_bytes, &["query"])),
+            watermark_lag: register(registry, GaugeVec::new(watermark_lag, &["query"])),
+        }
+    }
 }
 
 /// What can become of a question to the schema registry.
@@ -138,8 +157,7 @@ impl Metrics {
         };
         let (by_view, by_reason, by_action) = (&["view"][..], &["view", "reason"][..], &["view", "action"][..]);
         let by_partition = &["group", "topic", "partition"][..];
-        let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        build_info(&registry);
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
             unknown_events: counter("streamview_unknown_events_total", "Events of unknown type.", by_view),
@@ -191,13 +209,7 @@ impl Metrics {
             ),
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
             engine_calls: engine_calls(&registry),
-            query_records: gauge(
-                "streamview_query_records",
-                "Records of queries in this process.",
-                &["query", "outcome"],
-            ),
-            query_state_bytes: gauge("streamview_query_state_bytes", "State of queries in this process.", &["query"]),
-            query_watermark_lag: query_watermark_lag(&registry),
+            queries: QueryMetrics::new(&registry),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
@@ -325,9 +337,10 @@ fn engine_calls(registry: &Registry) -> IntCounterVec {
     register(registry, IntCounterVec::new(options, &["engine", "call", "outcome"]))
 }
 
-fn query_watermark_lag(registry: &Registry) -> GaugeVec {
-    let options = Opts::new("streamview_query_watermark_lag_seconds", "How late windows are closed.");
-    register(registry, GaugeVec::new(options, &["query"]))
+fn build_info(registry: &Registry) {
+    let options = Opts::new("streamview_build_info", "Version of this binary.");
+    let build_info = register(registry, IntGaugeVec::new(options, &["version"]));
+    build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
 }
 
 fn hub_connections(registry: &Registry) -> IntGauge {
