@@ -1,0 +1,10 @@
+//! The engine's core against what it promises, in memory.
+#![allow(clippy::unwrap_used)]
+
+mod oracle;
+mod queries;
+mod refusals;
+mod support;
+mod windows;
+
+pub(crate) use self::support::register;

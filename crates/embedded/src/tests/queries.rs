@@ -1,0 +1,210 @@
+//! Queries without a window.
+
+use std::time::Instant;
+
+use super::support::*;
+use streamview_manager::engines::Select;
+
+use crate::plan::{Bounds, Limits, Prepared, Purpose};
+use crate::run::Failure;
+
+#[tokio::test]
+async fn a_filtered_row_is_out_within_100_ms() {
+    let mut query = started("select id, upper(customer) as name from orders where quantity > 1 and customer like 'a%'");
+    for offset in 0..20 {
+        let before = Instant::now();
+        let out = all(&mut query, &[order(offset, "anna", 2, T)]).await;
+        assert_eq!(out, [format!("{offset}|ANNA")]);
+        assert!(before.elapsed().as_millis() < 100, "{:?}", before.elapsed());
+    }
+    assert!(all(&mut query, &[order(20, "bert", 2, T), order(21, "anna", 1, T)]).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_second_batch_never_shows_rows_of_the_first() {
+    for (sql, expected) in [
+        (
+            "select o.id, c.city from orders o join customers c on o.customer = c.customer",
+            ["1|Ulm", "3|Ulm"].as_slice(),
+        ),
+        (
+            "select o.id, c.city from orders o left join customers c on o.customer = c.customer",
+            &["1|Ulm", "2|null", "3|Ulm"],
+        ),
+        (
+            "select o.id, c.city from customers c right join orders o on o.customer = c.customer",
+            &["1|Ulm", "2|null", "3|Ulm"],
+        ),
+        ("select o.id, c.city from customers c join orders o on o.customer = c.customer", &["1|Ulm", "3|Ulm"]),
+    ] {
+        let mut query = started_with(sql, &[("anna", "Ulm"), ("carl", "Bonn")]);
+        let mut found = all(&mut query, &[order(1, "anna", 1, T)]).await;
+        found.extend(all(&mut query, &[order(2, "bert", 1, T)]).await);
+        found.extend(all(&mut query, &[order(3, "anna", 1, T)]).await);
+        assert_eq!(found, expected, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn union_all_shows_rows_of_each_topic_as_they_come() {
+    let mut query = started("select id, 'order' as kind from orders union all select id, 'refund' from refunds");
+    let mut found = all(&mut query, &[order(1, "a", 1, T)]).await;
+    found.extend(lines(&query.push(1, rows(&[order(7, "a", 1, T)]), NOW).await.unwrap().out));
+    found.extend(all(&mut query, &[order(2, "a", 1, T)]).await);
+    assert_eq!(found, ["1|order", "7|refund", "2|order"]);
+}
+
+#[tokio::test]
+async fn a_topic_read_twice_gives_its_rows_to_both() {
+    let sql = "select id from orders where quantity > 1 union all select -id from orders where quantity > 2";
+    let mut query = started(sql);
+    assert_eq!(all(&mut query, &[order(1, "a", 2, T), order(2, "a", 3, T)]).await, ["1", "2", "-2"]);
+}
+
+#[tokio::test]
+async fn a_row_that_fails_is_refused_alone() {
+    let mut query = started("select id, 10 / (quantity - 5) as x, cast(customer as int) as n from orders");
+    let batch: Vec<_> = (0..100)
+        .map(|offset| match offset {
+            17 => order(offset, "1", 5, T),
+            63 => order(offset, "eins", 1, T),
+            _ => order(offset, "1", 6, T),
+        })
+        .collect();
+    let pushed = query.push(0, rows(&batch), NOW).await.unwrap();
+    let refused: Vec<_> = pushed.refused.iter().map(|refused| (refused.offset, refused.why.as_str())).collect();
+    assert_eq!(refused.iter().map(|refused| refused.0).collect::<Vec<_>>(), [17, 63], "{refused:?}");
+    assert!(refused[0].1.contains("Divide by zero"), "{refused:?}");
+    assert!(refused[1].1.contains("Cannot cast string 'eins'"), "{refused:?}");
+    let expected: Vec<_> = (0..100).filter(|n| ![17, 63].contains(n)).map(|n| format!("{n}|10|1")).collect();
+    assert_eq!(lines(&pushed.out), expected);
+}
+
+#[tokio::test]
+async fn a_limit_ends_after_so_many_rows() {
+    let mut query = started("select id from orders limit 3");
+    assert_eq!(all(&mut query, &[order(1, "a", 1, T), order(2, "a", 1, T)]).await, ["1", "2"]);
+    assert!(!query.is_done());
+    assert_eq!(all(&mut query, &[order(3, "a", 1, T), order(4, "a", 1, T)]).await, ["3"]);
+    assert!(query.is_done());
+}
+
+#[tokio::test]
+async fn what_a_record_has_beside_its_value_is_there_by_name_only() {
+    let names = |sql| prepared(sql).columns().iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    let own = ["id", "customer", "amount", "quantity", "status", "ts"];
+    assert_eq!(names("select * from orders"), own);
+    assert_eq!(names("select *, _offset from orders"), [own.as_slice(), &["_offset"]].concat());
+    assert_eq!(names("select o.*, _key from orders o"), [own.as_slice(), &["_key"]].concat());
+    assert_eq!(names("select * from (select id, _offset from orders)"), ["id", "_offset"]);
+    let mut query = started("select _partition, _offset, _key, _timestamp, _headers from orders where _offset > 1");
+    let out = all(&mut query, &[order(1, "a", 1, T), order(2, "a", 1, T)]).await;
+    assert_eq!(out, ["0|2|key-2|2027-01-15T07:00:00|null"]);
+}
+
+#[test]
+fn only_columns_that_are_read_need_be_decoded() {
+    let prepared = prepared(
+        "select count(*) as n, customer from orders where quantity > 1 group by customer, tumble(ts, interval '1 minute')",
+    );
+    let schema = crate::schema::of_source(&orders());
+    let needed: Vec<_> = schema
+        .fields()
+        .iter()
+        .zip(prepared.needed(0))
+        .filter(|(_, needed)| **needed)
+        .map(|(field, _)| field.name())
+        .collect();
+    assert_eq!(needed, ["customer", "quantity", "ts"]);
+}
+
+#[test]
+fn columns_are_told_in_the_catalogues_types() {
+    let sql = "select id, amount * 2 as double_amount, amount > 1 as big, date_trunc('day', ts) as day, count(*) over () from orders";
+    assert_eq!(prepared_for(sql, Purpose::AdHoc).map(|_| ()).unwrap_err().code, "unsupported_window");
+    let sql = "select id, sum(amount) as s, avg(quantity) as a, approx_distinct(customer) as d from orders group by id, date_trunc('minute', ts)";
+    let types: Vec<_> = prepared(sql).columns().iter().map(|column| column.data_type.to_string()).collect();
+    assert_eq!(types, ["bigint", "decimal(20, 2)", "double", "bigint"]);
+}
+
+#[tokio::test]
+async fn decimals_and_64_bits_stay_exact() {
+    let mut query = started("select amount, id * 1000000000000000 + 1 as big from orders");
+    assert_eq!(all(&mut query, &[order(9, "a", 123_456, T)]).await, ["1234.56|9000000000000001"]);
+}
+
+#[tokio::test]
+async fn a_panic_inside_ends_the_query_alone() {
+    let mut query = started("select id, panics_for_tests(quantity) as p from orders");
+    assert_eq!(all(&mut query, &[order(1, "a", 1, T)]).await, ["1|1"]);
+    let failure = query.push(0, rows(&[order(2, "a", 13, T)]), NOW).await.unwrap_err();
+    assert_eq!(failure.code, "panicked", "{failure}");
+    assert!(failure.message.contains("thirteen"), "{failure}");
+    let again: Failure = query.push(0, rows(&[order(3, "a", 1, T)]), NOW).await.unwrap_err();
+    assert_eq!(again, failure);
+    let mut other = started("select id from orders");
+    assert_eq!(all(&mut other, &[order(1, "a", 1, T)]).await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_dropped_query_frees_pool_and_tasks() {
+    let sql = "select customer, count(*) as n from (select * from orders union all select * from refunds) \
+               group by customer, tumble(ts, interval '1 minute')";
+    let mut query = prepared(sql).start(Bounds::default()).unwrap();
+    let batch: Vec<_> = (0..5_000).map(|n| order(n, &format!("customer-{n}"), 1, T)).collect();
+    assert!(all(&mut query, &batch).await.is_empty());
+    let pool = query.pool();
+    assert!(pool.reserved() > 100_000, "{}", pool.reserved());
+    drop(query);
+    assert_eq!(pool.reserved(), 0);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+}
+
+#[tokio::test]
+async fn a_table_that_fails_is_the_querys_fault_and_no_rows() {
+    let sql = "select o.id, c.city from orders o join customers c on o.quantity = cast(c.city as int)";
+    let mut query = started_with(sql, &[("anna", "Ulm")]);
+    let failure = query.push(0, rows(&[order(1, "a", 1, T)]), NOW).await.unwrap_err();
+    assert!(failure.code == "failed" && failure.message.contains("Cannot cast string 'Ulm'"), "{failure:?}");
+}
+
+#[test]
+fn a_judgement_takes_milliseconds() {
+    let sql = "select customer, count(*) as n, sum(amount) as s from orders where quantity > 1 and status like 'a%' \
+               group by customer, tumble(ts, interval '1 minute')";
+    prepared(sql);
+    let before = Instant::now();
+    prepared(sql);
+    assert!(before.elapsed().as_millis() < 1_000, "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_column_is_found_whatever_its_case() {
+    let of = source("clicks", &[("userId", "string"), ("x", "int"), ("X", "int")], None);
+    let names = |sql: &str| {
+        let select = Select { sql: sql.to_owned(), sources: vec![of.clone()] };
+        let prepared = Prepared::new(&select, Purpose::Persistent, &Limits::default());
+        prepared.map(|prepared| prepared.columns().iter().map(|column| column.name.clone()).collect::<Vec<_>>())
+    };
+    for sql in [
+        "select userId from clicks",
+        "select c.USERID from Clicks c where userid = 'a'",
+        "select \"userId\" from clicks",
+        "select userId from (select userId from clicks)",
+        "select userId from (select lower(userId) as userId from clicks) where userId > 'a'",
+    ] {
+        assert_eq!(names(sql).as_deref(), Ok(["userId".to_owned()].as_slice()), "{sql}");
+    }
+    assert_eq!(names("select X from clicks").as_deref(), Ok(["X".to_owned()].as_slice()));
+    assert_eq!(
+        names("select COUNT(*) as orderCount from clicks group by TUMBLE(_TIMESTAMP, interval '1 minute')").as_deref(),
+        Ok(["orderCount".to_owned()].as_slice())
+    );
+    assert_eq!(
+        names("select userid from (select x as userid from clicks)").as_deref(),
+        Ok(["userid".to_owned()].as_slice())
+    );
+    let refusal = names("select \"userid\" from clicks").unwrap_err();
+    assert_eq!(refusal.code, "not_found");
+    assert!(!refusal.message.contains("datafusion"), "{refusal:?}");
+}

@@ -1,0 +1,230 @@
+//! What is refused: each with its code and its place.
+
+use super::support::*;
+use crate::plan::{Prepared, Purpose};
+
+/// Code, line and column, statement. `~` stands before what is deployed.
+const CORPUS: &[(&str, u32, u32, &str)] = &[
+    // An aggregate without a window.
+    ("needs_window", 1, 1, "select count(*) from orders"),
+    ("needs_window", 1, 43, "select customer, count(*) from orders o   group by customer"),
+    ("needs_window", 1, 1, "select sum(amount) from orders where quantity > 1"),
+    ("needs_window", 1, 27, "select status from orders group by status"),
+    ("needs_window", 1, 52, "select date_part('hour', ts), count(*) from orders group by date_part('hour', ts)"),
+    ("needs_window", 1, 1, "select max(ts) from orders having max(ts) > '2026-01-01'"),
+    ("needs_window", 2, 1, "select count(*) as n, status from orders\ngroup by status"),
+    // What would remember every row.
+    ("unbounded_state", 1, 8, "select distinct customer from orders"),
+    ("unbounded_state", 1, 23, "select id from orders union select id from refunds"),
+    ("unbounded_state", 1, 29, "select customer from orders union select customer from customers"),
+    // Joins.
+    ("stream_join", 1, 27, "select o.id from orders o join refunds r on o.id = r.id"),
+    ("stream_join", 1, 27, "select a.id from orders a join orders b on a.id = b.id"),
+    ("stream_join", 1, 26, "select o.id from orders o, refunds r where o.id = r.id"),
+    ("stream_join", 1, 32, "select o.id from orders o left join refunds r on o.id = r.id"),
+    ("stream_join", 1, 33, "select o.id from orders o cross join refunds r"),
+    ("outer_stream", 1, 27, "select o.id from orders o right join customers c on o.customer = c.customer"),
+    ("outer_stream", 1, 27, "select o.id from orders o full join customers c on o.customer = c.customer"),
+    ("outer_stream", 1, 32, "select c.city from customers c left join orders o on o.customer = c.customer"),
+    ("join_keys", 1, 27, "select o.id from orders o join customers c on o.quantity > c.level"),
+    ("join_keys", 1, 33, "select o.id from orders o cross join customers c"),
+    ("unsupported", 1, 13, "select city from customers"),
+    ("unsupported", 1, 32, "select a.city from customers a join customers b on a.city = b.city"),
+    // Windows.
+    ("unsupported_window", 1, 25, "select id, row_number() over (partition by customer order by ts) from orders"),
+    ("unsupported_window", 1, 20, "select sum(amount) over () from orders"),
+    ("unsupported_window", 1, 22, "select lag(quantity) over (order by ts) from orders"),
+    (
+        "unsupported_window",
+        1,
+        38,
+        "select count(*) from orders group by date_bin(interval '1 minute', ts, timestamp '2001-01-01')",
+    ),
+    (
+        "nested_window",
+        1,
+        29,
+        "select count(*) from orders group by tumble(ts, interval '1 minute'), tumble(ts, interval '5 minutes')",
+    ),
+    (
+        "nested_window",
+        1,
+        94,
+        "select count(*) from (select tumble(ts, interval '1 minute') as w, count(*) as n from orders group by 1) group by w",
+    ),
+    (
+        "nested_window",
+        1,
+        92,
+        "select max(n) from (select tumble(ts, interval '1 minute') as w, count(*) as n from orders group by 1) group by tumble(w, interval '1 hour')",
+    ),
+    ("window_size", 1, 38, "select count(*) from orders group by hop(ts, interval '2 minutes', interval '3 minutes')"),
+    ("window_size", 1, 38, "select count(*) from orders group by tumble(ts, interval '2 hours')"),
+    ("window_size", 1, 38, "select count(*) from orders group by date_trunc('day', ts)"),
+    ("window_size", 1, 38, "select count(*) from orders group by date_trunc('month', ts)"),
+    ("window_size", 1, 38, "select count(*) from orders group by date_trunc('week', ts)"),
+    ("window_size", 1, 38, "select count(*) from orders group by tumble(ts, interval '1 month')"),
+    ("window_size", 1, 38, "select count(*) from orders group by tumble(ts, interval '0 seconds')"),
+    ("window_size", 1, 38, "select count(*) from orders group by hop(ts, interval '1 second', interval '1 hour')"),
+    ("window_time", 1, 38, "select count(*) from orders group by tumble(timestamp '2026-01-01', interval '1 minute')"),
+    ("invalid", 1, 38, "select count(*) from orders group by tumble(id, interval '1 minute')"),
+    ("invalid", 1, 38, "select count(*) from orders group by tumble(ts, 5)"),
+    ("invalid", 1, 38, "select count(*) from orders group by tumble(ts)"),
+    ("unsupported", 1, 38, "select count(*) from orders group by rollup(customer, tumble(ts, interval '1 minute'))"),
+    ("unsupported", 1, 38, "select count(*) from orders group by grouping sets ((customer), (status))"),
+    ("needs_order", 1, 8, "select first_value(customer) from orders group by tumble(ts, interval '1 minute')"),
+    ("needs_order", 1, 8, "select last_value(customer) from orders group by tumble(ts, interval '1 minute')"),
+    // Order and ends.
+    ("endless_sort", 1, 23, "select id from orders order by ts"),
+    ("endless_sort", 1, 23, "select id from orders order by amount desc limit 5"),
+    ("limit_in_persistent", 1, 23, "~select id from orders limit 5"),
+    ("unsupported", 1, 31, "select id from orders limit 5 offset 2"),
+    ("unsupported", 1, 39, "select id from (select id from orders limit 5) x"),
+    // Queries in expressions.
+    ("subquery", 1, 38, "select id from orders where customer in (select customer from customers)"),
+    (
+        "subquery",
+        1,
+        29,
+        "select id from orders where exists (select 1 from customers c where c.customer = orders.customer)",
+    ),
+    ("subquery", 1, 1, "select id, (select max(level) from customers) as m from orders"),
+    ("subquery", 1, 40, "select id from orders where quantity > all (select level from customers)"),
+    // What a restart would change.
+    ("not_deterministic", 1, 34, "~select id from orders where ts > now()"),
+    ("not_deterministic", 1, 12, "~select id, random() as r from orders"),
+    ("not_deterministic", 1, 12, "~select id, uuid() as u from orders"),
+    ("not_deterministic", 1, 12, "~select id, current_date as d from orders"),
+    ("not_deterministic", 1, 12, "~select id, current_timestamp as d from orders"),
+    ("not_deterministic", 1, 12, "~select id, current_time as d from orders"),
+    ("not_deterministic", 1, 31, "~select id from orders o where random() < 0.5"),
+    // What is no SELECT over topics.
+    ("select_only", 1, 1, "insert into orders values (1)"),
+    ("select_only", 1, 1, "create table x as select * from orders"),
+    ("select_only", 1, 1, "create external table x stored as csv location '/etc/passwd'"),
+    ("select_only", 1, 1, "copy (select * from orders) to '/tmp/x.csv'"),
+    ("select_only", 1, 1, "copy orders to '/tmp/x.csv'"),
+    ("select_only", 1, 1, "set datafusion.execution.batch_size = 1"),
+    ("select_only", 1, 1, "explain select id from orders"),
+    ("select_only", 1, 1, "explain analyze select id from orders"),
+    ("select_only", 1, 1, "show tables"),
+    ("select_only", 1, 1, "drop table orders"),
+    ("select_only", 1, 1, "delete from orders"),
+    ("select_only", 1, 1, "update orders set id = 1"),
+    ("select_only", 1, 1, "prepare p as select id from orders"),
+    ("select_only", 1, 1, "describe orders"),
+    ("select_only", 1, 1, "truncate table orders"),
+    ("select_only", 1, 1, "begin"),
+    ("select_only", 1, 1, "select id from orders; select id from refunds"),
+    ("select_only", 1, 1, ""),
+    ("no_source", 1, 1, "select 1"),
+    ("no_source", 1, 1, "values (1), (2)"),
+    ("no_source", 1, 16, "select * from (values (1), (2)) x"),
+    ("unsupported", 1, 1, "select * from generate_series(1, 3)"),
+    ("unsupported", 1, 8, "select unnest(array[1, 2]) from orders"),
+    ("not_found", 1, 15, "select * from information_schema.tables"),
+    ("not_found", 1, 1, "select * from '/etc/passwd'"),
+    ("not_found", 1, 15, "select * from \"/etc/passwd\""),
+    ("not_found", 1, 15, "select * from nothing"),
+    ("not_found", 1, 15, "select * from other.orders"),
+    ("unsupported", 1, 1, "with recursive r as (select id from orders union all select id + 1 from r) select * from r"),
+    ("select_only", 1, 1, "select id into x from orders"),
+    // Names.
+    ("not_found", 1, 8, "select statuss from orders"),
+    ("not_found", 2, 8, "select id from orders\n where nothing = 1"),
+    ("not_found", 1, 8, "select o.nothing from orders o"),
+    ("not_found", 1, 8, "select x.id from orders o"),
+    ("not_found", 1, 8, "select c._offset from customers c join orders o on o.customer = c.customer"),
+    ("ambiguous", 1, 8, "select customer from orders o join customers c on o.customer = c.customer"),
+    ("unknown_function", 1, 8, "select nofun(id) from orders"),
+    ("unknown_function", 1, 8, "select pg_sleep(id) from orders"),
+    ("duplicate_column", 1, 8, "select id, id from orders"),
+    (
+        "duplicate_column",
+        1,
+        10,
+        "select o.customer, c.customer from orders o join customers c on o.customer = c.customer",
+    ),
+    // Types.
+    ("invalid", 1, 8, "select customer + id from orders"),
+    ("invalid", 1, 1, "select id from orders where quantity like id and customer"),
+    ("invalid", 1, 8, "select upper(id, 3) from orders"),
+    (
+        "not_grouped",
+        1,
+        33,
+        "select customer, count(*) as n, status from orders group by customer, tumble(ts, interval '1 minute')",
+    ),
+    // Grammar.
+    ("syntax", 1, 1, "selec id from orders"),
+    ("syntax", 1, 28, "select id from orders where"),
+    ("syntax", 1, 12, "select from"),
+    ("syntax", 1, 42, "select id from orders where (quantity > 1"),
+    ("syntax", 1, 8, "select 'open from orders"),
+    // Never a row.
+    ("always_false", 1, 23, "select id from orders where false"),
+    ("always_false", 1, 23, "select id from orders where 1 = 2"),
+    ("always_false", 1, 29, "select count(*) from orders where false group by tumble(ts, interval '1 minute')"),
+];
+
+#[test]
+fn every_query_of_the_refusal_corpus_gets_its_code() {
+    let mut wrong = Vec::new();
+    for (code, line, column, text) in CORPUS {
+        let (sql, purpose) = match text.strip_prefix('~') {
+            Some(sql) => (sql, Purpose::Persistent),
+            None => (*text, Purpose::AdHoc),
+        };
+        match prepared_for(sql, purpose) {
+            Ok(_) => wrong.push(format!("{sql}: passed")),
+            Err(refusal) => {
+                let found = (refusal.code.as_str(), refusal.line.unwrap(), refusal.column.unwrap());
+                if found != (*code, *line, *column) {
+                    wrong.push(format!("{found:?} and not {:?}: {sql}: {}", (code, line, column), refusal.message));
+                }
+                let internals = ["Exec", "Plan:", "DataFusion", "Internal", "LogicalPlan", "{", "\n"];
+                if internals.iter().any(|word| refusal.message.contains(word)) || refusal.message.len() > 450 {
+                    wrong.push(format!("{sql}: {}", refusal.message));
+                }
+            }
+        }
+    }
+    assert!(CORPUS.len() >= 100, "{}", CORPUS.len());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CORPUS.len(), wrong.join("\n"));
+}
+
+#[test]
+fn what_is_wrong_in_a_deployed_query_only_can_be_looked_at() {
+    for sql in [
+        "select id from orders where ts > now()",
+        "select id, random() as r from orders",
+        "select id from orders limit 5",
+    ] {
+        assert!(prepared_for(sql, Purpose::AdHoc).is_ok(), "{sql}");
+        assert!(prepared_for(sql, Purpose::Persistent).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn what_can_be_run_is_not_refused() {
+    for sql in [
+        "with o as (select id, quantity * 2 as q from orders) select id from o where q between 2 and 8",
+        "select id, case when quantity > 1 then 'many' else 'one' end as word from orders where status in ('a', 'b')",
+        "select id, try_cast(customer as int) as n, customer ~ '^a' as m, customer ilike 'A%' as i from orders",
+        "select id from \"orders\" where customer is not null",
+        "select id from ORDERS",
+        "select id, city from orders join customers using (customer)",
+        // An order within is no order of what comes out.
+        "select id from (select id from orders order by ts) x",
+        "select to_timestamp_millis(id) as t, to_char(ts, '%Y') as y, date_bin(interval '1 hour', ts) as h from orders",
+        "select id, coalesce(status, 'none') as s, date_part('year', ts) as y, abs(quantity) as a from orders",
+        "select w, count(*) as n from (select date_trunc('minute', ts) as w from orders) group by w",
+        "select date_bin(interval '15 minutes', ts) as w, count(*) as n from orders group by 1 order by n desc limit 3",
+        "select customer, sum(amount) as s from orders group by customer, tumble(_timestamp, interval '10 seconds')",
+        "select tumble(ts, interval '1 minute') + interval '1 minute' as until, count(*) as n from orders group by tumble(ts, interval '1 minute')",
+    ] {
+        prepared_for(sql, Purpose::Persistent)
+            .map(|_: Prepared| ())
+            .unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
+    }
+}
