@@ -26,6 +26,11 @@ test: ## run all tests against a real Kafka and Postgres
 	@scripts/setup --tests
 	@scripts/test $(ARGS)
 
+.PHONY: test-embedded
+test-embedded: ## run the tests of the embedded engine alone: promises, windows and kills on a real Kafka
+	@scripts/setup --tests
+	cargo test --locked -p streamview -p streamview-embedded --features streamview/embedded-engine --test embedded $(ARGS)
+
 .PHONY: test-busy
 test-busy: ## run the integration tests beside a hog of four busy threads: slow is no fault, standing still is
 	@scripts/setup --tests

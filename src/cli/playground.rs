@@ -94,6 +94,8 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
         broker = Some(started);
     }
 
+    #[cfg(feature = "embedded-engine")]
+    streams::switch_on(&mut config, broker.is_some());
     progress("starting StreamView");
     let config = Arc::new(config);
     let (ready, addresses) = oneshot::channel();
@@ -115,6 +117,11 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
         () = stop.cancelled() => {}
         () = until_applied(&config, published.delivered) => {}
         ended = &mut service => return ended?,
+    }
+    #[cfg(feature = "embedded-engine")]
+    if !stop.is_cancelled() {
+        progress("deploying a stream");
+        streams::prepare(&config, &view.topic).await?;
     }
     if !stop.is_cancelled() {
         println!("{}", welcome(address, &config, published.delivered, sample.as_deref().unwrap_or("ord-1")));
@@ -226,8 +233,91 @@ Try:
   curl {address}/ops/lags
   curl -d '{{\"reason\":\"to try it\"}}' -H 'content-type: application/json' {address}/ops/views/rebuild
 
+{STREAMS}
+
 Everything is in memory or throw-away and gone at Ctrl-C.",
         config.database.url.expose(),
         config.kafka.bootstrap_servers
     )
+}
+
+/// What is said of streaming SQL.
+const STREAMS: &str = if cfg!(feature = "embedded-engine") {
+    "
+Streaming SQL runs in this process, at least once as this broker has no transactions; two streams are ready, one is deployed:
+  streamview streams list"
+} else {
+    "
+For streaming SQL in this process as well: cargo run --features embedded-engine -- playground"
+};
+
+#[cfg(feature = "embedded-engine")]
+mod streams {
+    //! Two streams to begin with: one written down, one deployed.
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use anyhow::{Context, Result};
+
+    use crate::config::Config;
+    use crate::manager::catalog::{Column, Declarer, EventTime, Format, Source};
+    use crate::manager::engines::EngineKind;
+    use crate::manager::manager::{DeployOptions, NewDefinition};
+    use crate::streams::Streams;
+    use crate::telemetry::metrics::Metrics;
+
+    const ACTOR: &str = "playground";
+    /// How long the deployment is waited for.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const PAID: &str = "SELECT orderId, status, occurredAt FROM order_events WHERE status = 'Paid'";
+    const REVENUE: &str = "SELECT tumble(occurredAt, INTERVAL '1 minute') AS minute, COUNT(*) AS items, \
+                           SUM(qty * price) AS revenue FROM order_events WHERE price IS NOT NULL \
+                           GROUP BY tumble(occurredAt, INTERVAL '1 minute')";
+
+    /// Has the service run streams by itself. The in-process broker has no transactions.
+    pub fn switch_on(config: &mut Config, is_in_process: bool) {
+        config.manager.enabled = true;
+        config.embedded.enabled = true;
+        if is_in_process {
+            "at_least_once".clone_into(&mut config.embedded.delivery);
+        }
+    }
+
+    fn source(topic: &str) -> Result<Source> {
+        let columns = [
+            ("type", "string"),
+            ("orderId", "string"),
+            ("customerId", "string"),
+            ("status", "string"),
+            ("sku", "string"),
+            ("qty", "decimal(18, 6)"),
+            ("price", "decimal(18, 6)"),
+            ("occurredAt", "timestamp(3)"),
+        ];
+        let column =
+            |(name, of): (&str, &str)| Ok(Column { name: name.to_owned(), data_type: of.parse()?, nullable: true });
+        Ok(Source {
+            name: "order_events".to_owned(),
+            topic: topic.to_owned(),
+            format: Format::Json,
+            columns: columns.into_iter().map(column).collect::<Result<_>>()?,
+            event_time: Some(EventTime { column: "occurredAt".to_owned(), delay_ms: 5_000 }),
+        })
+    }
+
+    /// Declares the orders' events, writes two streams down, and has one deployed by the service that runs.
+    pub async fn prepare(config: &Config, topic: &str) -> Result<()> {
+        let metrics = Arc::new(Metrics::new());
+        let manager = Streams::of(config, &metrics)?.context("there is no stream manager")?.manager;
+        manager.put_source(source(topic)?, Declarer { name: ACTOR, is_operator: true }).await?;
+        let definition = async |name: &str, text: &str| {
+            let (name, sql_script) = (name.to_owned(), text.to_owned());
+            manager.create(NewDefinition { name, sql_script, engine: Some(EngineKind::Embedded) }, ACTOR).await
+        };
+        definition("PaidOrders", PAID).await?;
+        let revenue = definition("RevenuePerMinute", REVENUE).await?;
+        manager.deploy(&revenue.id, DeployOptions::default(), PATIENCE, ACTOR).await?;
+        Ok(())
+    }
 }

@@ -12,12 +12,14 @@ use crate::manager::ports::Schemas;
 use crate::manager::settings::ManagerSettings;
 use crate::schemas::client::install_tls;
 
-/// The engines that are configured. Connects to nothing. `schemas` is the registry, as the embedded one reads by it.
+pub use self::embedded::Queries;
+
+/// The engines that are configured, and what is seen of the queries of the one in this process. Connects to nothing. `schemas` is the registry, as the embedded one reads by it.
 pub fn of(
     config: &Config,
     settings: &ManagerSettings,
     schemas: Option<&Arc<dyn Schemas>>,
-) -> Result<Vec<Arc<dyn Engine>>> {
+) -> Result<(Vec<Arc<dyn Engine>>, Queries)> {
     // Chosen before any client is made.
     install_tls();
     // An engine redirects nowhere, and a redirect could take credentials elsewhere.
@@ -30,10 +32,11 @@ pub fn of(
     if let Some(ksqldb) = settings.ksqldb.clone() {
         engines.push(Arc::new(Ksqldb::new(ksqldb, Patience::default()).context("ksqldb.url")?));
     }
+    let mut queries = Queries::default();
     if config.embedded.is_on() {
-        embedded::add(config, schemas, &mut engines);
+        queries = embedded::add(config, schemas, &mut engines);
     }
-    Ok(engines)
+    Ok((engines, queries))
 }
 
 #[cfg(feature = "embedded-engine")]
@@ -41,17 +44,19 @@ pub mod embedded {
     //! The engine in this process, made from the service's settings.
 
     use std::sync::Arc;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use crate::config::{Config, EmbeddedSettings};
     use crate::crash;
-    use crate::embedded::engine::Embedded;
+    use crate::embedded::engine::{Counts, Embedded};
     use crate::embedded::log::{Delivery, Log};
     use crate::embedded::plan::Limits;
     use crate::embedded::settings::Settings;
     use crate::manager::engines::Engine;
     use crate::manager::ports::Schemas;
     use crate::platforms::kafka::embedded::JobLog;
+    use crate::telemetry::metrics::Metrics;
 
     /// What the engine is told.
     pub fn settings(embedded: &EmbeddedSettings, joins: usize) -> Settings {
@@ -81,8 +86,49 @@ pub mod embedded {
         Embedded::new(log, schemas.cloned(), settings(&config.embedded, config.manager.limits.joins))
     }
 
-    pub(super) fn add(config: &Config, schemas: Option<&Arc<dyn Schemas>>, engines: &mut Vec<Arc<dyn Engine>>) {
-        engines.push(Arc::new(engine(config, schemas)));
+    pub(super) fn add(
+        config: &Config,
+        schemas: Option<&Arc<dyn Schemas>>,
+        engines: &mut Vec<Arc<dyn Engine>>,
+    ) -> Queries {
+        let engine = engine(config, schemas);
+        engines.push(Arc::new(engine.clone()));
+        Queries(Some(engine))
+    }
+
+    /// The deployed queries of this process, for whoever counts.
+    #[derive(Default)]
+    pub struct Queries(Option<Embedded>);
+
+    impl Queries {
+        /// Shows what they do. What does not run any more is shown no more.
+        pub(in crate::streams) fn show(&self, metrics: &Metrics) {
+            let Some(engine) = &self.0 else { return };
+            let metrics = &metrics.deployed_queries;
+            metrics.records.reset();
+            metrics.state_bytes.reset();
+            metrics.watermark_lag.reset();
+            for query in engine.running() {
+                let (name, counts) = (query.definition(), query.counts());
+                for (outcome, counter) in [
+                    ("read", &counts.read),
+                    ("written", &counts.written),
+                    ("late", &counts.late),
+                    ("future", &counts.future),
+                    ("refused", &counts.refused),
+                ] {
+                    let value = i64::try_from(Counts::get(counter)).unwrap_or(i64::MAX);
+                    metrics.records.with_label_values(&[name, outcome]).set(value);
+                }
+                let bytes = i64::try_from(Counts::get(&counts.state_bytes)).unwrap_or(i64::MAX);
+                metrics.state_bytes.with_label_values(&[name]).set(bytes);
+                let watermark = counts.watermark_ms.load(Ordering::Relaxed);
+                if watermark > 0 {
+                    let lag = jiff::Timestamp::now().as_millisecond() - watermark;
+                    metrics.watermark_lag.with_label_values(&[name]).set(lag as f64 / 1000.0);
+                }
+            }
+        }
     }
 
     #[cfg(test)]
@@ -108,6 +154,17 @@ mod embedded {
     use crate::config::Config;
     use crate::manager::engines::Engine;
     use crate::manager::ports::Schemas;
+    use crate::telemetry::metrics::Metrics;
 
-    pub(super) fn add(_: &Config, _: Option<&Arc<dyn Schemas>>, _: &mut Vec<Arc<dyn Engine>>) {}
+    /// There are none.
+    #[derive(Default)]
+    pub struct Queries;
+
+    impl Queries {
+        pub(in crate::streams) fn show(&self, _: &Metrics) {}
+    }
+
+    pub(super) fn add(_: &Config, _: Option<&Arc<dyn Schemas>>, _: &mut Vec<Arc<dyn Engine>>) -> Queries {
+        Queries
+    }
 }

@@ -37,6 +37,7 @@ pub struct Streams {
     pub manager: Manager,
     engines: Vec<Arc<Counted>>,
     queries: Option<Queries>,
+    deployed: engines::Queries,
     metrics: Arc<Metrics>,
 }
 
@@ -54,7 +55,8 @@ impl Streams {
                 Some(Arc::new(values) as Arc<dyn Schemas>)
             }
         };
-        let made = engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
+        let (made, deployed) =
+            engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
         let engines: Vec<Arc<Counted>> =
             made.into_iter().map(|engine| Arc::new(Counted::new(engine, Arc::clone(metrics)))).collect();
         let parts = Parts {
@@ -69,7 +71,7 @@ impl Streams {
             metrics.streams.with_label_values(&[word(state)]);
         }
         let manager = Manager::new(parts);
-        Ok(Some(Streams { manager, engines, queries: None, metrics: Arc::clone(metrics) }))
+        Ok(Some(Streams { manager, engines, queries: None, deployed, metrics: Arc::clone(metrics) }))
     }
 
     /// The same, and these queries are counted, too.
@@ -95,6 +97,7 @@ impl Streams {
         let counting = async {
             loop {
                 self.count().await;
+                self.deployed.show(&self.metrics);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(COUNT_EVERY) => {}

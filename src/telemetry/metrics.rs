@@ -90,6 +90,8 @@ pub struct Metrics {
     pub queries: IntGauge,
     /// `streamview_engine_calls_total{engine,call,outcome}`: calls of stream engines, and what came of them.
     pub engine_calls: IntCounterVec,
+    /// Deployed queries of the embedded engine that run in this process.
+    pub deployed_queries: QueryMetrics,
     /// `streamview_waiters`: requests waiting for their own write.
     pub waiters: IntGauge,
     /// `streamview_followers`: clients that follow changes.
@@ -104,6 +106,29 @@ pub struct Metrics {
     pub pool_connections: IntGaugeVec,
     /// `streamview_process_start_time_seconds`.
     pub start_time: Gauge,
+}
+
+/// What deployed queries of the embedded engine do.
+pub struct QueryMetrics {
+    /// `streamview_query_records{query,outcome}`: what has become of records since they were deployed.
+    pub records: IntGaugeVec,
+    /// `streamview_query_state_bytes{query}`: what each of them holds.
+    pub state_bytes: IntGaugeVec,
+    /// `streamview_query_watermark_lag_seconds{query}`: how far behind the clock the time is up to which windows are closed.
+    pub watermark_lag: GaugeVec,
+}
+
+impl QueryMetrics {
+    fn new(registry: &Registry) -> QueryMetrics {
+        let records = Opts::new("streamview_query_records", "Records of queries in this process.");
+        let state_bytes = Opts::new("streamview_query_state_bytes", "State of queries in this process.");
+        let watermark_lag = Opts::new("streamview_query_watermark_lag_seconds", "How late windows are closed.");
+        QueryMetrics {
+            records: register(registry, IntGaugeVec::new(records, &["query", "outcome"])),
+            state_bytes: register(registry, IntGaugeVec::new(state_bytes, &["query"])),
+            watermark_lag: register(registry, GaugeVec::new(watermark_lag, &["query"])),
+        }
+    }
 }
 
 /// What can become of a question to the schema registry.
@@ -134,8 +159,7 @@ impl Metrics {
         };
         let (by_view, by_reason, by_action) = (&["view"][..], &["view", "reason"][..], &["view", "action"][..]);
         let by_partition = &["group", "topic", "partition"][..];
-        let build_info = gauge("streamview_build_info", "Version of this binary.", &["version"]);
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        build_info(&registry);
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
             unknown_events: counter("streamview_unknown_events_total", "Events of unknown type.", by_view),
@@ -183,6 +207,7 @@ impl Metrics {
             streams: gauge("streamview_streams", "Streams of the stream manager.", &["state"]),
             queries: register(&registry, IntGauge::new("streamview_queries", "Queries of those who look that run.")),
             engine_calls: engine_calls(&registry),
+            deployed_queries: QueryMetrics::new(&registry),
             rate_limited: counter("streamview_rate_limited_total", "Calls beyond a limit.", &["limit"]),
             waiters: register(&registry, IntGauge::new("streamview_waiters", "Requests waiting for a write.")),
             followers: register(&registry, IntGauge::new("streamview_followers", "Clients that follow changes.")),
@@ -308,6 +333,12 @@ fn overruns(registry: &Registry) -> IntCounter {
 fn engine_calls(registry: &Registry) -> IntCounterVec {
     let options = Opts::new("streamview_engine_calls_total", "Calls of stream engines.");
     register(registry, IntCounterVec::new(options, &["engine", "call", "outcome"]))
+}
+
+fn build_info(registry: &Registry) {
+    let options = Opts::new("streamview_build_info", "Version of this binary.");
+    let build_info = register(registry, IntGaugeVec::new(options, &["version"]));
+    build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
 }
 
 fn hub_connections(registry: &Registry) -> IntGauge {

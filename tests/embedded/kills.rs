@@ -129,9 +129,12 @@ async fn a_kill_inside_any_commit_writes_each_window_once() {
             let crash = ("STREAMVIEW_CRASH_AT", format!("{point}:{pass}"));
             let mut instance = Instance::start(&world, &definition, attempt, Some(crash));
             // Something is committed again and again.
-            let status = until(&format!("it is killed at {point}"), PATIENCE * 4, || async {
-                world.publish(orders.more(20, &mut random)).await;
-                instance.0.try_wait().unwrap()
+            let status = until(&format!("it is killed at {point}"), PATIENCE * 4, || {
+                let (more, over, world) = (orders.more(20, &mut random), instance.0.try_wait().unwrap(), &world);
+                async move {
+                    world.publish(more).await;
+                    over
+                }
             })
             .await;
             assert_eq!(status.signal(), Some(9), "{point}:{pass}: {status}");

@@ -17,7 +17,8 @@ const SETTINGS: [(&str, &str); 2] =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_point_of_the_commit_path_loses_and_repeats_nothing() {
     // Those of a bulk load, of operations, of a mended order and of single parts have their own tests.
-    let elsewhere = ["load.", "part.", "rebuild.", "switch.", "operation.", "cleanup.", "verify.", "mend.", "manager."];
+    let elsewhere =
+        ["load.", "part.", "rebuild.", "switch.", "operation.", "cleanup.", "verify.", "mend.", "manager.", "query."];
     let points = POINTS.iter().filter(|point| !elsewhere.iter().any(|kind| point.starts_with(kind)));
     let crashes = points.map(|point| async move {
         // The first time that a point is reached is often a special case: the third is in the middle of the load.

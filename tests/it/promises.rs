@@ -10,7 +10,6 @@ use streamview::manager::engines::{
 };
 
 use crate::support::bench::{Stand, next};
-use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
 const HIGH_VALUE: &str = "SELECT order_id, customer, amount FROM orders WHERE amount > 50";

@@ -369,6 +369,8 @@ impl Engine for Embedded {
             self.end(&job, Wish::Keep).await?;
         }
         self.begin(deployment, prepared, &handle).await?;
+        // What has ended before it is no more to be asked about: what it has left stands in its group.
+        lock(&self.inner.jobs).retain(|_, job| job.definition != deployment.definition || job.is_active());
         Ok(handle)
     }
 

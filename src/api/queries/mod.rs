@@ -59,7 +59,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
 #[schema(as = NewQuery, example = json!({ "sqlScript": "SELECT * FROM orders", "engine": "flink" }))]
 pub(super) struct NewQueryBody {
     /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
-    #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
+    #[schema(nullable = false, pattern = "^(flink|ksqldb|embedded)$")]
     engine: Option<String>,
     /// One SELECT in the engine's dialect.
     #[schema(min_length = 1, pattern = "\\S")]
@@ -81,7 +81,7 @@ pub(super) struct TryBody {
     #[schema(min_length = 1, pattern = "\\S")]
     query: String,
     /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
-    #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
+    #[schema(nullable = false, pattern = "^(flink|ksqldb|embedded)$")]
     engine: Option<String>,
     /// Begin with what comes, instead of with what is there.
     #[schema(nullable = false, default = true)]

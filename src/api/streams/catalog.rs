@@ -59,7 +59,7 @@ pub(super) struct CatalogBody {
     #[serde(flatten)]
     #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
     source: Source,
-    /// `declared`, `registry`, or the name of the engine that knows it by itself.
+    /// `declared`, `registry`, the name of the engine that knows it by itself, or `inferred`: its latest records look so.
     #[schema(example = "declared")]
     origin: &'static str,
     /// The engines that can select from it.
@@ -71,6 +71,7 @@ impl From<CatalogEntry> for CatalogBody {
         let origin = match origin {
             Origin::Declared => "declared",
             Origin::Registry => "registry",
+            Origin::Inferred => "inferred",
             Origin::Engine(engine) => engine.name(),
         };
         CatalogBody { source, origin, engines: engines.into_iter().map(EngineKind::name).collect() }
@@ -90,9 +91,10 @@ pub(super) struct CatalogListBody {
 /// What can be selected from?
 ///
 /// Sources that people have declared, that engines know by themselves, and topics whose values have a schema in the registry. Where
-/// two say different things of one name, the declaration counts.
+/// two say different things of one name, the declaration counts. For the embedded engine also topics of JSON objects that nobody
+/// describes, with the columns that their latest records have.
 #[utoipa::path(get, path = "/api/catalog", operation_id = "list_sources", tag = "streams",
-    params(("engine" = Option<String>, Query, description = "Only what this engine can select from.", pattern = "^(flink|ksqldb)$")),
+    params(("engine" = Option<String>, Query, description = "Only what this engine can select from.", pattern = "^(flink|ksqldb|embedded)$")),
     responses((status = 200, description = "The sources", body = CatalogListBody)))]
 pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
@@ -192,7 +194,7 @@ pub async fn orphans(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
     params(
         ("kind" = String, Path, description = "`job` or `topic`", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "job"),
         ("id" = String, Path, description = "Job id, query id or topic", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
-        ("engine" = Option<String>, Query, description = "Of a job: where it runs.", pattern = "^(flink|ksqldb)$"),
+        ("engine" = Option<String>, Query, description = "Of a job: where it runs.", pattern = "^(flink|ksqldb|embedded)$"),
     ),
     responses((status = 200, description = "What was removed", body = OrphanBody)))]
 pub async fn remove_orphan(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -32,7 +32,7 @@ const STREAM_BYTES: usize = 2_048;
 #[expect(dead_code, reason = "documentation; read by `list`")]
 pub(super) struct StreamParameters {
     /// Of this engine.
-    #[param(pattern = "^(flink|ksqldb)$", required = false)]
+    #[param(pattern = "^(flink|ksqldb|embedded)$", required = false)]
     engine: Option<String>,
     /// Of this owner.
     #[param(min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", required = false)]

@@ -35,7 +35,7 @@ pub(super) struct NewStreamBody {
     #[schema(min_length = 1, pattern = "\\S")]
     sql_script: String,
     /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
-    #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
+    #[schema(nullable = false, pattern = "^(flink|ksqldb|embedded)$")]
     engine: Option<String>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct StreamChangeBody {
     #[schema(min_length = 1, pattern = "\\S", nullable = false)]
     sql_script: Option<String>,
     /// Only what it is already: an engine is for good.
-    #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
+    #[schema(nullable = false, pattern = "^(flink|ksqldb|embedded)$")]
     engine: Option<String>,
     /// Change it even if what was counted and joined so far is lost.
     #[schema(nullable = false, default = false)]
@@ -97,7 +97,7 @@ pub(super) struct TextBody {
 #[schema(as = StatementToCheck, example = json!({ "kind": "persistent", "sqlScript": "SELECT * FROM orders WHERE AMOUNT > 500" }))]
 pub(super) struct ValidateBody {
     /// `flink`, `ksqldb` or `embedded`; `manager.default_engine` if left out.
-    #[schema(nullable = false, pattern = "^(flink|ksqldb)$")]
+    #[schema(nullable = false, pattern = "^(flink|ksqldb|embedded)$")]
     engine: Option<String>,
     /// `adhoc`: a query of somebody who looks; `persistent`: the text of a stream.
     #[schema(pattern = "^(adhoc|persistent)$")]

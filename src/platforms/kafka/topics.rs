@@ -49,8 +49,8 @@ impl Topics {
         .await
     }
 
-    /// Has an administrator's call made; `fine` is what the broker may say beside yes.
-    async fn administer<F>(&self, call: F, fine: RDKafkaErrorCode) -> Result<(), PortError>
+    /// Has an administrator's call made; `fine` is what the broker may say beside yes. `false`: it knows no such calls.
+    async fn administer<F>(&self, call: F, fine: RDKafkaErrorCode) -> Result<bool, PortError>
     where
         F: AsyncFnOnce(&AdminClient<Listener>, &AdminOptions) -> Result<Option<RDKafkaErrorCode>, KafkaError>,
     {
@@ -66,11 +66,26 @@ impl Topics {
         })
         .await?;
         match answer {
-            Ok(None) => Ok(()),
-            Ok(Some(code)) if code == fine => Ok(()),
+            Ok(None) => Ok(true),
+            Ok(Some(code)) if code == fine => Ok(true),
+            Ok(Some(RDKafkaErrorCode::UnsupportedFeature)) => Ok(false),
             Ok(Some(code)) => Err(meaning(code, code.to_string())),
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) => Ok(false),
             Err(error) => Err(of_error(&error, blocking(move || Ok(heard.said())).await?)),
         }
+    }
+
+    /// Asks for a topic as a client does that may make it by asking: the playground's broker knows no other way.
+    async fn ask_for(&self, name: &str) -> Result<(), PortError> {
+        let (settings, name) = (self.settings.clone(), name.to_owned());
+        blocking(move || {
+            let mut config = base_config(&settings);
+            config.set("group.id", "streamview-topics").set("allow.auto.create.topics", "true"); // never joined
+            let consumer: BaseConsumer<Listener> =
+                open(&config, Listener::new(&settings)).map_err(|error| PortError::Refused(error.to_string()))?;
+            consumer.fetch_metadata(Some(&name), TIMEOUT).map(drop).map_err(|error| fault(&consumer, &error))
+        })
+        .await
     }
 
     /// Waits until the brokers tell of a topic that was just made, no longer than one question may take.
@@ -214,7 +229,9 @@ impl Kafka for Topics {
             let answers = admin.create_topics([&topic], options).await?;
             Ok(answers.into_iter().find_map(|answer| answer.err().map(|(_, code)| code)))
         };
-        self.administer(create, RDKafkaErrorCode::TopicAlreadyExists).await?;
+        if !self.administer(create, RDKafkaErrorCode::TopicAlreadyExists).await? {
+            self.ask_for(name).await?;
+        }
         self.until_it_is_known(name).await
     }
 
@@ -223,7 +240,10 @@ impl Kafka for Topics {
             let answers = admin.delete_topics(&[name], options).await?;
             Ok(answers.into_iter().find_map(|answer| answer.err().map(|(_, code)| code)))
         };
-        self.administer(delete, RDKafkaErrorCode::UnknownTopicOrPartition).await
+        match self.administer(delete, RDKafkaErrorCode::UnknownTopicOrPartition).await? {
+            true => Ok(()),
+            false => Err(PortError::Refused("this broker cannot delete topics".to_owned())),
+        }
     }
 
     async fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, PortError> {

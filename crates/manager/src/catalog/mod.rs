@@ -9,6 +9,7 @@ pub use self::topics::{Standing, standing};
 
 mod data_type;
 mod from_schemas;
+pub mod infer;
 mod numbers;
 mod topics;
 pub mod values;

@@ -1,7 +1,8 @@
 //! The engine in this process: SQL as PostgreSQL writes it, as far as DataFusion 55 reads it.
 //!
-//! Its lexer is that of `sqlparser`'s PostgreSQL dialect: names in `"…"` and never in backticks, comments that nest, `E'…'` and
-//! `$$…$$` texts, `::` casts. Comments are never sent, other texts are refused. What a plan may hold is judged once more by the
+//! It is read by `sqlparser`'s generic dialect, which has names in `"…"` and in backticks, comments that nest, `E'…'`, `U&'…'` and
+//! `$$…$$` texts, `::` casts and `|>` pipes. Comments are never sent; what PostgreSQL does not have (backticks, pipes) and texts
+//! whose end is found otherwise are refused. So it does not matter which of both dialects reads it. What a plan may hold is judged once more by the
 //! engine, which knows no other sources than those that were found here; where both judge, they say the same code.
 
 use super::dialect::{Dialect, TypeWords};

@@ -9,8 +9,9 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
+use super::inferred::Samples;
 use super::{Catalog, CatalogEntry, Declarer, Origin, Shared};
-use crate::catalog::{DataType, Source, Standing, standing};
+use crate::catalog::{Column, DataType, Format, Source, Standing, standing};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::names::Names;
@@ -37,6 +38,8 @@ pub(crate) struct Cache {
     flink: Slot,
     ksqldb: Slot,
     embedded: Slot,
+    inferred: Slot,
+    samples: Samples,
 }
 
 type Slot = Mutex<Option<(Instant, Arc<Heard>)>>;
@@ -93,6 +96,7 @@ impl Shared {
             let mut engines: Vec<EngineKind> = match origin {
                 Origin::Engine(engine) => vec![engine],
                 Origin::Declared | Origin::Registry => configured.clone(),
+                Origin::Inferred => vec![EngineKind::Embedded],
             };
             engines.retain(|engine| asked.contains(engine) && !taken(engine));
             if !engines.is_empty() {
@@ -136,7 +140,12 @@ impl Shared {
         };
         let registry = heard(&self.catalogue.registry, self.ask_registry());
         let (mut outside, registry) = tokio::join!(join_all(engines.iter().map(of_engine)), registry);
+        let described: HashSet<String> = registry.sources.iter().map(|source| source.topic.clone()).collect();
         outside.push((Origin::Registry, registry));
+        if engines.contains(&EngineKind::Embedded) && self.infers() {
+            let inferred = heard(&self.catalogue.inferred, self.infer(&described)).await;
+            outside.push((Origin::Inferred, inferred));
+        }
         outside
     }
 
@@ -149,6 +158,30 @@ impl Shared {
                 missing: vec![format!("{} does not say its sources: {trouble}", kind.name())],
             },
         }
+    }
+
+    /// Topics that nobody describes.
+    async fn infer(&self, described: &HashSet<String>) -> Heard {
+        let topics = match self.parts.kafka.topics().await {
+            Ok(topics) => topics,
+            // The registry's walk over the topics has said so already.
+            Err(_) if self.parts.schemas.is_some() => return Heard::default(),
+            Err(error) => {
+                let missing = vec![format!("the brokers do not say their topics: {error}")];
+                return Heard { sources: Vec::new(), missing };
+            }
+        };
+        let names: HashSet<String> = topics.iter().map(|topic| topic.name.to_ascii_lowercase()).collect();
+        let is_open =
+            |topic: &Topic| self.may_be_source(Origin::Inferred, &topic.name) && !described.contains(&topic.name);
+        let topics = topics.into_iter().filter(is_open).map(|topic| topic.name).collect();
+        let found = self.inferred(&self.catalogue.samples, topics).await;
+        let source = |(topic, columns): (String, Vec<Column>)| {
+            let name = source_name(&topic);
+            Source { name, topic, format: Format::Json, columns, event_time: None }
+        };
+        let (sources, unclear) = one_of_a_name(found.columns.into_iter().map(source).collect(), &names);
+        Heard { sources, missing: found.missing.into_iter().chain(unclear).collect() }
     }
 
     async fn ask_registry(&self) -> Heard {
@@ -371,7 +404,6 @@ pub(super) fn is_ours(topic: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::catalog::{Column, Format};
 
     #[test]
     fn a_topic_gets_a_name_that_can_be_written() {

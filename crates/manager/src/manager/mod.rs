@@ -19,6 +19,7 @@ use crate::settings::ManagerSettings;
 use crate::store::{Pool, Store};
 
 mod catalogue;
+mod inferred;
 mod judge;
 mod live;
 mod looks;

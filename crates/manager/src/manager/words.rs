@@ -148,6 +148,8 @@ pub enum Origin {
     Engine(EngineKind),
     /// The schema registry, by the topic's `-value` subject.
     Registry,
+    /// Nobody: its latest records look so.
+    Inferred,
 }
 
 /// What is to be checked.

@@ -160,3 +160,64 @@ async fn only_who_deploys_has_anything_made_in_the_engine() {
     assert_eq!(found.checked_by, CheckedBy::Engine);
     running.stop().await;
 }
+
+async fn with_records(engines: &[EngineKind], topics: &[(&str, &[&str])]) -> Stage {
+    let stage = Stage::new(engines).await;
+    *stage.topics.names.lock().unwrap() = topics.iter().map(|(topic, _)| (*topic).to_owned()).collect();
+    let records = |(topic, values): &(&str, &[&str])| {
+        ((*topic).to_owned(), values.iter().map(|value| (*value).to_owned()).collect())
+    };
+    *stage.topics.records.lock().unwrap() = topics.iter().map(records).collect();
+    stage
+}
+
+#[tokio::test]
+async fn what_nobody_describes_has_the_columns_of_its_latest_records_for_the_embedded_engine() {
+    let many: Vec<String> = (0..500).map(|number| format!("{{\"old\": {number}}}")).collect();
+    let latest: Vec<&str> = many.iter().map(String::as_str).chain(["{\"n\": 1}"; 200]).collect();
+    let topics: &[(&str, &[&str])] = &[
+        ("clicks.v2", &["{\"id\": 1, \"at\": \"2026-01-01T00:00:00Z\"}", "{\"id\": 2, \"to\": {\"x\": 1.5}}"]),
+        ("empty", &[]),
+        ("latest", &latest),
+        ("orders", &["{\"other\": 1}"]),
+        ("text", &["{\"a\": 1}", "hello"]),
+        ("orders.dlq", &["{\"a\": 1}"]),
+        ("_schemas", &["{\"a\": 1}"]),
+    ];
+    let stage = with_records(&[EngineKind::Ksqldb, EngineKind::Embedded], topics).await;
+    let manager = stage.manager();
+    let sources = manager.catalog(None).await.unwrap().sources;
+    let seen = |origin: Origin| -> Vec<String> {
+        let of = sources.iter().filter(|entry| entry.origin == origin);
+        let column = |column: &Column| format!("{} {}", column.name, column.data_type);
+        of.map(|entry| {
+            let columns: Vec<String> = entry.source.columns.iter().map(column).collect();
+            format!("{}: {} for {:?}", entry.source.name, columns.join(", "), entry.engines)
+        })
+        .collect()
+    };
+    assert_eq!(
+        seen(Origin::Inferred),
+        ["clicks_v2: id bigint, at timestamp(3), to row<`x` double> for [Embedded]", "latest: n bigint for [Embedded]"]
+    );
+    assert_eq!(sources.iter().filter(|entry| entry.source.name == "orders").count(), 1, "what is declared counts");
+    let reads = || *stage.topics.reads.lock().unwrap();
+    let read = reads();
+    assert!(manager.catalog(Some(EngineKind::Embedded)).await.unwrap().sources.len() >= 3);
+    assert!(
+        !manager
+            .catalog(Some(EngineKind::Ksqldb))
+            .await
+            .unwrap()
+            .sources
+            .iter()
+            .any(|entry| entry.origin == Origin::Inferred)
+    );
+    assert!(manager.may_be_watched("clicks.v2").await.unwrap());
+    assert_eq!(reads(), read, "a sample counts for a while");
+
+    let stage = with_records(&[EngineKind::Ksqldb], topics).await;
+    let manager = stage.manager();
+    assert!(manager.catalog(None).await.unwrap().sources.iter().all(|entry| entry.origin != Origin::Inferred));
+    assert_eq!(*stage.topics.reads.lock().unwrap(), 0, "nobody reads topics for engines that could not use it");
+}

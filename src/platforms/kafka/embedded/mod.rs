@@ -106,6 +106,10 @@ impl Log for JobLog {
         self.wait(async {
             let answers = match admin.delete_groups(&names, &options).await {
                 Ok(answers) => answers,
+                Err(error) if self.delivery == Delivery::AtLeastOnce => {
+                    tracing::debug!(error = %error, "groups cannot be deleted");
+                    return Ok(());
+                }
                 Err(error) => return Err(LogError::Again(format!("groups cannot be deleted: {error}"))),
             };
             for answer in answers {
