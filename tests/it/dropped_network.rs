@@ -101,7 +101,7 @@ struct Gate(Arc<Model>);
 
 #[async_trait]
 impl Statements for Gate {
-    async fn prepared(&self, _: Option<EngineKind>, sql: &str) -> Result<Prepared, Fault> {
+    async fn prepared(&self, _: Option<EngineKind>, sql: &str, _: bool) -> Result<Prepared, Fault> {
         let select = Select { sql: sql.to_owned(), sources: Vec::new() };
         Ok(Prepared { engine: self.0.clone(), select, placed: Box::new(|trouble| trouble) })
     }
@@ -168,7 +168,7 @@ impl Desk {
     }
 
     async fn begin(&self) -> String {
-        let query = NewQuery { engine: None, sql: "SELECT 1".to_owned(), from_beginning: false };
+        let query = NewQuery { engine: None, sql: "SELECT 1".to_owned(), from_beginning: false, pull: false };
         self.queries.start(query, "ada").await.unwrap().id
     }
 
