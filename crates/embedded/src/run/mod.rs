@@ -34,6 +34,15 @@ pub struct Refused {
     pub why: String,
 }
 
+/// A group of a window that is not in its rows, because an expression over its aggregates fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedGroup {
+    /// The window: start and end in milliseconds since 1970.
+    pub window: (i64, i64),
+    /// Why, in one line.
+    pub why: String,
+}
+
 /// What became of a batch.
 #[derive(Debug, Clone, Default)]
 pub struct Pushed {
@@ -225,6 +234,14 @@ impl Execution {
             self.failed = Some(failure.clone());
         }
         result
+    }
+
+    /// Groups of closed windows that failed, since this was asked last. Read again after a restart they fail again.
+    pub fn take_failed_groups(&mut self) -> Vec<FailedGroup> {
+        match &mut self.kind {
+            Kind::Windows(windows) => windows.take_failing(),
+            Kind::Rows(_) => Vec::new(),
+        }
     }
 
     /// Whether its LIMIT is reached.

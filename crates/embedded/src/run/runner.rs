@@ -40,6 +40,14 @@ impl Fault {
         matches!(error.find_root(), DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
     }
 
+    /// What a row did wrong, if one did.
+    pub(crate) fn why(&self) -> Option<String> {
+        match self {
+            Fault::Error(error) if Fault::is_of_a_row(error) => Some(sentence(error)),
+            Fault::Error(_) | Fault::Panic(_) => None,
+        }
+    }
+
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Fault::Error(error) => Failure::of(error),
@@ -107,16 +115,16 @@ impl Runner {
         while let Some(rows) = open.pop() {
             match self.run(input, std::slice::from_ref(&rows)).await {
                 Ok(mut done) => out.append(&mut done),
-                Err(Fault::Error(error)) if Fault::is_of_a_row(&error) => {
+                Err(fault) => {
+                    let Some(why) = fault.why() else { return Err(fault.failure()) };
                     let half = rows.num_rows() / 2;
                     if half == 0 {
-                        refuse(&rows, sentence(&error));
+                        refuse(&rows, why);
                     } else {
                         open.push(rows.slice(half, rows.num_rows() - half));
                         open.push(rows.slice(0, half));
                     }
                 }
-                Err(fault) => return Err(fault.failure()),
             }
         }
         Ok(out)

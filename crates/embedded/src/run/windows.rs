@@ -20,7 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use super::clocks::{Clocks, Partition, Time};
 use super::failure::{Failure, sentence};
 use super::runner::Runner;
-use super::{Places, Pushed, Refused, Usage};
+use super::{FailedGroup, Places, Pushed, Refused, Usage};
 use crate::plan::functions::{from_ms, times_ms};
 use crate::plan::slot::Input;
 use crate::plan::split::split;
@@ -47,6 +47,7 @@ pub(crate) struct Windows {
     closed_until: Option<i64>,
     watermark: Option<i64>,
     memory: MemoryReservation,
+    failing: Vec<FailedGroup>,
 }
 
 #[derive(Default)]
@@ -90,6 +91,7 @@ impl Windows {
             closed_until: None,
             watermark: None,
             memory,
+            failing: Vec::new(),
         })
     }
 
@@ -194,8 +196,7 @@ impl Windows {
                 Some(pane) => pane.states.clone(),
                 None => continue,
             };
-            let reduced = self.reduce.run(Input::States, &states).await.map_err(|fault| fault.failure())?;
-            let reduced = concat_batches(&self.schema, &reduced).map_err(|error| Failure::of(&error.into()))?;
+            let reduced = self.reduced(&states).await?;
             if let Some(pane) = self.panes.get_mut(&start) {
                 pane.set(vec![reduced]);
             }
@@ -269,7 +270,43 @@ impl Windows {
                 });
             }
         }
-        self.last.run(Input::States, &states).await.map_err(|fault| fault.failure())
+        match self.last.run(Input::States, &states).await {
+            Ok(rows) => Ok(rows),
+            Err(fault) if fault.why().is_some() => self.rows_without_failing(start, &states).await,
+            Err(fault) => Err(fault.failure()),
+        }
+    }
+
+    /// An expression over the aggregates fails with some group (a division by its count, say): the others go on without it.
+    async fn rows_without_failing(&mut self, start: i64, states: &[RecordBatch]) -> Result<Vec<RecordBatch>, Failure> {
+        let window = (start, start + self.windowed.window.size_ms);
+        let (mut open, mut whole) = (vec![self.reduced(states).await?], Vec::new());
+        while let Some(groups) = open.pop() {
+            let Err(fault) = self.last.run(Input::States, std::slice::from_ref(&groups)).await else {
+                whole.push(groups);
+                continue;
+            };
+            let Some(why) = fault.why() else { return Err(fault.failure()) };
+            let half = groups.num_rows() / 2;
+            if half == 0 {
+                self.failing.push(FailedGroup { window, why });
+            } else {
+                open.push(groups.slice(half, groups.num_rows() - half));
+                open.push(groups.slice(0, half));
+            }
+        }
+        self.last.run(Input::States, &whole).await.map_err(|fault| fault.failure())
+    }
+
+    /// One state of each group.
+    async fn reduced(&self, states: &[RecordBatch]) -> Result<RecordBatch, Failure> {
+        let reduced = self.reduce.run(Input::States, states).await.map_err(|fault| fault.failure())?;
+        concat_batches(&self.schema, &reduced).map_err(|error| Failure::of(&error.into()))
+    }
+
+    /// Groups that failed since this was asked last.
+    pub(super) fn take_failing(&mut self) -> Vec<FailedGroup> {
+        std::mem::take(&mut self.failing)
     }
 
     /// Moves the watermark: with the slowest partition that is not idle, or, where all are idle, with the clock, but not beyond

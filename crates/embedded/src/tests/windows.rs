@@ -194,6 +194,38 @@ async fn aggregates_are_right_over_many_pieces() {
 }
 
 #[tokio::test]
+async fn a_distinct_count_alone_is_one_aggregate() {
+    let sql =
+        "select count(distinct customer) as c, sum(quantity) as q from orders group by tumble(ts, interval '1 minute')";
+    for (sql, expected) in [(sql, "2|4"), (&sql.replace(", sum(quantity) as q", ""), "2")] {
+        let mut query = started(sql);
+        push(&mut query, &[order(0, "a", 1, T), order(1, "b", 1, T)]).await;
+        push(&mut query, &[order(2, "a", 2, T), order(3, "a", 1, T + 600_000)]).await;
+        assert_eq!(closed(&mut query).await, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_fails_is_missing_alone() {
+    let sql = "select customer, 12 / sum(quantity) as x from orders group by customer, tumble(ts, interval '1 minute') \
+               order by customer limit 3";
+    let mut query = started(sql);
+    let batch = [("a", 1), ("b", 0), ("c", 3), ("d", 0), ("e", 4), ("f", 6)];
+    for (offset, (customer, quantity)) in (0..).zip(batch) {
+        push(&mut query, &[order(offset, customer, quantity, T)]).await;
+    }
+    push(&mut query, &[order(6, "z", 1, T + 600_000)]).await;
+    assert_eq!(closed(&mut query).await, ["a|12", "c|4", "e|3"]);
+    let failed = query.take_failed_groups();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert!(
+        failed.iter().all(|group| group.window == (T, T + MINUTE) && group.why.contains("Divide by zero")),
+        "{failed:?}"
+    );
+    assert!(query.take_failed_groups().is_empty());
+}
+
+#[tokio::test]
 async fn a_time_may_be_computed() {
     let sql = "select count(*) as n from orders group by tumble(to_timestamp_millis(id * 1000), interval '1 minute')";
     let mut query = started(sql);
@@ -248,15 +280,24 @@ async fn groups_have_a_bound() {
 
 #[tokio::test]
 async fn nothing_is_written_to_the_temporary_directory() {
-    let sql = "select customer, array_agg(id) as ids from orders group by customer, tumble(ts, interval '1 minute') order by customer";
-    let mut query = prepared(sql).start(Bounds { memory_bytes: 1024 * 1024, ..Bounds::default() }).unwrap();
-    let before = temporary();
-    let batch: Vec<_> = (0..60_000).map(|n| order(n, &format!("customer {n}"), 1, T)).collect();
-    let mut failed = false;
-    for batch in batch.chunks(8_192) {
-        failed |= query.push(0, rows(batch), NOW).await.is_err();
+    let sql = "select customer, count(*) as n, max(status) as s from orders group by customer, tumble(ts, interval '1 minute')";
+    // Few enough pieces that they are made one only when the window closes.
+    let batch = |n: i64| (0..2_000).map(|m| order(m, &format!("customer {}", n * 2_000 + m), 1, T)).collect::<Vec<_>>();
+    let batches: Vec<_> = (0..10).map(batch).collect();
+    let mut query = prepared(sql).start(Bounds::default()).unwrap();
+    for batch in &batches {
+        push(&mut query, batch).await;
     }
-    assert!(failed, "it was to need more than it has");
+    // Enough for the state, not for closing the window: DataFusion would go on on the disk.
+    let memory_bytes = query.usage().state_bytes * 5 / 4;
+    let mut query = prepared(sql).start(Bounds { memory_bytes, ..Bounds::default() }).unwrap();
+    let before = temporary();
+    for batch in &batches {
+        push(&mut query, batch).await;
+    }
+    push(&mut query, &[order(0, "z", 1, T + 600_000)]).await;
+    let failure = query.close(NOW).await.map(|out| lines(&out).len()).unwrap_err();
+    assert_eq!(failure.code, "limit_exceeded", "{failure}");
     assert_eq!(temporary(), before);
 }
 
