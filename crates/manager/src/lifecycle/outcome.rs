@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::doubt;
 use super::record::{Call, Position, Record, Restore};
 use crate::definition::Intent;
 use crate::engines::{EngineKind, Handle, ObservedState, RestorePoint, Stopped, Trouble};
@@ -67,10 +68,12 @@ pub(crate) fn begin(record: &mut Record, call: &Call, now: Timestamp) {
 }
 
 /// A deployment without an outcome is there, by the name that was chosen for it: it is deployed. Where one name is that of all
-/// revisions, what is there is what was there before, until it is deployed once more.
+/// revisions, what is there may be that one or what was there before, until one is deployed once more.
 pub(crate) fn adopt(record: &mut Record, job_id: &str, now: Timestamp, rules: &Reconcile) -> Option<Happened> {
-    let call = record.call.clone().filter(|call| matches!(call, Call::Deploy { .. }))?;
+    let call = record.call.clone()?;
+    let Call::Deploy { revision, .. } = &call else { return None };
     if record.engine == EngineKind::Ksqldb && record.position == Position::Deployed {
+        doubt::may_run(record, *revision);
         return drop_call(record);
     }
     let handle = Handle { job_id: job_id.to_owned(), ..record.handle() };
@@ -125,6 +128,9 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
                 Stopped::At(_) | Stopped::WithoutState => (Position::Stopped, ObservedState::Stopped),
             };
             (record.position, record.observed) = (position, observed);
+            if position == Position::Stopped {
+                doubt::end(record);
+            }
             if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
                 if !record.savepoints.contains(point) {
                     record.savepoints.push(point.clone());
@@ -166,6 +172,7 @@ fn deployed(record: &mut Record, call: &Call, handle: Handle, now: Timestamp, ru
     record.position = Position::Deployed;
     record.observed = ObservedState::Starting;
     record.deployed_revision = Some(*revision);
+    doubt::end(record);
     record.deployed_at = Some(now);
     record.changes = Some(handle.changes);
     record.job_id = Some(handle.job_id.clone());
@@ -223,6 +230,7 @@ fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, ru
 
 fn refused(record: &mut Record, call: &Call) {
     let Call::Deploy { revision, replaces, restore, .. } = call else { return };
+    doubt::rule_out(record, *revision);
     let runs_already = record.deployed_revision == Some(*revision);
     // A text that has made the state itself fits to it: so it is the place that is not good any more.
     if let (Some(refused), Some(kept)) = (restore, &mut record.restore)
