@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use super::doubt::is_in_doubt;
 use super::look::{Sighting, drift};
 use super::outcome::later;
 use super::record::{Position, Record, is_active};
@@ -40,6 +41,8 @@ pub(crate) fn is_by_hand(record: &Record, shown: ObservedState, is_other_text: b
 /// first: it writes a text in its own way, but always in the same.
 pub(crate) fn is_other_text(record: &mut Record, sighting: &Sighting) -> bool {
     let is_ours = record.call.is_none() && record.position == Position::Deployed && is_active(sighting.state);
+    // Where it is not known what runs, what is seen is not what we have deployed.
+    let is_ours = is_ours && !is_in_doubt(record);
     let Some(statement) = sighting.statement.as_ref().filter(|_| is_ours) else { return false };
     let running = format!("{}:{}", record.attempt, names::hashed(statement));
     let is_first = |known: &String| known.split(':').next() != running.split(':').next();

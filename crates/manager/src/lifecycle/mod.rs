@@ -4,6 +4,7 @@ pub use self::action::Action;
 pub use self::plan::{Effect, Plan};
 
 mod action;
+mod doubt;
 pub(crate) mod heal;
 pub(crate) mod look;
 pub(crate) mod outcome;

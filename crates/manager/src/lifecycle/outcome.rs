@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::doubt;
 use super::record::{Call, Position, Record, Restore};
 use crate::definition::Intent;
 use crate::engines::{Handle, ObservedState, RestorePoint, Stopped, Trouble};
@@ -67,11 +68,12 @@ pub(crate) fn begin(record: &mut Record, call: &Call, now: Timestamp) {
 }
 
 /// A deployment without an outcome is there, by the name that was chosen for it: it is deployed. Where one name is that of all
-/// revisions, what is there is what was there before, until it is deployed once more.
+/// revisions, what is there may be that one or what was there before, until one is deployed once more.
 pub(crate) fn adopt(record: &mut Record, job_id: &str, now: Timestamp, rules: &Reconcile) -> Option<Happened> {
     let call = record.call.clone()?;
     let Call::Deploy { revision, attempt, restore, .. } = &call else { return None };
     if !record.engine.names_deployments() && record.position == Position::Deployed {
+        doubt::may_run(record, *revision);
         return drop_call(record);
     }
     let keeps_at = record.engine.keeps_at(&record.id, (*revision, *attempt), restore.as_ref());
@@ -130,6 +132,9 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
             if let Some(point) = record.keeps_at.take() {
                 to_be_removed(record, point);
             }
+            if position == Position::Stopped {
+                doubt::end(record);
+            }
             if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
                 to_be_removed(record, point.clone());
                 // The state of a text that is taken back is not what the one before goes on with.
@@ -179,6 +184,7 @@ fn deployed(record: &mut Record, call: &Call, handle: Handle, now: Timestamp, ru
     record.observed = ObservedState::Starting;
     record.deployed_revision = Some(*revision);
     record.keeps_at = handle.keeps_at;
+    doubt::end(record);
     record.deployed_at = Some(now);
     record.changes = Some(handle.changes);
     record.job_id = Some(handle.job_id.clone());
@@ -243,6 +249,7 @@ fn failed(record: &mut Record, call: &Call, trouble: Trouble, now: Timestamp, ru
 
 fn refused(record: &mut Record, call: &Call) {
     let Call::Deploy { revision, replaces, restore, .. } = call else { return };
+    doubt::rule_out(record, *revision);
     let runs_already = record.deployed_revision == Some(*revision);
     if restore.is_some() && *restore == record.keeps_at && runs_already && *revision == record.revision {
         return no_place_is_left(record, *revision);

@@ -59,7 +59,8 @@ pub(crate) struct Record {
     /// How often what others did by hand was undone, and since when that is counted.
     pub heals: u32,
     pub heals_since: Option<Timestamp>,
-    /// As what the engine calls the text that we have deployed: `<attempt>:<hash>`.
+    /// As what the engine calls the text that we have deployed: `<attempt>:<hash>`. Where it is not known which that is:
+    /// see [`super::doubt`].
     pub running_as: Option<String>,
     pub observed: ObservedState,
     pub engine_state: Option<String>,

@@ -1,6 +1,7 @@
 //! The next step of a definition towards what is wanted. One step at a time: it is written down, done, and what came of it
 //! is written down; then everything is looked at again. So it does not matter after which step somebody dies.
 
+use super::doubt::is_in_doubt;
 use super::record::{Call, Position, Record, is_active};
 use crate::definition::Intent;
 use crate::engines::{Capabilities, EngineKind, ObservedState};
@@ -146,8 +147,9 @@ fn towards_running(record: &Record, seen: &Seen, can: &Capabilities) -> Step {
             _ => Step::Rest(Rest::Failed),
         };
     };
-    let is_another = record.deployed_revision != Some(target);
-    let is_fresh = is_another && record.fresh_revision == Some(target);
+    let is_new = record.deployed_revision != Some(target);
+    let is_fresh = is_new && record.fresh_revision == Some(target);
+    let is_another = is_new || is_in_doubt(record);
     let is_gone = matches!(seen.state, ObservedState::Absent | ObservedState::Failed | ObservedState::Stopped);
     match record.position {
         Position::Nothing | Position::Stopped | Position::Removed => again(record, seen, target),

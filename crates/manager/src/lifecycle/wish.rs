@@ -49,6 +49,12 @@ pub(crate) fn wish(record: &mut Record, action: Action, how: How) -> bool {
     true
 }
 
+/// Another text is wanted: what went wrong with the one before is not held against it.
+pub(crate) fn another_text(record: &mut Record) {
+    record.revision += 1;
+    (record.restarts, record.failures, record.retry_at) = (0, 0, None);
+}
+
 /// Whether a text is being replaced by another one right now.
 pub(crate) fn is_being_updated(record: &Record) -> bool {
     record.intent == Intent::Running && record.previous_revision.is_some()

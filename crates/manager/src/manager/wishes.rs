@@ -12,7 +12,7 @@ use crate::engines::{ObservedState, Refusal};
 use crate::fault::Fault;
 use crate::lifecycle::outcome::Happened;
 use crate::lifecycle::record::{Position, Record};
-use crate::lifecycle::wish::{How, is_being_updated, wish};
+use crate::lifecycle::wish::{How, another_text, is_being_updated, wish};
 use crate::lifecycle::{Action, Effect};
 use crate::settings::Limits;
 use crate::store::{Find, NewRow, Planned, StoreError, Write, Written};
@@ -149,7 +149,7 @@ impl Shared {
         let gated = if is_judged { None } else { Some(self.gated(new.engine, text).await?) };
         let old = new.clone();
         text.clone_into(&mut new.sql_script);
-        new.revision += 1;
+        another_text(new);
         if new.intent != Intent::Running {
             return Ok(None);
         }
@@ -164,7 +164,6 @@ impl Shared {
             }
             new.fresh_revision = Some(new.revision);
         }
-        (new.restarts, new.failures, new.retry_at) = (0, 0, None);
         Ok(Some(planned))
     }
 
