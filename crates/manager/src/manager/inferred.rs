@@ -31,7 +31,10 @@ const TOPICS: usize = 200;
 
 /// What was seen of topics, and when.
 #[derive(Default)]
-pub(super) struct Samples(Mutex<HashMap<String, (Instant, Option<Vec<Column>>)>>);
+pub(super) struct Samples(Mutex<HashMap<String, Seen>>);
+
+/// When, and which columns, if any.
+type Seen = (Instant, Option<Vec<Column>>);
 
 impl Samples {
     fn known(&self, topic: &str) -> Option<Option<Vec<Column>>> {
