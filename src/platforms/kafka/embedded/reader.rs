@@ -32,6 +32,8 @@ struct Source {
     consumer: BaseConsumer<Listener>,
     /// For each assigned partition the offset that comes next.
     next: BTreeMap<i32, i64>,
+    /// Who asks for the topic's id, once somebody has: a client that is made anew each time takes longer than a row may.
+    ids: Option<TopicIdReader>,
 }
 
 impl JobReader {
@@ -50,7 +52,7 @@ impl JobReader {
                 .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
                 .set("queued.max.messages.kbytes", QUEUED_KILOBYTES);
             let consumer = open(&config, Listener::new(settings)).map_err(|error| LogError::Halt(error.to_string()))?;
-            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new() })
+            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new(), ids: None })
         };
         let sources = topics.iter().map(source).collect::<Result<_, LogError>>()?;
         Ok(JobReader { settings: settings.clone(), topics: sources })
@@ -62,6 +64,18 @@ impl Source {
         match is_missing(error) {
             true => LogError::Halt(format!("topic {} is not there", self.name)),
             false => fault(&self.consumer, error),
+        }
+    }
+
+    fn id(&mut self, settings: &KafkaSettings) -> Result<Option<String>, LogError> {
+        let reader = match self.ids.take() {
+            Some(reader) => reader,
+            None => TopicIdReader::open(settings, &self.name).map_err(|error| LogError::Halt(error.to_string()))?,
+        };
+        match self.ids.insert(reader).read() {
+            Ok(TopicIdentity::Id(id)) => Ok(Some(id)),
+            Ok(TopicIdentity::Missing) => Err(LogError::Halt(format!("topic {} is not there", self.name))),
+            Err(why) => Err(LogError::Again(format!("the id of topic {} cannot be asked for: {why}", self.name))),
         }
     }
 
@@ -143,15 +157,8 @@ impl Reader for JobReader {
         if !self.settings.topic_ids {
             return Ok(vec![None; self.topics.len()]);
         }
-        let id = |source: &Source| {
-            let reader = TopicIdReader::open(&self.settings, &source.name);
-            match reader.map_err(|error| LogError::Halt(error.to_string()))?.read() {
-                Ok(TopicIdentity::Id(id)) => Ok(Some(id)),
-                Ok(TopicIdentity::Missing) => Err(LogError::Halt(format!("topic {} is not there", source.name))),
-                Err(why) => Err(LogError::Again(format!("the id of topic {} cannot be asked for: {why}", source.name))),
-            }
-        };
-        self.topics.iter().map(id).collect()
+        let settings = &self.settings;
+        self.topics.iter_mut().map(|source| source.id(settings)).collect()
     }
 
     fn assign(&mut self, from: &[(Place, i64)]) -> Result<(), LogError> {
