@@ -251,6 +251,9 @@ async fn who_signs_out_is_out_and_a_wrong_key_gets_no_session() {
     assert_eq!(after.status(), StatusCode::UNAUTHORIZED, "the word is worth nothing any more");
 }
 
+/// How a token is made wrong.
+type Change = fn(&mut Value);
+
 /// The parameters of a URL.
 fn parameters(url: &str) -> HashMap<String, String> {
     url::Url::parse(url).unwrap().query_pairs().into_owned().collect()
@@ -338,7 +341,7 @@ async fn a_browser_signs_in_at_the_provider_and_nobody_else_comes_back_in_its_pl
     // Twice is once too often.
     assert_eq!(header(&back(&sent["state"], &cookie).await, "location"), "/ui/#signIn=refused");
     // Tokens that are not made for this sign-in, or not for us.
-    let wrong: [(bool, fn(&mut Value)); 4] = [
+    let wrong: [(bool, Change); 4] = [
         (false, |_| {}),
         (true, |claims| claims["aud"] = json!("elsewhere")),
         (true, |claims| claims["iss"] = json!("https://evil.example")),
