@@ -86,6 +86,7 @@ interface Options {
 export function editor(host: HTMLElement, { text, label, hint, changed, run }: Options): Editor {
   const root = host.shadowRoot ?? host.attachShadow({ mode: 'open' });
   const [language, frozen] = [new Compartment(), new Compartment()];
+  let isOurs = false;
   const view = new EditorView({
     parent: root,
     root,
@@ -99,7 +100,7 @@ export function editor(host: HTMLElement, { text, label, hint, changed, run }: O
         frozen.of([]),
         syntaxHighlighting(colours), look, EditorView.lineWrapping, placeholder(hint),
         EditorView.contentAttributes.of({ 'aria-label': label }),
-        EditorView.updateListener.of((update) => update.docChanged && changed(update.state.doc.toString())),
+        EditorView.updateListener.of((update) => update.docChanged && !isOurs && changed(update.state.doc.toString())),
         // Tab is not among them: it leaves the editor.
         keymap.of([...closeBracketsKeymap, ...completionKeymap, ...historyKeymap, ...defaultKeymap]),
       ],
@@ -111,7 +112,12 @@ export function editor(host: HTMLElement, { text, label, hint, changed, run }: O
   };
   return {
     text: () => view.state.doc.toString(),
-    set: (text) => text !== view.state.doc.toString() && view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } }),
+    set: (text) => {
+      if (text === view.state.doc.toString()) return;
+      isOurs = true;
+      view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } });
+      isOurs = false;
+    },
     know: (sources) => view.dispatch({ effects: language.reconfigure(languageOf(sources)) }),
     mark: (faults) => view.dispatch(setDiagnostics(view.state, faults.filter((fault) => fault.line !== null).map((fault): Diagnostic => {
       const from = place(fault.line!, fault.column ?? 1);

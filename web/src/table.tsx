@@ -68,7 +68,10 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   }
   const width = (column: Column) => widths[column.name] ?? guessed.current[column.name] ?? 140;
   const all = [...(kinds ? [86] : []), ...columns.map(width)];
-  const template = all.map((pixels, index) => (index === all.length - 1 ? `minmax(${pixels}px, 1fr)` : `${pixels}px`)).join(' ');
+  // A text at the end takes what room there is; a number stays beside its neighbours.
+  const last = columns[columns.length - 1];
+  const fills = last !== undefined && !isNumeric(last);
+  const template = all.map((pixels, index) => (fills && index === all.length - 1 ? `minmax(${pixels}px, 1fr)` : `${pixels}px`)).join(' ');
   const whole = `${all.reduce((sum, pixels) => sum + pixels, 0)}px`;
 
   const move = (event: TargetedKeyboardEvent<HTMLElement>) => {
@@ -98,7 +101,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
           <div role="row" class="grid-row" style={{ gridTemplateColumns: template }}>
             {kinds && <span role="columnheader">Change</span>}
             {columns.map((column, index) => (
-              <span role="columnheader" key={column.name} class={isNumeric(column) ? 'num' : ''} title={`${column.name} ${column.type}`}
+              <span role="columnheader" key={index} class={isNumeric(column) ? 'num' : ''} title={`${column.name} ${column.type}`}
                 aria-sort={sort?.column === index ? (sort.down ? 'descending' : 'ascending') : undefined}>
                 {setSort ? (
                   <button type="button" class="plain" onClick={() => setSort(sort?.column === index ? (sort.down ? null : { column: index, down: true }) : { column: index, down: false })}>
@@ -118,7 +121,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
               {row.kind === 'mark' ? <span role="gridcell" class="mark">{row.text}</span> : (
                 <>
                   {kinds && <span role="gridcell" class="kind">{WORDS[row.kind]![0]} {WORDS[row.kind]![1]}</span>}
-                  {columns.map((column, place) => <Cell key={column.name} of={feed.cells(row)[place]} number={isNumeric(column)} />)}
+                  {columns.map((column, place) => <Cell key={place} of={feed.cells(row)[place]} number={isNumeric(column)} />)}
                 </>
               )}
             </div>

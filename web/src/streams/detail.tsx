@@ -183,7 +183,7 @@ hub.start()`],
     <>
       {programs.map(([title, text]) => (
         <div key={title}>
-          <div class="head section"><h3>{title}</h3><div class="tools"><Copy text={text} what={title} /></div></div>
+          <div class="head section"><h2>{title}</h2><div class="tools"><Copy text={text} what={title} /></div></div>
           <pre tabIndex={0} aria-label={title}>{text}</pre>
         </div>
       ))}
