@@ -39,7 +39,9 @@ pub struct UiFile {
 }
 
 /// Files that were asked for, by name and depth; one that has changed in the folder is made again.
-static MADE: LazyLock<RwLock<HashMap<(String, usize), Arc<UiFile>>>> = LazyLock::new(RwLock::default);
+static MADE: LazyLock<RwLock<Made>> = LazyLock::new(RwLock::default);
+
+type Made = HashMap<(String, usize), Arc<UiFile>>;
 
 /// What is served below `/ui/`, by the rest of the path as it was asked for.
 ///
