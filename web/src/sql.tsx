@@ -62,7 +62,7 @@ export function Sql({ text, set, label = 'SQL', hint = 'SELECT …', sources, fa
 export function Faults({ faults, goTo }: { faults: Fault[]; goTo?: (line: number, column: number) => void }) {
   if (faults.length === 0) return null;
   return (
-    <ul class="faults" role="alert">
+    <div role="alert"><ul class="faults">
       {faults.map((fault) => (
         <li key={`${fault.code}${fault.line}${fault.column}`}>
           {fault.line !== null && (
@@ -71,7 +71,7 @@ export function Faults({ faults, goTo }: { faults: Fault[]; goTo?: (line: number
           <span>{fault.message}</span> <code class="muted">{fault.code}</code>
         </li>
       ))}
-    </ul>
+    </ul></div>
   );
 }
 

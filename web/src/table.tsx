@@ -62,9 +62,9 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   const seen = rows.slice(first, first + Math.ceil(height / HEIGHT) + 14);
   // As wide as what came first needs, within reason; wider by hand.
   for (const [index, column] of columns.entries()) {
-    if (guessed.current[column.name] !== undefined || rows.length === 0) continue;
+    if (rows.length === 0 || (guessed.current[column.name] !== undefined && rows.length > 300)) continue;
     const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index]).length), column.name.length + 2);
-    guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70), 380);
+    guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70, guessed.current[column.name] ?? 0), 380);
   }
   const width = (column: Column) => widths[column.name] ?? guessed.current[column.name] ?? 140;
   const all = [...(kinds ? [86] : []), ...columns.map(width)];
@@ -134,13 +134,15 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
 }
 
 export function shown(value: unknown): string {
-  if (value === undefined || value === null) return 'null';
+  if (value === undefined) return 'none';
+  if (value === null) return 'null';
   if (typeof value === 'object') return JSON.stringify(value);
   return String(value);
 }
 
 function Cell({ of, number }: { of: unknown; number: boolean }) {
-  if (of === null || of === undefined) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>null</span>;
+  if (of === undefined) return <span role="gridcell" class="nothing">none</span>;
+  if (of === null) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>null</span>;
   if (of === '') return <span role="gridcell" class="nothing">empty</span>;
   return <span role="gridcell" class={number ? 'num' : ''}>{shown(of).slice(0, 400)}</span>;
 }
