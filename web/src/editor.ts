@@ -64,7 +64,7 @@ const colours = HighlightStyle.define([
   { tag: [tags.string, tags.special(tags.string)], color: 'var(--good)' },
   { tag: [tags.number, tags.bool, tags.null], color: 'var(--wait)' },
   { tag: tags.comment, color: 'var(--muted)', fontStyle: 'italic' },
-  { tag: [tags.typeName, tags.standard(tags.variableName)], color: 'var(--bad)' },
+  { tag: [tags.typeName, tags.standard(tags.variableName)], color: 'var(--known)' },
 ]);
 
 const look = EditorView.theme({

@@ -52,7 +52,8 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   // The page's own scroll lags behind the end under load; only what a person has just done ends the following.
   const touch = () => (touched.current = performance.now());
   const scrolled = () => {
-    const element = box.current!;
+    const element = box.current;
+    if (!element) return;
     setTop(element.scrollTop);
     if (performance.now() - touched.current > 300) return;
     setFollowing(element.scrollHeight - element.scrollTop - element.clientHeight < HEIGHT * 2);
@@ -95,7 +96,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
 
   return (
     <div class="live">
-      <div class="grid" ref={box} role="grid" aria-label={label} aria-rowcount={rows.length + 1} tabIndex={0} onScroll={scrolled} onKeyDown={(event) => (touch(), move(event))}
+      <div class="grid" ref={box} role="grid" aria-label={label} aria-rowcount={rows.length + 1} tabIndex={0} style={{ height: `${(rows.length + 1) * HEIGHT + 20}px` }} onScroll={scrolled} onKeyDown={(event) => (touch(), move(event))}
         onWheel={touch} onPointerDown={touch} onTouchMove={touch} aria-activedescendant={isDrawn ? `${id}${picked}` : undefined}>
         <div role="rowgroup" class="grid-head" style={{ minWidth: whole }}>
           <div role="row" class="grid-row" style={{ gridTemplateColumns: template }}>

@@ -15,17 +15,18 @@ import { Versions } from './versions';
 const TABS: [string, string][] = [['', 'Text'], ['versions', 'Versions'], ['events', 'Events'], ['program', 'Use it from a program'], ['json', 'As JSON']];
 
 export function Detail({ id }: { id: string }) {
-  const stream = useAsk<Stream>(`/api/streams/${encodeURIComponent(id)}`, { every: 1500 });
-  const status = useAsk<Status>(stream.data ? `/api/streams/${encodeURIComponent(id)}/status` : null, { every: 4000 });
+  const [asks, setAsks] = useState(true);
+  const stream = useAsk<Stream>(asks ? `/api/streams/${encodeURIComponent(id)}` : null, { every: 1500 });
+  const status = useAsk<Status>(asks && stream.data ? `/api/streams/${encodeURIComponent(id)}/status` : null, { every: 4000 });
   return (
     <section>
       <p class="small"><a href={to(['streams'])}>All streams</a></p>
-      <Shown of={stream} what="the stream">{(data) => <One stream={data} etag={stream.answer?.headers.get('etag') ?? null} asked={stream} status={status} />}</Shown>
+      <Shown of={stream} what="the stream">{(data) => <One stream={data} etag={stream.answer?.headers.get('etag') ?? null} asked={stream} status={status} ask={setAsks} />}</Shown>
     </section>
   );
 }
 
-function One({ stream, etag, asked, status }: { stream: Stream; etag: string | null; asked: Asked<Stream>; status: Asked<Status> }) {
+function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: string | null; asked: Asked<Stream>; status: Asked<Status>; ask: (on: boolean) => void }) {
   const [deletes, setDeletes] = useState(false);
   const [edits, setEdits] = useState(false);
   const tab = place.value.query.get('show') ?? '';
@@ -87,7 +88,7 @@ function One({ stream, etag, asked, status }: { stream: Stream; etag: string | n
       {tab === 'events' && <Events id={stream.id} />}
       {tab === 'program' && <Program stream={stream} />}
       {tab === 'json' && <Record text={asked.answer?.text ?? ''} label="The stream" />}
-      {deletes && <Delete stream={stream} close={() => setDeletes(false)} />}
+      {deletes && <Delete stream={stream} ask={ask} close={() => setDeletes(false)} />}
     </>
   );
 }
