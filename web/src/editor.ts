@@ -1,33 +1,70 @@
 // The SQL editor: CodeMirror in a shadow root, where its styles are adopted sheets, which the content policy allows.
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap, type Completion, type CompletionContext } from '@codemirror/autocomplete';
 import { defaultKeymap, history, historyKeymap } from '@codemirror/commands';
-import { sql, SQLDialect } from '@codemirror/lang-sql';
-import { bracketMatching, HighlightStyle, syntaxHighlighting } from '@codemirror/language';
+import { bracketMatching, HighlightStyle, StreamLanguage, syntaxHighlighting, type StringStream } from '@codemirror/language';
 import { setDiagnostics, type Diagnostic } from '@codemirror/lint';
 import { Compartment, EditorState, Prec } from '@codemirror/state';
 import { drawSelection, EditorView, highlightSpecialChars, keymap, lineNumbers, placeholder } from '@codemirror/view';
 import { tags } from '@lezer/highlight';
 
-const dialect = SQLDialect.define({
-  keywords: `select from where group by having order limit as and or not in is null like between case when then else end distinct on using
-    join left right full inner outer cross natural with union all except intersect exists over partition rows range unbounded preceding following
-    current row emit changes final grace period retention tumble hop session cumulate hopping tumbling window size advance watermark within
-    match_recognize descriptor table lateral unnest explode interval second seconds minute minutes hour hours day days true false for system_time of
-    windowstart windowend rowtime window_start window_end cast try_cast asc desc offset fetch first next only extract at zone time`,
-  types: `int integer bigint smallint tinyint double float real decimal numeric boolean string varchar char bytes varbinary binary timestamp
-    timestamp_ltz date array map struct row multiset`,
-  builtin: `count sum avg min max latest_by_offset earliest_by_offset collect_list collect_set topk coalesce ifnull nullif abs ceil floor round
-    upper lower substring trim concat length replace proctime now current_timestamp to_timestamp format_timestamp json_value row_number`,
-  identifierQuotes: '`"',
-  doubleQuotedStrings: false,
+const words = (text: string) => text.trim().split(/\s+/);
+const KEYWORDS = words(`select from where group by having order limit as and or not in is null like between case when then else end distinct on using
+  join left right full inner outer cross natural with union all except intersect exists over partition rows range unbounded preceding following
+  current row emit changes final grace period retention tumble hop session cumulate hopping tumbling window size advance watermark within
+  match_recognize descriptor table lateral unnest explode interval second seconds minute minutes hour hours day days true false for system_time of
+  windowstart windowend rowtime window_start window_end cast try_cast asc desc offset fetch first next only extract at zone time`);
+const TYPES = words(`int integer bigint smallint tinyint double float real decimal numeric boolean string varchar char bytes varbinary binary timestamp
+  timestamp_ltz date array map struct multiset`);
+const FUNCTIONS = words(`count sum avg min max latest_by_offset earliest_by_offset collect_list collect_set topk coalesce ifnull nullif abs ceil floor round
+  upper lower substring trim concat length replace proctime now current_timestamp to_timestamp format_timestamp json_value row_number`);
+const NAMED = new Map([...KEYWORDS.map((word) => [word, 'keyword'] as const), ...TYPES.map((word) => [word, 'typeName'] as const), ...FUNCTIONS.map((word) => [word, 'variableName.standard'] as const)]);
+
+interface Within {
+  /** What ends what has begun on a line before: a comment, a text or a quoted name. */
+  until: string;
+}
+
+/** Words, texts and comments are all that colours need of SQL; its grammar is the server's business, and would be a fifth of the page. */
+const language = StreamLanguage.define<Within>({
+  startState: () => ({ until: '' }),
+  token: (stream, state) => (state.until ? rest(stream, state) : begins(stream, state)),
+  languageData: { commentTokens: { line: '--', block: { open: '/*', close: '*/' } }, closeBrackets: { brackets: ['(', '[', "'", '"', '`'] } },
 });
+
+function begins(stream: StringStream, state: Within): string | null {
+  if (stream.eatSpace()) return null;
+  if (stream.match('--')) {
+    stream.skipToEnd();
+    return 'comment';
+  }
+  const quote = stream.match('/*') ? '*/' : /['"`]/.test(stream.peek() ?? '') ? stream.next()! : '';
+  if (quote) {
+    state.until = quote;
+    return rest(stream, state);
+  }
+  if (stream.match(/^\d+(\.\d+)?([eE][+-]?\d+)?/)) return 'number';
+  const word = stream.match(/^[\p{L}_][\p{L}\d_$]*/u) as RegExpMatchArray | null;
+  if (word) return NAMED.get(word[0].toLowerCase()) ?? 'variableName';
+  stream.next();
+  return null;
+}
+
+/** A doubled quote ends a text and begins the next one, which looks the same. */
+function rest(stream: StringStream, state: Within): string {
+  const kind = { '*/': 'comment', "'": 'string' }[state.until] ?? 'variableName';
+  if (stream.skipTo(state.until)) {
+    stream.match(state.until);
+    state.until = '';
+  } else stream.skipToEnd();
+  return kind;
+}
 
 const colours = HighlightStyle.define([
   { tag: tags.keyword, color: 'var(--accent)', fontWeight: '550' },
   { tag: [tags.string, tags.special(tags.string)], color: 'var(--good)' },
   { tag: [tags.number, tags.bool, tags.null], color: 'var(--wait)' },
   { tag: tags.comment, color: 'var(--muted)', fontStyle: 'italic' },
-  { tag: [tags.typeName, tags.standard(tags.name)], color: 'var(--bad)' },
+  { tag: [tags.typeName, tags.standard(tags.variableName)], color: 'var(--known)' },
 ]);
 
 const look = EditorView.theme({
@@ -85,7 +122,8 @@ interface Options {
 
 export function editor(host: HTMLElement, { text, label, hint, changed, run }: Options): Editor {
   const root = host.shadowRoot ?? host.attachShadow({ mode: 'open' });
-  const [language, frozen] = [new Compartment(), new Compartment()];
+  const [known, frozen] = [new Compartment(), new Compartment()];
+  let isOurs = false;
   const view = new EditorView({
     parent: root,
     root,
@@ -94,12 +132,11 @@ export function editor(host: HTMLElement, { text, label, hint, changed, run }: O
       extensions: [
         Prec.highest(keymap.of([{ key: 'Mod-Enter', run: () => (run?.(), true) }])),
         lineNumbers(), highlightSpecialChars(), history(), drawSelection(), bracketMatching(), closeBrackets(),
-        autocompletion({ icons: false }),
-        language.of(languageOf([])),
+        language, known.of(completions([])),
         frozen.of([]),
         syntaxHighlighting(colours), look, EditorView.lineWrapping, placeholder(hint),
         EditorView.contentAttributes.of({ 'aria-label': label }),
-        EditorView.updateListener.of((update) => update.docChanged && changed(update.state.doc.toString())),
+        EditorView.updateListener.of((update) => update.docChanged && !isOurs && changed(update.state.doc.toString())),
         // Tab is not among them: it leaves the editor.
         keymap.of([...closeBracketsKeymap, ...completionKeymap, ...historyKeymap, ...defaultKeymap]),
       ],
@@ -111,8 +148,13 @@ export function editor(host: HTMLElement, { text, label, hint, changed, run }: O
   };
   return {
     text: () => view.state.doc.toString(),
-    set: (text) => text !== view.state.doc.toString() && view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } }),
-    know: (sources) => view.dispatch({ effects: language.reconfigure(languageOf(sources)) }),
+    set: (text) => {
+      if (text === view.state.doc.toString()) return;
+      isOurs = true;
+      view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } });
+      isOurs = false;
+    },
+    know: (sources) => view.dispatch({ effects: known.reconfigure(completions(sources)) }),
     mark: (faults) => view.dispatch(setDiagnostics(view.state, faults.filter((fault) => fault.line !== null).map((fault): Diagnostic => {
       const from = place(fault.line!, fault.column ?? 1);
       const word = /^[\w`"]+/.exec(view.state.doc.sliceString(from, from + 80))?.[0].length ?? 1;
@@ -128,16 +170,20 @@ export function editor(host: HTMLElement, { text, label, hint, changed, run }: O
   };
 }
 
-function languageOf(sources: Known[]) {
-  const schema = Object.fromEntries(sources.map(({ name, columns }) => [name, columns.map(({ name, type }): Completion => ({ label: name, detail: type, type: 'property' }))]));
-  // The language offers columns only behind FROM; people begin with SELECT.
+/** Columns, sources, and words of the language: people begin with SELECT, so columns are offered before FROM names their source. */
+function completions(sources: Known[]) {
   const columns = new Map<string, Completion>();
   for (const source of sources) {
-    for (const { name, type } of source.columns) columns.set(name, { label: name, detail: columns.has(name) ? 'several sources' : `${type} of ${source.name}`, type: 'property' });
+    for (const { name, type } of source.columns) columns.set(name, { label: name, detail: columns.has(name) ? 'several sources' : `${type} of ${source.name}`, boost: 2 });
   }
-  const every = (context: CompletionContext) => {
-    const word = context.matchBefore(/\w+/);
-    return word || context.explicit ? { from: word?.from ?? context.pos, options: [...columns.values()], validFor: /^\w*$/ } : null;
+  const tables = sources.map(({ name }): Completion => ({ label: name, detail: 'source', boost: 3 }));
+  const rest = [...NAMED].map(([word]): Completion => ({ label: word.toUpperCase(), boost: -1 }));
+  const source = (context: CompletionContext) => {
+    const word = context.matchBefore(/[\w$]+/);
+    if (!word && !context.explicit) return null;
+    const before = context.state.sliceDoc(Math.max(0, (word?.from ?? context.pos) - 200), word?.from ?? context.pos);
+    const options = /\.\s*$/.test(before) ? [...columns.values()] : /\b(from|join)\s+$/i.test(before) ? tables : [...columns.values(), ...tables, ...rest];
+    return { from: word?.from ?? context.pos, options, validFor: /^[\w$]*$/ };
   };
-  return [sql({ dialect, schema, upperCaseKeywords: true }), dialect.language.data.of({ autocomplete: every })];
+  return autocompletion({ icons: false, override: [source] });
 }

@@ -18,13 +18,18 @@ export function Sql({ text, set, label = 'SQL', hint = 'SELECT …', sources, fa
   const made = useRef<Editor | null>(null);
   const latest = useRef({ set, run });
   latest.current = { set, run };
+  // What the editor has told and the page has not drawn yet: an older text that comes back late is no wish for it.
+  const told = useRef<string[]>([]);
   const [failed, setFailed] = useState(false);
   const [ready, setReady] = useState(false);
   useEffect(() => {
     let gone = false;
     void import('./editor').then(({ editor }) => {
       if (gone || !host.current) return;
-      made.current = editor(host.current, { text, label, hint, changed: (text) => latest.current.set(text), run: () => latest.current.run?.() });
+      made.current = editor(host.current, { text, label, hint, changed: (text) => {
+        told.current.push(text);
+        latest.current.set(text);
+      }, run: () => latest.current.run?.() });
       setReady(true);
     }, () => setFailed(true));
     return () => {
@@ -33,7 +38,11 @@ export function Sql({ text, set, label = 'SQL', hint = 'SELECT …', sources, fa
       made.current = null;
     };
   }, []);
-  useEffect(() => made.current?.set(text), [text, ready]);
+  useEffect(() => {
+    const at = told.current.lastIndexOf(text);
+    if (at >= 0) told.current.splice(0, at + 1);
+    else made.current?.set(text);
+  }, [text, ready]);
   useEffect(() => sources && made.current?.know(sources), [sources, ready]);
   useEffect(() => made.current?.mark(faults), [faults, ready]);
   useEffect(() => made.current?.freeze(frozen), [frozen, ready]);
@@ -53,7 +62,7 @@ export function Sql({ text, set, label = 'SQL', hint = 'SELECT …', sources, fa
 export function Faults({ faults, goTo }: { faults: Fault[]; goTo?: (line: number, column: number) => void }) {
   if (faults.length === 0) return null;
   return (
-    <ul class="faults" role="alert">
+    <div role="alert"><ul class="faults">
       {faults.map((fault) => (
         <li key={`${fault.code}${fault.line}${fault.column}`}>
           {fault.line !== null && (
@@ -62,7 +71,7 @@ export function Faults({ faults, goTo }: { faults: Fault[]; goTo?: (line: number
           <span>{fault.message}</span> <code class="muted">{fault.code}</code>
         </li>
       ))}
-    </ul>
+    </ul></div>
   );
 }
 

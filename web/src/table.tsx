@@ -52,7 +52,8 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   // The page's own scroll lags behind the end under load; only what a person has just done ends the following.
   const touch = () => (touched.current = performance.now());
   const scrolled = () => {
-    const element = box.current!;
+    const element = box.current;
+    if (!element) return;
     setTop(element.scrollTop);
     if (performance.now() - touched.current > 300) return;
     setFollowing(element.scrollHeight - element.scrollTop - element.clientHeight < HEIGHT * 2);
@@ -62,13 +63,16 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   const seen = rows.slice(first, first + Math.ceil(height / HEIGHT) + 14);
   // As wide as what came first needs, within reason; wider by hand.
   for (const [index, column] of columns.entries()) {
-    if (guessed.current[column.name] !== undefined || rows.length === 0) continue;
+    if (rows.length === 0 || (guessed.current[column.name] !== undefined && rows.length > 300)) continue;
     const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index]).length), column.name.length + 2);
-    guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70), 380);
+    guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70, guessed.current[column.name] ?? 0), 380);
   }
   const width = (column: Column) => widths[column.name] ?? guessed.current[column.name] ?? 140;
   const all = [...(kinds ? [86] : []), ...columns.map(width)];
-  const template = all.map((pixels, index) => (index === all.length - 1 ? `minmax(${pixels}px, 1fr)` : `${pixels}px`)).join(' ');
+  // A text at the end takes what room there is; a number stays beside its neighbours.
+  const last = columns[columns.length - 1];
+  const fills = last !== undefined && !isNumeric(last);
+  const template = all.map((pixels, index) => (fills && index === all.length - 1 ? `minmax(${pixels}px, 1fr)` : `${pixels}px`)).join(' ');
   const whole = `${all.reduce((sum, pixels) => sum + pixels, 0)}px`;
 
   const move = (event: TargetedKeyboardEvent<HTMLElement>) => {
@@ -92,13 +96,13 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
 
   return (
     <div class="live">
-      <div class="grid" ref={box} role="grid" aria-label={label} aria-rowcount={rows.length + 1} tabIndex={0} onScroll={scrolled} onKeyDown={(event) => (touch(), move(event))}
+      <div class="grid" ref={box} role="grid" aria-label={label} aria-rowcount={rows.length + 1} tabIndex={0} style={{ height: `${(rows.length + 1) * HEIGHT + 20}px` }} onScroll={scrolled} onKeyDown={(event) => (touch(), move(event))}
         onWheel={touch} onPointerDown={touch} onTouchMove={touch} aria-activedescendant={isDrawn ? `${id}${picked}` : undefined}>
         <div role="rowgroup" class="grid-head" style={{ minWidth: whole }}>
           <div role="row" class="grid-row" style={{ gridTemplateColumns: template }}>
             {kinds && <span role="columnheader">Change</span>}
             {columns.map((column, index) => (
-              <span role="columnheader" key={column.name} class={isNumeric(column) ? 'num' : ''} title={`${column.name} ${column.type}`}
+              <span role="columnheader" key={index} class={isNumeric(column) ? 'num' : ''} title={`${column.name} ${column.type}`}
                 aria-sort={sort?.column === index ? (sort.down ? 'descending' : 'ascending') : undefined}>
                 {setSort ? (
                   <button type="button" class="plain" onClick={() => setSort(sort?.column === index ? (sort.down ? null : { column: index, down: true }) : { column: index, down: false })}>
@@ -118,7 +122,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
               {row.kind === 'mark' ? <span role="gridcell" class="mark">{row.text}</span> : (
                 <>
                   {kinds && <span role="gridcell" class="kind">{WORDS[row.kind]![0]} {WORDS[row.kind]![1]}</span>}
-                  {columns.map((column, place) => <Cell key={column.name} of={feed.cells(row)[place]} number={isNumeric(column)} />)}
+                  {columns.map((column, place) => <Cell key={place} of={feed.cells(row)[place]} number={isNumeric(column)} />)}
                 </>
               )}
             </div>
@@ -131,13 +135,15 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
 }
 
 export function shown(value: unknown): string {
-  if (value === undefined || value === null) return 'null';
+  if (value === undefined) return 'none';
+  if (value === null) return 'null';
   if (typeof value === 'object') return JSON.stringify(value);
   return String(value);
 }
 
 function Cell({ of, number }: { of: unknown; number: boolean }) {
-  if (of === null || of === undefined) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>null</span>;
+  if (of === undefined) return <span role="gridcell" class="nothing">none</span>;
+  if (of === null) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>null</span>;
   if (of === '') return <span role="gridcell" class="nothing">empty</span>;
   return <span role="gridcell" class={number ? 'num' : ''}>{shown(of).slice(0, 400)}</span>;
 }

@@ -82,7 +82,7 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
             pick={(row) => setPicked(row?.kind === 'mark' ? null : row)} sort={stands ? sort : null} setSort={stands ? setSort : undefined} follows={!stands && !sort && view === 'changes'} />
           {picked && (
             <aside class="picked" aria-label="The picked row">
-              <div class="head"><h3>Row {count(picked.n)}</h3><div class="tools"><button type="button" class="quiet" onClick={() => setPicked(null)}>Close</button></div></div>
+              <div class="head"><h2>Row {count(picked.n)}</h2><div class="tools"><button type="button" class="quiet" onClick={() => setPicked(null)}>Close</button></div></div>
               <Record key={picked.n} text={asObject(picked)} label={`Row ${picked.n}`} />
             </aside>
           )}

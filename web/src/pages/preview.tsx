@@ -118,7 +118,7 @@ function recordCells(text: string): unknown[] {
   const { timestamp, partition, offset, key, format, value, error } = parse<Record>(text);
   const at = timestamp === undefined ? null : Date.parse(timestamp);
   const words = format === 'tombstone' ? 'deleted' : format === 'tooLarge' ? `too large to show: ${JSON.stringify(value)}` : typeof value === 'string' ? value : /"value":([\s\S]*)\}$/.exec(text)?.[1] ?? '';
-  return [at === null ? null : `${clock(at)} ${zoneName(at)}`, partition, offset, key ?? null, error ? `unreadable (${error}): ${words}` : words];
+  return [at === null ? null : `${clock(at)} ${zoneName(at)}`, partition, offset, key, error ? `unreadable (${error}): ${words}` : words];
 }
 
 const BEGINNINGS: [string, string][] = [['latest', 'what comes'], ['earliest', 'the earliest'], ['offset', 'an offset …'], ['time', 'a time …']];

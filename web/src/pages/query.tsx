@@ -219,7 +219,7 @@ function History({ use }: { use: (sql: string) => void }) {
   return (
     <label class="choice">
       <span class="unseen">Queries that ran in this browser</span>
-      <select value="" onChange={(event) => {
+      <select class="history" value="" onChange={(event) => {
         const sql = past()[Number(event.currentTarget.value)];
         event.currentTarget.value = '';
         if (sql) use(sql);

@@ -143,7 +143,7 @@ function FirstRows({ text, engine, ready }: { text: string; engine: string; read
       {state.problem && <Failure problem={state.problem} />}
       {state.trial && (state.trial.rows.length === 0 ? <Empty>No row within 8 s.</Empty> : (
         <Table label="First rows">
-          <thead><tr>{names.map((name) => <th scope="col" key={name}>{name}</th>)}</tr></thead>
+          <thead><tr>{names.map((name, column) => <th scope="col" key={name} class={typeof state.trial?.rows[0]?.row.columns[column] === 'number' ? 'num' : ''}>{name}</th>)}</tr></thead>
           <tbody>{state.trial.rows.map((row, index) => <tr key={index}>{row.row.columns.map((cell, column) => <td key={column} class={typeof cell === 'number' ? 'num' : ''}>{shown(cell)}</td>)}</tr>)}</tbody>
         </Table>
       ))}

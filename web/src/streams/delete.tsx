@@ -1,15 +1,25 @@
 // Deleting a stream: what goes and what stays is told, before and after.
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { useOnce } from '../operations/decide';
 import { go, to } from '../router';
 import { CopyCurl, Dialog, Failure } from '../widgets';
 import type { Stream } from './model';
 
-export function Delete({ stream, close }: { stream: Stream; close: () => void }) {
+/** `ask(false)`: it is gone or about to be, and nobody has to look for it. */
+export function Delete({ stream, close, ask }: { stream: Stream; close: () => void; ask: (on: boolean) => void }) {
   const [topic, setTopic] = useState(false);
   const [typed, setTyped] = useState('');
+  const isGone = useRef(false);
   const [done, setDone] = useState<{ message: string; leaves: string[] } | null>(null);
-  const { run, busy, problem } = useOnce<{ message: string; leaves: string[] }>(setDone);
+  const { run, busy, problem } = useOnce<{ message: string; leaves: string[] }>((told) => {
+    isGone.current = true;
+    setDone(told);
+  });
+  const remove = async () => {
+    ask(false);
+    await run(path, { method: 'DELETE' });
+    if (!isGone.current) ask(true);
+  };
   const path = `${stream.href}${topic ? '?deleteTopic=true' : ''}`;
   const leave = () => go(to(['streams']));
   if (done) {
@@ -25,7 +35,7 @@ export function Delete({ stream, close }: { stream: Stream; close: () => void })
     <Dialog title={`Delete ${stream.name}`} close={close}>
       <form onSubmit={(event) => {
         event.preventDefault();
-        if (typed === stream.name) void run(path, { method: 'DELETE' });
+        if (typed === stream.name && !busy) void remove();
       }}>
         <p>What runs of it on {stream.engine} is ended, and its objects there are removed with their state. Its texts and versions go too.
           Its topic <code>{stream.outputTopic}</code> {topic ? <strong>is deleted with all its records.</strong> : 'stays with its records.'}</p>

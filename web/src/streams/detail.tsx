@@ -15,17 +15,18 @@ import { Versions } from './versions';
 const TABS: [string, string][] = [['', 'Text'], ['versions', 'Versions'], ['events', 'Events'], ['program', 'Use it from a program'], ['json', 'As JSON']];
 
 export function Detail({ id }: { id: string }) {
-  const stream = useAsk<Stream>(`/api/streams/${encodeURIComponent(id)}`, { every: 1500 });
-  const status = useAsk<Status>(stream.data ? `/api/streams/${encodeURIComponent(id)}/status` : null, { every: 4000 });
+  const [asks, setAsks] = useState(true);
+  const stream = useAsk<Stream>(asks ? `/api/streams/${encodeURIComponent(id)}` : null, { every: 1500 });
+  const status = useAsk<Status>(asks && stream.data ? `/api/streams/${encodeURIComponent(id)}/status` : null, { every: 4000 });
   return (
     <section>
       <p class="small"><a href={to(['streams'])}>All streams</a></p>
-      <Shown of={stream} what="the stream">{(data) => <One stream={data} etag={stream.answer?.headers.get('etag') ?? null} asked={stream} status={status} />}</Shown>
+      <Shown of={stream} what="the stream">{(data) => <One stream={data} etag={stream.answer?.headers.get('etag') ?? null} asked={stream} status={status} ask={setAsks} />}</Shown>
     </section>
   );
 }
 
-function One({ stream, etag, asked, status }: { stream: Stream; etag: string | null; asked: Asked<Stream>; status: Asked<Status> }) {
+function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: string | null; asked: Asked<Stream>; status: Asked<Status>; ask: (on: boolean) => void }) {
   const [deletes, setDeletes] = useState(false);
   const [edits, setEdits] = useState(false);
   const tab = place.value.query.get('show') ?? '';
@@ -58,7 +59,7 @@ function One({ stream, etag, asked, status }: { stream: Stream; etag: string | n
         <Fact name="Rows a second">{status.data ? count(status.data.recordsPerSecond) : '–'}</Fact>
         <Fact name="Topic"><a class="mono" href={to(['topics', stream.outputTopic, 'live'])}>{stream.outputTopic}</a></Fact>
         <Fact name="Job"><span class="mono"><Value of={stream.jobId} /></span></Fact>
-        <Fact name="Text">{stream.deployedRevision === null ? `${stream.revision}, not deployed yet` : stream.deployedRevision === stream.revision ? `${stream.revision}, which runs or ran last` : `${stream.revision}; deployed is ${stream.deployedRevision}`}</Fact>
+        <Fact name="Text">{stream.deployedRevision === null ? `${stream.revision}, not deployed yet` : stream.deployedRevision === stream.revision ? `${stream.revision}, deployed` : `${stream.revision}; deployed is ${stream.deployedRevision}`}</Fact>
         <Fact name="Owner">{stream.owner}</Fact>
         <Fact name="Made"><Time at={stream.createdAt} /></Fact>
         {stream.restorePoint && <Fact name="State kept at"><span class="mono small">{stream.restorePoint.path}</span></Fact>}
@@ -87,7 +88,7 @@ function One({ stream, etag, asked, status }: { stream: Stream; etag: string | n
       {tab === 'events' && <Events id={stream.id} />}
       {tab === 'program' && <Program stream={stream} />}
       {tab === 'json' && <Record text={asked.answer?.text ?? ''} label="The stream" />}
-      {deletes && <Delete stream={stream} close={() => setDeletes(false)} />}
+      {deletes && <Delete stream={stream} ask={ask} close={() => setDeletes(false)} />}
     </>
   );
 }
@@ -97,6 +98,16 @@ function Fact({ name, children }: { name: string; children: ComponentChildren })
 }
 
 const VERBS: [string, string, string][] = [['deploy', 'Deploy', 'Deploying …'], ['pause', 'Pause', 'Pausing …'], ['resume', 'Resume', 'Resuming …'], ['stop', 'Stop', 'Stopping …']];
+/** What the API takes again without an effect is no button. */
+function isIdle(stream: Stream, verb: string): boolean {
+  switch (verb) {
+    case 'deploy': return stream.wanted === 'running' && stream.isSettled && stream.failedRevision === null && stream.deployedRevision === stream.revision;
+    case 'pause': return stream.wanted === 'paused';
+    case 'resume': return stream.wanted !== 'paused' && stream.state !== 'paused';
+    default: return stream.wanted === 'stopped';
+  }
+}
+
 const PAST: { [verb: string]: string } = { deploy: 'It is wanted to run already.', pause: 'Only what runs can be paused.', resume: 'Only what is paused can be resumed.', stop: 'It does not run.' };
 
 /** What may be asked of it: what may not is there too, and says why. */
@@ -118,13 +129,12 @@ function Buttons({ stream, again, remove }: { stream: Stream; again: () => void;
       again();
     }
   };
-  const redeploys = stream.wanted === 'running' && stream.failedRevision !== null;
   return (
     <>
       <div class="tools">
         {VERBS.map(([verb, title, meanwhile]) => (
           <Act key={verb} right="runStreams" apart class={verb === 'deploy' && stream.wanted !== 'running' ? 'primary' : ''} onClick={() => void run(verb)}
-            why={busy ? 'Something is asked of it just now.' : stream.allowed.includes(verb) && !(verb === 'deploy' && stream.wanted === 'running' && stream.isSettled && !redeploys && stream.deployedRevision === stream.revision) ? '' : PAST[verb]!}>
+            why={busy ? 'Something is asked of it just now.' : stream.allowed.includes(verb) && !isIdle(stream, verb) ? '' : PAST[verb]!}>
             {busy === verb ? meanwhile : title}
           </Act>
         ))}
@@ -183,7 +193,7 @@ hub.start()`],
     <>
       {programs.map(([title, text]) => (
         <div key={title}>
-          <div class="head section"><h3>{title}</h3><div class="tools"><Copy text={text} what={title} /></div></div>
+          <div class="head section"><h2>{title}</h2><div class="tools"><Copy text={text} what={title} /></div></div>
           <pre tabIndex={0} aria-label={title}>{text}</pre>
         </div>
       ))}

@@ -78,11 +78,16 @@ export function Edit({ stream, etag, close, done }: { stream: Stream; etag: stri
   );
 }
 
+function sentence(words: string): string {
+  return words && `${words.charAt(0).toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? '' : '.'}`;
+}
+
 export function PlanView({ plan }: { plan: Plan }) {
+  const differences = plan.differences.filter((one) => !plan.reason.toLowerCase().includes(one.toLowerCase()));
   return (
     <div class={plan.effect === 'restartsFromBeginning' || plan.effect === 'refused' ? 'note' : 'note good'} role="status" aria-label="What would happen">
-      <p><strong>{WORDS[plan.effect]}</strong> {plan.reason}</p>
-      {plan.differences.length > 0 && <p class="small">What differs: {plan.differences.join(', ')}.</p>}
+      <p><strong>{WORDS[plan.effect]}</strong> {sentence(plan.reason)}</p>
+      {differences.length > 0 && <p class="small">What differs: {differences.join(', ')}.</p>}
       {plan.refused.map((one) => <p class="error" key={one.message}>{one.message}</p>)}
       {plan.steps.length > 0 && <ol class="small">{plan.steps.map((step) => <li key={step}>{step}</li>)}</ol>}
     </div>

@@ -62,7 +62,7 @@ function Difference({ path }: { path: string }) {
     <Shown of={found} what="what differs">
       {({ diff }) => diff === '' ? <Empty>They are the same.</Empty> : (
         <pre class="diff" tabIndex={0} aria-label="What differs">
-          {diff.replace(/\n$/, '').split('\n').map((line, index) => <span key={index} class={line.startsWith('+') ? 'added' : line.startsWith('-') ? 'removed' : line.startsWith('@') ? 'muted' : ''}>{line}{'\n'}</span>)}
+          {diff.replace(/\n$/, '').split('\n').map((line, index) => <span key={index} class={/^(---|\+\+\+|@@|\\)/.test(line) ? 'muted' : line.startsWith('+') ? 'added' : line.startsWith('-') ? 'removed' : ''}>{line}{'\n'}</span>)}
         </pre>
       )}
     </Shown>

@@ -213,7 +213,7 @@ async fn what_nobody_describes_has_the_columns_of_its_latest_records_for_the_emb
             .iter()
             .any(|entry| entry.origin == Origin::Inferred)
     );
-    assert!(manager.may_be_watched("clicks.v2").await.unwrap());
+    assert!(manager.watchable("clicks.v2").await.unwrap().is_some());
     assert_eq!(reads(), read, "a sample counts for a while");
 
     let stage = with_records(&[EngineKind::Ksqldb], topics).await;

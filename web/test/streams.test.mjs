@@ -1,0 +1,249 @@
+// A walk through Query, Streams and Live preview as a person would take it, over a real Kafka and the stand-in for ksqlDB.
+import assert from 'node:assert/strict';
+import { createServer } from 'node:net';
+import { after, before, test } from 'node:test';
+import { accessible, browse, picture, run, until } from './browser.mjs';
+
+let servers, env, base, service, purchases, browser, open;
+const json = { 'content-type': 'application/json' };
+const api = async (path, options) => (await fetch(base + path, options)).json();
+const serve = () => run(['serve', '--only', 'api'], env, /serving http/);
+
+before(async () => {
+  servers = await run(['servers', '--ksqldb'], {}, /DATABASE__URL=\S+\n/);
+  env = Object.fromEntries(servers.out().split('\n').flatMap((line) => (line.startsWith('STREAMVIEW_') ? [[line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]] : [])));
+  const port = await new Promise((resolve) => {
+    const probe = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+  base = `http://127.0.0.1:${port}`;
+  env.STREAMVIEW_HTTP__BIND = `127.0.0.1:${port}`;
+  await (await run(['migrate'], env, /\n$/)).ended;
+  purchases = await run(['purchases', '--rate', '40'], env, /publishing/);
+  service = await serve();
+  const columns = [['ORDER_ID', 'bigint'], ['CUSTOMER_ID', 'bigint'], ['PRODUCT', 'string'], ['AMOUNT', 'double'], ['PURCHASE_DATE', 'string']].map(([name, type]) => ({ name, type }));
+  const declared = await fetch(`${base}/api/catalog/orders`, { method: 'PUT', headers: json, body: JSON.stringify({ topic: 'orders', format: 'json', columns }) });
+  assert.equal(declared.status, 200);
+  browser = await browse(base);
+  ({ open } = browser);
+});
+after(async () => {
+  await browser?.close();
+  await service?.stop();
+  await purchases?.stop();
+  await servers?.stop();
+});
+
+const rows = (page) => page.locator('.grid-body .grid-row');
+const total = async (page) => Number(/([\d,]+) rows/.exec(await page.locator('.progress').textContent())[1].replaceAll(',', ''));
+const type = async (page, editor, text) => {
+  await page.getByRole('textbox', { name: editor, exact: true }).click();
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type(text);
+  await page.keyboard.press('Escape');
+};
+
+test('a query is written, refused at its place, run, paused and stopped, and the engine lists it no more', async () => {
+  const { page, close } = await open('/ui/query');
+  await page.getByText(/A query ends after 5 min, 1,000,000 rows or 256 MiB/).waitFor();
+  await page.getByRole('button', { name: 'SELECT * FROM orders' }).waitFor();
+  await accessible(page);
+  const editor = page.getByRole('textbox', { name: 'SQL', exact: true });
+  await editor.click();
+  await page.keyboard.type('select ORDER_ID, am');
+  await page.locator('.cm-tooltip-autocomplete li', { hasText: 'AMOUNT' }).first().click();
+  await page.keyboard.type(' from orders wher AMOUNT > 100');
+  // What is wrong is told at its place before anybody runs it.
+  await page.getByRole('button', { name: 'line 1, column 42' }).waitFor();
+  await accessible(page);
+  await type(page, 'SQL', 'select ORDER_ID, PRODUCT, AMOUNT from orders where AMOUNT > 100');
+  await page.getByText(/Can run, says the/).waitFor();
+  await page.keyboard.press('Control+Enter');
+  await until('rows come', async () => (await rows(page).count()) > 10);
+  const listed = (await api('/api/queries')).items;
+  assert.equal(listed.length, 1);
+  assert.equal(listed[0].sqlScript, 'select ORDER_ID, PRODUCT, AMOUNT from orders where AMOUNT > 100');
+
+  await page.getByRole('button', { name: 'Pause' }).click();
+  const stood = await rows(page).first().getAttribute('aria-rowindex');
+  await page.locator('.progress .state', { hasText: /Paused, [1-9]\d* new/ }).waitFor();
+  assert.equal(await rows(page).first().getAttribute('aria-rowindex'), stood, 'what is shown stands still');
+  await page.getByRole('button', { name: 'AMOUNT', exact: true }).click();
+  assert.equal(await page.getByRole('columnheader', { name: /AMOUNT/ }).getAttribute('aria-sort'), 'ascending');
+  const grid = page.getByRole('grid');
+  await grid.focus();
+  await page.keyboard.press('Home');
+  await page.getByRole('complementary', { name: 'The picked row' }).getByText('AMOUNT:').waitFor();
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await page.locator('.grid-row[aria-selected="true"]').getAttribute('aria-rowindex'), '3');
+  await accessible(page);
+  await picture(page, 'query');
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.locator('.progress .state', { hasText: /^Stopped, [\d,]+ rows, \d+ s$/ }).waitFor();
+  assert.deepEqual((await api('/api/queries')).items, [], 'the engine runs it no more');
+  const last = await total(page);
+  await until('more is published', async () => (await new Promise((resolve) => setTimeout(resolve, 1000)), true));
+  assert.equal(await total(page), last, 'no row came after Stop');
+
+  // The address brings the text again, and how it is shown.
+  await page.getByRole('button', { name: 'Current' }).click();
+  await page.waitForURL(/view=current/);
+  const address = page.url();
+  assert.match(address, /#sql=select/);
+  await page.reload();
+  await until('the text stands there again', async () => (await editor.textContent()).includes('AMOUNT > 100'));
+  assert.equal(await page.getByRole('group', { name: 'Queries' }).getByRole('button', { name: 'from orders', exact: true }).count(), 1, 'in one tab');
+  await close();
+});
+
+test('every digit of a row is shown, rows replace each other by key, and a limit is said', async () => {
+  const { page, close } = await open(`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID + 9223372036854770000 AS BIG FROM orders LIMIT 3')}`);
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await page.locator('.progress .state', { hasText: /3 rows/ }).waitFor();
+  const first = await rows(page).first().getByRole('gridcell').first().textContent();
+  assert.match(first, /^922337203685477\d{4}$/);
+  await rows(page).first().click();
+  await page.getByRole('complementary', { name: 'The picked row' }).getByText(first).waitFor();
+
+  await page.getByRole('button', { name: 'New tab' }).click();
+  await type(page, 'SQL', 'SELECT PRODUCT, COUNT(*) AS N FROM orders GROUP BY PRODUCT');
+  await page.keyboard.press('Control+Enter');
+  await page.getByRole('button', { name: 'Current' }).click();
+  await page.getByText(/rows as they are now, by PRODUCT/).waitFor();
+  const products = async () => page.locator('.grid-row [role=gridcell]:first-child').allTextContents();
+  await until('several products', async () => (await products()).length > 3);
+  assert.equal(new Set(await products()).size, (await products()).length, 'one row for each');
+  await accessible(page);
+  await picture(page, 'query-current');
+  // Who leaves the page stops what runs on it.
+  await page.getByRole('link', { name: 'Orders', exact: true }).click();
+  await until('it is stopped', async () => (await api('/api/queries')).items.length === 0);
+  await close();
+});
+
+test('a stream is made of a query, deployed, watched, changed with a plan of what is lost, and deleted', async () => {
+  const { page, close } = await open('/ui/streams', { expected: [/status of 409/] });
+  await page.getByText('No stream is written down.').waitFor();
+  await accessible(page);
+  await page.goto(`${base}/ui/query?engine=ksqldb#sql=${encodeURIComponent('SELECT ORDER_ID, AMOUNT FROM orders WHERE AMOUNT > 500')}`);
+  await page.getByRole('link', { name: 'Make a stream of this' }).click();
+  await page.getByPlaceholder('HighValueOrders').fill('HighValueOrders');
+  await page.getByText('view_highvalueorders_…').waitFor();
+  await page.getByText('Can run, says the engine.').or(page.getByText('The gate has nothing against it')).waitFor();
+  await page.getByRole('button', { name: 'Show its first 10 rows' }).click();
+  await page.getByRole('region', { name: 'First rows' }).waitFor();
+  await accessible(page);
+  await page.getByRole('button', { name: 'Create and deploy' }).dblclick();
+  await page.locator('.head .state', { hasText: 'Running' }).waitFor({ timeout: 60_000 });
+  const made = (await api('/api/streams')).items;
+  assert.deepEqual(made.map(({ name, state, wanted }) => [name, state, wanted]), [['HighValueOrders', 'running', 'running']], 'a double click makes one');
+  await accessible(page);
+  await picture(page, 'stream');
+
+  await page.getByRole('link', { name: 'Live rows' }).click();
+  await until('its rows come', async () => (await rows(page).count()) > 3);
+  const cells = await rows(page).first().getByRole('gridcell').allTextContents();
+  assert.ok(Number(cells[1]) > 500, cells.join());
+  await accessible(page);
+  await picture(page, 'live');
+  await page.getByRole('link', { name: 'The stream', exact: true }).click();
+
+  await page.getByRole('button', { name: 'Edit …' }).click();
+  await type(page, 'New text of the stream', 'SELECT PRODUCT, COUNT(*) AS N FROM orders GROUP BY PRODUCT');
+  const plan = page.getByRole('status', { name: 'What would happen' });
+  await plan.waitFor();
+  await accessible(page);
+  await picture(page, 'stream-edit');
+  if (/begins anew/.test(await plan.textContent())) {
+    await page.getByText('Say first that the state may be lost.').waitFor();
+    await page.getByLabel('The state may be lost').check();
+  }
+  await page.getByRole('button', { name: /^Save/ }).dblclick();
+  await page.getByRole('button', { name: 'Edit …' }).waitFor({ timeout: 60_000 });
+  await until('the new text runs', async () => {
+    const [{ revision, deployedRevision, isSettled, state }] = (await api('/api/streams')).items;
+    return revision === 2 && deployedRevision === 2 && isSettled && state === 'running';
+  });
+  await page.getByRole('link', { name: 'Versions' }).click();
+  await page.getByLabel('What differs').getByText(/\+SELECT PRODUCT/).waitFor();
+  await accessible(page);
+  await page.getByRole('link', { name: 'Events' }).click();
+  await page.getByRole('region', { name: 'Events of the stream' }).waitFor();
+  await accessible(page);
+
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.locator('.head .state', { hasText: 'Paused' }).waitFor();
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.locator('.head .state', { hasText: 'Running' }).waitFor();
+  await page.getByRole('link', { name: 'All streams' }).click();
+  await page.getByRole('region', { name: 'Streams' }).waitFor();
+  await accessible(page);
+  await picture(page, 'streams');
+  await page.getByRole('link', { name: 'HighValueOrders', exact: true }).click();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.locator('.head .state', { hasText: 'Stopped' }).waitFor();
+  await page.getByRole('button', { name: 'Delete …' }).click();
+  const dialog = page.getByRole('dialog');
+  await accessible(page);
+  await dialog.getByLabel(/Type its name/).fill('HighValueOrders');
+  await dialog.getByRole('button', { name: 'Delete', exact: true }).click();
+  await dialog.getByText('What stays:').waitFor();
+  await dialog.getByRole('button', { name: 'To the streams' }).click();
+  await page.getByText('No stream is written down.').waitFor();
+  assert.deepEqual((await api('/api/streams')).items, []);
+  await close();
+});
+
+test('a topic is watched from its beginning, by partition and key, and a record is seen whole', async () => {
+  const { page, close } = await open('/ui/topics/orders/live?from=earliest');
+  await until('records come', async () => (await rows(page).count()) > 10);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.getByRole('spinbutton', { name: 'Partition' }).fill('1');
+  await page.waitForURL(/partition=1/);
+  await until('only that partition', async () => (await page.locator('.grid-row [role=gridcell]:nth-child(2)').allTextContents()).every((partition) => partition === '1'));
+  await page.getByText(/hidden by what is looked for/).waitFor();
+  await rows(page).first().click();
+  await page.getByRole('complementary', { name: 'The picked row' }).getByText('offset:').waitFor();
+  await accessible(page);
+  await picture(page, 'topic');
+  await close();
+});
+
+test('the pages are usable on a narrow screen, and no larger than they may be', async () => {
+  for (const path of ['/ui/query', '/ui/streams', '/ui/streams/new', '/ui/topics/orders/live?from=earliest']) {
+    const { page, close } = await open(path, { viewport: { width: 400, height: 850 } });
+    await page.getByRole('heading', { level: 1 }).waitFor();
+    await page.locator('.bar, .filters, .sheet, .empty').first().waitFor();
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.ok(over <= 0, `${path} is ${over} px too wide`);
+    await close();
+  }
+  const { page, close } = await open('/ui/query');
+  await page.getByText(/A query ends after/).waitFor();
+  await page.getByRole('textbox', { name: 'SQL', exact: true }).waitFor();
+  const bytes = await page.evaluate(() => [...performance.getEntriesByType('resource'), ...performance.getEntriesByType('navigation')]
+    .filter(({ name }) => new URL(name).pathname.startsWith('/ui/')).reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0));
+  assert.ok(bytes > 100_000 && bytes < 180_000, `the page with the editor takes ${bytes} bytes`);
+  await close();
+});
+
+test('a server that goes away ends a query: it is said, its rows are kept, and it can be run again', async () => {
+  const failing = [/ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|WebSocket|Failed to/];
+  const { page, close } = await open(`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`, { expected: failing });
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await until('rows come', async () => (await rows(page).count()) > 5);
+  await service.stop('SIGKILL');
+  await page.locator('.progress .state', { hasText: /^Connection lost, [1-9]/ }).waitFor({ timeout: 35_000 });
+  await page.locator('.connection .state', { hasText: /lost since .*trying again in/ }).waitFor({ timeout: 35_000 });
+  assert.ok((await rows(page).count()) > 5, 'what came is kept');
+  service = await serve();
+  await page.getByText('connected', { exact: true }).first().waitFor({ timeout: 60_000 });
+  await page.getByRole('button', { name: 'Run again' }).click();
+  await page.locator('.progress .state', { hasText: 'Running' }).waitFor();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.locator('.progress .state', { hasText: /^Stopped/ }).waitFor();
+  await close();
+});
