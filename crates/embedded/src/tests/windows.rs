@@ -1,7 +1,7 @@
 //! Windows: what closes them, what is late, what they may take.
 
 use super::support::*;
-use crate::plan::{Bounds, Purpose, Window};
+use crate::plan::{Bounds, Purpose, Window, session};
 use crate::run::Execution;
 
 const COUNTS: &str = "select tumble(ts, interval '1 minute') as w, customer, count(*) as n, sum(quantity) as q \
@@ -299,6 +299,8 @@ async fn nothing_is_written_to_the_temporary_directory() {
     let failure = query.close(NOW).await.map(|out| lines(&out).len()).unwrap_err();
     assert_eq!(failure.code, "limit_exceeded", "{failure}");
     assert_eq!(temporary(), before);
+    // Whether an operator would have spilled here is DataFusion's affair: nothing that it runs can.
+    assert!(!session::runtime(query.pool()).unwrap().disk_manager.tmp_files_enabled());
 }
 
 /// What DataFusion would have made.
