@@ -182,18 +182,22 @@ async fn assert_heard(reader: &Reader, (expected, last): &(Expected, Ends)) {
     }
     // Some orders never begin: their first event was no event.
     let expected = expected.get(&reader.what).map_or(&[][..], Vec::as_slice);
-    let missing = || {
-        let heard: BTreeSet<(String, i64)> = reader.heard().into_iter().collect();
-        expected.iter().filter(|change| !heard.contains(*change)).cloned().collect::<Vec<_>>()
-    };
     // As long as it hears something it is slow, which is no fault: it comes back dozens of times.
     loop {
-        let missing = missing();
+        // What is missing and how much was heard are of one look: what is heard between two would be waited for in vain.
+        let heard = reader.heard();
+        let (before, heard) = (heard.len(), BTreeSet::from_iter(heard));
+        let missing: Vec<&(String, i64)> = expected.iter().filter(|change| !heard.contains(*change)).collect();
         let Some(first) = missing.first() else { break };
-        let (before, count) = (reader.heard().len(), missing.len());
         let cursor = reader.heard.lock().unwrap().last().map(|event| event.id.clone());
+        let count = missing.len();
         let what = format!("{who} hears one more; {count} are missing, {first:?} too, its last id is {cursor:?}");
-        until(&what, PATIENCE, || async { (reader.heard().len() > before).then_some(()) }).await;
+        until(&what, PATIENCE, || async {
+            // Nobody waits a patience for one that has failed.
+            assert!(!reader.task.is_finished(), "{who} has failed");
+            (reader.heard.lock().unwrap().len() > before).then_some(())
+        })
+        .await;
     }
     assert_exactly_once(&reader.heard(), expected, &who);
 }
