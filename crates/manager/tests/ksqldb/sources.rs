@@ -11,10 +11,14 @@ const BIG: &str = "SELECT order_id, amount FROM orders WHERE amount > 100";
 
 /// The statements that have changed something.
 fn commands(world: &World) -> Vec<String> {
-    ["CREATE", "DROP", "TERMINATE"].iter().flat_map(|word| world.sent(word)).filter(is_command).collect()
+    ["CREATE", "DROP", "TERMINATE"]
+        .iter()
+        .flat_map(|word| world.sent(word))
+        .filter(|statement| is_command(statement))
+        .collect()
 }
 
-fn is_command(statement: &String) -> bool {
+fn is_command(statement: &str) -> bool {
     !statement.starts_with("EXPLAIN") && !statement.starts_with("DESCRIBE")
 }
 
