@@ -64,7 +64,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   // As wide as what came first needs, within reason; wider by hand.
   for (const [index, column] of columns.entries()) {
     if (rows.length === 0 || (guessed.current[column.name] !== undefined && rows.length > 300)) continue;
-    const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index]).length), column.name.length + 2);
+    const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index]).length), column.name.length + 4);
     guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70, guessed.current[column.name] ?? 0), 380);
   }
   const width = (column: Column) => widths[column.name] ?? guessed.current[column.name] ?? 140;
