@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod oracle;
+mod postgres;
 mod queries;
 mod refusals;
 mod support;

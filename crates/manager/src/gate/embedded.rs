@@ -198,6 +198,11 @@ const FOREIGN: &[Foreign] = &[
     ),
     (&["->"], "other_dialect", "`->` is ksqlDB's: write `address['city']` or `orders.address.city` here"),
     (&[":="], "other_dialect", "`:=` is ksqlDB's: write `named_struct('name', value)` here"),
+    (
+        &["SIMILAR", "TO"],
+        "unsupported",
+        "SIMILAR TO is not read as SQL has it here: write a regular expression, `name ~ '^a'`",
+    ),
     (&["|", ">"], "unexpected_word", "`|>` begins a pipe, which is not read here: write clauses in their order"),
     (
         &["SELECT", "DISTINCT"],
