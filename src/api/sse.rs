@@ -49,7 +49,7 @@ impl EventText {
     }
 
     /// How many bytes have gathered.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.0.len()
     }
 

@@ -445,8 +445,8 @@ async fn the_hub_shows_queries_streams_and_topics() {
     assert_eq!(header["header"]["schema"], "`N` BIGINT");
     let limits = desk.live.invoke(desk.call(&client, "getQueryLimits", vec![])).await.unwrap();
     let expected = json!({
-        "userActiveAdHocQueries": 1, "userMaxAdHocQueries": 2, "userActivePersistentQueries": 0, "userMaxPersistentQueries": 5,
-        "globalActiveAdHocQueries": 1, "globalMaxAdHocQueries": 20, "globalActivePersistentQueries": 0,
+        "userActiveAdHocQueries": 1, "userMaxAdHocQueries": 2, "userActivePersistentQueries": 1, "userMaxPersistentQueries": 5,
+        "globalActiveAdHocQueries": 1, "globalMaxAdHocQueries": 20, "globalActivePersistentQueries": 1,
         "globalMaxPersistentQueries": 30, "adHocMaxSeconds": 300, "adHocMaxRows": 1_000_000, "adHocMaxBytes": 256 * 1024 * 1024,
     });
     assert_eq!(limits, expected);

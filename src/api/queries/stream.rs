@@ -36,7 +36,7 @@ fn texts_of(lines: impl Stream<Item = Line> + Unpin) -> impl Stream<Item = Event
             };
             text.event(name, None, line.text());
             count += 1;
-            let has_room = count < TOGETHER.0 && text.len() < TOGETHER.1;
+            let has_room = count < TOGETHER.0 && text.bytes() < TOGETHER.1;
             next = if has_room { lines.next().now_or_never().flatten() } else { None };
         }
         Some((text, lines))
@@ -114,13 +114,13 @@ mod tests {
     async fn lines_travel_together_up_to_so_many_bytes() {
         let row = |bytes: usize| Line::Row("x".repeat(bytes));
         let large = vec![row(1024 * 1024); 10];
-        let texts: Vec<usize> = texts_of(stream::iter(large)).map(|text| text.len()).collect().await;
+        let texts: Vec<usize> = texts_of(stream::iter(large)).map(|text| text.bytes()).collect().await;
         assert_eq!(texts.len(), 10, "each large one alone: {texts:?}");
         let small = stream::iter(vec![row(10); 1_000]);
-        let texts: Vec<usize> = texts_of(small).map(|text| text.len()).collect().await;
+        let texts: Vec<usize> = texts_of(small).map(|text| text.bytes()).collect().await;
         assert_eq!(texts.len(), 4, "256 at once: {texts:?}");
         let middle = stream::iter(vec![row(16 * 1024); 100]);
-        let texts: Vec<usize> = texts_of(middle).map(|text| text.len()).collect().await;
+        let texts: Vec<usize> = texts_of(middle).map(|text| text.bytes()).collect().await;
         assert!(texts.iter().all(|bytes| *bytes < TOGETHER.1 + 20 * 1024) && texts.len() >= 25, "{texts:?}");
     }
 }

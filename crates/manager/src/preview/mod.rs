@@ -14,7 +14,6 @@ mod keys;
 mod ring;
 mod room;
 mod row;
-mod settings;
 mod watcher;
 
 #[cfg(test)]
@@ -29,8 +28,8 @@ use tokio::runtime::Handle;
 pub use self::columns::{Columns, Output};
 pub use self::ring::Frame;
 pub use self::row::{Shape, Shown};
-pub use self::settings::PreviewLimits;
 pub use self::watcher::{Told, Watcher};
+pub use crate::settings::PreviewLimits;
 
 use self::room::{Outside, Room, Seat};
 use crate::fault::Fault;
