@@ -14,12 +14,16 @@ use crate::schemas::client::install_tls;
 
 pub use self::embedded::Queries;
 
-/// The engines that are configured, and what is seen of the queries of the one in this process. Connects to nothing. `schemas` is the registry, as the embedded one reads by it.
-pub fn of(
-    config: &Config,
-    settings: &ManagerSettings,
-    schemas: Option<&Arc<dyn Schemas>>,
-) -> Result<(Vec<Arc<dyn Engine>>, Queries)> {
+/// The engines of a process.
+pub struct Made {
+    /// Those that are configured.
+    pub engines: Vec<Arc<dyn Engine>>,
+    /// The deployed queries of the one in this process, where it is one of them.
+    pub deployed: Option<Queries>,
+}
+
+/// The engines that are configured. Connects to nothing. `schemas` is the registry, by which the one in this process reads.
+pub fn of(config: &Config, settings: &ManagerSettings, schemas: Option<&Arc<dyn Schemas>>) -> Result<Made> {
     // Chosen before any client is made.
     install_tls();
     // An engine redirects nowhere, and a redirect could take credentials elsewhere.
@@ -32,11 +36,8 @@ pub fn of(
     if let Some(ksqldb) = settings.ksqldb.clone() {
         engines.push(Arc::new(Ksqldb::new(ksqldb, Patience::default()).context("ksqldb.url")?));
     }
-    let mut queries = Queries::default();
-    if config.embedded.is_on() {
-        queries = embedded::add(config, schemas, &mut engines);
-    }
-    Ok((engines, queries))
+    let deployed = config.embedded.is_on().then(|| embedded::add(config, schemas, &mut engines));
+    Ok(Made { engines, deployed })
 }
 
 #[cfg(feature = "embedded-engine")]
@@ -93,22 +94,20 @@ pub mod embedded {
     ) -> Queries {
         let engine = engine(config, schemas);
         engines.push(Arc::new(engine.clone()));
-        Queries(Some(engine))
+        Queries(engine)
     }
 
     /// The deployed queries of this process, for whoever counts.
-    #[derive(Default)]
-    pub struct Queries(Option<Embedded>);
+    pub struct Queries(Embedded);
 
     impl Queries {
         /// Shows what they do. What does not run any more is shown no more.
         pub(in crate::streams) fn show(&self, metrics: &Metrics) {
-            let Some(engine) = &self.0 else { return };
             let metrics = &metrics.deployed_queries;
             metrics.records.reset();
             metrics.state_bytes.reset();
             metrics.watermark_lag.reset();
-            for query in engine.running() {
+            for query in self.0.running() {
                 let (name, counts) = (query.definition(), query.counts());
                 for (outcome, counter) in [
                     ("read", &counts.read),
@@ -157,7 +156,6 @@ mod embedded {
     use crate::telemetry::metrics::Metrics;
 
     /// There are none.
-    #[derive(Default)]
     pub struct Queries;
 
     impl Queries {

@@ -37,7 +37,7 @@ pub struct Streams {
     pub manager: Manager,
     engines: Vec<Arc<Counted>>,
     queries: Option<Queries>,
-    deployed: engines::Queries,
+    deployed: Option<engines::Queries>,
     metrics: Arc<Metrics>,
 }
 
@@ -55,7 +55,7 @@ impl Streams {
                 Some(Arc::new(values) as Arc<dyn Schemas>)
             }
         };
-        let (made, deployed) =
+        let engines::Made { engines: made, deployed } =
             engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
         let engines: Vec<Arc<Counted>> =
             made.into_iter().map(|engine| Arc::new(Counted::new(engine, Arc::clone(metrics)))).collect();
@@ -97,7 +97,9 @@ impl Streams {
         let counting = async {
             loop {
                 self.count().await;
-                self.deployed.show(&self.metrics);
+                if let Some(deployed) = &self.deployed {
+                    deployed.show(&self.metrics);
+                }
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(COUNT_EVERY) => {}
