@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{Batch, Delivery, Log, LogError, Outgoing, Place, Position, Reader, Writer};
 
+/// Of a group, by topic and partition: offset and note.
+type Positions = HashMap<(String, i32), (i64, String)>;
+
 /// Brokers in memory. Clones are the same brokers.
 #[derive(Clone, Default)]
 pub struct Memory {
@@ -15,7 +18,7 @@ pub struct Memory {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<String, Stored>,
-    groups: BTreeMap<String, HashMap<(String, i32), (i64, String)>>,
+    groups: BTreeMap<String, Positions>,
     /// How often a writer of each name was opened.
     epochs: HashMap<String, u64>,
     /// What the next commits do: `None` succeeds.
