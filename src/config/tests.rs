@@ -455,23 +455,25 @@ fn a_registry_is_asked_with_a_token_or_with_a_name_not_with_both() {
 
 #[test]
 fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
-    let on = ("manager.enabled", "true");
+    // A build with the embedded engine has one without any settings: it is off here.
+    let on: Pairs = &[("manager.enabled", "true"), ("embedded.enabled", "false")];
+    let further = if EmbeddedSettings::IS_BUILT_IN { ", or embedded.enabled" } else { "" };
+    let none = format!(
+        "manager.enabled = true (command line) is not allowed, expected an engine to be configured then: set \
+         flink.gateway_url and flink.rest_url, or ksqldb.url{further}"
+    );
     let flink: Pairs = &[("flink.gateway_url", "http://g:8083"), ("flink.rest_url", "http://j:8081")];
     let ksqldb: Pairs = &[("ksqldb.url", "http://k:8088")];
     for (settings, message) in [
-        (
-            vec![on],
-            "manager.enabled = true (command line) is not allowed, expected an engine to be configured then: set \
-              flink.gateway_url and flink.rest_url, or ksqldb.url",
-        ),
+        (on.to_vec(), none.as_str()),
         (vec![flink[0]], "flink.rest_url = \"\" (default) is not allowed, expected a URL, as flink.gateway_url is set"),
         (vec![flink[1]], "flink.gateway_url = \"\" (default) is not allowed, expected a URL, as flink.rest_url is set"),
         (
-            [&[on], flink, ksqldb].concat(),
+            [on, flink, ksqldb].concat(),
             "manager.default_engine = \"\" (default) is not allowed, expected one of flink, ksqldb, as all of them are configured",
         ),
         (
-            [&[on, ("manager.default_engine", "flink")], ksqldb].concat(),
+            [on, &[("manager.default_engine", "flink")], ksqldb].concat(),
             "manager.default_engine = \"flink\" (command line) is not allowed, expected an engine that is configured (ksqldb): \
              else set flink.gateway_url and flink.rest_url",
         ),
@@ -480,7 +482,7 @@ fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
             "manager.default_engine = \"spark\" (command line) is not allowed, expected nothing, flink, ksqldb or embedded",
         ),
         (
-            [&[on, ("flink.format", "avro-confluent")], flink].concat(),
+            [on, &[("flink.format", "avro-confluent")], flink].concat(),
             "flink.format = \"avro-confluent\" (command line) is not allowed, expected json where neither \
              flink.schema_registry_url nor schema_registry.url is set",
         ),
@@ -495,13 +497,14 @@ fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
         assert!(load(&format!("[manager.limits]\nblocked_words = ['{words}']"), &[], &[]).is_err(), "{words}");
     }
     for settings in [
-        [&[on], flink].concat(),
-        [&[on], ksqldb].concat(),
-        [&[on, ("manager.default_engine", "ksqldb")], flink, ksqldb].concat(),
-        [&[on, ("flink.format", "avro-confluent"), ("flink.schema_registry_url", "http://r")], flink].concat(),
+        [on, flink].concat(),
+        [on, ksqldb].concat(),
+        [on, &[("manager.default_engine", "ksqldb")], flink, ksqldb].concat(),
+        [on, &[("flink.format", "avro-confluent"), ("flink.schema_registry_url", "http://r")], flink].concat(),
     ] {
         load("", &[], &settings).unwrap();
     }
+    assert_eq!(load("", &[], &[("manager.enabled", "true")]).is_ok(), EmbeddedSettings::IS_BUILT_IN);
 }
 
 #[test]
