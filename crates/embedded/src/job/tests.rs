@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use streamview_manager::catalog::{Column, EventTime, Format, Source};
 use streamview_manager::engines::{
@@ -300,7 +300,8 @@ async fn a_query_over_its_memory_fails_and_the_process_lives() {
     assert_eq!(observed[0].state, ObservedState::Failed);
     assert!(observed[0].engine_state.contains("memory"), "{}", observed[0].engine_state);
     bench.deploy(&deployment(FILTER, 2, None)).await;
-    assert_eq!(bench.observed().await.unwrap().0, ObservedState::Running);
+    let runs = || bench.observed().now_or_never().flatten().filter(|(state, _)| *state == ObservedState::Running);
+    until(runs).await;
 }
 
 fn look(sql: &str, from_start: bool) -> AdHoc {
