@@ -174,7 +174,7 @@ function One({ tab, engines, sources, missing }: OneProps) {
       {checked.found?.plan && (
         <details class="explain"><summary>How the engine would do it</summary><pre tabIndex={0} aria-label="Plan of the engine">{checked.found.plan}</pre></details>
       )}
-      {run ? <Result tab={tab} run={run} stale={run.sql !== text} /> : <Examples sources={usable} missing={missing} use={(sql) => (tab.text.value = sql)} />}
+      {run ? <Result tab={tab} run={run} stale={run.sql !== text} /> : <Examples engine={engine} sources={usable} missing={missing} use={(sql) => (tab.text.value = sql)} />}
     </>
   );
 }
@@ -231,16 +231,26 @@ function History({ use }: { use: (sql: string) => void }) {
   );
 }
 
-function Examples({ sources, missing, use }: { sources: Source[]; missing: string[]; use: (sql: string) => void }) {
+// Texts that run as they are: the embedded engine counts by a window only.
+function examples(source: Source, engine: string): string[] {
+  const all = `SELECT * FROM ${source.name}`;
+  const grouped = source.columns.find(({ type }) => /string|varchar/i.test(type)) ?? source.columns[0];
+  if (!grouped) return [all];
+  if (engine !== 'embedded') return [all, `SELECT ${grouped.name}, COUNT(*) AS N FROM ${source.name} GROUP BY ${grouped.name}`];
+  const time = source.columns.find(({ type }) => /^timestamp/i.test(type))?.name ?? '_timestamp';
+  const minute = `tumble(${time}, INTERVAL '1 minute')`;
+  return [all, `SELECT ${minute} AS minute, ${grouped.name}, COUNT(*) AS n FROM ${source.name} GROUP BY ${minute}, ${grouped.name}`];
+}
+
+function Examples({ sources, engine, missing, use }: { sources: Source[]; engine: string; missing: string[]; use: (sql: string) => void }) {
   const source = sources[0];
-  const grouped = source?.columns.find(({ type }) => /string|varchar/i.test(type)) ?? source?.columns[0];
   return (
     <div class="examples">
       {source ? (
         <>
           <h2>Begin with</h2>
           <ul class="plain">
-            {[`SELECT * FROM ${source.name}`, ...(grouped ? [`SELECT ${grouped.name}, COUNT(*) AS N FROM ${source.name} GROUP BY ${grouped.name}`] : [])].map((sql) => (
+            {examples(source, engine).map((sql) => (
               <li key={sql}><button type="button" class="quiet code" onClick={() => use(sql)}>{sql}</button></li>
             ))}
           </ul>
