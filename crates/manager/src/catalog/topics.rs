@@ -4,7 +4,7 @@
 //! | topic | source | watched |
 //! |---|---|---|
 //! | Kafka's, the registry's and ksqlDB's own: `_…`, `…ksql_processing_log` | never | never |
-//! | the service's own (events, dead letters), and `ksql…`, `…connect-configs` and their like | if an operator declares it | then |
+//! | the service's own (events, dead letters, those of streams among them), and `ksql…`, `…connect-configs` and their like | if an operator declares it | then |
 //! | any other | if anybody may say so | then |
 
 use std::collections::HashSet;
@@ -31,7 +31,9 @@ pub fn standing(topic: &str, own: &HashSet<String>) -> Standing {
     if lower.starts_with('_') || lower.ends_with(PROCESSING_LOG) {
         return Standing::Internal;
     }
-    let is_reserved = lower.starts_with("ksql") || CONNECT.iter().any(|name| lower.ends_with(name));
+    // What a stream in this process could not read goes beside its output, whoever may see that.
+    let is_letters = lower.starts_with("view_") && lower.ends_with(".dlq");
+    let is_reserved = is_letters || lower.starts_with("ksql") || CONNECT.iter().any(|name| lower.ends_with(name));
     if is_reserved || own.contains(topic) { Standing::Reserved } else { Standing::Open }
 }
 
@@ -45,6 +47,8 @@ mod tests {
         for (topic, expected) in [
             ("orders", Standing::Open),
             ("view_high_0123abcd", Standing::Open),
+            ("view_high_0123abcd.late", Standing::Open),
+            ("view_high_0123abcd.dlq", Standing::Reserved),
             ("orders.events", Standing::Reserved),
             ("orders.events.dlq", Standing::Reserved),
             ("ksql-changes", Standing::Reserved),
