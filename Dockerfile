@@ -2,8 +2,6 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
-# Optimised C in librdkafka: .cargo/config.toml is for development and stays out (.dockerignore).
-ENV CFLAGS=-O2
 
 # The dependencies first, against an empty program: this layer is built again only when Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./

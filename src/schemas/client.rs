@@ -23,7 +23,7 @@ const MAX_REFERENCES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No connection, or no whole answer in time.
-    #[error("the schema registry at {0} does not answer: {1}{hint}", hint = hint(.1))]
+    #[error("the schema registry at {0} does not answer: {1}{hint}", hint = hint(.0, .1))]
     Unreachable(String, String),
     /// 401 or 403: our credentials are wrong, and may be right after a change over there.
     #[error("the schema registry refuses us ({0}); check schema_registry.username, password or bearer_token")]
@@ -80,17 +80,30 @@ impl Fault {
 }
 
 /// Which setting to look at, where TLS is what came to nothing.
-fn hint(cause: &str) -> &'static str {
+fn hint(address: &str, cause: &str) -> &'static str {
     if cause.contains("received fatal alert") {
         "; look at schema_registry.tls.cert_file and key_file: it refuses our certificate, or misses one"
     } else if cause.contains("invalid peer certificate: UnknownIssuer") {
         "; set schema_registry.ca_file to the authority that has signed its certificate"
     } else if cause.contains("invalid peer certificate") {
         "; its certificate has to be valid now, and for the name in schema_registry.url"
+    } else if address.starts_with("https://") && CUT.iter().any(|words| cause.contains(words)) {
+        // In TLS 1.3 our request is on its way before our certificate is judged: a server that closes with it unread resets
+        // the connection, and its alert is lost.
+        "; if it asks for certificates, look at schema_registry.tls.cert_file and key_file: it may have refused ours, or miss one"
     } else {
         ""
     }
 }
+
+/// How a connection that the other side ended before its answer is told, by the system, rustls and hyper.
+const CUT: [&str; 5] = [
+    "Connection reset by peer",
+    "Broken pipe",
+    "peer closed connection without sending TLS close_notify",
+    "connection closed before message completed",
+    "unexpected end of file",
+];
 
 fn each(faults: &[Fault]) -> String {
     faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ")

@@ -47,6 +47,25 @@ async fn guarded(upstream: &str, files: &Files) -> String {
     address
 }
 
+/// TLS with a server that resets each connection as soon as the client takes it for made; gives its address. So ends in
+/// TLS 1.3 a refused certificate whose alert is lost.
+async fn resetting(files: &Files) -> String {
+    let certificate = CertificateDer::pem_file_iter(files.path("server.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(files.path("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certificate, key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(client) = acceptor.accept(stream).await {
+                client.get_ref().0.set_zero_linger().unwrap();
+            }
+        }
+    });
+    address
+}
+
 fn settings(url: &str, ca_file: &Path, own: Option<(&Path, &Path)>) -> SchemaRegistrySettings {
     let mut settings = Config::defaults().schema_registry;
     settings.url = SecretUrl::new(url);
@@ -95,6 +114,11 @@ async fn a_registry_that_asks_for_a_certificate_gets_ours_and_what_is_wrong_name
         let fault = ask(&files.path(ca_file), own).await.unwrap_err();
         assert!(matches!(fault, Fault::Unreachable(..)) && fault.to_string().contains(words), "{name}: {fault}");
     }
+
+    let url = resetting(&files).await;
+    let client = RegistryClient::new(&settings(&url, &ca_file, Some((&certificate, &key)))).unwrap();
+    let fault = client.get::<Value>("/subjects").await.unwrap_err();
+    assert!(fault.to_string().contains("if it asks for certificates, look at schema_registry.tls.cert_file"), "{fault}");
 
     let (other, _) = own("expired");
     for (certificate, key, words) in [
