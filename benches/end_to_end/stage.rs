@@ -30,6 +30,7 @@ impl Stage {
         let own = [
             ("STREAMVIEW_MANAGER__ENABLED", "true".to_owned()),
             ("STREAMVIEW_KSQLDB__URL", engine.url()),
+            ("STREAMVIEW_MANAGER__PREVIEW__WATCHERS_PER_CALLER", "1000".to_owned()),
             ("STREAMVIEW_MANAGER__LIMITS__QUERIES_PER_USER", "1000".to_owned()),
             ("STREAMVIEW_MANAGER__LIMITS__STREAMS", "1000".to_owned()),
             ("STREAMVIEW_MANAGER__LIMITS__STREAMS_PER_USER", "1000".to_owned()),

@@ -13,7 +13,7 @@ use crate::config::KafkaSettings;
 use crate::domain::record::{Headers, Record};
 use crate::domain::units::{self, Partition};
 use crate::platforms::kafka::listener::{Listener, listen};
-use crate::platforms::kafka::{base_config, limit_answers, open, producer, record_time};
+use crate::platforms::kafka::{consumer_config, open, producer, record_time};
 
 /// Longest silence of the broker while records are missing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,8 +197,7 @@ pub fn read_topic(settings: &KafkaSettings, topic: &str, mut take: impl FnMut(Re
 }
 
 fn reader_config(settings: &KafkaSettings) -> ClientConfig {
-    let mut config = base_config(settings);
-    limit_answers(&mut config, settings);
+    let mut config = consumer_config(settings);
     config
         .set("group.id", "streamview-topic-reader") // asked for by the client, never joined
         .set("enable.auto.commit", "false")

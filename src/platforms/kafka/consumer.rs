@@ -23,7 +23,7 @@ use crate::failure::panic_text;
 use crate::platforms::kafka::dead_member::is_member;
 use crate::platforms::kafka::listener::{explain, steady};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, limit_answers, open};
+use crate::platforms::kafka::{base_config, consumer_config, open};
 
 /// How long one poll waits: the longest time until a command is obeyed.
 const POLL: Duration = Duration::from_millis(10);
@@ -237,8 +237,7 @@ impl GroupMember {
         (number, events): (u64, UnboundedSender<GroupNews>),
     ) -> Result<GroupMember, KafkaError> {
         let queue_kilobytes = (settings.queue_bytes / partitions.max(1) / 1024).max(64);
-        let mut config = base_config(settings);
-        limit_answers(&mut config, settings);
+        let mut config = consumer_config(settings);
         membership_config(&mut config, settings, group);
         config
             .set("group.instance.id", name.instance_id(group))
@@ -249,8 +248,6 @@ impl GroupMember {
             .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
             .set("fetch.min.bytes", settings.fetch_min_bytes.to_string())
             .set("fetch.error.backoff.ms", "100")
-            // How long fetching rests after the queue was full: a second unless said otherwise.
-            .set("fetch.queue.backoff.ms", "2")
             // Partitions that are added to the topic are noticed within that time; a heartbeat later all members know.
             .set("topic.metadata.refresh.interval.ms", "2000")
             .set("queued.max.messages.kbytes", queue_kilobytes.to_string())

@@ -14,7 +14,7 @@ use crate::domain::identity::Anchor;
 use crate::domain::record::{Headers, Record};
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::platforms::kafka::listener::{Listener, listen};
-use crate::platforms::kafka::{base_config, limit_answers, open, record_time};
+use crate::platforms::kafka::{consumer_config, open, record_time};
 
 /// Why the log could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +85,7 @@ impl Watermarks {
 impl LogReader {
     /// Opens a reader of `topic`.
     pub fn open(settings: &KafkaSettings, topic: &str) -> Result<LogReader, LogError> {
-        let mut config = base_config(settings);
-        limit_answers(&mut config, settings);
+        let mut config = consumer_config(settings);
         config
             .set("group.id", "streamview-log-reader") // asked for by the client, never joined
             .set("enable.auto.commit", "false")

@@ -143,10 +143,17 @@ pub fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
     }
 }
 
+/// The settings of a client that reads.
+///
 /// Bounds what a broker may answer, and with it what a compressed batch may become where librdkafka looks (zstd). Ordinary
 /// answers are half as large at most; the other half is for a batch that is larger than that all by itself.
-fn limit_answers(config: &mut ClientConfig, settings: &KafkaSettings) {
+fn consumer_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = base_config(settings);
     config
         .set("receive.message.max.bytes", settings.max_fetch_bytes.to_string())
-        .set("fetch.max.bytes", (settings.max_fetch_bytes / 2).to_string());
+        .set("fetch.max.bytes", (settings.max_fetch_bytes / 2).to_string())
+        // How long fetching rests after the queue was full: a second unless said otherwise, in which a small queue is long
+        // empty. A reader that is slower for a moment would be slow for that second.
+        .set("fetch.queue.backoff.ms", "2");
+    config
 }

@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::config::KafkaSettings;
 use crate::domain::units::{self, Partition};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, limit_answers, open};
+use crate::platforms::kafka::{consumer_config, open};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,8 +41,7 @@ pub fn too_large_at(
     partition: Partition,
     offset: units::Offset,
 ) -> Option<String> {
-    let mut config = base_config(settings);
-    limit_answers(&mut config, settings);
+    let mut config = consumer_config(settings);
     config
         .set("group.id", "streamview-probe") // asked for by the client, never joined
         .set("enable.auto.commit", "false")

@@ -21,7 +21,7 @@ use crate::config::KafkaSettings;
 use crate::manager::ports::{From, PortError, RawRecord};
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::topics::{TIMEOUT, fault, is_missing, partitions};
-use crate::platforms::kafka::{base_config, limit_answers, open, record_time};
+use crate::platforms::kafka::{consumer_config, open, record_time};
 
 /// Most records, and bytes after which no more are added, that go to the reader in one step.
 const CHUNK_RECORDS: usize = 512;
@@ -48,8 +48,7 @@ pub struct Tail {
 impl Tail {
     /// Begins. Whatever is published from now on comes out of it. Blocks for some seconds at most.
     pub fn begin(settings: &KafkaSettings, topic: &str, from: From) -> Result<Tail, PortError> {
-        let mut config = base_config(settings);
-        limit_answers(&mut config, settings);
+        let mut config = consumer_config(settings);
         config
             .set("group.id", "streamview-preview") // asked for by the client, never joined
             .set("enable.auto.commit", "false")

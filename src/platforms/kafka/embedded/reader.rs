@@ -14,7 +14,7 @@ use crate::embedded::log::{Batch, LogError, Place, Reader};
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::topic_id::{TopicIdReader, TopicIdentity};
 use crate::platforms::kafka::topics::{is_missing, partitions};
-use crate::platforms::kafka::{base_config, limit_answers, open, record_time};
+use crate::platforms::kafka::{consumer_config, open, record_time};
 
 /// How long records are gathered after the first one.
 const GATHER: Duration = Duration::from_millis(20);
@@ -39,8 +39,7 @@ struct Source {
 impl JobReader {
     pub fn open(settings: &KafkaSettings, topics: &[String]) -> Result<JobReader, LogError> {
         let source = |name: &String| {
-            let mut config = base_config(settings);
-            limit_answers(&mut config, settings);
+            let mut config = consumer_config(settings);
             config
                 .set("group.id", "streamview-queries") // asked for by the client, never joined
                 .set("enable.auto.commit", "false")
