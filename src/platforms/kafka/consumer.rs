@@ -23,7 +23,7 @@ use crate::failure::panic_text;
 use crate::platforms::kafka::dead_member::is_member;
 use crate::platforms::kafka::listener::{explain, steady};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
-use crate::platforms::kafka::{base_config, consumer_config, open};
+use crate::platforms::kafka::{consumer_config, open};
 
 /// How long one poll waits: the longest time until a command is obeyed.
 const POLL: Duration = Duration::from_millis(10);
@@ -458,7 +458,7 @@ mod tests {
     fn the_longest_session_that_may_be_set_makes_a_client() {
         let mut settings = Config::defaults().kafka;
         settings.session_timeout_ms = 30 * 60 * 1000;
-        let mut config = base_config(&settings);
+        let mut config = consumer_config(&settings);
         membership_config(&mut config, &settings, "orders");
         assert!(config.create::<BaseConsumer>().is_ok());
     }
