@@ -496,6 +496,66 @@ async fn developers_run_their_own_streams_operators_everybodys_and_readers_look(
     for (method, target, body) in [
         ("PUT", path.clone(), json!({ "name": "Eve's" })),
         ("DELETE", path.clone(), json!({})),
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_somebody_else_has_changed_is_left_as_it_is() {
+    let stage = Stage::new().await;
+    let service = stage.start(&[]).await;
+    let path = "/api/catalog/orders";
+    let body = |column: &str| json!({ "topic": stage.orders, "format": "json", "columns": [{ "name": column, "type": "bigint" }] });
+    let put = |column: &str, header: &'static str, value: String| {
+        let body = body(column);
+        let service = &service;
+        async move { service.call("PUT", path, Some(body), &[(header, value.as_str())]).await }
+    };
+    let told = |answer: &Answer| (answer.status, answer.code().to_owned(), answer.body["currentVersion"].clone());
+    let changed = |version: Value| (412, "version_changed".to_owned(), version);
+    let any = || "*".to_owned();
+
+    // Before anybody has declared it there is nothing to match, and nothing to show.
+    assert_eq!(told(&put("A", "If-Match", any()).await), changed(Value::Null));
+    assert_eq!(service.get(path).await.must(404).code(), "source_not_found");
+    let made = put("A", "If-None-Match", any()).await.must(200);
+    assert_eq!(told(&put("B", "If-None-Match", any()).await), changed(made.body["version"].clone()));
+
+    // What was read is known again, under the name in any case; who was slower is told.
+    let read = service.get("/api/catalog/ORDERS").await.must(200);
+    assert_eq!((&read.body, &read.headers["etag"]), (&made.body, &made.headers["etag"]));
+    assert_eq!((&read.body["origin"], &read.body["declaredBy"]), (&json!("declared"), &json!("anonymous")));
+    let first = read.headers["etag"].clone();
+    assert_eq!(service.call("GET", path, None, &[("If-None-Match", &first)]).await.status, 304);
+    let same = put("A", "If-Match", first.clone()).await.must(200);
+    assert_eq!(same.headers["etag"], first, "what is declared so already is not declared anew");
+    let second = put("B", "If-Match", first.clone()).await.must(200);
+    assert_eq!(told(&put("C", "If-Match", first.clone()).await), changed(second.body["version"].clone()));
+    let late = service.call("DELETE", path, None, &[("If-Match", &first)]).await;
+    assert_eq!(told(&late), changed(second.body["version"].clone()));
+    assert_eq!(service.get(path).await.body["columns"][0]["name"], "B");
+
+    // A name that is declared anew is not what was read before, whatever its columns.
+    service.call("DELETE", path, None, &[("If-Match", &second.headers["etag"])]).await.must(200);
+    assert_eq!(told(&put("A", "If-Match", first.clone()).await), changed(Value::Null));
+    let again = service.put(path, body("A")).await.must(200);
+    assert_eq!(told(&put("B", "If-Match", first).await), changed(again.body["version"].clone()));
+    let nonsense = put("B", "If-Match", "yesterday".to_owned()).await;
+    assert_eq!((nonsense.status, nonsense.code()), (400, "invalid_parameter"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_change_the_same_declaration_one_is_first() {
+    let stage = Stage::new().await;
+    let service = stage.start_with_orders().await;
+    let etag = service.get("/api/catalog/orders").await.headers["etag"].clone();
+    let change = |number: usize| {
+        let columns = json!([{ "name": format!("C{number}"), "type": "bigint" }]);
+        let body = json!({ "topic": stage.orders, "format": "json", "columns": columns });
+        let (service, etag) = (&service, etag.as_str());
+        async move { service.call("PUT", "/api/catalog/orders", Some(body), &[("If-Match", etag)]).await.status }
+    };
+    let mut told = futures_util::future::join_all((0..8).map(change)).await;
+    told.sort_unstable();
+    assert_eq!(told, [&[200][..], &[412; 7]].concat());
+}
+
         ("POST", format!("{path}/deploy"), json!({})),
         ("POST", format!("{path}/stop"), json!({})),
     ] {
