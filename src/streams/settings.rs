@@ -10,6 +10,9 @@ use crate::manager::engines::EngineKind;
 use crate::manager::preview::PreviewLimits;
 use crate::manager::settings::{FlinkSettings, KsqldbSettings, Limits, ManagerSettings, Reconcile};
 
+/// Characters of a host's name that are taken.
+const MOST_OF_HOST: usize = 64;
+
 /// What the manager is told. The settings have passed their rules: there is an engine for whoever names none.
 pub fn settings(config: &Config) -> Result<ManagerSettings> {
     let (flink, ksqldb) = (flink(config), ksqldb(config));
@@ -31,7 +34,26 @@ pub fn settings(config: &Config) -> Result<ManagerSettings> {
     };
     let own_topics = config.views.values().flat_map(|view| [view.topic.clone(), view.dlq_topic.clone()]).collect();
     let (limits, preview) = (limits(&config.manager.limits), preview(&config.manager.preview));
-    Ok(ManagerSettings { default_engine, flink, ksqldb, limits, preview, reconcile, own_topics })
+    Ok(ManagerSettings {
+        instance: instance(&config.kafka.instance_id),
+        default_engine,
+        flink,
+        ksqldb,
+        limits,
+        preview,
+        reconcile,
+        own_topics,
+    })
+}
+
+/// What people know this process by, with a number that no other has: where it runs, unless `kafka.instance_id` says otherwise.
+fn instance(instance_id: &str) -> String {
+    let host = || std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"));
+    let named = match instance_id {
+        "" => host().unwrap_or_default().trim().chars().take(MOST_OF_HOST).collect(),
+        id => id.to_owned(),
+    };
+    format!("{}-{:08x}", if named.is_empty() { "instance" } else { &named }, fastrand::u32(..))
 }
 
 fn flink(config: &Config) -> Option<FlinkSettings> {
@@ -103,6 +125,8 @@ fn limits(limits: &ManagerLimits) -> Limits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn of(pairs: &[(&str, &str)]) -> ManagerSettings {
@@ -119,6 +143,14 @@ mod tests {
         assert_eq!(settings.reconcile, Reconcile::default());
         assert_eq!(settings.default_engine, EngineKind::Ksqldb, "the one that is configured");
         assert!(settings.flink.is_none());
+    }
+
+    #[test]
+    fn no_two_processes_have_the_same_name() {
+        let (one, other) = (of(&[("ksqldb.url", "http://k")]).instance, of(&[("ksqldb.url", "http://k")]).instance);
+        assert!(one != other && one.len() > 9, "{one} {other}");
+        let named = of(&[("ksqldb.url", "http://k"), ("kafka.instance_id", "reads-1")]).instance;
+        assert!(named.starts_with("reads-1-"), "{named}");
     }
 
     #[test]

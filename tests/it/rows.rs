@@ -273,7 +273,7 @@ async fn a_query_runs_is_listed_and_ends_with_its_reader() {
     drop(events);
     desk.engine.until_ended().await;
     let list: Value = desk.http.get(desk.url("/api/queries")).send().await.unwrap().json().await.unwrap();
-    assert_eq!(list, json!({ "items": [] }));
+    assert_eq!(list["items"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

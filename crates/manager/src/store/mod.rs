@@ -11,6 +11,7 @@ pub(crate) use self::sources::{Declared, Known, Leftover};
 mod definitions;
 mod leader;
 mod outputs;
+mod queries;
 mod rows;
 mod sources;
 

@@ -135,6 +135,7 @@ async fn database() -> Pool {
         include_str!("../../../../migrations/V019__stream_healing.sql"),
         include_str!("../../../../migrations/V020__embedded_engine.sql"),
         include_str!("../../../../migrations/V021__source_versions.sql"),
+        include_str!("../../../../migrations/V022__stream_queries.sql"),
     ] {
         pool.get().await.unwrap().batch_execute(migration).await.unwrap();
     }
@@ -209,6 +210,7 @@ impl Stage {
     pub fn manager(&self) -> Manager {
         Manager::new(Parts {
             settings: ManagerSettings {
+                instance: "test".to_owned(),
                 default_engine: self.engines[0].kind,
                 flink: None,
                 ksqldb: None,
