@@ -170,4 +170,43 @@ mod tests {
             ("kafka:9092", "http://registry")
         );
     }
+
+    /// The variables that `docker-compose.yml` gives the service, with those of an env file put in.
+    fn composed(env_file: &str) -> Vec<(String, String)> {
+        let given: HashMap<&str, &str> = env_file.lines().filter_map(|line| line.split_once('=')).collect();
+        let filled = |value: &str| {
+            let mut text = value.trim().trim_matches('"').to_owned();
+            while let Some((before, rest)) = text.split_once("${") {
+                let (variable, after) = rest.split_once('}').expect("it closes");
+                let (name, otherwise) = variable.split_once(":-").expect("each has a default");
+                text = format!("{before}{}{after}", given.get(name).unwrap_or(&otherwise));
+            }
+            text
+        };
+        let variable = |line: &str| {
+            let (name, value) = line.trim().split_once(": ")?;
+            name.starts_with("STREAMVIEW_").then(|| (name.to_owned(), filled(value)))
+        };
+        include_str!("../../docker-compose.yml").lines().filter_map(variable).collect()
+    }
+
+    #[test]
+    fn each_profile_of_compose_is_a_service_with_its_engines() {
+        for (env_file, default_engine, has_flink, has_ksqldb) in [
+            (include_str!("../../docker/flink.env"), EngineKind::Flink, true, false),
+            (include_str!("../../docker/ksqldb.env"), EngineKind::Ksqldb, false, true),
+            (include_str!("../../docker/engines.env"), EngineKind::Flink, true, true),
+        ] {
+            let config = Config::load(None, composed(env_file), &[]).unwrap();
+            assert!(config.manager.enabled, "{env_file}");
+            let settings = settings(&config).unwrap();
+            assert_eq!(settings.default_engine, default_engine, "{env_file}");
+            assert_eq!((settings.flink.is_some(), settings.ksqldb.is_some()), (has_flink, has_ksqldb), "{env_file}");
+            let profiles = env_file.lines().find_map(|line| line.strip_prefix("COMPOSE_PROFILES=")).unwrap();
+            for (profile, is_there) in [("flink", has_flink), ("ksqldb", has_ksqldb)] {
+                assert_eq!(profiles.split(',').any(|named| named == profile), is_there, "{env_file}");
+            }
+        }
+        assert!(!Config::load(None, composed(""), &[]).unwrap().manager.enabled, "without an engine there is none");
+    }
 }
