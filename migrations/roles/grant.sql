@@ -31,7 +31,7 @@ revoke all on public.refinery_schema_history, public.view_builds, public.project
     public.blocked_partitions, public.decision_outcomes, public.source_moves, public.relay_positions, public.operations,
     public.operation_differences, public.build_switches, public.view_pauses, public.api_keys, public.audit_log,
     public.audit_retention, public.dead_letters_view, public.stream_definitions, public.stream_revisions,
-    public.stream_events, public.stream_leftovers, public.stream_sources
+    public.stream_events, public.stream_leftovers, public.stream_sources, public.stream_queries
     from streamview_writer, streamview_reader;
 
 -- The writer: rows, and of these only what projecting, deciding and serving takes. What makes, switches and drops builds is done
@@ -47,7 +47,7 @@ grant select, insert, update on public.event_decisions, public.decision_outcomes
     to streamview_writer;
 grant select, insert, update, delete on public.idempotent_calls, public.held_keys, public.parked_events,
     public.operation_differences, public.stream_definitions, public.stream_revisions, public.stream_events,
-    public.stream_leftovers, public.stream_sources
+    public.stream_leftovers, public.stream_sources, public.stream_queries
     to streamview_writer;
 grant select, insert on public.source_moves, public.audit_log to streamview_writer;
 

@@ -65,7 +65,7 @@ begin
                                         'blocked_partitions', 'decision_outcomes', 'source_moves', 'relay_positions',
                                         'operations', 'operation_differences', 'build_switches', 'view_pauses', 'api_keys',
                                         'audit_log', 'stream_definitions', 'stream_revisions', 'stream_events',
-                                        'stream_leftovers', 'stream_sources'))
+                                        'stream_leftovers', 'stream_sources', 'stream_queries'))
         )
         select format('table %s', oid::regclass) from ours where relowner <> 'streamview_owner'::regrole
         union

@@ -300,7 +300,7 @@ fn add_parts_of_streams(operation: &mut Operation, looks: bool) {
             "403",
             "`operations_not_allowed`: the service is reachable by others and has no access control; or `origin_not_allowed`",
         ),
-        ("412", "`version_changed`: `If-Match` names another version"),
+        ("412", "`version_changed`: `If-Match` names another version, or of a source what was to be new is there"),
         ("413", "`body_too_large`"),
         ("415", "`unsupported_media_type`: the body has to be `application/json`"),
         ("422", "`statement_refused`, with `statementErrors`; or `idempotency_key_reused`"),

@@ -261,7 +261,7 @@ mod streams {
     use anyhow::{Context, Result};
 
     use crate::config::Config;
-    use crate::manager::catalog::{Column, Declarer, EventTime, Format, Source};
+    use crate::manager::catalog::{Column, Declarer, EventTime, ExpectedSource, Format, Source};
     use crate::manager::engines::EngineKind;
     use crate::manager::manager::{DeployOptions, NewDefinition};
     use crate::streams::Streams;
@@ -310,7 +310,8 @@ mod streams {
     pub async fn prepare(config: &Config, topic: &str) -> Result<()> {
         let metrics = Arc::new(Metrics::new());
         let manager = Streams::of(config, &metrics)?.context("there is no stream manager")?.manager;
-        manager.put_source(source(topic)?, Declarer { name: ACTOR, is_operator: true }).await?;
+        let by = Declarer { name: ACTOR, is_operator: true };
+        manager.put_source(source(topic)?, by, ExpectedSource::Any).await?;
         let definition = async |name: &str, text: &str| {
             let (name, sql_script) = (name.to_owned(), text.to_owned());
             manager.create(NewDefinition { name, sql_script, engine: Some(EngineKind::Embedded) }, ACTOR).await

@@ -190,7 +190,8 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "manager.preview.rows_per_second" => Integer(1, 1_000_000),
         "manager.preview.bytes_per_second" => Integer(1_024, 1_073_741_824),
         "manager.preview.value_bytes" => Integer(1_024, 1_048_576),
-        "manager.limits.query_characters" => Integer(10, 1_000_000),
+        // Of four bytes each at most: Postgres keeps texts of up to 262,144 bytes.
+        "manager.limits.query_characters" => Integer(10, 65_536),
         "manager.limits.joins" | "manager.limits.windows" => Integer(0, 100),
         "manager.limits.depth" => Integer(1, 1_000),
         "manager.limits.query_seconds" => Integer(1, 86_400),

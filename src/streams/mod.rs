@@ -31,6 +31,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// How long an engine's last answer says something about it.
 const LATELY: Duration = Duration::from_secs(60);
 
+/// How long the database may take to hear that this process ends.
+const LEAVING: Duration = Duration::from_secs(2);
+
 /// The manager of this process, and what is seen of its engines.
 pub struct Streams {
     /// What the API asks.
@@ -94,6 +97,17 @@ impl Streams {
 
     /// Leads or waits to lead, and counts, until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        self.lead(stop).await;
+        // Whoever queried here begins anew elsewhere, and finds the place free.
+        let leaving = self.queries.as_ref().map(Queries::leave);
+        if let Some(leaving) = leaving
+            && tokio::time::timeout(LEAVING, leaving).await.is_err()
+        {
+            tracing::warn!("other instances are not told that the queries of this one end");
+        }
+    }
+
+    async fn lead(&self, stop: CancellationToken) {
         let counting = async {
             loop {
                 self.count().await;

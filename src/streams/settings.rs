@@ -10,6 +10,9 @@ use crate::manager::engines::EngineKind;
 use crate::manager::preview::PreviewLimits;
 use crate::manager::settings::{FlinkSettings, KsqldbSettings, Limits, ManagerSettings, Reconcile};
 
+/// Characters of a host's name that are taken.
+const MOST_OF_HOST: usize = 64;
+
 /// What the manager is told. The settings have passed their rules: there is an engine for whoever names none.
 pub fn settings(config: &Config) -> Result<ManagerSettings> {
     let (flink, ksqldb) = (flink(config), ksqldb(config));
@@ -31,7 +34,26 @@ pub fn settings(config: &Config) -> Result<ManagerSettings> {
     };
     let own_topics = config.views.values().flat_map(|view| [view.topic.clone(), view.dlq_topic.clone()]).collect();
     let (limits, preview) = (limits(&config.manager.limits), preview(&config.manager.preview));
-    Ok(ManagerSettings { default_engine, flink, ksqldb, limits, preview, reconcile, own_topics })
+    Ok(ManagerSettings {
+        instance: instance(&config.kafka.instance_id),
+        default_engine,
+        flink,
+        ksqldb,
+        limits,
+        preview,
+        reconcile,
+        own_topics,
+    })
+}
+
+/// What people know this process by, with a number that no other has: where it runs, unless `kafka.instance_id` says otherwise.
+fn instance(instance_id: &str) -> String {
+    let host = || std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"));
+    let named = match instance_id {
+        "" => host().unwrap_or_default().trim().chars().take(MOST_OF_HOST).collect(),
+        id => id.to_owned(),
+    };
+    format!("{}-{:08x}", if named.is_empty() { "instance" } else { &named }, fastrand::u32(..))
 }
 
 fn flink(config: &Config) -> Option<FlinkSettings> {
@@ -103,6 +125,8 @@ fn limits(limits: &ManagerLimits) -> Limits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn of(pairs: &[(&str, &str)]) -> ManagerSettings {
@@ -122,6 +146,14 @@ mod tests {
     }
 
     #[test]
+    fn no_two_processes_have_the_same_name() {
+        let (one, other) = (of(&[("ksqldb.url", "http://k")]).instance, of(&[("ksqldb.url", "http://k")]).instance);
+        assert!(one != other && one.len() > 9, "{one} {other}");
+        let named = of(&[("ksqldb.url", "http://k"), ("kafka.instance_id", "reads-1")]).instance;
+        assert!(named.starts_with("reads-1-"), "{named}");
+    }
+
+    #[test]
     fn flink_reaches_what_we_reach_unless_it_is_said_otherwise() {
         let flink = [("flink.gateway_url", "http://g"), ("flink.rest_url", "http://j")];
         let ours =
@@ -137,5 +169,44 @@ mod tests {
             (found.kafka_bootstrap_servers.as_str(), found.registry_url.as_str()),
             ("kafka:9092", "http://registry")
         );
+    }
+
+    /// The variables that `docker-compose.yml` gives the service, with those of an env file put in.
+    fn composed(env_file: &str) -> Vec<(String, String)> {
+        let given: HashMap<&str, &str> = env_file.lines().filter_map(|line| line.split_once('=')).collect();
+        let filled = |value: &str| {
+            let mut text = value.trim().trim_matches('"').to_owned();
+            while let Some((before, rest)) = text.split_once("${") {
+                let (variable, after) = rest.split_once('}').expect("it closes");
+                let (name, otherwise) = variable.split_once(":-").expect("each has a default");
+                text = format!("{before}{}{after}", given.get(name).unwrap_or(&otherwise));
+            }
+            text
+        };
+        let variable = |line: &str| {
+            let (name, value) = line.trim().split_once(": ")?;
+            name.starts_with("STREAMVIEW_").then(|| (name.to_owned(), filled(value)))
+        };
+        include_str!("../../docker-compose.yml").lines().filter_map(variable).collect()
+    }
+
+    #[test]
+    fn each_profile_of_compose_is_a_service_with_its_engines() {
+        for (env_file, default_engine, has_flink, has_ksqldb) in [
+            (include_str!("../../docker/flink.env"), EngineKind::Flink, true, false),
+            (include_str!("../../docker/ksqldb.env"), EngineKind::Ksqldb, false, true),
+            (include_str!("../../docker/engines.env"), EngineKind::Flink, true, true),
+        ] {
+            let config = Config::load(None, composed(env_file), &[]).unwrap();
+            assert!(config.manager.enabled, "{env_file}");
+            let settings = settings(&config).unwrap();
+            assert_eq!(settings.default_engine, default_engine, "{env_file}");
+            assert_eq!((settings.flink.is_some(), settings.ksqldb.is_some()), (has_flink, has_ksqldb), "{env_file}");
+            let profiles = env_file.lines().find_map(|line| line.strip_prefix("COMPOSE_PROFILES=")).unwrap();
+            for (profile, is_there) in [("flink", has_flink), ("ksqldb", has_ksqldb)] {
+                assert_eq!(profiles.split(',').any(|named| named == profile), is_there, "{env_file}");
+            }
+        }
+        assert!(!Config::load(None, composed(""), &[]).unwrap().manager.enabled, "without an engine there is none");
     }
 }

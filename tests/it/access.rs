@@ -102,6 +102,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/test/query", "developer"),
     ("GET", "/api/engines", "reader"),
     ("GET", "/api/catalog", "reader"),
+    ("GET", "/api/catalog/{name}", "reader"),
     ("PUT", "/api/catalog/{name}", "developer"),
     ("DELETE", "/api/catalog/{name}", "developer"),
     ("GET", "/api/orphans", "reader"),

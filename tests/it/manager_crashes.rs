@@ -41,8 +41,12 @@ enum Weather {
     Fine,
     /// It is gone when the next process comes.
     Gone,
-    /// It answers late.
+    /// It answers late, but does what it is asked.
     Slow,
+}
+
+impl Weather {
+    const ALL: [Weather; 3] = [Weather::Fine, Weather::Gone, Weather::Slow];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,8 +108,8 @@ impl Server {
             On::Flink => {
                 let cluster = tokio::task::block_in_place(shared);
                 Server::Flink {
-                    gateway: Door::of(&cluster.gateway_url()).await,
-                    rest: Door::of(&cluster.rest_url()).await,
+                    gateway: Door::of(&cluster.gateway_url(), &["\"statement\":\"INSERT"]).await,
+                    rest: Door::of(&cluster.rest_url(), &["/stop HTTP/1.1", "PATCH /jobs/", "POST /savepoint-"]).await,
                 }
             }
             On::Ksqldb => {
@@ -131,10 +135,37 @@ impl Server {
         }
     }
 
+    /// From now on it does what it is asked, and says so late: Flink when nobody waits for it any more.
     fn slow(&self, act: Act) {
-        let Server::Ksqldb(stand_in) = self else { panic!("Flink is slow by itself") };
-        let words = if matches!(act, Act::Deploy | Act::Update) { "CREATE" } else { "TERMINATE" };
-        stand_in.switch(&Switches { slow: Some((words.to_owned(), 1_000)), ..Switches::default() }).unwrap();
+        match self {
+            Server::Flink { gateway, rest } => {
+                gateway.answer_late(true);
+                rest.answer_late(true);
+            }
+            Server::Ksqldb(stand_in) => {
+                let words = if matches!(act, Act::Deploy | Act::Update) { "CREATE" } else { "TERMINATE" };
+                let slow = Some((words.to_owned(), 1_000));
+                stand_in.switch(&Switches { slow, ..Switches::default() }).unwrap();
+            }
+        }
+    }
+
+    /// How many answers came when nobody waited for them.
+    fn late_answers(&self) -> usize {
+        match self {
+            Server::Flink { gateway, rest } => gateway.late_answers() + rest.late_answers(),
+            Server::Ksqldb(_) => 0,
+        }
+    }
+
+    fn hurry(&self) {
+        match self {
+            Server::Flink { gateway, rest } => {
+                gateway.answer_late(false);
+                rest.answer_late(false);
+            }
+            Server::Ksqldb(stand_in) => stand_in.switch(&Switches::default()).unwrap(),
+        }
     }
 
     async fn go(&self) {
@@ -341,6 +372,10 @@ async fn dies_at(on: On, act: Act, point: &'static str, weather: Weather) {
         assert!(running[0].contains(revision), "{what}: {running:?}");
     }
     scene.nothing_is_left_unlisted(act, &next, &topic).await;
+    if weather == Weather::Slow && on == On::Flink {
+        assert!(scene.server.late_answers() > 0, "{what}: every answer came in time");
+    }
+    scene.server.hurry();
     if runs && on == On::Flink {
         // Its place in the Flink of all.
         next.http.delete(next.url(&path)).send().await.unwrap();
@@ -353,7 +388,7 @@ async fn matrix(acts: &[Act]) {
     let mut cases = Vec::new();
     for act in acts {
         for point in points(*act, On::Ksqldb) {
-            for weather in [Weather::Fine, Weather::Gone, Weather::Slow] {
+            for weather in Weather::ALL {
                 cases.push(dies_at(On::Ksqldb, *act, point, weather));
             }
         }
@@ -380,10 +415,8 @@ async fn a_kill_between_two_steps_on_a_real_flink_leaves_what_was_wanted() {
     let mut random = Rng::with_seed(seed);
     let mut cases = Vec::new();
     for act in [Act::Deploy, Act::Update, Act::Stop, Act::Delete, Act::Leave] {
-        let mut all: Vec<_> = points(act, On::Flink)
-            .iter()
-            .flat_map(|point| [Weather::Fine, Weather::Gone].map(|weather| (*point, weather)))
-            .collect();
+        let mut all: Vec<_> =
+            points(act, On::Flink).iter().flat_map(|point| Weather::ALL.map(|weather| (*point, weather))).collect();
         random.shuffle(&mut all);
         all.truncate(if is_soak { all.len() } else { 1 });
         cases.extend(all.into_iter().map(|(point, weather)| dies_at(On::Flink, act, point, weather)));

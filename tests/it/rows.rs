@@ -19,7 +19,7 @@ use streamview::manager::engines::{
 };
 use streamview::manager::hub::{Call, Caller, Client, ConnectionId, HubService};
 use streamview::manager::live::Live;
-use streamview::manager::manager::{Declarer, DeployOptions, NewDefinition, Parts};
+use streamview::manager::manager::{Declarer, DeployOptions, ExpectedSource, NewDefinition, Parts};
 use streamview::manager::ports::From;
 use streamview::manager::preview::{PreviewLimits, Previews, Told, Watcher};
 use streamview::platforms::kafka::topics::Topics;
@@ -160,7 +160,8 @@ impl Desk {
             columns: vec![column("N")],
             event_time: None,
         };
-        manager.put_source(source, Declarer { name: "ada", is_operator: true }).await.unwrap();
+        let by = Declarer { name: "ada", is_operator: true };
+        manager.put_source(source, by, ExpectedSource::Any).await.unwrap();
         let live = Live::of(&manager);
         let (ops_pool, reads) = pool::read_pools(&config.database).unwrap();
         let state = ApiState {
@@ -272,7 +273,7 @@ async fn a_query_runs_is_listed_and_ends_with_its_reader() {
     drop(events);
     desk.engine.until_ended().await;
     let list: Value = desk.http.get(desk.url("/api/queries")).send().await.unwrap().json().await.unwrap();
-    assert_eq!(list, json!({ "items": [] }));
+    assert_eq!(list["items"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

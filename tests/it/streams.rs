@@ -303,6 +303,97 @@ async fn what_is_there_now_can_be_asked_for_and_the_answer_ends() {
     service.instance.stop().await;
 }
 
+/// Begins a query, and reads it for as long as the answer is held: nobody's ends by itself.
+async fn begin(service: &Service<'_>) -> Result<(Value, Response), Answer> {
+    let begun = service.post("/api/queries", json!({ "sqlScript": "SELECT * FROM orders" })).await;
+    if begun.status != 201 {
+        return Err(begun);
+    }
+    let rows = service.instance.http.get(service.instance.url(&begun.headers["location"])).send().await.unwrap();
+    assert_eq!(rows.status(), 200);
+    Ok((begun.body, rows))
+}
+
+/// As many run already as one user may have.
+async fn is_full(service: &Service<'_>) {
+    let refused = begin(service).await.err().expect("as many run as may").must(429).body;
+    assert_eq!(
+        (&refused["code"], &refused["setting"], &refused["inUse"]),
+        (&json!("query_limit_reached"), &json!("manager.limits.queries_per_user"), &json!(2)),
+        "{refused}"
+    );
+}
+
+/// Waits until an instance has heard that so many run, on all.
+async fn until_queries(service: &Service<'_>, number: usize) -> Vec<Value> {
+    until(&format!("{number} queries are listed"), PATIENCE, || async {
+        let list = service.get("/api/queries").await.must(200).body["items"].as_array().unwrap().clone();
+        (list.len() == number).then_some(list)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_are_counted_over_all_instances_and_each_says_where_it_runs() {
+    let stage = Stage::new().await;
+    let one = stage.start_with_orders().await;
+    let other = stage.start(&[("STREAMVIEW_KAFKA__INSTANCE_ID", "the-other")]).await;
+    let (first, _first_rows) = begin(&one).await.ok().unwrap();
+    let (second, second_rows) = begin(&other).await.ok().unwrap();
+    assert!(second["instance"].as_str().unwrap().starts_with("the-other-"), "{second}");
+    assert_ne!(first["instance"], second["instance"]);
+    for (service, query) in [(&one, &first), (&other, &second)] {
+        let list = service.get("/api/queries").await.must(200).body;
+        let told: Vec<(&Value, &Value)> =
+            list["items"].as_array().unwrap().iter().map(|item| (&item["id"], &item["instance"])).collect();
+        assert_eq!(told, [(&first["id"], &first["instance"]), (&second["id"], &second["instance"])]);
+        assert_eq!((&list["instance"], &list["missing"]), (&query["instance"], &json!([])));
+    }
+
+    // One of them elsewhere is neither read nor ended here, and nobody has to guess where it is.
+    let path = format!("/api/queries/{}", first["id"].as_str().unwrap());
+    for (method, target) in [("GET", format!("{path}/rows")), ("DELETE", path.clone())] {
+        let told = other.call(method, &target, None, &[]).await;
+        assert_eq!((told.status, told.code(), &told.body["instance"]), (421, "query_elsewhere", &first["instance"]));
+        assert!(told.body["detail"].as_str().unwrap().contains(first["instance"].as_str().unwrap()), "{}", told.body);
+    }
+    let nothing = format!("/api/queries/{}", "0".repeat(32));
+    assert_eq!(other.call("DELETE", &nothing, None, &[]).await.must(404).code(), "query_not_found");
+
+    // Two of one user are two, wherever they run; what has ended is heard of.
+    is_full(&one).await;
+    is_full(&other).await;
+    one.call("DELETE", &path, None, &[]).await.must(204);
+    until_queries(&other, 1).await;
+    let (_, _third_rows) = begin(&other).await.ok().unwrap();
+    is_full(&one).await;
+    drop(second_rows);
+    until_queries(&one, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_stops_gives_the_places_of_its_queries_back_and_one_that_dies_does_later() {
+    let stage = Stage::new().await;
+    let one = stage.start_with_orders().await;
+    let other = stage.start(&[]).await;
+    let _rows = [begin(&other).await.ok().unwrap().1, begin(&other).await.ok().unwrap().1];
+    is_full(&one).await;
+    other.instance.stop().await;
+    let _first = begin(&one).await.ok().expect("at once");
+
+    let dying = stage.start(&[]).await;
+    let _second = begin(&dying).await.ok().unwrap();
+    dying.instance.kill_hard();
+    dying.instance.until_ended().await;
+    let tell = "update stream_queries set told_at = now() - make_interval(secs => $1::double precision)";
+    stage.world.sql.execute(tell, &[&0_f64]).await.unwrap();
+    is_full(&one).await;
+    assert_eq!(until_queries(&one, 2).await.len(), 2, "it may be there still");
+    stage.world.sql.execute(tell, &[&31_f64]).await.unwrap();
+    assert_eq!(until_queries(&one, 1).await.len(), 1, "it is not");
+    begin(&one).await.ok().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_call_is_named_and_nothing_is_done() {
     let stage = Stage::new().await;
@@ -403,6 +494,66 @@ async fn a_change_of_what_somebody_else_has_changed_is_refused() {
     assert_eq!((&any.body["name"], &any.body["sqlScript"]), (&json!("Mine"), &json!(BIGGER)));
     let nonsense = service.call("PUT", &path, Some(json!({ "name": "x" })), &[("If-Match", "yesterday")]).await;
     assert_eq!((nonsense.status, nonsense.code()), (400, "invalid_parameter"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_somebody_else_has_changed_is_left_as_it_is() {
+    let stage = Stage::new().await;
+    let service = stage.start(&[]).await;
+    let path = "/api/catalog/orders";
+    let body = |column: &str| json!({ "topic": stage.orders, "format": "json", "columns": [{ "name": column, "type": "bigint" }] });
+    let put = |column: &str, header: &'static str, value: String| {
+        let body = body(column);
+        let service = &service;
+        async move { service.call("PUT", path, Some(body), &[(header, value.as_str())]).await }
+    };
+    let told = |answer: &Answer| (answer.status, answer.code().to_owned(), answer.body["currentVersion"].clone());
+    let changed = |version: Value| (412, "version_changed".to_owned(), version);
+    let any = || "*".to_owned();
+
+    // Before anybody has declared it there is nothing to match, and nothing to show.
+    assert_eq!(told(&put("A", "If-Match", any()).await), changed(Value::Null));
+    assert_eq!(service.get(path).await.must(404).code(), "source_not_found");
+    let made = put("A", "If-None-Match", any()).await.must(200);
+    assert_eq!(told(&put("B", "If-None-Match", any()).await), changed(made.body["version"].clone()));
+
+    // What was read is known again, under the name in any case; who was slower is told.
+    let read = service.get("/api/catalog/ORDERS").await.must(200);
+    assert_eq!((&read.body, &read.headers["etag"]), (&made.body, &made.headers["etag"]));
+    assert_eq!((&read.body["origin"], &read.body["declaredBy"]), (&json!("declared"), &json!("anonymous")));
+    let first = read.headers["etag"].clone();
+    assert_eq!(service.call("GET", path, None, &[("If-None-Match", &first)]).await.status, 304);
+    let same = put("A", "If-Match", first.clone()).await.must(200);
+    assert_eq!(same.headers["etag"], first, "what is declared so already is not declared anew");
+    let second = put("B", "If-Match", first.clone()).await.must(200);
+    assert_eq!(told(&put("C", "If-Match", first.clone()).await), changed(second.body["version"].clone()));
+    let late = service.call("DELETE", path, None, &[("If-Match", &first)]).await;
+    assert_eq!(told(&late), changed(second.body["version"].clone()));
+    assert_eq!(service.get(path).await.body["columns"][0]["name"], "B");
+
+    // A name that is declared anew is not what was read before, whatever its columns.
+    service.call("DELETE", path, None, &[("If-Match", &second.headers["etag"])]).await.must(200);
+    assert_eq!(told(&put("A", "If-Match", first.clone()).await), changed(Value::Null));
+    let again = service.put(path, body("A")).await.must(200);
+    assert_eq!(told(&put("B", "If-Match", first).await), changed(again.body["version"].clone()));
+    let nonsense = put("B", "If-Match", "yesterday".to_owned()).await;
+    assert_eq!((nonsense.status, nonsense.code()), (400, "invalid_parameter"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_change_the_same_declaration_one_is_first() {
+    let stage = Stage::new().await;
+    let service = stage.start_with_orders().await;
+    let etag = service.get("/api/catalog/orders").await.headers["etag"].clone();
+    let change = |number: usize| {
+        let columns = json!([{ "name": format!("C{number}"), "type": "bigint" }]);
+        let body = json!({ "topic": stage.orders, "format": "json", "columns": columns });
+        let (service, etag) = (&service, etag.as_str());
+        async move { service.call("PUT", "/api/catalog/orders", Some(body), &[("If-Match", etag)]).await.status }
+    };
+    let mut told = futures_util::future::join_all((0..8).map(change)).await;
+    told.sort_unstable();
+    assert_eq!(told, [&[200][..], &[412; 7]].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,19 @@ async fn a_folder_is_applied_once_and_tells_what_it_did() {
     write("big.sql", &format!("-- name: Big\n-- engine: ksqldb\n\n{BIG}\n"));
     write("later.sql", &format!("-- wanted: draft\n{BIGGER}\n"));
 
+    // Nothing is there yet, not even what it selects from.
+    let (code, told) = command(&service, &["plan", "-f", path]).await;
+    let lines = [
+        format!("source orders would be created: topic {}", stage.orders),
+        "stream Big would be created: then running, judged once its sources are declared".to_owned(),
+        "stream later would be created: then draft, judged once its sources are declared".to_owned(),
+    ];
+    assert_eq!((code, told), (0, lines.map(|line| format!("{line}\n")).concat()));
+    write("astray.sql", "SELECT * FROM elsewhere");
+    let (code, told) = command(&service, &["plan", "-f", path]).await;
+    assert!(code == 1 && told.contains("stream astray failed") && told.contains("`elsewhere` is no source"), "{told}");
+    std::fs::remove_file(folder.path().join("astray.sql")).unwrap();
+
     let (code, told) = command(&service, &["apply", "-f", path]).await;
     assert_eq!(code, 0, "{told}");
     for line in [
@@ -41,6 +54,19 @@ async fn a_folder_is_applied_once_and_tells_what_it_did() {
     }
     let (code, told) = command(&service, &["apply", "-f", path]).await;
     assert_eq!((code, told.as_str()), (0, "source orders unchanged\nstream Big unchanged\nstream later unchanged\n"));
+
+    // A source that somebody else has changed since is not changed back unseen.
+    let other =
+        json!({ "topic": stage.orders, "format": "json", "columns": [{ "name": "ORDER_ID", "type": "bigint" }] });
+    service.put("/api/catalog/ORDERS", other).await.must(200);
+    let (code, told) = command(&service, &["apply", "-f", path]).await;
+    assert!(code == 0 && told.contains("source orders changed: topic "), "{told}");
+    let declared = service.get("/api/catalog/orders").await.must(200).body;
+    assert_eq!(
+        (&declared["name"], &declared["columns"][1]["name"]),
+        (&json!("orders"), &json!("AMOUNT")),
+        "{declared}"
+    );
 
     // A dry run tells, and changes nothing.
     write("big.sql", &format!("-- name: Big\n{BIGGER}\n"));

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use streamview::config::{Config, SecretUrl};
+use streamview::manager::Fault;
 use streamview::manager::catalog::{Column, Format as Written};
-use streamview::manager::ports::{PortError, Schemas};
+use streamview::manager::ports::{From, PortError, Schemas};
+use streamview::manager::preview::{Output, PreviewLimits, Previews, Told, Watchable};
+use streamview::platforms::kafka::topics::Topics;
 use streamview::schemas::client::install_tls;
 use streamview::schemas::subjects::Format;
 use streamview::schemas::values::Values;
 use streamview::telemetry::metrics::Metrics;
 
-use crate::support::registry::{self, Fault, Proxy, framed, register};
+use crate::support::registry::{self, Fault as Trouble, Proxy, framed, register};
+use crate::support::world::{TestRecord, World};
 
 const AVRO: &str = r#"{"type":"record","name":"Sale","fields":[
     {"name":"ID","type":"long"},
@@ -69,6 +74,62 @@ async fn columns_and_values_are_read_by_the_registry_and_what_it_cannot_say_is_s
     assert_eq!(values.decode(b"{\"ID\":1}").await.unwrap(), None, "it is no frame");
 }
 
+/// A stream's output with these columns, that Flink fills.
+struct Sales(Vec<Column>);
+
+#[async_trait]
+impl Watchable for Sales {
+    async fn watchable(&self, topic: &str) -> Result<Option<Output>, Fault> {
+        Ok(Some(Output { topic: topic.to_owned(), columns: self.0.clone(), is_table: true }))
+    }
+
+    async fn output_of(&self, topic: &str) -> Result<Option<Output>, Fault> {
+        self.watchable(topic).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_flink_takes_back_under_a_key_in_avro_is_told_by_its_key() {
+    let Some(real) = registry::shared() else { return };
+    let world = World::new(1).await;
+    // The names that Flink gives its records.
+    let key = r#"{"type":"record","name":"record","namespace":"org.apache.flink.avro.generated","fields":[
+        {"name":"ID","type":"long"},{"name":"SHOP","type":["null","string"],"default":null}]}"#;
+    let of_key = register(real, &format!("{}-key", world.topic), Format::Avro, key).await;
+    let of_value = register(real, &format!("{}-value", world.topic), Format::Avro, AVRO).await;
+    let key = framed(of_key, vec![14, 2, 4, b'k', b'o']);
+    let record = |payload| TestRecord { key: Some(key.clone()), payload, ..TestRecord::default() };
+    world.publish([record(Some(framed(of_value, sale(7)))), record(None)]).await;
+
+    let values = Arc::new(values(real));
+    let mut columns = values.columns_of(&world.topic).await.unwrap().unwrap().1;
+    let shop = Column { name: "SHOP".to_owned(), ..columns[2].clone() };
+    columns.push(shop);
+    let kafka = Arc::new(Topics::new(&Config::load(None, world.environment(), &[]).unwrap().kafka));
+    let previews = Previews::new(kafka, Some(values), Arc::new(Sales(columns)), PreviewLimits::default());
+    let mut watcher = previews.watch(&world.topic, From::Earliest, "ada").await.unwrap();
+    let mut columns = previews.columns(&watcher).await;
+    columns.header().unwrap();
+    let (mut lines, mut shown) = (Vec::new(), Vec::new());
+    while lines.len() < 2 {
+        let Told::Frame(frame) = watcher.next().await else { panic!("the topic is there") };
+        for row in &frame.rows {
+            lines.extend(columns.lines(row));
+            shown.push(serde_json::from_str::<Value>(row.json()).unwrap());
+        }
+    }
+    assert_eq!(
+        lines,
+        [
+            r#"{"kind":"updateAfter","row":{"columns":[7,"12.34",null,"ko"]}}"#,
+            r#"{"kind":"delete","row":{"columns":[7,null,null,"ko"],"tombstone":true}}"#
+        ]
+    );
+    assert_eq!((&shown[1]["keyFormat"], &shown[1]["format"]), (&json!("avro"), &json!("tombstone")), "{}", shown[1]);
+    let text = shown[1]["key"].as_str().expect("a key is a text, whatever its format");
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), json!({ "ID": 7, "SHOP": "ko" }));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_looks_like_a_frame_floods_no_registry_and_stalls_nobody() {
     let Some(real) = registry::shared() else { return };
@@ -93,7 +154,7 @@ async fn what_only_looks_like_a_frame_floods_no_registry_and_stalls_nobody() {
     assert!(proxy.requests() <= asked + 1, "a refusal is kept");
 
     // Away: one waits, all others do not, and what is known is read.
-    proxy.inject(Fault::Slow);
+    proxy.inject(Trouble::Slow);
     let (asked, began) = (proxy.requests(), Instant::now());
     while !matches!(values.decode(&number(0x0020_0000)).await, Err(PortError::Unavailable(why)) if why.contains("not answer"))
     {

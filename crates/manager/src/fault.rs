@@ -1,5 +1,6 @@
 //! Why the manager does not do what it is asked. Knows no HTTP: who serves it chooses the status.
 
+use crate::catalog::ExpectedSource;
 use crate::definition::Definition;
 use crate::engines::{EngineKind, Refusal, Trouble};
 use crate::lifecycle::{Action, Plan};
@@ -71,6 +72,16 @@ pub enum Fault {
         /// As it is.
         current: Box<Definition>,
     },
+    /// A declaration is not what the caller has read.
+    #[error("`{name}` {}", differs(*expected, *current))]
+    SourceChanged {
+        /// The source.
+        name: String,
+        /// What the caller expected.
+        expected: ExpectedSource,
+        /// Its version; `None`: nobody declares it.
+        current: Option<i64>,
+    },
     /// The definition's engine is not configured here.
     #[error("the engine {} is not configured: set {}", engine.name(), setting(*engine))]
     EngineNotConfigured {
@@ -119,6 +130,18 @@ const fn setting(engine: EngineKind) -> &'static str {
         EngineKind::Flink => "`flink.gateway_url` and `flink.rest_url`",
         EngineKind::Ksqldb => "`ksqldb.url`",
         EngineKind::Embedded => "`embedded.enabled` to true, in a build that has it (the container image does)",
+    }
+}
+
+fn differs(expected: ExpectedSource, current: Option<i64>) -> String {
+    let expected = match expected {
+        ExpectedSource::Version(version) => format!("was expected to be of version {version}"),
+        ExpectedSource::New => "was expected to be new".to_owned(),
+        ExpectedSource::Any | ExpectedSource::Declared => "was expected to be declared".to_owned(),
+    };
+    match current {
+        Some(version) => format!("{expected}, and is declared with version {version} by now: read it again"),
+        None => format!("{expected}, and nobody declares it: read the catalog again"),
     }
 }
 

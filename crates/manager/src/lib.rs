@@ -31,6 +31,7 @@ pub mod names;
 pub mod ports;
 pub mod preview;
 pub mod queries;
+pub mod query;
 mod reconcile;
 pub mod settings;
 pub mod store;

@@ -56,7 +56,8 @@ impl Live {
         let parts = manager.parts();
         let (kafka, schemas) = (Arc::clone(&parts.kafka), parts.schemas.clone());
         let previews = Previews::new(kafka, schemas, Arc::new(manager.clone()), parts.settings.preview.clone());
-        let queries = Queries::new(Arc::new(manager.clone()), parts.settings.limits.clone());
+        let (all, limits) = (Arc::new(manager.clone()), parts.settings.limits.clone());
+        let queries = Queries::among(all.clone(), limits, all, &parts.settings.instance);
         Live::new(queries, previews)
     }
 
@@ -134,7 +135,8 @@ impl Live {
 
     async fn limits(&self, call: &Call) -> Result<Value, String> {
         let owner = &call.caller.counted_as;
-        let (active, limits) = (self.queries.active(owner), self.queries.limits());
+        let limits = self.queries.limits();
+        let active = self.queries.active_everywhere(owner).await.map_err(|fault| fault.to_string())?;
         let (own, all) = self.queries.deployed(owner).await.map_err(|fault| fault.to_string())?;
         Ok(json!({
             "userActiveAdHocQueries": active.of_owner,

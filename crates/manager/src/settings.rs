@@ -8,6 +8,8 @@ use crate::engines::EngineKind;
 /// Everything that the manager is told.
 #[derive(Debug, Clone)]
 pub struct ManagerSettings {
+    /// What this process is called among others; no other has the same.
+    pub instance: String,
     /// `manager.default_engine`: runs definitions that name none.
     pub default_engine: EngineKind,
     /// Flink, where it is configured.

@@ -23,7 +23,7 @@ use crate::auth::policy::{Denied, Policy, owns};
 use crate::auth::role::Role;
 use crate::manager::live::Live;
 use crate::manager::ports::From;
-use crate::manager::queries::{FirstRows, NewQuery, QueryInfo};
+use crate::manager::queries::{FirstRows, NewQuery, QueryInfo, Refused};
 
 /// Rows that a trial gives unless it says how many, and how many it may ask for.
 const FIRST_ROWS: (usize, i64) = (10, 100);
@@ -104,6 +104,9 @@ pub(super) struct TryBody {
 pub(super) struct QueryBody {
     /// Its id: 32 hex digits.
     id: String,
+    /// The instance that began it: its rows are read and it is ended there, and nowhere else.
+    #[schema(example = "streamview-0-3f2a91c4")]
+    instance: String,
     /// Where it runs.
     engine: &'static str,
     /// Who runs it.
@@ -126,8 +129,8 @@ pub(super) struct QueryBody {
 
 impl std::convert::From<QueryInfo> for QueryBody {
     fn from(info: QueryInfo) -> Self {
-        let QueryInfo { id, engine, owner, sql_script, started_at, ends_at, is_read, rows, bytes } = info;
-        QueryBody { id, engine: engine.name(), owner, sql_script, started_at, ends_at, is_read, rows, bytes }
+        let QueryInfo { id, instance, engine, owner, sql_script, started_at, ends_at, is_read, rows, bytes } = info;
+        QueryBody { id, instance, engine: engine.name(), owner, sql_script, started_at, ends_at, is_read, rows, bytes }
     }
 }
 
@@ -135,8 +138,13 @@ impl std::convert::From<QueryInfo> for QueryBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = QueryList)]
 pub(super) struct QueryListBody {
-    /// They, the eldest first.
+    /// They, the eldest first. Rows and bytes of other instances are up to 10 s old.
     items: Vec<QueryBody>,
+    /// The instance that answers.
+    #[schema(example = "streamview-0-3f2a91c4")]
+    instance: String,
+    /// What could not be asked, as sentences: there may be more queries.
+    missing: Vec<String>,
 }
 
 /// The first rows of a query.
@@ -177,9 +185,9 @@ fn owner(request: &HttpRequest) -> String {
     }
 }
 
-/// The id of the path, of a query that the caller may read and end.
-fn own(live: &Live, request: &HttpRequest) -> Result<String, Problem> {
-    let query = live.queries.get(&part(request, "id")?)?;
+/// The id of the path, of a query of this instance that the caller may read and end.
+async fn own(live: &Live, request: &HttpRequest) -> Result<String, Problem> {
+    let query = live.queries.find(&part(request, "id")?).await?;
     let principal = caller::principal(request);
     owns(principal.as_deref(), &query.owner).map_err(|denied| match denied {
         Denied::Lacks(role) => {
@@ -189,7 +197,11 @@ fn own(live: &Live, request: &HttpRequest) -> Result<String, Problem> {
         }
         other => other.into(),
     })?;
-    Ok(query.id)
+    let QueryInfo { id, instance, .. } = query;
+    match instance == live.queries.instance() {
+        true => Ok(id),
+        false => Err(Refused::Elsewhere { id, instance }.into()),
+    }
 }
 
 /// Run a query.
@@ -222,7 +234,7 @@ pub(super) async fn begin(
 
 /// Who runs what?
 ///
-/// The caller's own queries; operators see all. Of this instance.
+/// The caller's own queries, on all instances; operators see everybody's. Each is read and ended on its `instance` alone.
 #[utoipa::path(get, path = "/api/queries", operation_id = "list_queries", tag = "queries",
     responses((status = 200, description = "The queries that run", body = QueryListBody)))]
 pub(super) async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
@@ -231,8 +243,18 @@ pub(super) async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<Ht
     let principal = caller::principal(&request);
     let own =
         principal.filter(|principal| !principal.roles.may(Role::Operator)).map(|principal| principal.name.clone());
-    let items = live.queries.list(own.as_deref()).into_iter().map(QueryBody::from).collect();
-    Ok(HttpResponse::Ok().json(QueryListBody { items }))
+    let mut found = live.queries.list(own.as_deref());
+    let missing = match live.queries.elsewhere(own.as_deref()).await {
+        Ok(elsewhere) => {
+            found.extend(elsewhere);
+            found.sort_by(|one, other| (one.started_at, &one.id).cmp(&(other.started_at, &other.id)));
+            Vec::new()
+        }
+        Err(fault) => vec![format!("what other instances run is not known: {fault}")],
+    };
+    let items = found.into_iter().map(QueryBody::from).collect();
+    let instance = live.queries.instance().to_owned();
+    Ok(HttpResponse::Ok().json(QueryListBody { items, instance, missing }))
 }
 
 /// Read a query's rows.
@@ -241,11 +263,13 @@ pub(super) async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<Ht
 /// connection ends, so does the query.
 #[utoipa::path(get, path = "/api/queries/{id}/rows", operation_id = "read_query", tag = "queries",
     params(("id" = String, Path, description = "The query's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
-    responses((status = 200, description = "Its rows", body = String, content_type = "text/event-stream")))]
+    responses((status = 200, description = "Its rows", body = String, content_type = "text/event-stream"),
+        (status = 421, description = "`query_elsewhere`: another instance runs it, `instance` says which",
+            body = problem::ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(super) async fn rows(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let live = live(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let id = own(live, &request)?;
+    let id = own(live, &request).await?;
     if request.method() == Method::HEAD {
         return Ok(HttpResponse::Ok().content_type("text/event-stream").finish());
     }
@@ -257,11 +281,13 @@ pub(super) async fn rows(api: web::Data<Api>, request: HttpRequest) -> Result<Ht
 /// Its reader is told who has ended it.
 #[utoipa::path(delete, path = "/api/queries/{id}", operation_id = "end_query", tag = "queries",
     params(("id" = String, Path, description = "The query's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
-    responses((status = 204, description = "It has ended")))]
+    responses((status = 204, description = "It has ended"),
+        (status = 421, description = "`query_elsewhere`: another instance runs it, `instance` says which",
+            body = problem::ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(super) async fn end(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let live = live(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let id = own(live, &request)?;
+    let id = own(live, &request).await?;
     live.queries.kill(&id, &owner(&request))?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -9,8 +9,11 @@ use crate::manager::{Fault, preview, queries};
 
 codes! {
     QUERY_NOT_FOUND = "query_not_found" NOT_FOUND "No such query runs"
-        "No query with this id runs here: it has ended, nobody came to read it, or another instance runs it."
+        "No query with this id runs on any instance: it has ended, or nobody came to read it."
         "`GET /api/queries` lists those that run; begin it anew with `POST /api/queries`.";
+    QUERY_ELSEWHERE = "query_elsewhere" MISDIRECTED_REQUEST "Another instance runs the query"
+        "Queries live in the process that began them, which alone can show their rows and end them. `instance` says which."
+        "Send the call there: have the balancer send whoever began a query to the same instance again.";
     QUERY_ALREADY_READ = "query_already_read" CONFLICT "The query is read already"
         "Each query is read once, and somebody reads this one."
         "Begin another one with the same text: `POST /api/queries`.";
@@ -53,6 +56,9 @@ impl From<queries::Refused> for Problem {
                 .retry_after(u32::try_from(retry_after.as_secs().max(1)).unwrap_or(u32::MAX)),
             Refused::Fault(fault) => fault.into(),
             Refused::NotFound(_) => Problem::new(&QUERY_NOT_FOUND, words),
+            Refused::Elsewhere { ref instance, .. } => {
+                Problem::new(&QUERY_ELSEWHERE, words).with("instance", instance.clone())
+            }
             Refused::AlreadyRead(_) => Problem::new(&QUERY_ALREADY_READ, words),
         }
     }

@@ -1,20 +1,28 @@
 //! `/api/validate`, `/api/engines`, `/api/catalog`, `/api/orphans`: what can be run, where, on what, and what nobody names.
 
+use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
+use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::bodies::{EngineBody, EngineList, OrphanBody, OrphanList, ValidationBody};
+use super::conditions::{expected_source, words};
 use super::requests::{SourceBody, ValidateBody, engine_of, engine_words, manager, read, source, statement};
 use super::{actor, part};
 use crate::api::Api;
+use crate::api::answer::tagged_json;
 use crate::api::caller;
 use crate::api::parameters::Parameters;
 use crate::api::problem::{self, Problem};
 use crate::auth::role::{Role, Roles};
+use crate::manager::Manager;
 use crate::manager::catalog::Source;
 use crate::manager::engines::EngineKind;
-use crate::manager::manager::{Catalog, CatalogEntry, Declarer, Origin, OrphanKind};
+use crate::manager::manager::{Catalog, CatalogEntry, Declaration, Declarer, Origin, OrphanKind};
+
+/// Bytes of an answer with one source, about.
+const SOURCE_BYTES: usize = 2_048;
 
 /// Can a statement run?
 ///
@@ -126,15 +134,72 @@ fn declarer<'a>(request: &HttpRequest, api: &Api, actor: &'a str) -> Declarer<'a
     Declarer { name: actor, is_operator }
 }
 
+/// A source that somebody has declared.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = DeclaredSource)]
+pub(super) struct DeclarationBody {
+    /// `name`, `topic`, `format`, `columns`, each with `name`, `type` and `nullable`, and `eventTime` if there is one.
+    #[serde(flatten)]
+    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
+    source: Source,
+    /// `declared`.
+    #[schema(example = "declared")]
+    origin: &'static str,
+    /// The engines that can select from it.
+    engines: Vec<&'static str>,
+    /// Who declared it last.
+    #[schema(example = "ada")]
+    declared_by: String,
+    /// Greater after each change, and never the same twice; the `ETag` begins with it.
+    #[schema(minimum = 1)]
+    version: i64,
+    /// When it was declared first.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it was declared last.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+/// A declaration with its tag.
+fn declared(manager: &Manager, asked: &HeaderMap, declaration: Declaration) -> Result<HttpResponse, Problem> {
+    let is_there = |engine: &EngineKind| manager.engine(*engine).is_ok();
+    let engines = EngineKind::ALL.into_iter().filter(is_there).map(EngineKind::name).collect();
+    let Declaration { source, declared_by, version, created_at, updated_at } = declaration;
+    let body = DeclarationBody { source, origin: "declared", engines, declared_by, version, created_at, updated_at };
+    tagged_json(asked, &mut HttpResponse::Ok(), (&words(version), &body), SOURCE_BYTES)
+}
+
+/// What is declared of a source?
+///
+/// What somebody has declared under this name, in upper or lower case. What engines and the registry say by themselves is in
+/// `GET /api/catalog` alone.
+#[utoipa::path(get, path = "/api/catalog/{name}", operation_id = "show_source", tag = "streams",
+    params(("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
+    responses(
+        (status = 200, description = "The declaration", body = DeclarationBody, headers(("ETag" = String, description = "For `If-Match`"))),
+        (status = 304, description = "As `If-None-Match` has it"),
+    ))]
+pub async fn show_source(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let manager = manager(&api)?;
+    Parameters::parse(request.query_string(), &[]).finish()?;
+    declared(manager, request.headers(), manager.declaration(&part(&request, "name")?).await?)
+}
+
 /// Declare a source
 ///
 /// Says of a topic what columns its values have, so that streams can select from it; once more to say it anew: whoever
 /// declared it, or an operator. What runs already is not touched. Topics of the brokers, the registry and ksqlDB themselves are never
 /// sources; those of this service, its dead letters among them, and of Kafka Connect only if an operator declares them.
 #[utoipa::path(put, path = "/api/catalog/{name}", operation_id = "declare_source", tag = "streams",
-    params(("name" = String, Path, description = "What stands behind FROM: letters, digits and `_`, at most 63", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
+    params(
+        ("name" = String, Path, description = "What stands behind FROM: letters, digits and `_`, at most 63", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of what the caller has read: if somebody has changed it since, or taken it back, nothing is done (412)."),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: if it is declared already, nothing is done (412).", pattern = "^\\*$"),
+    ),
     request_body = SourceBody,
-    responses((status = 200, description = "It is declared", body = CatalogBody)))]
+    responses((status = 200, description = "It is declared", body = DeclarationBody, headers(("ETag" = String, description = "For `If-Match`")))))]
 pub async fn put_source(
     api: web::Data<Api>,
     request: HttpRequest,
@@ -142,13 +207,13 @@ pub async fn put_source(
 ) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
+    let expected = expected_source(&request)?;
     let source = source(part(&request, "name")?, &request, payload).await?;
     let actor = actor(&request);
-    let source = manager.put_source(source, declarer(&request, &api, &actor)).await?;
-    tracing::info!(source = source.name, topic = source.topic, actor, "source declared");
-    let is_there = |engine: &EngineKind| manager.engine(*engine).is_ok();
-    let engines = EngineKind::ALL.into_iter().filter(is_there).map(EngineKind::name).collect();
-    Ok(HttpResponse::Ok().json(CatalogBody { source, origin: "declared", engines }))
+    let declaration = manager.put_source(source, declarer(&request, &api, &actor), expected).await?;
+    let Source { name, topic, .. } = &declaration.source;
+    tracing::info!(source = name, topic, actor, "source declared");
+    declared(manager, &HeaderMap::new(), declaration)
 }
 
 /// What is left of a source that nobody declares any more.
@@ -164,13 +229,17 @@ pub(super) struct SourceDeletionBody {
 /// Streams that select from the source go on running, but cannot be deployed anew unless an engine knows it by itself: the answer
 /// says what is left. It is for whoever declared the source, or an operator.
 #[utoipa::path(delete, path = "/api/catalog/{name}", operation_id = "delete_source", tag = "streams",
-    params(("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders")),
+    params(
+        ("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of what the caller has read: if somebody has changed it since, nothing is done (412)."),
+    ),
     responses((status = 200, description = "It is taken back; what is left", body = SourceDeletionBody)))]
 pub async fn delete_source(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
     Parameters::parse(request.query_string(), &[]).finish()?;
     let (name, actor) = (part(&request, "name")?, actor(&request));
-    let leaves = manager.delete_source(&name, declarer(&request, &api, &actor)).await?;
+    let expected = expected_source(&request)?;
+    let leaves = manager.delete_source(&name, declarer(&request, &api, &actor), expected).await?;
     tracing::info!(source = name, actor, "declaration of a source taken back");
     Ok(HttpResponse::Ok().json(SourceDeletionBody { leaves }))
 }

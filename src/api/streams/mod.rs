@@ -71,6 +71,7 @@ pub(super) const ALIASES: [(&str, &str); 12] = [
         catalog::validate,
         catalog::engines,
         catalog::catalog,
+        catalog::show_source,
         catalog::put_source,
         catalog::delete_source,
         catalog::orphans,
@@ -110,6 +111,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     both(post.clone(), "/api/validate", RunsStreams, || web::route().to(catalog::validate));
     both(get.clone(), "/api/engines", Reader, || web::route().to(catalog::engines));
     both(get.clone(), "/api/catalog", Reader, || web::route().to(catalog::catalog));
+    both(get.clone(), "/api/catalog/{name}", Reader, || web::route().to(catalog::show_source));
     both(put, "/api/catalog/{name}", Defines, || web::route().to(catalog::put_source));
     both(delete.clone(), "/api/catalog/{name}", Defines, || web::route().to(catalog::delete_source));
     both(get, "/api/orphans", Reader, || web::route().to(catalog::orphans));

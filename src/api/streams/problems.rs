@@ -40,9 +40,9 @@ codes! {
     STREAM_LIMIT_REACHED = "stream_limit_reached" CONFLICT "As many streams are deployed, or written down, as may be"
         "`setting` allows no more. As deployed counts neither what is stopped nor what failed to start; as written down, every draft counts."
         "Stop a stream, or delete one if as many are written down as may be, or ask an operator to raise the limit.";
-    VERSION_CHANGED = "version_changed" PRECONDITION_FAILED "Somebody has changed the stream since"
-        "`If-Match` names another version than the stream has by now. Nothing was changed."
-        "Read the stream again, look at what has changed, and repeat with its `ETag`.";
+    VERSION_CHANGED = "version_changed" PRECONDITION_FAILED "Somebody has changed it since"
+        "`If-Match` names another version than the stream or the source has by now, or what is declared already was to be new (`If-None-Match: *`). Nothing was changed."
+        "Read it again, look at what has changed, and repeat with its `ETag`.";
     ENGINE_NOT_CONFIGURED = "engine_not_configured" CONFLICT "The engine is not configured"
         "The stream runs on an engine that this service has no address of."
         "`GET /api/engines` lists the engines. Operators: `detail` names the settings.";
@@ -85,6 +85,9 @@ impl From<Fault> for Problem {
             Fault::PreconditionFailed { current, .. } => Problem::new(&VERSION_CHANGED, words)
                 .with("currentVersion", current.version)
                 .with("streamId", shown_id(&current.id)),
+            Fault::SourceChanged { name, current, .. } => {
+                Problem::new(&VERSION_CHANGED, words).with("currentVersion", current).with("source", name)
+            }
             Fault::EngineNotConfigured { .. } => Problem::new(&ENGINE_NOT_CONFIGURED, words),
             Fault::EngineUnavailable { .. } => Problem::new(&ENGINE_UNAVAILABLE, words).retry_after(RETRY_AFTER),
             Fault::EngineBusy { retry_after, .. } => {

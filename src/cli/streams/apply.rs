@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::client::{Client, statement_errors};
+use super::client::{Client, Seen, statement_errors};
 use super::files::{self, SourceFile, StreamFile, Wanted};
 use super::{href, in_words, text};
 use crate::cli::desk::print_json;
@@ -49,11 +49,14 @@ impl Apply<'_> {
             let done = self.source(file, &declared).await;
             self.tell(&mut all, ("source", &file.name), done);
         }
+        // A dry run declares nothing: what selects from these cannot be judged yet.
+        let is_new = |done: &&Done| self.dry_run && done.outcome == "created";
+        let to_come: Vec<String> = all.iter().filter(is_new).map(|done| done.name.clone()).collect();
         for file in &folder.streams {
             let found = streams.iter().find(|stream| text(stream, "name").eq_ignore_ascii_case(&file.name));
             let done = match found {
-                None => self.create(file).await,
-                Some(found) => self.change(file, found).await,
+                None => self.create(file, &to_come).await,
+                Some(found) => self.change(file, found, &to_come).await,
             };
             self.tell(&mut all, ("stream", &file.name), done);
         }
@@ -87,20 +90,32 @@ impl Apply<'_> {
             text(entry, "name").eq_ignore_ascii_case(&file.name) && text(entry, "origin") == "declared"
         };
         let found = catalog["items"].as_array().into_iter().flatten().find(is_ours);
-        let fields = ["topic", "format", "columns", "eventTime"];
-        let is_same = |found: &Value| fields.iter().all(|field| found[*field] == file.body[*field]);
+        let fields = ["name", "topic", "format", "columns", "eventTime"];
+        let is_same = |one: &Value, other: &Value| fields.iter().all(|field| one[*field] == other[*field]);
+        let mut wanted = file.body.clone();
+        wanted["name"] = json!(file.name);
         let outcome = match found {
-            Some(found) if is_same(found) => return Ok(Done::new(what, "unchanged", "")),
+            Some(found) if is_same(found, &wanted) => return Ok(Done::new(what, "unchanged", "")),
             Some(_) => "changed",
             None => "created",
         };
         if !self.dry_run {
-            self.client.put(&format!("/api/catalog/{}", file.name), &file.body, None).await?;
+            let path = format!("/api/catalog/{}", file.name);
+            // As a stream: what was listed may be old by now.
+            match found {
+                None => drop(self.client.put(&path, &file.body, Seen::Nothing).await?),
+                Some(found) => {
+                    let read = self.client.get(&path).await?;
+                    ensure!(is_same(&read.body, found), "somebody has changed it meanwhile: apply again");
+                    let seen = read.etag.as_deref().map_or(Seen::Anything, Seen::Tag);
+                    self.client.put(&path, &file.body, seen).await?;
+                }
+            }
         }
         Ok(Done::new(what, outcome, format!("topic {}", text(&file.body, "topic"))))
     }
 
-    async fn create(&self, file: &StreamFile) -> Result<Done> {
+    async fn create(&self, file: &StreamFile, to_come: &[String]) -> Result<Done> {
         let what = ("stream", file.name.as_str());
         let mut body = json!({ "name": file.name, "sqlScript": file.sql });
         if let Some(engine) = &file.engine {
@@ -112,6 +127,9 @@ impl Apply<'_> {
                 statement["engine"] = json!(engine);
             }
             let found = self.client.post("/api/validate", &statement).await?.body;
+            if waits_for(&found["errors"], to_come) {
+                return Ok(Done::new(what, "created", format!("then {}, {JUDGED_LATER}", file.wanted.word())));
+            }
             let errors = statement_errors(&found["errors"]);
             ensure!(errors.is_empty(), "the statement would be refused\n{}", errors.join("\n"));
             return Ok(Done::new(what, "created", format!("then {}", file.wanted.word())));
@@ -121,7 +139,7 @@ impl Apply<'_> {
         Ok(Done { owner: Some(text(&made, "owner").to_owned()), ..Done::new(what, "created", in_words(&stands)) })
     }
 
-    async fn change(&self, file: &StreamFile, found: &Value) -> Result<Done> {
+    async fn change(&self, file: &StreamFile, found: &Value, to_come: &[String]) -> Result<Done> {
         let what = ("stream", file.name.as_str());
         if let Some(engine) = file.engine.as_deref().filter(|engine| *engine != text(found, "engine")) {
             bail!(
@@ -138,6 +156,9 @@ impl Apply<'_> {
         if self.dry_run {
             let plan =
                 self.client.post(&format!("{}/plan", href(found)), &json!({ "sqlScript": file.sql })).await?.body;
+            if waits_for(&plan["refused"], to_come) {
+                return Ok(Done { owner, ..Done::new(what, "changed", JUDGED_LATER) });
+            }
             let refused = statement_errors(&plan["refused"]);
             ensure!(refused.is_empty(), "the statement would be refused\n{}", refused.join("\n"));
             let detail = match is_same_text {
@@ -155,7 +176,8 @@ impl Apply<'_> {
                 "somebody has changed it meanwhile: apply again"
             );
             let body = json!({ "name": file.name, "sqlScript": file.sql, "acceptStateLoss": self.accept_state_loss });
-            stands = self.client.put(&href(found), &body, read.etag.as_deref()).await?.body;
+            let seen = read.etag.as_deref().map_or(Seen::Anything, Seen::Tag);
+            stands = self.client.put(&href(found), &body, seen).await?.body;
         }
         let stands = self.want(file.wanted, &stands).await?;
         Ok(Done { owner, ..Done::new(what, "changed", in_words(&stands)) })
@@ -214,6 +236,18 @@ fn steps(wanted: Wanted, now: &str) -> &'static [&'static str] {
         (Wanted::Paused, _) => &["deploy", "pause"],
         (Wanted::Stopped, _) => &["stop"],
     }
+}
+
+/// Of a statement whose sources are not declared before the folder is applied.
+const JUDGED_LATER: &str = "judged once its sources are declared";
+
+/// Whether all that is wrong with a statement is that it selects from sources that the folder declares.
+fn waits_for(errors: &Value, to_come: &[String]) -> bool {
+    let is_one = |error: &Value| {
+        let name = text(error, "message").split('`').nth(1).unwrap_or_default();
+        text(error, "code") == "unknown_source" && to_come.iter().any(|source| source.eq_ignore_ascii_case(name))
+    };
+    errors.as_array().is_some_and(|errors| !errors.is_empty() && errors.iter().all(is_one))
 }
 
 fn leaves(deleted: &Value) -> String {

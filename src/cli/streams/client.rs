@@ -21,6 +21,17 @@ pub(super) struct Client {
     key: Option<String>,
 }
 
+/// What was there when it was looked: a change of anything else is refused.
+#[derive(Clone, Copy)]
+pub(super) enum Seen<'a> {
+    /// That makes no difference.
+    Anything,
+    /// Nothing.
+    Nothing,
+    /// What has this `ETag`.
+    Tag(&'a str),
+}
+
 /// What came of a call.
 pub(super) struct Answer {
     /// Its JSON; null if it has none.
@@ -53,19 +64,19 @@ impl Client {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answer> {
-        self.call(Method::GET, path, None, None).await
+        self.call(Method::GET, path, None, Seen::Anything).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
-        self.call(Method::POST, path, Some(body), None).await
+        self.call(Method::POST, path, Some(body), Seen::Anything).await
     }
 
-    pub(super) async fn put(&self, path: &str, body: &Value, etag: Option<&str>) -> Result<Answer> {
-        self.call(Method::PUT, path, Some(body), etag).await
+    pub(super) async fn put(&self, path: &str, body: &Value, seen: Seen<'_>) -> Result<Answer> {
+        self.call(Method::PUT, path, Some(body), seen).await
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<Answer> {
-        self.call(Method::DELETE, path, None, None).await
+        self.call(Method::DELETE, path, None, Seen::Anything).await
     }
 
     /// Every stream, page by page.
@@ -79,7 +90,7 @@ impl Client {
         Ok(all)
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>, etag: Option<&str>) -> Result<Answer> {
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>, seen: Seen<'_>) -> Result<Answer> {
         let away = |error: reqwest::Error| {
             let error = error.without_url();
             let mut cause: &dyn std::error::Error = &error;
@@ -92,9 +103,11 @@ impl Client {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        if let Some(etag) = etag {
-            request = request.header(header::IF_MATCH, etag);
-        }
+        request = match seen {
+            Seen::Anything => request,
+            Seen::Nothing => request.header(header::IF_NONE_MATCH, "*"),
+            Seen::Tag(etag) => request.header(header::IF_MATCH, etag),
+        };
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -1,9 +1,13 @@
 //! A door in front of a server: shut, nobody listens there and who was connected is cut off; open, the server answers at the
-//! same address as before.
+//! same address as before. And between both: it hears what it is asked and does it, and its answer comes when nobody waits for it
+//! any more.
 
+use std::io::Result;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
@@ -13,14 +17,35 @@ pub struct Door {
     server: String,
     /// Who passes them on, while it is open.
     passing: Mutex<Option<JoinHandle<()>>>,
+    late: Arc<Late>,
+}
+
+/// Which answers come too late.
+#[derive(Default)]
+struct Late {
+    is_so: AtomicBool,
+    /// To requests with one of these in them.
+    requests: Vec<&'static str>,
+    /// So many were.
+    answers: AtomicUsize,
+}
+
+impl Late {
+    fn is_one(&self, request: &[u8]) -> bool {
+        let has = |words: &&str| request.windows(words.len()).any(|part| part == words.as_bytes());
+        let is_one = self.is_so.load(Ordering::SeqCst) && self.requests.iter().any(has);
+        self.answers.fetch_add(usize::from(is_one), Ordering::SeqCst);
+        is_one
+    }
 }
 
 impl Door {
-    /// An open one in front of the server with this URL.
-    pub async fn of(url: &str) -> Door {
+    /// An open one in front of the server with this URL, which may be late to answer requests that have one of these words.
+    pub async fn of(url: &str, requests: &[&'static str]) -> Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = url.strip_prefix("http://").unwrap().to_owned();
-        let door = Door { address: listener.local_addr().unwrap(), server, passing: Mutex::default() };
+        let late = Arc::new(Late { requests: requests.to_vec(), ..Late::default() });
+        let door = Door { address: listener.local_addr().unwrap(), server, passing: Mutex::default(), late };
         door.listen(listener).await;
         door
     }
@@ -40,17 +65,24 @@ impl Door {
         assert!(passing.await.unwrap_err().is_cancelled());
     }
 
+    /// From now on those answers come once whoever asked has given up: what it asked for is done all the same.
+    pub fn answer_late(&self, is_so: bool) {
+        self.late.is_so.store(is_so, Ordering::SeqCst);
+    }
+
+    /// How many came so late.
+    pub fn late_answers(&self) -> usize {
+        self.late.answers.load(Ordering::SeqCst)
+    }
+
     async fn listen(&self, listener: TcpListener) {
-        let server = self.server.clone();
+        let (server, late) = (self.server.clone(), Arc::clone(&self.late));
         let passing = tokio::spawn(async move {
             // With this task go the connections.
             let mut connections = JoinSet::new();
-            while let Ok((mut client, _)) = listener.accept().await {
-                let server = server.clone();
-                connections.spawn(async move {
-                    let mut server = TcpStream::connect(server).await?;
-                    copy_bidirectional(&mut client, &mut server).await
-                });
+            while let Ok((client, _)) = listener.accept().await {
+                let (server, late) = (server.clone(), Arc::clone(&late));
+                connections.spawn(async move { pass(client, TcpStream::connect(server).await?, &late).await });
             }
         });
         *self.passing.lock().await = Some(passing);
@@ -63,4 +95,37 @@ impl Drop for Door {
             passing.abort();
         }
     }
+}
+
+async fn pass(mut client: TcpStream, mut server: TcpStream, late: &Late) -> Result<()> {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    // A connection with a late answer has no other: nobody asks anything more over it.
+    let is_held = AtomicBool::new(false);
+    let requests = async {
+        let mut bytes = vec![0; 64 * 1024];
+        loop {
+            let count = from_client.read(&mut bytes).await?;
+            if count == 0 {
+                return to_server.shutdown().await;
+            }
+            if late.is_one(&bytes[..count]) {
+                is_held.store(true, Ordering::SeqCst);
+            }
+            to_server.write_all(&bytes[..count]).await?;
+        }
+    };
+    let answers = async {
+        let mut bytes = vec![0; 64 * 1024];
+        loop {
+            let count = from_server.read(&mut bytes).await?;
+            if count == 0 {
+                return to_client.shutdown().await;
+            }
+            if !is_held.load(Ordering::SeqCst) {
+                to_client.write_all(&bytes[..count]).await?;
+            }
+        }
+    };
+    tokio::try_join!(requests, answers).map(|_| ())
 }

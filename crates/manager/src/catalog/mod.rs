@@ -1,5 +1,6 @@
 //! What can be selected from: sources with their columns, in types that every engine can say in its own words.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::data_type::DataType;
@@ -76,4 +77,52 @@ pub struct Declarer<'a> {
     pub name: &'a str,
     /// Whether other people's declarations are theirs to change, too, and the service's own topics to declare.
     pub is_operator: bool,
+}
+
+impl Declarer<'_> {
+    /// Whether a declaration is theirs to change.
+    pub(crate) fn may_change(&self, declaration: &Declaration) -> bool {
+        self.is_operator || declaration.declared_by == self.name
+    }
+}
+
+/// A source that people have declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// What is declared.
+    pub source: Source,
+    /// Who declared it last.
+    pub declared_by: String,
+    /// Greater after each change, and never the same twice, whatever was declared under the name before.
+    pub version: i64,
+    /// When it was declared first.
+    pub created_at: Timestamp,
+    /// When it was declared last.
+    pub updated_at: Timestamp,
+}
+
+/// What whoever changes a declaration has read of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExpectedSource {
+    /// Whatever is there, if anything is.
+    #[default]
+    Any,
+    /// Nothing: the name is new.
+    New,
+    /// Something.
+    Declared,
+    /// This version.
+    Version(i64),
+}
+
+impl ExpectedSource {
+    /// Whether it is so.
+    pub(crate) fn is(self, now: Option<&Declaration>) -> bool {
+        match self {
+            ExpectedSource::Any => true,
+            ExpectedSource::New => now.is_none(),
+            ExpectedSource::Declared => now.is_some(),
+            ExpectedSource::Version(version) => now.is_some_and(|now| now.version == version),
+        }
+    }
 }

@@ -11,11 +11,12 @@ use tokio::sync::Mutex;
 
 use super::inferred::Samples;
 use super::{Catalog, CatalogEntry, Declarer, Origin, Shared};
-use crate::catalog::{Column, DataType, Format, Source, Standing, standing};
+use crate::catalog::{Column, DataType, Declaration, ExpectedSource, Format, Source, Standing, standing};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::names::Names;
 use crate::ports::{PortError, Topic};
+use crate::store::Declared;
 
 /// How long an answer of the outside is as good as a new one, also one that says little: a text is often judged again and
 /// again while it is written.
@@ -224,7 +225,16 @@ impl Shared {
         heard
     }
 
-    pub(super) async fn put_source(&self, source: Source, by: Declarer<'_>) -> Result<Source, Fault> {
+    pub(super) async fn declaration(&self, name: &str) -> Result<Declaration, Fault> {
+        self.store.declaration(name).await?.ok_or_else(|| missing(name))
+    }
+
+    pub(super) async fn put_source(
+        &self,
+        source: Source,
+        by: Declarer<'_>,
+        expected: ExpectedSource,
+    ) -> Result<Declaration, Fault> {
         check(&source)?;
         match standing(&source.topic, &self.parts.settings.own_topics) {
             Standing::Internal => {
@@ -239,23 +249,19 @@ impl Shared {
             }
             Standing::Reserved | Standing::Open => {}
         }
-        match self.store.put_source(&source, by).await? {
-            true => Ok(source),
-            false => Err(self.not_theirs(&source.name).await?),
-        }
+        done(&source.name, expected, self.store.put_source(&source, by, expected).await?)
     }
 
     /// Takes a declaration back, and says what stays.
-    pub(super) async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<Vec<String>, Fault> {
-        let declared = self.store.sources().await?.into_iter().find(|source| source.name.eq_ignore_ascii_case(name));
-        if !self.store.delete_source(name, by).await? {
-            return Err(self.not_theirs(name).await?);
-        }
+    pub(super) async fn delete_source(
+        &self,
+        name: &str,
+        by: Declarer<'_>,
+        expected: ExpectedSource,
+    ) -> Result<Vec<String>, Fault> {
+        let was = done(name, expected, self.store.delete_source(name, by, expected).await?)?;
         tracing::info!(source = name, actor = by.name, "a source is not declared any more");
-        Ok(match declared {
-            Some(source) => self.left_of(&source).await,
-            None => Vec::new(),
-        })
+        Ok(self.left_of(&was.source).await)
     }
 
     /// What is there of a source that nobody declares any more: nothing of it is ever removed but by somebody.
@@ -281,13 +287,25 @@ impl Shared {
         }
         left
     }
+}
 
-    async fn not_theirs(&self, name: &str) -> Result<Fault, Fault> {
-        Ok(match self.store.declarer(name).await? {
-            Some(owner) => Fault::AsksForOperator(format!("`{name}` is declared by `{owner}`, and to change it")),
-            None => Fault::NotFound { what: "source", id: name.to_owned() },
-        })
+/// The declaration that was changed, or why none was.
+fn done(name: &str, expected: ExpectedSource, declared: Declared) -> Result<Declaration, Fault> {
+    match declared {
+        Declared::Done(declaration) => Ok(declaration),
+        Declared::Missing => Err(missing(name)),
+        Declared::NotTheirs(Declaration { declared_by, .. }) => {
+            Err(Fault::AsksForOperator(format!("`{name}` is declared by `{declared_by}`, and to change it")))
+        }
+        Declared::Other(now) => {
+            let current = now.map(|now| now.version);
+            Err(Fault::SourceChanged { name: name.to_owned(), expected, current })
+        }
     }
+}
+
+fn missing(name: &str) -> Fault {
+    Fault::NotFound { what: "source", id: name.to_owned() }
 }
 
 /// One source of each name: that of the topic with that very name, else that of the only topic whose name comes to it. Where

@@ -10,7 +10,7 @@ use crate::engines::{Changes, EngineKind};
 use crate::fault::Fault;
 use crate::gate::Kind;
 use crate::preview::{Output, Watchable};
-use crate::queries::{Prepared, Statements};
+use crate::queries::{Active, Prepared, QueryInfo, Roll, Statements};
 
 impl Manager {
     /// What it is made of.
@@ -32,6 +32,21 @@ impl Statements for Manager {
 
     async fn deployed(&self, owner: &str) -> Result<(usize, usize), Fault> {
         Manager::deployed(self, owner).await
+    }
+}
+
+#[async_trait]
+impl Roll for Manager {
+    async fn enter(&self, query: &QueryInfo, others: Active) -> Result<Option<Active>, Fault> {
+        Ok(self.shared.store.enter_query(query, others).await?)
+    }
+
+    async fn tell(&self, instance: &str, running: &[QueryInfo], ended: &[String]) -> Result<(), Fault> {
+        Ok(self.shared.store.tell_queries(instance, running, ended).await?)
+    }
+
+    async fn elsewhere(&self, instance: &str) -> Result<Vec<QueryInfo>, Fault> {
+        Ok(self.shared.store.queries_elsewhere(instance).await?)
     }
 }
 

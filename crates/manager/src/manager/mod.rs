@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::words::*;
-pub use crate::catalog::Declarer;
 use crate::catalog::Source;
+pub use crate::catalog::{Declaration, Declarer, ExpectedSource};
 use crate::definition::{Definition, Event, Revision};
 use crate::engines::{Engine, EngineKind, ObservedState, Topology};
 use crate::fault::Fault;
@@ -214,14 +214,29 @@ impl Manager {
         self.shared.catalog(engine).await
     }
 
-    /// Declares a source, or declares it anew: one's own, or as an operator.
-    pub async fn put_source(&self, source: Source, by: Declarer<'_>) -> Result<Source, Fault> {
-        self.shared.put_source(source, by).await
+    /// What people have declared under a name, in upper or lower case.
+    pub async fn declaration(&self, name: &str) -> Result<Declaration, Fault> {
+        self.shared.declaration(name).await
+    }
+
+    /// Declares a source, or declares it anew: one's own, or as an operator; [`Fault::SourceChanged`] if it is not as expected.
+    pub async fn put_source(
+        &self,
+        source: Source,
+        by: Declarer<'_>,
+        expected: ExpectedSource,
+    ) -> Result<Declaration, Fault> {
+        self.shared.put_source(source, by, expected).await
     }
 
     /// Takes a declaration back: one's own, or as an operator. What runs is not touched. Says what stays, as sentences.
-    pub async fn delete_source(&self, name: &str, by: Declarer<'_>) -> Result<Vec<String>, Fault> {
-        self.shared.delete_source(name, by).await
+    pub async fn delete_source(
+        &self,
+        name: &str,
+        by: Declarer<'_>,
+        expected: ExpectedSource,
+    ) -> Result<Vec<String>, Fault> {
+        self.shared.delete_source(name, by, expected).await
     }
 
     /// What looks like ours in engines and brokers, and that no definition names.

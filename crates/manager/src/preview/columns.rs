@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::keys;
+use super::keys::{self, Fields};
 use super::row::{Shape, Shown};
 use crate::catalog::{Column, DataType, values};
 
@@ -131,22 +131,28 @@ impl Columns {
             (name, value)
         };
         let mut fields: BTreeMap<String, Value> = object.into_iter().map(read).collect();
-        if self.known > 0
-            && let Some(key) = row.key()
-        {
-            self.add_key(&key, row.shape == Shape::Tombstone, &mut fields);
+        if self.known > 0 {
+            match row.key_by_schema().filter(|key| key.keys().any(|name| self.places.contains_key(name))) {
+                Some(key) => self.add_fields(key, &mut fields),
+                None => row.key().into_iter().for_each(|key| self.add_key(&key, row.shape, &mut fields)),
+            }
         }
         fields
     }
 
-    fn add_key(&mut self, key: &[u8], is_gone: bool, fields: &mut BTreeMap<String, Value>) {
-        if let Some(of_key) = keys::fields(key) {
-            for (name, value) in of_key.into_iter().filter(|(name, _)| self.places.contains_key(name)) {
-                fields.entry(name).or_insert(value);
-            }
-            return;
+    /// Fields of a key that are columns.
+    fn add_fields(&self, of_key: Fields, fields: &mut BTreeMap<String, Value>) {
+        for (name, value) in of_key.into_iter().filter(|(name, _)| self.places.contains_key(name)) {
+            let value = values::value(value.get(), self.data_type(&name));
+            fields.entry(name).or_insert(value);
         }
-        if !is_gone {
+    }
+
+    fn add_key(&mut self, key: &[u8], shape: Shape, fields: &mut BTreeMap<String, Value>) {
+        if let Some(of_key) = keys::fields(key) {
+            return self.add_fields(of_key, fields);
+        }
+        if shape != Shape::Tombstone {
             // What a value never has stands in the key: engines write nulls as such.
             let lacks = |place: &usize| !fields.contains_key(&self.columns[*place].0);
             let mut lacking = (0..self.known).filter(lacks);

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::Columns;
+use super::keys::{self, Fields};
 use crate::catalog::{Format, exact_numbers};
 use crate::hub::PushText;
 use crate::ports::{PortError, RawRecord, Schemas};
@@ -61,10 +62,13 @@ pub struct Shown {
 struct Key {
     json: Range<usize>,
     format: &'static str,
+    /// Its bytes, where what is shown is what they say by a schema.
+    bytes: Option<Vec<u8>>,
 }
 
 impl Shown {
-    /// `{"partition":0,"offset":7,"timestamp":"…","key":"…","keyFormat":"text","format":"json","value":…}` on one line.
+    /// `{"partition":0,"offset":7,"timestamp":"…","key":"…","keyFormat":"text","format":"json","value":…}` on one line. A key is a
+    /// text whatever its format (`text`, `avro`, `base64`, `tooLarge`): of one in Avro that of a JSON object.
     pub fn json(&self) -> &str {
         &self.json
     }
@@ -76,9 +80,20 @@ impl Shown {
 
     /// The bytes of the key, if there is one that is not too large.
     pub(super) fn key(&self) -> Option<Vec<u8>> {
-        let Key { json, format } = self.key.as_ref()?;
+        let Key { json, format, bytes } = self.key.as_ref()?;
+        if bytes.is_some() {
+            return bytes.clone();
+        }
         let text: String = serde_json::from_str(&self.json[json.clone()]).ok()?;
         if *format == Shape::Text.name() { Some(text.into_bytes()) } else { BASE64.decode(text).ok() }
+    }
+
+    /// The fields of a key that was read by its schema. A number of eight bytes may seem to be such a key.
+    pub(super) fn key_by_schema(&self) -> Option<Fields> {
+        let Key { json, bytes, .. } = self.key.as_ref()?;
+        bytes.as_ref()?;
+        let text: String = serde_json::from_str(&self.json[json.clone()]).ok()?;
+        keys::fields(text.as_bytes())
     }
 
     /// The key as it is shown, as JSON.
@@ -123,9 +138,11 @@ pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes:
     }
     let mut key = None;
     if let Some(bytes) = &record.key {
-        let (format, text) = key_text(bytes, most_bytes);
+        let read = key_by_schema(bytes, schemas, most_bytes).await;
+        let raw = read.is_some().then(|| bytes.clone());
+        let (format, text) = read.unwrap_or_else(|| key_text(bytes, most_bytes));
         let start = json.len() + ",\"key\":".len();
-        key = Some(Key { json: start..start + text.len(), format });
+        key = Some(Key { json: start..start + text.len(), format, bytes: raw });
         add(&mut json, format_args!(",\"key\":{text},\"keyFormat\":\"{format}\""));
     }
     if let Some(error) = value.error {
@@ -166,6 +183,15 @@ async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: 
         (Err(_), Ok(text)) => plain(Shape::Text, quoted(text)),
         (Err(_), Err(_)) => plain(Shape::Base64, encoded(bytes)),
     }
+}
+
+/// The fields of a key in Avro, as the text of a JSON object: as Flink writes keys where values are Avro. What is none may begin
+/// with a zero byte, too: it is shown as it is, and no fault.
+async fn key_by_schema(key: &[u8], schemas: Option<&dyn Schemas>, most_bytes: usize) -> Option<(&'static str, String)> {
+    let schemas = schemas.filter(|_| key.first() == Some(&0) && key.len() <= most_bytes)?;
+    let decoded = schemas.decode(key).await.ok()??;
+    let is_object = decoded.format == Format::Avro && decoded.json.starts_with('{');
+    is_object.then(|| (Shape::Avro.name(), quoted(&decoded.json)))
 }
 
 fn key_text(key: &[u8], most_bytes: usize) -> (&'static str, String) {
@@ -241,6 +267,25 @@ mod tests {
         ];
         for (value, shape, json) in cases {
             assert_eq!(shown(value).await, (shape, json.to_owned()), "{value:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_in_avro_is_shown_as_its_fields_and_all_others_as_they_are() {
+        for (key, format, text) in [
+            (&[0, 0, 0, 0, 1, 9][..], "avro", r#"{"a":"1.50"}"#),
+            (&[0, 0, 0, 0, 2, 9], "text", "\0\0\0\0\u{2}\t"),
+            (&[0, 0, 0, 0, 3, 9], "text", "\0\0\0\0\u{3}\t"),
+            (&[0xff, 0, 0, 0, 1], "base64", "/wAAAAE="),
+        ] {
+            let key = Some(key.to_vec());
+            let bytes = key.clone();
+            let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value: None };
+            let shown = show(&record, Some(&Registry), 64).await;
+            let whole: serde_json::Value = serde_json::from_str(shown.json()).expect("JSON");
+            assert_eq!((&whole["keyFormat"], &whole["key"]), (&format.into(), &text.into()), "{bytes:?}");
+            assert_eq!(shown.key(), bytes, "whatever it is shown as");
+            assert!(whole.get("error").is_none(), "{whole}");
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::catalog::{Column, DataType, Format};
-use crate::ports::{Decoded, RawRecord, Records, Topic};
+use crate::ports::{Decoded, RawRecord, Records, Schemas, Topic};
 
 type Sender = mpsc::UnboundedSender<Result<RawRecord, PortError>>;
 
@@ -360,6 +360,11 @@ async fn keys_that_are_objects_and_keys_that_say_nothing_new() {
     let row = shown(Some(key), Some(r#"{"CUSTOMER":7,"N":1,"TOTAL":2}"#)).await;
     assert_eq!(flink.lines(&row), [r#"{"kind":"updateAfter","row":{"columns":[7,1,"2.00"]}}"#]);
     assert!(row.push(&mut flink).as_str().contains(r#"\"TOTAL\":2}"#), "as it was written");
+    // And numbers of a key are as exact as those of a value.
+    let key = br#"{"CUSTOMER":9007199254740993,"TOTAL":1E+2}"#;
+    let gone = flink.lines(&shown(Some(key), None).await);
+    let line = r#"{"kind":"delete","row":{"columns":["9007199254740993",null,"100.00"],"tombstone":true}}"#;
+    assert_eq!(gone, [line]);
     // A stream whose key is none of its columns.
     let mut append = Columns::of(&output(false));
     append.header();
@@ -369,6 +374,48 @@ async fn keys_that_are_objects_and_keys_that_say_nothing_new() {
     let mut unknown = Columns::new(None);
     let gone = shown(Some(b"k"), None).await;
     assert!(gone.push(&mut unknown).as_str().contains(r#"{\"key\":\"k\",\"tombstone\":true}"#));
+}
+
+/// Reads keys: as Flink has written them behind schema 1, and schema 2 is somebody else's.
+struct Keys;
+
+#[async_trait]
+impl Schemas for Keys {
+    async fn columns_of(&self, _: &str) -> Result<Option<(Format, Vec<Column>)>, PortError> {
+        Ok(None)
+    }
+
+    async fn decode(&self, key: &[u8]) -> Result<Option<Decoded>, PortError> {
+        let json = match key.get(..5) {
+            Some([0, 0, 0, 0, 1]) => r#"{"CUSTOMER":"9007199254740993","TOTAL":1.5,"OTHER":1}"#,
+            Some([0, 0, 0, 0, 2]) => r#"{"temperature":1}"#,
+            _ => return Ok(None),
+        };
+        Ok(Some(Decoded { format: Format::Avro, json: json.to_owned() }))
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_by_a_key_in_avro_has_the_columns_of_its_key() {
+    let output = Output { topic: "t".to_owned(), columns: counts(), is_table: true };
+    let gone = async |key: &[u8]| {
+        let (key, value) = (Some(key.to_vec()), None);
+        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value };
+        row::show(&record, Some(&Keys), 1_000).await
+    };
+    let mut columns = Columns::of(&output);
+    columns.header();
+    let one = gone(&[0, 0, 0, 0, 1, 14]).await;
+    let line = r#"{"kind":"delete","row":{"columns":["9007199254740993",null,"1.50"],"tombstone":true}}"#;
+    assert_eq!(columns.lines(&one), [line]);
+    let pushed = one.push(&mut columns).as_str();
+    let object = r#"{\"key\":{\"CUSTOMER\":\"9007199254740993\",\"TOTAL\":\"1.50\"},\"tombstone\":true}"#;
+    assert!(pushed.contains(object), "{pushed}");
+    // ksqlDB's numbers of eight bytes: one seems to be a frame of a schema that has none of the columns.
+    let number = (2_i64 << 24) + 7;
+    assert_eq!(number.to_be_bytes()[..5], [0, 0, 0, 0, 2]);
+    let line = format!(r#"{{"kind":"delete","row":{{"columns":[{number},null,null],"tombstone":true}}}}"#);
+    assert_eq!(columns.lines(&gone(&number.to_be_bytes()).await), [line]);
 }
 
 #[tokio::test]

@@ -5,28 +5,22 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::running::{Begun, Running};
-use super::{QueryInfo, Refused};
+use super::{Active, QueryInfo, Refused};
 use crate::settings::Limits;
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// How many queries run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Active {
-    /// Of one owner.
-    pub of_owner: usize,
-    /// In all.
-    pub in_all: usize,
-}
 
 /// The queries that run, and when each owner has begun some within the last minute.
 #[derive(Default)]
 pub(super) struct Places {
     running: HashMap<String, Arc<Running>>,
     begun: HashMap<String, VecDeque<Instant>>,
+    /// Those that other instances are still to be told of as ended, and who tells them; `None`: there are no others.
+    ended: Option<(Vec<String>, Arc<Notify>)>,
 }
 
 impl Places {
@@ -44,7 +38,29 @@ impl Places {
     }
 
     pub fn leave(&mut self, id: &str) {
-        self.running.remove(id);
+        if self.running.remove(id).is_some()
+            && let Some((ended, teller)) = &mut self.ended
+        {
+            ended.push(id.to_owned());
+            teller.notify_one();
+        }
+    }
+
+    /// Places among those of other instances, to which `teller` says what ends here.
+    pub fn among(teller: Arc<Notify>) -> Places {
+        Places { ended: Some((Vec::new(), teller)), ..Places::default() }
+    }
+
+    /// Those that have ended since this was asked last.
+    pub fn take_ended(&mut self) -> Vec<String> {
+        self.ended.as_mut().map(|(ended, _)| std::mem::take(ended)).unwrap_or_default()
+    }
+
+    /// They could not be told: next time, then.
+    pub fn untold(&mut self, ids: Vec<String>) {
+        if let Some((ended, _)) = &mut self.ended {
+            ended.extend(ids);
+        }
     }
 
     /// Counts one that an owner is about to begin: so many in any minute.
@@ -66,19 +82,33 @@ impl Places {
         Ok(())
     }
 
-    /// Gives a query a place.
-    pub fn enter(&mut self, running: &Arc<Running>, limits: &Limits) -> Result<Begun, Refused> {
+    /// Gives a query a place, and says how many of other instances there may be beside it.
+    pub fn enter(&mut self, running: &Arc<Running>, limits: &Limits) -> Result<(Begun, Active), Refused> {
         let owner = running.owner();
         let active = self.active(owner);
-        let refused = |setting, scope, most, in_use| Err(Refused::TooMany { setting, scope, most, in_use });
-        if active.of_owner >= limits.queries_per_user {
-            return refused("queries_per_user", format!("of `{owner}`"), limits.queries_per_user, active.of_owner);
-        }
-        if active.in_all >= limits.queries {
-            return refused("queries", "in all".to_owned(), limits.queries, active.in_all);
-        }
+        let (Some(of_owner), Some(in_all)) =
+            (limits.queries_per_user.checked_sub(active.of_owner + 1), limits.queries.checked_sub(active.in_all + 1))
+        else {
+            return Err(active.too_many(owner, limits));
+        };
         self.running.insert(running.id().to_owned(), Arc::clone(running));
-        Ok(Begun::new(Arc::clone(running)))
+        Ok((Begun::new(Arc::clone(running)), Active { of_owner, in_all }))
+    }
+}
+
+impl Active {
+    /// One more is refused.
+    pub(super) fn too_many(self, owner: &str, limits: &Limits) -> Refused {
+        let (setting, scope, most, in_use) = match self.of_owner >= limits.queries_per_user {
+            true => ("queries_per_user", format!("of `{owner}`"), limits.queries_per_user, self.of_owner),
+            false => ("queries", "in all".to_owned(), limits.queries, self.in_all),
+        };
+        Refused::TooMany { setting, scope, most, in_use }
+    }
+
+    /// These and those.
+    pub(super) fn and(self, others: Active) -> Active {
+        Active { of_owner: self.of_owner + others.of_owner, in_all: self.in_all + others.in_all }
     }
 }
 

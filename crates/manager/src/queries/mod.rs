@@ -11,6 +11,7 @@
 
 mod limits;
 mod lines;
+mod roll;
 mod running;
 mod statements;
 
@@ -24,12 +25,14 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-pub use self::limits::Active;
 pub use self::lines::Line;
+pub use self::roll::Roll;
 pub use self::running::QueryRows;
 pub use self::statements::{Prepared, Statements};
+pub use crate::query::{Active, QueryInfo};
 
 use self::limits::Places;
 use self::running::Running;
@@ -39,6 +42,8 @@ use crate::settings::Limits;
 
 /// So long a query waits for somebody who reads it.
 const UNREAD: Duration = Duration::from_secs(30);
+/// What an instance is called that has no others beside it.
+const ALONE: &str = "this";
 
 /// A query that somebody wants to run.
 #[derive(Debug, Clone)]
@@ -51,30 +56,6 @@ pub struct NewQuery {
     pub from_beginning: bool,
     /// What is there now, instead of changes: ksqlDB's pull queries. It ends by itself.
     pub pull: bool,
-}
-
-/// A query that runs, as whoever asks sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct QueryInfo {
-    /// Its id: 32 hex digits.
-    pub id: String,
-    /// Where it runs.
-    pub engine: EngineKind,
-    /// Who runs it.
-    pub owner: String,
-    /// Its text, as it was sent.
-    pub sql_script: String,
-    /// Since when.
-    pub started_at: Timestamp,
-    /// When it is ended at the latest.
-    pub ends_at: Timestamp,
-    /// Whether somebody reads it.
-    pub is_read: bool,
-    /// Rows so far.
-    pub rows: u64,
-    /// Bytes of them.
-    pub bytes: u64,
 }
 
 /// Why a query does not run, or cannot be read or ended.
@@ -113,6 +94,14 @@ pub enum Refused {
     /// No such query runs.
     #[error("no query `{0}` runs: it has ended, or never was")]
     NotFound(String),
+    /// Another instance runs it.
+    #[error("query `{id}` runs on the instance `{instance}`: it is read and ended there")]
+    Elsewhere {
+        /// Which.
+        id: String,
+        /// Where.
+        instance: String,
+    },
     /// Somebody reads it.
     #[error("query `{0}` is read already: each is read once")]
     AlreadyRead(String),
@@ -141,6 +130,9 @@ pub struct Queries {
 
 struct Shared {
     statements: Arc<dyn Statements>,
+    /// Those of other instances; `None`: there are none.
+    roll: Option<Arc<dyn Roll>>,
+    instance: String,
     limits: Limits,
     unread: Duration,
     places: Arc<Mutex<Places>>,
@@ -148,16 +140,50 @@ struct Shared {
     runtime: Handle,
 }
 
-impl Queries {
-    /// None runs yet. Their clocks run in the runtime of whoever calls this.
-    pub fn new(statements: Arc<dyn Statements>, limits: Limits) -> Queries {
-        Queries::with_patience(statements, limits, UNREAD)
+impl Shared {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_patience(statements: Arc<dyn Statements>, limits: Limits, unread: Duration) -> Queries {
-        Queries {
-            shared: Arc::new(Shared { statements, limits, unread, places: Arc::default(), runtime: Handle::current() }),
+    /// Has other instances count it, too, and count theirs.
+    async fn enter(&self, query: &QueryInfo, others: Active) -> Result<(), Refused> {
+        let Some(roll) = &self.roll else { return Ok(()) };
+        match roll.enter(query, others).await? {
+            None => Ok(()),
+            Some(elsewhere) => {
+                let limits = &self.limits;
+                let here = Active {
+                    of_owner: limits.queries_per_user - others.of_owner - 1,
+                    in_all: limits.queries - others.in_all - 1,
+                };
+                Err(here.and(elsewhere).too_many(&query.owner, limits))
+            }
         }
+    }
+}
+
+impl Queries {
+    /// None runs yet, and no other instance has any. Their clocks run in the runtime of whoever calls this.
+    pub fn new(statements: Arc<dyn Statements>, limits: Limits) -> Queries {
+        Queries::of((statements, None, ALONE), (limits, UNREAD), Arc::default())
+    }
+
+    /// The same, among the queries of other instances.
+    pub fn among(statements: Arc<dyn Statements>, limits: Limits, roll: Arc<dyn Roll>, instance: &str) -> Queries {
+        let ended = Arc::<Notify>::default();
+        let places = Arc::new(Mutex::new(Places::among(Arc::clone(&ended))));
+        let queries = Queries::of((statements, Some(Arc::clone(&roll)), instance), (limits, UNREAD), places);
+        queries.shared.runtime.spawn(roll::keep(Arc::downgrade(&queries.shared), roll, ended));
+        queries
+    }
+
+    fn of(
+        (statements, roll, instance): (Arc<dyn Statements>, Option<Arc<dyn Roll>>, &str),
+        (limits, unread): (Limits, Duration),
+        places: Arc<Mutex<Places>>,
+    ) -> Queries {
+        let (instance, runtime) = (instance.to_owned(), Handle::current());
+        Queries { shared: Arc::new(Shared { statements, roll, instance, limits, unread, places, runtime }) }
     }
 
     /// Begins a query. Read it soon: one that nobody reads is ended.
@@ -178,17 +204,34 @@ impl Queries {
         QueryRows::of(running).ok_or_else(|| Refused::AlreadyRead(id.to_owned()))
     }
 
-    /// A query that runs.
-    pub fn get(&self, id: &str) -> Result<QueryInfo, Refused> {
-        self.places().get(id).map(|running| running.info()).ok_or_else(|| Refused::NotFound(id.to_owned()))
+    /// A query that runs, here or elsewhere.
+    pub async fn find(&self, id: &str) -> Result<QueryInfo, Refused> {
+        if let Some(running) = self.places().get(id) {
+            return Ok(running.info());
+        }
+        let elsewhere = self.elsewhere(None).await?.into_iter().find(|query| query.id == id);
+        elsewhere.ok_or_else(|| Refused::NotFound(id.to_owned()))
     }
 
-    /// Those that run, of one owner or all, the eldest first.
+    /// Those that run here, of one owner or all, the eldest first.
     pub fn list(&self, owner: Option<&str>) -> Vec<QueryInfo> {
         let mut found = self.places().all();
         found.retain(|query| owner.is_none_or(|owner| query.owner == owner));
         found.sort_by(|one, other| (one.started_at, &one.id).cmp(&(other.started_at, &other.id)));
         found
+    }
+
+    /// Those that run on other instances, as these have told last: of one owner or all, the eldest first.
+    pub async fn elsewhere(&self, owner: Option<&str>) -> Result<Vec<QueryInfo>, Fault> {
+        let Some(roll) = &self.shared.roll else { return Ok(Vec::new()) };
+        let mut found = roll.elsewhere(&self.shared.instance).await?;
+        found.retain(|query| owner.is_none_or(|owner| query.owner == owner));
+        Ok(found)
+    }
+
+    /// What this instance is called.
+    pub fn instance(&self) -> &str {
+        &self.shared.instance
     }
 
     /// Ends a query: its reader is told so.
@@ -199,7 +242,27 @@ impl Queries {
         Ok(())
     }
 
-    /// How many run: of this owner, and in all.
+    /// Tells other instances that what runs here ends: with the process, for whoever stops it.
+    pub async fn leave(&self) {
+        let Some(roll) = &self.shared.roll else { return };
+        let running: Vec<String> = self.places().all().into_iter().map(|query| query.id).collect();
+        let told = match running.is_empty() {
+            true => Ok(()),
+            false => roll.tell(&self.shared.instance, &[], &running).await,
+        };
+        if let Err(error) = told {
+            tracing::warn!(error = %error, "other instances are not told that the queries of this one end");
+        }
+    }
+
+    /// How many run on all instances: of this owner, and in all.
+    pub async fn active_everywhere(&self, owner: &str) -> Result<Active, Fault> {
+        let elsewhere = self.elsewhere(None).await?;
+        let of_owner = elsewhere.iter().filter(|query| query.owner == owner).count();
+        Ok(self.active(owner).and(Active { of_owner, in_all: elsewhere.len() }))
+    }
+
+    /// How many run here: of this owner, and in all.
     pub fn active(&self, owner: &str) -> Active {
         self.places().active(owner)
     }
@@ -252,7 +315,7 @@ impl Queries {
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.shared.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.places()
     }
 
     async fn begin(&self, query: NewQuery, owner: &str, time_limit: Duration) -> Result<Arc<Running>, Refused> {
@@ -265,6 +328,7 @@ impl Queries {
         let running = Arc::new(Running::new(
             QueryInfo {
                 id: id.clone(),
+                instance: self.shared.instance.clone(),
                 engine: engine.kind(),
                 owner: owner.to_owned(),
                 sql_script: query.sql,
@@ -278,7 +342,8 @@ impl Queries {
             Arc::downgrade(&self.shared.places),
         ));
         // The place is free again when `begun` is dropped without an engine's rows: refused, failed, or given up by the caller.
-        let begun = self.places().enter(&running, &self.shared.limits)?;
+        let (begun, others) = self.places().enter(&running, &self.shared.limits)?;
+        self.shared.enter(&running.info(), others).await?;
         let kind = engine.kind();
         let rows = engine.query(AdHoc { id, select, from_start: query.from_beginning, time_limit }).await;
         let running = begun.with(rows.map_err(|trouble| Fault::of(kind, placed(trouble)))?);

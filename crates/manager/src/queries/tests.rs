@@ -130,9 +130,13 @@ impl Statements for Gate {
     }
 }
 
+fn with_patience(model: &Arc<Model>, limits: Limits, unread: Duration) -> Queries {
+    Queries::of((Arc::new(Gate(model.clone())), None, ALONE), (limits, unread), Arc::default())
+}
+
 fn queries(limits: Limits) -> (Queries, Arc<Model>) {
     let model = Arc::new(Model::default());
-    (Queries::with_patience(Arc::new(Gate(model.clone())), limits, Duration::from_secs(60)), model)
+    (with_patience(&model, limits, Duration::from_secs(60)), model)
 }
 
 fn select(sql: &str) -> NewQuery {
@@ -284,7 +288,7 @@ async fn time_ends_a_query_even_if_its_reader_does_not_read() {
 #[tokio::test]
 async fn a_query_that_nobody_reads_is_ended_and_each_is_read_once() {
     let model = Arc::new(Model::default());
-    let queries = Queries::with_patience(Arc::new(Gate(model.clone())), Limits::default(), Duration::from_millis(50));
+    let queries = with_patience(&model, Limits::default(), Duration::from_millis(50));
     let unread = queries.start(select("SELECT"), "ada").await.unwrap();
     let read = queries.start(select("SELECT"), "ada").await.unwrap();
     let mut rows = queries.read(&read.id).unwrap();
@@ -295,7 +299,7 @@ async fn a_query_that_nobody_reads_is_ended_and_each_is_read_once() {
     assert!(matches!(queries.read(&unread.id), Err(Refused::NotFound(_))));
     next(&mut rows).await;
     assert_eq!(queries.list(None).len(), 1, "the one that is read goes on");
-    assert!(queries.get(&read.id).unwrap().is_read);
+    assert!(queries.find(&read.id).await.unwrap().is_read);
 }
 
 #[tokio::test]

@@ -6,11 +6,12 @@ pub use deadpool_postgres::Pool;
 
 pub(crate) use self::definitions::{Find, NewRow, Planned, StoredRevision, Write, Written};
 pub(crate) use self::leader::Leader;
-pub(crate) use self::sources::{Known, Leftover};
+pub(crate) use self::sources::{Declared, Known, Leftover};
 
 mod definitions;
 mod leader;
 mod outputs;
+mod queries;
 mod rows;
 mod sources;
 

@@ -4,6 +4,7 @@ use super::stage::{Stage, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::engines::{EngineKind, ObservedState};
 use crate::manager::{Change, NewDefinition};
+use crate::queries::{Active, QueryInfo, Roll};
 use crate::store::{Find, Store};
 
 const TEXT: &str = "SELECT ORDER_ID FROM orders";
@@ -29,6 +30,27 @@ async fn no_more_definitions_are_written_down_than_may_be() {
     running.manager.delete(&first.id, false, super::stage::PATIENCE, "anna").await.unwrap();
     by("four", "berta").await.unwrap();
     running.stop().await;
+}
+
+/// The most that `manager.limits.query_characters` may be (`src/config/manager.rs`).
+const MOST_CHARACTERS: usize = 65_536;
+
+#[tokio::test]
+async fn the_longest_text_that_may_be_allowed_is_kept_whole() {
+    let mut stage = Stage::new(&[EngineKind::Ksqldb]).await;
+    stage.limits.query_characters = MOST_CHARACTERS;
+    let manager = stage.manager();
+    let head = "SELECT ORDER_ID FROM orders --";
+    let text = format!("{head}{}", "\u{1f4e6}".repeat(MOST_CHARACTERS - head.len()));
+    let made = create(&manager, "long", &text, None).await;
+    assert_eq!(manager.get(&made.id).await.unwrap().sql_script, text);
+    let query = QueryInfo { sql_script: text, ..super::queries::query(1, "ada") };
+    assert_eq!(manager.enter(&query, Active { of_owner: 1, in_all: 1 }).await.unwrap(), None);
+    let longer =
+        NewDefinition { name: "longer".to_owned(), sql_script: format!("{} ", query.sql_script), engine: None };
+    assert!(
+        matches!(manager.create(longer, "anna").await, Err(Why::Refused(refused)) if refused[0].code == "too_long")
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod defects;
 mod healing;
 mod mended;
 mod model;
+mod queries;
 mod rehearsal;
 mod rounds;
 mod sources;

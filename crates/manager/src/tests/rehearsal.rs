@@ -8,7 +8,8 @@ use crate::definition::Intent;
 use crate::engines::{EngineKind, ObservedState};
 use crate::lifecycle::{Action, Effect};
 use crate::manager::{
-    Change, CheckedBy, DeployOptions, Filter, NewDefinition, Origin, OrphanKind, StatementKind, StopOptions,
+    Change, CheckedBy, DeployOptions, ExpectedSource, Filter, NewDefinition, Origin, OrphanKind, StatementKind,
+    StopOptions,
 };
 
 const FIRST: &str = "SELECT ORDER_ID FROM orders";
@@ -296,10 +297,16 @@ async fn pages_texts_and_sources_are_as_they_were_written() {
     let mut source = catalog.sources[0].source.clone();
     source.name = "ORDERS".to_owned();
     source.columns.truncate(1);
-    manager.put_source(source.clone(), ANNA).await.unwrap();
+    manager.put_source(source.clone(), ANNA, ExpectedSource::Any).await.unwrap();
     assert_eq!(manager.catalog(None).await.unwrap().sources[0].source, source);
     source.columns.clear();
-    assert!(matches!(manager.put_source(source, ANNA).await, Err(Why::Invalid { field: "columns", .. })));
-    manager.delete_source("orders", ANNA).await.unwrap();
-    assert!(matches!(manager.delete_source("orders", ANNA).await, Err(Why::NotFound { what: "source", .. })));
+    assert!(matches!(
+        manager.put_source(source, ANNA, ExpectedSource::Any).await,
+        Err(Why::Invalid { field: "columns", .. })
+    ));
+    manager.delete_source("orders", ANNA, ExpectedSource::Any).await.unwrap();
+    assert!(matches!(
+        manager.delete_source("orders", ANNA, ExpectedSource::Any).await,
+        Err(Why::NotFound { what: "source", .. })
+    ));
 }

@@ -10,7 +10,7 @@ use crate::catalog::{Column, DataType, Format, Source};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::lifecycle::Effect;
-use crate::manager::{CheckedBy, Declarer, DeployOptions, Origin, StatementKind};
+use crate::manager::{CheckedBy, Declarer, DeployOptions, ExpectedSource, Origin, StatementKind};
 use crate::ports::{Decoded, PortError, Schemas};
 use crate::preview::Watchable;
 
@@ -63,17 +63,23 @@ async fn stage(topics: &[&str]) -> (Stage, Arc<Registry>) {
 async fn a_declaration_is_its_declarers_or_an_operators_to_change() {
     let (stage, _) = stage(&[]).await;
     let manager = stage.manager();
-    let refused = manager.put_source(source("Orders", "other"), BERTA).await.unwrap_err();
+    let refused = manager.put_source(source("Orders", "other"), BERTA, ExpectedSource::Any).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
         "`Orders` is declared by `anna`, and to change it: that asks for the role `operator`"
     );
-    assert!(matches!(manager.delete_source("orders", BERTA).await, Err(Fault::AsksForOperator(_))));
+    assert!(matches!(
+        manager.delete_source("orders", BERTA, ExpectedSource::Any).await,
+        Err(Fault::AsksForOperator(_))
+    ));
     assert_eq!(manager.catalog(None).await.unwrap().sources[0].source.topic, "orders", "nothing was changed");
-    manager.put_source(source("orders", "mine"), ANNA).await.unwrap();
-    manager.put_source(source("orders", "hers"), OLGA).await.unwrap();
-    assert!(matches!(manager.put_source(source("orders", "mine"), ANNA).await, Err(Fault::AsksForOperator(_))));
-    let left = manager.delete_source("orders", OLGA).await.unwrap();
+    manager.put_source(source("orders", "mine"), ANNA, ExpectedSource::Any).await.unwrap();
+    manager.put_source(source("orders", "hers"), OLGA, ExpectedSource::Any).await.unwrap();
+    assert!(matches!(
+        manager.put_source(source("orders", "mine"), ANNA, ExpectedSource::Any).await,
+        Err(Fault::AsksForOperator(_))
+    ));
+    let left = manager.delete_source("orders", OLGA, ExpectedSource::Any).await.unwrap();
     assert_eq!(left, ["topic `hers` with its records"]);
 }
 
@@ -82,11 +88,14 @@ async fn topics_that_are_nobodys_are_no_source_and_not_watched() {
     let (stage, _) = stage(&["shop", "orders.dlq", "_schemas", "default_ksql_processing_log"]).await;
     let manager = stage.manager();
     for topic in ["_schemas", "default_ksql_processing_log"] {
-        let refused = manager.put_source(source("x", topic), OLGA).await;
+        let refused = manager.put_source(source("x", topic), OLGA, ExpectedSource::Any).await;
         assert!(matches!(refused, Err(Fault::Invalid { field: "topic", .. })), "{topic}");
         assert!(manager.watchable(topic).await.unwrap().is_none(), "{topic}");
     }
-    assert!(matches!(manager.put_source(source("x", "orders.dlq"), ANNA).await, Err(Fault::AsksForOperator(_))));
+    assert!(matches!(
+        manager.put_source(source("x", "orders.dlq"), ANNA, ExpectedSource::Any).await,
+        Err(Fault::AsksForOperator(_))
+    ));
     assert!(manager.watchable("orders.dlq").await.unwrap().is_none(), "the registry alone does not make it one");
     assert!(manager.watchable("shop").await.unwrap().is_some());
     let sources = manager.catalog(None).await.unwrap().sources;
@@ -96,7 +105,7 @@ async fn topics_that_are_nobodys_are_no_source_and_not_watched() {
         .map(|entry| entry.source.topic.as_str())
         .collect();
     assert_eq!(of_registry, ["shop"]);
-    manager.put_source(source("letters", "orders.dlq"), OLGA).await.unwrap();
+    manager.put_source(source("letters", "orders.dlq"), OLGA, ExpectedSource::Any).await.unwrap();
     assert!(manager.watchable("orders.dlq").await.unwrap().is_some(), "an operator has said so");
 }
 
@@ -126,13 +135,13 @@ async fn a_declaration_that_is_taken_back_says_what_an_engine_keeps_of_it() {
     let (stage, _) = stage(&[]).await;
     let manager = stage.manager();
     stage.model().with(|world| world.knows = vec![source("orders", "orders"), source("other", "orders")]);
-    let left = manager.delete_source("Orders", ANNA).await.unwrap();
+    let left = manager.delete_source("Orders", ANNA, ExpectedSource::Any).await.unwrap();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left[1].contains("`orders` in ksqldb"), "{left:?}");
 
-    manager.put_source(source("orders", "elsewhere"), ANNA).await.unwrap();
+    manager.put_source(source("orders", "elsewhere"), ANNA, ExpectedSource::Any).await.unwrap();
     stage.model().with(|world| world.is_away = true);
-    let left = manager.delete_source("orders", ANNA).await.unwrap();
+    let left = manager.delete_source("orders", ANNA, ExpectedSource::Any).await.unwrap();
     assert!(left[0].contains("`elsewhere`") && left[1].contains("the model is away"), "{left:?}");
 }
 

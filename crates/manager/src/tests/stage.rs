@@ -17,7 +17,7 @@ use super::model::Model;
 use crate::catalog::{Column, DataType, Format, Source};
 use crate::definition::Definition;
 use crate::engines::{Engine, EngineKind};
-use crate::manager::{Declarer, DeployOptions, Manager, NewDefinition, Parts};
+use crate::manager::{Declarer, DeployOptions, ExpectedSource, Manager, NewDefinition, Parts};
 use crate::ports::{From, Kafka, PortError, RawRecord, Records, Schemas, Topic};
 use crate::settings::{Limits, ManagerSettings, Reconcile};
 use crate::store::Pool;
@@ -134,6 +134,8 @@ async fn database() -> Pool {
         include_str!("../../../../migrations/V018__stream_definitions.sql"),
         include_str!("../../../../migrations/V019__stream_healing.sql"),
         include_str!("../../../../migrations/V020__embedded_engine.sql"),
+        include_str!("../../../../migrations/V021__source_versions.sql"),
+        include_str!("../../../../migrations/V022__stream_queries.sql"),
     ] {
         pool.get().await.unwrap().batch_execute(migration).await.unwrap();
     }
@@ -196,7 +198,7 @@ impl Stage {
             columns: vec![column("ORDER_ID"), column("AMOUNT")],
             event_time: None,
         };
-        stage.manager().put_source(source, ANNA).await.unwrap();
+        stage.manager().put_source(source, ANNA, ExpectedSource::Any).await.unwrap();
         stage
     }
 
@@ -208,6 +210,7 @@ impl Stage {
     pub fn manager(&self) -> Manager {
         Manager::new(Parts {
             settings: ManagerSettings {
+                instance: "test".to_owned(),
                 default_engine: self.engines[0].kind,
                 flink: None,
                 ksqldb: None,

@@ -1,1 +1,0 @@
-select declared_by from stream_sources where lower(name) = lower($1)
