@@ -118,7 +118,10 @@ async fn a_registry_that_asks_for_a_certificate_gets_ours_and_what_is_wrong_name
     let url = resetting(&files).await;
     let client = RegistryClient::new(&settings(&url, &ca_file, Some((&certificate, &key)))).unwrap();
     let fault = client.get::<Value>("/subjects").await.unwrap_err();
-    assert!(fault.to_string().contains("if it asks for certificates, look at schema_registry.tls.cert_file"), "{fault}");
+    assert!(
+        fault.to_string().contains("if it asks for certificates, look at schema_registry.tls.cert_file"),
+        "{fault}"
+    );
 
     let (other, _) = own("expired");
     for (certificate, key, words) in [

@@ -159,6 +159,7 @@ impl Desk {
             format: Format::Json,
             columns: vec![column("N")],
             event_time: None,
+            table: None,
         };
         manager.put_source(source, Declarer { name: "ada", is_operator: true }).await.unwrap();
         let live = Live::of(&manager);

@@ -87,7 +87,7 @@ impl Apply<'_> {
             text(entry, "name").eq_ignore_ascii_case(&file.name) && text(entry, "origin") == "declared"
         };
         let found = catalog["items"].as_array().into_iter().flatten().find(is_ours);
-        let fields = ["topic", "format", "columns", "eventTime"];
+        let fields = ["topic", "format", "columns", "eventTime", "table"];
         let is_same = |found: &Value| fields.iter().all(|field| found[*field] == file.body[*field]);
         let outcome = match found {
             Some(found) if is_same(found) => return Ok(Done::new(what, "unchanged", "")),

@@ -1,6 +1,7 @@
 //! Declared sources, and names that are ours.
 
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 
 use super::rows::{json, read, said, word};
 use super::{Store, StoreError};
@@ -31,12 +32,14 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let event_time: Option<serde_json::Value> = row.try_get(4)?;
+                let of_keys: Option<serde_json::Value> = row.try_get(5)?;
                 Ok(Source {
                     name: row.try_get(0)?,
                     topic: row.try_get(1)?,
                     format: said(table, row.try_get(2)?)?,
                     columns: read(table, row.try_get(3)?)?,
                     event_time: event_time.map(|time| read(table, time)).transpose()?,
+                    table: of_keys.map(|keys| read(table, keys)).transpose()?,
                 })
             })
             .collect()
@@ -45,11 +48,12 @@ impl Store {
     /// `false` if it is declared by somebody else, and whoever calls may not change that.
     pub async fn put_source(&self, source: &Source, by: Declarer<'_>) -> Result<bool, StoreError> {
         let (format, columns) = (word(source.format), json(&source.columns));
-        let event_time = source.event_time.as_ref().map(json);
+        let (event_time, table) = (source.event_time.as_ref().map(json), source.table.as_ref().map(json));
         let put = include_str!("sql/put_source.sql");
         let client = self.pool.get().await?;
         let (name, topic, operates) = (&source.name, &source.topic, &by.is_operator);
-        let written = client.execute(put, &[name, topic, &format, &columns, &event_time, &by.name, operates]).await?;
+        let parts: [&(dyn ToSql + Sync); 8] = [name, topic, &format, &columns, &event_time, &by.name, operates, &table];
+        let written = client.execute(put, &parts).await?;
         Ok(written > 0)
     }
 

@@ -195,6 +195,7 @@ impl Stage {
             format: Format::Json,
             columns: vec![column("ORDER_ID"), column("AMOUNT")],
             event_time: None,
+            table: None,
         };
         stage.manager().put_source(source, ANNA).await.unwrap();
         stage

@@ -93,6 +93,7 @@ impl World {
                 column("amount", "decimal(10, 2)"),
             ],
             event_time: None,
+            table: None,
         };
         create_topic(&source.topic, 1).await;
         World { server, engine, source, settings, number }
