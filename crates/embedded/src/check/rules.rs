@@ -250,7 +250,7 @@ fn refused(plan: &LogicalPlan) -> Fault {
     }
 }
 
-fn streams_of(plan: &LogicalPlan) -> Vec<usize> {
+pub(super) fn streams_of(plan: &LogicalPlan) -> Vec<usize> {
     let mut found = Vec::new();
     let mut open = vec![plan];
     while let Some(plan) = open.pop() {
@@ -289,14 +289,6 @@ pub(super) enum Physical {
     Error(DataFusionError),
 }
 
-/// Each join has equal keys, in the plan as it will be done.
-pub(super) fn judge_keys(plan: &LogicalPlan) -> std::result::Result<(), Fault> {
-    match has(plan, |plan| matches!(plan, LogicalPlan::Join(join) if join.on.is_empty())) {
-        true => Err(join_keys()),
-        false => Ok(()),
-    }
-}
-
 /// The second look: each join keeps a table and probes it with the stream, and a window's aggregate comes apart.
 pub(super) fn judge_physical(prepared: &Prepared) -> std::result::Result<(), Physical> {
     let plan = prepared.physical().map_err(Physical::Error)?;
@@ -312,7 +304,7 @@ pub(super) fn judge_physical(prepared: &Prepared) -> std::result::Result<(), Phy
     Ok(())
 }
 
-fn join_keys() -> Fault {
+pub(super) fn join_keys() -> Fault {
     Fault::at_word("join_keys", "a join needs equal keys: ON stream.a = table.b", &["JOIN", ","])
 }
 
