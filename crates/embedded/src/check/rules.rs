@@ -134,7 +134,8 @@ impl Seen {
         let (left, right) = (!streams_of(&join.left).is_empty(), !streams_of(&join.right).is_empty());
         match (left, right, join.join_type) {
             (true, true, _) => {
-                let text = "two streams are not joined here: use Flink (interval join) or ksqlDB (WITHIN)";
+                let text = "two streams are not joined here: declare the one that is looked up by its key as a table, or use Flink \
+                            (interval join) or ksqlDB (WITHIN)";
                 Err(Fault::at_word("stream_join", text, &["JOIN", ","]))
             }
             (false, false, _) => Err(Fault::at_word("unsupported", "a join of tables alone is not offered", &["JOIN"])),

@@ -128,7 +128,7 @@ impl Decoder {
     /// # Errors
     /// When it cannot be read: why, as a sentence. Then it is as if it had not been there.
     pub fn add(&mut self, record: &Record<'_>, json: &[u8]) -> Result<(), String> {
-        let mut of_key = self.key_cells(record)?;
+        let of_key = self.key_cells(record)?;
         let mut found: Vec<Option<&RawValue>> = vec![None; self.columns.len()];
         let mut reader = serde_json::Deserializer::from_slice(json);
         let names = Names { numbers: &self.numbers, columns: &self.columns, needed: &self.needed };
@@ -141,7 +141,7 @@ impl Decoder {
             cells.push(read.map_err(|why| format!("column {name}: {why}"))?);
         }
         if let Some((numbers, _)) = &self.key {
-            for (number, cell) in numbers.iter().zip(of_key.drain(..)) {
+            for (number, cell) in numbers.iter().zip(of_key) {
                 cells[*number] = cell;
             }
         }

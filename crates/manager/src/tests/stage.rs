@@ -134,6 +134,7 @@ async fn database() -> Pool {
         include_str!("../../../../migrations/V018__stream_definitions.sql"),
         include_str!("../../../../migrations/V019__stream_healing.sql"),
         include_str!("../../../../migrations/V020__embedded_engine.sql"),
+        include_str!("../../../../migrations/V022__tables_of_topics.sql"),
     ] {
         pool.get().await.unwrap().batch_execute(migration).await.unwrap();
     }
