@@ -11,5 +11,7 @@ create unlogged table stream_queries (
     is_read    boolean     not null,
     rows       bigint      not null,
     bytes      bigint      not null,
+    left_out   jsonb       not null,
+    tables     jsonb       not null,
     told_at    timestamptz not null default now()
 );

@@ -303,6 +303,7 @@ mod streams {
             format: Format::Json,
             columns: columns.into_iter().map(column).collect::<Result<_>>()?,
             event_time: Some(EventTime { column: "occurredAt".to_owned(), delay_ms: 5_000 }),
+            table: None,
         })
     }
 

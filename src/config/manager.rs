@@ -139,6 +139,12 @@ pub struct EmbeddedSettings {
     pub max_ahead_ms: i64,
     /// Milliseconds that rows wait for their commit.
     pub commit_ms: u64,
+    /// Rows of a table that a query joins.
+    pub table_rows: usize,
+    /// Bytes of such a table, which count as the query's memory, too.
+    pub table_bytes: usize,
+    /// Milliseconds from one refresh of a query's tables to the next.
+    pub table_refresh_ms: u64,
 }
 
 impl EmbeddedSettings {
@@ -180,6 +186,9 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         "embedded.lateness_ms" => Integer(0, 86_400_000),
         "embedded.idle_ms" | "embedded.max_ahead_ms" => Integer(100, 86_400_000),
         "embedded.commit_ms" => Integer(1, 60_000),
+        "embedded.table_rows" => Integer(1, 100_000_000),
+        "embedded.table_bytes" => Integer(1_048_576, 1_099_511_627_776),
+        "embedded.table_refresh_ms" => Integer(100, 3_600_000),
         "manager.default_engine" => Text("nothing, flink, ksqldb or embedded", |text| {
             text.is_empty() || ENGINES.iter().any(|(name, _)| *name == text)
         }),

@@ -54,6 +54,7 @@ pub mod embedded {
     use crate::embedded::log::{Delivery, Log};
     use crate::embedded::plan::Limits;
     use crate::embedded::settings::Settings;
+    use crate::embedded::table::TableBounds;
     use crate::manager::engines::Engine;
     use crate::manager::ports::Schemas;
     use crate::platforms::kafka::embedded::JobLog;
@@ -74,6 +75,8 @@ pub mod embedded {
             max_ahead_ms: embedded.max_ahead_ms,
             idle: Duration::from_millis(embedded.idle_ms),
             commit: Duration::from_millis(embedded.commit_ms),
+            table: TableBounds { rows: embedded.table_rows, bytes: embedded.table_bytes },
+            table_refresh: Duration::from_millis(embedded.table_refresh_ms),
         }
     }
 
@@ -115,6 +118,7 @@ pub mod embedded {
                     ("late", &counts.late),
                     ("future", &counts.future),
                     ("refused", &counts.refused),
+                    ("failed_groups", &counts.failed_groups),
                 ] {
                     let value = i64::try_from(Counts::get(counter)).unwrap_or(i64::MAX);
                     metrics.records.with_label_values(&[name, outcome]).set(value);

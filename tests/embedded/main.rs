@@ -13,4 +13,5 @@ mod support;
 mod bench;
 mod engine;
 mod kills;
+mod tables;
 mod windows;

@@ -141,6 +141,7 @@ async fn windows_go_by_the_event_time_of_the_source() {
     stand.source = Source {
         columns: vec![column("order_id", "bigint"), column("ts", "timestamp(6)")],
         event_time: Some(EventTime { column: "ts".to_owned(), delay_ms: 1_000 }),
+        table: None,
         ..stand.source
     };
     let event = |order: i64, second: u32| TestRecord {

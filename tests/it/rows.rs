@@ -159,6 +159,7 @@ impl Desk {
             format: Format::Json,
             columns: vec![column("N")],
             event_time: None,
+            table: None,
         };
         let by = Declarer { name: "ada", is_operator: true };
         manager.put_source(source, by, ExpectedSource::Any).await.unwrap();

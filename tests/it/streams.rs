@@ -189,6 +189,32 @@ impl Service<'_> {
     }
 }
 
+/// A declaration of `customers`, which is this table.
+fn table(of: Value) -> Value {
+    json!({
+        "topic": "customers", "format": "json", "columns": [{ "name": "id", "type": "string" }, { "name": "city", "type": "string" }],
+        "table": of,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_declared_as_a_table_and_as_a_stream_again() {
+    let stage = Stage::new().await;
+    let service = stage.start_with_orders().await;
+    let shown = async || {
+        let catalog = service.get("/api/catalog").await.must(200).body;
+        let items = catalog["items"].as_array().unwrap().clone();
+        items.into_iter().find(|item| item["name"] == "customers").unwrap()
+    };
+    let of = json!({ "key": ["id"], "keyFormat": "text" });
+    let put = service.put("/api/catalog/customers", table(of.clone())).await.must(200).body;
+    assert_eq!((&put["table"], &shown().await["table"]), (&of, &of));
+    let mut plain = table(json!(null));
+    plain.as_object_mut().unwrap().remove("table");
+    service.put("/api/catalog/customers", plain).await.must(200);
+    assert_eq!(shown().await.get("table"), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_http() {
     let stage = Stage::new().await;
@@ -444,6 +470,23 @@ async fn what_is_wrong_with_a_call_is_named_and_nothing_is_done() {
         ("GET", "/api/streams?cursor=AAAA", json!(null), 400, "invalid_cursor", "cursor"),
         ("GET", "/api/streams/00000000-0000-0000-0000-000000000000", json!(null), 404, "stream_not_found", ""),
         ("GET", "/api/catalog?engine=spark", json!(null), 400, "invalid_parameter", "engine"),
+        ("PUT", "/api/catalog/customers", table(json!({ "key": ["id"] })), 400, "invalid_body", "table"),
+        (
+            "PUT",
+            "/api/catalog/customers",
+            table(json!({ "key": ["nocol"], "keyFormat": "text" })),
+            400,
+            "invalid_body",
+            "table",
+        ),
+        (
+            "PUT",
+            "/api/catalog/customers",
+            table(json!({ "key": ["id"], "keyFormat": "avro" })),
+            400,
+            "invalid_body",
+            "table",
+        ),
         ("DELETE", "/api/catalog/nothing", json!(null), 404, "source_not_found", ""),
         ("DELETE", "/api/orphans/thing/1", json!(null), 400, "invalid_parameter", "kind"),
         ("DELETE", "/api/orphans/topic/view_nothing_00000000", json!(null), 404, "orphan_not_found", ""),

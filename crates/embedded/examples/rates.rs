@@ -31,6 +31,7 @@ fn source() -> Source {
         format: Format::Json,
         columns: columns.map(column).to_vec(),
         event_time: Some(EventTime { column: "ts".to_owned(), delay_ms: 5_000 }),
+        table: None,
     }
 }
 

@@ -209,7 +209,7 @@ mod tests {
     fn written(of: &str, value: &str) -> (String, Value) {
         let column = Column { name: "x\"y".to_owned(), data_type: of.parse().unwrap(), nullable: true };
         let (name, topic) = ("s".to_owned(), "s".to_owned());
-        let source = Source { name, topic, format: Format::Json, columns: vec![column], event_time: None };
+        let source = Source { name, topic, format: Format::Json, columns: vec![column], event_time: None, table: None };
         let mut batch = Batch::default();
         let json = format!("{{\"x\\\"y\":{value}}}");
         let place = Place { topic: 0, partition: 0 };

@@ -126,10 +126,24 @@ impl Embedded {
     fn prepare(&self, select: &Select, purpose: Purpose) -> Result<Prepared, Trouble> {
         let prepared = Prepared::new(select, purpose, &self.inner.settings.limits).map_err(Trouble::Refused)?;
         let mut topics = HashSet::new();
-        if let Some(twice) = prepared.sources().iter().find(|source| !topics.insert(&source.topic)) {
+        if let Some(twice) = prepared.streams().iter().find(|source| !topics.insert(&source.topic)) {
             return Err(refused("same_topic", format!("{} reads topic {} once more", twice.name, twice.topic)));
         }
         Ok(prepared)
+    }
+
+    /// How it will be done, and what is to be known of its tables.
+    fn explained(&self, prepared: &Prepared) -> String {
+        let every = self.inner.settings.table_refresh.as_millis();
+        let mut text = String::new();
+        for table in prepared.tables() {
+            text += &format!(
+                "-- Table {}: topic {} is read whole before the first row and kept up. Rows meet it as of its last refresh, each \
+                 {every} ms at the latest; those that are read again after a restart meet it as it is then.\n",
+                table.name, table.topic
+            );
+        }
+        text + &prepared.explain()
     }
 
     fn take_room(&self) -> Result<OwnedSemaphorePermit, Trouble> {
@@ -176,7 +190,7 @@ impl Embedded {
 
     async fn begin(&self, deployment: &Deployment, prepared: Prepared, handle: &Handle) -> Result<(), Trouble> {
         let permit = self.take_room()?;
-        let topics = prepared.sources().iter().map(|source| source.topic.clone()).collect();
+        let topics = prepared.streams().iter().map(|source| source.topic.clone()).collect();
         let (definition, statement) = (deployment.definition.clone(), deployment.select.sql.clone());
         let job = Arc::new(Job::new(handle.clone(), definition, group(deployment), statement, topics));
         let (id, weak) = (handle.job_id.clone(), Arc::downgrade(&self.inner));
@@ -267,6 +281,7 @@ fn topology(job: &Job) -> Topology {
         (&counts.late, "late"),
         (&counts.future, "from the future"),
         (&counts.refused, "refused"),
+        (&counts.failed_groups, "groups failed"),
         (&counts.tombstones, "without a value"),
         (&counts.open_windows, "open windows"),
         (&counts.keys, "groups"),
@@ -285,11 +300,29 @@ fn topology(job: &Job) -> Topology {
         .iter()
         .enumerate()
         .map(|(number, topic)| Node { id: format!("source-{number}"), label: format!("topic {topic}") });
+    let tables = job.tables();
+    let joined = tables.iter().enumerate().map(|(number, table)| Node {
+        id: format!("table-{number}"),
+        label: format!(
+            "table {} (topic {}): {} rows, {} bytes, as of {} ms ago, refreshed every {} ms{}",
+            table.name,
+            table.topic,
+            table.rows,
+            table.bytes,
+            (job::now_ms() - table.refreshed_ms).max(0),
+            table.refresh_ms,
+            if table.refused > 0 { format!(", {} records refused", table.refused) } else { String::new() }
+        ),
+    });
+    let joins = (0..tables.len()).map(|number| (format!("table-{number}"), "query".to_owned()));
     let query = Node { id: "query".to_owned(), label: format!("query: {}", words.join(", ")) };
     let sink = Node { id: "sink".to_owned(), label: format!("topic {}", job.handle.output_topic) };
     let into = (0..job.topics.len()).map(|number| (format!("source-{number}"), "query".to_owned()));
     let out_of = ("query".to_owned(), "sink".to_owned());
-    Topology { nodes: sources.chain([query, sink]).collect(), edges: into.chain([out_of]).collect() }
+    Topology {
+        nodes: sources.chain(joined).chain([query, sink]).collect(),
+        edges: into.chain(joins).chain([out_of]).collect(),
+    }
 }
 
 #[async_trait]
@@ -322,7 +355,7 @@ impl Engine for Embedded {
         Ok(Explained {
             columns: prepared.columns().to_vec(),
             changes: prepared.changes(),
-            plan: prepared.explain(),
+            plan: self.explained(&prepared),
             only_adhoc,
         })
     }
@@ -332,7 +365,7 @@ impl Engine for Embedded {
             |select: &Select| self.prepare(select, Purpose::Persistent).map_err(|trouble| trouble.to_string());
         let (old, new) = (prepare(old)?, prepare(new)?);
         let topics = |prepared: &Prepared| -> Vec<String> {
-            prepared.sources().iter().map(|source| source.topic.clone()).collect()
+            prepared.streams().iter().map(|source| source.topic.clone()).collect()
         };
         if topics(&old) != topics(&new) {
             return Err("it reads other topics than before: their positions say nothing of these".to_owned());

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod run;
 pub mod schema;
 pub mod settings;
+pub mod table;
 
 #[cfg(test)]
 mod tests;

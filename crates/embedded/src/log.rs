@@ -73,7 +73,12 @@ pub struct Outgoing {
     pub value: Option<Vec<u8>>,
     /// Headers, in order; many records have the same.
     pub headers: Arc<Vec<(String, Option<Vec<u8>>)>>,
+    /// Which record it is made of: one header more, [`ORIGIN`].
+    pub origin: Option<String>,
 }
+
+/// The header that says which record a row is made of. Two rows with the same one are the same row, written twice.
+pub const ORIGIN: &str = "streamview-origin";
 
 /// The brokers.
 pub trait Log: Send + Sync {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::plan::{Bounds, Limits};
+use crate::table::TableBounds;
 
 /// Everything that the engine is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub struct Settings {
     pub idle: Duration,
     /// How long rows wait for their commit.
     pub commit: Duration,
+    /// What a table may hold that is joined.
+    pub table: TableBounds,
+    /// How long after a refresh of its tables a query meets what has become of them meanwhile.
+    pub table_refresh: Duration,
 }
 
 impl Default for Settings {
@@ -33,6 +38,8 @@ impl Default for Settings {
             max_ahead_ms: 600_000,
             idle: Duration::from_secs(30),
             commit: Duration::from_millis(200),
+            table: TableBounds::default(),
+            table_refresh: Duration::from_secs(5),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::engines::EngineKind;
+use crate::engines::{EngineKind, LeftOut, TableSeen};
 
 /// So often an instance tells of what runs in it; what it did not tell of for three times as long is gone.
 pub const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -34,6 +34,10 @@ pub struct QueryInfo {
     pub rows: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// What is not in them, where its engine says so.
+    pub left_out: LeftOut,
+    /// The tables that it reads, likewise.
+    pub tables: Vec<TableSeen>,
 }
 
 /// How many queries run.

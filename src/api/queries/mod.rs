@@ -21,6 +21,7 @@ use super::streams::{part, problems::MANAGER_NOT_ENABLED};
 use super::{Api, caller};
 use crate::auth::policy::{Denied, Policy, owns};
 use crate::auth::role::Role;
+use crate::manager::engines::{LeftOut, TableSeen};
 use crate::manager::live::Live;
 use crate::manager::ports::From;
 use crate::manager::queries::{FirstRows, NewQuery, QueryInfo, Refused};
@@ -125,12 +126,31 @@ pub(super) struct QueryBody {
     rows: u64,
     /// Bytes of them.
     bytes: u64,
+    /// What is not in them: records that were `refused`, `late` or of the `future`, `failedGroups` of windows, and `why` the latest
+    /// of them is not there. Only the embedded engine counts it.
+    #[schema(value_type = serde_json::Value)]
+    left_out: LeftOut,
+    /// The tables that it reads: `name`, `rows`, `bytes`, `refused` records, `refreshedAt` and `refreshMs`. Only of the embedded engine.
+    #[schema(value_type = Vec<serde_json::Value>)]
+    tables: Vec<TableSeen>,
 }
 
 impl std::convert::From<QueryInfo> for QueryBody {
     fn from(info: QueryInfo) -> Self {
-        let QueryInfo { id, instance, engine, owner, sql_script, started_at, ends_at, is_read, rows, bytes } = info;
-        QueryBody { id, instance, engine: engine.name(), owner, sql_script, started_at, ends_at, is_read, rows, bytes }
+        QueryBody {
+            id: info.id,
+            instance: info.instance,
+            engine: info.engine.name(),
+            owner: info.owner,
+            sql_script: info.sql_script,
+            started_at: info.started_at,
+            ends_at: info.ends_at,
+            is_read: info.is_read,
+            rows: info.rows,
+            bytes: info.bytes,
+            left_out: info.left_out,
+            tables: info.tables,
+        }
     }
 }
 
@@ -163,12 +183,15 @@ pub(super) struct FirstRowsBody {
     /// More about that.
     #[schema(required)]
     reason: Option<String>,
+    /// What is not in them, as for a query that runs. Only the embedded engine counts it.
+    #[schema(value_type = serde_json::Value)]
+    left_out: LeftOut,
 }
 
 impl std::convert::From<FirstRows> for FirstRowsBody {
     fn from(first: FirstRows) -> Self {
-        let FirstRows { schema, rows, end, reason } = first;
-        FirstRowsBody { schema, rows, end, reason }
+        let FirstRows { schema, rows, end, reason, left_out } = first;
+        FirstRowsBody { schema, rows, end, reason, left_out }
     }
 }
 

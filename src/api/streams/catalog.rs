@@ -63,7 +63,7 @@ pub async fn engines(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
 #[serde(rename_all = "camelCase")]
 #[schema(as = CatalogSource)]
 pub(super) struct CatalogBody {
-    /// `name`, `topic`, `format`, `columns`, each with `name`, `type` and `nullable`, and `eventTime` if there is one.
+    /// `name`, `topic`, `format`, `columns`, each with `name`, `type` and `nullable`, and `eventTime` or `table` if there is one.
     #[serde(flatten)]
     #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
     source: Source,

@@ -10,7 +10,7 @@ use crate::api::body::{self, Body};
 use crate::api::parameters::MAX_ID_CHARS;
 use crate::api::problem::Problem;
 use crate::manager::Manager;
-use crate::manager::catalog::{Column, EventTime, Format, Source};
+use crate::manager::catalog::{Column, EventTime, Format, Source, Table};
 use crate::manager::engines::EngineKind;
 use crate::manager::manager::{NewDefinition, StatementKind};
 
@@ -135,6 +135,11 @@ pub(super) struct SourceBody {
     /// The column that says when an event happened, if windows shall go by it, and how many milliseconds later than others one may come.
     #[schema(nullable = false, value_type = Option<serde_json::Value>)]
     event_time: Option<EventTime>,
+    /// The topic is a table: a record replaces the row of its key, one without a value deletes it. `key` names the columns that
+    /// are read from the records' keys, `keyFormat` says how these are written: `text`, the value of one column, or `json`, an
+    /// object. Left out, the topic is a stream.
+    #[schema(nullable = false, value_type = Option<serde_json::Value>)]
+    table: Option<Table>,
 }
 
 /// A statement's body: of JSON, a character can take six bytes.
@@ -239,7 +244,7 @@ pub(super) fn statement(mut body: Body) -> Result<(Option<EngineKind>, Statement
 /// The declaration of the source with this name.
 pub(super) async fn source(name: String, request: &HttpRequest, payload: web::Payload) -> Result<Source, Problem> {
     let bytes = body::read(request, payload, SOURCE_BYTES).await?;
-    let mut body = Body::parse(&bytes, &["topic", "format", "columns", "eventTime"])?;
+    let mut body = Body::parse(&bytes, &["topic", "format", "columns", "eventTime", "table"])?;
     let topic = body.required_text("topic", 249).unwrap_or_default();
     let format: Option<Format> = body.value("format", true, "must be json or avro");
     let columns: Option<Vec<Column>> = body.value("columns", true, "must be a list of columns");
@@ -247,9 +252,11 @@ pub(super) async fn source(name: String, request: &HttpRequest, payload: web::Pa
         body.reject("columns", "[]", "must have at least one column");
     }
     let event_time: Option<EventTime> = body.value("eventTime", false, "must be an object with column and delayMs");
+    let table: Option<Table> =
+        body.value("table", false, "must be an object with key, a list of columns, and keyFormat, text or json");
     body.finish()?;
     let (format, columns) = (format.unwrap_or(Format::Json), columns.unwrap_or_default());
-    Ok(Source { name, topic, format, columns, event_time })
+    Ok(Source { name, topic, format, columns, event_time, table })
 }
 
 /// The manager of this process, where there is one.

@@ -90,7 +90,7 @@ impl Apply<'_> {
             text(entry, "name").eq_ignore_ascii_case(&file.name) && text(entry, "origin") == "declared"
         };
         let found = catalog["items"].as_array().into_iter().flatten().find(is_ours);
-        let fields = ["name", "topic", "format", "columns", "eventTime"];
+        let fields = ["name", "topic", "format", "columns", "eventTime", "table"];
         let is_same = |one: &Value, other: &Value| fields.iter().all(|field| one[*field] == other[*field]);
         let mut wanted = file.body.clone();
         wanted["name"] = json!(file.name);

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::manager::catalog::{Column, EventTime, Format};
+use crate::manager::catalog::{Column, EventTime, Format, KeyFormat, Table};
 
 /// The keys of a header.
 const KEYS: [&str; 3] = ["name", "engine", "wanted"];
@@ -77,6 +77,14 @@ struct Declaration {
     format: Format,
     columns: Vec<Column>,
     event_time: Option<EventTimeDeclaration>,
+    table: Option<TableDeclaration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableDeclaration {
+    key: Vec<String>,
+    key_format: KeyFormat,
 }
 
 #[derive(Deserialize)]
@@ -169,6 +177,9 @@ fn source_of(name: &str, text: &str) -> Result<SourceFile> {
     if let Some(event_time) = event_time {
         body["eventTime"] = json!(event_time);
     }
+    if let Some(TableDeclaration { key, key_format }) = declared.table {
+        body["table"] = json!(Table { key, key_format });
+    }
     Ok(SourceFile { name: name.to_owned(), body })
 }
 
@@ -218,8 +229,15 @@ mod tests {
         let body = source_of("orders", text).unwrap().body;
         assert_eq!(body["columns"][0], json!({ "name": "AMOUNT", "type": "decimal(10, 2)", "nullable": true }));
         assert_eq!(body["eventTime"], json!({ "column": "AT", "delayMs": 5 }));
+        let table = text.replace(
+            "event_time = { column = 'AT', delay_ms = 5 }",
+            "table = { key = ['AMOUNT'], key_format = 'json' }",
+        );
+        let body = source_of("orders", &table).unwrap().body;
+        assert_eq!(body["table"], json!({ "key": ["AMOUNT"], "keyFormat": "json" }));
         for wrong in [
             "topic = 'x'",
+            &table.replace("key_format", "keyFormat"),
             &text.replace("json", "csv"),
             &text.replace("delay_ms", "delay"),
             &text.replace("decimal(10, 2)", "money"),

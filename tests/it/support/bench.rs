@@ -54,6 +54,7 @@ impl Stand {
                 column("amount", "decimal(20, 2)"),
             ],
             event_time: None,
+            table: None,
         };
         (bench.declare)(source.clone()).await;
         Stand { bench, world, source }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use datafusion::logical_expr::LogicalPlan;
 use streamview_manager::engines::{Refusal, Select};
 
-use crate::plan::{Limits, Prepared, Purpose, Windowed, session, window};
+use crate::plan::{Limits, Prepared, Purpose, Windowed, origin, session, window};
 use crate::schema;
 
 pub(crate) use self::fault::Fault;
@@ -14,21 +14,21 @@ use self::rules::Judged;
 
 mod errors;
 mod fault;
+mod joins;
 mod key;
 mod parse;
 mod rules;
 
-pub(crate) fn prepared(
-    select: &Select,
-    tables: &[&str],
-    purpose: Purpose,
-    limits: &Limits,
-) -> Result<Prepared, Refusal> {
+pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Result<Prepared, Refusal> {
+    // Streams have the numbers that their readers give them.
+    let mut select = select.clone();
+    select.sources.sort_by_key(|source| source.table.is_some());
+    let select = &select;
     let refused = |error| errors::refusal(error, &select.sql);
     let faulty = |fault: Fault| fault.refusal(&select.sql);
     let statement = parse::statement(&select.sql).map_err(faulty)?;
     let plain = session::state(false).map_err(refused)?;
-    let names = parse::Names::new(select, tables);
+    let names = parse::Names::new(select);
     let plan = names.plan(statement, &plain).map_err(refused)?;
     let judged = rules::judge(plan, purpose, limits).map_err(faulty)?;
     let Judged { plan, aggregate, limit } = judged;
@@ -52,8 +52,11 @@ pub(crate) fn prepared(
         Some(found) => Some(windowed(found, select, limits, &state).map_err(refused)?),
         None => None,
     };
+    let is_joined = select.sources.iter().any(|source| source.table.is_some());
+    let has_origins = aggregate.is_none() && (is_joined || purpose == Purpose::Persistent);
+    let plan = if has_origins { origin::carried(plan, &select.sources).map_err(refused)? } else { plan };
     let plan = state.optimize(&plan).map_err(refused)?;
-    rules::judge_keys(&plan).map_err(faulty)?;
+    joins::judge(&plan, &select.sources).map_err(refused)?.map_err(faulty)?;
     let template = crate::plan::planned(&plan, &state).map_err(refused)?;
     let mut prepared = Prepared {
         template,
@@ -64,6 +67,7 @@ pub(crate) fn prepared(
         columns,
         key,
         limit,
+        has_origins,
         needed: Vec::new(),
     };
     prepared.needed = needed(&prepared);

@@ -52,12 +52,12 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn new(select: &Select, tables: &[&str]) -> Names {
+    pub(crate) fn new(select: &Select) -> Names {
         let mentions = |word: &str| super::fault::place_of(&select.sql, word).is_some();
         let shows_hidden = HIDDEN.iter().any(|name| mentions(name));
         let source = |(number, source): (usize, &streamview_manager::catalog::Source)| {
             let own = schema::of_table(source);
-            let is_table = tables.contains(&source.name.as_str());
+            let is_table = source.table.is_some();
             let schema = if is_table || !shows_hidden { own } else { schema::of_source(source) };
             let input = if is_table { Input::Table(number) } else { Input::Stream(number) };
             (source.name.clone(), provider_as_source(Arc::new(Provider { input, schema })))

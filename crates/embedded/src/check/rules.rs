@@ -134,7 +134,8 @@ impl Seen {
         let (left, right) = (!streams_of(&join.left).is_empty(), !streams_of(&join.right).is_empty());
         match (left, right, join.join_type) {
             (true, true, _) => {
-                let text = "two streams are not joined here: use Flink (interval join) or ksqlDB (WITHIN)";
+                let text = "two streams are not joined here: declare the one that is looked up by its key as a table, or use Flink \
+                            (interval join) or ksqlDB (WITHIN)";
                 Err(Fault::at_word("stream_join", text, &["JOIN", ","]))
             }
             (false, false, _) => Err(Fault::at_word("unsupported", "a join of tables alone is not offered", &["JOIN"])),
@@ -250,7 +251,7 @@ fn refused(plan: &LogicalPlan) -> Fault {
     }
 }
 
-fn streams_of(plan: &LogicalPlan) -> Vec<usize> {
+pub(super) fn streams_of(plan: &LogicalPlan) -> Vec<usize> {
     let mut found = Vec::new();
     let mut open = vec![plan];
     while let Some(plan) = open.pop() {
@@ -289,14 +290,6 @@ pub(super) enum Physical {
     Error(DataFusionError),
 }
 
-/// Each join has equal keys, in the plan as it will be done.
-pub(super) fn judge_keys(plan: &LogicalPlan) -> std::result::Result<(), Fault> {
-    match has(plan, |plan| matches!(plan, LogicalPlan::Join(join) if join.on.is_empty())) {
-        true => Err(join_keys()),
-        false => Ok(()),
-    }
-}
-
 /// The second look: each join keeps a table and probes it with the stream, and a window's aggregate comes apart.
 pub(super) fn judge_physical(prepared: &Prepared) -> std::result::Result<(), Physical> {
     let plan = prepared.physical().map_err(Physical::Error)?;
@@ -312,7 +305,7 @@ pub(super) fn judge_physical(prepared: &Prepared) -> std::result::Result<(), Phy
     Ok(())
 }
 
-fn join_keys() -> Fault {
+pub(super) fn join_keys() -> Fault {
     Fault::at_word("join_keys", "a join needs equal keys: ON stream.a = table.b", &["JOIN", ","])
 }
 

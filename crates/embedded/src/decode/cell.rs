@@ -125,11 +125,11 @@ fn list<'j>(raw: &'j str, of: &DataType) -> Result<Cell<'j>, String> {
 }
 
 /// The entries of an object in their order; of a name that stands there twice, the last one.
-fn entries(raw: &str) -> Option<Pairs<'_>> {
+pub(super) fn entries(raw: &str) -> Option<Pairs<'_>> {
     serde_json::Deserializer::from_str(raw).deserialize_map(Entries).ok()
 }
 
-type Pairs<'j> = Vec<(String, &'j RawValue)>;
+pub(super) type Pairs<'j> = Vec<(String, &'j RawValue)>;
 
 struct Entries;
 

@@ -19,7 +19,7 @@ use datafusion::arrow::datatypes::{DataType as Arrow, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use streamview_manager::catalog::{DataType, Source};
+use streamview_manager::catalog::{DataType, KeyFormat, Source};
 
 use self::cell::{Cell, cell};
 use self::columns::Build;
@@ -36,6 +36,8 @@ pub struct Decoder {
     builds: Vec<Build>,
     hidden: Hidden,
     rows: usize,
+    /// Of a table: which columns are the key, by their numbers, and how keys are written.
+    key: Option<(Vec<usize>, KeyFormat)>,
 }
 
 impl Decoder {
@@ -43,13 +45,20 @@ impl Decoder {
     pub fn new(source: &Source, needed: &[bool]) -> Decoder {
         let columns: Vec<_> =
             source.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect();
+        let number = |name: &String| source.columns.iter().position(|column| column.name == *name);
+        let key = source.table.as_ref().map(|of| (of.key.iter().filter_map(number).collect(), of.key_format));
+        let is_key = |number: usize| {
+            key.as_ref().is_some_and(|(numbers, _): &(Vec<usize>, KeyFormat)| numbers.contains(&number))
+        };
         Decoder {
+            // What a value says of the key's columns is not looked at.
             schema: schema::of_source(source),
             numbers: columns.iter().enumerate().map(|(number, (name, _))| (name.clone(), number)).collect(),
             builds: columns.iter().map(|(_, of)| Build::new(of)).collect(),
             needed: (0..columns.len() + schema::HIDDEN.len())
-                .map(|number| needed.get(number).copied().unwrap_or(true))
+                .map(|number| needed.get(number).copied().unwrap_or(true) && !is_key(number))
                 .collect(),
+            key,
             columns,
             hidden: Hidden::default(),
             rows: 0,
@@ -61,11 +70,65 @@ impl Decoder {
         self.rows
     }
 
-    /// Adds a record whose value is this JSON text.
+    /// The key of a table's record: the same bytes for the same values, however they are written.
+    ///
+    /// # Errors
+    /// When it cannot be read: why, as a sentence.
+    pub fn key(&self, record: &Record<'_>) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        for cell in self.key_cells(record)? {
+            match cell {
+                // Of one type each, so that nothing has to tell them apart but where they end.
+                Cell::Text(text) => {
+                    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+                Cell::Whole(number) => bytes.extend_from_slice(&number.to_le_bytes()),
+                Cell::Decimal(number) => bytes.extend_from_slice(&number.to_le_bytes()),
+                Cell::Bool(is) => bytes.push(u8::from(is)),
+                _ => return Err("its key is of a type that is no key".to_owned()),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The values of the key's columns in the key of a record.
+    fn key_cells<'r>(&self, record: &Record<'r>) -> Result<Vec<Cell<'r>>, String> {
+        let Some((numbers, format)) = &self.key else { return Ok(Vec::new()) };
+        let key = record.key.ok_or("it has no key, and its topic is a table")?;
+        let key = std::str::from_utf8(key).map_err(|_| "its key is not UTF-8")?;
+        let fields = match format {
+            KeyFormat::Text => None,
+            KeyFormat::Json => {
+                let whole = serde_json::from_str::<&RawValue>(key).ok();
+                Some(whole.and_then(|key| cell::entries(key.get())).ok_or("its key is no JSON object")?)
+            }
+        };
+        let read = |number: &usize| {
+            let (name, of) = &self.columns[*number];
+            let read = match &fields {
+                None if *of == DataType::String => Ok(Cell::Text(key.into())),
+                None => cell(key, of),
+                Some(fields) => match fields.iter().find(|(field, _)| field == name) {
+                    Some((_, raw)) => cell(raw.get(), of),
+                    None => Ok(Cell::Null),
+                },
+            };
+            match read {
+                Ok(Cell::Null) => Err(format!("its key has no {name}")),
+                Ok(read) => Ok(read),
+                Err(why) => Err(format!("its key: {name}: {why}")),
+            }
+        };
+        numbers.iter().map(read).collect()
+    }
+
+    /// Adds a record whose value is this JSON text. Of a table, the columns of the key are those of the record's key.
     ///
     /// # Errors
     /// When it cannot be read: why, as a sentence. Then it is as if it had not been there.
     pub fn add(&mut self, record: &Record<'_>, json: &[u8]) -> Result<(), String> {
+        let of_key = self.key_cells(record)?;
         let mut found: Vec<Option<&RawValue>> = vec![None; self.columns.len()];
         let mut reader = serde_json::Deserializer::from_slice(json);
         let names = Names { numbers: &self.numbers, columns: &self.columns, needed: &self.needed };
@@ -76,6 +139,11 @@ impl Decoder {
         for ((name, of), raw) in self.columns.iter().zip(found) {
             let read = raw.map_or(Ok(Cell::Null), |raw| cell(raw.get(), of));
             cells.push(read.map_err(|why| format!("column {name}: {why}"))?);
+        }
+        if let Some((numbers, _)) = &self.key {
+            for (number, cell) in numbers.iter().zip(of_key) {
+                cells[*number] = cell;
+            }
         }
         for (build, cell) in self.builds.iter_mut().zip(cells) {
             build.push(cell);

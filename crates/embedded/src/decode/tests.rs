@@ -16,6 +16,7 @@ fn source(columns: &[(&str, &str)]) -> Source {
         format: Format::Json,
         columns: columns.iter().map(column).collect(),
         event_time: None,
+        table: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::vec;
 
 use futures_util::Stream;
 use streamview_manager::catalog::Column;
-use streamview_manager::engines::{AdHoc, End, Item, Row, RowKind, Rows};
+use streamview_manager::engines::{AdHoc, End, Item, Row, RowKind, Rows, Seen};
 use streamview_manager::ports::Schemas;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use super::intake::Intake;
 use super::persistent::all_places;
 use super::places::Places;
-use super::{now_ms, runtime, spawn};
+use super::tables::{Stop, TableNow, Tables};
+use super::{now_ms, runtime, spawn, told};
 use crate::encode::values;
 use crate::log::{Batch, Log, LogError, Reader};
 use crate::plan::Prepared;
@@ -72,7 +73,7 @@ pub(crate) fn look(
     settings: &Settings,
     guard: Box<dyn Send>,
 ) -> Result<Rows, LogError> {
-    let topics: Vec<String> = prepared.sources().iter().map(|source| source.topic.clone()).collect();
+    let topics: Vec<String> = prepared.streams().iter().map(|source| source.topic.clone()).collect();
     let mut reader = log.reader(&topics)?;
     let (mut places, mut from) = (Places::default(), Vec::new());
     for place in all_places(&reader.partitions()?) {
@@ -82,7 +83,8 @@ pub(crate) fn look(
         from.push((place, offset));
     }
     let started = prepared.start(settings.bounds(settings.adhoc_memory_bytes));
-    let mut execution = started.map_err(|failure| LogError::Halt(failure.message))?;
+    let mut execution = started.map_err(|failure| LogError::Halt(told(failure)))?;
+    let tables = Tables::of(&prepared, &execution, log, schemas.clone(), settings)?;
     for number in 0..topics.len() {
         let of_topic = places.0.keys().filter(|place| place.topic == number).map(|place| place.partition);
         execution.assign(number, &of_topic.collect::<Vec<_>>());
@@ -93,6 +95,10 @@ pub(crate) fn look(
     let header = Item::Header { schema: schema(&columns), columns };
     let looking = Looking {
         intake: Intake::new(&prepared, schemas),
+        prepared,
+        tables,
+        seen: Seen::default(),
+        refreshed: Vec::new(),
         reader,
         execution,
         places,
@@ -119,6 +125,12 @@ pub(crate) fn look(
 }
 
 struct Looking {
+    prepared: Prepared,
+    tables: Option<Tables>,
+    /// What was told last of what is left out.
+    seen: Seen,
+    /// When the tables were refreshed that were told last.
+    refreshed: Vec<i64>,
     intake: Intake,
     reader: Box<dyn Reader>,
     execution: Execution,
@@ -132,61 +144,111 @@ struct Looking {
 
 impl Looking {
     fn run(mut self) {
-        let end = loop {
-            match self.turn() {
-                Ok(None) => {}
-                Ok(Some(end)) => break end,
-                Err(LogError::Again(why)) => break End::Interrupted(why),
-                Err(error) => break End::Failed(error.to_string()),
-            }
+        let end = match self.read_tables().and_then(|end| end.map_or_else(|| self.turns(), Ok)) {
+            Ok(end) => end,
+            Err(Stop::Log(LogError::Again(why))) => End::Interrupted(why),
+            Err(Stop::Log(error)) => End::Failed(error.to_string()),
+            Err(Stop::Failed(failure)) => End::Failed(told(failure)),
         };
         if self.sender.blocking_send(vec![Item::End(end)]).is_err() {
             tracing::debug!("nobody reads the rows of a query any more");
         }
     }
 
-    /// Reads, computes, and hands out. Says how it ends, if it does.
-    fn turn(&mut self) -> Result<Option<End>, LogError> {
+    /// Whether it is over, and how, for reasons of its reader or of time.
+    fn is_over(&self) -> Option<End> {
+        if self.until <= Instant::now() {
+            return Some(End::Limit);
+        }
+        self.sender.is_closed().then_some(End::Cancelled)
+    }
+
+    /// Reads its tables to their ends. Says how it ends, if it does meanwhile.
+    fn read_tables(&mut self) -> Result<Option<End>, Stop> {
+        while let Some(tables) = self.tables.as_mut().filter(|tables| !tables.is_whole()) {
+            tables.read(WAIT, &self.runtime)?;
+            if let Some(end) = self.is_over() {
+                return Ok(Some(end));
+            }
+        }
+        if let Some(tables) = &mut self.tables {
+            tables.refresh(&self.prepared, &mut self.execution)?;
+        }
+        Ok((!self.tell_seen()).then_some(End::Cancelled))
+    }
+
+    /// Reads, computes, and hands out, until it ends.
+    fn turns(&mut self) -> Result<End, Stop> {
         let (mut batch, mut asked) = (Batch::default(), Instant::now());
         loop {
+            if let Some(end) = self.is_over() {
+                return Ok(end);
+            }
+            if let Some(tables) = &mut self.tables {
+                tables.keep_up(&self.prepared, &mut self.execution, &self.runtime)?;
+            }
             let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Some(End::Limit));
-            }
-            if self.sender.is_closed() {
-                return Ok(Some(End::Cancelled));
-            }
             self.reader.next(&mut batch, left.min(WAIT))?;
-            let now = Instant::now();
-            self.places.note(&batch, now);
-            let taken = self.intake.take(&batch, &self.runtime)?;
-            for (source, rows) in taken.rows {
-                match self.runtime.block_on(self.execution.push(source, rows, now_ms())) {
-                    Ok(pushed) => {
-                        if !self.hand_out(&pushed.out) {
-                            return Ok(Some(End::Cancelled));
-                        }
-                    }
-                    Err(failure) => return Ok(Some(End::Failed(failure.message))),
-                }
-            }
-            self.places.tell_idle(&mut self.execution, self.idle, now);
-            match self.runtime.block_on(self.execution.close(now_ms())) {
-                Ok(closed) => {
-                    if !self.hand_out(&closed) {
-                        return Ok(Some(End::Cancelled));
-                    }
-                }
-                Err(failure) => return Ok(Some(End::Failed(failure.message))),
+            if !self.compute(&batch)? {
+                return Ok(End::Cancelled);
             }
             if self.execution.is_done() {
-                return Ok(Some(End::Limit));
+                return Ok(End::Limit);
             }
             if asked.elapsed() >= ASK_AGAIN {
                 self.ask()?;
                 asked = Instant::now();
             }
         }
+    }
+
+    /// Computes what was read, and hands out; `false` if the reader is gone.
+    fn compute(&mut self, batch: &Batch) -> Result<bool, Stop> {
+        let now = Instant::now();
+        self.places.note(batch, now);
+        let taken = self.intake.take(batch, &self.runtime)?;
+        let mut left_out = self.seen.left_out.clone();
+        left_out.refused += taken.refused.len() as u64;
+        left_out.why = taken.refused.into_values().next_back().or(left_out.why);
+        let mut out = Vec::new();
+        for (source, rows) in taken.rows {
+            let pushed = self.runtime.block_on(self.execution.push(source, rows, now_ms()))?;
+            left_out.refused += pushed.refused.len() as u64;
+            left_out.late += pushed.late.len() as u64;
+            left_out.future += pushed.future.len() as u64;
+            left_out.why = pushed.refused.into_iter().next_back().map(|refused| refused.why).or(left_out.why);
+            out.extend(pushed.out);
+        }
+        self.places.tell_idle(&mut self.execution, self.idle, now);
+        out.extend(self.runtime.block_on(self.execution.close(now_ms()))?);
+        let failed = self.execution.take_failed_groups();
+        left_out.failed_groups += failed.len() as u64;
+        left_out.why = failed.into_iter().next_back().map(|group| group.why).or(left_out.why);
+        let tables = self.seen.tables.clone();
+        let is_told = self.hand_out(&out) && self.tell(Seen { left_out, tables });
+        Ok(is_told && self.tell_seen())
+    }
+
+    /// Tells its tables anew, if they were refreshed; `false` if the reader is gone.
+    fn tell_seen(&mut self) -> bool {
+        let tables = self.tables.as_ref().map(Tables::now).unwrap_or_default();
+        // Rows that are not met yet are told with the refresh that brings them.
+        let is_new = tables.iter().map(|table| table.refreshed_ms).ne(self.refreshed.iter().copied());
+        if !is_new {
+            return true;
+        }
+        self.refreshed = tables.iter().map(|table| table.refreshed_ms).collect();
+        let left_out = self.seen.left_out.clone();
+        self.tell(Seen { left_out, tables: tables.into_iter().map(TableNow::told).collect() })
+    }
+
+    /// Tells what has changed of what is left out and of the tables; `false` if the reader is gone.
+    fn tell(&mut self, seen: Seen) -> bool {
+        if self.seen == seen {
+            return true;
+        }
+        self.seen = seen.clone();
+        self.sender.blocking_send(vec![Item::Seen(seen)]).is_ok()
     }
 
     /// Waits while the reader is busy; `false` if it is gone.

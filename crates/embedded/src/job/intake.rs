@@ -1,5 +1,6 @@
 //! From what was read to rows of sources; what cannot be read stands aside, by its own name.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ impl Intake {
     pub fn new(prepared: &Prepared, schemas: Option<Arc<dyn Schemas>>) -> Intake {
         let decoder =
             |(number, source): (usize, &Source)| (Decoder::new(source, prepared.needed(number)), source.format);
-        Intake { sources: prepared.sources().iter().enumerate().map(decoder).collect(), schemas }
+        Intake { sources: prepared.streams().iter().enumerate().map(decoder).collect(), schemas }
     }
 
     /// Reads them. `runtime` waits for schemas.
@@ -63,17 +64,31 @@ impl Intake {
 
     fn add(&mut self, record: &Record<'_>, value: &[u8], runtime: &Runtime) -> Result<Result<(), String>, LogError> {
         let Some((decoder, format)) = self.sources.get_mut(record.place.topic) else { return Ok(Ok(())) };
-        match (format, &self.schemas) {
-            (Format::Json, _) => Ok(decoder.add(record, value)),
-            (Format::Avro, None) => {
-                Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned()))
-            }
-            (Format::Avro, Some(schemas)) => match runtime.block_on(schemas.decode(value)) {
-                Ok(Some(decoded)) => Ok(decoder.add(record, decoded.json.as_bytes())),
-                Ok(None) => Ok(Err("its value is not framed as Avro of a schema registry".to_owned())),
-                Err(PortError::Unavailable(why)) => Err(LogError::Again(why)),
-                Err(error) => Ok(Err(error.to_string())),
-            },
+        let json = json_of(value, *format, self.schemas.as_deref(), runtime)?;
+        Ok(json.and_then(|json| decoder.add(record, &json)))
+    }
+}
+
+/// A record's value as JSON, or why it cannot be read.
+///
+/// # Errors
+/// When the registry does not answer: the same record is to be read again.
+pub(super) fn json_of<'v>(
+    value: &'v [u8],
+    format: Format,
+    schemas: Option<&dyn Schemas>,
+    runtime: &Runtime,
+) -> Result<Result<Cow<'v, [u8]>, String>, LogError> {
+    match (format, schemas) {
+        (Format::Json, _) => Ok(Ok(Cow::Borrowed(value))),
+        (Format::Avro, None) => {
+            Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned()))
         }
+        (Format::Avro, Some(schemas)) => match runtime.block_on(schemas.decode(value)) {
+            Ok(Some(decoded)) => Ok(Ok(Cow::Owned(decoded.json.into_bytes()))),
+            Ok(None) => Ok(Err("its value is not framed as Avro of a schema registry".to_owned())),
+            Err(PortError::Unavailable(why)) => Err(LogError::Again(why)),
+            Err(error) => Ok(Err(error.to_string())),
+        },
     }
 }

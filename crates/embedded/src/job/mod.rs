@@ -8,6 +8,7 @@ mod output;
 mod persistent;
 mod places;
 mod seen;
+mod tables;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,7 @@ pub(crate) use self::adhoc::look;
 pub(crate) use self::persistent::{Cannot, Plan, begin, writer_name};
 pub use self::seen::Counts;
 pub(crate) use self::seen::{Job, Wish};
+use crate::run::Failure;
 
 /// Runs `work` on a thread of this name. A panic is told like any other failure: it takes nothing else with it.
 fn spawn(
@@ -42,6 +44,14 @@ fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A failure as it is told: with its word, where it has one of its own.
+fn told(failure: Failure) -> String {
+    match failure.code {
+        "limit_exceeded" => format!("{}: {}", failure.code, failure.message),
+        _ => failure.message,
+    }
 }
 
 fn runtime() -> Result<Runtime, String> {

@@ -1,5 +1,6 @@
 //! What a query writes: its rows, and what it could not count.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::encode::Encoder;
@@ -22,6 +23,28 @@ pub(super) struct Writing {
     dead_letters: Arc<str>,
     late: Arc<str>,
     plain: Headers,
+}
+
+/// Which records the rows of one batch of a topic are made of: `topic:partition:offset`, and behind it `:n` of all but the first
+/// that one record gives. A row that is written twice has the same again, for it is in the same place among those of its record.
+pub(super) struct Origins<'t> {
+    topic: &'t str,
+    given: HashMap<(i32, i64), usize>,
+}
+
+impl Origins<'_> {
+    pub fn of(topic: &str) -> Origins<'_> {
+        Origins { topic, given: HashMap::new() }
+    }
+
+    fn next(&mut self, at: (i32, i64)) -> String {
+        let (topic, (partition, offset)) = (self.topic, at);
+        let before = self.given.entry(at).and_modify(|before| *before += 1).or_default();
+        match before {
+            0 => format!("{topic}:{partition}:{offset}"),
+            before => format!("{topic}:{partition}:{offset}:{before}"),
+        }
+    }
 }
 
 fn header(name: &str, value: impl ToString) -> (String, Option<Vec<u8>>) {
@@ -63,7 +86,9 @@ impl Writing {
     /// Rows as records. Those of a window have what they are grouped by as their key, and say in headers which window it is:
     /// there is one record of each window and key. Where records may come twice the window is in the key, too, so that whoever
     /// reads them can tell the second one.
-    pub fn rows(&self, output: &Output, records: &mut Vec<Outgoing>) {
+    ///
+    /// Those of no window say which record they are made of, by `origins`.
+    pub fn rows(&self, output: &Output, mut origins: Option<&mut Origins<'_>>, records: &mut Vec<Outgoing>) {
         let headers = match output.window {
             None => Arc::clone(&self.plain),
             Some((start, end)) => {
@@ -74,11 +99,13 @@ impl Writing {
             }
         };
         for row in 0..output.rows.num_rows() {
+            let origin = origins.as_mut().zip(output.origins.get(row)).map(|(origins, at)| origins.next(*at));
             records.push(Outgoing {
                 topic: Arc::clone(&self.topic),
                 key: self.key(output, row),
                 value: Some(self.encoder.object(&output.rows, row, 0..self.columns)),
                 headers: Arc::clone(&headers),
+                origin,
             });
         }
     }
@@ -114,6 +141,6 @@ impl Writing {
             headers.push(header("x-original-timestamp", timestamp_ms));
         }
         let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
-        Outgoing { topic: to.into(), key, value, headers: Arc::new(headers) }
+        Outgoing { topic: to.into(), key, value, headers: Arc::new(headers), origin: None }
     }
 }

@@ -17,10 +17,11 @@ use tokio::runtime::Runtime;
 
 use super::intake::{Intake, Taken};
 use super::notes::Notes;
-use super::output::Writing;
+use super::output::{Origins, Writing};
 use super::places::Places;
 use super::seen::{Counts, Job, Wish};
-use super::{now_ms, runtime, spawn};
+use super::tables::{Stop, Tables};
+use super::{now_ms, runtime, spawn, told};
 use crate::log::{Batch, Log, LogError, Outgoing, Place, Position, Reader, Record, Writer};
 use crate::plan::Prepared;
 use crate::run::{Execution, Output};
@@ -140,6 +141,15 @@ enum Over {
     Failed(String),
 }
 
+impl From<Stop> for Over {
+    fn from(stop: Stop) -> Over {
+        match stop {
+            Stop::Log(error) => Over::Log(error),
+            Stop::Failed(failure) => Over::Failed(told(failure)),
+        }
+    }
+}
+
 impl From<LogError> for Over {
     fn from(error: LogError) -> Over {
         Over::Log(error)
@@ -165,6 +175,8 @@ struct Run {
     reader: Box<dyn Reader>,
     intake: Intake,
     execution: Execution,
+    /// The tables that it joins, if any.
+    tables: Option<Tables>,
     places: Places,
     ids: Vec<Option<String>>,
     batch: Batch,
@@ -173,6 +185,8 @@ struct Run {
     rows: usize,
     /// Among it, what stands aside: refused, from the future, late.
     aside: [usize; 3],
+    /// Groups that are not in it.
+    failed_groups: usize,
     /// Whether something was read since the last one.
     is_dirty: bool,
     committed: Instant,
@@ -191,7 +205,7 @@ impl Query {
         }
         let known: BTreeMap<Place, Position> = known.into_iter().map(|position| (position.place, position)).collect();
         let bounds = self.settings.bounds(self.settings.persistent_memory_bytes);
-        let mut execution = self.prepared.start(bounds).map_err(|failure| Cannot::Failed(failure.message))?;
+        let mut execution = self.prepared.start(bounds).map_err(|failure| Cannot::Failed(told(failure)))?;
         let (mut progress, mut from, mut closed) = (Places::default(), Vec::new(), None);
         for place in &places {
             let bounds = reader.bounds(*place)?;
@@ -215,6 +229,8 @@ impl Query {
             execution.resume(closed);
         }
         reader.assign(&from)?;
+        let schemas = self.schemas.clone();
+        let tables = Tables::of(&self.prepared, &execution, &*self.log, schemas, &self.settings)?;
         let now = Instant::now();
         let intake = Intake::new(&self.prepared, self.schemas.clone());
         let (batch, pending) = (Batch::default(), Vec::new());
@@ -222,12 +238,14 @@ impl Query {
             reader,
             intake,
             execution,
+            tables,
             places: progress,
             ids,
             batch,
             pending,
             rows: 0,
             aside: [0; 3],
+            failed_groups: 0,
             is_dirty: false,
             committed: now,
             asked: now,
@@ -308,6 +326,11 @@ impl Query {
     }
 
     fn run(&mut self, run: &mut Run) -> Over {
+        match self.read_tables(run) {
+            Ok(true) => {}
+            Ok(false) => return Over::Asked,
+            Err(over) => return over,
+        }
         self.job.runs();
         loop {
             match self.turn(run) {
@@ -316,6 +339,20 @@ impl Query {
                 Err(over) => return over,
             }
         }
+    }
+
+    /// Reads its tables to their ends. `false` when it was asked to end.
+    fn read_tables(&self, run: &mut Run) -> Result<bool, Over> {
+        let Some(tables) = &mut run.tables else { return Ok(true) };
+        while !tables.is_whole() {
+            if self.job.wish() != Wish::Run {
+                return Ok(false);
+            }
+            tables.read(WAIT, &self.runtime)?;
+        }
+        tables.refresh(&self.prepared, &mut run.execution)?;
+        self.job.meets(tables.now());
+        Ok(true)
     }
 
     /// Reads, computes, and commits if that is due. `false` when it was asked to end.
@@ -330,6 +367,11 @@ impl Query {
             Wish::Keep | Wish::End => return Ok(false),
         }
         let pause = if run.is_dirty { self.pause().saturating_sub(run.committed.elapsed()).min(WAIT) } else { WAIT };
+        if let Some(tables) = &mut run.tables
+            && tables.keep_up(&self.prepared, &mut run.execution, &self.runtime)?
+        {
+            self.job.meets(tables.now());
+        }
         run.reader.next(&mut run.batch, pause)?;
         let begun = Instant::now();
         run.places.note(&run.batch, begun);
@@ -340,9 +382,14 @@ impl Query {
         }
         run.places.tell_idle(&mut run.execution, self.settings.idle, begun);
         let closed = self.runtime.block_on(run.execution.close(now_ms()));
-        let closed = closed.map_err(|failure| Over::Failed(failure.message))?;
-        let has_closed = !closed.is_empty();
-        self.give(run, &closed);
+        let closed = closed.map_err(|failure| Over::Failed(told(failure)))?;
+        for group in run.execution.take_failed_groups() {
+            let (from, query) = (group.window.0, &self.job.handle.job_id);
+            tracing::debug!(query, window = from, why = group.why, "a group of a window is not in its rows");
+            run.failed_groups += 1;
+        }
+        let has_closed = !closed.is_empty() || run.failed_groups > 0;
+        self.give(run, &closed, None);
         let counts = &self.job.counts;
         counts.note(run.execution.usage(), run.execution.watermark());
         Counts::add(&counts.busy_micros, usize::try_from(begun.elapsed().as_micros()).unwrap_or_default());
@@ -366,9 +413,11 @@ impl Query {
         }
     }
 
-    fn give(&self, run: &mut Run, outputs: &[Output]) {
+    /// Rows that are to be written, of a window, or of records of the topic of this name.
+    fn give(&self, run: &mut Run, outputs: &[Output], source: Option<&str>) {
+        let mut origins = source.map(Origins::of);
         for output in outputs {
-            self.writing.rows(output, &mut run.pending);
+            self.writing.rows(output, origins.as_mut(), &mut run.pending);
             run.rows += output.rows.num_rows();
             run.is_dirty = true;
         }
@@ -383,8 +432,8 @@ impl Query {
             refused.into_iter().map(|(at, why)| (at, (Aside::Refused, why))).collect();
         for (source, rows) in rows {
             let pushed = self.runtime.block_on(run.execution.push(source, rows, now_ms()));
-            let pushed = pushed.map_err(|failure| Over::Failed(failure.message))?;
-            self.give(run, &pushed.out);
+            let pushed = pushed.map_err(|failure| Over::Failed(told(failure)))?;
+            self.give(run, &pushed.out, Some(&self.job.topics[source]));
             let at = |partition, offset| (Place { topic: source, partition }, offset);
             let refused =
                 pushed.refused.into_iter().map(|row| (at(row.partition, row.offset), (Aside::Refused, row.why)));
@@ -439,6 +488,7 @@ impl Query {
         for (counter, more) in [&counts.refused, &counts.future, &counts.late].into_iter().zip(&mut run.aside) {
             Counts::add(counter, std::mem::take(more));
         }
+        Counts::add(&counts.failed_groups, std::mem::take(&mut run.failed_groups));
         self.job.wrote(std::mem::take(&mut run.rows), run.committed);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use streamview_manager::engines::{Handle, ObservedState, RestorePoint};
 use tokio::sync::watch;
 
+use super::tables::TableNow;
 use crate::run::Usage;
 
 /// What is wished of a job.
@@ -33,6 +34,8 @@ pub struct Counts {
     pub future: AtomicU64,
     /// Records that cannot be read, or with which an expression fails.
     pub refused: AtomicU64,
+    /// Groups of windows with which an expression over their aggregates fails.
+    pub failed_groups: AtomicU64,
     /// Records without a value.
     pub tombstones: AtomicU64,
     /// Commits.
@@ -91,6 +94,8 @@ struct State {
     wish: Wish,
     observed: ObservedState,
     failure: Option<String>,
+    /// The tables that it joins, as it met them last.
+    tables: Vec<TableNow>,
     /// The rate is of the second that began then, with so many rows before it.
     second: (Instant, u64),
 }
@@ -98,7 +103,8 @@ struct State {
 impl Job {
     pub fn new(handle: Handle, definition: String, group: String, statement: String, topics: Vec<String>) -> Job {
         let second = (Instant::now(), 0);
-        let state = State { wish: Wish::Run, observed: ObservedState::Starting, failure: None, second };
+        let state =
+            State { wish: Wish::Run, observed: ObservedState::Starting, failure: None, tables: Vec::new(), second };
         Job {
             handle,
             definition,
@@ -148,6 +154,16 @@ impl Job {
         let mut state = self.lock();
         state.observed = ObservedState::Running;
         state.failure = None;
+    }
+
+    /// It meets its tables as they are now.
+    pub(super) fn meets(&self, tables: Vec<TableNow>) {
+        self.lock().tables = tables;
+    }
+
+    /// Its tables, as it met them last.
+    pub fn tables(&self) -> Vec<TableNow> {
+        self.lock().tables.clone()
     }
 
     /// It begins again from its positions, for something that passes.

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
-use streamview_manager::catalog::{Column, EventTime, Format, Source};
+use streamview_manager::catalog::{Column, EventTime, Format, KeyFormat, Source, Table};
 use streamview_manager::engines::{
-    AdHoc, Changes, Deployment, End, Engine, Handle, Item, ObservedState, RestorePoint, Row, Rows, Select, StopMode,
-    Stopped, Trouble,
+    AdHoc, Changes, Deployment, End, Engine, Handle, Item, ObservedState, RestorePoint, Row, Rows, Seen, Select,
+    StopMode, Stopped, Trouble,
 };
 use streamview_manager::names::Names;
 
 use crate::engine::{Counts, Embedded};
-use crate::log::Log;
 use crate::log::memory::{Failure, Memory};
+use crate::log::{Log, ORIGIN};
 use crate::settings::Settings;
+use crate::table::TableBounds;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const FILTER: &str = "SELECT id, amount FROM orders WHERE amount > 50";
@@ -34,12 +35,31 @@ fn source() -> Source {
         format: Format::Json,
         columns: columns.map(column).to_vec(),
         event_time: Some(EventTime { column: "ts".to_owned(), delay_ms: 5_000 }),
+        table: None,
     }
 }
 
 fn select(sql: &str) -> Select {
     Select { sql: sql.to_owned(), sources: vec![source()] }
 }
+
+/// The same with a table beside it: `customers(customer, city)` by `customer`.
+fn joined(sql: &str) -> Select {
+    let column = |name: &str| Column { name: name.to_owned(), data_type: "string".parse().unwrap(), nullable: true };
+    let customers = Source {
+        name: "customers".to_owned(),
+        topic: "customers.v1".to_owned(),
+        columns: ["customer", "city"].map(column).to_vec(),
+        event_time: None,
+        table: Some(Table { key: vec!["customer".to_owned()], key_format: KeyFormat::Text }),
+        ..source()
+    };
+    // Whoever reads them does not go by their order.
+    Select { sql: sql.to_owned(), sources: vec![customers, source()] }
+}
+
+const JOIN: &str =
+    "SELECT o.id, c.city FROM orders o LEFT JOIN customers c ON o.customer = c.customer WHERE o.amount > 50";
 
 fn deployment(sql: &str, attempt: i32, restore: Option<RestorePoint>) -> Deployment {
     Deployment {
@@ -106,10 +126,13 @@ impl Bench {
     }
 }
 
+fn settings() -> Settings {
+    let (idle, table_refresh) = (Duration::from_millis(300), Duration::from_millis(20));
+    Settings { idle, table_refresh, commit: Duration::from_millis(20), queries: 2, ..Settings::default() }
+}
+
 fn engine(log: &Memory) -> Embedded {
-    let idle = Duration::from_millis(300);
-    let settings = Settings { idle, commit: Duration::from_millis(20), queries: 2, ..Settings::default() };
-    Embedded::new(Arc::new(log.clone()), None, settings)
+    Embedded::new(Arc::new(log.clone()), None, settings())
 }
 
 async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
@@ -387,4 +410,181 @@ async fn what_can_only_be_looked_at_says_so() {
     let explained = bench.engine.explain(&select(&format!("{FILTER} LIMIT 2"))).await.unwrap();
     assert!(explained.only_adhoc.is_some());
     assert_eq!(bench.engine.explain(&select(FILTER)).await.unwrap().only_adhoc, None);
+}
+
+fn city(of: &str) -> String {
+    format!(r#"{{"city":"{of}"}}"#)
+}
+
+#[tokio::test]
+async fn a_deployed_join_meets_its_table_whole_and_as_of_its_last_refresh() {
+    let bench = Bench::new(2);
+    bench.log.topic("customers.v1", 1);
+    bench.log.put("customers.v1", "a", Some(&city("Ulm")));
+    bench.log.put("customers.v1", "b", Some(&city("Bonn")));
+    bench.log.put("customers.v1", "a", Some(&city("Berlin")));
+    bench.log.put("customers.v1", "b", None);
+    bench.log.put("customers.v1", "c", Some("{"));
+    bench.order(0, 1, "a", "60", 0);
+    let first = Deployment { select: joined(JOIN), ..deployment(JOIN, 1, None) };
+    let handle = bench.deploy(&first).await;
+    // Not before the table was read: else it would be null.
+    assert_eq!(bench.output(1).await, [json!({"id": 1, "city": "Berlin"})]);
+    bench.order(1, 2, "b", "60", 0);
+    assert_eq!(bench.output(2).await[1], json!({"id": 2, "city": null}));
+
+    // What becomes of the table is met by what comes after the next refresh.
+    bench.log.put("customers.v1", "a", None);
+    bench.log.put("customers.v1", "b", Some(&city("Köln")));
+    bench.log.put("customers.v1", "d", Some(&city("Köln")));
+    let met = |label: &str| {
+        label.contains("table customers (topic customers.v1): 2 rows") && label.contains("refreshed every 20 ms")
+    };
+    let seen = async || bench.engine.details(&handle.job_id).await.unwrap().topology.nodes;
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !seen().await.iter().any(|node| met(&node.label)) {
+        assert!(Instant::now() < limit, "{:?}", seen().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(seen().await.iter().any(|node| node.label.contains("1 records refused")), "{:?}", seen().await);
+    bench.order(0, 3, "a", "60", 0);
+    bench.order(1, 4, "b", "60", 0);
+    let mut rows = bench.output(4).await.split_off(2);
+    rows.sort_by_key(|row| row["id"].as_i64());
+    assert_eq!(rows, [json!({"id": 3, "city": null}), json!({"id": 4, "city": "Köln"})]);
+
+    // A restart reads it anew, and has no position of it.
+    let point = bench.stop(&first, &handle).await;
+    bench.log.put("customers.v1", "a", Some(&city("Mainz")));
+    bench.order(0, 5, "a", "60", 0);
+    let second = Deployment { select: joined(JOIN), ..deployment(JOIN, 2, Some(point)) };
+    bench.deploy(&second).await;
+    assert_eq!(bench.output(5).await[4], json!({"id": 5, "city": "Mainz"}));
+    assert_eq!(bench.log.committed(&format!("streamview-{ID}-r1a1"), "customers.v1", 0), None);
+}
+
+#[tokio::test]
+async fn a_table_that_is_too_large_fails_its_query_alone_and_by_name() {
+    let bench = Bench::new(1);
+    bench.log.topic("customers.v1", 1);
+    let table = TableBounds { rows: 2, ..TableBounds::default() };
+    let engine = Embedded::new(Arc::new(bench.log.clone()), None, Settings { table, ..settings() });
+    for key in ["a", "b"] {
+        bench.log.put("customers.v1", key, Some(&city("Ulm")));
+    }
+    bench.order(0, 1, "a", "60", 0);
+    let first = Deployment { select: joined(JOIN), ..deployment(JOIN, 1, None) };
+    engine.deploy(&first).await.unwrap();
+    bench.output(1).await;
+    bench.log.put("customers.v1", "c", Some(&city("Ulm")));
+    let limit = Instant::now() + Duration::from_secs(60);
+    let failed = loop {
+        let observed = engine.observe().await.unwrap().remove(0);
+        if observed.state == ObservedState::Failed {
+            break observed.engine_state;
+        }
+        assert!(Instant::now() < limit, "{observed:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(failed.contains("limit_exceeded: table `customers` has more than 2 rows"), "{failed}");
+    // Another one goes on.
+    let mut rows = engine.query(look(FILTER, true)).await.unwrap();
+    rows.next().await.unwrap();
+    next_row(&mut rows).await;
+    let mut rows = engine.query(AdHoc { select: joined(JOIN), ..look(JOIN, true) }).await.unwrap();
+    rows.next().await.unwrap();
+    let end = rows.next().await;
+    assert!(matches!(&end, Some(Item::End(End::Failed(why))) if why.starts_with("limit_exceeded: ")), "{end:?}");
+}
+
+#[tokio::test]
+async fn what_a_join_is_said_before_it_is_deployed_and_nothing_is_read() {
+    let bench = Bench::new(1);
+    // There is not even a topic of the table.
+    let explained = bench.engine.explain(&joined(JOIN)).await.unwrap();
+    assert_eq!(explained.only_adhoc, None);
+    for part in ["Table customers: topic customers.v1", "each 20 ms", "after a restart meet it as it is then"] {
+        assert!(explained.plan.contains(part), "{}", explained.plan);
+    }
+    let names: Vec<_> = explained.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["id", "city"]);
+    let keyless = JOIN.replace("o.customer = c.customer", "o.customer = c.city");
+    let refused = bench.engine.explain(&joined(&keyless)).await;
+    assert!(matches!(&refused, Err(Trouble::Refused(refusal)) if refusal.code == "join_keys"), "{refused:?}");
+}
+
+/// The items of a query until it has told something of this kind.
+async fn seen(rows: &mut Rows, is: impl Fn(&Seen) -> bool) -> Seen {
+    let limit = Duration::from_secs(60);
+    loop {
+        let item = tokio::time::timeout(limit, rows.next()).await.expect("it comes").expect("it goes on");
+        if let Item::Seen(seen) = item
+            && is(&seen)
+        {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_tells_what_it_leaves_out_and_which_tables_it_meets() {
+    let bench = Bench::new(1);
+    bench.log.topic("customers.v1", 1);
+    bench.log.put("customers.v1", "a", Some(&city("Ulm")));
+    bench.log.put("customers.v1", "b", Some("[]"));
+    bench.order(0, 1, "a", "60", 0);
+    bench.log.publish("orders", 0, 0, "no JSON");
+    bench.order(0, 2, "zwei", "60", 0);
+    let sql = "SELECT o.id, CAST(o.customer AS int) AS n, c.city FROM orders o LEFT JOIN customers c ON o.customer = c.customer";
+    let mut rows = bench.engine.query(AdHoc { select: joined(sql), ..look(sql, true) }).await.unwrap();
+    let told = seen(&mut rows, |seen| seen.left_out.refused == 3).await;
+    assert!(told.left_out.why.as_deref().is_some_and(|why| why.contains("Cannot cast string")), "{told:?}");
+    let [table] = told.tables.as_slice() else { panic!("{told:?}") };
+    assert_eq!((table.name.as_str(), table.rows, table.refused, table.refresh_ms), ("customers", 1, 1, 20));
+    // Its age is that of its last refresh.
+    let later = seen(&mut rows, |seen| seen.tables[0].refreshed_at > table.refreshed_at).await;
+    assert_eq!(later.left_out.refused, 3);
+
+    // Groups that fail are counted, too.
+    let sql = "SELECT 1 / (COUNT(*) - 1) AS n, customer FROM orders GROUP BY tumble(ts, INTERVAL '1 minute'), customer";
+    let mut rows = bench.engine.query(look(sql, true)).await.unwrap();
+    let told = seen(&mut rows, |seen| seen.left_out.failed_groups > 0).await;
+    assert_eq!((told.left_out.failed_groups, told.left_out.refused), (2, 1));
+    assert_eq!(told.tables, []);
+}
+
+#[tokio::test]
+async fn failed_groups_of_a_deployed_query_are_counted() {
+    let bench = Bench::new(1);
+    bench.order(0, 1, "a", "60", 0);
+    bench.order(0, 2, "b", "60", 0);
+    bench.order(0, 3, "b", "60", 0);
+    let sql = "SELECT 1 / (COUNT(*) - 1) AS n, customer FROM orders GROUP BY tumble(ts, INTERVAL '1 minute'), customer";
+    bench.deploy(&deployment(sql, 1, None)).await;
+    assert_eq!(bench.output(1).await, [json!({"n": 1, "customer": "b"})]);
+    until(|| (bench.counts(|counts| Counts::get(&counts.failed_groups)) == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_row_says_which_record_it_is_made_of_whatever_the_delivery() {
+    let sql = "SELECT id FROM orders WHERE amount > 50 UNION ALL SELECT -id FROM orders";
+    for is_transactional in [true, false] {
+        let bench = Bench::new(1);
+        if !is_transactional {
+            bench.log.without_transactions();
+        }
+        bench.order(0, 1, "a", "60", 0);
+        bench.order(0, 2, "a", "10", 0);
+        // The second attempt writes the same rows again.
+        bench.log.fail([None, Some(Failure::After)]);
+        bench.deploy(&deployment(sql, 1, None)).await;
+        bench.output(3).await;
+        let origin = |record: &crate::log::memory::Written| {
+            let header = record.headers.iter().find(|(name, _)| name == ORIGIN);
+            String::from_utf8(header.unwrap().1.clone().unwrap()).unwrap()
+        };
+        let mut told: Vec<_> = bench.log.records(&bench.output).iter().map(origin).collect();
+        told.sort();
+        assert_eq!(told, ["orders:0:0", "orders:0:0:1", "orders:0:1"]);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Batch, Delivery, Log, LogError, Outgoing, Place, Position, Reader, Writer};
+use super::{Batch, Delivery, Log, LogError, ORIGIN, Outgoing, Place, Position, Reader, Writer};
 
 /// Of a group, by topic and partition: offset and note.
 type Positions = HashMap<(String, i32), (i64, String)>;
@@ -24,6 +24,7 @@ struct State {
     /// What the next commits do: `None` succeeds.
     failures: Vec<Option<Failure>>,
     made: u64,
+    has_no_transactions: bool,
 }
 
 #[derive(Default)]
@@ -71,6 +72,11 @@ impl Memory {
         self.shared.1.notify_all();
     }
 
+    /// From now on they have none.
+    pub fn without_transactions(&self) {
+        self.lock().has_no_transactions = true;
+    }
+
     /// Deletes a topic.
     pub fn delete_topic(&self, name: &str) {
         self.lock().topics.remove(name);
@@ -82,6 +88,16 @@ impl Memory {
         let record = Written { timestamp_ms, key: None, value: Some(value.as_bytes().to_vec()), headers: Vec::new() };
         if let Some(topic) = self.lock().topics.get_mut(topic) {
             topic.partitions[partition].push(record);
+        }
+        self.shared.1.notify_all();
+    }
+
+    /// Appends a record with a key, in its first partition; without a value it is a tombstone.
+    pub fn put(&self, topic: &str, key: &str, value: Option<&str>) {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let record = Written { timestamp_ms: 0, key: Some(bytes(key)), value: value.map(bytes), headers: Vec::new() };
+        if let Some(topic) = self.lock().topics.get_mut(topic) {
+            topic.partitions[0].push(record);
         }
         self.shared.1.notify_all();
     }
@@ -118,7 +134,10 @@ impl Memory {
 
 impl Log for Memory {
     fn delivery(&self) -> Delivery {
-        Delivery::ExactlyOnce
+        match self.lock().has_no_transactions {
+            true => Delivery::AtLeastOnce,
+            false => Delivery::ExactlyOnce,
+        }
     }
 
     fn reader(&self, topics: &[String]) -> Result<Box<dyn Reader>, LogError> {
@@ -264,11 +283,12 @@ impl Writer for MemoryWriter {
         }
         for record in records {
             let topic = state.topics.get_mut(&*record.topic).ok_or_else(|| gone(&record.topic))?;
+            let origin = record.origin.iter().map(|origin| (ORIGIN.to_owned(), Some(origin.clone().into_bytes())));
             topic.partitions[0].push(Written {
                 timestamp_ms: 0,
                 key: record.key.clone(),
                 value: record.value.clone(),
-                headers: record.headers.to_vec(),
+                headers: record.headers.iter().cloned().chain(origin).collect(),
             });
         }
         let group = state.groups.entry(self.group.clone()).or_default();

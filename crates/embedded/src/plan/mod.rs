@@ -21,6 +21,8 @@ use crate::run::{Execution, Failure};
 use crate::schema;
 
 pub(crate) mod functions;
+mod json;
+pub(crate) mod origin;
 pub(crate) mod session;
 pub(crate) mod slot;
 pub(crate) mod split;
@@ -127,23 +129,16 @@ pub struct Prepared {
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Vec<usize>,
     pub(crate) limit: Option<u64>,
+    /// Whether its rows end with the partition and the offset of the record that each is made of ([`origin`]).
+    pub(crate) has_origins: bool,
     pub(crate) needed: Vec<Vec<bool>>,
 }
 
 impl Prepared {
-    /// Judges and prepares a SELECT over topics.
+    /// Judges and prepares a SELECT over topics. Those that are declared as tables are read by whoever runs it, all of each at
+    /// the start; nothing of them is looked at here.
     pub fn new(select: &Select, purpose: Purpose, limits: &Limits) -> Result<Prepared, Refusal> {
-        Prepared::with_tables(select, &[], purpose, limits)
-    }
-
-    /// The same where the sources with these names are tables: all their rows are given at the start.
-    pub fn with_tables(
-        select: &Select,
-        tables: &[&str],
-        purpose: Purpose,
-        limits: &Limits,
-    ) -> Result<Prepared, Refusal> {
-        check::prepared(select, tables, purpose, limits)
+        check::prepared(select, purpose, limits)
     }
 
     /// The columns of its rows.
@@ -156,9 +151,19 @@ impl Prepared {
         Changes::Append
     }
 
-    /// What it reads; the numbers of sources are positions in here.
+    /// What it reads; the numbers of sources are positions in here: first the streams, then the tables.
     pub fn sources(&self) -> &[Source] {
         &self.sources
+    }
+
+    /// The sources whose records are rows.
+    pub fn streams(&self) -> &[Source] {
+        &self.sources[..self.sources.iter().take_while(|source| source.table.is_none()).count()]
+    }
+
+    /// The sources that are joined as they are.
+    pub fn tables(&self) -> &[Source] {
+        &self.sources[self.streams().len()..]
     }
 
     /// Its window, if it has one.

@@ -12,7 +12,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
-use super::functions;
+use super::{functions, json};
 
 /// Turns `count(DISTINCT x)` into two aggregates, where a window needs one.
 const SPLITS_AGGREGATES: &str = "single_distinct_aggregation_to_group_by";
@@ -62,6 +62,7 @@ fn build(windowed: bool) -> Result<SessionState> {
         .with_physical_optimizer_rules(physical)
         .build();
     functions::register(&mut state)?;
+    json::register(&mut state)?;
     #[cfg(test)]
     crate::tests::register(&mut state)?;
     Ok(state)

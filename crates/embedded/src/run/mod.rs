@@ -7,11 +7,11 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
 use streamview_manager::catalog::Source;
 
 use crate::plan::slot::Input;
-use crate::plan::{Bounds, Prepared, session};
+use crate::plan::{Bounds, Prepared, origin, session};
 use crate::schema;
 
 pub use self::failure::Failure;
@@ -64,6 +64,9 @@ pub struct Output {
     pub rows: RecordBatch,
     /// The window that they are of: start and end in milliseconds since 1970.
     pub window: Option<(i64, i64)>,
+    /// Of a query without a window that is deployed or joins a table: partition and offset of the record that each row is made of.
+    /// Else empty.
+    pub origins: Vec<(i32, i64)>,
 }
 
 /// What a query takes.
@@ -83,6 +86,10 @@ pub struct Execution {
     sources: Vec<Source>,
     schema: SchemaRef,
     left: Option<u64>,
+    has_origins: bool,
+    /// Whether its rows may come in another order than their records.
+    is_joined: bool,
+    context: Arc<TaskContext>,
     pool: Arc<dyn MemoryPool>,
     failed: Option<Failure>,
 }
@@ -124,7 +131,7 @@ impl Execution {
         let context = Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime));
         let plan = prepared.physical()?;
         let kind = match &prepared.windowed {
-            None => Kind::Rows(Box::new(Runner::new(plan, context, false))),
+            None => Kind::Rows(Box::new(Runner::new(plan, Arc::clone(&context), false))),
             Some(windowed) => Kind::Windows(Box::new(Windows::new(plan, windowed, &context, bounds)?)),
         };
         let rows = match &kind {
@@ -136,7 +143,33 @@ impl Execution {
         }
         let sources = prepared.sources.clone();
         let schema = schema::canonical(&prepared.columns);
-        Ok(Execution { kind, sources, schema, left: prepared.limit, pool, failed: None })
+        let (left, has_origins) = (prepared.limit, prepared.has_origins);
+        let is_joined = has_origins && !prepared.tables().is_empty();
+        Ok(Execution { kind, sources, schema, left, has_origins, is_joined, context, pool, failed: None })
+    }
+
+    /// Meets these rows of its tables from now on, by the number of the source: all tables, whole. A new plan: the old one keeps
+    /// the rows that it has been given.
+    ///
+    /// # Errors
+    /// Never, unless there is a fault in here: what does not fit into memory is told by the next batch.
+    pub fn refresh(&mut self, prepared: &Prepared, tables: &BTreeMap<usize, Vec<RecordBatch>>) -> Result<(), Failure> {
+        let failed = |error| Failure::of(&error);
+        let plan = prepared.physical().map_err(failed)?;
+        let context = Arc::clone(&self.context);
+        let rows = match &mut self.kind {
+            Kind::Rows(runner) => {
+                **runner = Runner::new(plan, context, false);
+                &**runner
+            }
+            Kind::Windows(windows) => windows.anew(plan, context).map_err(failed)?,
+        };
+        tables.iter().try_for_each(|(source, batches)| rows.fill(*source, batches)).map_err(failed)
+    }
+
+    /// Room in the query's memory, for what somebody keeps for it.
+    pub(crate) fn room(&self, name: &str) -> MemoryReservation {
+        MemoryConsumer::new(name).register(&self.pool)
     }
 
     /// These partitions of a source are read, and no others. Each holds the watermark back until its own rows move it, or until
@@ -178,7 +211,12 @@ impl Execution {
                     let (partition, offset) = places.of(rows, 0);
                     refused.push(Refused { partition, offset, why });
                 });
-                for rows in out.await? {
+                let out = out.await?;
+                let out = match self.is_joined {
+                    true => origin::in_order(out).map_err(|error| Failure::of(&error))?,
+                    false => out,
+                };
+                for rows in out {
                     self.give(&rows, None, &mut pushed.out)?;
                 }
             }
@@ -217,9 +255,13 @@ impl Execution {
             *left = left.saturating_sub(take as u64);
         }
         if take > 0 {
-            let rows =
-                schema::to_canonical(&rows.slice(0, take), &self.schema).map_err(|error| Failure::of(&error.into()))?;
-            out.push(Output { rows, window });
+            let rows = rows.slice(0, take);
+            let (rows, origins) = match self.has_origins {
+                true => origin::split(&rows).map_err(|error| Failure::of(&error))?,
+                false => (rows, Vec::new()),
+            };
+            let rows = schema::to_canonical(&rows, &self.schema).map_err(|error| Failure::of(&error.into()))?;
+            out.push(Output { rows, window, origins });
         }
         Ok(())
     }

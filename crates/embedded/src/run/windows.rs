@@ -95,6 +95,12 @@ impl Windows {
         })
     }
 
+    /// Has rows go into this plan from now on; what is open stays as it is.
+    pub(super) fn anew(&mut self, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<&Runner> {
+        self.partial = Runner::new(split(plan, &self.windowed.column)?.partial, context, false);
+        Ok(&self.partial)
+    }
+
     /// The plan that rows go into.
     pub(super) fn rows(&self) -> &Runner {
         &self.partial

@@ -1,6 +1,8 @@
 //! The engine's core against what it promises, in memory.
 #![allow(clippy::unwrap_used)]
 
+mod functions;
+mod json;
 mod oracle;
 mod postgres;
 mod queries;
@@ -8,4 +10,4 @@ mod refusals;
 mod support;
 mod windows;
 
-pub(crate) use self::support::register;
+pub(crate) use self::support::{lines_of, register};

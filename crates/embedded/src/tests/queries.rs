@@ -162,10 +162,62 @@ async fn a_dropped_query_frees_pool_and_tasks() {
 
 #[tokio::test]
 async fn a_table_that_fails_is_the_querys_fault_and_no_rows() {
-    let sql = "select o.id, c.city from orders o join customers c on o.quantity = cast(c.city as int)";
+    let sql = "select o.id, c.city from orders o join customers c on o.customer = c.customer \
+               and o.quantity = cast(c.city as int)";
     let mut query = started_with(sql, &[("anna", "Ulm")]);
     let failure = query.push(0, rows(&[order(1, "a", 1, T)]), NOW).await.unwrap_err();
     assert!(failure.code == "failed" && failure.message.contains("Cannot cast string 'Ulm'"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn rows_meet_a_table_as_of_its_last_refresh() {
+    let sql = "select o.id, c.city from orders o left join customers c on o.customer = c.customer";
+    let of = prepared(sql);
+    let mut query = of.start_with(Bounds::default(), &in_customers(&[("anna", "Ulm")])).unwrap();
+    assert_eq!(all(&mut query, &[order(1, "anna", 1, T), order(2, "bert", 1, T)]).await, ["1|Ulm", "2|null"]);
+    query.refresh(&of, &in_customers(&[("anna", "Bonn"), ("bert", "Ulm")])).unwrap();
+    assert_eq!(all(&mut query, &[order(3, "anna", 1, T), order(4, "bert", 1, T)]).await, ["3|Bonn", "4|Ulm"]);
+    query.refresh(&of, &in_customers(&[])).unwrap();
+    assert_eq!(all(&mut query, &[order(5, "anna", 1, T)]).await, ["5|null"]);
+}
+
+#[tokio::test]
+async fn a_refresh_leaves_open_windows_as_they_are() {
+    let sql = "select c.city, count(*) as n from orders o join customers c on o.customer = c.customer \
+               group by c.city, tumble(o.ts, interval '1 minute') order by c.city limit 10";
+    let of = prepared(sql);
+    let mut query = of.start_with(Bounds::default(), &in_customers(&[("anna", "Ulm"), ("bert", "Ulm")])).unwrap();
+    assert!(all(&mut query, &[order(1, "anna", 1, T), order(2, "bert", 1, T)]).await.is_empty());
+    query.refresh(&of, &in_customers(&[("anna", "Bonn")])).unwrap();
+    let rest = [order(3, "anna", 1, T), order(4, "bert", 1, T), order(5, "anna", 1, T + 65_001)];
+    assert_eq!(all(&mut query, &rest).await, ["Bonn|1", "Ulm|2"]);
+}
+
+#[tokio::test]
+async fn rows_of_a_deployed_query_say_which_record_they_are_made_of() {
+    for (sql, expected) in [
+        ("select id from orders where quantity > 1", vec![("1", (0, 1)), ("2", (0, 2))]),
+        ("select * from (select id, customer from orders) where id > 1", vec![("2|b", (0, 2)), ("3|a", (0, 3))]),
+        (
+            "select id from orders where quantity > 1 union all select -id from orders where quantity > 2",
+            vec![("1", (0, 1)), ("2", (0, 2)), ("-2", (0, 2))],
+        ),
+        (
+            "select o.id, c.city from orders o left join customers c on o.customer = c.customer",
+            vec![("1|Ulm", (0, 1)), ("2|null", (0, 2)), ("3|Ulm", (0, 3))],
+        ),
+        ("select x.id, _offset from orders x join customers using (customer)", vec![("1|1", (0, 1)), ("3|3", (0, 3))]),
+        ("with o as (select id as i from orders) select i + 1 as i from o where i = 3", vec![("4", (0, 3))]),
+    ] {
+        let of = prepared_for(sql, Purpose::Persistent).unwrap();
+        let mut query = of.start_with(Bounds::default(), &in_customers(&[("a", "Ulm")])).unwrap();
+        let batch = [order(1, "a", 2, T), order(2, "b", 3, T), order(3, "a", 1, T)];
+        let out = query.push(0, rows(&batch), NOW).await.unwrap().out;
+        let found: Vec<_> =
+            out.iter().flat_map(|out| batch_lines(&out.rows).into_iter().zip(out.origins.clone())).collect();
+        let found: Vec<_> = found.iter().map(|(line, origin)| (line.as_str(), *origin)).collect();
+        assert_eq!(found, expected, "{sql}");
+    }
 }
 
 #[test]

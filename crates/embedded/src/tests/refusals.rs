@@ -28,6 +28,9 @@ const CORPUS: &[(&str, u32, u32, &str)] = &[
     ("outer_stream", 1, 32, "select c.city from customers c left join orders o on o.customer = c.customer"),
     ("join_keys", 1, 27, "select o.id from orders o join customers c on o.quantity > c.level"),
     ("join_keys", 1, 33, "select o.id from orders o cross join customers c"),
+    ("join_keys", 1, 44, "select o.id from orders o join customers c on o.status = c.city"),
+    ("join_keys", 1, 44, "select o.id from orders o join customers c on o.customer = upper(c.customer)"),
+    ("join_keys", 1, 69, "select o.id from orders o left join (select level from customers) c on o.quantity = c.level"),
     ("unsupported", 1, 13, "select city from customers"),
     ("unsupported", 1, 32, "select a.city from customers a join customers b on a.city = b.city"),
     // Windows.

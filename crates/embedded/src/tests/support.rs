@@ -13,7 +13,7 @@ use datafusion::common::Result as DfResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionImplementation, Volatility, create_udf};
-use streamview_manager::catalog::{Column, EventTime, Format, Source};
+use streamview_manager::catalog::{Column, EventTime, Format, KeyFormat, Source, Table};
 use streamview_manager::engines::{Refusal, Select};
 
 use crate::plan::{Bounds, Limits, Prepared, Purpose};
@@ -33,6 +33,7 @@ pub(super) fn source(name: &str, columns: &[(&str, &str)], event_time: Option<(&
         format: Format::Json,
         columns: columns.iter().map(column).collect(),
         event_time: event_time.map(|(column, delay_ms)| EventTime { column: column.to_owned(), delay_ms }),
+        table: None,
     }
 }
 
@@ -54,9 +55,11 @@ pub(super) fn refunds() -> Source {
     source("refunds", ORDERS, Some(("ts", 5_000)))
 }
 
-/// A table: `customers(customer, city)`.
+/// A table: `customers(customer, city, level)` by `customer`.
 pub(super) fn customers() -> Source {
-    source("customers", &[("customer", "string"), ("city", "string"), ("level", "int")], None)
+    let columns = [("customer", "string"), ("city", "string"), ("level", "int")];
+    let table = Some(Table { key: vec!["customer".to_owned()], key_format: KeyFormat::Text });
+    Source { table, ..source("customers", &columns, None) }
 }
 
 pub(super) fn select(sql: &str) -> Select {
@@ -64,7 +67,7 @@ pub(super) fn select(sql: &str) -> Select {
 }
 
 pub(super) fn prepared_for(sql: &str, purpose: Purpose) -> Result<Prepared, Refusal> {
-    Prepared::with_tables(&select(sql), &["customers"], purpose, &Limits::default())
+    Prepared::new(&select(sql), purpose, &Limits::default())
 }
 
 pub(super) fn prepared(sql: &str) -> Prepared {
@@ -77,13 +80,18 @@ pub(super) fn started(sql: &str) -> Execution {
 
 /// The same with these rows in the table `customers`.
 pub(super) fn started_with(sql: &str, rows: &[(&str, &str)]) -> Execution {
+    prepared(sql).start_with(Bounds::default(), &in_customers(rows)).unwrap()
+}
+
+/// These rows of the table `customers`.
+pub(super) fn in_customers(rows: &[(&str, &str)]) -> BTreeMap<usize, Vec<RecordBatch>> {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1))),
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|_| 1))),
     ];
     let rows = RecordBatch::try_new(schema::of_table(&customers()), columns).unwrap();
-    prepared(sql).start_with(Bounds::default(), &BTreeMap::from([(2, vec![rows])])).unwrap()
+    BTreeMap::from([(2, vec![rows])])
 }
 
 /// An order.
@@ -133,6 +141,11 @@ pub(super) fn batch_lines(rows: &RecordBatch) -> Vec<String> {
     (0..rows.num_rows())
         .map(|at| columns.iter().map(|column| column.value(at).to_string()).collect::<Vec<_>>().join("|"))
         .collect()
+}
+
+/// The lines of several batches.
+pub(crate) fn lines_of(batches: &[RecordBatch]) -> Vec<String> {
+    batches.iter().flat_map(batch_lines).collect()
 }
 
 /// Pushes and closes, and gives all rows that came out, in order.

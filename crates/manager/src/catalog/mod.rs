@@ -30,6 +30,9 @@ pub struct Source {
     /// The column that says when an event happened, if windows shall go by it; else they go by the record's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time: Option<EventTime>,
+    /// The topic is a table: of each key, the latest record is its row. `None`: it is a stream, and each record a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Table>,
 }
 
 /// How a topic's values are written.
@@ -68,6 +71,27 @@ pub struct EventTime {
     pub column: String,
     /// How much later than others an event may come, in milliseconds, and still be counted.
     pub delay_ms: u64,
+}
+
+/// What makes a topic a table: a record replaces the row of its key, and one without a value deletes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Table {
+    /// The columns that are the key, never empty. They are read from the records' keys: what a value has under their names does
+    /// not count.
+    pub key: Vec<String>,
+    /// How the keys are written.
+    pub key_format: KeyFormat,
+}
+
+/// How the keys of a topic's records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyFormat {
+    /// The value of the one key column as UTF-8 text, without quotes.
+    Text,
+    /// A JSON object with the key columns.
+    Json,
 }
 
 /// Who declares a source.

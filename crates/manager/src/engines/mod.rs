@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::Stream;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -348,8 +349,61 @@ pub enum Item {
     },
     /// A row.
     Row(Row),
+    /// What it has left out so far and the tables that it reads, when that has changed. Only of an engine that knows it.
+    Seen(Seen),
     /// Last.
     End(End),
+}
+
+/// What a query of somebody who looks has left out, and the tables that it reads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// What is not in its rows.
+    pub left_out: LeftOut,
+    /// Its tables as they are now.
+    pub tables: Vec<TableSeen>,
+}
+
+/// What is not in the rows of a query, since it began.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// Records that cannot be read, or with which an expression fails.
+    pub refused: u64,
+    /// Rows whose windows were over.
+    pub late: u64,
+    /// Rows whose time is too far ahead of the clock.
+    pub future: u64,
+    /// Groups of windows with which an expression over their aggregates fails.
+    pub failed_groups: u64,
+    /// Why the latest of them was refused, or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl LeftOut {
+    /// Whether all is in its rows.
+    pub const fn is_nothing(&self) -> bool {
+        self.refused == 0 && self.late == 0 && self.future == 0 && self.failed_groups == 0
+    }
+}
+
+/// A table that a query reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableSeen {
+    /// The source's name.
+    pub name: String,
+    /// Rows that the query meets.
+    pub rows: u64,
+    /// Bytes of them, and of their keys.
+    pub bytes: u64,
+    /// Records that cannot be read: they change nothing.
+    pub refused: u64,
+    /// The query meets the table as it was then.
+    pub refreshed_at: Timestamp,
+    /// How long after that it is read anew at the latest, in milliseconds.
+    pub refresh_ms: u64,
 }
 
 /// A row of a query.
@@ -359,6 +413,13 @@ pub struct Row {
     pub kind: RowKind,
     /// Its values, as many as columns. Decimals are text, 64-bit numbers too where a double would round them.
     pub values: Vec<Value>,
+}
+
+impl TableSeen {
+    /// A moment by its milliseconds since 1970.
+    pub fn moment(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap_or_default()
+    }
 }
 
 /// What happened to a row.

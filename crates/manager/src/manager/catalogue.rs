@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::inferred::Samples;
 use super::{Catalog, CatalogEntry, Declarer, Origin, Shared};
-use crate::catalog::{Column, DataType, Declaration, ExpectedSource, Format, Source, Standing, standing};
+use crate::catalog::{Column, DataType, Declaration, ExpectedSource, Format, KeyFormat, Source, Standing, standing};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::names::Names;
@@ -179,7 +179,7 @@ impl Shared {
         let found = self.inferred(&self.catalogue.samples, topics).await;
         let source = |(topic, columns): (String, Vec<Column>)| {
             let name = source_name(&topic);
-            Source { name, topic, format: Format::Json, columns, event_time: None }
+            Source { name, topic, format: Format::Json, columns, event_time: None, table: None }
         };
         let (sources, unclear) = one_of_a_name(found.columns.into_iter().map(source).collect(), &names);
         Heard { sources, missing: found.missing.into_iter().chain(unclear).collect() }
@@ -206,7 +206,14 @@ impl Shared {
         for (topic, answer) in answers {
             match answer {
                 Ok(Some((format, columns))) if !columns.is_empty() => {
-                    described.push(Source { name: source_name(&topic), topic, format, columns, event_time: None });
+                    described.push(Source {
+                        name: source_name(&topic),
+                        topic,
+                        format,
+                        columns,
+                        event_time: None,
+                        table: None,
+                    });
                 }
                 Ok(_) => {}
                 // An answer like any other: whatever its values are, they have no columns.
@@ -366,6 +373,7 @@ fn check(source: &Source) -> Result<(), Fault> {
         return invalid("topic", format!("`{}` is no name of a topic", source.topic));
     }
     check_columns(source)?;
+    check_table(source)?;
     let Some(time) = &source.event_time else { return Ok(()) };
     let column = source.columns.iter().find(|column| column.name == time.column);
     match column.map(|column| &column.data_type) {
@@ -373,6 +381,40 @@ fn check(source: &Source) -> Result<(), Fault> {
         Some(other) => invalid("eventTime", format!("column `{}` is {other}: it has to be a timestamp", time.column)),
         None => invalid("eventTime", format!("there is no column `{}`", time.column)),
     }
+}
+
+/// A table's key: columns of plain types that are there, each once; written as text it is one that a text says.
+fn check_table(source: &Source) -> Result<(), Fault> {
+    let Some(table) = &source.table else { return Ok(()) };
+    let invalid = |problem: String| Err(Fault::Invalid { field: "table", problem });
+    if source.event_time.is_some() {
+        return invalid("a table has no event time: it is what it is now; leave `eventTime` out".to_owned());
+    }
+    if table.key.is_empty() {
+        return invalid("`key` names no column: name those that are the records' key".to_owned());
+    }
+    let mut names = HashSet::new();
+    for name in &table.key {
+        let Some(column) = source.columns.iter().find(|column| column.name == *name) else {
+            return invalid(format!("`key` names `{name}`, which is no column"));
+        };
+        if !names.insert(name) {
+            return invalid(format!("`key` names `{name}` twice"));
+        }
+        let (of, is_text) = (&column.data_type, table.key_format == KeyFormat::Text);
+        match of {
+            DataType::String | DataType::Int | DataType::BigInt => {}
+            DataType::Boolean | DataType::Decimal { .. } | DataType::Date | DataType::Timestamp(_) if !is_text => {}
+            _ if is_text => return invalid(format!("column `{name}` is {of}: a key of text is string, int or bigint")),
+            _ => return invalid(format!("column `{name}` is {of}, which is no key")),
+        }
+    }
+    if table.key_format == KeyFormat::Text && table.key.len() > 1 {
+        return invalid(
+            "`keyFormat` is text, which is the value of one column: name one, or write keys as json".to_owned(),
+        );
+    }
+    Ok(())
 }
 
 fn check_columns(source: &Source) -> Result<(), Fault> {
@@ -422,6 +464,7 @@ pub(super) fn is_ours(topic: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::catalog::{EventTime, Table};
 
     #[test]
     fn a_topic_gets_a_name_that_can_be_written() {
@@ -437,7 +480,7 @@ mod tests {
     fn described(topic: &str) -> Source {
         let column = Column { name: "a".to_owned(), data_type: DataType::Int, nullable: true };
         let (name, topic) = (source_name(topic), topic.to_owned());
-        Source { name, topic, format: Format::Json, columns: vec![column], event_time: None }
+        Source { name, topic, format: Format::Json, columns: vec![column], event_time: None, table: None }
     }
 
     #[test]
@@ -473,6 +516,44 @@ mod tests {
             source.columns = columns;
             assert!(matches!(check(&source), Err(Fault::Invalid { field: "columns", .. })));
         }
+    }
+
+    #[test]
+    fn a_table_has_a_key_that_its_records_can_have() {
+        let column =
+            |name: &str, of: &str| Column { name: name.to_owned(), data_type: of.parse().unwrap(), nullable: true };
+        let of = |key: &[&str], key_format| {
+            let mut source = described("customers");
+            source.columns = vec![column("id", "bigint"), column("name", "string"), column("rate", "double")];
+            source.columns.push(column("day", "date"));
+            source.table = Some(Table { key: key.iter().map(|name| (*name).to_owned()).collect(), key_format });
+            source
+        };
+        for (key, key_format) in [
+            (&["id"][..], KeyFormat::Text),
+            (&["name"], KeyFormat::Text),
+            (&["id"], KeyFormat::Json),
+            (&["id", "day"], KeyFormat::Json),
+        ] {
+            check(&of(key, key_format)).unwrap();
+        }
+        for (key, key_format, why) in [
+            (&[][..], KeyFormat::Json, "no column"),
+            (&["ID"], KeyFormat::Json, "`ID`, which is no column"),
+            (&["id", "id"], KeyFormat::Json, "twice"),
+            (&["rate"], KeyFormat::Json, "double, which is no key"),
+            (&["day"], KeyFormat::Text, "string, int or bigint"),
+            (&["id", "name"], KeyFormat::Text, "write keys as json"),
+        ] {
+            let fault = check(&of(key, key_format)).unwrap_err();
+            assert!(matches!(fault, Fault::Invalid { field: "table", .. }), "{key:?}");
+            assert!(fault.to_string().contains(why), "{fault}");
+        }
+        let timed = Source {
+            event_time: Some(EventTime { column: "day".to_owned(), delay_ms: 0 }),
+            ..of(&["id"], KeyFormat::Text)
+        };
+        assert!(check(&timed).unwrap_err().to_string().contains("no event time"));
     }
 
     #[test]

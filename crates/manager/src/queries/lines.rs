@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::catalog::Column;
-use crate::engines::{End, Row, RowKind};
+use crate::engines::{End, Row, RowKind, Seen};
 
 /// What a reader is given.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,8 @@ pub enum Line {
     Row(String),
     /// Last.
     End {
-        /// `{"finalMessage":"…","end":"…"}`, or `{"errorMessage":{"message":"…"},"end":"…"}` if it is not a good one.
+        /// `{"finalMessage":"…","end":"…"}`, or `{"errorMessage":{"message":"…"},"end":"…"}` if it is not a good one. With
+        /// `"leftOut"` where something is not in the rows, and `"tables"` where it has read some.
         text: String,
         /// How it ended.
         end: End,
@@ -81,7 +82,7 @@ pub(super) const fn word(end: &End) -> &'static str {
     }
 }
 
-pub(super) fn end(end: &End, reason: Option<String>) -> Line {
+pub(super) fn end(end: &End, reason: Option<String>, seen: &Seen) -> Line {
     let word = word(end);
     let message = match end {
         End::Limit => "Limit Reached",
@@ -96,12 +97,19 @@ pub(super) fn end(end: &End, reason: Option<String>) -> Line {
     if let Some(reason) = &reason {
         text["reason"] = Value::from(reason.as_str());
     }
+    if !seen.left_out.is_nothing() {
+        text["leftOut"] = json!(seen.left_out);
+    }
+    if !seen.tables.is_empty() {
+        text["tables"] = json!(seen.tables);
+    }
     Line::End { text: text.to_string(), end: end.clone(), reason }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engines::{LeftOut, TableSeen};
 
     #[test]
     fn defect_11_a_row_says_what_happened_to_it() {
@@ -114,13 +122,35 @@ mod tests {
 
     #[test]
     fn an_end_tells_whether_it_is_a_good_one() {
-        let text = |way: End| end(&way, None).text().to_owned();
+        let text = |way: End| end(&way, None, &Seen::default()).text().to_owned();
         assert_eq!(text(End::Limit), r#"{"end":"limit","finalMessage":"Limit Reached"}"#);
         assert_eq!(text(End::Complete), r#"{"end":"complete","finalMessage":"Query Completed"}"#);
         assert_eq!(text(End::Cancelled), r#"{"end":"cancelled","finalMessage":"Query Cancelled"}"#);
         let interrupted = text(End::Interrupted("cut".to_owned()));
         assert_eq!(interrupted, r#"{"end":"interrupted","errorMessage":{"message":"cut"}}"#);
-        assert_eq!(end(&End::Failed("no".to_owned()), None).fault(), Some("no"));
-        assert_eq!(end(&End::Limit, None).fault(), None);
+        assert_eq!(end(&End::Failed("no".to_owned()), None, &Seen::default()).fault(), Some("no"));
+        assert_eq!(end(&End::Limit, None, &Seen::default()).fault(), None);
+    }
+
+    #[test]
+    fn an_end_tells_what_was_left_out_and_which_tables_were_met() {
+        let why = Some("Divide by zero error".to_owned());
+        let refreshed_at = jiff::Timestamp::UNIX_EPOCH;
+        let table =
+            TableSeen { name: "customers".to_owned(), rows: 2, bytes: 90, refused: 1, refreshed_at, refresh_ms: 5_000 };
+        let seen = Seen { left_out: LeftOut { refused: 3, why, ..LeftOut::default() }, tables: vec![table] };
+        let text = end(&End::Limit, None, &seen).text().to_owned();
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            told["leftOut"],
+            json!({"refused": 3, "late": 0, "future": 0, "failedGroups": 0, "why": "Divide by zero error"})
+        );
+        assert_eq!(
+            told["tables"],
+            json!([{
+                "name": "customers", "rows": 2, "bytes": 90, "refused": 1, "refreshedAt": "1970-01-01T00:00:00Z",
+                "refreshMs": 5_000,
+            }])
+        );
     }
 }

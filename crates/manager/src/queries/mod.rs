@@ -36,7 +36,7 @@ pub use crate::query::{Active, QueryInfo};
 
 use self::limits::Places;
 use self::running::Running;
-use crate::engines::{AdHoc, End, EngineKind};
+use crate::engines::{AdHoc, End, EngineKind, LeftOut};
 use crate::fault::Fault;
 use crate::settings::Limits;
 
@@ -120,6 +120,42 @@ pub struct FirstRows {
     /// More about that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What is not in them, where its engine says so.
+    pub left_out: LeftOut,
+}
+
+impl Default for FirstRows {
+    fn default() -> Self {
+        FirstRows {
+            schema: None,
+            rows: Vec::new(),
+            end: "limit".to_owned(),
+            reason: None,
+            left_out: LeftOut::default(),
+        }
+    }
+}
+
+impl QueryRows {
+    /// Adds the first rows, as many as come until then.
+    async fn first(&mut self, first: &mut FirstRows, most: usize, deadline: Instant, time: Duration) {
+        while first.rows.len() < most {
+            match timeout_at(deadline, self.next()).await {
+                Ok(Some(Line::Header { schema, .. })) => first.schema = Some(schema),
+                Ok(Some(Line::Row(text))) => first.rows.extend(serde_json::from_str::<serde_json::Value>(&text)),
+                Ok(Some(Line::End { end, reason, .. })) => {
+                    (first.end, first.reason) = (lines::word(&end).to_owned(), reason);
+                    return;
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    first.reason = Some(format!("its {} s are over", time.as_secs()));
+                    return;
+                }
+            }
+        }
+        first.reason = Some(format!("the first {most} rows"));
+    }
 }
 
 /// The queries of a process. Clones are the same ones.
@@ -289,28 +325,14 @@ impl Queries {
         // An engine may take longer to begin than the whole query may: a gateway that has just started does.
         let Ok(running) = timeout_at(deadline, self.begin(query, owner, time)).await else {
             let reason = format!("its {} s were over before the engine had begun it: ask again", time.as_secs());
-            return Ok(FirstRows { schema: None, rows: Vec::new(), end: "limit".to_owned(), reason: Some(reason) });
+            return Ok(FirstRows { reason: Some(reason), ..FirstRows::default() });
         };
         let running = running?;
         let id = running.id().to_owned();
         let mut lines = QueryRows::of(running).ok_or(Refused::AlreadyRead(id))?;
-        let mut first = FirstRows { schema: None, rows: Vec::new(), end: "limit".to_owned(), reason: None };
-        while first.rows.len() < most {
-            match timeout_at(deadline, lines.next()).await {
-                Ok(Some(Line::Header { schema, .. })) => first.schema = Some(schema),
-                Ok(Some(Line::Row(text))) => first.rows.extend(serde_json::from_str::<serde_json::Value>(&text)),
-                Ok(Some(Line::End { end, reason, .. })) => {
-                    (first.end, first.reason) = (lines::word(&end).to_owned(), reason);
-                    return Ok(first);
-                }
-                Ok(None) => return Ok(first),
-                Err(_) => {
-                    first.reason = Some(format!("its {} s are over", time.as_secs()));
-                    return Ok(first);
-                }
-            }
-        }
-        first.reason = Some(format!("the first {most} rows"));
+        let mut first = FirstRows::default();
+        lines.first(&mut first, most, deadline, time).await;
+        first.left_out = lines.left_out();
         Ok(first)
     }
 
@@ -337,6 +359,8 @@ impl Queries {
                 is_read: false,
                 rows: 0,
                 bytes: 0,
+                left_out: LeftOut::default(),
+                tables: Vec::new(),
             },
             &self.shared.limits,
             Arc::downgrade(&self.shared.places),

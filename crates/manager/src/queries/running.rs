@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::QueryInfo;
 use super::limits::Places;
 use super::lines::{self, Line};
-use crate::engines::{End, Item, Rows};
+use crate::engines::{End, Item, LeftOut, Rows, Seen};
 use crate::settings::Limits;
 
 /// A query that runs, or has ended and is still to be told so.
@@ -31,6 +31,7 @@ pub(super) struct Running {
 #[derive(Default)]
 struct Stage {
     rows: Option<Rows>,
+    seen: Seen,
     end: Option<(End, Option<String>)>,
     reader: Option<Waker>,
 }
@@ -59,7 +60,10 @@ impl Running {
     }
 
     pub fn info(&self) -> QueryInfo {
+        let Seen { left_out, tables } = self.stage().seen.clone();
         QueryInfo {
+            left_out,
+            tables,
             is_read: self.is_read(),
             rows: self.rows.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
@@ -103,11 +107,17 @@ impl Running {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut stage = self.stage();
         let is_over = stage.end.is_some();
-        let polled = match &mut stage.rows {
-            Some(rows) => rows.as_mut().poll_next(context),
-            // Its engine has not answered yet; whoever hears it wakes the reader.
-            None if !is_over => Poll::Pending,
-            None => return Poll::Ready(None),
+        let polled = loop {
+            let polled = match &mut stage.rows {
+                Some(rows) => rows.as_mut().poll_next(context),
+                // Its engine has not answered yet; whoever hears it wakes the reader.
+                None if !is_over => Poll::Pending,
+                None => return Poll::Ready(None),
+            };
+            match polled {
+                Poll::Ready(Some(Item::Seen(seen))) => stage.seen = seen,
+                other => break other,
+            }
         };
         match polled {
             Poll::Pending => {
@@ -191,10 +201,16 @@ impl QueryRows {
         self.running.id()
     }
 
+    /// What is not in its rows so far.
+    pub(super) fn left_out(&self) -> LeftOut {
+        self.running.stage().seen.left_out.clone()
+    }
+
     fn last(&mut self) -> Line {
         self.is_over = true;
-        let (end, reason) = self.running.stage().end.clone().unwrap_or((End::Cancelled, None));
-        lines::end(&end, reason)
+        let stage = self.running.stage();
+        let (end, reason) = stage.end.clone().unwrap_or((End::Cancelled, None));
+        lines::end(&end, reason, &stage.seen)
     }
 }
 
@@ -225,6 +241,8 @@ impl Stream for QueryRows {
                 }
                 Poll::Ready(Some(if is_told { line } else { self.last() }))
             }
+            // Kept by whoever polls.
+            Poll::Ready(Some(Item::Seen(_))) => Poll::Pending,
             Poll::Ready(Some(Item::End(end))) => {
                 self.running.finish(end, None);
                 Poll::Ready(Some(self.last()))

@@ -12,7 +12,7 @@ use super::*;
 use crate::catalog::{Column, DataType, Source};
 use crate::engines::{
     Capabilities, Deployment, Details, Engine, Explained, Handle, Item, Observed, Refusal, RestorePoint, Row, RowKind,
-    Rows, Select, StopMode, Stopped, Trouble,
+    Rows, Seen, Select, StopMode, Stopped, Trouble,
 };
 
 /// Counts the queries that run in it.
@@ -204,6 +204,36 @@ async fn a_kill_ends_a_query_even_if_its_reader_does_not_read() {
     tokio::task::yield_now().await;
     queries.kill(&id, "eve").unwrap();
     assert_eq!(waiting.await.unwrap(), [expected]);
+}
+
+#[tokio::test]
+async fn what_a_query_leaves_out_is_shown_while_it_runs_and_at_its_end() {
+    let (queries, model) = queries(Limits::default());
+    let mut rows = queries.run(select("SELECT 1"), "anna").await.unwrap();
+    next(&mut rows).await;
+    assert!(queries.list(None)[0].left_out.is_nothing());
+    for refused in [1, 2] {
+        let left_out = LeftOut { refused, ..LeftOut::default() };
+        model.feed(Item::Seen(Seen { left_out, tables: Vec::new() }));
+    }
+    model.feed(number(1));
+    // It is no line: the row is the next one.
+    assert_eq!(next(&mut rows).await.text(), r#"{"row":{"columns":[1]}}"#);
+    assert_eq!(queries.list(None)[0].left_out.refused, 2);
+    queries.kill(queries.list(None)[0].id.as_str(), "anna").unwrap();
+    let last = next(&mut rows).await;
+    assert!(last.text().contains(r#""leftOut":{"failedGroups":0,"future":0,"late":0,"refused":2}"#), "{}", last.text());
+
+    // The first rows say so, too, without an end of the engine's.
+    let (running, feeding) = (queries.clone(), Arc::clone(&model));
+    let first =
+        tokio::spawn(async move { running.first_rows(select("SELECT 1"), "anna", 1, Duration::from_secs(60)).await });
+    while feeding.live() == 0 {
+        tokio::task::yield_now().await;
+    }
+    model.feed(Item::Seen(Seen { left_out: LeftOut { late: 7, ..LeftOut::default() }, tables: Vec::new() }));
+    model.feed(number(1));
+    assert_eq!(first.await.unwrap().unwrap().left_out.late, 7);
 }
 
 #[tokio::test]

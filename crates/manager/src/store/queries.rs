@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-use super::rows::said;
+use super::rows::{json, read, said};
 use super::{Store, StoreError};
 use crate::query::{Active, QueryInfo, TELL_EVERY};
 
+const TABLE: &str = "stream_queries";
 /// What has not been told for so long is gone.
 const GONE: Duration = Duration::from_secs(3 * TELL_EVERY.as_secs());
 
@@ -58,7 +59,7 @@ impl Store {
                 Ok(QueryInfo {
                     id: row.try_get(0)?,
                     instance: row.try_get(1)?,
-                    engine: said("stream_queries", row.try_get(2)?)?,
+                    engine: said(TABLE, row.try_get(2)?)?,
                     owner: row.try_get(3)?,
                     sql_script: row.try_get(4)?,
                     started_at: row.try_get(5)?,
@@ -66,6 +67,8 @@ impl Store {
                     is_read: row.try_get(7)?,
                     rows: rows.unsigned_abs(),
                     bytes: bytes.unsigned_abs(),
+                    left_out: read(TABLE, row.try_get(10)?)?,
+                    tables: read(TABLE, row.try_get(11)?)?,
                 })
             })
             .collect()
@@ -80,7 +83,9 @@ async fn tell(client: &impl GenericClient, instance: &str, running: &[QueryInfo]
     let started_at: Vec<_> = running.iter().map(|query| query.started_at).collect();
     let ends_at: Vec<_> = running.iter().map(|query| query.ends_at).collect();
     let is_read: Vec<bool> = running.iter().map(|query| query.is_read).collect();
-    let values: [&(dyn ToSql + Sync); 10] = [
+    let left_out: Vec<_> = running.iter().map(|query| json(&query.left_out)).collect();
+    let tables: Vec<_> = running.iter().map(|query| json(&query.tables)).collect();
+    let values: [&(dyn ToSql + Sync); 12] = [
         &instance,
         &column(|query| &query.id),
         &column(|query| query.engine.name()),
@@ -91,6 +96,8 @@ async fn tell(client: &impl GenericClient, instance: &str, running: &[QueryInfo]
         &is_read,
         &number(|query| query.rows),
         &number(|query| query.bytes),
+        &left_out,
+        &tables,
     ];
     client.execute(include_str!("sql/tell_queries.sql"), &values).await?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use deadpool_postgres::{Object, Transaction};
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
 
 use super::rows::{json, read, said, word};
@@ -67,10 +68,11 @@ impl Store {
             _ => {}
         }
         let (format, columns) = (word(source.format), json(&source.columns));
-        let event_time = source.event_time.as_ref().map(json);
+        let (event_time, table) = (source.event_time.as_ref().map(json), source.table.as_ref().map(json));
         let (name, topic) = (&source.name, &source.topic);
         let put = include_str!("sql/put_source.sql");
-        transaction.execute(put, &[name, topic, &format, &columns, &event_time, &by.name]).await?;
+        let parts: [&(dyn ToSql + Sync); 7] = [name, topic, &format, &columns, &event_time, &by.name, &table];
+        transaction.execute(put, &parts).await?;
         let written = declaration(&*transaction, name).await?;
         transaction.commit().await?;
         Ok(written.map_or(Declared::Missing, Declared::Done))
@@ -143,10 +145,10 @@ async fn declaration(client: &impl GenericClient, name: &str) -> Result<Option<D
         .map(|row| {
             Ok(Declaration {
                 source: source(&row)?,
-                declared_by: row.try_get(5)?,
-                version: row.try_get(6)?,
-                created_at: row.try_get(7)?,
-                updated_at: row.try_get(8)?,
+                declared_by: row.try_get(6)?,
+                version: row.try_get(7)?,
+                created_at: row.try_get(8)?,
+                updated_at: row.try_get(9)?,
             })
         })
         .transpose()
@@ -156,11 +158,13 @@ async fn declaration(client: &impl GenericClient, name: &str) -> Result<Option<D
 fn source(row: &Row) -> Result<Source, StoreError> {
     let table = "stream_sources";
     let event_time: Option<serde_json::Value> = row.try_get(4)?;
+    let of_keys: Option<serde_json::Value> = row.try_get(5)?;
     Ok(Source {
         name: row.try_get(0)?,
         topic: row.try_get(1)?,
         format: said(table, row.try_get(2)?)?,
         columns: read(table, row.try_get(3)?)?,
         event_time: event_time.map(|time| read(table, time)).transpose()?,
+        table: of_keys.map(|keys| read(table, keys)).transpose()?,
     })
 }

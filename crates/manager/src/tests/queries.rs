@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::stage::Stage;
-use crate::engines::EngineKind;
+use crate::engines::{EngineKind, LeftOut, TableSeen};
 use crate::queries::{Active, QueryInfo, Roll};
 
 pub fn query(instance: usize, owner: &str) -> QueryInfo {
@@ -19,6 +19,8 @@ pub fn query(instance: usize, owner: &str) -> QueryInfo {
         is_read: false,
         rows: 0,
         bytes: 0,
+        left_out: LeftOut::default(),
+        tables: Vec::new(),
     }
 }
 
@@ -53,7 +55,10 @@ async fn an_instance_tells_what_runs_in_it_and_only_that_of_its_own_has_ended() 
         assert_eq!(manager.enter(begun, room(5, 5)).await.unwrap(), None);
     }
     assert_eq!(manager.elsewhere("instance-1").await.unwrap(), [other.clone()]);
-    let read = QueryInfo { is_read: true, rows: 7, bytes: 70, ..mine.clone() };
+    let left_out = LeftOut { refused: 3, why: Some("no number".to_owned()), ..LeftOut::default() };
+    let (name, refreshed_at) = ("customers".to_owned(), TableSeen::moment(1_700_000_000_000));
+    let table = TableSeen { name, rows: 2, bytes: 90, refused: 1, refreshed_at, refresh_ms: 5_000 };
+    let read = QueryInfo { is_read: true, rows: 7, bytes: 70, left_out, tables: vec![table], ..mine.clone() };
     manager.tell("instance-1", std::slice::from_ref(&read), std::slice::from_ref(&other.id)).await.unwrap();
     assert_eq!(manager.elsewhere("instance-2").await.unwrap(), [read.clone()], "as it was told last");
     assert_eq!(manager.elsewhere("instance-1").await.unwrap().len(), 1, "nobody ends the queries of others");

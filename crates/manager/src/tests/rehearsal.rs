@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::stage::{ANNA, PATIENCE, Stage, create, deployed, settled, until};
 use crate::Fault as Why;
+use crate::catalog::{KeyFormat, Table};
 use crate::definition::Intent;
 use crate::engines::{EngineKind, ObservedState};
 use crate::lifecycle::{Action, Effect};
@@ -297,6 +298,14 @@ async fn pages_texts_and_sources_are_as_they_were_written() {
     let mut source = catalog.sources[0].source.clone();
     source.name = "ORDERS".to_owned();
     source.columns.truncate(1);
+    manager.put_source(source.clone(), ANNA, ExpectedSource::Any).await.unwrap();
+    assert_eq!(manager.catalog(None).await.unwrap().sources[0].source, source);
+    let key = vec![source.columns[0].name.clone()];
+    source.event_time = None;
+    source.table = Some(Table { key, key_format: KeyFormat::Json });
+    manager.put_source(source.clone(), ANNA, ExpectedSource::Any).await.unwrap();
+    assert_eq!(manager.catalog(None).await.unwrap().sources[0].source, source);
+    source.table = None;
     manager.put_source(source.clone(), ANNA, ExpectedSource::Any).await.unwrap();
     assert_eq!(manager.catalog(None).await.unwrap().sources[0].source, source);
     source.columns.clear();

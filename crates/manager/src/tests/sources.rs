@@ -28,6 +28,7 @@ fn source(name: &str, topic: &str) -> Source {
         format: Format::Json,
         columns: columns(),
         event_time: None,
+        table: None,
     }
 }
 

@@ -136,6 +136,7 @@ async fn database() -> Pool {
         include_str!("../../../../migrations/V020__embedded_engine.sql"),
         include_str!("../../../../migrations/V021__source_versions.sql"),
         include_str!("../../../../migrations/V022__stream_queries.sql"),
+        include_str!("../../../../migrations/V023__tables_of_topics.sql"),
     ] {
         pool.get().await.unwrap().batch_execute(migration).await.unwrap();
     }
@@ -197,6 +198,7 @@ impl Stage {
             format: Format::Json,
             columns: vec![column("ORDER_ID"), column("AMOUNT")],
             event_time: None,
+            table: None,
         };
         stage.manager().put_source(source, ANNA, ExpectedSource::Any).await.unwrap();
         stage

@@ -99,6 +99,7 @@ pub fn catalogue(dialect: &str) -> Vec<Source> {
             format: Format::Json,
             columns: vec![Column { name: "id".to_owned(), data_type: DataType::BigInt, nullable: true }],
             event_time: None,
+            table: None,
         })
         .collect()
 }

@@ -93,6 +93,7 @@ impl World {
                 column("amount", "decimal(10, 2)"),
             ],
             event_time: None,
+            table: None,
         };
         create_topic(&source.topic, 1).await;
         World { server, engine, source, settings, number }
@@ -164,6 +165,7 @@ pub async fn all(mut rows: Rows) -> (String, Vec<Row>, End) {
             match item {
                 Item::Header { schema, .. } => header = schema,
                 Item::Row(row) => found.push(row),
+                Item::Seen(seen) => panic!("ksqlDB counts nothing: {seen:?}"),
                 Item::End(end) => return (header, found, end),
             }
         }

@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{TIMEOUT, fault, meaning};
 use crate::config::KafkaSettings;
-use crate::embedded::log::{Delivery, LogError, Outgoing, Place, Position, Writer};
+use crate::embedded::log::{Delivery, LogError, ORIGIN, Outgoing, Place, Position, Writer};
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::{base_config, open};
 
@@ -139,9 +139,12 @@ impl JobWriter {
     /// Hands a record to the client; waits where that has no room.
     fn send(&self, record: &Outgoing) -> Result<(), KafkaError> {
         let until = Instant::now() + STEP;
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 1);
         for (name, value) in record.headers.iter() {
             headers = headers.insert(Header { key: name, value: value.as_deref() });
+        }
+        if let Some(origin) = &record.origin {
+            headers = headers.insert(Header { key: ORIGIN, value: Some(origin) });
         }
         let mut outgoing = BaseRecord::<[u8], [u8]>::to(&record.topic).headers(headers);
         outgoing.key = record.key.as_deref();

@@ -96,8 +96,10 @@ fn same_sources(old: &[Source], new: &[Source]) -> Result<(), String> {
         let Some(now) = new.iter().find(|now| now.name.eq_ignore_ascii_case(&source.name)) else {
             return Err(format!("it no longer reads `{}`", source.name));
         };
-        if (&now.topic, now.format, &now.event_time) != (&source.topic, source.format, &source.event_time) {
-            return Err(format!("the topic, format or event time of `{}` has changed", source.name));
+        let facts =
+            |source: &Source| (source.topic.clone(), source.format, source.event_time.clone(), source.table.clone());
+        if facts(now) != facts(source) {
+            return Err(format!("the topic, format, event time or key of `{}` has changed", source.name));
         }
         let types = |source: &Source| -> Vec<_> {
             source.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect()
@@ -214,6 +216,7 @@ mod tests {
             format: Format::Json,
             columns: vec![column("a"), column("b")],
             event_time: None,
+            table: None,
         };
         Select { sql: sql.to_owned(), sources: vec![source] }
     }

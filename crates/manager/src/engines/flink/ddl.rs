@@ -2,7 +2,7 @@
 
 use super::text::{Tokens, quote_identifier, statement, string_literal};
 use super::types::{Clock, declared};
-use crate::catalog::{Column, DataType, Format, Source};
+use crate::catalog::{Column, DataType, Format, KeyFormat, Source, Table};
 use crate::engines::{Refusal, Select, Trouble};
 use crate::settings::FlinkSettings;
 
@@ -66,7 +66,12 @@ fn source_table(
             DataType::Timestamp(digits) if is_event_time => &DataType::Timestamp((*digits).min(3)),
             other => other,
         };
-        parts.push(format!("{} {}", quote_identifier(&column.name)?, declared(data_type, clock)?));
+        let is_key = source.table.as_ref().is_some_and(|table| table.key.contains(&column.name));
+        let not_null = if is_key { " NOT NULL" } else { "" };
+        parts.push(format!("{} {}{not_null}", quote_identifier(&column.name)?, declared(data_type, clock)?));
+    }
+    if let Some(of) = &source.table {
+        return changelog_table(settings, source, of, name, parts, group);
     }
     let is_shadowed = source.columns.iter().any(|column| column.name == RECORD_TIME);
     if let Some(time) = &source.event_time {
@@ -94,6 +99,57 @@ fn source_table(
         Format::Avro => {
             options.push(("format", "avro-confluent".to_owned()));
             options.push(("avro-confluent.url", settings.registry_url.clone()));
+        }
+    }
+    table(name, &parts, &options)
+}
+
+/// The table of a topic that is declared as one: read from its beginning whoever reads it, as a row of it may be old.
+fn changelog_table(
+    settings: &FlinkSettings,
+    source: &Source,
+    of: &Table,
+    name: &str,
+    mut parts: Vec<String>,
+    group: &str,
+) -> Result<String, Trouble> {
+    let key_type = |key: &String| source.columns.iter().find(|column| column.name == *key).map(|of| &of.data_type);
+    let other = of.key.iter().find(|key| key_type(key).is_some_and(|of| *of != DataType::String));
+    if let (KeyFormat::Text, Some(key)) = (of.key_format, other) {
+        let message = format!(
+            "the key `{key}` of table `{}` is a number written as text, which Flink's raw format does not read: declare it \
+             as string",
+            source.name
+        );
+        return Err(Trouble::Refused(Refusal { code: "table_key".to_owned(), message, line: None, column: None }));
+    }
+    let names = of.key.iter().map(|name| quote_identifier(name)).collect::<Result<Vec<_>, _>>()?;
+    parts.push(format!("PRIMARY KEY ({}) NOT ENFORCED", names.join(", ")));
+    let mut options = vec![
+        ("connector", "upsert-kafka".to_owned()),
+        ("topic", source.topic.clone()),
+        ("properties.bootstrap.servers", settings.kafka_bootstrap_servers.clone()),
+        ("properties.group.id", group.to_owned()),
+        // The key's columns are the record key's, whatever the value says of them.
+        ("value.fields-include", "EXCEPT_KEY".to_owned()),
+    ];
+    match of.key_format {
+        KeyFormat::Text => options.push(("key.format", "raw".to_owned())),
+        KeyFormat::Json => {
+            options.push(("key.format", "json".to_owned()));
+            options.extend(json_options("key.").map(|(name, value)| (name, value.to_owned())));
+        }
+    }
+    match source.format {
+        Format::Json => {
+            options.push(("value.format", "json".to_owned()));
+            options.extend(json_options("value.").map(|(name, value)| (name, value.to_owned())));
+            options.push(("value.json.fail-on-missing-field", "false".to_owned()));
+            options.push(("value.json.ignore-parse-errors", "false".to_owned()));
+        }
+        Format::Avro => {
+            options.push(("value.format", "avro-confluent".to_owned()));
+            options.push(("value.avro-confluent.url", settings.registry_url.clone()));
         }
     }
     table(name, &parts, &options)
@@ -205,7 +261,8 @@ mod tests {
 
     fn source(event_time: Option<EventTime>) -> Source {
         let columns = vec![column("id", "bigint"), column("ts", "timestamp(6)")];
-        Source { name: "orders".to_owned(), topic: "it's".to_owned(), format: Format::Json, columns, event_time }
+        let (name, topic) = ("orders".to_owned(), "it's".to_owned());
+        Source { name, topic, format: Format::Json, columns, event_time, table: None }
     }
 
     fn declare(sql: &str, source: Source) -> Result<Vec<String>, Trouble> {
@@ -248,6 +305,33 @@ mod tests {
             declare("SELECT Orders.id FROM Orders JOIN `orders` AS o ON Orders.id = o.id", source(None)).unwrap();
         assert_eq!(tables.len(), 2);
         assert!(tables[0].starts_with("CREATE TEMPORARY TABLE `Orders`"), "{tables:?}");
+    }
+
+    #[test]
+    fn a_topic_that_is_a_table_is_read_by_its_key_from_its_beginning() {
+        let of = |key: &str, key_format| {
+            let key = vec![key.to_owned()];
+            let columns = vec![column("id", "bigint"), column("name", "string")];
+            declare(
+                "SELECT name FROM orders",
+                Source { columns, table: Some(Table { key, key_format }), ..source(None) },
+            )
+        };
+        let [text] = of("name", KeyFormat::Text).unwrap().try_into().unwrap();
+        for part in [
+            "(`id` BIGINT, `name` STRING NOT NULL, PRIMARY KEY (`name`) NOT ENFORCED) WITH ('connector' = 'upsert-kafka'",
+            "'value.fields-include' = 'EXCEPT_KEY'",
+            "'key.format' = 'raw'",
+            "'value.format' = 'json'",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        // The connector takes none: it is always the beginning.
+        assert!(!text.contains("scan.startup.mode"), "{text}");
+        let [json] = of("id", KeyFormat::Json).unwrap().try_into().unwrap();
+        assert!(json.contains("`id` BIGINT NOT NULL") && json.contains("'key.format' = 'json'"), "{json}");
+        let Err(Trouble::Refused(refusal)) = of("id", KeyFormat::Text) else { panic!("a number as text") };
+        assert_eq!(refusal.code, "table_key");
     }
 
     #[test]

@@ -104,6 +104,7 @@ mod tests {
             format: Format::Json,
             columns: vec![column("a"), column("b")],
             event_time: None,
+            table: None,
         };
         Select { sql: format!("{sql} EMIT CHANGES"), sources: vec![source] }
     }

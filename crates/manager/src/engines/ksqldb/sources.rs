@@ -7,7 +7,7 @@ use super::Ksqldb;
 use super::deploy::is_refusal;
 use super::entities::{Entity, Field, SourceDescription};
 use super::errors::code;
-use super::statements::{describe, dialect, not_made, register, takes_all};
+use super::statements::{describe, dialect, not_made, register, takes_all, takes_key};
 use crate::catalog::{Column, DataType, Format, Source};
 use crate::engines::{Refusal, Select, Trouble};
 
@@ -21,6 +21,7 @@ impl Ksqldb {
         let takes_all = takes_all(select);
         let mut missing = Vec::new();
         for source in &select.sources {
+            takes_key(source)?;
             match self.described(&source.name).await? {
                 Some(there) => same(source, &there, takes_all)?,
                 None => missing.push(source),
@@ -97,7 +98,7 @@ pub(super) fn source(described: SourceDescription) -> Option<Source> {
     };
     let columns: Vec<Column> = described.fields.iter().map(Field::column).collect::<Option<_>>()?;
     let (name, topic) = (described.name, described.topic);
-    (!columns.is_empty()).then_some(Source { name, topic, format, columns, event_time: None })
+    (!columns.is_empty()).then_some(Source { name, topic, format, columns, event_time: None, table: None })
 }
 
 /// Whether what is there is what was declared: the same topic, the same format, and the columns. One more than these is
@@ -119,6 +120,10 @@ fn same(declared: &Source, there: &SourceDescription, takes_all: bool) -> Result
 fn difference(declared: &Source, there: &SourceDescription, takes_all: bool) -> Option<String> {
     if there.topic != declared.topic {
         return Some(format!("it reads the topic `{}`, not `{}`", there.topic, declared.topic));
+    }
+    // A table that the server has said itself is none to us: only what somebody declares is looked at.
+    if declared.table.is_some() && !there.kind.eq_ignore_ascii_case("TABLE") {
+        return Some("it is declared as a table".to_owned());
     }
     let format = format_word(declared.format);
     if there.value_format != format {
@@ -158,6 +163,7 @@ fn words(data_type: &DataType) -> Option<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::catalog::{KeyFormat, Table};
 
     fn declared(columns: &[(&str, &str)]) -> Source {
         let column = |(name, of): &(&str, &str)| Column {
@@ -171,6 +177,7 @@ mod tests {
             format: Format::Json,
             columns: columns.iter().map(column).collect(),
             event_time: None,
+            table: None,
         }
     }
 
@@ -203,6 +210,15 @@ mod tests {
                 Some(named) => assert!(difference.as_ref().is_some_and(|d| d.contains(named)), "{difference:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_stream_is_no_table() {
+        let columns = [("id", "bigint")];
+        let key = vec!["id".to_owned()];
+        let table = Source { table: Some(Table { key, key_format: KeyFormat::Json }), ..declared(&columns) };
+        let there = there("orders", "JSON", &[("ID", "BIGINT")]);
+        assert_eq!(difference(&table, &there, false), Some("it is declared as a table".to_owned()));
     }
 
     #[test]

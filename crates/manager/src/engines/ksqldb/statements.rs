@@ -2,7 +2,7 @@
 //! quoted names of the catalogue, and words that stand here.
 
 use super::sources::format_word;
-use crate::catalog::Source;
+use crate::catalog::{DataType, KeyFormat, Source};
 use crate::engines::{Changes, EngineKind, Refusal, Select, Trouble};
 use crate::gate::Dialect;
 use crate::gate::compose::{ComposeError, Composed, EngineName, join, quote_identifier, statement, string_literal};
@@ -73,6 +73,8 @@ pub(super) fn create_as(
 ///
 /// Columns get upper-case names, as ksqlDB reads names without quotes: it finds the fields of values in any case. Only where
 /// two differ in nothing else they keep their spelling.
+///
+/// A topic that is a table becomes a `CREATE TABLE`, whose key the server reads from the records' keys; see [`takes_key`].
 pub(super) fn register(source: &Source) -> Made<String> {
     let upper: Vec<String> = source.columns.iter().map(|column| column.name.to_uppercase()).collect();
     let name = |at: usize| {
@@ -81,7 +83,9 @@ pub(super) fn register(source: &Source) -> Made<String> {
     };
     let mut columns = Vec::new();
     for (at, column) in source.columns.iter().enumerate() {
-        columns.push(format!("{} {}", name(at)?, dialect().data_type(&column.data_type)?));
+        let is_key = source.table.as_ref().is_some_and(|table| table.key.contains(&column.name));
+        let key = if is_key { " PRIMARY KEY" } else { "" };
+        columns.push(format!("{} {}{key}", name(at)?, dialect().data_type(&column.data_type)?));
     }
     let format = format_word(source.format);
     let mut with = format!("KAFKA_TOPIC={}, VALUE_FORMAT='{format}'", string_literal(&source.topic)?);
@@ -90,8 +94,33 @@ pub(super) fn register(source: &Source) -> Made<String> {
     {
         with += &format!(", TIMESTAMP={}", string_literal(&name(at)?)?);
     }
+    let kind = match &source.table {
+        None => "STREAM",
+        Some(table) => {
+            let key_format = if table.key_format == KeyFormat::Text { "KAFKA" } else { "JSON" };
+            with += &format!(", KEY_FORMAT='{key_format}'");
+            "TABLE"
+        }
+    };
     let (source, columns) = (quote_identifier(&source.name)?, columns.join(", "));
-    statement(dialect(), &format!("CREATE STREAM IF NOT EXISTS {source} ({columns}) WITH ({with});"))
+    statement(dialect(), &format!("CREATE {kind} IF NOT EXISTS {source} ({columns}) WITH ({with});"))
+}
+
+/// Whether the server reads the keys of a table as they are declared. Its format of plain text writes numbers in binary, and a key
+/// of one column in JSON is that value, not an object.
+pub(super) fn takes_key(source: &Source) -> Result<(), Trouble> {
+    let Some(table) = &source.table else { return Ok(()) };
+    let is_text =
+        |key: &String| source.columns.iter().any(|column| column.name == *key && column.data_type == DataType::String);
+    let why = match table.key_format {
+        KeyFormat::Text if !table.key.iter().all(is_text) => "is a number written as text: declare it as string",
+        KeyFormat::Json if table.key.len() == 1 => {
+            "is one column in a JSON object, which ksqlDB reads for several only"
+        }
+        KeyFormat::Text | KeyFormat::Json => return Ok(()),
+    };
+    let message = format!("the key of table `{}` {why}", source.name);
+    Err(Trouble::Refused(Refusal { code: "table_key".to_owned(), message, line: None, column: None }))
 }
 
 /// `DESCRIBE name`.
@@ -154,7 +183,7 @@ pub(super) fn has_limit(select: &Select) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::catalog::{Column, EventTime, Format};
+    use crate::catalog::{Column, EventTime, Format, Table};
 
     fn select(sql: &str) -> Select {
         Select { sql: sql.to_owned(), sources: Vec::new() }
@@ -175,12 +204,40 @@ mod tests {
                 column("at", "timestamp(3)"),
             ],
             event_time: Some(EventTime { column: "at".to_owned(), delay_ms: 0 }),
+            table: None,
         };
         assert_eq!(
             register(&source).unwrap(),
             "CREATE STREAM IF NOT EXISTS `or``ders` (`ORDER_ID` BIGINT, `a` VARCHAR, `A` VARCHAR, `AT` TIMESTAMP) WITH \
              (KAFKA_TOPIC='it''s', VALUE_FORMAT='JSON', TIMESTAMP='`AT`');"
         );
+    }
+
+    #[test]
+    fn a_topic_that_is_a_table_is_registered_as_one_if_the_server_reads_its_keys() {
+        let column =
+            |name: &str, of: &str| Column { name: name.to_owned(), data_type: of.parse().unwrap(), nullable: true };
+        let source = |key: &[&str], key_format| Source {
+            name: "customers".to_owned(),
+            topic: "customers".to_owned(),
+            format: Format::Json,
+            columns: vec![column("id", "bigint"), column("name", "string")],
+            event_time: None,
+            table: Some(Table { key: key.iter().map(|name| (*name).to_owned()).collect(), key_format }),
+        };
+        assert_eq!(
+            register(&source(&["name"], KeyFormat::Text)).unwrap(),
+            "CREATE TABLE IF NOT EXISTS `customers` (`ID` BIGINT, `NAME` VARCHAR PRIMARY KEY) WITH \
+             (KAFKA_TOPIC='customers', VALUE_FORMAT='JSON', KEY_FORMAT='KAFKA');"
+        );
+        for (key, key_format, is_taken) in [
+            (&["name"][..], KeyFormat::Text, true),
+            (&["id"], KeyFormat::Text, false),
+            (&["name"], KeyFormat::Json, false),
+            (&["id", "name"], KeyFormat::Json, true),
+        ] {
+            assert_eq!(takes_key(&source(key, key_format)).is_ok(), is_taken, "{key:?} {key_format:?}");
+        }
     }
 
     #[test]

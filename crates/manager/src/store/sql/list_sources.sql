@@ -1,1 +1,1 @@
-select name, topic, format, columns, event_time from stream_sources order by lower(name)
+select name, topic, format, columns, event_time, of_keys from stream_sources order by lower(name)
