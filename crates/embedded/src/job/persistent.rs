@@ -339,7 +339,10 @@ impl Query {
             self.compute(run)?;
         }
         run.places.tell_idle(&mut run.execution, self.settings.idle, begun);
-        let closed = self.runtime.block_on(run.execution.close(now_ms()));
+        let closed = match run.places.are_where_they_were() {
+            true => self.runtime.block_on(run.execution.close(now_ms())),
+            false => Ok(Vec::new()),
+        };
         let closed = closed.map_err(|failure| Over::Failed(failure.message))?;
         let has_closed = !closed.is_empty();
         self.give(run, &closed);
