@@ -44,9 +44,11 @@ test-busy: ## run the integration tests beside a hog of four busy threads: slow 
 KILLS ?= 500
 
 .PHONY: soak
-soak: ## kill -9 at KILLS random moments (500), of the commit path and of rebuilds, then compare every row with the log; and between any two steps of the stream manager on Flink; half an hour
+soak: ## kill -9 at KILLS random moments (500), of the commit path, of rebuilds and of the embedded engine's queries, then compare every row with the log; and between any two steps of the stream manager on Flink and on its own engine; an hour
 	@scripts/setup --tests
 	STREAMVIEW_TEST_KILLS=$(KILLS) scripts/test --test it -- fifty_kills thirty_kills a_kill_between_two --nocapture $(ARGS)
+	STREAMVIEW_TEST_KILLS=$(KILLS) scripts/test -p streamview -p streamview-embedded --features streamview/embedded-engine \
+		--test embedded -- a_kill --nocapture $(ARGS)
 
 .PHONY: mutants
 mutants: ## change the rules (crates/core) one place at a time and see whether their tests notice; an hour
