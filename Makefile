@@ -77,6 +77,12 @@ bench: ## measure end to end and compare with the saved result
 	unset CFLAGS; cargo build --release --locked && scripts/check-release
 	unset CFLAGS; cargo bench --locked --bench end_to_end $(ARGS)
 
+.PHONY: bench-embedded
+bench-embedded: ## measure the embedded engine: from memory, over Kafka, beside a Flink that is warm, and with nothing to do
+	@scripts/setup --tests
+	unset CFLAGS; cargo bench --locked --profile bench-embedded --features embedded-engine --bench end_to_end -- \
+		--phases embedded --results benches/results-embedded.json $(ARGS)
+
 .PHONY: bench-decode
 bench-decode: ## measure decoding alone, JSON against Avro
 	@scripts/setup
