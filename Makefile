@@ -44,9 +44,11 @@ test-busy: ## run the integration tests beside a hog of four busy threads: slow 
 KILLS ?= 500
 
 .PHONY: soak
-soak: ## kill -9 at KILLS random moments (500), of the commit path and of rebuilds, then compare every row with the log; and between any two steps of the stream manager on Flink; half an hour
+soak: ## kill -9 at KILLS random moments (500), of the commit path, of rebuilds and of the embedded engine's queries, then compare every row with the log; and between any two steps of the stream manager on Flink and on its own engine; an hour
 	@scripts/setup --tests
 	STREAMVIEW_TEST_KILLS=$(KILLS) scripts/test --test it -- fifty_kills thirty_kills a_kill_between_two --nocapture $(ARGS)
+	STREAMVIEW_TEST_KILLS=$(KILLS) scripts/test -p streamview -p streamview-embedded --features streamview/embedded-engine \
+		--test embedded -- a_kill --nocapture $(ARGS)
 
 .PHONY: mutants
 mutants: ## change the rules (crates/core) one place at a time and see whether their tests notice; an hour
@@ -74,6 +76,12 @@ bench: ## measure end to end and compare with the saved result
 	@scripts/setup --tests
 	unset CFLAGS; cargo build --release --locked && scripts/check-release
 	unset CFLAGS; cargo bench --locked --bench end_to_end $(ARGS)
+
+.PHONY: bench-embedded
+bench-embedded: ## measure the embedded engine: from memory, over Kafka, beside a Flink that is warm, and with nothing to do
+	@scripts/setup --tests
+	unset CFLAGS; cargo bench --locked --profile bench-embedded --features embedded-engine --bench end_to_end -- \
+		--phases embedded --results benches/results-embedded.json $(ARGS)
 
 .PHONY: bench-decode
 bench-decode: ## measure decoding alone, JSON against Avro

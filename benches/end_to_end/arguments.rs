@@ -63,7 +63,7 @@ pub struct Arguments {
 /// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Phase {
-    /// From a full topic into an empty database; runs before every other phase but announce, storm, preview, manager and growth
+    /// From a full topic into an empty database; runs before every other phase but announce, storm, preview, manager, embedded and growth
     #[value(alias = "none")]
     Backlog,
     /// COPY of the same rows, right after each backlog
@@ -94,6 +94,9 @@ pub enum Phase {
     Preview,
     /// The stream manager with 200 streams: what a round costs
     Manager,
+    /// Queries of the embedded engine, from memory and over Kafka, beside Flink; `make bench-embedded` runs it alone
+    #[cfg(feature = "embedded-engine")]
+    Embedded,
     /// More events, orders, partitions, instances; takes long, so only if named
     Growth,
 }
@@ -117,6 +120,15 @@ impl Arguments {
         [Backlog, Ceilings, Load, Waiting, Following, Idle, Pages, Live, Rebuild, Reads, Access]
             .into_iter()
             .any(|phase| self.runs(phase))
+    }
+
+    /// Whether Postgres has to be as it is after some time.
+    pub fn needs_warm_postgres(&self) -> bool {
+        #[cfg(feature = "embedded-engine")]
+        if self.phases.as_deref() == Some(&[Phase::Embedded]) {
+            return false;
+        }
+        true
     }
 
     /// Orders of the backlog.

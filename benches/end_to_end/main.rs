@@ -9,6 +9,8 @@ mod arguments;
 mod backlog;
 mod ceilings;
 mod conditions;
+#[cfg(feature = "embedded-engine")]
+mod embedded;
 mod fleet;
 mod following;
 mod growth;
@@ -60,7 +62,9 @@ async fn measure() -> Result<ExitCode> {
     let started = Instant::now();
     let fleet = Fleet::start(&arguments.postgres)?;
     let mut report = Report { conditions: conditions::of(&fleet, &arguments)?, ..Report::default() };
-    fleet.warm_up().await?;
+    if arguments.needs_warm_postgres() {
+        fleet.warm_up().await?;
+    }
     if arguments.needs_backlog() {
         let (service, database) = rounds::run(&fleet, &arguments, &mut report).await?;
         after_backlog(&fleet, &arguments, &mut report, (&service, &database)).await?;
@@ -80,6 +84,12 @@ async fn measure() -> Result<ExitCode> {
     }
     if arguments.runs(Phase::Manager) {
         report.managed.push(manager::run(&fleet, arguments.live_seconds as f64).await?);
+    }
+    #[cfg(feature = "embedded-engine")]
+    if arguments.runs(Phase::Embedded) {
+        for _ in 0..arguments.rounds() {
+            report.embedded.push(embedded::run(&fleet, arguments.live_seconds as f64).await?);
+        }
     }
     if arguments.runs(Phase::Growth) {
         let variants = growth::variants(arguments.growth_events, arguments.series.as_deref());

@@ -113,6 +113,16 @@ fn machine() -> Result<f64> {
     Ok(busy / TICKS_PER_SECOND)
 }
 
+/// CPU seconds of this process so far.
+pub fn own_cpu() -> Result<f64> {
+    cpu_of(std::process::id())
+}
+
+/// CPU seconds of a process so far.
+pub fn cpu_of(pid: u32) -> Result<f64> {
+    Ok(Stat::of(pid)?.own)
+}
+
 /// Resident memory in MB: now, and the highest since the last [`forget_peak`].
 pub fn memory_mb(pid: u32) -> Result<(f64, f64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;

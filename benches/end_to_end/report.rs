@@ -62,6 +62,9 @@ pub struct Report {
     pub previews: Vec<Preview>,
     /// The stream manager with many streams.
     pub managed: Vec<Managed>,
+    /// Queries of the embedded engine.
+    #[cfg(feature = "embedded-engine")]
+    pub embedded: Vec<crate::embedded::Embedded>,
     /// More work, more keys, more partitions, more instances.
     pub growth: Vec<Grown>,
 }
@@ -105,6 +108,8 @@ impl Report {
         sections.push(reads::section("GET /orders?status=, 50 a page", &self.lists));
         sections.extend([access::section(&self.access), storm::section(&self.storm)]);
         sections.extend([preview::section(&self.previews), manager::section(&self.managed)]);
+        #[cfg(feature = "embedded-engine")]
+        sections.push(crate::embedded::section(&self.embedded));
         sections.retain(|section| !section.figures.is_empty());
         sections
     }

@@ -1,5 +1,5 @@
-//! What the stream manager is measured on: a service that has one, and the stand-in for ksqlDB as its engine. The stand-in's own
-//! CPU is not the service's.
+//! What the stream manager is measured on: a service that has one, and the stand-in for ksqlDB as its engine, or its own. The
+//! stand-in's own CPU is not the service's.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub struct Stage {
     /// The service.
     pub service: Service,
     database: &'static str,
-    _engine: KsqldbStandIn,
+    _engine: Option<KsqldbStandIn>,
 }
 
 impl Stage {
@@ -26,25 +26,45 @@ impl Stage {
     ) -> Result<Stage> {
         let bootstrap_servers = fleet.kafka.bootstrap();
         let engine = KsqldbStandIn::start(Options { bootstrap_servers, idle, ..Options::default() }, &[])?;
+        let engine_url = [("STREAMVIEW_KSQLDB__URL", engine.url())];
+        let stage = Stage::of(fleet, (database, topic), &engine_url, Some(engine), settings).await?;
+        let columns = json!([{ "name": "ORDERID", "type": "string" }, { "name": "STATUS", "type": "string" }]);
+        let source = json!({ "topic": topic, "format": "json", "columns": columns });
+        stage.call("PUT", "/api/catalog/orders", &source).await?;
+        Ok(stage)
+    }
+
+    /// A service whose queries run in itself.
+    #[cfg(feature = "embedded-engine")]
+    pub async fn embedded(
+        fleet: &Fleet,
+        place: (&'static str, &str),
+        settings: &[(&'static str, &str)],
+    ) -> Result<Stage> {
+        Stage::of(fleet, place, &[], None, settings).await
+    }
+
+    async fn of(
+        fleet: &Fleet,
+        (database, topic): (&'static str, &str),
+        engine_url: &[(&'static str, String)],
+        engine: Option<KsqldbStandIn>,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Stage> {
         fleet.create_database(database).await?;
         let own = [
             ("STREAMVIEW_MANAGER__ENABLED", "true".to_owned()),
-            ("STREAMVIEW_KSQLDB__URL", engine.url()),
             ("STREAMVIEW_MANAGER__PREVIEW__WATCHERS_PER_CALLER", "1000".to_owned()),
             ("STREAMVIEW_MANAGER__LIMITS__QUERIES_PER_USER", "1000".to_owned()),
             ("STREAMVIEW_MANAGER__LIMITS__STREAMS", "1000".to_owned()),
             ("STREAMVIEW_MANAGER__LIMITS__STREAMS_PER_USER", "1000".to_owned()),
             ("STREAMVIEW_HTTP__MAX_HUB_CONNECTIONS_PER_CALLER", "5000".to_owned()),
         ];
-        let settings: Vec<_> =
-            own.into_iter().chain(settings.iter().map(|(name, value)| (*name, (*value).to_owned()))).collect();
+        let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let settings: Vec<_> = own.into_iter().chain(engine_url.iter().cloned()).chain(settings).collect();
         let mut service = fleet.serve_only_api_with((database, topic, database), &settings)?;
         service.wait_for_http()?;
-        let columns = json!([{ "name": "ORDERID", "type": "string" }, { "name": "STATUS", "type": "string" }]);
-        let source = json!({ "topic": topic, "format": "json", "columns": columns });
-        let stage = Stage { service, database, _engine: engine };
-        stage.call("PUT", "/api/catalog/orders", &source).await?;
-        Ok(stage)
+        Ok(Stage { service, database, _engine: engine })
     }
 
     /// A call that has to succeed; without a body where that is null.

@@ -1,21 +1,24 @@
 //! `kill -9` at every point of a commit, and an instance that sleeps through its successor: each window is committed once, and
-//! holds every row.
+//! holds every row that did not come too late.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use fastrand::Rng;
+use futures_util::future::join_all;
 use streamview::manager::engines::Engine;
 
-use crate::bench::{definition, deployment, engine, kept, order, values};
-use crate::support::world::{TestRecord, World};
+use crate::bench::{definition, deployment, engine, kept};
+use crate::orders::{Orders, PARTITIONS, put_aside, rows_in, written};
+use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
-const MINUTE: i64 = 60_000;
-const PARTITIONS: i32 = 3;
 const POINTS: [&str; 4] = ["query.begun", "query.sent", "query.positions", "query.committed"];
 /// How often each point kills: a beginning is one commit, what follows are positions, and windows that close.
 const PASSES: [u32; 3] = [1, 2, 4];
+/// Streams that are killed beside each other where there are many kills.
+const BESIDE: usize = 3;
 
 /// Not a test by itself: the instance that the others kill.
 #[tokio::test(flavor = "multi_thread")]
@@ -64,93 +67,110 @@ impl Drop for Instance {
     }
 }
 
-/// Orders in disorder, and what a plain fold makes of them.
-#[derive(Default)]
-struct Orders {
-    id: i64,
-    /// How far each partition is.
-    times: [i64; PARTITIONS as usize],
-    fold: BTreeMap<(i64, String), (u64, i64)>,
+/// How an instance is killed.
+#[derive(Debug, Clone, Copy)]
+enum Kill {
+    /// The n-th time that it comes to a point of a commit.
+    At(&'static str, u32),
+    /// At any moment, after so many batches of orders.
+    After(u32),
 }
 
-impl Orders {
-    /// Some more of every partition: up to five seconds out of order, none of them late.
-    fn more(&mut self, count: usize, random: &mut fastrand::Rng) -> Vec<TestRecord> {
-        let one = |_| {
-            let partition = random.usize(..self.times.len());
-            self.times[partition] += random.i64(0..4_000);
-            let ts = (self.times[partition] - random.i64(0..5_000)).max(0);
-            let (customer, cents) = (format!("c{}", random.u8(..4)), random.i64(1..100_000));
-            let folded = self.fold.entry((ts / MINUTE, customer.clone())).or_default();
-            *folded = (folded.0 + 1, folded.1 + cents);
-            self.id += 1;
-            order(i32::try_from(partition).unwrap(), self.id, &customer, cents, ts)
-        };
-        (0..count).map(one).collect()
+/// Every point and pass in any order, once and again, and a kill at any moment now and then.
+fn kills(count: usize, random: &mut Rng) -> Vec<Kill> {
+    let mut kills = Vec::new();
+    while kills.len() < count {
+        let all = PASSES.iter().flat_map(|pass| POINTS.map(|point| Kill::At(point, *pass)));
+        let mut all: Vec<Kill> = all.collect();
+        if count > all.len() {
+            all.extend((0..4).map(|_| Kill::After(random.u32(1..60))));
+        }
+        random.shuffle(&mut all);
+        kills.extend(all);
     }
-
-    /// One of each partition, so late that everything before is closed.
-    fn last(&mut self) -> Vec<TestRecord> {
-        let end = self.times.iter().max().unwrap() + 3 * MINUTE;
-        let records = (0..PARTITIONS).map(|partition| order(partition, -1, "end", 1, end));
-        self.times = [end; PARTITIONS as usize];
-        records.collect()
-    }
+    kills.truncate(count);
+    kills
 }
 
-/// What was committed, by minute and customer.
-fn written(world: &World, output: &str) -> BTreeMap<(i64, String), Vec<(u64, i64)>> {
-    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for value in values(world, output) {
-        let minute: jiff::Timestamp = value["minute"].as_str().unwrap().parse().unwrap();
-        let key = (minute.as_millisecond() / MINUTE, value["customer"].as_str().unwrap().to_owned());
-        let cents = (value["total"].as_f64().unwrap() * 100.0).round() as i64;
-        found.entry(key).or_default().push((value["n"].as_u64().unwrap(), cents));
-    }
-    found
+/// What became of a stream that was killed again and again.
+struct Survived {
+    kills: usize,
+    rows: usize,
+    windows: usize,
+    late: usize,
 }
 
-fn once(fold: &BTreeMap<(i64, String), (u64, i64)>) -> BTreeMap<(i64, String), Vec<(u64, i64)>> {
-    fold.iter().map(|(key, value)| (key.clone(), vec![*value])).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_inside_any_commit_writes_each_window_once() {
+/// A stream of its own is killed in all these ways, while orders come.
+async fn survive(kills: Vec<Kill>, mut random: Rng) -> Survived {
     let world = World::new(PARTITIONS).await;
-    let (definition, mut attempt) = (definition(), 1);
+    let definition = definition();
     let output = deployment(&definition, &world.topic, 1, None).names.topic();
     world.create_topic(&output, 1, &[]).await;
-    let (mut orders, mut random) = (Orders::default(), fastrand::Rng::with_seed(16));
-    let mut kills = 0;
-    for pass in PASSES {
-        for point in POINTS {
-            attempt += 1;
-            world.publish(orders.more(150, &mut random)).await;
-            let crash = ("STREAMVIEW_CRASH_AT", format!("{point}:{pass}"));
-            let mut instance = Instance::start(&world, &definition, attempt, Some(crash));
-            // Something is committed again and again.
-            let status = until(&format!("it is killed at {point}"), PATIENCE * 4, || {
-                let (more, over, world) = (orders.more(20, &mut random), instance.0.try_wait().unwrap(), &world);
-                async move {
-                    world.publish(more).await;
-                    over
-                }
-            })
-            .await;
-            assert_eq!(status.signal(), Some(9), "{point}:{pass}: {status}");
-            kills += 1;
-        }
+    let (mut orders, mut attempt) = (Orders::unruly(), 1);
+    for (number, kill) in kills.iter().enumerate() {
+        attempt += 1;
+        orders.hush(&mut random);
+        world.publish(orders.more(150, &mut random)).await;
+        let crash = match kill {
+            Kill::At(point, pass) => Some(("STREAMVIEW_CRASH_AT", format!("{point}:{pass}"))),
+            Kill::After(_) => None,
+        };
+        let mut instance = Instance::start(&world, &definition, attempt, crash);
+        let mut batches = 0;
+        // Something is committed again and again.
+        let status = until(&format!("it is killed: {kill:?}, the {number}th"), PATIENCE * 4, || {
+            batches += 1;
+            if matches!(kill, Kill::After(most) if batches > *most) {
+                instance.0.kill().unwrap();
+            }
+            let (more, over, world) = (orders.more(20, &mut random), instance.0.try_wait().unwrap(), &world);
+            async move {
+                world.publish(more).await;
+                over
+            }
+        })
+        .await;
+        assert_eq!(status.signal(), Some(9), "{kill:?}: {status}");
     }
-    assert_eq!(kills, POINTS.len() * PASSES.len());
     world.publish(orders.last()).await;
-    let expected = once(&orders.fold);
     let _last = Instance::start(&world, &definition, attempt + 1, None);
-    until("all windows are written", PATIENCE * 4, || async {
-        let written = written(&world, &output);
-        (written.len() >= expected.len()).then_some(())
+    // Each row is in a window, or stands aside as too late for its own.
+    until("all rows have come somewhere", PATIENCE * 4, || async {
+        let in_windows = tokio::task::block_in_place(|| rows_in(&written(&world, &output)));
+        (in_windows + put_aside(&world, &output).await.len() >= orders.count()).then_some(())
     })
     .await;
-    assert_eq!(written(&world, &output), expected);
+    let aside = put_aside(&world, &output).await;
+    let late = BTreeSet::from_iter(aside.iter().copied());
+    assert_eq!(aside.len(), late.len(), "a late row stands aside once: {aside:?}");
+    let windows = tokio::task::block_in_place(|| written(&world, &output));
+    assert_eq!(windows, orders.fold(&late));
+    // A partition that is silent for long is not waited for, so that rows in time may come too late; most do not.
+    let (in_time, tardy) = orders.punctual(&late);
+    assert!(in_time * 10 < orders.count(), "{in_time} of {} rows that came in time are late", orders.count());
+    Survived { kills: kills.len(), rows: orders.count(), windows: windows.len(), late: in_time + tardy }
+}
+
+/// Twelve kills; as many as it is told in `make soak`, of a few streams beside each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_inside_any_commit_writes_each_window_once() {
+    let seed = std::env::var("STREAMVIEW_TEST_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
+    let many = std::env::var("STREAMVIEW_TEST_KILLS").ok().map(|text| text.parse::<usize>().unwrap());
+    println!("STREAMVIEW_TEST_SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let kills = kills(many.unwrap_or(POINTS.len() * PASSES.len()), &mut random);
+    let each = match many {
+        Some(_) => kills.len().div_ceil(BESIDE),
+        None => kills.len(),
+    };
+    let streams = kills.chunks(each.max(1)).map(|kills| survive(kills.to_vec(), random.fork()));
+    let began = std::time::Instant::now();
+    for Survived { kills, rows, windows, late } in join_all(streams.collect::<Vec<_>>()).await {
+        println!(
+            "{kills} kills: {windows} windows of {rows} rows, each once and exact; {late} rows late, each aside once"
+        );
+    }
+    println!("in {:.0} s", began.elapsed().as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +179,7 @@ async fn an_instance_that_sleeps_through_its_successor_writes_nothing_more() {
     let definition = definition();
     let output = deployment(&definition, &world.topic, 1, None).names.topic();
     world.create_topic(&output, 1, &[]).await;
-    let (mut orders, mut random) = (Orders::default(), fastrand::Rng::with_seed(17));
+    let (mut orders, mut random) = (Orders::default(), Rng::with_seed(17));
     world.publish(orders.more(300, &mut random)).await;
     world.publish(orders.last()).await;
     // With its rows sent and not yet committed.
@@ -173,7 +193,7 @@ async fn an_instance_that_sleeps_through_its_successor_writes_nothing_more() {
     .await;
     let successor = engine(&world.kafka);
     successor.deploy(&deployment(&definition, &world.topic, 2, kept(&definition))).await.unwrap();
-    let expected = once(&orders.fold);
+    let expected = orders.fold(&BTreeSet::new());
     until("the successor has written all windows", PATIENCE * 2, || async {
         (written(&world, &output).len() >= expected.len()).then_some(())
     })

@@ -1,5 +1,5 @@
-//! The embedded engine against a real Apache Kafka: what every engine promises, and what becomes of its windows when it is
-//! killed. The only test binary that has it built in: `scripts/test` runs it by a command of its own.
+//! The embedded engine against a real Apache Kafka: what every engine promises, what becomes of its windows when it or the
+//! whole service is killed, and what a real Flink makes of the same records. The only test binary that has it built in: `scripts/test` runs it by a command of its own.
 #![allow(clippy::unwrap_used, missing_docs)] // tests fail by panicking
 
 #[path = "../it/promises.rs"]
@@ -11,7 +11,10 @@ mod promises;
 mod support;
 
 mod bench;
+mod beside_flink;
 mod engine;
 mod kills;
+mod orders;
+mod service;
 mod tables;
 mod windows;

@@ -47,7 +47,8 @@ pub async fn until_empty(cluster: &FlinkCluster) {
 }
 
 fn start(slots: u32) -> FlinkCluster {
-    std::thread::scope(|scope| scope.spawn(|| FlinkCluster::start(FlinkOptions { slots }).unwrap()).join().unwrap())
+    let options = FlinkOptions { slots, ..FlinkOptions::default() };
+    std::thread::scope(|scope| scope.spawn(|| FlinkCluster::start(options).unwrap()).join().unwrap())
 }
 
 /// The settings of a cluster for this Kafka.

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_timestamp_nanos};
 use datafusion::arrow::datatypes::{Date32Type, Time64MicrosecondType};
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use streamview_manager::catalog::DataType;
 
@@ -163,11 +163,72 @@ fn map<'j>(raw: &'j str, of: &DataType) -> Result<Cell<'j>, String> {
 }
 
 fn row<'j>(raw: &'j str, fields: &[(String, DataType)]) -> Result<Cell<'j>, String> {
-    let entries = entries(raw).ok_or_else(|| unfit(raw, &DataType::Row(fields.to_vec())))?;
-    let cells = fields.iter().map(|(name, of)| {
-        let found = entries.iter().find(|(known, _)| known == name);
-        let read = found.map_or(Ok(Cell::Null), |(_, entry)| cell(entry.get(), of));
+    let mut found: Vec<Option<&'j RawValue>> = vec![None; fields.len()];
+    let read = serde_json::Deserializer::from_str(raw).deserialize_map(Fields { fields, found: &mut found });
+    read.map_err(|_| unfit(raw, &DataType::Row(fields.to_vec())))?;
+    let cells = fields.iter().zip(found).map(|((name, of), found)| {
+        let read = found.map_or(Ok(Cell::Null), |entry| cell(entry.get(), of));
         read.map_err(|why| format!("{name}: {why}"))
     });
     cells.collect::<Result<_, _>>().map(Cell::Row)
+}
+
+/// The entries of an object that a row has fields for, as they stand there; of a name that stands there twice, the last one.
+struct Fields<'t, 'f, 'j> {
+    fields: &'t [(String, DataType)],
+    found: &'f mut [Option<&'j RawValue>],
+}
+
+impl<'j> Visitor<'j> for Fields<'_, '_, 'j> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'j>>(self, mut map: M) -> Result<(), M::Error> {
+        // Mostly they stand there in the order of the fields.
+        let mut next = 0;
+        while let Some(number) = map.next_key_seed(FieldName { fields: self.fields, next })? {
+            match number {
+                Some(number) => {
+                    self.found[number] = Some(map.next_value()?);
+                    next = number + 1;
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of an entry: the number of its field.
+struct FieldName<'t> {
+    fields: &'t [(String, DataType)],
+    next: usize,
+}
+
+impl<'j> DeserializeSeed<'j> for FieldName<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldName<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(match self.fields.get(self.next) {
+            Some((expected, _)) if expected == name => Some(self.next),
+            _ => self.fields.iter().position(|(known, _)| known == name),
+        })
+    }
 }

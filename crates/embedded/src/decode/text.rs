@@ -1,5 +1,8 @@
 //! Numbers as exact decimals, by their digits.
 
+/// So many digits fit into 64 bits, whatever they are.
+const SMALL_DIGITS: usize = 19;
+
 /// The number as so many units of 10^-`scale`; `None` if it is no number, has more digits behind the point than that, or more
 /// than `precision` in all.
 pub(super) fn decimal(text: &str, precision: u8, scale: u8) -> Option<i128> {
@@ -17,10 +20,13 @@ pub(super) fn decimal(text: &str, precision: u8, scale: u8) -> Option<i128> {
     }
     // Zeros at the end change nothing but the place of the point.
     let fraction = fraction.trim_end_matches('0');
-    let mut units: i128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes()) {
-        units = units.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
-    }
+    let digits = || whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0');
+    let mut units: i128 = if whole.len() + fraction.len() <= SMALL_DIGITS {
+        // Most are: half as long as with 128 bits and a look at each digit.
+        digits().fold(0_u64, |units, digit| units * 10 + u64::from(digit)).into()
+    } else {
+        digits().try_fold(0_i128, |units, digit| units.checked_mul(10)?.checked_add(digit.into()))?
+    };
     let mut shift = i64::from(scale) + i64::from(exponent) - i64::try_from(fraction.len()).ok()?;
     while shift > 0 && units != 0 {
         units = units.checked_mul(10)?;
@@ -53,6 +59,9 @@ mod tests {
             ("0e999999", 10, 2, Some(0)),
             ("99999999999999999999999999999999999999", 38, 0, Some(99_999_999_999_999_999_999_999_999_999_999_999_999)),
             ("100000000000000000000000000000000000000", 38, 0, None),
+            ("9999999999999999999", 38, 0, Some(9_999_999_999_999_999_999)),
+            ("18446744073709551616", 38, 0, Some(18_446_744_073_709_551_616)),
+            ("9999999999.999999999", 38, 9, Some(9_999_999_999_999_999_999)),
             ("0.005", 10, 2, None),
             ("1e38", 38, 0, None),
             ("1e999999999", 38, 0, None),

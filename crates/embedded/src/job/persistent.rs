@@ -381,7 +381,10 @@ impl Query {
             self.compute(run)?;
         }
         run.places.tell_idle(&mut run.execution, self.settings.idle, begun);
-        let closed = self.runtime.block_on(run.execution.close(now_ms()));
+        let closed = match run.places.are_where_they_were() {
+            true => self.runtime.block_on(run.execution.close(now_ms())),
+            false => Ok(Vec::new()),
+        };
         let closed = closed.map_err(|failure| Over::Failed(told(failure)))?;
         for group in run.execution.take_failed_groups() {
             let (from, query) = (group.window.0, &self.job.handle.job_id);

@@ -48,6 +48,13 @@ impl Places {
         }
     }
 
+    /// Whether all that an earlier run has judged was read again. Until then no window may close: a row that came late by its
+    /// own partition was still counted where another partition held its window open, and the one may be read again sooner now
+    /// than the other.
+    pub fn are_where_they_were(&self) -> bool {
+        self.0.values().all(|progress| progress.next >= progress.judged)
+    }
+
     /// Tells the query of partitions that are read to their end and have been silent for so long. One that we are slow to read
     /// is none of them: it holds windows open.
     pub fn tell_idle(&mut self, execution: &mut Execution, silence: Duration, now: Instant) {

@@ -157,6 +157,31 @@ fn by_window(values: &[Value]) -> BTreeMap<(String, String), Vec<u64>> {
 }
 
 #[tokio::test]
+async fn a_late_row_that_was_counted_is_counted_after_a_restart_too() {
+    let bench = Bench::new(2);
+    let settings = Settings { idle: Duration::from_secs(600), ..Settings::default() };
+    let engine = || Embedded::new(Arc::new(bench.log.clone()), None, settings.clone());
+    let minute = 60_000;
+    bench.order(0, 1, "a", "1", 10_000);
+    bench.order(1, 2, "a", "1", 10_000);
+    // More than is read at once, so that a window could close between them and the last one, which is late.
+    (0..9_000).for_each(|_| bench.order(1, 3, "b", "1", 2 * minute + 10_000));
+    bench.order(1, 4, "a", "1", 30_000);
+    let (first, deployed) = (engine(), deployment(PER_MINUTE, 1, None));
+    let handle = first.deploy(&deployed).await.unwrap();
+    let group = format!("streamview-{ID}-r1a1");
+    until(|| bench.log.committed(&group, "orders", 1)?.1.contains("read=9002").then_some(())).await;
+    first.stop(&deployed, &handle, StopMode::Final).await.unwrap();
+    // What has held the window open does so no more.
+    bench.order(0, 5, "b", "1", 2 * minute + 10_000);
+    let point = RestorePoint { path: format!("kafka-group:{group}"), savepoint: true };
+    let second = engine();
+    second.deploy(&deployment(PER_MINUTE, 2, Some(point))).await.unwrap();
+    let values = bench.output(1).await;
+    assert_eq!(values, [json!({ "minute": "1970-01-01T00:00:00.000Z", "customer": "a", "n": 3 })]);
+}
+
+#[tokio::test]
 async fn what_a_filter_lets_through_is_written_once_whatever_becomes_of_its_commits() {
     let bench = Bench::new(1);
     bench.order(0, 1, "a", "60", 0);

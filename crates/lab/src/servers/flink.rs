@@ -39,11 +39,13 @@ const EXCLUDED: [&str; 9] = [
 pub struct FlinkOptions {
     /// Task slots of the TaskManager: so many jobs run at once.
     pub slots: u32,
+    /// Leaves the JVM's optimising compiler on: for benchmarks. It starts later and is faster once warm.
+    pub optimise: bool,
 }
 
 impl Default for FlinkOptions {
     fn default() -> Self {
-        FlinkOptions { slots: 8 }
+        FlinkOptions { slots: 8, optimise: false }
     }
 }
 
@@ -149,6 +151,11 @@ impl FlinkCluster {
         format!("file://{}/savepoints", self.folder.display())
     }
 
+    /// The process ids of those that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.servers.iter().flatten().map(ChildServer::pid).collect()
+    }
+
     /// The log of one of the three.
     pub fn log_file(&self, process: FlinkProcess) -> PathBuf {
         self.folder.join(format!("{}.log", process.name()))
@@ -186,7 +193,10 @@ impl FlinkCluster {
     fn launch(&mut self, process: FlinkProcess) -> Result<()> {
         let mut command = Command::new(&self.java);
         command.current_dir(&self.folder).env("FLINK_CONF_DIR", self.folder.join("conf"));
-        command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError", "-Xms64m"]);
+        command.args(["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Xms64m"]);
+        if !self.options.optimise {
+            command.arg("-XX:TieredStopAtLevel=1");
+        }
         command.arg(format!("-Djava.io.tmpdir={}/tmp", self.folder.display()));
         command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
         command.arg("-cp").arg(&self.class_path).args(process.arguments());

@@ -58,12 +58,20 @@ pub(crate) fn begin(record: &mut Record, call: &Call, now: Timestamp) {
     if record.intent == Intent::Running && record.previous_revision.is_none() && is_there {
         record.previous_revision = record.deployed_revision.filter(|deployed| *deployed != record.revision);
     }
-    if let Call::Deploy { revision, attempt, replaces, .. } = call {
+    if let Call::Deploy { attempt, .. } = call {
         record.attempt = *attempt;
+    }
+}
+
+/// The same text is about to be begun again because it has failed. To be counted before [`begin`], once for each call.
+pub(crate) fn count_restart(record: &mut Record, call: &Call) {
+    if let Call::Deploy { revision, replaces, .. } = call
         // What takes the place of a text that somebody has changed had not failed.
-        if !replaces && record.position == Position::Deployed && record.deployed_revision == Some(*revision) {
-            record.restarts = record.restarts.saturating_add(1);
-        }
+        && !replaces
+        && record.position == Position::Deployed
+        && record.deployed_revision == Some(*revision)
+    {
+        record.restarts = record.restarts.saturating_add(1);
     }
 }
 

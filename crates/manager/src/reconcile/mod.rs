@@ -55,6 +55,8 @@ struct Memory {
     busy: HashSet<String>,
     /// When a definition's last step ended: what was seen before is old.
     acted: HashMap<String, Instant>,
+    /// The deployment of each definition that was called for last while this process leads.
+    begun: HashMap<String, i32>,
     /// What the engine can, as it said when it was asked last.
     can: Option<Capabilities>,
     /// Which wishes were heard.
@@ -78,6 +80,7 @@ impl Memory {
             others: HashMap::new(),
             busy: HashSet::new(),
             acted: HashMap::new(),
+            begun: HashMap::new(),
             can: None,
             last_wish: None,
             noted: None,
@@ -226,6 +229,7 @@ async fn round(shared: &Arc<Shared>, memory: &mut Memory, steps: &mut JoinSet<St
     let known: HashSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
     memory.others.retain(|id, _| known.contains(id.as_str()));
     memory.acted.retain(|id, _| known.contains(id.as_str()));
+    memory.begun.retain(|id, _| known.contains(id.as_str()));
     let sights = look_at_engine(shared, memory, !records.is_empty()).await;
     for record in records {
         if memory.busy.contains(&record.id) {

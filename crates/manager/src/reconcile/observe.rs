@@ -10,7 +10,7 @@ use super::{Memory, Sights, act, shown};
 use crate::engines::{Capabilities, ObservedState};
 use crate::lifecycle::heal;
 use crate::lifecycle::look::{Shown, Sighting, look, settle};
-use crate::lifecycle::outcome::later;
+use crate::lifecycle::outcome::{self, later};
 use crate::lifecycle::record::{Call, Position, Record};
 use crate::lifecycle::step::{Seen, Step, next_step};
 use crate::manager::Shared;
@@ -64,20 +64,29 @@ pub(super) async fn one(
         }
     }
     let Some(can) = memory.can.clone().or_else(|| away(&record)) else { return Ok(()) };
-    let step = next_step(&record, &seen(&record, glimpse, rules), &can);
+    let died_with_another = died_with_another(&record, settled.state, memory);
+    let seen = seen(&record, glimpse, rules);
+    let seen = Seen { may_restart: seen.may_restart || died_with_another, ..seen };
+    let step = next_step(&record, &seen, &can);
     if let Step::Rest(_) = step {
         return Ok(());
     }
-    if let Step::Call(_) = &step
+    if let Step::Call(call) = &step
         && record.call.is_none()
-        && heal::is_by_hand(&record, settled.state, is_other_text)
     {
-        heal::count(&mut record, now, rules);
+        if heal::is_by_hand(&record, settled.state, is_other_text) {
+            heal::count(&mut record, now, rules);
+        }
+        if !died_with_another {
+            outcome::count_restart(&mut record, call);
+        }
     }
-    if let Step::Call(Call::Deploy { .. }) = &step
-        && !can.cluster.is_empty()
-    {
-        record.cluster = Some(can.cluster.clone());
+    let mut begins = None;
+    if let Step::Call(Call::Deploy { attempt, .. }) = &step {
+        begins = Some(*attempt);
+        if !can.cluster.is_empty() {
+            record.cluster = Some(can.cluster.clone());
+        }
     }
     let room = match &step {
         Step::Call(Call::Deploy { .. }) => &memory.rooms.deployments,
@@ -86,6 +95,9 @@ pub(super) async fn one(
     // Who finds no room waits for the next round, which sees it as it is by then.
     let Ok(room) = Arc::clone(room).try_acquire_owned() else { return Ok(()) };
     memory.busy.insert(record.id.clone());
+    if let Some(attempt) = begins {
+        memory.begun.insert(record.id.clone(), attempt);
+    }
     let shared = Arc::clone(shared);
     steps.spawn(async move {
         let (id, _room) = (record.id.clone(), room);
@@ -104,6 +116,14 @@ fn other_cluster(record: &Record, memory: &Memory) -> Option<String> {
             "another cluster answers, `{theirs}`, and it was deployed on `{ours}`: nothing is done; deploy it to begin here"
         )
     })
+}
+
+/// Whether it is gone because the process that ran it has ended, or leads no more: no fault of its own, so it is begun again however
+/// often that happens. What is lost of our own deployments counts as failed: somebody who is no part of this takes it away.
+fn died_with_another(record: &Record, shown: ObservedState, memory: &Memory) -> bool {
+    record.engine.dies_with_us()
+        && shown == ObservedState::Absent
+        && memory.begun.get(&record.id) != Some(&record.attempt)
 }
 
 /// What an engine that does not answer can does not matter: what is left to do without it asks for none of it.

@@ -202,6 +202,9 @@ impl Stage {
         match step {
             Step::Rest(_) => {}
             Step::Call(call) => {
+                if self.record.call.is_none() {
+                    outcome::count_restart(&mut self.record, call);
+                }
                 outcome::begin(&mut self.record, call, self.now);
                 if dies == Dies::BeforeCall {
                     return;

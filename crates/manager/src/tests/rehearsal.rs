@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::model::World;
 use super::stage::{ANNA, PATIENCE, Stage, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::catalog::{KeyFormat, Table};
@@ -127,6 +128,53 @@ async fn what_fails_again_and_again_is_given_up_and_deployed_again_when_somebody
     assert_eq!(running.manager.deployed("anna").await.unwrap(), (0, 0));
     running.manager.deploy(&definition.id, DeployOptions::default(), Duration::ZERO, "anna").await.unwrap();
     until(&running.manager, &definition.id, "it is tried again", |now| now.attempt > 3).await;
+}
+
+#[tokio::test]
+async fn what_ends_with_its_process_is_begun_again_however_often() {
+    let mut stage = Stage::new(&[EngineKind::Embedded]).await;
+    stage.rules.restarts = 2;
+    let mut running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    for killed in 1..=5 {
+        running.stop().await;
+        stage.model().with(World::forget_jobs);
+        running = stage.run();
+        let again = until(&running.manager, &definition.id, "it runs again", |now| {
+            now.attempt == killed + 1 && now.is_settled() && now.is_active
+        })
+        .await;
+        assert_eq!((again.failed_revision, again.last_error), (None, None), "{killed}");
+    }
+    // Failures of its own count, in whatever process they are.
+    for _ in 0..3 {
+        let before = running.manager.get(&definition.id).await.unwrap();
+        stage.model().with(|world| world.jobs.values_mut().for_each(|job| job.state = ObservedState::Failed));
+        until(&running.manager, &definition.id, "it is begun again or given up", |now| {
+            now.failed_revision == Some(1) || (now.attempt > before.attempt && now.is_settled())
+        })
+        .await;
+        running.stop().await;
+        running = stage.run();
+    }
+    let given_up = running.manager.get(&definition.id).await.unwrap();
+    assert_eq!((given_up.attempt, given_up.failed_revision), (8, Some(1)), "{given_up:?}");
+}
+
+#[tokio::test]
+async fn what_somebody_takes_from_the_process_that_runs_it_again_and_again_is_given_up() {
+    let mut stage = Stage::new(&[EngineKind::Embedded]).await;
+    stage.rules.restarts = 2;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    // Another installation with a copy of our database, say: two that begin it anew would end each other's for ever.
+    for attempt in 1..=3 {
+        until(&running.manager, &definition.id, "it runs", |now| now.attempt == attempt && now.is_settled()).await;
+        stage.model().with(World::forget_jobs);
+    }
+    let given_up =
+        until(&running.manager, &definition.id, "it is given up", |now| now.failed_revision == Some(1)).await;
+    assert_eq!(given_up.attempt, 3);
 }
 
 #[tokio::test]
