@@ -7,7 +7,7 @@ import { connection } from './live';
 import { pageAt, pages, type Page, type PageProps } from './pages';
 import { go, place, to } from './router';
 import { closed, session } from './session';
-import { SignIn, Who } from './signin';
+import { Ended, SignIn, Who } from './signin';
 import { theme } from './theme';
 import { localZone, now, zone, zoneName } from './time';
 import { Dialog, useLater } from './widgets';
@@ -29,7 +29,10 @@ export function Shell() {
           <Who />
         </div>
       </header>
-      <main id="main" tabIndex={-1}>{closed.value ? <SignIn /> : <Current />}</main>
+      <main id="main" tabIndex={-1}>
+        <Ended />
+        {closed.value ? <SignIn /> : <Current />}
+      </main>
       <footer class="bottom">
         <a href={new URL('docs/', root).href}>API</a>
         <a href={new URL('problems', root).href}>Problems</a>

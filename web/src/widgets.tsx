@@ -2,9 +2,9 @@
 import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
 import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
-import { place } from './router';
+import { change, place } from './router';
 import { forbidden, type Right } from './session';
-import { ago, clock, zoneName } from './time';
+import { ago, clock, fieldOf, instantOf, zone, zoneName } from './time';
 
 /** Copies, and says that it did. */
 export function Copy({ text, label = 'Copy', what }: { text: string | (() => string); label?: string; what?: string }) {
@@ -183,6 +183,21 @@ export function Dialog({ title, close, children, wide = false }: { title: string
       </header>
       {children}
     </dialog>
+  );
+}
+
+/** From when and until when, in the zone that times are shown in; as instants in the address. */
+export function Between({ label, from, to }: { label: string; from: string; to: string }) {
+  void zone.value;
+  return (
+    <>
+      {([['from', from, `${label} from`], ['to', to, 'to before']] as const).map(([name, value, title]) => (
+        <label key={name}>
+          <span>{title}</span>
+          <input type="datetime-local" value={fieldOf(value)} onChange={(event) => change({ [name]: instantOf(event.currentTarget.value), cursor: null })} />
+        </label>
+      ))}
+    </>
   );
 }
 

@@ -1,19 +1,13 @@
 // A server that is killed and started again under an open page: it is told, it heals by itself, and no order is lost or doubled.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
 import { after, before, test } from 'node:test';
-import { browse, playground, run, until } from './browser.mjs';
+import { browse, freePort, playground, run, until } from './browser.mjs';
 
 let source, browser, open, base, start;
 before(async () => {
   // The playground goes on applying orders; what is killed is a second instance that only serves.
   source = await playground();
-  const port = await new Promise((resolve) => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
+  const port = await freePort();
   base = `http://127.0.0.1:${port}`;
   const env = {
     STREAMVIEW_HTTP__BIND: `127.0.0.1:${port}`,
