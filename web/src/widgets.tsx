@@ -19,7 +19,7 @@ export function Copy({ text, label = 'Copy', what }: { text: string | (() => str
     window.setTimeout(() => setDone(''), 2000);
   };
   return (
-    <button type="button" class="quiet" onClick={copy} aria-label={what ? `${label}: ${what}` : undefined}>
+    <button type="button" class="quiet" onClick={copy} aria-label={done || (what ? `${label}: ${what}` : label)}>
       <span role="status">{done || label}</span>
     </button>
   );

@@ -227,7 +227,7 @@ test('a topic is watched from its beginning, by partition and key, and a record 
   const offsets = () => page.locator('.grid-row [role=gridcell]:nth-child(3)').allTextContents();
   const [first, second] = (await offsets()).map(Number);
   assert.ok(first < second, 'as they come');
-  await page.getByLabel('Order', { exact: true }).selectOption('newest');
+  await page.getByRole('combobox', { name: 'Order', exact: true }).selectOption('newest');
   await page.waitForURL(/order=newest/);
   await until('the newest on top', async () => {
     const [first, second] = (await offsets()).map(Number);
@@ -243,9 +243,9 @@ test('a topic is watched from its beginning, by partition and key, and a record 
   await page.getByRole('button', { name: 'Pause' }).click();
   await rows(page).first().click();
   const picked = page.getByRole('complementary', { name: 'The picked row' });
-  const key = (await picked.getByRole('button', { name: /^key: / }).textContent()).replace('key: ', '');
-  await picked.getByRole('button', { name: 'Copy key' }).click();
-  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), key);
+  const [partition, offset] = await page.locator('.grid-row[aria-selected="true"]').getByRole('gridcell').allTextContents().then((cells) => cells.slice(1, 3));
+  await picked.getByRole('button', { name: 'Copy position' }).click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `${partition}/${offset}`);
   await page.getByRole('complementary', { name: 'The picked row' }).getByText('offset:').waitFor();
   await accessible(page);
   await picture(page, 'topic');
