@@ -13,4 +13,5 @@ mod support;
 mod bench;
 mod engine;
 mod kills;
+mod playground;
 mod windows;

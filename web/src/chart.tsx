@@ -22,6 +22,8 @@ interface Props {
 }
 
 const HEIGHT = 190;
+/** Seconds that it shows at least. */
+const LEAST = 120;
 const digits = new Intl.NumberFormat('en-GB', { maximumFractionDigits: 1 });
 
 export function Chart({ label, times, series }: Props) {
@@ -90,9 +92,9 @@ function optionsOf(element: HTMLElement, series: [Series, Series], setAt: (index
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: { time: true }, left: { range }, right: { range } },
+    scales: { x: { time: true, range: (_, least, most) => [Math.min(least, most - LEAST), most] }, left: { range }, right: { range } },
     axes: [
-      { ...looks, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, tick % 60 === 0 ? 5 : 8)), space: 80 },
+      { ...looks, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, tick % 60 === 0 ? 5 : 8)), space: 80, size: 28, incrs: [1, 5, 10, 15, 30, 60, 120, 300] },
       { ...looks, scale: 'left', size: 52, values: (_, ticks) => ticks.map((tick) => digits.format(tick)) },
       { ...looks, scale: 'right', side: 1, size: 52, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => digits.format(tick)) },
     ],

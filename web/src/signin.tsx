@@ -106,6 +106,7 @@ function Form({ done }: { done: () => void }) {
       {ways?.provider && (
         <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target="_self">Sign in at {ways.provider}</a></p>
       )}
+      {ways?.provider && ways.apiKey && <p class="muted">or with a key:</p>}
       {ways?.apiKey && (
         <form onSubmit={enter}>
           <label class="field">
@@ -115,7 +116,7 @@ function Form({ done }: { done: () => void }) {
           <p class="small muted">An operator makes one with <code>streamview apikey create --name NAME --role reader</code>. It is sent once and then
             stands for this browser's session; no page can read it back.</p>
           {problem && <Failure problem={problem} />}
-          <p><button type="submit" class="primary" aria-disabled={busy}>{busy ? 'Signing in …' : 'Sign in'}</button></p>
+          <p><button type="submit" class={ways.provider ? '' : 'primary'} aria-disabled={busy}>{busy ? 'Signing in …' : 'Sign in'}</button></p>
         </form>
       )}
       {!ways?.provider && !ways?.apiKey && <p>Neither API keys nor a provider that a browser can be sent to are configured; see <code>auth</code> in the settings.</p>}

@@ -90,6 +90,10 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
     const steps: { [key: string]: number } = { ArrowDown: at + 1, ArrowUp: at < 0 ? rows.length - 1 : at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: rows.length - 1 };
     if (event.target !== event.currentTarget) return;
     if (event.key === 'Escape' && picked !== null) return pick(null);
+    if (event.key === ' ') {
+      event.preventDefault();
+      return feed.pause(!feed.paused.value);
+    }
     const wanted = steps[event.key];
     if (wanted === undefined || rows.length === 0) return;
     event.preventDefault();

@@ -35,7 +35,7 @@ export async function run(args, env, awaited) {
     child.kill(signal);
     await ended;
   };
-  return { match, out: () => out, stop, ended };
+  return { match, out: () => out, signal: (name) => child.kill(name), stop, ended };
 }
 
 /** The playground, with where its console, its database and its Kafka are. */

@@ -152,6 +152,7 @@ test('many are decided about only after it is told how many', async () => {
   await page.getByRole('link', { name: 'All dead letters' }).click();
   // Times are picked in the zone that they are shown in.
   const berlin = (at) => new Intl.DateTimeFormat('sv-SE', { timeZone: 'Europe/Berlin', dateStyle: 'short', timeStyle: 'short' }).format(at).replace(' ', 'T');
+  await page.getByRole('button', { name: 'Refused when …' }).click();
   await page.getByLabel('to before').fill(berlin(Date.now() - 3_600_000));
   await page.getByText('No dead letter matches.').waitFor();
   await page.getByLabel('Refused from').fill(berlin(Date.now() - 7_200_000));
@@ -173,7 +174,7 @@ test('many are decided about only after it is told how many', async () => {
 });
 
 test('a view is rebuilt, compared, switched and rolled back', async () => {
-  const { page, close } = await open('/ui/operations', { expected: [/status of 404/] });
+  const { page, close } = await open('/ui/operations', { expected: [/status of 404/, /willReadFrequently/] });
   await page.getByText('Running', { exact: true }).waitFor();
   await page.getByRole('img', { name: /Lag over two minutes/ }).waitFor();
   // The chart is drawn, in the colours of the theme, and its numbers stand in a table too.
@@ -246,9 +247,13 @@ test('all of it goes without a mouse', async () => {
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   await page.keyboard.press('/');
   assert.equal(await page.evaluate(() => document.activeElement.placeholder), 'customer-7');
-  await page.locator('tbody a').first().focus();
+  await page.keyboard.press('Escape');
+  await page.locator('main').focus();
+  await page.keyboard.press('l');
+  const shown = await ids(page);
   await page.keyboard.press('ArrowDown');
   const id = await page.evaluate(() => document.activeElement.textContent);
+  assert.equal(id, shown[1], 'the next row');
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { name: id }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the focus goes along');
@@ -273,15 +278,19 @@ test('the time is told in the chosen zone, and copied as programs read it', asyn
   // A part of a record is copied by its path or its value, without a mouse.
   await page.getByRole('button', { name: /of event 1$/ }).click();
   await page.locator('.tree button').first().focus();
-  for (const key of ['ArrowDown', 'ArrowDown', 'Enter']) await page.keyboard.press(key);
+  const leaf = page.locator('.tree').getByRole('button', { name: /^eventId: / });
+  await until('the id has the focus', async () => {
+    await page.keyboard.press('ArrowDown');
+    return leaf.evaluate((element) => element === document.activeElement);
+  });
+  await page.keyboard.press('Enter');
   const path = await page.locator('.part code').textContent();
-  assert.match(path, /^\$\.\w+$/);
+  assert.equal(path, '$.eventId');
   await page.getByRole('button', { name: 'Copy path' }).click();
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), path);
   const { payload } = (await api('/orders/order-1/events')).items[0];
   await page.getByRole('button', { name: `Copy this: ${path}` }).click();
-  const value = payload[path.slice(2)];
-  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), typeof value === 'string' ? value : JSON.stringify(value));
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), payload.eventId);
   await close();
 });
 

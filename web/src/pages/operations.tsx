@@ -38,7 +38,7 @@ export default function Operations({ named }: PageProps) {
           </a>
         ))}
       </nav>
-      {shows ? <Tab tab={tab} id={named.id} health={health} changed={changed} /> : <Empty>{forbidden('operate')}</Empty>}
+      <div data-begin tabIndex={-1} class="part-of-page">{shows ? <Tab tab={tab} id={named.id} health={health} changed={changed} /> : <Empty>{forbidden('operate')}</Empty>}</div>
     </section>
   );
 }
