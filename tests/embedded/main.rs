@@ -15,6 +15,7 @@ mod beside_flink;
 mod engine;
 mod kills;
 mod orders;
+mod playground;
 mod service;
 mod tables;
 mod windows;

@@ -45,6 +45,11 @@ export interface Call {
 /** Raised when the API says that nobody is logged in. */
 export const refused = signal(0);
 
+/** Raised when somebody has signed in again: what was refused meanwhile is asked for once more. */
+export const returned = signal(0);
+/** Whether nothing is asked again and again, since all of it would be refused. */
+export const halted = signal(false);
+
 /** Since when nothing answers; 0: it does, as far as anybody has asked. */
 export const silentSince = signal(0);
 /** How many questions are asked again and again. */
@@ -131,13 +136,14 @@ export function useAsk<T>(path: string | null, { every = 0, headers }: { every?:
     path: null, at: 0, loading: path !== null,
   });
   const [turn, setTurn] = useState(0);
+  const back = returned.value;
   const timer = useRef(0);
   useEffect(() => {
     if (path === null) return undefined;
     const abort = new AbortController();
     setState((was) => ({ ...was, loading: true }));
     const later = () => {
-      if (every > 0) timer.current = window.setTimeout(() => (document.hidden ? later() : setTurn((turn) => turn + 1)), every);
+      if (every > 0) timer.current = window.setTimeout(() => (document.hidden || halted.value ? later() : setTurn((turn) => turn + 1)), every);
     };
     ask<T>(path, headers ? { headers } : {}, abort.signal).then(
       (answer) => {
@@ -155,7 +161,7 @@ export function useAsk<T>(path: string | null, { every = 0, headers }: { every?:
       abort.abort();
       window.clearTimeout(timer.current);
     };
-  }, [path, turn, every]);
+  }, [path, turn, every, back]);
   useEffect(() => {
     if (path === null || every === 0) return undefined;
     polls.value += 1;

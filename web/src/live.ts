@@ -1,7 +1,7 @@
 // Streams of server-sent events, read by `fetch`: unlike EventSource this sees signs of life, so that a line that is cut without a
 // word is noticed, and why a stream is refused. Cut off, it comes back with the last id and misses nothing.
 import { computed, signal } from '@preact/signals';
-import { polls, Problem, problemOf, root, silentSince } from './api';
+import { halted, polls, Problem, problemOf, root, silentSince } from './api';
 import { clock } from './time';
 
 /** The server breaks its silence every 15 s. */
@@ -34,6 +34,7 @@ export interface Connection {
 /** The worst of them, in words. */
 export const connection = computed<Connection>(() => {
   const all = [...lines.value.values()];
+  if (halted.value) return { word: 'the session has ended', state: 'bad' };
   const down = all.find((line) => line.state === 'refused') ?? all.find((line) => line.state === 'waiting');
   if (down) {
     void tick.value;

@@ -1,6 +1,7 @@
 // Who looks at this: what the API says of it, signing in and out, and what somebody may.
-import { computed, signal } from '@preact/signals';
-import { ask, refused } from './api';
+import { computed, effect, signal } from '@preact/signals';
+import { ask, halted, refused, returned } from './api';
+import { lines } from './live';
 
 export interface Session {
   /** Whether callers log in here at all. */
@@ -30,27 +31,48 @@ const roleOf: Record<Right, string> = {
   read: 'reader', define: 'developer', runStreams: 'developer or operator', operate: 'operator', decide: 'operator', administer: 'admin',
 };
 
+/** Who was signed in here last and might do what, and since when that is over; 0: it is not. */
+const last = signal<{ name: string; may: string[]; over: number } | null>(null);
+
+/** The session ended while somebody was at work: whose, and when it was seen. */
+export const ended = computed(() => (last.value?.over ? last.value : null));
+
 /** Why that may not be done; empty if it may. */
 export function forbidden(right: Right): string {
   const now = session.value;
+  if (ended.value) return 'The session has ended: sign in again.';
   if (!now || now.may.includes(right)) return '';
   if (!now.accessControl) return 'This address is open to other machines and nobody signs in, so nothing can be changed here.';
   return now.principal ? `Your role does not allow this: it needs ${roleOf[right]}.` : `Sign in first: this needs ${roleOf[right]}.`;
 }
 
+/** Whether that is shown. What somebody had before them when the session ended stays there. */
 export function may(right: Right): boolean {
-  return forbidden(right) === '';
+  return ended.value ? ended.value.may.includes(right) : forbidden(right) === '';
 }
 
-/** Whether somebody has to sign in before anything can be seen. */
+/** Whether somebody has to sign in before anything can be seen. Who was at work keeps the page, and what is written in it. */
 export const closed = computed(() => {
   const now = session.value;
-  return now !== null && now.accessControl && !now.principal && !now.may.includes('read');
+  return now !== null && now.accessControl && !now.principal && !now.may.includes('read') && !ended.value;
 });
 
-/** The session ended while somebody was at work. */
-export const ended = computed(() => refused.value > 0 && session.value?.accessControl === true && session.value.principal === null);
+effect(() => {
+  const [now, before] = [session.value, last.peek()];
+  if (now?.principal) last.value = { name: now.principal.name, may: now.may, over: 0 };
+  else if (now && before && !before.over) last.value = { ...before, over: Date.now() };
+});
+effect(() => void (halted.value = ended.value !== null));
 
 refused.subscribe((times) => {
-  if (times > 0) void look();
+  if (times > 0 && session.peek()?.principal) void look();
 });
+
+/** After a session that ended: the same person goes on where the page stands; another one sees nothing of it. */
+export async function resume(): Promise<void> {
+  const name = ended.peek()?.name;
+  await look();
+  if (session.peek()?.principal?.name !== name) return window.location.reload();
+  returned.value += 1;
+  for (const line of lines.peek().values()) if (line.state === 'refused') line.now?.();
+}

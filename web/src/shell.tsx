@@ -7,7 +7,7 @@ import { connection } from './live';
 import { pageAt, pages, type Page, type PageProps } from './pages';
 import { go, place, to } from './router';
 import { closed, session } from './session';
-import { SignIn, Who } from './signin';
+import { Ended, SignIn, Who } from './signin';
 import { theme } from './theme';
 import { localZone, now, zone, zoneName } from './time';
 import { Dialog, useLater } from './widgets';
@@ -29,7 +29,10 @@ export function Shell() {
           <Who />
         </div>
       </header>
-      <main id="main" tabIndex={-1}>{closed.value ? <SignIn /> : <Current />}</main>
+      <main id="main" tabIndex={-1}>
+        <Ended />
+        {closed.value ? <SignIn /> : <Current />}
+      </main>
       <footer class="bottom">
         <a href={new URL('docs/', root).href}>API</a>
         <a href={new URL('problems', root).href}>Problems</a>
@@ -143,7 +146,9 @@ function Loaded({ page, named, address }: { page: Page; named: Record<string, st
     // Who has come by a link begins at the top of the new page; who has loaded it, where the browser says.
     if (!first.current) {
       window.scrollTo(0, 0);
-      document.getElementById('main')?.focus({ preventScroll: true });
+      // A page that keeps its head names where its new part begins.
+      const begin = document.querySelector<HTMLElement>('[data-begin]') ?? document.getElementById('main');
+      begin?.focus({ preventScroll: true });
     }
     first.current = false;
   }, [address]);
@@ -183,7 +188,7 @@ class Caught extends Component<{ children: ComponentChildren; address: string },
   }
 }
 
-/** `?` lists the keys, `/` goes to the filter. */
+/** `?` lists the keys, `/` goes to the filter, `l` to the list. */
 function useKeys(help: () => void) {
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
@@ -191,10 +196,10 @@ function useKeys(help: () => void) {
       const types = target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
       if (types || event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
       if (event.key === '?') help();
-      else if (event.key === '/') {
-        const filter = document.querySelector<HTMLElement>('[data-filter]');
-        if (!filter) return;
-        filter.focus();
+      else if (event.key === '/' || event.key === 'l') {
+        const wanted = document.querySelector<HTMLElement>(event.key === '/' ? '[data-filter]' : 'main tbody a, main [role=grid]');
+        if (!wanted) return;
+        wanted.focus();
       } else return;
       event.preventDefault();
     };
@@ -206,8 +211,10 @@ function useKeys(help: () => void) {
 function Keys({ close }: { close: () => void }) {
   const keys: [string, string][] = [
     ['/', 'to the filter of the list'],
+    ['l', 'to the first row of the list'],
     ['↑ ↓', 'from row to row, once a row has the focus'],
     ['Enter', 'opens the row'],
+    ['Space', 'pauses rows that come, and resumes them, once they have the focus'],
     ['Ctrl or ⌘ + Enter', 'runs a query'],
     ['Tab', 'goes on, out of the editor too'],
     ['Esc', 'closes lists and dialogs'],

@@ -2,7 +2,8 @@
 import { useState } from 'preact/hooks';
 import { ask, Problem, root } from './api';
 import { place } from './router';
-import { closed, ended, look, session } from './session';
+import { closed, ended, look, resume, session } from './session';
+import { clock, zoneName } from './time';
 import { Dialog, Failure } from './widgets';
 
 /** Who has signed in, and the way out. */
@@ -10,7 +11,7 @@ export function Who() {
   const [asks, setAsks] = useState(false);
   const now = session.value;
   // Where the whole page asks, it asks once.
-  if (!now?.accessControl || closed.value) return null;
+  if (!now?.accessControl || closed.value || ended.value) return null;
   if (now.principal) {
     return (
       <span class="who">
@@ -22,8 +23,27 @@ export function Who() {
   }
   return (
     <>
-      <button type="button" class={ended.value ? 'primary' : ''} onClick={() => setAsks(true)}>Sign in</button>
+      <button type="button" onClick={() => setAsks(true)}>Sign in</button>
       {asks && <Dialog title="Sign in" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
+    </>
+  );
+}
+
+/** Over the page of who was at work when the session ended. */
+export function Ended() {
+  const [asks, setAsks] = useState(false);
+  const over = ended.value;
+  if (!over) return null;
+  return (
+    <>
+      <div class="note ended" role="alert">
+        <p>
+          <strong>The session of {over.name} has ended.</strong> What is shown is as of {clock(over.over)} {zoneName(over.over)}, and nothing is asked for until you
+          sign in again. What you have written stays.{' '}
+          <button type="button" class="primary" onClick={() => setAsks(true)}>Sign in again</button>
+        </p>
+      </div>
+      {asks && <Dialog title="Sign in again" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
     </>
   );
 }
@@ -66,9 +86,14 @@ function Form({ done }: { done: () => void }) {
     setProblem(null);
     try {
       await ask('/session', { method: 'POST', body: { apiKey: key.trim() } });
-      await look();
-      done();
-      window.location.reload();
+      if (ended.peek()) {
+        done();
+        await resume();
+      } else {
+        await look();
+        done();
+        window.location.reload();
+      }
     } catch (error) {
       setProblem(error as Problem);
     } finally {
@@ -81,6 +106,7 @@ function Form({ done }: { done: () => void }) {
       {ways?.provider && (
         <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target="_self">Sign in at {ways.provider}</a></p>
       )}
+      {ways?.provider && ways.apiKey && <p class="muted">or with a key:</p>}
       {ways?.apiKey && (
         <form onSubmit={enter}>
           <label class="field">
@@ -90,7 +116,7 @@ function Form({ done }: { done: () => void }) {
           <p class="small muted">An operator makes one with <code>streamview apikey create --name NAME --role reader</code>. It is sent once and then
             stands for this browser's session; no page can read it back.</p>
           {problem && <Failure problem={problem} />}
-          <p><button type="submit" class="primary" aria-disabled={busy}>{busy ? 'Signing in …' : 'Sign in'}</button></p>
+          <p><button type="submit" class={ways.provider ? '' : 'primary'} aria-disabled={busy}>{busy ? 'Signing in …' : 'Sign in'}</button></p>
         </form>
       )}
       {!ways?.provider && !ways?.apiKey && <p>Neither API keys nor a provider that a browser can be sent to are configured; see <code>auth</code> in the settings.</p>}

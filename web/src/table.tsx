@@ -2,6 +2,7 @@
 import type { TargetedKeyboardEvent, TargetedPointerEvent } from 'preact';
 import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { isNumeric, type Column, type Feed, type Row } from './rows';
+import { count } from './widgets';
 
 const HEIGHT = 28;
 const WORDS: { [kind: string]: [string, string] } = {
@@ -25,9 +26,11 @@ interface Props {
   sort: Sort | null;
   setSort?: ((sort: Sort | null) => void) | undefined;
   follows: boolean;
+  /** The newest stand on top: then nothing moves while somebody points at them. */
+  newestFirst?: boolean;
 }
 
-export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sort, setSort, follows }: Props) {
+export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, pick, sort, setSort, follows, newestFirst = false }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(400);
@@ -36,6 +39,12 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   const [widths, setWidths] = useState<{ [column: string]: number }>({});
   const guessed = useRef<{ [column: string]: number }>({});
   const id = useId();
+  const [pointed, setPointed] = useState(false);
+  const held = useRef<{ rows: Row[]; total: number } | null>(null);
+  if (!newestFirst || !pointed || feed.paused.value) held.current = null;
+  else held.current ??= { rows: latest, total: feed.total };
+  const rows = held.current?.rows ?? latest;
+  const waiting = held.current ? feed.total - held.current.total : 0;
   const isFollowing = follows && following;
 
   useEffect(() => {
@@ -81,6 +90,10 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
     const steps: { [key: string]: number } = { ArrowDown: at + 1, ArrowUp: at < 0 ? rows.length - 1 : at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: rows.length - 1 };
     if (event.target !== event.currentTarget) return;
     if (event.key === 'Escape' && picked !== null) return pick(null);
+    if (event.key === ' ') {
+      event.preventDefault();
+      return feed.pause(!feed.paused.value);
+    }
     const wanted = steps[event.key];
     if (wanted === undefined || rows.length === 0) return;
     event.preventDefault();
@@ -97,6 +110,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
   return (
     <div class="live">
       <div class="grid" ref={box} role="grid" aria-label={label} aria-rowcount={rows.length + 1} tabIndex={0} style={{ height: `${(rows.length + 1) * HEIGHT + 20}px` }} onScroll={scrolled} onKeyDown={(event) => (touch(), move(event))}
+        onPointerEnter={() => setPointed(true)} onPointerLeave={() => setPointed(false)} onFocusCapture={() => setPointed(true)} onBlurCapture={() => setPointed(false)}
         onWheel={touch} onPointerDown={touch} onTouchMove={touch} aria-activedescendant={isDrawn ? `${id}${picked}` : undefined}>
         <div role="rowgroup" class="grid-head" style={{ minWidth: whole }}>
           <div role="row" class="grid-row" style={{ gridTemplateColumns: template }}>
@@ -130,6 +144,7 @@ export function LiveTable({ label, feed, columns, rows, kinds, picked, pick, sor
         </div>
       </div>
       {follows && !following && <button type="button" class="newest" onClick={() => setFollowing(true)}>Follow the newest ↓</button>}
+      {waiting > 0 && <button type="button" class="newest" onClick={() => setPointed(false)}>{count(waiting)} new, show</button>}
     </div>
   );
 }

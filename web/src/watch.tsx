@@ -4,7 +4,7 @@ import { useMemo, useState } from 'preact/hooks';
 import { Record } from './record';
 import { compare, MOST, recordOf, type Column, type Feed, type Row } from './rows';
 import { LiveTable, type Sort } from './table';
-import { count, Download } from './widgets';
+import { Copy, count, Download } from './widgets';
 
 export type View = 'changes' | 'current';
 
@@ -25,9 +25,14 @@ interface Props {
   record?: (row: Row, columns: Column[]) => string;
   empty: ComponentChildren;
   tools?: ComponentChildren;
+  /** Whether the newest stand on top, if that can be chosen. */
+  newest?: boolean;
+  setNewest?: (newest: boolean) => void;
+  /** What can be copied of a row beside its value: a label, and the text. */
+  copies?: (row: Row) => [string, string][];
 }
 
-export function Watch({ feed, label, name, live, view, setView, keyed = [], find, setFind, only, record, empty, tools }: Props) {
+export function Watch({ feed, label, name, live, view, setView, keyed = [], find, setFind, only, record, empty, tools, newest = false, setNewest, copies }: Props) {
   void feed.drawn.value;
   const columns = feed.columns.value;
   const [picked, setPicked] = useState<Row | null>(null);
@@ -47,8 +52,10 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
       const side = sort.down ? -1 : 1;
       rows = rows.filter(({ kind }) => kind !== 'mark').sort((one, other) => side * compare(feed.cells(one)[sort.column], feed.cells(other)[sort.column]));
     }
-    return { rows, hidden: kept.length - rows.length, forgotten: current?.forgotten ?? 0, kept: kept.length };
-  }, [feed, feed.drawn.value, view, key.join(), find, only, sort, stands]);
+    const hidden = kept.length - rows.length;
+    if (newest && !(sort && stands)) rows = [...rows].reverse();
+    return { rows, hidden, forgotten: current?.forgotten ?? 0, kept: kept.length };
+  }, [feed, feed.drawn.value, view, key.join(), find, only, sort, stands, newest]);
   const asObject = (row: Row) => (record ?? ((row, columns) => recordOf(row.text, columns)))(row, columns);
 
   return (
@@ -74,15 +81,22 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
           <input type="search" data-filter value={find} placeholder="any text" onInput={(event) => setFind(event.currentTarget.value)} />
         </label>
         {tools}
+        {setNewest && (
+          <label><span>Order</span>
+            <select value={newest ? 'newest' : 'as they come'} onChange={(event) => setNewest(event.currentTarget.value === 'newest')}>
+              <option value="as they come">newest at the end</option><option value="newest">newest on top</option>
+            </select>
+          </label>
+        )}
         <div class="tools end"><Download name={name} rows={() => rows.filter(({ kind }) => kind !== 'mark').map((row) => JSON.parse(asObject(row)) as object)} /></div>
       </div>
       {feed.total === 0 && kept === 0 ? <div class="empty">{empty}</div> : (
         <div class={picked ? 'watch open' : 'watch'}>
           <LiveTable label={label} feed={feed} columns={columns} rows={rows} kinds={feed.changes && view === 'changes'} picked={picked?.n ?? null}
-            pick={(row) => setPicked(row?.kind === 'mark' ? null : row)} sort={stands ? sort : null} setSort={stands ? setSort : undefined} follows={!stands && !sort && view === 'changes'} />
+            pick={(row) => setPicked(row?.kind === 'mark' ? null : row)} sort={stands ? sort : null} setSort={stands ? setSort : undefined} follows={!stands && !sort && view === 'changes' && !newest} newestFirst={newest && !stands} />
           {picked && (
             <aside class="picked" aria-label="The picked row">
-              <div class="head"><h2>Row {count(picked.n)}</h2><div class="tools"><button type="button" class="quiet" onClick={() => setPicked(null)}>Close</button></div></div>
+              <div class="head"><h2>Row {count(picked.n)}</h2><div class="tools">{copies?.(picked).map(([label, text]) => <Copy key={label} label={label} text={text} />)}<button type="button" class="quiet" onClick={() => setPicked(null)}>Close</button></div></div>
               <Record key={picked.n} text={asObject(picked)} label={`Row ${picked.n}`} />
             </aside>
           )}

@@ -2,9 +2,9 @@
 import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
 import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
-import { place } from './router';
-import { forbidden, type Right } from './session';
-import { ago, clock, zoneName } from './time';
+import { change, place } from './router';
+import { ended, forbidden, type Right } from './session';
+import { ago, clock, fieldOf, instantOf, zone, zoneName } from './time';
 
 /** Copies, and says that it did. */
 export function Copy({ text, label = 'Copy', what }: { text: string | (() => string); label?: string; what?: string }) {
@@ -19,7 +19,7 @@ export function Copy({ text, label = 'Copy', what }: { text: string | (() => str
     window.setTimeout(() => setDone(''), 2000);
   };
   return (
-    <button type="button" class="quiet" onClick={copy} aria-label={what ? `${label}: ${what}` : undefined}>
+    <button type="button" class="quiet" onClick={copy} aria-label={done || (what ? `${label}: ${what}` : label)}>
       <span role="status">{done || label}</span>
     </button>
   );
@@ -58,6 +58,8 @@ export function Download({ name, rows }: { name: string; rows: () => object[] })
 
 /** What went wrong, at its place. */
 export function Failure({ problem, again, children }: { problem: Problem; again?: () => void; children?: ComponentChildren }) {
+  // That nobody is signed in any more is told once, above the page.
+  if (ended.value && problem.code === 'not_logged_in') return null;
   return (
     <div class="failure" role="alert">
       <p>
@@ -173,6 +175,8 @@ export function Dialog({ title, close, children, wide = false }: { title: string
   useEffect(() => {
     const before = document.activeElement;
     dialog.current?.showModal();
+    // To what is to be written, if anything is, and not to Close.
+    dialog.current?.querySelector<HTMLElement>('form :is(input, textarea, select)')?.focus();
     return () => before instanceof HTMLElement && before.focus();
   }, []);
   return (
@@ -183,6 +187,23 @@ export function Dialog({ title, close, children, wide = false }: { title: string
       </header>
       {children}
     </dialog>
+  );
+}
+
+/** From when and until when, in the zone that times are shown in; as instants in the address. Each field is six stops of Tab, so they come when asked for. */
+export function Between({ label, from, to }: { label: string; from: string; to: string }) {
+  void zone.value;
+  const [open, setOpen] = useState(from !== '' || to !== '');
+  if (!open) return <button type="button" aria-expanded={false} onClick={() => setOpen(true)}>{label} when …</button>;
+  return (
+    <>
+      {([['from', from, `${label} from`], ['to', to, 'to before']] as const).map(([name, value, title]) => (
+        <label key={name}>
+          <span>{title}</span>
+          <input type="datetime-local" value={fieldOf(value)} onChange={(event) => change({ [name]: instantOf(event.currentTarget.value), cursor: null })} />
+        </label>
+      ))}
+    </>
   );
 }
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
@@ -34,7 +35,7 @@ export async function run(args, env, awaited) {
     child.kill(signal);
     await ended;
   };
-  return { match, out: () => out, stop, ended };
+  return { match, out: () => out, signal: (name) => child.kill(name), stop, ended };
 }
 
 /** The playground, with where its console, its database and its Kafka are. */
@@ -45,16 +46,52 @@ export async function playground(env = {}, args = []) {
   return { ...started, base, database: of(/psql (\S+)/), kafka: of(/Kafka +(\S+:\d+)/) };
 }
 
+/** A port that nobody has just now. */
+export function freePort() {
+  return new Promise((resolve) => {
+    const probe = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
+/** Kafka, the stand-in for ksqlDB and a database; purchases at a rate, declared as a source; and an instance that can be started anew. */
+export async function engines({ rate, env: more = {} }) {
+  const servers = await run(['servers', '--ksqldb'], {}, /DATABASE__URL=\S+\n/);
+  const env = { ...more };
+  for (const line of servers.out().split('\n')) {
+    if (line.startsWith('STREAMVIEW_')) env[line.slice(0, line.indexOf('='))] = line.slice(line.indexOf('=') + 1);
+  }
+  const port = await freePort();
+  const base = `http://127.0.0.1:${port}`;
+  env.STREAMVIEW_HTTP__BIND = `127.0.0.1:${port}`;
+  await (await run(['migrate'], env, /\n$/)).ended;
+  const purchases = await run(['purchases', '--rate', String(rate)], env, /publishing/);
+  const serve = () => run(['serve', '--only', 'api'], env, /serving http/);
+  const world = { base, serve, service: await serve() };
+  const columns = [['ORDER_ID', 'bigint'], ['CUSTOMER_ID', 'bigint'], ['PRODUCT', 'string'], ['AMOUNT', 'double'], ['PURCHASE_DATE', 'string']].map(([name, type]) => ({ name, type }));
+  const declared = await fetch(`${base}/api/catalog/orders`, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ topic: 'orders', format: 'json', columns }) });
+  assert.equal(declared.status, 200);
+  world.stop = async () => {
+    await world.service.stop();
+    await purchases.stop();
+    await servers.stop();
+  };
+  return world;
+}
+
 /** What a command of the program prints. */
 export async function command(args, env) {
-  const { match } = await run(args, env, /[\s\S]*\n$/);
-  return match[0];
+  const running = await run(args, env, /\n$/);
+  await running.ended;
+  return running.out();
 }
 
 /** A browser; `open` gives a page of `base` in which every console message, foreign request and violation is a fault. */
 export async function browse(base) {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'], timeout: 60_000 });
-  async function open(path, { expected = [], ...options } = {}) {
+  async function open(path, { expected = [], also = [], ...options } = {}) {
     const context = await browser.newContext({ reducedMotion: 'reduce', timezoneId: 'Europe/Berlin', locale: 'en-GB', viewport: { width: 1280, height: 850 }, ...options });
     context.setDefaultTimeout(30_000);
     const page = await context.newPage();
@@ -65,7 +102,7 @@ export async function browse(base) {
     });
     page.on('pageerror', (error) => wrong.push(error.message));
     page.on('request', (request) => {
-      if (!request.url().startsWith(base) && !request.url().startsWith('data:')) wrong.push(`left the host: ${request.url()}`);
+      if (![base, 'data:', ...also].some((start) => request.url().startsWith(start))) wrong.push(`left the host: ${request.url()}`);
     });
     await page.addInitScript(() => {
       window.violations = [];

@@ -150,6 +150,15 @@ test('many are decided about only after it is told how many', async () => {
   await accessible(page);
   await picture(page, 'letter');
   await page.getByRole('link', { name: 'All dead letters' }).click();
+  // Times are picked in the zone that they are shown in.
+  const berlin = (at) => new Intl.DateTimeFormat('sv-SE', { timeZone: 'Europe/Berlin', dateStyle: 'short', timeStyle: 'short' }).format(at).replace(' ', 'T');
+  await page.getByRole('button', { name: 'Refused when …' }).click();
+  await page.getByLabel('to before').fill(berlin(Date.now() - 3_600_000));
+  await page.getByText('No dead letter matches.').waitFor();
+  await page.getByLabel('Refused from').fill(berlin(Date.now() - 7_200_000));
+  await page.getByLabel('to before').fill(berlin(Date.now() + 3_600_000));
+  await page.getByRole('region', { name: 'Dead letters' }).waitFor();
+  await page.waitForURL(/from=\d{4}-\d\d-\d\dT\d\d:\d\d:00Z&to=/);
   await page.getByLabel('Refused for').selectOption('missing_sequence');
   await page.waitForURL(/reason=missing_sequence/);
   await page.getByRole('button', { name: 'Skip all that match …' }).click();
@@ -165,9 +174,25 @@ test('many are decided about only after it is told how many', async () => {
 });
 
 test('a view is rebuilt, compared, switched and rolled back', async () => {
-  const { page, close } = await open('/ui/operations', { expected: [/status of 404/] });
+  const { page, close } = await open('/ui/operations', { expected: [/status of 404/, /willReadFrequently/] });
   await page.getByText('Running', { exact: true }).waitFor();
   await page.getByRole('img', { name: /Lag over two minutes/ }).waitFor();
+  // The chart is drawn, in the colours of the theme, and its numbers stand in a table too.
+  await page.getByRole('img', { name: /Lag and throughput over time/ }).waitFor();
+  const drawn = () => page.locator('.plot canvas').evaluate((canvas) => {
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const colours = new Map();
+    for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) colours.set(data.slice(at, at + 3).join(), (colours.get(data.slice(at, at + 3).join()) ?? 0) + 1);
+    return [...colours].filter(([, pixels]) => pixels > 20).map(([colour]) => colour);
+  });
+  const accent = { light: '31,95,191', dark: '125,176,255' };
+  for (const theme of ['dark', 'light']) {
+    await page.getByLabel('Colours').selectOption(theme);
+    await until(`the line is drawn in ${theme}`, async () => (await drawn()).includes(accent[theme]));
+  }
+  await page.getByLabel('Colours').selectOption('system');
+  await page.getByText('The same minute by minute').click();
+  await page.getByRole('region', { name: 'Lag and throughput by minute' }).locator('tbody tr').first().waitFor();
   await accessible(page);
   await picture(page, 'operations');
   await page.getByRole('link', { name: 'Builds' }).click();
@@ -203,6 +228,8 @@ test('a view is rebuilt, compared, switched and rolled back', async () => {
   await accessible(page);
   await page.getByRole('link', { name: 'Running queries' }).click();
   await page.getByText(/No engine for queries is configured|No query runs/).waitFor();
+  await page.getByRole('link', { name: 'Engines' }).click();
+  await page.getByText('No engine for queries is configured').or(page.getByRole('region', { name: 'Engines' })).waitFor();
   await close();
 });
 
@@ -220,9 +247,13 @@ test('all of it goes without a mouse', async () => {
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   await page.keyboard.press('/');
   assert.equal(await page.evaluate(() => document.activeElement.placeholder), 'customer-7');
-  await page.locator('tbody a').first().focus();
+  await page.keyboard.press('Escape');
+  await page.locator('main').focus();
+  await page.keyboard.press('l');
+  const shown = await ids(page);
   await page.keyboard.press('ArrowDown');
   const id = await page.evaluate(() => document.activeElement.textContent);
+  assert.equal(id, shown[1], 'the next row');
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { name: id }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the focus goes along');
@@ -244,6 +275,22 @@ test('the time is told in the chosen zone, and copied as programs read it', asyn
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), iso);
   await page.getByRole('button', { name: 'Copy as curl: the order' }).click();
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `curl '${server.base}/orders/order-1'`);
+  // A part of a record is copied by its path or its value, without a mouse.
+  await page.getByRole('button', { name: /of event 1$/ }).click();
+  await page.locator('.tree button').first().focus();
+  const leaf = page.locator('.tree').getByRole('button', { name: /^eventId: / });
+  await until('the id has the focus', async () => {
+    await page.keyboard.press('ArrowDown');
+    return leaf.evaluate((element) => element === document.activeElement);
+  });
+  await page.keyboard.press('Enter');
+  const path = await page.locator('.part code').textContent();
+  assert.equal(path, '$.eventId');
+  await page.getByRole('button', { name: 'Copy path' }).click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), path);
+  const { payload } = (await api('/orders/order-1/events')).items[0];
+  await page.getByRole('button', { name: `Copy this: ${path}` }).click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), payload.eventId);
   await close();
 });
 

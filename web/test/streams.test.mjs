@@ -1,39 +1,20 @@
 // A walk through Query, Streams and Live preview as a person would take it, over a real Kafka and the stand-in for ksqlDB.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
 import { after, before, test } from 'node:test';
-import { accessible, browse, picture, run, until } from './browser.mjs';
+import { accessible, browse, engines, picture, until } from './browser.mjs';
 
-let servers, env, base, service, purchases, browser, open;
-const json = { 'content-type': 'application/json' };
+let world, base, browser, open;
 const api = async (path, options) => (await fetch(base + path, options)).json();
-const serve = () => run(['serve', '--only', 'api'], env, /serving http/);
 
 before(async () => {
-  servers = await run(['servers', '--ksqldb'], {}, /DATABASE__URL=\S+\n/);
-  env = Object.fromEntries(servers.out().split('\n').flatMap((line) => (line.startsWith('STREAMVIEW_') ? [[line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]] : [])));
-  const port = await new Promise((resolve) => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-  base = `http://127.0.0.1:${port}`;
-  env.STREAMVIEW_HTTP__BIND = `127.0.0.1:${port}`;
-  await (await run(['migrate'], env, /\n$/)).ended;
-  purchases = await run(['purchases', '--rate', '40'], env, /publishing/);
-  service = await serve();
-  const columns = [['ORDER_ID', 'bigint'], ['CUSTOMER_ID', 'bigint'], ['PRODUCT', 'string'], ['AMOUNT', 'double'], ['PURCHASE_DATE', 'string']].map(([name, type]) => ({ name, type }));
-  const declared = await fetch(`${base}/api/catalog/orders`, { method: 'PUT', headers: json, body: JSON.stringify({ topic: 'orders', format: 'json', columns }) });
-  assert.equal(declared.status, 200);
+  world = await engines({ rate: 40 });
+  ({ base } = world);
   browser = await browse(base);
   ({ open } = browser);
 });
 after(async () => {
   await browser?.close();
-  await service?.stop();
-  await purchases?.stop();
-  await servers?.stop();
+  await world?.stop();
 });
 
 const rows = (page) => page.locator('.grid-body .grid-row');
@@ -96,6 +77,33 @@ test('a query is written, refused at its place, run, paused and stopped, and the
   await page.reload();
   await until('the text stands there again', async () => (await editor.textContent()).includes('AMOUNT > 100'));
   assert.equal(await page.getByRole('group', { name: 'Queries' }).getByRole('button', { name: 'from orders', exact: true }).count(), 1, 'in one tab');
+
+  // It is kept under a name, found again, and forgotten.
+  await page.getByRole('button', { name: 'Saved …' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Saved queries' });
+  await dialog.getByLabel('Name of the query').fill('dear ones');
+  await dialog.getByRole('button', { name: 'Save', exact: true }).click();
+  await dialog.getByText('“dear ones” is saved in this browser.').waitFor();
+  await accessible(page);
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', { name: 'New tab' }).click();
+  await page.reload();
+  await page.getByRole('button', { name: 'Saved (1) …' }).click();
+  await dialog.getByRole('button', { name: 'dear ones', exact: true }).click();
+  await until('its text stands in the editor', async () => (await editor.textContent()).includes('AMOUNT > 100'));
+  await page.getByRole('button', { name: 'Saved (1) …' }).click();
+  await dialog.getByRole('button', { name: 'Forget dear ones' }).click();
+  await dialog.getByText('No query is saved in this browser yet.').waitFor();
+  await page.keyboard.press('Escape');
+  // A text that is too long for an address stands in it packed: whoever is sent the link has it.
+  const long = `SELECT * FROM orders WHERE ${Array.from({ length: 300 }, (_, at) => `AMOUNT <> ${at}`).join(' AND ')} -- ü`;
+  assert.ok(long.length > 4000);
+  await editor.fill(long);
+  await page.waitForURL(/#packed=/);
+  assert.ok(page.url().length < 3000, `the address has ${page.url().length} characters`);
+  const other = await open(page.url().slice(base.length));
+  await until('the same text', async () => (await other.page.getByRole('textbox', { name: 'SQL', exact: true }).locator('.cm-line').allTextContents()).join('\n') === long);
+  await other.close();
   await close();
 });
 
@@ -159,6 +167,8 @@ test('a stream is made of a query, deployed, watched, changed with a plan of wha
   await picture(page, 'stream-edit');
   if (/begins anew/.test(await plan.textContent())) {
     await page.getByText('Say first that the state may be lost.').waitFor();
+    const beside = await page.getByRole('link', { name: 'deploy the new text beside the old one' }).getAttribute('href');
+    assert.match(beside, /streams\/new\?engine=ksqldb#name=HighValueOrders2&sql=SELECT/);
     await page.getByLabel('The state may be lost').check();
   }
   await page.getByRole('button', { name: /^Save/ }).dblclick();
@@ -180,6 +190,15 @@ test('a stream is made of a query, deployed, watched, changed with a plan of wha
   await page.locator('.head .state', { hasText: 'Running' }).waitFor();
   await page.getByRole('link', { name: 'All streams' }).click();
   await page.getByRole('region', { name: 'Streams' }).waitFor();
+  const row = page.getByRole('row', { name: /HighValueOrders/ });
+  const heads = await page.getByRole('columnheader').allTextContents();
+  const told = await until('lag and rate, as the engine tells them', async () => {
+    const { lag, recordsPerSecond } = await api(`${made[0].href}/status`);
+    const cells = await row.getByRole('cell').allTextContents();
+    const shown = [cells[heads.indexOf('Not read yet')], cells[heads.indexOf('Rows/s')]];
+    return shown.every((cell, at) => (cell === '–') === ([lag, recordsPerSecond][at] === null)) && shown;
+  });
+  assert.ok(told.some((cell) => /\d/.test(cell)), `one of them at least: ${told}`);
   await accessible(page);
   await picture(page, 'streams');
   await page.getByRole('link', { name: 'HighValueOrders', exact: true }).click();
@@ -198,14 +217,35 @@ test('a stream is made of a query, deployed, watched, changed with a plan of wha
 });
 
 test('a topic is watched from its beginning, by partition and key, and a record is seen whole', async () => {
-  const { page, close } = await open('/ui/topics/orders/live?from=earliest');
+  const { page, close } = await open('/ui/topics/orders/live?from=earliest', { permissions: ['clipboard-read', 'clipboard-write'] });
   await until('records come', async () => (await rows(page).count()) > 10);
   await page.getByRole('button', { name: 'Pause' }).click();
   await page.getByRole('spinbutton', { name: 'Partition' }).fill('1');
   await page.waitForURL(/partition=1/);
   await until('only that partition', async () => (await page.locator('.grid-row [role=gridcell]:nth-child(2)').allTextContents()).every((partition) => partition === '1'));
   await page.getByText(/hidden by what is looked for/).waitFor();
+  const offsets = () => page.locator('.grid-row [role=gridcell]:nth-child(3)').allTextContents();
+  const [first, second] = (await offsets()).map(Number);
+  assert.ok(first < second, 'as they come');
+  await page.getByRole('combobox', { name: 'Order', exact: true }).selectOption('newest');
+  await page.waitForURL(/order=newest/);
+  await until('the newest on top', async () => {
+    const [first, second] = (await offsets()).map(Number);
+    return first > second;
+  });
+  // While they come, nothing moves under who points at them.
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('grid').hover();
+  await page.getByRole('button', { name: /new, show/ }).waitFor();
+  const stood = await offsets();
+  await until('more are waiting', async () => Number(/^[\d,]+/.exec(await page.getByRole('button', { name: /new, show/ }).textContent())[0].replaceAll(',', '')) > 20);
+  assert.deepEqual(await offsets(), stood);
+  await page.getByRole('button', { name: 'Pause' }).click();
   await rows(page).first().click();
+  const picked = page.getByRole('complementary', { name: 'The picked row' });
+  const [partition, offset] = await page.locator('.grid-row[aria-selected="true"]').getByRole('gridcell').allTextContents().then((cells) => cells.slice(1, 3));
+  await picked.getByRole('button', { name: 'Copy position' }).click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `${partition}/${offset}`);
   await page.getByRole('complementary', { name: 'The picked row' }).getByText('offset:').waitFor();
   await accessible(page);
   await picture(page, 'topic');
@@ -235,11 +275,11 @@ test('a server that goes away ends a query: it is said, its rows are kept, and i
   const { page, close } = await open(`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`, { expected: failing });
   await page.getByRole('button', { name: 'Run', exact: true }).click();
   await until('rows come', async () => (await rows(page).count()) > 5);
-  await service.stop('SIGKILL');
+  await world.service.stop('SIGKILL');
   await page.locator('.progress .state', { hasText: /^Connection lost, [1-9]/ }).waitFor({ timeout: 35_000 });
   await page.locator('.connection .state', { hasText: /lost since .*trying again in/ }).waitFor({ timeout: 35_000 });
   assert.ok((await rows(page).count()) > 5, 'what came is kept');
-  service = await serve();
+  world.service = await world.serve();
   await page.getByText('connected', { exact: true }).first().waitFor({ timeout: 60_000 });
   await page.getByRole('button', { name: 'Run again' }).click();
   await page.locator('.progress .state', { hasText: 'Running' }).waitFor();

@@ -1,9 +1,9 @@
 // Who called what: every call that changed something, and every refusal. For administrators.
 import { useAsk } from '../api';
 import { change, place } from '../router';
-import { forbidden } from '../session';
+import { forbidden, may } from '../session';
 import { Time } from '../time';
-import { CopyCurl, count, Empty, Pager, Shown, State, Table, Value } from '../widgets';
+import { Between, CopyCurl, count, Empty, Pager, Shown, State, Table, Value } from '../widgets';
 
 interface Entry {
   id: number;
@@ -22,11 +22,13 @@ interface Entry {
 
 export function Audit() {
   const { query, hash } = place.value;
-  const reason = forbidden('administer');
-  const [outcome, principal] = [query.get('outcome') ?? '', hash.get('principal') ?? ''];
+  const reason = may('administer') ? '' : forbidden('administer');
+  const [outcome, principal, from, to] = [query.get('outcome') ?? '', hash.get('principal') ?? '', query.get('from') ?? '', query.get('to') ?? ''];
   const asked = new URLSearchParams({ pageSize: '50' });
   if (outcome) asked.set('outcome', outcome);
   if (principal) asked.set('principal', principal);
+  if (from) asked.set('from', from);
+  if (to) asked.set('to', to);
   const cursor = query.get('cursor');
   if (cursor) asked.set('cursor', cursor);
   const list = useAsk<{ items: Entry[] }>(reason ? null : `/ops/audit?${asked}`, { every: 5000 });
@@ -37,10 +39,11 @@ export function Audit() {
         <label><span>Outcome</span>
           <select value={outcome} onChange={(event) => change({ outcome: event.currentTarget.value, cursor: null })}><option value="">any</option><option>done</option><option>refused</option><option>failed</option></select></label>
         <label><span>By</span><input data-filter size={16} value={principal} onChange={(event) => change({ principal: event.currentTarget.value.trim() }, { hash: true })} /></label>
+        <Between label="Called" from={from} to={to} />
         <div class="tools"><CopyCurl path={`/ops/audit?${asked}`} what="the audit log" /></div>
       </div>
       <Shown of={list} what="the audit log">
-        {({ items }) => items.length === 0 ? <Empty>{outcome || principal ? 'No call matches.' : 'Nothing was changed and nobody was refused yet.'}</Empty> : (
+        {({ items }) => items.length === 0 ? <Empty>{outcome || principal || from || to ? 'No call matches.' : 'Nothing was changed and nobody was refused yet.'}</Empty> : (
           <Table label="Audit log">
             <thead><tr><th scope="col">At</th><th scope="col">By</th><th scope="col">Call</th><th scope="col">Outcome</th><th scope="col" class="num">Times</th><th scope="col">From</th><th scope="col">Trace</th></tr></thead>
             <tbody>

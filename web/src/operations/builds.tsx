@@ -16,9 +16,11 @@ const KINDS: { [state: string]: 'good' | 'wait' | 'bad' | 'idle' | 'on' } = { ru
 export function Builds({ changed }: { changed: () => void }) {
   const views = useAsk<{ items: ViewOfBuilds[] }>('/ops/views', { every: 5000 });
   const cursor = place.value.query.get('cursor');
-  const path = `/ops/operations?pageSize=20${cursor ? `&cursor=${cursor}` : ''}`;
+  const state = place.value.query.get('state') ?? '';
+  const path = `/ops/operations?pageSize=20${state && `&state=${state}`}${cursor ? `&cursor=${cursor}` : ''}`;
   const operations = useAsk<{ items: Operation[] }>(path, { every: 2000 });
-  const running = operations.data?.items.find((one) => one.state === 'running');
+  const under = useAsk<{ items: Operation[] }>(state || cursor ? '/ops/operations?state=running&pageSize=1' : null, { every: 2000 });
+  const running = (state || cursor ? under : operations).data?.items.find((one) => one.state === 'running');
   const again = () => {
     views.again();
     operations.again();
@@ -29,9 +31,13 @@ export function Builds({ changed }: { changed: () => void }) {
       <Shown of={views} what="builds">
         {({ items }) => items.length === 0 ? <Empty>No view runs here.</Empty> : <>{items.map((view) => <OneView key={view.view} view={view} running={running} again={again} />)}</>}
       </Shown>
-      <div class="head section"><h2>Operations</h2><div class="tools"><CopyCurl path={path} what="operations" /></div></div>
+      <div class="head section"><h2>Operations</h2><div class="tools">
+        <label class="inline">State{' '}
+          <select value={state} onChange={(event) => change({ state: event.currentTarget.value, cursor: null })}><option value="">any</option>{['running', 'done', 'cancelled', 'failed'].map((one) => <option key={one}>{one}</option>)}</select>
+        </label>
+        <CopyCurl path={path} what="operations" /></div></div>
       <Shown of={operations} what="operations">
-        {({ items }) => items.length === 0 ? <Empty>Nothing was rebuilt, rolled back or verified yet.</Empty> : (
+        {({ items }) => items.length === 0 ? <Empty>{state ? 'No operation matches.' : 'Nothing was rebuilt, rolled back or verified yet.'}</Empty> : (
           <Table label="Operations">
             <thead><tr><th scope="col">Operation</th><th scope="col">State</th><th scope="col">Progress</th><th scope="col">Builds</th><th scope="col">Why</th><th scope="col">By</th><th scope="col">Begun</th></tr></thead>
             <tbody>

@@ -6,7 +6,8 @@ import { missing, type HeldKey } from '../orders/model';
 import { Record } from '../record';
 import { change, place, to } from '../router';
 import { Time } from '../time';
-import { Act, bytes, CopyCurl, count, Empty, Pager, Shown, State, Table } from '../widgets';
+import { Act, Between, bytes, CopyCurl, count, Empty, Pager, Shown, State, Table } from '../widgets';
+import { useAges } from './ages';
 import { Decide, DecideMany } from './decide';
 import { Decided } from './decisions';
 import { Letters as LetterRows, Steps } from './letters';
@@ -16,16 +17,18 @@ const REASONS = ['gap', 'poison', 'event_id_reused', 'conflict'];
 
 export function HeldList({ changed }: { changed: () => void }) {
   const { query, hash } = place.value;
-  const [reasons, key, older] = [query.getAll('reason'), hash.get('key') ?? '', query.get('olderThan') ?? ''];
+  const [reasons, key, proven] = [query.getAll('reason'), hash.get('key') ?? '', query.get('proven') ?? ''];
+  const { at, ...ages } = useAges();
   const asked = new URLSearchParams({ pageSize: '50' });
   for (const reason of reasons) asked.append('reason', reason);
   if (key) asked.set('key', key);
-  if (older) asked.set('olderThan', older);
+  if (proven) asked.set('proven', proven);
+  for (const [name, age] of Object.entries(ages)) asked.set(name, age);
   const cursor = query.get('cursor');
   if (cursor) asked.set('cursor', cursor);
   const list = useAsk<{ items: HeldKey[] }>(`/ops/held?${asked}`, { every: 3000 });
   const [many, setMany] = useState(false);
-  const filter = { ...(reasons.length > 0 ? { reason: reasons } : {}), ...(key ? { key } : {}), ...(older ? { olderThan: older } : {}) };
+  const filter = { ...(reasons.length > 0 ? { reason: reasons } : {}), ...(key ? { key } : {}), ...(proven ? { proven: proven === 'true' } : {}), ...ages };
   return (
     <>
       <div class="filters">
@@ -36,12 +39,12 @@ export function HeldList({ changed }: { changed: () => void }) {
           ))}
         </fieldset>
         <label><span>Order</span><input data-filter size={16} value={key} placeholder="order-1" onChange={(event) => change({ key: event.currentTarget.value.trim() }, { hash: true })} /></label>
-        <label>
-          <span>For at least</span>
-          <select value={older} onChange={(event) => change({ olderThan: event.currentTarget.value, cursor: null })}>
-            <option value="">any time</option><option value="PT1M">1 min</option><option value="PT15M">15 min</option><option value="PT1H">1 h</option><option value="P1D">1 d</option>
+        <label><span>Missing event</span>
+          <select value={proven} onChange={(event) => change({ proven: event.currentTarget.value, cursor: null })}>
+            <option value="">any</option><option value="true">proven not to be in the log</option><option value="false">may still be in the log</option>
           </select>
         </label>
+        <Between label="Held" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
         <div class="tools">
           <Act right="decide" onClick={() => setMany(true)} why={list.data?.items.length ? '' : 'No order matches.'}>Skip all that match …</Act>
           <CopyCurl path={`/ops/held?${asked}`} what="held orders" />
@@ -70,7 +73,7 @@ export function HeldList({ changed }: { changed: () => void }) {
           </Table>
         )}
       </Shown>
-      <Pager asked={list} go={(cursor) => change({ cursor }, { replace: false })} />
+      <Pager asked={list} go={(cursor) => change({ cursor, at: cursor && at }, { replace: false })} />
       {many && <DecideMany title="Skip what held orders wait for" path="/ops/held/skip" filter={filter} what="orders" verb="Skip" close={() => setMany(false)} done={() => {
         list.again();
         changed();

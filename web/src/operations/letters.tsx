@@ -6,7 +6,8 @@ import { kept } from '../kept';
 import { Record } from '../record';
 import { change, place, to } from '../router';
 import { Time } from '../time';
-import { Act, bytes, Copy, CopyCurl, Dialog, Empty, Failure, Pager, Shown, Table, Value } from '../widgets';
+import { Act, Between, bytes, Copy, CopyCurl, Dialog, Empty, Failure, Pager, Shown, Table, Value } from '../widgets';
+import { useAges } from './ages';
 import { actor, Decide, DecideMany, Errors, useOnce, Why } from './decide';
 import { Decided } from './decisions';
 import { Status, textOf } from './held';
@@ -17,17 +18,18 @@ const REASONS = ['schema_violation', 'invalid_json', 'invalid_avro', 'schema_not
 
 export function LetterList({ changed }: { changed: () => void }) {
   const { query, hash } = place.value;
-  const [status, reason, key, older] = [query.get('status') ?? 'open', query.get('reason') ?? '', hash.get('key') ?? '', query.get('newerThan') ?? ''];
+  const [status, reason, key] = [query.get('status') ?? 'open', query.get('reason') ?? '', hash.get('key') ?? ''];
+  const { at, ...ages } = useAges();
   const asked = new URLSearchParams({ status, pageSize: '50' });
   if (reason) asked.set('reason', reason);
   if (key) asked.set('key', key);
-  if (older) asked.set('newerThan', older);
+  for (const [name, age] of Object.entries(ages)) asked.set(name, age);
   const cursor = query.get('cursor');
   if (cursor) asked.set('cursor', cursor);
   const path = `/ops/dead-letters?${asked}`;
   const list = useAsk<{ items: Letter[] }>(path, { every: 3000 });
   const [many, setMany] = useState<'skip' | 'redrive' | null>(null);
-  const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(key ? { key } : {}), ...(older ? { newerThan: older } : {}) };
+  const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(key ? { key } : {}), ...ages };
   const nothing = list.data?.items.length ? '' : 'No letter matches.';
   return (
     <>
@@ -43,11 +45,7 @@ export function LetterList({ changed }: { changed: () => void }) {
             {[...new Set([...REASONS, ...(list.data?.items.map((letter) => letter.reason) ?? []), ...(reason ? [reason] : [])])].map((one) => <option key={one} value={one}>{words(one)}</option>)}
           </select>
         </label>
-        <label><span>Refused in the last</span>
-          <select value={older} onChange={(event) => change({ newerThan: event.currentTarget.value, cursor: null })}>
-            <option value="">any time</option><option value="PT15M">15 min</option><option value="PT1H">1 h</option><option value="P1D">1 d</option><option value="P7D">7 d</option>
-          </select>
-        </label>
+        <Between label="Refused" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
         <label><span>Key</span><input data-filter size={16} value={key} placeholder="order-1" onChange={(event) => change({ key: event.currentTarget.value.trim() }, { hash: true })} /></label>
         <div class="tools">
           <Act right="decide" why={nothing} onClick={() => setMany('redrive')}>Redrive all that match …</Act>
@@ -56,9 +54,9 @@ export function LetterList({ changed }: { changed: () => void }) {
         </div>
       </div>
       <Shown of={list} what="dead letters">
-        {({ items }) => items.length === 0 ? <Empty>{status === 'open' && !reason && !key && !older ? 'No record is refused: nothing waits for you.' : 'No dead letter matches.'}</Empty> : <Letters items={items} />}
+        {({ items }) => items.length === 0 ? <Empty>{status === 'open' && !reason && !key && at === null ? 'No record is refused: nothing waits for you.' : 'No dead letter matches.'}</Empty> : <Letters items={items} />}
       </Shown>
-      <Pager asked={list} go={(cursor) => change({ cursor }, { replace: false })} />
+      <Pager asked={list} go={(cursor) => change({ cursor, at: cursor && at }, { replace: false })} />
       {many && <DecideMany title={many === 'skip' ? 'Skip dead letters' : 'Redrive dead letters'} path={`/ops/dead-letters/${many}`} filter={filter} what="letters" verb={many === 'skip' ? 'Skip' : 'Redrive'} close={() => setMany(null)} done={() => {
         list.again();
         changed();
@@ -188,7 +186,8 @@ function Replace({ step, letter, close, done }: { step: NextStep; letter?: Lette
   const [reason, setReason] = useState('');
   const [key, setKey] = useState('');
   const [sequence, setSequence] = useState('');
-  const { run, busy, problem } = useOnce<{ detail?: string }>((data) => {
+  const [sent, setSent] = useState('');
+  const { run, busy, problem: refusal } = useOnce<{ detail?: string }>((data) => {
     draft.value = '';
     close();
     done(data);
@@ -200,6 +199,8 @@ function Replace({ step, letter, close, done }: { step: NextStep; letter?: Lette
   } catch (error) {
     fault = error instanceof Error ? error.message : String(error);
   }
+  // What was refused is told as long as it stands there.
+  const problem = sent === now + reason ? refusal : null;
   const [needsKey, needsSequence] = [step.body?.key !== undefined, step.body?.sequence !== undefined];
   // As text: what is sent is what stands here, to the digit.
   const call = { method: 'POST', body: { payload: now, reason, ...actor(), ...(needsKey && key ? { key } : {}), ...(needsSequence && sequence ? { sequence: Number(sequence) } : {}) } };
@@ -207,7 +208,9 @@ function Replace({ step, letter, close, done }: { step: NextStep; letter?: Lette
     <Dialog title={`Replace dead letter ${id ?? ''}`} close={close} wide>
       <form onSubmit={(event) => {
         event.preventDefault();
-        if (!fault) void run(step.href, call);
+        if (fault) return;
+        setSent(now + reason);
+        void run(step.href, call);
       }}>
         {(letter ?? asked.data) && <p>Refused because <strong>{(letter ?? asked.data)!.error}</strong></p>}
         <div class="beside">

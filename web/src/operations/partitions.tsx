@@ -1,6 +1,7 @@
 // Each partition: where it stands, whose it is, and why it is behind.
 import { Table, CopyCurl, Empty, Shown, State } from '../widgets';
 import { span, Time } from '../time';
+import { History } from './history';
 import type { Health } from './state';
 
 const KINDS: { [verdict: string]: 'good' | 'wait' | 'bad' } = { ok: 'good', warn: 'wait' };
@@ -37,6 +38,7 @@ export function Partitions({ health }: { health: Health }) {
               })}
             </tbody>
           </Table>
+          <History />
         </>
       )}
     </Shown>

@@ -8,16 +8,20 @@ import { clock, span, Time, zoneName } from '../time';
 import { CopyCurl, count, Failure, State } from '../widgets';
 import { words, type Consumer, type Lags } from './model';
 
-const KEPT = 120_000;
+/** How far back the line goes, and how far what is kept. */
+const LINE = 120_000;
+const KEPT = 600_000;
 
-interface Sample {
+export interface Sample {
   at: number;
+  /** Events that are not applied yet, and seconds since the oldest of them. */
   lag: number;
+  seconds: number;
   consumed: number | null;
 }
 
-/** The last two minutes, also while another page is looked at. */
-const samples = signal<Sample[]>([]);
+/** The last ten minutes of looking, also across a visit to another page. */
+export const samples = signal<Sample[]>([]);
 
 export interface Health {
   lags: Asked<Lags>;
@@ -28,13 +32,18 @@ export function useHealth(asks: boolean): Health {
   const lags = useAsk<Lags>(asks ? '/ops/lags' : null, { every: 1000 });
   const consumers = useAsk<{ views: Consumer[] }>(asks ? '/ops/consumer' : null, { every: 2000 });
   const consumed = consumers.data?.views[0]?.conservation?.consumed ?? null;
+  const seconds = oldest(lags.data);
   useEffect(() => {
     const lag = lags.data?.totalLag;
     if (lag === null || lag === undefined) return;
     const now = Date.now();
-    samples.value = [...samples.value.filter((sample) => sample.at > now - KEPT), { at: now, lag, consumed }];
+    samples.value = [...samples.value.filter((sample) => sample.at > now - KEPT), { at: now, lag, seconds, consumed }];
   }, [lags.at]);
   return { lags, consumers };
+}
+
+function oldest(lags: Lags | undefined): number {
+  return Math.max(0, ...(lags?.partitions.map((partition) => partition.lagSeconds) ?? [0]));
 }
 
 /** Events a second, over the samples there are. */
@@ -67,11 +76,11 @@ export function Top({ health, held, letters }: { health: Health; held: number; l
   const consumer = consumers.data?.views.find((one) => one.view === lags.data?.view) ?? consumers.data?.views[0];
   const { kind, word, detail } = verdict(consumer, lags.data, held, letters);
   const error = lags.error ?? consumers.error;
-  const seconds = Math.max(0, ...(lags.data?.partitions.map((partition) => partition.lagSeconds) ?? [0]));
+  const seconds = oldest(lags.data);
   const events = rate();
   const conservation = consumer?.conservation;
   const sum = conservation ? conservation.applied + conservation.duplicate + conservation.late + conservation.conflict + conservation.parked + conservation.deadLettered : 0;
-  const lagsThen = samples.value.map(({ at, lag }) => ({ at, value: lag }));
+  const lagsThen = samples.value.filter(({ at }) => at > Date.now() - LINE).map(({ at, lag }) => ({ at, value: lag }));
   return (
     <>
       <div class="head">
@@ -85,7 +94,7 @@ export function Top({ health, held, letters }: { health: Health; held: number; l
       <dl class="facts">
         <div><dt>Behind</dt><dd class="big">{count(lags.data?.totalLag)} <span class="muted small">events</span></dd></div>
         <div><dt>Oldest of them</dt><dd class="big">{lags.data ? span(seconds) : '–'}</dd></div>
-        <div><dt>Last two minutes</dt><dd><Sparkline values={lagsThen} ms={KEPT} label={`Lag over two minutes: ${count(lags.data?.totalLag)} events now, at most ${count(Math.max(0, ...lagsThen.map(({ value }) => value)))}`} /></dd></div>
+        <div><dt>Last two minutes</dt><dd><Sparkline values={lagsThen} ms={LINE} label={`Lag over two minutes: ${count(lags.data?.totalLag)} events now, at most ${count(Math.max(0, ...lagsThen.map(({ value }) => value)))}`} /></dd></div>
         <div><dt>Consumed</dt><dd class="big">{events === null ? '–' : count(Math.round(events * 10) / 10)} <span class="muted small">events/s</span></dd></div>
         <div><dt>Not accounted for</dt><dd class="big">{conservation ? <span class={conservation.balanced ? '' : 'state bad'}>{count(conservation.consumed - sum)}</span> : '–'} <span class="muted small">of {count(conservation?.consumed)}</span></dd></div>
         <div><dt>Held</dt><dd class="big"><a href={to(['operations', 'held'])}>{count(held)}</a></dd></div>

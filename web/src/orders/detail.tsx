@@ -53,7 +53,7 @@ export function Detail({ id }: { id: string }) {
       {heldNow && (
         <div class="note">
           <p><strong>{missing(heldNow)}</strong> Held since <Time at={heldNow.since} />.{' '}
-            <a href={to(['operations', 'held', id])}>Repair it</a></p>
+            {may('operate') ? <a href={to(['operations', 'held', id])}>Repair it</a> : <span class="muted">An operator can repair it.</span>}</p>
         </div>
       )}
       {now.data && <AsOf last={now.data.lastEventSequence} asOf={asOf} events={events.data?.items} />}

@@ -5,9 +5,9 @@ import { connection, follow } from '../live';
 import { parse } from '../json';
 import { change, go, place, to } from '../router';
 import { may } from '../session';
-import { clock, fieldOf, instantOf, Time, zone } from '../time';
-import { CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Value } from '../widgets';
-import { kindOf, missing, STATUSES, type Changed, type HeldKey, type Order, type OrderPage } from './model';
+import { clock, Time } from '../time';
+import { Between, CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Value } from '../widgets';
+import { kindOf, missing, STATUSES, type Changed, type Held, type HeldKey, type Order, type OrderPage } from './model';
 
 const PAGE_SIZE = 50;
 /** Orders that are kept while somebody points at the list; of more only that there are more. */
@@ -23,7 +23,8 @@ export function List() {
   const atTop = sort === '-updatedAt' && !query.has('cursor') && !query.has('to');
   const live = useLive(list.data?.items, asked, atTop, list.again);
   const held = useAsk<{ items: HeldKey[] }>(may('operate') ? '/ops/held?pageSize=200' : null, { every: 5000 });
-  const heldOf = new Map(held.data?.items.map((key) => [key.key, key]));
+  const seen = useHeldOf(may('operate') ? NONE : live.rows);
+  const heldOf: ReadonlyMap<string, Waits> = held.data ? new Map(held.data.items.map((key) => [key.key, key])) : seen;
   return (
     <section>
       <div class="head">
@@ -71,7 +72,48 @@ export function List() {
   );
 }
 
-function Row({ order, held, changed, gone }: { order: Order; held: HeldKey | undefined; changed: number | undefined; gone: boolean }) {
+const NONE: Order[] = [];
+type Waits = Parameters<typeof missing>[0];
+/** How long it is believed that an order waits or does not, and how many are asked about at once. */
+const BELIEVED = 30_000;
+const AT_ONCE = 6;
+
+/** Readers may not list what is held, but each order says whether it is: those in view are asked, a few at a time. */
+function useHeldOf(rows: Order[]): ReadonlyMap<string, Waits> {
+  const [held, setHeld] = useState<ReadonlyMap<string, Waits>>(new Map());
+  const store = useRef({ asked: new Map<string, number>(), rows });
+  store.current.rows = rows;
+  const asks = rows !== NONE;
+  useEffect(() => {
+    if (!asks) return undefined;
+    const abort = new AbortController();
+    const look = async () => {
+      const { asked, rows } = store.current;
+      const now = Date.now();
+      const next = document.hidden ? [] : rows.map(({ orderId }) => orderId).filter((id) => now - (asked.get(id) ?? 0) > BELIEVED).slice(0, AT_ONCE);
+      if (asked.size > 2000) asked.clear(); // orders that are long out of view
+      for (const id of next) asked.set(id, now);
+      const found = await Promise.all(next.map(async (id) => [id, (await ask<{ held: Held | null }>(`/orders/${encodeURIComponent(id)}`, {}, abort.signal)).data.held] as const)).catch(() => []);
+      if (abort.signal.aborted || found.length === 0) return;
+      setHeld((before) => {
+        const after = new Map(before);
+        for (const [id, waits] of found) {
+          if (waits) after.set(id, waits);
+          else after.delete(id);
+        }
+        return after;
+      });
+    };
+    const timer = window.setInterval(look, 500);
+    return () => {
+      abort.abort();
+      window.clearInterval(timer);
+    };
+  }, [asks]);
+  return held;
+}
+
+function Row({ order, held, changed, gone }: { order: Order; held: Waits | undefined; changed: number | undefined; gone: boolean }) {
   return (
     <tr class={`${changed ? (changed % 2 === 0 ? 'changed' : 'changed again') : ''} ${gone ? 'gone' : ''}`} data-order={order.orderId}>
       <td><a class="mono" href={to(['orders', order.orderId])}>{order.orderId}</a></td>
@@ -83,7 +125,7 @@ function Row({ order, held, changed, gone }: { order: Order; held: HeldKey | und
       <td class="num">{order.lastEventSequence}</td>
       <td><Time at={order.updatedAt} /></td>
       <td>
-        {held && <a class="flag bad" href={to(['operations', 'held', order.orderId])} title={missing(held)}>held</a>}
+        {held && <a class="flag bad" href={to(may('operate') ? ['operations', 'held', order.orderId] : ['orders', order.orderId])} title={missing(held)}>held</a>}
         {order.anomalies.map((anomaly) => <span class="flag" key={anomaly}>{anomaly.replaceAll('_', ' ')}</span>)}
       </td>
     </tr>
@@ -146,7 +188,6 @@ function Filters({ query, customer }: { query: URLSearchParams; customer: string
     const next = statuses.includes(status) ? statuses.filter((one) => one !== status) : [...statuses, status];
     change({ status: next, cursor: null });
   };
-  void zone.value;
   return (
     <div class="filters">
       <fieldset class="toggles">
@@ -164,12 +205,7 @@ function Filters({ query, customer }: { query: URLSearchParams; customer: string
           change({ cursor: null });
         }} />
       </label>
-      {(['from', 'to'] as const).map((name) => (
-        <label key={name}>
-          <span>{name === 'from' ? 'Updated from' : 'to before'}</span>
-          <input type="datetime-local" value={fieldOf(query.get(name) ?? '')} onChange={(event) => change({ [name]: instantOf(event.currentTarget.value), cursor: null })} />
-        </label>
-      ))}
+      <Between label="Updated" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
     </div>
   );
 }

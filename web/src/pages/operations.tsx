@@ -3,6 +3,7 @@ import { useAsk } from '../api';
 import { Audit } from '../operations/audit';
 import { Builds, OperationView } from '../operations/builds';
 import { Decisions } from '../operations/decisions';
+import { Engines } from '../operations/engines';
 import { HeldDetail, HeldList } from '../operations/held';
 import { LetterList, LetterView } from '../operations/letters';
 import { Partitions } from '../operations/partitions';
@@ -13,7 +14,7 @@ import { to } from '../router';
 import { forbidden, may } from '../session';
 import { count, Empty } from '../widgets';
 
-const TABS: [string, string][] = [['', 'Partitions'], ['held', 'Held'], ['letters', 'Dead letters'], ['decisions', 'Decisions'], ['builds', 'Builds'], ['queries', 'Running queries'], ['audit', 'Audit']];
+const TABS: [string, string][] = [['', 'Partitions'], ['held', 'Held'], ['letters', 'Dead letters'], ['decisions', 'Decisions'], ['builds', 'Builds'], ['queries', 'Running queries'], ['engines', 'Engines'], ['audit', 'Audit']];
 
 export default function Operations({ named }: PageProps) {
   const looks = may('operate');
@@ -26,10 +27,10 @@ export default function Operations({ named }: PageProps) {
     letters.again();
   };
   const counts: { [tab: string]: number | undefined } = { held: held.data?.items.length, letters: letters.data?.items.length };
-  if (!looks && !(tab === 'queries' && may('runStreams'))) return <section><h1>Operations</h1><Empty>{forbidden('operate')}</Empty></section>;
+  const shows = looks || (tab === 'queries' && may('runStreams')) || (tab === 'engines' && may('read'));
   return (
     <section>
-      {looks && <Top health={health} held={counts.held ?? 0} letters={counts.letters ?? 0} />}
+      {looks ? <Top health={health} held={counts.held ?? 0} letters={counts.letters ?? 0} /> : <h1>Operations</h1>}
       <nav class="tabs" aria-label="Parts of operations">
         {TABS.map(([name, title]) => (
           <a key={name} href={to(name ? ['operations', name] : ['operations'])} aria-current={name === tab ? 'page' : undefined}>
@@ -37,7 +38,7 @@ export default function Operations({ named }: PageProps) {
           </a>
         ))}
       </nav>
-      <Tab tab={tab} id={named.id} health={health} changed={changed} />
+      <div data-begin tabIndex={-1} class="part-of-page">{shows ? <Tab tab={tab} id={named.id} health={health} changed={changed} /> : <Empty>{forbidden('operate')}</Empty>}</div>
     </section>
   );
 }
@@ -50,6 +51,7 @@ function Tab({ tab, id, health, changed }: { tab: string; id: string | undefined
     case 'decisions': return <Decisions />;
     case 'builds': return id === undefined ? <Builds changed={changed} /> : <OperationView key={id} id={id} changed={changed} />;
     case 'queries': return <Queries />;
+    case 'engines': return <Engines />;
     case 'audit': return <Audit />;
     default: return <Empty>There is no such part. <a href={to(['operations'])}>To the partitions</a></Empty>;
   }

@@ -95,6 +95,7 @@ function Rows({ stream }: { stream: Stream }) {
         <CopyCurl path={`/api/topics/${stream.outputTopic}/rows?from=latest`} what="the rows" />
       </Bar>
       <Watch feed={feed} label={`Rows of ${stream.name}`} name={stream.outputTopic} live={standing.state !== 'over'} view={view} setView={(view) => change({ view: view === 'changes' ? null : view })}
+        newest={place.value.query.get('order') === 'newest'} setNewest={(on) => change({ order: on ? 'newest' : null })}
         find={find} setFind={setFind} empty={stream.state === 'running' ? 'No row yet. What its sources get from now on is shown here.' : <>No row comes as long as the stream does not run. <a href={to(['streams', stream.id])}>To the stream</a></>} />
     </>
   );
@@ -119,6 +120,13 @@ function recordCells(text: string): unknown[] {
   const at = timestamp === undefined ? null : Date.parse(timestamp);
   const words = format === 'tombstone' ? 'deleted' : format === 'tooLarge' ? `too large to show: ${JSON.stringify(value)}` : typeof value === 'string' ? value : /"value":([\s\S]*)\}$/.exec(text)?.[1] ?? '';
   return [at === null ? null : `${clock(at)} ${zoneName(at)}`, partition, offset, key, error ? `unreadable (${error}): ${words}` : words];
+}
+
+/** A key is copied as it is written in the topic: what is no text, as base64. */
+function copiesOf({ kind, text }: Row): [string, string][] {
+  if (kind === 'mark') return [];
+  const { partition, offset, key } = parse<Record>(text);
+  return [...(key === undefined ? [] : [['Copy key', key] as [string, string]]), ['Copy position', `${partition}/${offset}`]];
 }
 
 const BEGINNINGS: [string, string][] = [['latest', 'what comes'], ['earliest', 'the earliest'], ['offset', 'an offset …'], ['time', 'a time …']];
@@ -172,7 +180,7 @@ function OfTopic({ topic }: { topic: string }) {
         <CopyCurl path={path} what="the records" />
       </Bar>
       <Watch feed={feed} label={`Records of ${topic}`} name={topic} live={standing.state !== 'over'} view="changes" find={find} setFind={setFind} only={only}
-        record={(row: Row) => row.text} empty={standing.state === 'over' ? standing.word : from === 'latest' ? <>No record yet. What the topic gets from now on is shown here, or <button type="button" class="quiet" onClick={() => (setChosen('earliest'), begin('earliest'))}>begin with the earliest</button></> : 'No record lies there.'}
+        record={(row: Row) => row.text} copies={copiesOf} newest={query.get('order') === 'newest'} setNewest={(on) => change({ order: on ? 'newest' : null })} empty={standing.state === 'over' ? standing.word : from === 'latest' ? <>No record yet. What the topic gets from now on is shown here, or <button type="button" class="quiet" onClick={() => (setChosen('earliest'), begin('earliest'))}>begin with the earliest</button></> : 'No record lies there.'}
         tools={(
           <>
             <label><span>Begin with</span>

@@ -3,7 +3,8 @@ import { useComputed, useSignalEffect } from '@preact/signals';
 import { useEffect, useState } from 'preact/hooks';
 import { root, useAsk } from '../api';
 import { hold, invoke } from '../hub';
-import { active, faultsIn, groupedBy, nameOf, newTab, past, remember, Run, tabs, type Engine, type Source, type Tab } from '../query/model';
+import { active, faultsIn, groupedBy, nameOf, newTab, packed, past, remember, Run, tabs, unpacked, type Engine, type Source, type Tab } from '../query/model';
+import { SavedQueries } from '../query/saved';
 import { change, place, to } from '../router';
 import { session } from '../session';
 import { Sql } from '../sql';
@@ -12,14 +13,14 @@ import { useValidation } from '../validate';
 import { Watch, type View } from '../watch';
 import { Act, bytes, Copy, CopyCurl, count, Empty, Failure, Shown, State } from '../widgets';
 
-/** An address is for sending: longer texts stay in this browser. */
+/** An address is for sending: longer texts stand in it packed. */
 const LONGEST_IN_ADDRESS = 4000;
 
 export default function Query() {
   const engines = useAsk<{ items: Engine[] }>('/api/engines', { every: 30_000 });
   const catalog = useAsk<{ items: Source[]; missing: string[] }>(engines.data ? '/api/catalog' : null, { every: 60_000 });
   useEffect(() => {
-    take();
+    void take();
     const release = hold();
     // Who leaves stops what runs: nobody would read it.
     return () => {
@@ -30,10 +31,11 @@ export default function Query() {
   useSignalEffect(() => {
     const tab = active.value;
     const [text, engine, fromBeginning, view, find] = [tab.text.value, tab.engine.value, tab.fromBeginning.value, tab.view.value, tab.find.value];
-    const timer = window.setTimeout(() => {
-      if (place.peek().parts[0] !== 'query') return;
+    const timer = window.setTimeout(async () => {
+      const long = text.length > LONGEST_IN_ADDRESS ? await packed(text) : null;
+      if (place.peek().parts[0] !== 'query' || active.peek() !== tab || tab.text.peek() !== text) return;
       change({ engine, from: fromBeginning ? null : 'now', view: view === 'changes' ? null : view });
-      change({ sql: text.length > LONGEST_IN_ADDRESS ? null : text, find }, { hash: true });
+      change({ sql: long === null ? text : null, packed: long, find }, { hash: true });
     }, 250);
     return () => window.clearTimeout(timer);
   });
@@ -55,9 +57,10 @@ export default function Query() {
 const NONE: never[] = [];
 
 /** What the address says, in the tab that has it, or in one of its own. */
-function take() {
+async function take() {
   const { query, hash } = place.peek();
-  const text = hash.get('sql');
+  const long = hash.get('packed');
+  const text = hash.get('sql') ?? (long && (await unpacked(long)));
   if (text === null) return;
   const view: View = query.get('view') === 'current' ? 'current' : 'changes';
   const from = { text, engine: query.get('engine') ?? '', fromBeginning: query.get('from') !== 'now', view, find: hash.get('find') ?? '' };
@@ -163,6 +166,7 @@ function One({ tab, engines, sources, missing }: OneProps) {
         </span>
         <div class="tools end">
           <a class="button quiet" href={to(['streams', 'new'], { engine }, { sql: text })}>Make a stream of this</a>
+          <SavedQueries tab={tab} engine={engine} />
           <History use={(sql) => (tab.text.value = sql)} />
           <CopyCurl path="/api/test/query" call={{ method: 'POST', body: first }} what="the first rows of the query" />
           <Copy label="Copy as script" text={() => script(text, engine, tab.fromBeginning.value)} what="the query" />

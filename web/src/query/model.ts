@@ -179,6 +179,68 @@ export function groupedBy(text: string): string[] {
   return list.split(',').map((part) => part.trim().replace(/^.*\./, '').replaceAll(/[`";]/g, '')).filter((part) => /^\w+$/.test(part));
 }
 
+const SAVED = 'streamview.saved';
+
+/** A query that somebody has kept under a name, in this browser. */
+export interface Saved {
+  name: string;
+  text: string;
+  engine: string;
+  fromBeginning: boolean;
+  at: number;
+}
+
+/** By name. */
+export const saved = signal<Saved[]>(readSaved());
+
+function readSaved(): Saved[] {
+  try {
+    return JSON.parse(localStorage.getItem(SAVED) ?? '[]') as Saved[];
+  } catch {
+    return [];
+  }
+}
+
+// Another tab of the browser has saved one.
+window.addEventListener('storage', ({ key }) => key === SAVED && (saved.value = readSaved()));
+
+/** Keeps one, in the place of what had its name; gives why it could not be kept. */
+export function save(query: Saved): string {
+  return write([...readSaved().filter(({ name }) => name !== query.name), query]);
+}
+
+export function forget(name: string): string {
+  return write(readSaved().filter((query) => query.name !== name));
+}
+
+function write(all: Saved[]): string {
+  all.sort((one, other) => one.name.localeCompare(other.name, 'en', { numeric: true }));
+  try {
+    if (all.length === 0) localStorage.removeItem(SAVED);
+    else localStorage.setItem(SAVED, JSON.stringify(all));
+  } catch (error) {
+    return `This browser keeps nothing: ${error instanceof Error ? error.message : String(error)}`;
+  }
+  saved.value = all;
+  return '';
+}
+
+/** A long text, small enough for an address. */
+export async function packed(text: string): Promise<string> {
+  const bytes = new Uint8Array(await new Response(new Blob([text]).stream().pipeThrough(new CompressionStream('deflate-raw'))).arrayBuffer());
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join('')).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+}
+
+/** The other way round; null if it is none. */
+export async function unpacked(text: string): Promise<string | null> {
+  try {
+    const bytes = Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (letter) => letter.charCodeAt(0));
+    return await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate-raw'))).text();
+  } catch {
+    return null;
+  }
+}
+
 const PAST = 'streamview.queries';
 
 /** What this browser has run, the latest first. */

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { ask, Problem, useAsk, type Call } from '../api';
 import { Errors, useOnce } from '../operations/decide';
 import type { Source } from '../query/model';
-import { leaving } from '../router';
+import { leaving, to } from '../router';
 import { Sql } from '../sql';
 import { useValidation, type Validation } from '../validate';
 import { Act, CopyCurl, Failure } from '../widgets';
@@ -63,6 +63,7 @@ export function Edit({ stream, etag, close, done }: { stream: Stream; etag: stri
       {plan?.of === text && plan.problem && <Failure problem={plan.problem} />}
       {plan?.of === text && plan.plan && <PlanView plan={plan.plan} />}
       {loses && <label class="check"><input type="checkbox" checked={accepts} onChange={(event) => setAccepts(event.currentTarget.checked)} /><span>The state may be lost</span></label>}
+      {loses && <p class="small">Or keep both: <a href={to(['streams', 'new'], { engine: stream.engine }, { name: `${name.trim()}2`, sql: text })} onClick={() => (leaving.ask = null)}>deploy the new text beside the old one</a>, with a topic of its own, and delete the old one when nobody reads it any more.</p>}
       {problem && (
         <Failure problem={problem}>
           <Errors problem={problem} />

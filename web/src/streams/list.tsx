@@ -1,11 +1,11 @@
 // Every stream: what its engine is seen to do first, then what is wanted where that is something else.
-import { useState } from 'preact/hooks';
-import { useAsk } from '../api';
+import { useEffect, useState } from 'preact/hooks';
+import { ask, useAsk } from '../api';
 import type { Engine } from '../query/model';
 import { change, place, to } from '../router';
 import { Time } from '../time';
-import { CopyCurl, Empty, Pager, Shown, State, Table } from '../widgets';
-import { difference, kindOf, STATES, WANTED, word, type Stream } from './model';
+import { CopyCurl, count, Empty, Pager, Shown, State, Table } from '../widgets';
+import { difference, kindOf, STATES, WANTED, word, type Status, type Stream } from './model';
 
 export function StreamList() {
   const { query, hash } = place.value;
@@ -15,6 +15,7 @@ export function StreamList() {
   const path = `/api/streams${asked.size > 0 ? `?${asked}` : ''}`;
   const engines = useAsk<{ items: Engine[] }>('/api/engines', { every: 30_000 });
   const list = useAsk<{ items: Stream[] }>(path, { every: 2000 });
+  const statuses = useStatuses(list.data?.items);
   if (list.error?.code === 'manager_not_enabled') {
     return <section><h1>Streams</h1><Empty>There is no stream manager here: <code>manager.enabled</code> turns it on, and <code>flink.gateway_url</code> or <code>ksqldb.url</code> names an engine.</Empty></section>;
   }
@@ -42,7 +43,7 @@ export function StreamList() {
             : <Empty>No stream is written down. <a href={to(['streams', 'new'])}>Write one</a>, or try its text as a <a href={to(['query'])}>query</a> first.</Empty>
         ) : (
           <Table label="Streams">
-            <thead><tr><th scope="col">Name</th><th scope="col">In the engine</th><th scope="col">Engine</th><th scope="col">Topic</th><th scope="col">Owner</th><th scope="col" class="num">Text</th><th scope="col">Changed</th></tr></thead>
+            <thead><tr><th scope="col">Name</th><th scope="col">In the engine</th><th scope="col">Engine</th><th scope="col">Topic</th><th scope="col" class="num">Rows/s</th><th scope="col" class="num">Not read yet</th><th scope="col">Owner</th><th scope="col" class="num">Text</th><th scope="col">Changed</th></tr></thead>
             <tbody>
               {items.map((stream) => (
                 <tr key={stream.id}>
@@ -50,6 +51,7 @@ export function StreamList() {
                   <td class="wide"><State kind={kindOf(stream.state)}>{word(stream)}</State><Apart stream={stream} /></td>
                   <td>{stream.engine}</td>
                   <td class="mono">{stream.deployedRevision === null ? <span class="muted">{stream.outputTopic}</span> : <a href={to(['streams', stream.id, 'live'])}>{stream.outputTopic}</a>}</td>
+                  <td class="num">{count(statuses.get(stream.id)?.recordsPerSecond)}</td><td class="num">{count(statuses.get(stream.id)?.lag)}</td>
                   <td>{stream.owner}</td><td class="num">{stream.revision}</td><td><Time at={stream.updatedAt} /></td>
                 </tr>
               ))}
@@ -60,6 +62,33 @@ export function StreamList() {
       <Pager asked={list} go={(cursor) => change({ cursor }, { replace: false })} />
     </section>
   );
+}
+
+/** Rate and lag of those that run: their engines are asked one by one, so it takes its time and is no part of the list. */
+function useStatuses(items: Stream[] | undefined): ReadonlyMap<string, Status> {
+  const [known, setKnown] = useState<ReadonlyMap<string, Status>>(new Map());
+  const running = (items ?? []).filter(({ state }) => state === 'running' || state === 'degraded').map(({ id }) => id).join();
+  useEffect(() => {
+    const abort = new AbortController();
+    let timer = 0;
+    const look = async () => {
+      const found = new Map<string, Status>();
+      for (const id of document.hidden || running === '' ? [] : running.split(',')) {
+        const status = await ask<Status>(`/api/streams/${id}/status`, {}, abort.signal).catch(() => null);
+        if (abort.signal.aborted) return;
+        // What the engine does not tell is no number.
+        if (status && !status.data.engineTrouble) found.set(id, status.data);
+      }
+      setKnown(found);
+      timer = window.setTimeout(look, 5000);
+    };
+    void look();
+    return () => {
+      abort.abort();
+      window.clearTimeout(timer);
+    };
+  }, [running]);
+  return known;
 }
 
 export function Apart({ stream }: { stream: Stream }) {
