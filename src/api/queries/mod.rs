@@ -183,8 +183,9 @@ pub(super) struct FirstRowsBody {
     /// More about that.
     #[schema(required)]
     reason: Option<String>,
-    /// What is not in them, as for a query that runs. Only the embedded engine counts it.
-    #[schema(value_type = serde_json::Value)]
+    /// What is not in them, as for a query that runs, where there is such. Only the embedded engine counts it.
+    #[serde(skip_serializing_if = "LeftOut::is_nothing")]
+    #[schema(nullable = false, value_type = Option<serde_json::Value>)]
     left_out: LeftOut,
 }
 
