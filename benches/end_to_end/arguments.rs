@@ -34,6 +34,10 @@ pub struct Arguments {
     /// Events of growth's base variant
     #[arg(long, default_value_t = 1_000_000)]
     pub growth_events: u64,
+    /// Rows that the embedded engine and Flink read from Kafka
+    #[cfg(feature = "embedded-engine")]
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
+    pub rows: u64,
     /// What grows; everything but ten-times without this
     #[arg(long, value_enum, value_delimiter = ',')]
     pub series: Option<Vec<Series>>,

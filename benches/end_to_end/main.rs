@@ -88,7 +88,7 @@ async fn measure() -> Result<ExitCode> {
     #[cfg(feature = "embedded-engine")]
     if arguments.runs(Phase::Embedded) {
         for _ in 0..arguments.rounds() {
-            report.embedded.push(embedded::run(&fleet, arguments.live_seconds as f64).await?);
+            report.embedded.push(embedded::run(&fleet, arguments.live_seconds as f64, arguments.rows).await?);
         }
     }
     if arguments.runs(Phase::Growth) {

@@ -7,11 +7,12 @@ use streamview::manager::names::Names;
 use streamview::manager::settings::FlinkSettings;
 use streamview_lab::servers::{FlinkCluster, FlinkOptions};
 
-use super::{TOPIC, Through, drained, kafka, rows};
+use super::rows::source;
+use super::{TOPIC, Through, drained, groups, kafka, passing, rows};
 use crate::fleet::Fleet;
 
-/// Filter and windows, so many rows of output each. Each is deployed twice, and the second time counts.
-pub async fn run(fleet: &Fleet, passing: u64, groups: u64) -> Result<(Through, Through)> {
+/// Filter and windows over so many rows. Each is deployed twice, and the second time counts.
+pub async fn run(fleet: &Fleet, input: u64) -> Result<(Through, Through)> {
     let options = FlinkOptions { slots: 4, optimise: true };
     let cluster = tokio::task::spawn_blocking(move || FlinkCluster::start(options)).await??;
     streamview::schemas::client::install_tls();
@@ -25,9 +26,9 @@ pub async fn run(fleet: &Fleet, passing: u64, groups: u64) -> Result<(Through, T
     };
     let engine = FlinkEngine::new(settings, reqwest::Client::new());
     let mut through = Vec::new();
-    for (sql, rows) in [(rows::FILTER_ON_FLINK, passing), (rows::WINDOWS_ON_FLINK, groups)] {
+    for (sql, rows) in [(rows::FILTER_ON_FLINK, passing(input)), (rows::WINDOWS_ON_FLINK, groups(input))] {
         for is_warm in [false, true] {
-            let measured = once(fleet, &engine, &cluster, sql, rows).await?;
+            let measured = once(fleet, &engine, &cluster, sql, (input, rows)).await?;
             if is_warm {
                 through.push(measured);
             }
@@ -38,12 +39,18 @@ pub async fn run(fleet: &Fleet, passing: u64, groups: u64) -> Result<(Through, T
     Ok((filter, windows))
 }
 
-async fn once(fleet: &Fleet, engine: &FlinkEngine, cluster: &FlinkCluster, sql: &str, rows: u64) -> Result<Through> {
+async fn once(
+    fleet: &Fleet,
+    engine: &FlinkEngine,
+    cluster: &FlinkCluster,
+    sql: &str,
+    rows: (u64, u64),
+) -> Result<Through> {
     let definition = format!("{:032x}", fastrand::u128(..));
     let names = Names::of(&definition, "bench");
     let output = names.topic();
     streamview_lab::seed::create_topics(&kafka(fleet), &[(output.as_str(), 1)]).await?;
-    let select = Select { sql: sql.to_owned(), sources: vec![rows::source(TOPIC)] };
+    let select = Select { sql: sql.to_owned(), sources: vec![source(TOPIC)] };
     let changes = engine.explain(&select).await.with_context(|| format!("explaining {sql}"))?.changes;
     let (replaces, restore) = (false, None);
     let deployment = Deployment { definition, names, revision: 1, attempt: 1, select, changes, replaces, restore };

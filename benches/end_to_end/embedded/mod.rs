@@ -28,8 +28,6 @@ const TOPIC: &str = "bench.embedded";
 const LIVE_TOPIC: &str = "bench.embedded.live";
 const IDLE_TOPIC: &str = "bench.embedded.idle";
 const DATABASE: &str = "bench_embedded";
-/// Rows of the topic, a millisecond from one to the next: 33 minutes.
-const ROWS: u64 = 2_000_000;
 /// Rows a second that are timed.
 const RATE: u64 = 1_000;
 const IDLE_QUERIES: usize = 10;
@@ -100,20 +98,20 @@ pub fn section(runs: &[Embedded]) -> Section {
         .done()
 }
 
-/// One round, by processes of its own. The topics of the first one are kept.
-pub async fn run(fleet: &Fleet, seconds: f64) -> Result<Embedded> {
+/// One round, by processes of its own, over so many rows. The topics of the first one are kept.
+pub async fn run(fleet: &Fleet, seconds: f64, rows: u64) -> Result<Embedded> {
     let load_average = load_average()?;
     let filter = memory::rate(rows::FILTER, seconds).await?;
     let windows = memory::rate(rows::WINDOWS, seconds).await?;
     eprintln!("from memory: {filter:?}, {windows:?}");
-    fill(fleet).await?;
+    fill(fleet, rows).await?;
     let stage = Stage::embedded(fleet, (DATABASE, TOPIC), &[("STREAMVIEW_EMBEDDED__QUERIES", "16")]).await?;
     stage.call("PUT", "/api/catalog/orders", &declared(TOPIC)).await?;
-    let filter_of_kafka = warm(fleet, &stage, rows::FILTER, passing()).await?;
-    let windows_of_kafka = warm(fleet, &stage, rows::WINDOWS, groups()).await?;
+    let filter_of_kafka = warm(fleet, &stage, rows::FILTER, (rows, passing(rows))).await?;
+    let windows_of_kafka = warm(fleet, &stage, rows::WINDOWS, (rows, groups(rows))).await?;
     eprintln!("over Kafka: {filter_of_kafka:?}, {windows_of_kafka:?}");
     stage.end(fleet).await?;
-    let (filter_on_flink, windows_on_flink) = flink::run(fleet, passing(), groups()).await?;
+    let (filter_on_flink, windows_on_flink) = flink::run(fleet, rows).await?;
     eprintln!("on Flink: {filter_on_flink:?}, {windows_on_flink:?}");
     let stage = Stage::embedded(fleet, (DATABASE, LIVE_TOPIC), &[("STREAMVIEW_EMBEDDED__QUERIES", "16")]).await?;
     let seen = timed(fleet, &stage, seconds).await?;
@@ -134,13 +132,13 @@ pub async fn run(fleet: &Fleet, seconds: f64) -> Result<Embedded> {
 }
 
 /// Rows that the filter lets pass.
-fn passing() -> u64 {
-    (0..ROWS).filter(|n| rows::passes(*n)).count() as u64
+fn passing(rows: u64) -> u64 {
+    (0..rows).filter(|n| rows::passes(*n)).count() as u64
 }
 
 /// Rows of the windows that close: the time of every partition is beyond them by the lateness.
-fn groups() -> u64 {
-    (ROWS - u64::from(PARTITIONS.unsigned_abs()) - 5_000) / 60_000 * rows::CUSTOMERS
+fn groups(rows: u64) -> u64 {
+    (rows - u64::from(PARTITIONS.unsigned_abs()) - 5_000) / 60_000 * rows::CUSTOMERS
 }
 
 fn kafka(fleet: &Fleet) -> ClientConfig {
@@ -161,21 +159,21 @@ fn consumer(fleet: &Fleet) -> Result<BaseConsumer> {
     kafka(fleet).set("group.id", "unused").create().context("a consumer")
 }
 
-/// Publishes the rows, unless an earlier round has.
-async fn fill(fleet: &Fleet) -> Result<()> {
+/// Publishes the rows, a millisecond of their own time from one to the next, unless an earlier round has.
+async fn fill(fleet: &Fleet, rows: u64) -> Result<()> {
     if !make_topic(fleet, TOPIC).await? {
         return Ok(());
     }
     let (started, producer) = (Instant::now(), Producing::open(fleet)?);
     let mut row = Vec::new();
     tokio::task::block_in_place(|| {
-        for n in 0..ROWS {
+        for n in 0..rows {
             rows::row(n, n, &mut row);
             producer.send(TOPIC, n, &row)?;
         }
         producer.flush()
     })?;
-    eprintln!("{TOPIC}: published {ROWS} rows of {} bytes in {:.1} s", row.len(), started.elapsed().as_secs_f64());
+    eprintln!("{TOPIC}: published {rows} rows of {} bytes in {:.1} s", row.len(), started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -221,7 +219,7 @@ fn declared(topic: &str) -> Value {
 }
 
 /// Deploys it twice, one after the other; the second time counts.
-async fn warm(fleet: &Fleet, stage: &Stage, sql: &str, rows: u64) -> Result<Through> {
+async fn warm(fleet: &Fleet, stage: &Stage, sql: &str, rows: (u64, u64)) -> Result<Through> {
     let mut through = None;
     for _ in 0..2 {
         let new = json!({ "name": format!("bench {}", fastrand::u32(..)), "sqlScript": sql });
@@ -230,14 +228,14 @@ async fn warm(fleet: &Fleet, stage: &Stage, sql: &str, rows: u64) -> Result<Thro
         let (path, output) = (text("href")?, text("outputTopic")?);
         stage.call("POST", &format!("{path}/deploy?waitMs=0"), &json!({})).await?;
         through = Some(drained(fleet, &output, rows, &[stage.service.pid()]).await?);
-        stage.call("DELETE", &format!("{path}?deleteTopic=true"), &Value::Null).await?;
+        stage.call("POST", &format!("{path}/stop"), &json!({})).await?;
     }
     through.context("it was deployed")
 }
 
-/// Waits until so many rows are in a topic of one partition. The first tenth, and what comes before it, is not timed. Whatever
+/// Waits until what so many rows of input come to is in a topic of one partition: so many rows. The first tenth, and what comes before it, is not timed. Whatever
 /// writes in transactions has some more records in there, one for each.
-async fn drained(fleet: &Fleet, output: &str, rows: u64, pids: &[u32]) -> Result<Through> {
+async fn drained(fleet: &Fleet, output: &str, (input, rows): (u64, u64), pids: &[u32]) -> Result<Through> {
     let consumer = consumer(fleet)?;
     let cpu = || pids.iter().map(|pid| cpu_of(*pid)).sum::<Result<f64>>();
     let end = || match consumer.fetch_watermarks(output, 0, Duration::from_secs(10)) {
@@ -251,7 +249,7 @@ async fn drained(fleet: &Fleet, output: &str, rows: u64, pids: &[u32]) -> Result
             None if there * 10 >= rows => began = Some((now, cpu()?, there)),
             Some((since, before, first)) if there >= rows => {
                 let share = (there - first) as f64 / rows as f64;
-                let read = ROWS as f64 * share;
+                let read = input as f64 * share;
                 let mut rss_mb = 0.0;
                 for pid in pids {
                     rss_mb += memory_mb(*pid)?.0;

@@ -71,22 +71,14 @@ pub(super) async fn one(
     if let Step::Rest(_) = step {
         return Ok(());
     }
-    if let Step::Call(call) = &step
-        && record.call.is_none()
+    if record.call.is_none()
+        && let Step::Call(call) = &step
     {
-        if heal::is_by_hand(&record, settled.state, is_other_text) {
-            heal::count(&mut record, now, rules);
-        }
-        if !died_with_another {
-            outcome::count_restart(&mut record, call);
-        }
+        count(&mut record, call, (settled.state, is_other_text, died_with_another), now, rules);
     }
-    let mut begins = None;
-    if let Step::Call(Call::Deploy { attempt, .. }) = &step {
-        begins = Some(*attempt);
-        if !can.cluster.is_empty() {
-            record.cluster = Some(can.cluster.clone());
-        }
+    let begins = begins(&step);
+    if begins.is_some() && !can.cluster.is_empty() {
+        record.cluster = Some(can.cluster.clone());
     }
     let room = match &step {
         Step::Call(Call::Deploy { .. }) => &memory.rooms.deployments,
@@ -95,9 +87,7 @@ pub(super) async fn one(
     // Who finds no room waits for the next round, which sees it as it is by then.
     let Ok(room) = Arc::clone(room).try_acquire_owned() else { return Ok(()) };
     memory.busy.insert(record.id.clone());
-    if let Some(attempt) = begins {
-        memory.begun.insert(record.id.clone(), attempt);
-    }
+    memory.begun.extend(begins.map(|attempt| (record.id.clone(), attempt)));
     let shared = Arc::clone(shared);
     steps.spawn(async move {
         let (id, _room) = (record.id.clone(), room);
@@ -116,6 +106,30 @@ fn other_cluster(record: &Record, memory: &Memory) -> Option<String> {
             "another cluster answers, `{theirs}`, and it was deployed on `{ours}`: nothing is done; deploy it to begin here"
         )
     })
+}
+
+/// The number of the deployment that a step makes, if it makes one.
+const fn begins(step: &Step) -> Option<i32> {
+    match step {
+        Step::Call(Call::Deploy { attempt, .. }) => Some(*attempt),
+        _ => None,
+    }
+}
+
+/// A call is made for the first time: counts what it undoes, or that it begins again what has failed.
+fn count(
+    record: &mut Record,
+    call: &Call,
+    (state, is_other_text, died_with_another): (ObservedState, bool, bool),
+    now: Timestamp,
+    rules: &Reconcile,
+) {
+    if heal::is_by_hand(record, state, is_other_text) {
+        heal::count(record, now, rules);
+    }
+    if !died_with_another {
+        outcome::count_restart(record, call);
+    }
 }
 
 /// Whether it is gone because the process that ran it has ended, or leads no more: no fault of its own, so it is begun again however
