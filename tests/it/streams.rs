@@ -342,7 +342,7 @@ async fn begin(service: &Service<'_>) -> Result<(Value, Response), Answer> {
 
 /// As many run already as one user may have.
 async fn is_full(service: &Service<'_>) {
-    let refused = begin(service).await.err().expect("as many run as may").must(429).body;
+    let refused = begin(service).await.expect_err("as many run as may").must(429).body;
     assert_eq!(
         (&refused["code"], &refused["setting"], &refused["inUse"]),
         (&json!("query_limit_reached"), &json!("manager.limits.queries_per_user"), &json!(2)),
