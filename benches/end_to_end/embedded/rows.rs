@@ -93,5 +93,6 @@ pub fn source(topic: &str) -> Source {
         format: Format::Json,
         columns: columns.map(column).to_vec(),
         event_time: Some(EventTime { column: "ts".to_owned(), delay_ms: 5_000 }),
+        table: None,
     }
 }

@@ -145,8 +145,10 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
             }
             if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
                 to_be_removed(record, point.clone());
-                // The state of a text that is taken back is not what the one before goes on with.
-                if record.failed_revision != Some(revision) {
+                // The state of a text that is taken back is not what the one before goes on with; nor is that of one on trial kept in
+                // its place, as long as the one before may be gone back to: it would begin anew, without a word.
+                let is_on_trial = record.previous_revision.is_some_and(|previous| previous != revision);
+                if record.failed_revision != Some(revision) && !is_on_trial {
                     keep(record, point, revision);
                 }
             }

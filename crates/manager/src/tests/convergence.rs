@@ -515,3 +515,20 @@ fn an_update_without_an_outcome_that_is_paused_and_asked_for_again_is_carried_ou
     ];
     assert_eq!(run(comes_to_what_is_wanted(EngineKind::Ksqldb, turns)), Ok(()));
 }
+
+/// An update that does not come to run is taken back, whoever dies meanwhile, and somebody asks for it once more: the text before
+/// still goes on where it was.
+#[test]
+fn the_text_before_keeps_its_state_while_an_update_is_tried_twice() {
+    let mut turns =
+        vec![Turn::Ask(Action::Deploy, false), Turn::Round, Turn::Round, Turn::Edit("SELECT 5 failing", false)];
+    turns.extend([Turn::Round; 4]);
+    turns.extend([Turn::DiesBeforeCall, Turn::Ask(Action::Deploy, false)]);
+    for engine in [EngineKind::Flink, EngineKind::Embedded] {
+        for rounds in 0..8 {
+            let mut turns = turns.clone();
+            turns.splice(3..3, [Turn::Round].repeat(rounds));
+            assert_eq!(run(comes_to_what_is_wanted(engine, turns)), Ok(()), "{engine:?}, {rounds} rounds");
+        }
+    }
+}
