@@ -99,14 +99,29 @@ pub(crate) fn drop_call(record: &mut Record) -> Option<Happened> {
     ))
 }
 
-/// Where the state lies now; what was known before comes after it, if it is of the same text.
+/// Where the state lies now. What was known before comes after it, if it is of the same text; that of the text before an update is
+/// kept beside it until the update is accepted: that text would begin anew otherwise, without a word.
 fn keep(record: &mut Record, point: &RestorePoint, revision: i32) {
     let mut restore = Restore::at(point.clone(), revision);
-    if let Some(before) = record.restore.take().filter(|before| before.revision == revision) {
-        restore.others.extend(std::iter::once(before.point).chain(before.others).filter(|other| other != point));
-        restore.others.truncate(CANDIDATES);
+    if let Some(mut before) = record.restore.take() {
+        if before.revision == revision {
+            restore.before = before.before.take();
+            restore.others.extend(std::iter::once(before.point).chain(before.others).filter(|other| other != point));
+            restore.others.truncate(CANDIDATES);
+        } else if record.previous_revision == Some(before.revision) {
+            before.before = None;
+            restore.before = Some(Box::new(before));
+        }
     }
     record.restore = Some(restore);
+}
+
+/// The state of the text on trial is let go of, if it has one.
+fn go_back_to_the_state_before(record: &mut Record) -> bool {
+    let before = record.restore.as_mut().and_then(|restore| restore.before.take());
+    let is_there = before.is_some();
+    record.restore = before.map(|before| *before).or(record.restore.take());
+    is_there
 }
 
 /// A call has come to something, or to nothing. To be written before anything else is done.
@@ -145,10 +160,8 @@ fn succeeded(record: &mut Record, call: &Call, done: Done, now: Timestamp, rules
             }
             if let (Stopped::At(point), Some(revision)) = (&stopped, record.deployed_revision) {
                 to_be_removed(record, point.clone());
-                // The state of a text that is taken back is not what the one before goes on with; nor is that of one on trial kept in
-                // its place, as long as the one before may be gone back to: it would begin anew, without a word.
-                let is_on_trial = record.previous_revision.is_some_and(|previous| previous != revision);
-                if record.failed_revision != Some(revision) && !is_on_trial {
+                // The state of a text that is taken back is not what the one before goes on with.
+                if record.failed_revision != Some(revision) {
                     keep(record, point, revision);
                 }
             }
@@ -274,6 +287,9 @@ fn refused(record: &mut Record, call: &Call) {
             record.restarts = record.restarts.saturating_sub(1); // the job was not begun
             return;
         }
+        if go_back_to_the_state_before(record) {
+            return;
+        }
         if *revision == record.revision {
             return no_place_is_left(record, *revision);
         }
@@ -305,6 +321,9 @@ fn no_place_is_left(record: &mut Record, revision: i32) {
 pub(crate) fn accept(record: &mut Record) -> Happened {
     let is_back = record.failed_revision == Some(record.revision) && record.deployed_revision != Some(record.revision);
     record.previous_revision = None;
+    if let Some(restore) = &mut record.restore {
+        restore.before = None;
+    }
     if !is_back {
         record.failed_revision = None;
     }
@@ -326,6 +345,7 @@ pub(crate) fn take_back(record: &mut Record, cause: Option<String>) -> Happened 
     let detail = format!("revision {revision} does not run, revision {previous} is taken back: {why}");
     record.failed_revision = Some(revision);
     record.last_error = Some(detail.clone());
+    go_back_to_the_state_before(record);
     (record.restarts, record.failures, record.retry_at) = (0, 0, None);
     Happened::with("taking_back", detail)
 }

@@ -102,11 +102,13 @@ pub(crate) struct Restore {
     /// Older ones of the same text, the latest first: the engine deletes its checkpoints when it likes.
     pub others: Vec<RestorePoint>,
     pub revision: i32,
+    /// That of the text before, which is gone back to if this one, on trial, does not come to run.
+    pub before: Option<Box<Restore>>,
 }
 
 impl Restore {
     pub fn at(point: RestorePoint, revision: i32) -> Restore {
-        Restore { point, others: Vec::new(), revision }
+        Restore { point, others: Vec::new(), revision, before: None }
     }
 }
 
@@ -171,8 +173,8 @@ impl Record {
             kept == revision || is_led_on
         };
         let deployed = self.keeps_at.as_ref().zip(self.deployed_revision);
-        let noted = self.restore.as_ref().map(|restore| (&restore.point, restore.revision));
-        let points = deployed.into_iter().chain(noted);
+        let noted = self.restore.iter().flat_map(|restore| std::iter::once(restore).chain(restore.before.as_deref()));
+        let points = deployed.into_iter().chain(noted.map(|restore| (&restore.point, restore.revision)));
         points.filter(|(_, kept)| may_follow(*kept)).map(|(point, _)| point.clone()).next()
     }
 }

@@ -57,7 +57,8 @@ async fn note(shared: &Shared, record: &Record) -> Result<(), StoreError> {
         }
     };
     let Some((point, others)) = points.split_first() else { return Ok(()) };
-    if record.restore.as_ref() == Some(&Restore { point: point.clone(), others: others.to_vec(), revision }) {
+    let restore = Restore { others: others.to_vec(), ..Restore::at(point.clone(), revision) };
+    if record.restore.as_ref() == Some(&restore) {
         return Ok(());
     }
     // Somebody may have written it meanwhile: then the next note is as good.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-use super::rows::{json, read, record, said, word};
+use super::rows::{further_places, json, read, record, said, word};
 use super::{Store, StoreError};
 use crate::catalog::{Column, Source};
 use crate::definition::{Event, Revision};
@@ -314,7 +314,7 @@ async fn save(
     let (changes, call) = (record.changes.map(word), record.call.as_ref().map(json));
     let savepoints = json(&record.savepoints);
     let keeps_at = record.keeps_at.as_ref().map(json);
-    let others = json(record.restore.as_ref().map(|restore| restore.others.as_slice()).unwrap_or_default());
+    let others = json(record.restore.as_ref().map(further_places).unwrap_or_default());
     let counts = [record.tries, record.restarts, record.failures, record.heals]
         .map(|count| i32::try_from(count).unwrap_or(i32::MAX));
     let (what, detail) =

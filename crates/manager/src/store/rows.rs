@@ -1,7 +1,7 @@
 //! Rows as values, and words as columns have them.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -36,13 +36,43 @@ pub(super) fn json(value: impl Serialize) -> Value {
 
 const TABLE: &str = "stream_definitions";
 
+/// An entry of `restore_others`: of the same text as `restore_path`, or of that revision, which is the text before.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Place {
+    #[serde(flatten)]
+    point: RestorePoint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revision: Option<i32>,
+}
+
+/// What is written beside the first point.
+pub(super) fn further_places(restore: &Restore) -> Vec<Place> {
+    let place = |revision| move |point: &RestorePoint| Place { point: point.clone(), revision };
+    let own = restore.others.iter().map(place(None));
+    let before = restore
+        .before
+        .iter()
+        .flat_map(|before| std::iter::once(&before.point).chain(&before.others).map(place(Some(before.revision))));
+    own.chain(before).collect()
+}
+
+fn with_places(mut restore: Restore, places: Vec<Place>) -> Restore {
+    for Place { point, revision } in places {
+        match (revision, &mut restore.before) {
+            (None, _) => restore.others.push(point),
+            (Some(revision), None) => restore.before = Some(Box::new(Restore::at(point, revision))),
+            (Some(_), Some(before)) => before.others.push(point),
+        }
+    }
+    restore
+}
+
 /// A row of `find.sql`.
 pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
     let optional = |at: usize| -> Result<Option<String>, tokio_postgres::Error> { row.try_get(at) };
     let point = match (optional(17)?, row.try_get::<_, Option<bool>>(18)?, row.try_get::<_, Option<i32>>(19)?) {
         (Some(path), Some(savepoint), Some(revision)) => {
-            let others = read(TABLE, row.try_get(37)?)?;
-            Some(Restore { point: RestorePoint { path, savepoint }, others, revision })
+            Some(with_places(Restore::at(RestorePoint { path, savepoint }, revision), read(TABLE, row.try_get(37)?)?))
         }
         _ => None,
     };
@@ -91,4 +121,24 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
         running_as: row.try_get(42)?,
         keeps_at: row.try_get::<_, Option<Value>>(43)?.map(|point| read(TABLE, point)).transpose()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_before_an_update_comes_back_as_it_was_written() {
+        let point = |path: &str| RestorePoint { path: path.to_owned(), savepoint: path.ends_with('s') };
+        let before = Restore { others: vec![point("b"), point("bs")], ..Restore::at(point("before-s"), 1) };
+        for before in [None, Some(Box::new(before))] {
+            let restore = Restore { others: vec![point("o")], before, ..Restore::at(point("new"), 2) };
+            let written = json(further_places(&restore));
+            let first = Restore::at(restore.point.clone(), 2);
+            assert_eq!(with_places(first, read(TABLE, written).unwrap()), restore);
+        }
+        // As it was written by the version before.
+        let old = serde_json::json!([{ "path": "o", "savepoint": false }]);
+        assert_eq!(with_places(Restore::at(point("new"), 2), read(TABLE, old).unwrap()).others, [point("o")]);
+    }
 }

@@ -231,7 +231,9 @@ impl Stage {
     }
 
     fn ask(&mut self, action: Action, option: bool) {
-        self.losses += usize::from(action == Action::Stop && option);
+        // Who asks once more for a text that begins anew says so once more.
+        let begins_anew = self.record.fresh_revision == Some(self.record.revision);
+        self.losses += usize::from(action == Action::Stop && option || action == Action::Deploy && begins_anew);
         wish(&mut self.record, action, How { discard_state: option, delete_topic: option });
     }
 
