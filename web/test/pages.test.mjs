@@ -65,7 +65,10 @@ test('an order is shown with its lines and its history, and as it was', async ()
   await page.getByRole('heading', { name: 'Lines' }).waitFor();
   const order = await api('/orders/order-1');
   await page.getByText(order.totalGross).first().waitFor();
-  assert.equal(await page.getByRole('region', { name: 'Events of the order' }).locator('tbody tr').count(), order.lastEventSequence);
+  const events = page.getByRole('region', { name: 'Events of the order' }).locator('tbody tr');
+  // The history is asked for beside the order and may come after it.
+  await events.nth(order.lastEventSequence - 1).waitFor();
+  assert.equal(await events.count(), order.lastEventSequence);
   const slider = page.getByRole('slider');
   await slider.focus();
   await page.keyboard.press('Home');
