@@ -9,6 +9,9 @@ use crate::settings::FlinkSettings;
 /// The column with the record's own time that a source has if the statement names it and the source has no event time.
 pub const RECORD_TIME: &str = "record_time";
 
+/// How times in JSON are written.
+const ISO: &str = "ISO-8601";
+
 /// The longest watermark delay that Flink takes: 99 days and what is left of the next.
 const MAX_DELAY_MS: u64 = 100 * 86_400_000 - 1;
 
@@ -88,19 +91,8 @@ fn source_table(
         // The default asks for committed offsets, and fails at run time for a new group.
         ("scan.startup.mode", if start == Start::Earliest { "earliest-offset" } else { "latest-offset" }.to_owned()),
     ];
-    match source.format {
-        Format::Json => {
-            options.push(("format", "json".to_owned()));
-            options.extend(json_options("").map(|(name, value)| (name, value.to_owned())));
-            options.push(("json.fail-on-missing-field", "false".to_owned()));
-            // A record that is no JSON fails the job: left out in silence it would be missed by nobody.
-            options.push(("json.ignore-parse-errors", "false".to_owned()));
-        }
-        Format::Avro => {
-            options.push(("format", "avro-confluent".to_owned()));
-            options.push(("avro-confluent.url", settings.registry_url.clone()));
-        }
-    }
+    let of_values = value_options(settings, source.format, "");
+    options.extend(of_values.iter().map(|(name, value)| (name.as_str(), value.clone())));
     table(name, &parts, &options)
 }
 
@@ -140,18 +132,8 @@ fn changelog_table(
             options.extend(json_options("key.").map(|(name, value)| (name, value.to_owned())));
         }
     }
-    match source.format {
-        Format::Json => {
-            options.push(("value.format", "json".to_owned()));
-            options.extend(json_options("value.").map(|(name, value)| (name, value.to_owned())));
-            options.push(("value.json.fail-on-missing-field", "false".to_owned()));
-            options.push(("value.json.ignore-parse-errors", "false".to_owned()));
-        }
-        Format::Avro => {
-            options.push(("value.format", "avro-confluent".to_owned()));
-            options.push(("value.avro-confluent.url", settings.registry_url.clone()));
-        }
-    }
+    let of_values = value_options(settings, source.format, "value.");
+    options.extend(of_values.iter().map(|(name, value)| (name.as_str(), value.clone())));
     table(name, &parts, &options)
 }
 
@@ -170,12 +152,27 @@ fn watermark(column: &str, delay_ms: u64) -> Result<String, Trouble> {
     ))
 }
 
+/// How values are read; with `value.` in front where the connector wants it.
+fn value_options(settings: &FlinkSettings, format: Format, prefix: &str) -> Vec<(String, String)> {
+    let options: &[(&str, &str)] = match format {
+        Format::Json => &[
+            ("format", "json"),
+            ("json.timestamp-format.standard", ISO),
+            ("json.fail-on-missing-field", "false"),
+            // A record that is no JSON fails the job: left out in silence it would be missed by nobody.
+            ("json.ignore-parse-errors", "false"),
+        ],
+        Format::Avro => &[("format", "avro-confluent"), ("avro-confluent.url", &settings.registry_url)],
+    };
+    options.iter().map(|(name, value)| (format!("{prefix}{name}"), (*value).to_owned())).collect()
+}
+
 /// How JSON is read and written alike; with `key.` or `value.` in front where the connector wants it.
 fn json_options(prefix: &'static str) -> [(&'static str, &'static str); 1] {
     match prefix {
-        "key." => [("key.json.timestamp-format.standard", "ISO-8601")],
-        "value." => [("value.json.timestamp-format.standard", "ISO-8601")],
-        _ => [("json.timestamp-format.standard", "ISO-8601")],
+        "key." => [("key.json.timestamp-format.standard", ISO)],
+        "value." => [("value.json.timestamp-format.standard", ISO)],
+        _ => [("json.timestamp-format.standard", ISO)],
     }
 }
 
@@ -229,7 +226,7 @@ pub(super) fn sink(
     table(name, &parts, &options)
 }
 
-fn table(name: &str, parts: &[String], options: &[(&'static str, String)]) -> Result<String, Trouble> {
+fn table(name: &str, parts: &[String], options: &[(&str, String)]) -> Result<String, Trouble> {
     let mut written = Vec::new();
     for (option, value) in options {
         written.push(format!("{} = {}", string_literal(option)?, string_literal(value)?));
