@@ -139,15 +139,9 @@ fn declarer<'a>(request: &HttpRequest, api: &Api, actor: &'a str) -> Declarer<'a
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeclaredSource)]
 pub(super) struct DeclarationBody {
-    /// `name`, `topic`, `format`, `columns`, each with `name`, `type` and `nullable`, and `eventTime` if there is one.
+    /// As in the catalogue.
     #[serde(flatten)]
-    #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
-    source: Source,
-    /// `declared`.
-    #[schema(example = "declared")]
-    origin: &'static str,
-    /// The engines that can select from it.
-    engines: Vec<&'static str>,
+    entry: CatalogBody,
     /// Who declared it last.
     #[schema(example = "ada")]
     declared_by: String,
@@ -165,9 +159,10 @@ pub(super) struct DeclarationBody {
 /// A declaration with its tag.
 fn declared(manager: &Manager, asked: &HeaderMap, declaration: Declaration) -> Result<HttpResponse, Problem> {
     let is_there = |engine: &EngineKind| manager.engine(*engine).is_ok();
-    let engines = EngineKind::ALL.into_iter().filter(is_there).map(EngineKind::name).collect();
+    let engines = EngineKind::ALL.into_iter().filter(is_there).collect();
     let Declaration { source, declared_by, version, created_at, updated_at } = declaration;
-    let body = DeclarationBody { source, origin: "declared", engines, declared_by, version, created_at, updated_at };
+    let entry = CatalogEntry { source, origin: Origin::Declared, engines }.into();
+    let body = DeclarationBody { entry, declared_by, version, created_at, updated_at };
     tagged_json(asked, &mut HttpResponse::Ok(), (&words(version), &body), SOURCE_BYTES)
 }
 
