@@ -21,9 +21,9 @@ setup: ## install what is missing on this machine (also done by the targets that
 	@scripts/setup --tests
 
 .PHONY: playground
-playground: ## try StreamView: a broker, a Postgres, orders and the API in one process, nothing to install
+playground: ## try StreamView: a broker, a Postgres, orders, the API and streaming SQL in one process, nothing to install
 	@scripts/setup
-	@cargo run --locked -- playground $(ARGS)
+	@cargo run --locked --features embedded-engine -- playground $(ARGS)
 
 .PHONY: test
 test: ## run all tests against a real Kafka and Postgres

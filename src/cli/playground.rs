@@ -248,7 +248,7 @@ Streaming SQL runs in this process, at least once as this broker has no transact
   streamview streams list"
 } else {
     "
-For streaming SQL in this process as well: cargo run --features embedded-engine -- playground"
+For streaming SQL in this process as well: make playground, or cargo run --features embedded-engine -- playground"
 };
 
 #[cfg(feature = "embedded-engine")]
