@@ -215,6 +215,7 @@ async fn open(url: &str) {
 
 fn welcome(address: SocketAddr, config: &Config, records: u64, sample: &str) -> String {
     let console = console(address, config);
+    let streams = STREAMS.replace("{address}", &format!("{}://{address}", config.http.tls.scheme()));
     let address = format!("{}://{address}", config.http.tls.scheme());
     format!(
         "
@@ -232,8 +233,7 @@ Try:
   curl -i {address}/orders/{sample}
   curl {address}/ops/lags
   curl -d '{{\"reason\":\"to try it\"}}' -H 'content-type: application/json' {address}/ops/views/rebuild
-
-{STREAMS}
+{streams}
 
 Everything is in memory or throw-away and gone at Ctrl-C.",
         config.database.url.expose(),
@@ -244,8 +244,9 @@ Everything is in memory or throw-away and gone at Ctrl-C.",
 /// What is said of streaming SQL.
 const STREAMS: &str = if cfg!(feature = "embedded-engine") {
     "
-Streaming SQL runs in this process, at least once as this broker has no transactions; two streams are ready, one is deployed:
-  streamview streams list"
+Streaming SQL runs in this process, at least once as its broker has no transactions; of two streams one is deployed:
+  curl {address}/api/streams
+  curl -N -H 'accept: text/event-stream' '{address}/api/topics/orders.events/rows'"
 } else {
     "
 For streaming SQL in this process as well: make playground, or cargo run --features embedded-engine -- playground"

@@ -98,6 +98,10 @@ impl Streams {
     /// Leads or waits to lead, and counts, until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
         self.lead(stop).await;
+        // Nobody deploys here any more. Those that are left open would hold up readers of what they write.
+        if let Some(deployed) = &self.deployed {
+            deployed.leave().await;
+        }
         // Whoever queried here begins anew elsewhere, and finds the place free.
         let leaving = self.queries.as_ref().map(Queries::leave);
         if let Some(leaving) = leaving

@@ -105,6 +105,19 @@ impl Embedded {
         jobs.values().filter(|job| job.is_active()).map(|job| Running { job: Arc::clone(job) }).collect()
     }
 
+    /// Has all deployed queries commit what they have and end, and waits for that: a transaction that is left open keeps readers of
+    /// committed records from what comes after it, until the coordinator gives it up. They are asked at once, and end side by side.
+    pub async fn leave(&self) {
+        let _nothing_begins = self.inner.changing.lock().await;
+        let jobs: Vec<Arc<Job>> = lock(&self.inner.jobs).values().cloned().collect();
+        for job in &jobs {
+            job.ask(Wish::Keep);
+        }
+        for job in &jobs {
+            job.until_ended().await;
+        }
+    }
+
     /// Whether the query of somebody who looks still runs.
     pub fn is_looking(&self, id: &str) -> bool {
         lock(&self.inner.looks).contains(id)

@@ -52,10 +52,15 @@ pub(super) fn add(config: &Config, schemas: Option<&Arc<dyn Schemas>>, engines: 
     Queries(engine)
 }
 
-/// The deployed queries of this process, for whoever counts.
+/// The deployed queries of this process, for whoever counts them and ends them.
 pub struct Queries(Embedded);
 
 impl Queries {
+    /// Has them commit what they have and end.
+    pub(in crate::streams) async fn leave(&self) {
+        self.0.leave().await;
+    }
+
     /// Shows what they do. What does not run any more is shown no more.
     pub(in crate::streams) fn show(&self, metrics: &Metrics) {
         let metrics = &metrics.deployed_queries;

@@ -11,6 +11,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct Queries;
 
 impl Queries {
+    pub(in crate::streams) async fn leave(&self) {}
+
     pub(in crate::streams) fn show(&self, _: &Metrics) {}
 }
 

@@ -283,6 +283,20 @@ async fn what_cannot_be_counted_goes_aside_by_its_name_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn who_leaves_commits_what_its_queries_have_and_ends_them() {
+    let mut bench = Bench::new(1);
+    let settings = Settings { commit: Duration::from_secs(3600), ..settings() };
+    bench.engine = Embedded::new(Arc::new(bench.log.clone()), None, settings);
+    bench.deploy(&deployment(FILTER, 1, None)).await;
+    bench.order(0, 1, "a", "60", 1_000);
+    until(|| (bench.counts(|counts| Counts::get(&counts.read)) == 1).then_some(())).await;
+    assert_eq!(bench.log.values(&bench.output), [""; 0], "it is not due yet");
+    bench.engine.leave().await;
+    assert_eq!(bench.log.values(&bench.output).len(), 1);
+    assert!(bench.engine.running().is_empty());
+}
+
+#[tokio::test]
 async fn a_second_instance_ends_the_first() {
     let bench = Bench::new(1);
     let first = deployment(FILTER, 1, None);
