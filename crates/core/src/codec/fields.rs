@@ -180,3 +180,73 @@ pub fn decimal<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<Decima
 pub fn timestamp<'a, F: Field<'a>>(name: &str, field: Option<&F>) -> Result<Micros, Poison> {
     field.and_then(F::micros).ok_or_else(|| violation(name, field, F::A_MOMENT))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> &RawValue {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn number(text: &str) -> Option<Decimal> {
+        Some(Decimal::parse(text).unwrap())
+    }
+
+    #[test]
+    fn a_json_field_is_what_it_is_and_nothing_else() {
+        let (null, text, digits, list) = (raw("null"), raw(r#""a\u00fc""#), raw("1.50"), raw("[1,{}]"));
+        assert_eq!([null, text, digits, list].map(|field| Field::is_null(&field)), [true, false, false, false]);
+        assert_eq!(
+            [null, text, digits, list].map(|field| Field::shown(&field)),
+            ["null", r#""a\u00fc""#, "1.50", "[1,{}]"]
+        );
+        assert_eq!(Field::shown(&raw(&format!("\"{}\"", "x".repeat(100)))).len(), 80, "a beginning");
+        assert_eq!([null, text, digits, list].map(|field| Field::text(&field)), [None, Some("aü".into()), None, None]);
+        assert_eq!([null, text, digits, list].map(|field| Field::decimal(&field)), [None, None, number("1.50"), None]);
+        assert_eq!(Field::decimal(&raw("\"2.5\"")), number("2.5"));
+        let moment = raw("\"1970-01-01T00:00:01Z\"");
+        assert_eq!([moment, digits].map(|field| Field::micros(&field)), [Some(Micros(1_000_000)), None]);
+        let entries = Field::entries(list).map(|entries| entries.iter().map(|entry| entry.get()).collect::<Vec<_>>());
+        assert_eq!((entries, Field::entries(text).is_none()), (Some(vec!["1", "{}"]), true));
+    }
+
+    #[test]
+    fn a_typed_field_is_what_its_schema_says() {
+        let rows = Typed::Rows(vec![vec![(3, Typed::Null)]]);
+        assert!(Typed::Null.is_null() && !Typed::Text("").is_null());
+        assert_eq!(Typed::Text("a").text(), Some("a".into()));
+        assert_eq!(Typed::Uuid(1).text(), Some("00000000-0000-0000-0000-000000000001".into()));
+        assert_eq!(Typed::Integer(1).text(), None);
+        assert_eq!(Typed::Text("1.50").decimal(), number("1.50"));
+        assert_eq!(Typed::Integer(-7).decimal(), number("-7"));
+        assert_eq!(Typed::Integer(i64::MAX).decimal(), None, "19 digits");
+        assert_eq!(Typed::Decimal(Decimal::parse("2.5").unwrap()).decimal(), number("2.5"));
+        assert_eq!(Typed::Null.decimal(), None);
+        assert_eq!(Typed::Micros(Micros(5)).micros(), Some(Micros(5)));
+        assert_eq!(Typed::Text("1970-01-01T00:00:01Z").micros(), Some(Micros(1_000_000)));
+        assert_eq!(Typed::Integer(5).micros(), None);
+        assert_eq!(rows.clone().entries(), Some(vec![vec![(3, Typed::Null)]]));
+        assert_eq!(Typed::Null.entries(), None);
+        let shown =
+            [Typed::Null, Typed::Text("a"), Typed::Integer(1), rows, Typed::Other("a map")].map(|field| field.shown());
+        assert_eq!(shown, ["null", "\"a\"", "1", "a list of 1", "a map"]);
+        assert_eq!(Typed::Text(&"x".repeat(100)).shown().len(), 80, "a beginning");
+    }
+
+    #[test]
+    fn a_name_has_1_to_256_characters_whatever_their_bytes() {
+        for (unit, characters) in [("a", 1), ("a", MAX_TEXT_CHARS), ("ü", MAX_TEXT_CHARS), ("😀", MAX_TEXT_CHARS)] {
+            let value = unit.repeat(characters);
+            assert_eq!(name("id", Some(&Typed::Text(&value))), Ok(Cow::Borrowed(&*value)), "{characters} × {unit}");
+            assert_eq!(text("id", Some(&Typed::Text(&value))), Ok(Cow::Borrowed(&*value)));
+        }
+        for (unit, characters) in [("a", 0), ("a", MAX_TEXT_CHARS + 1), ("ü", MAX_TEXT_CHARS + 1)] {
+            let value = unit.repeat(characters);
+            let poison = name("id", Some(&Typed::Text(&value))).unwrap_err();
+            assert!(poison.detail.ends_with("expected a string of 1 to 256 characters"), "{poison}");
+            assert!(text("id", Some(&Typed::Text(&value))).is_ok(), "a text has no such bounds");
+        }
+        assert_eq!(name::<Typed<'_>>("id", None).unwrap_err().detail, "field id is missing; expected a string");
+    }
+}

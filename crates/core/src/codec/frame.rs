@@ -169,6 +169,28 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_eight_bytes_are_hinted_at_where_the_id_is_zero_and_there_is_room_for_one() {
+        let said = |payload: &[u8]| of_value(Headers::from_encoded(&[]), payload).unwrap_err().detail;
+        assert!(said(&[0, 0, 0, 0, 0, 0, 0, 0, 7, b'a']).ends_with("ids of eight bytes are not read"));
+        assert!(said(&[0, 0, 0, 0, 0, 0, 0, 0, 7]).ends_with(')'), "nothing would be behind it");
+        assert!(
+            said(&[0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 7, b'a', b'b']).ends_with(')'),
+            "no such id begins like that"
+        );
+    }
+
+    #[test]
+    fn a_record_has_the_frame_of_its_value() {
+        use crate::domain::units::{Offset, Partition};
+        let headers = Headers::from_encoded(&[]);
+        let (partition, offset) = (Partition(0), Offset(0));
+        let record = |payload| Record { partition, offset, timestamp_ms: None, key: None, payload, headers };
+        let framed = Frame { schema: SchemaName::Id(7), body: &[1] };
+        assert_eq!(of(&record(Some(&[0, 0, 0, 0, 7, 1]))), Ok(Some(framed)));
+        assert_eq!(of(&record(None)), Ok(None));
+    }
+
+    #[test]
     fn a_header_names_the_schema_of_the_whole_value() {
         let (id, guid) = ([0, 0, 0, 0, 7], [&[1][..], &GUID.to_be_bytes()].concat());
         assert_eq!(read(Some(&id), &[2, b'a']), Ok(Some((SchemaName::Id(7), 2))));

@@ -265,6 +265,8 @@ mod tests {
         assert_eq!(reason(r#"{"a":"\ud800"}"#), Some(Reason::Unrepresentable));
         assert_eq!(reason(r#"{"a":"\ude00"}"#), Some(Reason::Unrepresentable));
         assert_eq!(reason(r#"{"a":1e1000}"#), Some(Reason::Unrepresentable));
+        // Behind an escape, which must be passed over by two bytes and not by more.
+        assert_eq!(reason(r#"{"aaaaaaaaaaaa":"\\","b":1e1000,"c":"x"}"#), Some(Reason::Unrepresentable));
         assert_eq!(reason(&format!("[{}]", "9".repeat(1001))), Some(Reason::Unrepresentable));
         assert_eq!(reason(&"[".repeat(MAX_DEPTH + 1)), Some(Reason::NestingTooDeep));
     }
@@ -277,6 +279,7 @@ mod tests {
             r#"{"a":1e999,"b":"1e1000000","c":"[[[["}"#,
             r#"{"a":"\"{[1e9999"}"#,
             r#"{"sha":"12e45678"}"#,
+            r#"{"a":"\\1e99999"}"#,
         ] {
             assert_eq!(reason(fine), None, "{fine}");
         }
@@ -300,7 +303,14 @@ mod tests {
                 assert!(poison.reason == Reason::InvalidJson && poison.detail.contains(name), "{poison}");
             }
         }
+        assert_eq!(wide_encoding(b"\0\0\xfe\xff"), Some("UTF-32BE"), "the mark says it");
         assert_eq!(wide_encoding(b"{\0}"), None, "NUL bytes alone are another fault");
+    }
+
+    #[test]
+    fn an_object_is_one_whole_object() {
+        assert!([&b"{}"[..], b"\xef\xbb\xbf {\"a\":[1]} ", b"\n{}\n"].iter().all(|value| is_object(value)));
+        assert!(![&b"{"[..], b"}", b"{x}", b"[1]", b"1", b"", b"{}{}", b"{}]"].iter().any(|value| is_object(value)));
     }
 
     #[test]

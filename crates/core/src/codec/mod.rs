@@ -250,4 +250,32 @@ mod tests {
         let (head, _) = head(&record, limits).unwrap();
         assert_eq!((head.sequence, head.version, head.event_type), (Sequence(999_999_999_999_999_999), 1, None));
     }
+
+    #[test]
+    fn type_and_version_are_read_up_to_their_bounds() {
+        let read = |event_type: &str, version: &str| {
+            let mut bytes = Vec::new();
+            for (name, value) in [("x-sequence", "7"), ("x-event-type", event_type), ("x-event-version", version)] {
+                Headers::push(&mut bytes, name.as_bytes(), Some(value.as_bytes()));
+            }
+            let record = Record {
+                partition: Partition(0),
+                offset: Offset(0),
+                timestamp_ms: None,
+                key: Some(b"k"),
+                payload: Some(b"{}"),
+                headers: Headers::from_encoded(&bytes),
+            };
+            let read = head(&record, Limits { max_record_bytes: 4096, ..LIMITS });
+            read.map(|(head, _)| (head.event_type.map(str::to_owned), head.version))
+                .map_err(|refused| refused.poison.reason)
+        };
+        let longest = "ü".repeat(fields::MAX_TEXT_CHARS);
+        assert_eq!(read("OrderCreated", "2"), Ok((Some("OrderCreated".to_owned()), 2)));
+        assert_eq!(read(&longest, "1"), Ok((Some(longest.clone()), 1)));
+        assert_eq!(read(&format!("{longest}ü"), "1"), Err(Reason::SchemaViolation));
+        assert_eq!(read("a\0b", "1"), Err(Reason::Unrepresentable));
+        assert_eq!(read("a", "4294967295"), Ok((Some("a".to_owned()), u32::MAX)));
+        assert_eq!(read("a", "4294967296"), Err(Reason::UnsupportedVersion));
+    }
 }
