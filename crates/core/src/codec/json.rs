@@ -308,6 +308,42 @@ mod tests {
     }
 
     #[test]
+    fn depth_and_digits_are_counted_where_they_are_and_up_to_their_bounds() {
+        let many = |what: &str| format!("[{}]", vec![what; 2 * MAX_STORED_DIGITS].join(","));
+        for fine in [many("{}"), many("[]"), many("1"), many("1.5"), "9".repeat(MAX_STORED_DIGITS)] {
+            assert_eq!(reason(&fine), None, "{}", &fine[..10]);
+        }
+        assert_eq!(reason(r#"{"x":"a\"1e99999"}"#), None, "the string goes on behind its escaped quote");
+        let half = "9".repeat(MAX_STORED_DIGITS / 2);
+        assert_eq!(reason(&format!("[{half}.{half}]")), Some(Reason::Unrepresentable), "the point is one of them");
+        // Neither is a number: what they are, the parser says.
+        assert_eq!(reason("[e99999]"), None);
+        assert_eq!(reason(&format!("[.{}]", "9".repeat(MAX_STORED_DIGITS))), None);
+    }
+
+    #[test]
+    fn escapes_are_passed_over_by_their_length() {
+        for fine in
+            [r#""\\""#, r#""\n\\u0000""#, r#""\u0041\u00fc""#, r#""\ud83d\ude00\ud83d\ude00""#, r#""\\\\ud800""#]
+        {
+            assert_eq!(reason(fine), None, "{fine}");
+        }
+        for bad in [
+            r#""\n\u0000""#,
+            r#""\u0041\u0000""#,
+            r#""\\\u0000""#,
+            r#""\ud83d\ude00\u0000""#,
+            r#""\ud83d\ud83d\ude00""#,
+            r#""\ud83d\u0041""#,
+            r#""\udfff""#,
+            r#""\ude00\ud83d""#,
+            r#""\ud83d""#,
+        ] {
+            assert_eq!(reason(bad), Some(Reason::Unrepresentable), "{bad}");
+        }
+    }
+
+    #[test]
     fn an_object_is_one_whole_object() {
         assert!([&b"{}"[..], b"\xef\xbb\xbf {\"a\":[1]} ", b"\n{}\n"].iter().all(|value| is_object(value)));
         assert!(![&b"{"[..], b"}", b"{x}", b"[1]", b"1", b"", b"{}{}", b"{}]"].iter().any(|value| is_object(value)));
