@@ -18,7 +18,7 @@ pub async fn encoder(shape: Shape) -> Result<(Encode, SchemaRegistry)> {
     install_tls();
     let registry = tokio::task::block_in_place(|| SchemaRegistry::start(&RegistryOptions::default()))?;
     let mut settings = Config::defaults().schema_registry;
-    settings.url = SecretUrl::new(&registry.url());
+    settings.url = SecretUrl::new(registry.url());
     let client = RegistryClient::new(&settings).context("the registry's client")?;
     let mut schemas = Vec::new();
     for event_type in ["OrderCreated", "OrderStatusChanged"] {

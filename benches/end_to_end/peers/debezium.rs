@@ -135,7 +135,7 @@ impl Debezium {
         let launched = Instant::now();
         let child = fleet
             .kafka
-            .java(&[self.converter.clone()])?
+            .java(std::slice::from_ref(&self.converter))?
             .args(["-Xms2g", "-Xmx2g", "org.apache.kafka.connect.cli.ConnectStandalone"])
             .args([worker?, sink?])
             .stdin(Stdio::null())
