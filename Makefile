@@ -83,6 +83,13 @@ bench-embedded: ## measure the embedded engine: from memory, over Kafka, beside 
 	unset CFLAGS; cargo bench --locked --profile bench-embedded --features embedded-engine --bench end_to_end -- \
 		--phases embedded --results benches/results-embedded.json $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: ## measure the best peer, Debezium's JDBC sink, beside us; needs Java and Maven. ARGS=--smoke: two minutes, with a bound
+	@scripts/setup --tests
+	unset CFLAGS; cargo build --release --locked && scripts/check-release
+	unset CFLAGS; cargo bench --locked --bench end_to_end -- --phases peers --results benches/results-peers.json \
+		$(if $(filter --smoke,$(ARGS)),--events 300000 --repeat 1 --peer-ratio 0.8,--events 1500000 $(ARGS))
+
 .PHONY: bench-decode
 bench-decode: ## measure decoding alone, JSON against Avro
 	@scripts/setup

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use crate::growth::Series;
-use crate::workload::EVENTS_PER_ORDER;
+use crate::workload::{EVENTS_PER_ORDER, Ids};
 
 /// Measures StreamView end to end and compares with the last saved result.
 ///
@@ -16,6 +16,9 @@ pub struct Arguments {
     /// Events of the backlog, three per order
     #[arg(long, default_value_t = 600_000)]
     pub events: u64,
+    /// Ids of the backlog's events
+    #[arg(long, value_enum, default_value_t)]
+    pub ids: Ids,
     /// Rounds of each phase but storm and manager: the median is reported. 3 without this, 1 of growth
     #[arg(long)]
     repeat: Option<usize>,
@@ -59,6 +62,9 @@ pub struct Arguments {
     /// End with exit code 1 if a judged figure is more than 10 % worse than the saved one
     #[arg(long)]
     pub fail_on_regression: bool,
+    /// End with exit code 1 if our CPU per event with a whole history, in peers, is more than this share of the peer's
+    #[arg(long)]
+    pub peer_ratio: Option<f64>,
     /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -101,8 +107,12 @@ pub enum Phase {
     /// Queries of the embedded engine, from memory and over Kafka, beside Flink; `make bench-embedded` runs it alone
     #[cfg(feature = "embedded-engine")]
     Embedded,
+    /// Half the backlog's events without lines, with three lines an order, as Avro, with ids in order
+    Shapes,
     /// More events, orders, partitions, instances; takes long, so only if named
     Growth,
+    /// Debezium's JDBC sink on the same broker, Postgres and schedule; needs Java and Maven, so only if named (`make bench-peers`)
+    Peers,
 }
 
 impl Arguments {
@@ -115,7 +125,8 @@ impl Arguments {
 
     /// Whether this phase was asked for.
     pub fn runs(&self, phase: Phase) -> bool {
-        self.phases.as_ref().map_or(phase != Phase::Growth, |phases| phases.contains(&phase))
+        let by_default = !matches!(phase, Phase::Growth | Phase::Peers);
+        self.phases.as_ref().map_or(by_default, |phases| phases.contains(&phase))
     }
 
     /// Whether a phase needs what a backlog leaves.

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::arguments::Arguments;
 use crate::fleet::{Fleet, PARTITIONS, POSTGRES_SETTINGS};
 use crate::processes::cpu_model;
+use crate::workload::Ids;
 
 /// Machine, servers and settings.
 pub fn of(fleet: &Fleet, arguments: &Arguments) -> Result<BTreeMap<String, String>> {
@@ -23,6 +24,9 @@ pub fn of(fleet: &Fleet, arguments: &Arguments) -> Result<BTreeMap<String, Strin
     let ours = POSTGRES_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     for (name, value) in ours.iter().chain(&arguments.postgres) {
         conditions.insert(format!("Postgres {name}"), value.clone());
+    }
+    if arguments.ids != Ids::default() {
+        conditions.insert("ids of events".to_owned(), "sequential".to_owned());
     }
     if let Some(sql) = &arguments.sql {
         conditions.insert("SQL before the backlog".to_owned(), sql.clone());

@@ -103,6 +103,11 @@ impl Fleet {
         self.launch(&["serve"], (database, topic, group))
     }
 
+    /// The same with further settings.
+    pub fn serve_with(&self, place: (&str, &str, &str), settings: &[(&'static str, String)]) -> Result<Service> {
+        self.launch_with(&["serve"], place, settings)
+    }
+
     /// Starts `streamview serve --only api`.
     pub fn serve_only_api(&self, database: &str, topic: &str, group: &str) -> Result<Service> {
         self.launch(&["serve", "--only", "api"], (database, topic, group))

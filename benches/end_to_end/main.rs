@@ -6,6 +6,7 @@
 mod access;
 mod announce;
 mod arguments;
+mod avro;
 mod backlog;
 mod ceilings;
 mod conditions;
@@ -21,6 +22,7 @@ mod live;
 mod load;
 mod manager;
 mod pages;
+mod peers;
 mod preview;
 mod processes;
 mod publish;
@@ -91,16 +93,25 @@ async fn measure() -> Result<ExitCode> {
             report.embedded.push(embedded::run(&fleet, arguments.live_seconds as f64, arguments.rows).await?);
         }
     }
+    if arguments.runs(Phase::Shapes) {
+        let variants = growth::shapes(arguments.events / 2);
+        report.shapes = growth::run(&fleet, ("shapes", &variants), arguments.growth_rounds()).await?;
+    }
     if arguments.runs(Phase::Growth) {
         let variants = growth::variants(arguments.growth_events, arguments.series.as_deref());
-        report.growth = growth::run(&fleet, &variants, arguments.growth_rounds()).await?;
+        report.growth = growth::run(&fleet, ("growth", &variants), arguments.growth_rounds()).await?;
+    }
+    if arguments.runs(Phase::Peers) {
+        report.peers =
+            peers::run(&fleet, arguments.orders(), (arguments.rounds(), arguments.peer_ratio.is_some())).await?;
     }
     report.print();
     println!("\nmeasured in {:.0} s", started.elapsed().as_secs_f64());
     if let Some(file) = &arguments.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)?).context("writing the JSON report")?;
     }
-    let failed = saved::conclude(&arguments, report.results())?;
+    let failed = saved::conclude(&arguments, report.results())?
+        | arguments.peer_ratio.is_some_and(|bound| peers::is_above(&report.peers, bound));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

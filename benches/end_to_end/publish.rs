@@ -12,16 +12,37 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use crate::fleet::Fleet;
-use crate::workload::Event;
+use crate::workload::{Event, Shape};
 
-/// Publishes all of `events`; creates the topic, and its topic of dead letters, if there is none yet.
-pub async fn fill(fleet: &Fleet, (topic, partitions): (&str, i32), events: impl Iterator<Item = Event>) -> Result<()> {
+/// What the value of an event's record is.
+pub type Encode = Box<dyn Fn(Event) -> Result<Vec<u8>> + Send + Sync>;
+
+/// JSON of that shape.
+pub fn json(shape: Shape) -> Encode {
+    Box::new(move |event| Ok(event.payload(shape).into_bytes()))
+}
+
+/// Publishes all of `events` as JSON; creates the topic, and its topic of dead letters, if there is none yet.
+pub async fn fill(fleet: &Fleet, place: (&str, i32), events: impl Iterator<Item = Event>) -> Result<()> {
+    fill_with(fleet, place, events, json(Shape::default())).await
+}
+
+/// Likewise, with other values.
+pub async fn fill_with(
+    fleet: &Fleet,
+    (topic, partitions): (&str, i32),
+    events: impl Iterator<Item = Event>,
+    encode: Encode,
+) -> Result<()> {
     let bootstrap = fleet.kafka.bootstrap();
     let dead_letters = format!("{topic}.dlq");
     let kafka = ClientConfig::from_iter([("bootstrap.servers".to_owned(), bootstrap.clone())]);
     streamview_lab::seed::create_topics(&kafka, &[(topic, partitions), (dead_letters.as_str(), 1)]).await?;
     let started = Instant::now();
-    let sent = tokio::task::block_in_place(|| Publisher::open(&bootstrap, topic, 20)?.preload(events))?;
+    let sent = tokio::task::block_in_place(|| {
+        let mut publisher = Publisher { encode, ..Publisher::open(&bootstrap, topic, 20)? };
+        publisher.preload(events)
+    })?;
     eprintln!("{topic}: published {sent} events in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }
@@ -30,6 +51,7 @@ pub async fn fill(fleet: &Fleet, (topic, partitions): (&str, i32), events: impl 
 pub struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
+    encode: Encode,
     sent: u64,
 }
 
@@ -62,7 +84,7 @@ impl Publisher {
             .set("queue.buffering.max.messages", "500000")
             .create_with_context(Deliveries::default())
             .context("starting the producer")?;
-        Ok(Publisher { producer, topic: topic.to_owned(), sent: 0 })
+        Ok(Publisher { producer, topic: topic.to_owned(), encode: json(Shape::default()), sent: 0 })
     }
 
     /// Sends everything and waits for the confirmations; gives how many.
@@ -114,7 +136,7 @@ impl Publisher {
     }
 
     fn send(&mut self, event: Event) -> Result<()> {
-        let (key, payload, sequence) = (event.order_id(), event.payload(), event.sequence.to_string());
+        let (key, payload, sequence) = (event.order_id(), (self.encode)(event)?, event.sequence.to_string());
         loop {
             let headers = OwnedHeaders::new().insert(Header { key: "x-sequence", value: Some(&sequence) });
             let record = BaseRecord::to(&self.topic).key(&key).payload(&payload).headers(headers);

@@ -15,6 +15,7 @@ use crate::live::{self, Live};
 use crate::load::{self, Load};
 use crate::manager::{self, Managed};
 use crate::pages::{self, FlatPages};
+use crate::peers::{self, Peers};
 use crate::preview::{self, Preview};
 use crate::reads::{self, Reads};
 use crate::rebuild::{self, Rebuild};
@@ -65,8 +66,12 @@ pub struct Report {
     /// Queries of the embedded engine.
     #[cfg(feature = "embedded-engine")]
     pub embedded: Vec<crate::embedded::Embedded>,
+    /// Events that say more or less.
+    pub shapes: Vec<Grown>,
     /// More work, more keys, more partitions, more instances.
     pub growth: Vec<Grown>,
+    /// Beside Debezium's JDBC sink.
+    pub peers: Vec<Peers>,
 }
 
 impl Report {
@@ -81,13 +86,16 @@ impl Report {
         }
         following::print(&self.costs);
         announce::print(&self.announced);
-        growth::print(&self.growth);
+        growth::print("shapes", &self.shapes);
+        growth::print("growth", &self.growth);
     }
 
     /// What is kept and compared.
     pub fn results(&self) -> Results {
         let mut figures = BTreeMap::new();
-        for section in self.sections().into_iter().chain(growth::sections(&self.growth)) {
+        let grown = [("shapes", &self.shapes), ("growth", &self.growth)];
+        let grown = grown.into_iter().flat_map(|(name, grown)| growth::sections(name, grown));
+        for section in self.sections().into_iter().chain(grown) {
             for (name, figure) in section.figures {
                 figures.insert(format!("{}: {name}", section.title), figure);
             }
@@ -110,6 +118,7 @@ impl Report {
         sections.extend([preview::section(&self.previews), manager::section(&self.managed)]);
         #[cfg(feature = "embedded-engine")]
         sections.push(crate::embedded::section(&self.embedded));
+        sections.push(peers::section(&self.peers));
         sections.retain(|section| !section.figures.is_empty());
         sections
     }

@@ -12,12 +12,13 @@ use crate::load;
 use crate::publish;
 use crate::report::Report;
 use crate::waiting::{Pair, WAITERS};
-use crate::workload::{Expected, Workload};
+use crate::workload::{Expected, Shape, Workload};
 
 /// Runs them all; leaves the last plain run's service and database.
 pub async fn run(fleet: &Fleet, arguments: &Arguments, report: &mut Report) -> Result<(Service, String)> {
     let workload = Workload::plain(arguments.orders());
-    publish::fill(fleet, (BACKLOG_TOPIC, PARTITIONS), workload.events()).await?;
+    let encode = publish::json(Shape { ids: arguments.ids, ..Shape::default() });
+    publish::fill_with(fleet, (BACKLOG_TOPIC, PARTITIONS), workload.events(), encode).await?;
     let expected = Expected::of(workload);
     let sql = arguments.sql.as_deref();
     let rounds = arguments.rounds();

@@ -95,7 +95,14 @@ async fn databases(api: &Api) -> Vec<Check> {
     }
     let mut fresh = vec![database("database", &api.state.ops_pool).await];
     if api.state.database.reads_apart() && api.state.serve_reads {
-        fresh.push(database("read_database", &api.state.pool).await);
+        let reads = database("read_database", &api.state.pool).await;
+        if let [primary] = fresh.as_mut_slice()
+            && (primary.status, reads.status) == ("unavailable", "ok")
+        {
+            // Whoever reads a standby is served while the primary is away; a view that is projected here says for itself.
+            primary.status = "degraded";
+        }
+        fresh.push(reads);
     }
     *api.database_check() = Some((Instant::now(), fresh.clone()));
     fresh

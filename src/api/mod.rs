@@ -283,6 +283,7 @@ pub async fn answered(server: &ServerHandle, left: &ApiState, is_followed: bool)
 fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>, limits: Arc<Limits>) -> Api {
     let resources = WaitResources {
         pool: state.pool.clone(),
+        reads_apart: state.database.reads_apart(),
         metrics: Arc::clone(&state.metrics),
         shutting_down: state.shutting_down.clone(),
         slots: Arc::new(Semaphore::new(state.settings.max_waiters)),
@@ -290,6 +291,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>, limits: Arc<Lim
     };
     let following = FeedResources {
         pool: state.pool.clone(),
+        primary: state.database.reads_apart().then(|| state.ops_pool.clone()),
         metrics: Arc::clone(&state.metrics),
         shutting_down: state.shutting_down.clone(),
         slots: Arc::new(Semaphore::new(state.settings.max_followers)),

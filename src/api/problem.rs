@@ -511,6 +511,11 @@ impl From<ReadError> for Problem {
                 tracing::warn!("read cancelled by its time limit");
                 Problem::new(&QUERY_TIMEOUT, "The database gave up on this query").retry_after(2)
             }
+            ReadError::Displaced(_) => {
+                let why = describe_read(&error);
+                tracing::warn!(error = why, "read given up by the database for another statement");
+                Problem::new(&QUERY_TIMEOUT, format!("The database gave up on this query: {why}")).retry_after(1)
+            }
             ReadError::Failed(_) | ReadError::Unreadable(_) => {
                 tracing::error!(error = describe_read(&error), "read failed");
                 Problem::new(&INTERNAL_ERROR, "The answer could not be read from the database")

@@ -1,7 +1,8 @@
 //! One task for each view and process reads what is committed, once, and hands it to everybody who follows it here.
 //!
-//! It runs only while somebody does. A commit of this process wakes it; commits of other processes are not announced, so
-//! while partitions of the view are owned elsewhere it also looks every 50 ms. That look is one small statement, however
+//! It runs only while somebody does. A commit of this process wakes it; commits of other processes are not announced, nor when a
+//! standby has them, so while partitions of the view are owned elsewhere, or reads have an address of their own, it also looks
+//! every 50 ms. That look is one small statement, however
 //! many follow. After each page it rests, so that a backlog that is being projected is told later rather than slower: the
 //! projector never waits for it, and nobody's full queue makes it wait.
 
@@ -48,6 +49,8 @@ const READERS: usize = 2;
 pub struct FeedResources {
     /// Reads.
     pub pool: ReadPool,
+    /// Reads of the server that is written to, where `pool` may be of another.
+    pub primary: Option<ReadPool>,
     /// The gauge of followers.
     pub metrics: Arc<Metrics>,
     /// Ends every stream.
@@ -171,7 +174,7 @@ impl Drop for Slot {
 impl Feed {
     /// Nobody follows yet.
     pub fn new(board: Arc<ViewBoard>, shown: ShownOf, resources: FeedResources) -> Arc<Self> {
-        let reader = Reader { view: board.view, pool: resources.pool.clone() };
+        let reader = Reader { view: board.view, pool: resources.pool.clone(), primary: resources.primary.clone() };
         let (readers, arrivals) = (Semaphore::new(READERS), Semaphore::new(READERS));
         let (fanout, begun) = (Mutex::default(), Notify::new());
         Arc::new(Feed { reader, board, shown, resources, readers, arrivals, fanout, begun })
@@ -312,7 +315,8 @@ impl Feed {
     }
 
     async fn until_next_look(&self, commits: &mut watch::Receiver<u64>) {
-        let poll = if self.board.status().commits_everything() { SAFETY_POLL } else { POLL };
+        let is_told_all = self.board.status().commits_everything() && self.resources.primary.is_none();
+        let poll = if is_told_all { SAFETY_POLL } else { POLL };
         tokio::select! {
             // Fails only when the build is there no more; the poll goes on.
             Ok(()) = commits.changed() => {}

@@ -43,6 +43,8 @@ pub struct Reader {
     pub view: &'static str,
     /// Reads.
     pub pool: ReadPool,
+    /// Reads of the server that is written to, where `pool` may be of one that is behind it.
+    pub primary: Option<ReadPool>,
 }
 
 impl Reader {
@@ -57,7 +59,30 @@ impl Reader {
     }
 
     /// The next page behind `cursor`, of about `limit` rows.
+    ///
+    /// A client may have got its cursor where more was known than on this standby: of a commit, or of a build, that is not here yet.
+    /// So what leads nowhere here is held against the primary: if it leads on there, what follows has yet to arrive.
     pub async fn next(&self, cursor: &FeedCursor, limit: usize) -> Result<Page, FeedError> {
+        match (self.next_here(cursor, limit).await, &self.primary) {
+            (Err(FeedError::Expired(_)), Some(primary)) => {
+                let there = Reader { pool: primary.clone(), primary: None, ..*self };
+                there.check(cursor).await?;
+                Ok(Page { entries: Vec::new(), cursor: cursor.clone(), is_all: true })
+            }
+            (page, _) => page,
+        }
+    }
+
+    /// Whether what lies behind `cursor` can be told.
+    async fn check(&self, cursor: &FeedCursor) -> Result<(), FeedError> {
+        let Some(horizon) = changes::horizon(&self.pool, self.view, Some(cursor.build)).await? else { return Ok(()) };
+        if horizon.active == cursor.build {
+            return check_future(cursor, &horizon.commits);
+        }
+        self.way_on(cursor).await.map(|_| ())
+    }
+
+    async fn next_here(&self, cursor: &FeedCursor, limit: usize) -> Result<Page, FeedError> {
         let Some(horizon) = changes::horizon(&self.pool, self.view, Some(cursor.build)).await? else {
             return Ok(Page { entries: Vec::new(), cursor: cursor.clone(), is_all: true });
         };

@@ -1,7 +1,8 @@
 //! Read your own write: requests wait for a key of a view to reach a sequence, and one task looks for all of them.
 //!
-//! It looks once per commit of this process, however many wait. Commits of other processes are not announced here, so
-//! while partitions of the view are owned elsewhere it also looks every 20 ms, and only while somebody waits.
+//! It looks once per commit of this process, however many wait. Commits of other processes are not announced here, and nobody
+//! says when a standby has replayed one: so while partitions of the view are owned elsewhere, or reads have an address of their
+//! own, it also looks every 20 ms, and only while somebody waits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,8 @@ const SAFETY_POLL: Duration = Duration::from_millis(250);
 pub struct WaitResources {
     /// Reads.
     pub pool: ReadPool,
+    /// Whether they may be of another server than the one that is written to.
+    pub reads_apart: bool,
     /// The gauge of waiters.
     pub metrics: Arc<Metrics>,
     /// Ends every wait.
@@ -184,12 +187,17 @@ impl Waiters {
     }
 
     fn poll_interval(&self) -> Duration {
-        if self.board.status().commits_everything() { SAFETY_POLL } else { POLL }
+        poll_interval(self.board.status().commits_everything(), self.resources.reads_apart)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Between looks that no commit calls for. What this process has committed is on a standby only later, without a word.
+fn poll_interval(commits_everything: bool, reads_apart: bool) -> Duration {
+    if commits_everything && !reads_apart { SAFETY_POLL } else { POLL }
 }
 
 /// If the one task panics, the next request to wait starts another.
@@ -229,5 +237,19 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.waiters.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_a_standby_looks_often_although_the_commits_are_its_own() {
+        for (commits_everything, reads_apart, interval) in
+            [(true, false, SAFETY_POLL), (true, true, POLL), (false, false, POLL), (false, true, POLL)]
+        {
+            assert_eq!(poll_interval(commits_everything, reads_apart), interval, "{commits_everything} {reads_apart}");
+        }
     }
 }

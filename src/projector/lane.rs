@@ -73,6 +73,8 @@ struct Job<'a, C> {
 const LARGE: usize = 10_000;
 /// How long after the last large batch that memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
+/// How often a lane looks whether its connection is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 async fn at(moment: Option<Instant>) {
     match moment {
@@ -93,6 +95,8 @@ pub struct Lane<A: Applier> {
     /// What is left to do of batches and errands that are done otherwise: a step of it after each of them, so that a long
     /// drain holds nobody up for longer than one step takes.
     left: Option<A::Course>,
+    /// Whether it has had a connection.
+    has_connected: bool,
     /// As it is called in what it reports.
     reporter: Reporter,
 }
@@ -107,7 +111,8 @@ impl<A: Applier> Lane<A> {
         events: UnboundedSender<LaneEvent>,
     ) -> Self {
         let (owned, acknowledgements, left, reporter) = (Partitions::new(), None, None, Reporter::Lane(number));
-        Lane { applier, context, owned, commands, errands, events, acknowledgements, left, reporter }
+        let has_connected = false;
+        Lane { applier, context, owned, commands, errands, events, acknowledgements, left, has_connected, reporter }
     }
 
     /// Applies what arrives until `stop`; a batch under way is finished or abandoned.
@@ -115,6 +120,8 @@ impl<A: Applier> Lane<A> {
         let interval = Duration::from_millis(self.context.settings.min_commit_interval_ms);
         let (mut not_before, mut give_back_at) = (Instant::now(), None);
         let enough = self.applier.enough();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -130,6 +137,7 @@ impl<A: Applier> Lane<A> {
                     drop(done);
                 }
                 () = enough.cancelled() => return self.finish(&stop).await,
+                _ = look.tick() => self.look().await,
                 () = at(give_back_at) => {
                     give_back_at = None;
                     // Milliseconds, and nobody waits for it.
@@ -152,6 +160,32 @@ impl<A: Applier> Lane<A> {
                 // Nobody wants anything: the next step.
                 () = std::future::ready(()), if self.left.is_some() => {}
             }
+        }
+    }
+
+    /// A lane without work finds out, too, that its connection is lost: the Postgres that answers next may have less than was
+    /// committed, and nobody but a lane knows how much that was.
+    async fn look(&mut self) {
+        if !self.has_connected || self.owned.is_empty() {
+            return;
+        }
+        let Err(failure) = self.connect().await else { return };
+        if let Err(halt) = self.applier.survives(&failure) {
+            return self.halt(halt);
+        }
+        match failure {
+            Failure::Fenced(partitions) => self.lose(partitions),
+            Failure::Halt(halt) => self.halt(halt),
+            // While it is away there is nothing to be told; the next look is soon.
+            _ => {}
+        }
+    }
+
+    /// The fence of these partitions is lost.
+    fn lose(&mut self, partitions: Vec<Partition>) {
+        self.context.metrics.fenced.with_label_values(&[self.context.source.view]).inc();
+        for partition in partitions {
+            self.let_go(partition, Pause::not_owner());
         }
     }
 
@@ -342,12 +376,7 @@ impl<A: Applier> Lane<A> {
                     self.owned.entry(partition).and_modify(|owned| owned.decisions = decisions);
                 }
             }
-            Failure::Fenced(partitions) => {
-                self.context.metrics.fenced.with_label_values(&[self.context.source.view]).inc();
-                for partition in partitions {
-                    self.let_go(partition, Pause::not_owner());
-                }
-            }
+            Failure::Fenced(partitions) => self.lose(partitions),
             Failure::Record(_) | Failure::ReusedEventId { .. } => match self.blame(failure, job).await {
                 Ok(()) => {}
                 Err(failure) => return Box::pin(self.recover(failure, job, backoff, stop)).await,
@@ -430,6 +459,10 @@ impl<A: Applier> Lane<A> {
 
     /// Makes sure of a connection. After a new one nothing in memory is believed: progress is read again, which also tells
     /// how a commit ended whose answer was lost.
+    ///
+    /// A Postgres that has less than we saw committed is another one (a standby that was promoted before it had all), or lost
+    /// the last moments in a crash (`synchronous_commit` off). What it lacks was taken from Kafka already and would be passed over:
+    /// such a partition is let go, and taken over from where it is now.
     async fn connect(&mut self) -> Result<(), Failure> {
         if !self.applier.connect().await? {
             return Ok(());
@@ -451,6 +484,17 @@ impl<A: Applier> Lane<A> {
         for partition in partitions {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             match stored.iter().find(|row| row.partition == partition) {
+                Some(row) if row.owner_epoch == owned.owner_epoch && row.next_offset < owned.next_offset => {
+                    let (view, had, has) = (self.context.source.view, owned.next_offset.0, row.next_offset.0);
+                    tracing::warn!(
+                        view,
+                        partition = partition.0,
+                        had,
+                        has,
+                        "postgres has lost commits, their records are read again"
+                    );
+                    fenced.push(partition);
+                }
                 Some(row) if row.owner_epoch == owned.owner_epoch => {
                     owned.next_offset = row.next_offset;
                     owned.decisions = row.decisions;
@@ -459,6 +503,7 @@ impl<A: Applier> Lane<A> {
                 _ => fenced.push(partition),
             }
         }
+        self.has_connected = true;
         if fenced.is_empty() { Ok(()) } else { Err(Failure::Fenced(fenced)) }
     }
 }

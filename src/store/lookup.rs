@@ -84,7 +84,10 @@ async fn work(mut at_work: AtWork) {
         tokio::task::yield_now().await;
         let Some(batch) = at_work.next_batch(&mut session) else { return };
         let (keys, answers): (Vec<String>, Vec<_>) = batch.into_iter().map(|asked| (asked.key, asked.answer)).unzip();
-        let found = within_deadline(ask(&at_work.shared, &mut session, &keys)).await;
+        let mut found = within_deadline(ask(&at_work.shared, &mut session, &keys)).await;
+        if matches!(found, Err(ReadError::Displaced(_))) {
+            found = within_deadline(ask(&at_work.shared, &mut session, &keys)).await;
+        }
         if found.is_err() {
             session = None; // whatever is wrong with it
         }

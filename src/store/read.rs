@@ -42,6 +42,10 @@ pub enum ReadError {
     /// The statement ran into `statement_timeout`, or waited for a lock for too long.
     #[error("the statement took too long")]
     Timeout(#[source] Arc<tokio_postgres::Error>),
+    /// Postgres took the statement back for somebody else: a standby for what it had to replay, or one of a deadlock. Worth another
+    /// attempt at once.
+    #[error("the statement was given up for another one: {}", describe(.0))]
+    Displaced(#[source] Arc<tokio_postgres::Error>),
     /// Anything else: a defect here or a schema that does not fit.
     #[error("the statement failed: {}", describe(.0))]
     Failed(#[source] Arc<tokio_postgres::Error>),
@@ -77,7 +81,7 @@ impl From<tokio_postgres::Error> for ReadError {
         }
         match &state.code()[..2] {
             "25" if *state == SqlState::READ_ONLY_SQL_TRANSACTION => ReadError::ReadOnly(Arc::new(error)),
-            "40" => ReadError::Timeout(Arc::new(error)),
+            "40" => ReadError::Displaced(Arc::new(error)),
             "08" | "53" | "57" => ReadError::Unavailable(Some(Arc::new(error))),
             _ => ReadError::Failed(Arc::new(error)),
         }
@@ -106,6 +110,15 @@ impl From<deadpool_postgres::PoolError> for ReadError {
 /// Runs a read, giving up when the database has gone silent.
 pub async fn within_deadline<T>(read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
     tokio::time::timeout(READ_DEADLINE, read).await.unwrap_or(Err(ReadError::Unavailable(None)))
+}
+
+/// Runs a read, and once more if it was displaced: a standby cancels whoever is in the way of what it replays
+/// (`max_standby_streaming_delay`), and is through with that when it has said so.
+pub async fn twice<T>(read: impl AsyncFn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    match read().await {
+        Err(ReadError::Displaced(_)) => read().await,
+        first => first,
+    }
 }
 
 /// Asks the database for a sign of life.

@@ -110,7 +110,10 @@ pub fn describe_read(error: &ReadError) -> String {
             let advice = "the role of database.read_url, or of database.url, lacks a right; `streamview migrate --roles` grants it";
             format!("{}; {advice}", describe(cause))
         }
-        ReadError::Failed(cause) | ReadError::Timeout(cause) | ReadError::ReadOnly(cause) => describe(cause),
+        ReadError::Failed(cause)
+        | ReadError::Timeout(cause)
+        | ReadError::Displaced(cause)
+        | ReadError::ReadOnly(cause) => describe(cause),
         ReadError::Unavailable(Some(cause)) => cause.downcast_ref().map_or_else(|| cause.to_string(), describe),
         ReadError::Unavailable(None) | ReadError::Busy | ReadError::Unreadable(_) => error.to_string(),
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use results::comparison::{Verdict, compare};
 use results::{Better, Figure, Results};
-use workload::{Event, Expected, Workload};
+use workload::{Event, Expected, Ids, Shape, Workload};
 
 fn results(figures: &[(&str, Figure)]) -> Results {
     Results {
@@ -136,7 +136,7 @@ fn a_workload_is_the_same_each_time_and_numbers_each_order_without_gap() {
             let sequence = last.entry(event.order).or_default();
             assert_eq!(event.sequence, *sequence + 1, "{workload:?}: {event:?}");
             *sequence += 1;
-            let value: serde_json::Value = serde_json::from_str(&event.payload()).unwrap();
+            let value: serde_json::Value = serde_json::from_str(&event.payload(Shape::default())).unwrap();
             assert!(payloads.insert(value["eventId"].as_str().unwrap().to_owned()), "{workload:?}: {event:?}");
         }
     }
@@ -167,4 +167,31 @@ fn hot_orders_have_most_of_the_events() {
     counts.sort_unstable();
     let hottest: u64 = counts.iter().rev().take(30).sum();
     assert!((3_500..6_500).contains(&hottest), "1 % of the orders have {hottest} of 9000 events");
+}
+
+#[test]
+fn an_order_has_the_lines_and_the_ids_that_are_asked_for() {
+    let created = Workload::plain(3).events().next().unwrap();
+    let value = |shape| serde_json::from_str::<serde_json::Value>(&created.payload(shape)).unwrap();
+    for lines in [0, 1, 3] {
+        let shape = Shape { lines, ..Shape::default() };
+        assert_eq!(value(shape)["items"].as_array().unwrap().len() as u64, lines);
+        let expected = Expected::with(Workload::plain(1_000), shape);
+        assert_eq!((expected.items, expected.orders), (1_000 * lines as i64, 1_000));
+        let one = Expected::of(Workload::plain(1_000));
+        assert_eq!(expected.net_cents, one.net_cents * lines as i64);
+    }
+    let sequential = Shape { ids: Ids::Sequential, ..Shape::default() };
+    assert_eq!(value(sequential)["eventId"], "order-0-event-1");
+    assert_eq!(value(Shape::default())["eventId"].as_str().unwrap().len(), 36, "a UUID");
+}
+
+#[test]
+fn the_flat_record_of_an_order_ends_as_its_row_does() {
+    let last = Workload::plain(1).events().last().unwrap();
+    let flat: serde_json::Value = serde_json::from_str(&last.flat()).unwrap();
+    assert_eq!((&flat["status"], &flat["last_event_sequence"]), (&"Shipped".into(), &3.into()));
+    assert_eq!(flat.as_object().unwrap().len(), 10);
+    let net = Expected::of(Workload::plain(1)).net_cents;
+    assert_eq!((flat["total_net"].as_f64().unwrap() * 100.0).round() as i64, net);
 }

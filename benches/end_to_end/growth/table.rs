@@ -10,9 +10,9 @@ use crate::section::{Lines, Section};
 type Beside<'a> = (&'a Backlog, &'a Backlog);
 
 /// One line a variant, medians of its runs.
-pub fn print(grown: &[Grown]) {
+pub fn print(name: &str, grown: &[Grown]) {
     let Some(base) = grown.first() else { return };
-    println!("\n# growth, median of {}", base.runs.len());
+    println!("\n# {name}, median of {}", base.runs.len());
     let names = ["events/s", "/ base", "service us", "Postgres us", "CPU/base", "RSS MB", "WAL B", "batch", "others"];
     println!("{:<40}{}", "", names.map(|name| format!("{name:>12}")).concat());
     for one in grown {
@@ -33,13 +33,13 @@ pub fn print(grown: &[Grown]) {
 }
 
 /// What is kept of each variant.
-pub fn sections(grown: &[Grown]) -> Vec<Section> {
+pub fn sections(name: &str, grown: &[Grown]) -> Vec<Section> {
     let Some(base) = grown.first() else { return Vec::new() };
-    grown.iter().map(|one| section(one, base)).collect()
+    grown.iter().map(|one| section(name, one, base)).collect()
 }
 
-fn section(one: &Grown, base: &Grown) -> Section {
-    Lines::of(&format!("growth, {}", one.variant), &beside(one, base))
+fn section(name: &str, one: &Grown, base: &Grown) -> Section {
+    Lines::of(&format!("{name}, {}", one.variant), &beside(one, base))
         .informs(More, "events", "/s", |(run, _)| run.events_per_s)
         .judged(Less, "CPU of both", "us/event", |(run, _)| run.us())
         .judged(Less, &format!("CPU of both / {}", base.variant), "", |(run, base)| run.us() / base.us())

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use crate::fleet::PARTITIONS;
-use crate::workload::{EVENTS_PER_ORDER, Workload};
+use crate::workload::{EVENTS_PER_ORDER, Ids, Shape, Workload};
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,16 +35,18 @@ pub struct Variant {
     pub partitions: i32,
     /// Instances of the service.
     pub instances: usize,
+    /// What its events look like.
+    pub shape: Shape,
 }
 
 impl Variant {
     fn of(name: &str, workload: Workload) -> Variant {
-        Variant { name: name.to_owned(), workload, partitions: PARTITIONS, instances: 1 }
+        Variant { name: name.to_owned(), workload, partitions: PARTITIONS, instances: 1, shape: Shape::default() }
     }
 
     /// Whether both read the same topic.
     pub fn has_topic_of(&self, other: &Variant) -> bool {
-        (self.workload, self.partitions) == (other.workload, other.partitions)
+        (self.workload, self.partitions, self.shape) == (other.workload, other.partitions, other.shape)
     }
 }
 
@@ -58,6 +60,19 @@ pub fn variants(events: u64, series: Option<&[Series]>) -> Vec<Variant> {
     }
     all.push(Variant::of("the base again", plain(events)));
     all
+}
+
+/// So many events in the shapes that cost differently, after the usual one.
+pub fn shapes(events: u64) -> Vec<Variant> {
+    let usual = Shape::default();
+    let shapes = [
+        ("random ids, one line, JSON", usual),
+        ("no lines", Shape { lines: 0, ..usual }),
+        ("3 lines an order", Shape { lines: 3, ..usual }),
+        ("Avro", Shape { is_avro: true, ..usual }),
+        ("ids in order", Shape { ids: Ids::Sequential, ..usual }),
+    ];
+    shapes.map(|(name, shape)| Variant { shape, ..Variant::of(name, plain(events)) }).into()
 }
 
 fn plain(events: u64) -> Workload {

@@ -6,7 +6,7 @@ mod expected;
 mod hot;
 mod spaced;
 
-pub use event::{Event, order_id};
+pub use event::{Event, Ids, QTY, Shape, order_id, price_cents, status_after};
 pub use expected::Expected;
 pub use spaced::{Spaced, headless};
 

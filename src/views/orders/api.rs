@@ -7,6 +7,8 @@ mod list;
 mod mend;
 pub mod model;
 
+use std::time::Instant;
+
 use actix_web::http::header;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -28,6 +30,7 @@ use crate::api::routes::{RouteSpec, ViewApi};
 use crate::auth::policy::Policy;
 use crate::config::History;
 use crate::store::lookup::SharedLookup;
+use crate::store::read;
 
 const VIEW: &str = "orders";
 const READ: Counted = Counted::As(Kind::Reads);
@@ -131,7 +134,7 @@ async fn list_orders(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let asked = Request::parse(request.query_string(), &api.state.settings)?;
-    let listing = queries::list(&api.state.pool, &estimates, &asked.query).await?;
+    let listing = read::twice(async || queries::list(&api.state.pool, &estimates, &asked.query).await).await?;
     let items = listing.orders()?;
     let link = asked.link(request.path(), &items, listing.more);
     let page = OrderPage {
@@ -213,7 +216,7 @@ async fn get_order(
     answer::tagged_json(request.headers(), &mut response, (&words, &read.order()?), 2 * BYTES_OF_ORDER)
 }
 
-/// Reads until the write shows, or the wait ends: then 412.
+/// Reads until the write shows, or the wait ends: then 412. Never answers with less than was asked for.
 async fn read_own_write(
     api: &Api,
     lookup: &SharedLookup,
@@ -222,21 +225,26 @@ async fn read_own_write(
 ) -> Result<Option<OrderRead>, Problem> {
     let waiters =
         api.waiters(VIEW).ok_or_else(|| Problem::new(&problem::VIEW_NOT_FOUND, "The view is not served here"))?;
-    let seen = waiters.seen_commits();
-    let mut read = queries::order(lookup, order_id).await?;
-    if sequence_of(&read) < write.sequence && !write.wait.is_zero() {
-        waiters.wait(order_id, write.sequence, seen, write.wait).await?;
-        read = queries::order(lookup, order_id).await?;
+    let until = Instant::now() + write.wait;
+    loop {
+        let seen = waiters.seen_commits();
+        let read = queries::order(lookup, order_id).await?;
+        let current = sequence_of(&read);
+        if current >= write.sequence {
+            return Ok(read);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || api.state.shutting_down.is_cancelled() {
+            let problem = not_reached(current, write.sequence);
+            return Err(match read.and_then(|read| read.held) {
+                Some(held) => problem.with("held", held),
+                None => problem,
+            });
+        }
+        // Who looks for all of them may ask another server than the one that answers, where `database.read_url` has several: what
+        // counts is what is answered.
+        waiters.wait(order_id, write.sequence, seen, left).await?;
     }
-    let current = sequence_of(&read);
-    if current >= write.sequence {
-        return Ok(read);
-    }
-    let problem = not_reached(current, write.sequence);
-    Err(match read.and_then(|read| read.held) {
-        Some(held) => problem.with("held", held),
-        None => problem,
-    })
 }
 
 fn not_reached(current: i64, asked: i64) -> Problem {
@@ -295,7 +303,8 @@ async fn list_events(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRe
         return Err(Problem::new(&HISTORY_OFF, "The view keeps no history (history = off)"));
     }
     let limit = page_size.unwrap_or(settings.default_page_size);
-    let read = queries::events(&api.state.pool, &order_id, after, limit).await?.ok_or_else(not_found)?;
+    let read = read::twice(async || queries::events(&api.state.pool, &order_id, after, limit).await).await?;
+    let read = read.ok_or_else(not_found)?;
     let path = format!("/orders/{}/events", parameters::encode(&order_id));
     let mut link = format!("<{path}?pageSize={limit}>; rel=\"first\"");
     if let (true, Some(last)) = (read.more, read.events.last()) {

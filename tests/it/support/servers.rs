@@ -73,6 +73,12 @@ pub fn own_postgres_with(settings: &[(&str, &str)], files: Vec<(String, String)>
     std::thread::scope(|scope| scope.spawn(start).join().unwrap())
 }
 
+/// A hot standby of that server, with settings of its own.
+pub fn standby_of(primary: &Postgres, settings: &[(&str, &str)]) -> Postgres {
+    let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    std::thread::scope(|scope| scope.spawn(|| primary.standby(settings).unwrap()).join().unwrap())
+}
+
 /// A Kafka for one test that kills it.
 pub fn own_kafka() -> KafkaServer {
     KafkaServer::start(KafkaOptions::default()).unwrap()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::folders::{build_once, cache_folder};
 use super::process::{ChildServer, ServerCommand, Signal};
 
 const OLDEST_JAVA: u32 = 17;
@@ -68,6 +69,16 @@ pub(super) fn class_path(lib: &Path) -> Result<String> {
     let mut jars: Vec<String> = entries.flatten().map(|entry| entry.path().display().to_string()).collect();
     jars.sort();
     Ok(jars.join(":"))
+}
+
+/// The folder with the jars of a pom, fetched once on this machine; `excluded` are artefact ids.
+pub fn fetched_jars(name: &str, pom: &str, excluded: &[&str]) -> Result<PathBuf> {
+    let folder = cache_folder()?.join("servers").join(name);
+    build_once(&folder, |unfinished| {
+        eprintln!("fetching {name} (once)");
+        fetch_jars(unfinished, name, pom, excluded)
+    })?;
+    Ok(folder.join("lib"))
 }
 
 /// Fills `folder/lib` through the machine's Maven, which knows where artefacts come from here. `excluded` are artefact ids.

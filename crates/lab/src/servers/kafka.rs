@@ -111,6 +111,20 @@ impl KafkaServer {
         command
     }
 
+    /// Java as it comes, optimising compiler and all, with the jars of these folders before Kafka's own: for what runs on
+    /// Kafka's classes, such as Connect. Options and class are the caller's.
+    pub fn java(&self, first: &[PathBuf]) -> Result<Command> {
+        let mut class_path = String::new();
+        for folder in first {
+            class_path += &java::class_path(folder)?;
+            class_path.push(':');
+        }
+        let mut command = Command::new(&self.installation.java);
+        command.current_dir(&self.folder).arg("-Dlog4j2.configurationFile=log4j2.properties");
+        command.arg("-cp").arg(class_path + &self.installation.class_path);
+        Ok(command)
+    }
+
     /// `SIGKILL`, and waits until it is gone.
     pub fn kill_hard(&mut self) -> Result<()> {
         match self.server.take() {

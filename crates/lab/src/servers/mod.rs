@@ -18,6 +18,7 @@ pub mod registry;
 
 pub use flink::{FlinkCluster, FlinkOptions, FlinkProcess};
 pub use folders::{build_once, cache_folder};
+pub use java::fetched_jars;
 pub use kafka::{KafkaOptions, KafkaServer};
 pub use pgbouncer::PgBouncer;
 pub use ports::free_port;

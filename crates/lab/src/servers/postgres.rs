@@ -3,6 +3,8 @@
 //! Starts, stops, kills and restarts it. Creates no databases and no tables, and opens no connection
 //! beyond the first message of the protocol. Trusts everybody on 127.0.0.1: never for real data.
 
+mod standby;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -223,6 +225,7 @@ impl Drop for Postgres {
     }
 }
 
+#[derive(Clone)]
 struct Binaries {
     folder: PathBuf,
     version: String,
