@@ -46,6 +46,7 @@ use crate::config::HttpSettings;
         ops::held::skip,
         ops::held::skip_by_filter,
         ops::letters::list,
+        ops::letters::topics,
         ops::letters::show,
         ops::letters::skip,
         ops::letters::replace,

@@ -126,6 +126,7 @@ fn engine_routes() -> Vec<RouteSpec> {
         get("/ops/dead-letters", OperatorLooks, || web::route().to(ops::letters::list)),
         post("/ops/dead-letters/skip", || web::route().to(ops::letters::skip_by_filter)),
         post("/ops/dead-letters/redrive", || web::route().to(ops::letters::redrive_by_filter)),
+        get("/ops/dead-letters/topics", OperatorLooks, || web::route().to(ops::letters::topics)),
         get("/ops/dead-letters/{id}", OperatorLooks, || web::route().to(ops::letters::show)),
         post("/ops/dead-letters/{id}/skip", || web::route().to(ops::letters::skip)),
         post("/ops/dead-letters/{id}/replace", || web::route().to(ops::letters::replace)),

@@ -139,6 +139,9 @@ struct FilterArgs {
     /// Only letters of this key
     #[arg(long = "key", value_name = "KEY")]
     with_key: Option<String>,
+    /// Only letters of this topic
+    #[arg(long = "topic", value_name = "TOPIC")]
+    of_topic: Option<String>,
     /// Only letters refused at least so long ago: seconds, or a duration such as PT15M or 2h
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     older_than: Option<i64>,
@@ -149,10 +152,18 @@ struct FilterArgs {
 
 impl FilterArgs {
     fn filter(self) -> Result<LetterFilter> {
-        let FilterArgs { status, with_reason, with_key, older_than, newer_than } = self;
+        let FilterArgs { status, with_reason, with_key, of_topic, older_than, newer_than } = self;
         desk::check_window(older_than, newer_than)?;
         let statuses = statuses(status);
-        Ok(LetterFilter { statuses, reasons: with_reason, key: with_key, older_than, newer_than, ids: None })
+        Ok(LetterFilter {
+            statuses,
+            reasons: with_reason,
+            key: with_key,
+            topic: of_topic,
+            older_than,
+            newer_than,
+            ids: None,
+        })
     }
 }
 

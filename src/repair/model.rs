@@ -86,6 +86,17 @@ pub struct Shown {
     pub json: Option<String>,
 }
 
+/// A topic that refused records came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LettersOfTopic {
+    /// Its name.
+    pub topic: String,
+    /// How many.
+    pub letters: i64,
+    /// When the newest was refused.
+    pub newest_at: Timestamp,
+}
+
 /// A refused record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {

@@ -86,6 +86,8 @@ pub struct LetterFilter {
     pub reasons: Vec<String>,
     /// Of exactly this key.
     pub key: Option<String>,
+    /// Of exactly this topic.
+    pub topic: Option<String>,
     /// Refused at least so many seconds ago.
     pub older_than: Option<i64>,
     /// Refused less than so many seconds ago.

@@ -4,7 +4,9 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::decide::{closes_only, no_such_letter, not_held};
-use super::model::{HeldDetail, HeldKey, Letter, LetterDetail, NextStep, OperatorDecision, ParkedEvent, Shown, Step};
+use super::model::{
+    HeldDetail, HeldKey, Letter, LetterDetail, LettersOfTopic, NextStep, OperatorDecision, ParkedEvent, Shown, Step,
+};
 use super::request::{DecisionFilter, HeldFilter, LetterFilter};
 use super::rows::read::{self, ParkedRead};
 use super::rules::{KeyFacts, NotNow};
@@ -47,6 +49,20 @@ impl Desk {
         within_deadline(async {
             let client = self.pool.get().await?;
             Ok(read::letters(&client, self.view, filter, before, i64::from(limit) + 1).await?)
+        })
+        .await
+    }
+
+    /// Which topics the letters in these states came from, the topic of most first; of the newest `most`, and whether there
+    /// are more.
+    pub async fn topics_of_letters(
+        &self,
+        statuses: &[String],
+        most: u32,
+    ) -> Result<(Vec<LettersOfTopic>, bool), ReadError> {
+        within_deadline(async {
+            let client = self.pool.get().await?;
+            Ok(read::topics_of_letters(&client, self.view, statuses, i64::from(most)).await?)
         })
         .await
     }

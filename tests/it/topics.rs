@@ -9,7 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use streamview::config::{Config, KafkaSettings};
-use streamview::manager::ports::{From, Kafka, PortError, RawRecord, Records};
+use streamview::manager::ports::{ConsumerGroup, From, Kafka, PortError, RawHeaders, RawRecord, Records};
 use streamview::platforms::kafka::topics::Topics;
 
 use crate::support::world::{TestRecord, World};
@@ -123,6 +123,67 @@ async fn the_lag_of_a_group_is_what_it_has_not_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn groups_that_read_a_topic_are_told_with_their_lag_and_no_others() {
+    let world = World::new(2).await;
+    let topics = topics(&world);
+    world.publish((0..10).map(|number| value(number, i32::from(number >= 6)))).await;
+    assert_eq!(topics.consumers(&world.topic, 0).await.unwrap().groups, [], "nobody may be asked");
+    // Early in line, whatever other tests do on these brokers.
+    let [rests, reads] = ["rests", "reads"].map(|what| format!("0-{}-{what}", world.group));
+    let begun = {
+        let (topic, rests, reads) = (world.topic.clone(), member(&world, &rests), member(&world, &reads));
+        move || {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&topic, 0, Offset::Offset(4)).unwrap();
+            rests.commit(&list, rdkafka::consumer::CommitMode::Sync).unwrap();
+            reads.subscribe(&[&topic]).unwrap();
+            let end = Instant::now() + PATIENCE;
+            while reads.assignment().unwrap().count() < 2 {
+                assert!(Instant::now() < end, "it is given the partitions");
+                drop(reads.poll(Duration::from_millis(50)));
+            }
+            reads
+        }
+    };
+    let reader = tokio::task::spawn_blocking(begun).await.unwrap();
+    let told = topics.consumers(&world.topic, 100).await.unwrap();
+    let group = |group: &str, state: &str, members, lag| ConsumerGroup {
+        group: group.to_owned(),
+        state: state.to_owned(),
+        members: Some(members),
+        lag,
+        trouble: None,
+    };
+    assert_eq!(told.groups, [group(&reads, "Stable", 1, None), group(&rests, "Empty", 0, Some(2 + 4))]);
+
+    // Whoever reads it just now is asked first; whoever is left is counted.
+    let first = topics.consumers(&world.topic, 1).await.unwrap();
+    assert_eq!(first.groups, [group(&reads, "Stable", 1, None)]);
+    assert!(first.not_asked >= 1, "{first:?}");
+    assert!(matches!(topics.consumers("no_such_topic", 100).await, Err(PortError::NoTopic(_))));
+    tokio::task::spawn_blocking(move || drop(reader)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_come_with_a_record_in_their_order() {
+    let world = World::new(1).await;
+    let mut records = topics(&world).tail(&world.topic, From::Earliest).await.unwrap();
+    let headers = vec![
+        ("source".to_owned(), b"shop".to_vec()),
+        ("source".to_owned(), vec![0xff]),
+        ("long".to_owned(), vec![b'x'; 513]),
+    ];
+    world.publish([TestRecord { headers, ..value(1, 0) }, value(2, 0)]).await;
+    let RawHeaders { shown, more } = next(&mut records).await.headers;
+    let told: Vec<_> = shown.iter().map(|header| (&*header.name, header.value.clone(), header.bytes)).collect();
+    assert_eq!(
+        told,
+        [("source", Some(b"shop".to_vec()), 4), ("source", Some(vec![0xff]), 1), ("long", Some(vec![b'x'; 512]), 513)]
+    );
+    assert_eq!((more, next(&mut records).await.headers), (0, RawHeaders::default()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_do_not_answer_are_unavailable_within_a_bound() {
     let nobody = Topics::new(&settings("127.0.0.1:9"));
     let begun = Instant::now();
@@ -130,6 +191,7 @@ async fn brokers_that_do_not_answer_are_unavailable_within_a_bound() {
         nobody.topics().await.err(),
         nobody.create_topic("a", 1).await.err(),
         nobody.delete_topic("a").await.err(),
+        nobody.consumers("a", 1).await.err(),
         nobody.tail("a", From::Latest).await.err(),
     ];
     for error in asked {

@@ -188,7 +188,10 @@ class Caught extends Component<{ children: ComponentChildren; address: string },
   }
 }
 
-/** `?` lists the keys, `/` goes to the filter, `l` to the list. */
+/** Where a key leads. */
+const PLACES: { [key: string]: string } = { '/': '[data-filter]', l: 'main tbody a, main [role=grid]', a: "[data-actions] [tabindex='0']" };
+
+/** `?` lists the keys, `/` goes to the filter, `l` to the list, `a` to what can be done. */
 function useKeys(help: () => void) {
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
@@ -196,8 +199,8 @@ function useKeys(help: () => void) {
       const types = target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
       if (types || event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
       if (event.key === '?') help();
-      else if (event.key === '/' || event.key === 'l') {
-        const wanted = document.querySelector<HTMLElement>(event.key === '/' ? '[data-filter]' : 'main tbody a, main [role=grid]');
+      else if (PLACES[event.key]) {
+        const wanted = document.querySelector<HTMLElement>(PLACES[event.key]!);
         if (!wanted) return;
         wanted.focus();
       } else return;
@@ -212,6 +215,8 @@ function Keys({ close }: { close: () => void }) {
   const keys: [string, string][] = [
     ['/', 'to the filter of the list'],
     ['l', 'to the first row of the list'],
+    ['a', 'to what can be done: Run and Stop, Pause, Deploy, Edit'],
+    ['← →', 'from button to button there; among rows that come → leads to the head of the table, for its order and widths'],
     ['↑ ↓', 'from row to row, once a row has the focus'],
     ['Enter', 'opens the row'],
     ['Space', 'pauses rows that come, and resumes them, once they have the focus'],

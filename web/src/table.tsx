@@ -88,7 +88,12 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
     const at = rows.findIndex((row) => row.n === picked);
     const page = Math.max(1, Math.floor(height / HEIGHT) - 2);
     const steps: { [key: string]: number } = { ArrowDown: at + 1, ArrowUp: at < 0 ? rows.length - 1 : at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: rows.length - 1 };
-    if (event.target !== event.currentTarget) return;
+    if (event.target !== event.currentTarget) return alongHead(event, box.current!);
+    // The head is one step to the right: no stop of Tab for each column.
+    if (event.key === 'ArrowRight') {
+      event.preventDefault();
+      return headOf(box.current!)[0]?.focus();
+    }
     if (event.key === 'Escape' && picked !== null) return pick(null);
     if (event.key === ' ') {
       event.preventDefault();
@@ -119,7 +124,7 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
               <span role="columnheader" key={index} class={isNumeric(column) ? 'num' : ''} title={`${column.name} ${column.type}`}
                 aria-sort={sort?.column === index ? (sort.down ? 'descending' : 'ascending') : undefined}>
                 {setSort ? (
-                  <button type="button" class="plain" onClick={() => setSort(sort?.column === index ? (sort.down ? null : { column: index, down: true }) : { column: index, down: false })}>
+                  <button type="button" class="plain" tabIndex={-1} onClick={() => setSort(sort?.column === index ? (sort.down ? null : { column: index, down: true }) : { column: index, down: false })}>
                     {column.name}{sort?.column === index && (sort.down ? ' ↓' : ' ↑')}
                   </button>
                 ) : column.name}
@@ -149,6 +154,25 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
   );
 }
 
+/** What can have the focus in the head: to sort by, and widths. */
+function headOf(box: HTMLElement): HTMLElement[] {
+  return [...box.querySelectorAll<HTMLElement>('.grid-head button, .grid-head .grip')];
+}
+
+/** Left and right go along the head; on a width with Shift, for there they make it wider and narrower. Escape and down lead back to the rows. */
+function alongHead(event: TargetedKeyboardEvent<HTMLElement>, box: HTMLElement): void {
+  const all = headOf(box);
+  const at = all.indexOf(event.target as HTMLElement);
+  if (at < 0) return;
+  const isGrip = all[at]!.classList.contains('grip');
+  const step = isGrip && !event.shiftKey ? 0 : { ArrowRight: 1, ArrowLeft: -1 }[event.key as 'ArrowLeft'] ?? 0;
+  const next = all[at + step];
+  if (event.key === 'Escape' || event.key === 'ArrowDown' || (step < 0 && !next)) box.focus();
+  else if (step !== 0 && next) next.focus();
+  else return;
+  event.preventDefault();
+}
+
 export function shown(value: unknown): string {
   if (value === undefined) return 'none';
   if (value === null) return 'null';
@@ -168,7 +192,7 @@ function Grip({ name, width, set }: { name: string; width: number; set: (pixels:
   const begun = useRef<{ x: number; width: number } | null>(null);
   const to = (pixels: number) => set(Math.min(Math.max(pixels, 48), 1200));
   return (
-    <span class="grip" role="separator" aria-orientation="vertical" tabIndex={0} aria-label={`Width of ${name}`} aria-valuenow={Math.round(width)} aria-valuemin={48} aria-valuemax={1200}
+    <span class="grip" role="separator" aria-orientation="vertical" tabIndex={-1} aria-label={`Width of ${name}`} aria-valuenow={Math.round(width)} aria-valuemin={48} aria-valuemax={1200}
       onPointerDown={(event: TargetedPointerEvent<HTMLElement>) => {
         begun.current = { x: event.clientX, width };
         event.currentTarget.setPointerCapture(event.pointerId);
@@ -177,6 +201,7 @@ function Grip({ name, width, set }: { name: string; width: number; set: (pixels:
       onPointerMove={(event) => begun.current && to(begun.current.width + event.clientX - begun.current.x)}
       onPointerUp={() => (begun.current = null)}
       onKeyDown={(event) => {
+        if (event.shiftKey) return;
         const step = { ArrowLeft: -16, ArrowRight: 16 }[event.key as 'ArrowLeft'];
         if (step === undefined) return;
         event.preventDefault();

@@ -4,7 +4,7 @@ import { useMemo, useState } from 'preact/hooks';
 import { Record } from './record';
 import { compare, MOST, recordOf, type Column, type Feed, type Row } from './rows';
 import { LiveTable, type Sort } from './table';
-import { Copy, count, Download } from './widgets';
+import { Copy, count, Download, Toolbar } from './widgets';
 
 export type View = 'changes' | 'current';
 
@@ -64,8 +64,10 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
         {setView && (
           <fieldset class="toggles">
             <legend>Shown as</legend>
-            <button type="button" aria-pressed={view === 'changes'} onClick={() => setView('changes')}>Changes</button>
-            <button type="button" aria-pressed={view === 'current'} onClick={() => setView('current')}>Current</button>
+            <Toolbar label="Shown as" class="toggles">
+              <button type="button" aria-pressed={view === 'changes'} onClick={() => setView('changes')}>Changes</button>
+              <button type="button" aria-pressed={view === 'current'} onClick={() => setView('current')}>Current</button>
+            </Toolbar>
           </fieldset>
         )}
         {setView && view === 'current' && columns.length > 1 && (

@@ -207,6 +207,42 @@ export function Between({ label, from, to }: { label: string; from: string; to: 
   );
 }
 
+/** Buttons that are one stop of Tab: arrow keys go among them, Home and End to the ends (WAI-ARIA's toolbar). `main`: the key `a` leads here. */
+export function Toolbar({ label, main = false, children, class: name = 'tools' }: { label: string; main?: boolean; children: ComponentChildren; class?: string }) {
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    const element = box.current!;
+    // What comes later takes its place; who has the focus keeps it.
+    const settle = () => {
+      const items = itemsOf(element);
+      const now = items.find((item) => item === document.activeElement) ?? items.find((item) => item.tabIndex === 0) ?? items[0];
+      for (const item of items) if (item.tabIndex !== (item === now ? 0 : -1)) item.tabIndex = item === now ? 0 : -1;
+    };
+    settle();
+    const watch = new MutationObserver(settle);
+    watch.observe(element, { childList: true, subtree: true });
+    element.addEventListener('focusin', settle);
+    return () => {
+      watch.disconnect();
+      element.removeEventListener('focusin', settle);
+    };
+  }, []);
+  const move = (event: TargetedKeyboardEvent<HTMLElement>) => {
+    const items = itemsOf(event.currentTarget);
+    const at = items.indexOf(event.target as HTMLElement);
+    const to = { ArrowRight: (at + 1) % items.length, ArrowLeft: (at + items.length - 1) % items.length, Home: 0, End: items.length - 1 }[event.key as 'Home'];
+    if (at < 0 || to === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    items[to]!.focus();
+  };
+  return <div ref={box} role="toolbar" aria-label={label} class={name} data-actions={main ? '' : undefined} onKeyDown={move}>{children}</div>;
+}
+
+/** Lists and fields keep a stop of their own: arrow keys are theirs. */
+function itemsOf(toolbar: HTMLElement): HTMLElement[] {
+  return [...toolbar.querySelectorAll<HTMLElement>('button, a[href], summary')].filter((item) => !item.closest('dialog'));
+}
+
 /** Arrow keys go from row to row, by the link that each begins with. */
 export function alongRows(event: TargetedKeyboardEvent<HTMLElement>): void {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key as 'ArrowDown'];

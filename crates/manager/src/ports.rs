@@ -47,6 +47,56 @@ pub struct RawRecord {
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: RawHeaders,
+}
+
+/// Headers of a record, as many as are shown: whoever writes a record chooses how many it has, and nobody reads a thousand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RawHeaders {
+    /// In their order.
+    pub shown: Vec<RawHeader>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// A header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawHeader {
+    /// Its name, cut after [`RawHeaders::MOST_NAME_BYTES`].
+    pub name: String,
+    /// Its value, cut after [`RawHeaders::MOST_VALUE_BYTES`].
+    pub value: Option<Vec<u8>>,
+    /// Bytes of the value as it lies there.
+    pub bytes: usize,
+}
+
+impl RawHeaders {
+    /// Most headers of a record that are shown.
+    pub const MOST: usize = 32;
+    /// Most bytes of a name.
+    pub const MOST_NAME_BYTES: usize = 128;
+    /// Most bytes of a value.
+    pub const MOST_VALUE_BYTES: usize = 512;
+
+    /// Adds the next one, within those bounds.
+    pub fn add(&mut self, name: &str, value: Option<&[u8]>) {
+        if self.shown.len() == Self::MOST {
+            self.more += 1;
+            return;
+        }
+        let end = name.floor_char_boundary(Self::MOST_NAME_BYTES);
+        self.shown.push(RawHeader {
+            name: name[..end].to_owned(),
+            value: value.map(|value| value[..value.len().min(Self::MOST_VALUE_BYTES)].to_vec()),
+            bytes: value.map_or(0, <[u8]>::len),
+        });
+    }
+
+    /// Bytes that are held.
+    pub fn held(&self) -> usize {
+        self.shown.iter().map(|header| header.name.len() + header.value.as_ref().map_or(0, Vec::len)).sum()
+    }
 }
 
 /// Records as they come, until it is dropped. It belongs to no consumer group.
@@ -59,6 +109,31 @@ pub struct Topic {
     pub name: String,
     /// How many partitions it has.
     pub partitions: u32,
+}
+
+/// Who reads a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Consumers {
+    /// The groups that read it or have committed a position in it, by name.
+    pub groups: Vec<ConsumerGroup>,
+    /// Groups that were not asked, since there are more than may be asked or time was up. Those that read the topic just now
+    /// are asked first.
+    pub not_asked: usize,
+}
+
+/// A consumer group, as far as one topic goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerGroup {
+    /// Its name.
+    pub group: String,
+    /// Its state in the coordinator's words, such as `Stable` or `Empty`.
+    pub state: String,
+    /// Members that have partitions of the topic just now; `None` where members do not say which they have.
+    pub members: Option<usize>,
+    /// Records that it has not committed yet; `None`: it has committed nothing, or may not be asked.
+    pub lag: Option<u64>,
+    /// Why its positions are not known.
+    pub trouble: Option<String>,
 }
 
 /// The brokers.
@@ -74,6 +149,9 @@ pub trait Kafka: Send + Sync {
     async fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, PortError>;
     /// How many records a consumer group has not committed yet, over all partitions of `topic`; `None` if it committed nothing.
     async fn group_lag(&self, group: &str, topic: &str) -> Result<Option<u64>, PortError>;
+    /// The consumer groups that read a topic, of the first `most` that could. `Unavailable` and `Refused` where the brokers do
+    /// not tell.
+    async fn consumers(&self, topic: &str, most: usize) -> Result<Consumers, PortError>;
     /// The records of a topic from there on.
     async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError>;
 }

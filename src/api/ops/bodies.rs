@@ -123,6 +123,9 @@ pub(super) struct LetterFilterBody {
     /// Of exactly this key.
     #[schema(min_length = 1, max_length = 256, pattern = "\\S", nullable = false)]
     key: Option<String>,
+    /// Of exactly this topic.
+    #[schema(min_length = 1, max_length = 249, pattern = "\\S", nullable = false)]
+    topic: Option<String>,
     /// Refused at least so long ago: seconds, or an ISO 8601 duration such as PT15M.
     #[schema(nullable = false, pattern = "^([0-9]{1,9}|P.+)$", example = "PT15M")]
     older_than: Option<String>,

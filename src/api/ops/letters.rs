@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 
 use super::bodies::{LetterBulkBody, ReasonBody, ReplaceBody};
 use super::calls::{Call, MAX_SEQUENCE, desk, id_in_path, why};
-use super::model::{DecidedBody, DecidedInBulkBody, LetterDetailBody, LetterPageBody};
+use super::model::{DecidedBody, DecidedInBulkBody, LetterDetailBody, LetterPageBody, LetterTopicsBody};
 use super::paging::{Page, each};
 use crate::api::Api;
 use crate::api::body::Body;
@@ -15,6 +15,10 @@ use crate::api::parameters::{MAX_ID_CHARS, Parameters};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::repair::request::{LetterFilter, Replacement, Request, known_reasons, known_statuses, statuses};
 
+/// Kafka's own bound for names of topics.
+const MAX_TOPIC_CHARS: usize = 249;
+/// So many letters are looked at, the newest, to tell which topics they came from.
+const MOST_COUNTED: u32 = 10_000;
 /// Most headers that a replacement sets.
 const MAX_HEADERS: usize = 100;
 
@@ -36,6 +40,9 @@ pub(super) struct LetterParameters {
     /// Of exactly this key.
     #[param(min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", required = false)]
     key: Option<String>,
+    /// Of exactly this topic.
+    #[param(min_length = 1, max_length = 249, pattern = "^[^\\x00]+$", required = false)]
+    topic: Option<String>,
     /// Refused at least so long ago: seconds, or an ISO 8601 duration such as `PT15M` or `P1D`.
     #[param(rename = "olderThan", min_length = 1, required = false, example = "PT15M")]
     older_than: Option<String>,
@@ -61,7 +68,7 @@ pub(super) struct LetterParameters {
     (status = 404, description = "No such view here", body = ProblemBody<'static>, content_type = "application/problem+json"),
 ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let names = ["view", "status", "reason", "key", "olderThan", "newerThan", "pageSize", "cursor"];
+    let names = ["view", "status", "reason", "key", "topic", "olderThan", "newerThan", "pageSize", "cursor"];
     let mut parameters = Parameters::parse(request.query_string(), &names);
     let desk = desk(&api, &mut parameters);
     let asked = parameters.words("status", &known_statuses());
@@ -70,11 +77,13 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
         statuses: statuses(asked.clone()),
         reasons: parameters.words("reason", &known_reasons()),
         key: parameters.id("key"),
+        topic: parameters.id("topic"),
         older_than,
         newer_than,
         ids: None,
     };
     let mut filters = vec![("view", desk.as_ref().ok().map(|desk| desk.view.to_owned())), ("key", filter.key.clone())];
+    filters.push(("topic", filter.topic.clone()));
     filters.extend(each("status", &asked));
     filters.extend(each("reason", &filter.reasons));
     filters.push(("olderThan", filter.older_than.map(|age| age.to_string())));
@@ -84,6 +93,30 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let link = page.link(&mut items, |letter| (String::new(), letter.id.to_string()));
     let items = items.into_iter().map(Into::into).collect();
     Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(LetterPageBody { items, page_size: page.limit }))
+}
+
+/// Which topics did they come from?
+///
+/// Each topic with how many letters it has in the asked state, the topic of most first: of the newest 10,000 (`partial` says
+/// that there are more), and 200 topics at most. `topic` of the list shows one topic's.
+#[utoipa::path(get, path = "/ops/dead-letters/topics", operation_id = "list_topics_of_dead_letters", tag = "operations",
+    params(
+        ("view" = Option<String>, Query, description = "Of this view; the first one if left out.", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
+        ("status" = Option<Vec<String>>, Query, description = "In this state, as in the list: `open` if left out. Repeat it for any of several."),
+    ),
+    responses(
+        (status = 200, description = "The topics", body = LetterTopicsBody),
+        (status = 400, description = "A parameter is not usable", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "No such view here", body = ProblemBody<'static>, content_type = "application/problem+json"),
+    ))]
+pub async fn topics(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut parameters = Parameters::parse(request.query_string(), &["view", "status"]);
+    let desk = desk(&api, &mut parameters);
+    let asked = statuses(parameters.words("status", &known_statuses()));
+    parameters.finish()?;
+    let (topics, partial) = desk?.topics_of_letters(&asked, MOST_COUNTED).await?;
+    let items = topics.into_iter().map(Into::into).collect();
+    Ok(HttpResponse::Ok().json(LetterTopicsBody { items, partial }))
 }
 
 /// Show a refused record
@@ -276,12 +309,15 @@ pub async fn redrive_by_filter(
 fn filter_of(call: &Call<'_>) -> Result<(LetterFilter, Body), Problem> {
     let mut body = Body::parse(&call.bytes, &["filter", "reason", "actor", "limit", "expect"])?;
     let mut filter = LetterFilter::default();
-    if let Some(mut inner) = body.object("filter", "filter.", &["status", "reason", "key", "olderThan", "newerThan"]) {
+    if let Some(mut inner) =
+        body.object("filter", "filter.", &["status", "reason", "key", "topic", "olderThan", "newerThan"])
+    {
         let (older_than, newer_than) = inner.ages("olderThan", "newerThan");
         filter = LetterFilter {
             statuses: statuses(inner.words("status", &known_statuses())),
             reasons: inner.words("reason", &known_reasons()),
             key: inner.text("key", MAX_ID_CHARS),
+            topic: inner.text("topic", MAX_TOPIC_CHARS),
             older_than,
             newer_than,
             ids: None,

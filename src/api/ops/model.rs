@@ -211,6 +211,31 @@ pub struct LetterPageBody {
     pub page_size: u32,
 }
 
+/// Which topics dead letters came from.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LetterTopics)]
+pub struct LetterTopicsBody {
+    /// The topic of most first; at most 200.
+    pub items: Vec<LetterTopicBody>,
+    /// Whether there are more letters than the 10,000 newest, which were looked at.
+    pub partial: bool,
+}
+
+/// A topic that dead letters came from.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = LetterTopic)]
+pub struct LetterTopicBody {
+    /// Its name.
+    pub topic: String,
+    /// How many letters.
+    #[schema(minimum = 1)]
+    pub letters: i64,
+    /// When the newest was refused.
+    #[schema(value_type = String, format = DateTime)]
+    pub newest_at: Timestamp,
+}
+
 /// A dead letter, whole.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use super::model::{
     DecidedBody, DecidedInBulkBody, DecisionBody, HeaderBody, HeldDetailBody, HeldKeyBody, ImportedBody,
-    ImpossibleBody, LetterBody, LetterDetailBody, LinksBody, NextStepBody, ParkedEventBody, PayloadBody,
+    ImpossibleBody, LetterBody, LetterDetailBody, LetterTopicBody, LinksBody, NextStepBody, ParkedEventBody,
+    PayloadBody,
 };
 use crate::api::parameters::encode;
 use crate::repair::decide::in_words;
 use crate::repair::model::{
-    DecidedInBulk, HeldDetail, HeldKey, Imported, Impossible, Letter, LetterDetail, NextStep, OperatorDecision,
-    Outcome, ParkedEvent, Shown, Spelled, Step, Subject,
+    DecidedInBulk, HeldDetail, HeldKey, Imported, Impossible, Letter, LetterDetail, LettersOfTopic, NextStep,
+    OperatorDecision, Outcome, ParkedEvent, Shown, Spelled, Step, Subject,
 };
 
 /// Nothing was changed: what a dry run tells.
@@ -64,6 +65,12 @@ fn href_of_held(key: &str) -> String {
 
 fn href_of_letter(id: i64) -> String {
     format!("/ops/dead-letters/{id}")
+}
+
+impl From<LettersOfTopic> for LetterTopicBody {
+    fn from(LettersOfTopic { topic, letters, newest_at }: LettersOfTopic) -> Self {
+        LetterTopicBody { topic, letters, newest_at }
+    }
 }
 
 impl From<NextStep> for NextStepBody {

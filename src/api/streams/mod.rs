@@ -31,7 +31,7 @@ use crate::manager::definition::Definition;
 const ANONYMOUS: &str = "anonymous";
 
 /// The paths of streams with their aliases.
-pub(super) const ALIASES: [(&str, &str); 12] = [
+pub(super) const ALIASES: [(&str, &str); 13] = [
     ("/api/stream", "/api/streams"),
     ("/api/stream/{id}", "/api/streams/{id}"),
     ("/api/stream/{id}/deploy", "/api/streams/{id}/deploy"),
@@ -43,6 +43,7 @@ pub(super) const ALIASES: [(&str, &str); 12] = [
     ("/api/stream/{id}/revisions", "/api/streams/{id}/revisions"),
     ("/api/stream/{id}/status", "/api/streams/{id}/status"),
     ("/api/stream/{id}/topology", "/api/streams/{id}/topology"),
+    ("/api/stream/{id}/consumers", "/api/streams/{id}/consumers"),
     ("/api/stream/{id}/events", "/api/streams/{id}/events"),
 ];
 
@@ -67,6 +68,7 @@ pub(super) const ALIASES: [(&str, &str); 12] = [
         looks::revisions,
         looks::status,
         looks::topology,
+        looks::consumers,
         looks::events,
         catalog::validate,
         catalog::engines,
@@ -107,6 +109,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     both(get.clone(), "/api/streams/{id}/revisions", Reader, || web::route().to(looks::revisions));
     both(get.clone(), "/api/streams/{id}/status", Reader, || web::route().to(looks::status));
     both(get.clone(), "/api/streams/{id}/topology", Reader, || web::route().to(looks::topology));
+    both(get.clone(), "/api/streams/{id}/consumers", Reader, || web::route().to(looks::consumers));
     both(get.clone(), "/api/streams/{id}/events", Reader, || web::route().to(looks::events));
     both(post.clone(), "/api/validate", RunsStreams, || web::route().to(catalog::validate));
     both(get.clone(), "/api/engines", Reader, || web::route().to(catalog::engines));

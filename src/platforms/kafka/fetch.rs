@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::domain::record::{Headers, PartitionEnd, Record, RecordBatch, UnreadableBatch};
@@ -246,6 +247,14 @@ impl Drop for PartitionQueue {
 unsafe fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
     // SAFETY: by contract.
     (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) })
+}
+
+/// The headers of a message, encoded. The client's own way to them panics at a name that is not UTF-8.
+pub(super) fn headers_of(message: &BorrowedMessage<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    // SAFETY: the message is borrowed, so it is alive.
+    unsafe { encode_headers(&*message.ptr(), &mut out) };
+    out
 }
 
 /// # Safety

@@ -3,13 +3,14 @@
 //! batches that are too large found ([`probe`]), members that are dead removed ([`dead_member`]), what an error means
 //! ([`trouble`]), why we are not let in (`listener`), and what is wrong with a certificate (`certificate`); and for whoever looks
 //! for a fault, the brokers themselves ([`inspect`]) and our rights there ([`rights`]); and what the stream manager needs: topics
-//! ([`topics`]) and their records as they come ([`tail`]); and its embedded engine (`embedded`).
+//! ([`topics`]), who reads them (`consumers`) and their records as they come ([`tail`]); and its embedded engine (`embedded`).
 //!
 //! How every client connects is said here, by [`base_config`], and nowhere else.
 
 pub mod bounded;
 mod certificate;
 pub mod consumer;
+mod consumers;
 pub mod dead_member;
 #[cfg(feature = "embedded-engine")]
 pub mod embedded;

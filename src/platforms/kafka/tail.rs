@@ -18,7 +18,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::KafkaSettings;
-use crate::manager::ports::{From, PortError, RawRecord};
+use crate::domain::record::Headers;
+use crate::manager::ports::{From, PortError, RawHeaders, RawRecord};
+use crate::platforms::kafka::fetch::headers_of;
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::topics::{TIMEOUT, fault, is_missing, partitions};
 use crate::platforms::kafka::{consumer_config, open, record_time};
@@ -175,8 +177,9 @@ impl Reader {
             match self.consumer.poll(patience) {
                 None => break,
                 Some(Ok(message)) => {
-                    bytes += message.key_len() + message.payload_len();
-                    records.push(record(&message));
+                    let record = record(&message);
+                    bytes += message.key_len() + message.payload_len() + record.headers.held();
+                    records.push(record);
                     patience = Duration::ZERO;
                 }
                 Some(Err(error)) => {
@@ -237,7 +240,12 @@ impl Reader {
 }
 
 fn record(message: &BorrowedMessage<'_>) -> RawRecord {
+    let mut headers = RawHeaders::default();
+    for (name, value) in Headers::from_encoded(&headers_of(message)).iter() {
+        headers.add(name, value);
+    }
     RawRecord {
+        headers,
         partition: message.partition(),
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis().and_then(record_time).map(|time| time.0),

@@ -11,9 +11,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
-use crate::manager::ports::{From, Kafka, PortError, Records, Topic};
+use crate::manager::ports::{Consumers, From, Kafka, PortError, Records, Topic};
 use crate::platforms::kafka::listener::{Listener, listen};
-use crate::platforms::kafka::{base_config, open, tail};
+use crate::platforms::kafka::{base_config, consumers, open, tail};
 
 /// How long one question to a broker may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -179,25 +179,33 @@ pub(super) fn is_missing(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(UnknownTopic | UnknownTopicOrPartition))
 }
 
+/// A committed position.
+pub(super) fn position(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// Records of a partition between a position and the end. What retention has taken is nobody's lag; a partition without a
+/// position is read from its beginning.
+pub(super) fn behind(position: Option<i64>, (low, high): (i64, i64)) -> u64 {
+    u64::try_from(high - position.unwrap_or(low).max(low)).unwrap_or(0)
+}
+
 fn lag(consumer: &BaseConsumer<Listener>, topic: &str) -> Result<Option<u64>, KafkaError> {
     let mut list = TopicPartitionList::new();
     for partition in partitions(consumer, topic, TIMEOUT)? {
         list.add_partition(topic, partition);
     }
     let committed = consumer.committed_offsets(list, TIMEOUT)?;
-    let position = |offset: Offset| match offset {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    };
     if committed.elements().iter().all(|element| position(element.offset()).is_none()) {
         return Ok(None);
     }
     let mut lag = 0;
     for element in committed.elements() {
         let (low, high) = consumer.fetch_watermarks(topic, element.partition(), TIMEOUT)?;
-        // What retention has taken is nobody's lag; a partition without a commit is read from its beginning.
-        let reached = position(element.offset()).unwrap_or(low).max(low);
-        lag += u64::try_from(high - reached).unwrap_or(0);
+        lag += behind(position(element.offset()), (low, high));
     }
     Ok(Some(lag))
 }
@@ -262,6 +270,11 @@ impl Kafka for Topics {
     async fn group_lag(&self, group: &str, topic: &str) -> Result<Option<u64>, PortError> {
         let topic = topic.to_owned();
         self.ask(Some(group), move |consumer| lag(consumer, &topic)).await
+    }
+
+    async fn consumers(&self, topic: &str, most: usize) -> Result<Consumers, PortError> {
+        let (settings, topic) = (self.settings.clone(), topic.to_owned());
+        blocking(move || consumers::of(&settings, &topic, most)).await
     }
 
     async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError> {

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use crate::domain::action::{Action, DecisionStatus};
 use crate::domain::units::{Millis, Sequence};
-use crate::repair::model::{HeldKey, Letter, OperatorDecision};
+use crate::repair::model::{HeldKey, Letter, LettersOfTopic, OperatorDecision};
 use crate::repair::request::{DecisionFilter, HeldFilter, LetterFilter};
 use crate::store::types::Word;
 use crate::store::{Connection, DbError};
@@ -179,14 +179,40 @@ pub async fn letters(
     limit: i64,
 ) -> Result<Vec<Letter>, DbError> {
     let (statuses, reasons) = (or_null(&filter.statuses), or_null(&filter.reasons));
-    let LetterFilter { key, older_than, newer_than, ids, .. } = filter;
+    let LetterFilter { key, topic, older_than, newer_than, ids, .. } = filter;
     let rows = client
         .query(
             include_str!("../sql/list_letters.sql"),
-            &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &before, &limit],
+            &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &before, &limit, topic],
         )
         .await?;
     rows.iter().map(letter_of).collect()
+}
+
+/// Most topics that are told.
+const MOST_TOPICS: i64 = 200;
+
+/// Where letters in these states came from, the topic of most first: of the newest `most`, and whether there are more.
+pub async fn topics_of_letters(
+    client: &Connection,
+    view: &str,
+    statuses: &[String],
+    most: i64,
+) -> Result<(Vec<LettersOfTopic>, bool), DbError> {
+    let statement = include_str!("../sql/topics_of_letters.sql");
+    let rows = client.query(statement, &[&view, &most, &or_null(statuses), &MOST_TOPICS]).await?;
+    let looked = rows.first().map(|row| row.try_get::<_, i64>("looked")).transpose()?.unwrap_or(0);
+    let topics = rows
+        .iter()
+        .map(|row| {
+            Ok(LettersOfTopic {
+                topic: row.try_get("topic")?,
+                letters: row.try_get("letters")?,
+                newest_at: row.try_get("newest_at")?,
+            })
+        })
+        .collect::<Result<_, DbError>>()?;
+    Ok((topics, looked > most))
 }
 
 /// The letters of `key` from the number `from` on.
@@ -261,11 +287,11 @@ pub async fn matching_letters(
     limit: i64,
 ) -> Result<Vec<LetterRef>, DbError> {
     let (statuses, reasons) = (or_null(&filter.statuses), or_null(&filter.reasons));
-    let LetterFilter { key, older_than, newer_than, ids, .. } = filter;
+    let LetterFilter { key, topic, older_than, newer_than, ids, .. } = filter;
     let rows = client
         .query(
             include_str!("../sql/matching_letters.sql"),
-            &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &limit],
+            &[&view, &statuses, &reasons, key, older_than, newer_than, ids, &limit, topic],
         )
         .await?;
     rows.iter()

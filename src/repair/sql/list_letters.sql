@@ -10,5 +10,6 @@ where view = $1
   and ($6::bigint is null or created_at > now() - make_interval(secs => $6))
   and ($7::bigint[] is null or id = any ($7))
   and ($8::bigint is null or id < $8)
+  and ($10::text is null or topic = $10)
 order by id desc
 limit $9

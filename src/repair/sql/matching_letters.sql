@@ -8,5 +8,6 @@ where view = $1
   and ($5::bigint is null or created_at <= now() - make_interval(secs => $5))
   and ($6::bigint is null or created_at > now() - make_interval(secs => $6))
   and ($7::bigint[] is null or id = any ($7))
+  and ($9::text is null or topic = $9)
 order by id
 limit $8

@@ -6,7 +6,7 @@ import { kept } from '../kept';
 import { Record } from '../record';
 import { change, place, to } from '../router';
 import { Time } from '../time';
-import { Act, Between, bytes, Copy, CopyCurl, Dialog, Empty, Failure, Pager, Shown, Table, Value } from '../widgets';
+import { Act, Between, bytes, Copy, CopyCurl, count, Dialog, Empty, Failure, Pager, Shown, Table, Value } from '../widgets';
 import { useAges } from './ages';
 import { actor, Decide, DecideMany, Errors, useOnce, Why } from './decide';
 import { Decided } from './decisions';
@@ -18,18 +18,20 @@ const REASONS = ['schema_violation', 'invalid_json', 'invalid_avro', 'schema_not
 
 export function LetterList({ changed }: { changed: () => void }) {
   const { query, hash } = place.value;
-  const [status, reason, key] = [query.get('status') ?? 'open', query.get('reason') ?? '', hash.get('key') ?? ''];
+  const [status, reason, topic, key] = [query.get('status') ?? 'open', query.get('reason') ?? '', query.get('topic') ?? '', hash.get('key') ?? ''];
   const { at, ...ages } = useAges();
   const asked = new URLSearchParams({ status, pageSize: '50' });
   if (reason) asked.set('reason', reason);
+  if (topic) asked.set('topic', topic);
   if (key) asked.set('key', key);
   for (const [name, age] of Object.entries(ages)) asked.set(name, age);
   const cursor = query.get('cursor');
   if (cursor) asked.set('cursor', cursor);
   const path = `/ops/dead-letters?${asked}`;
   const list = useAsk<{ items: Letter[] }>(path, { every: 3000 });
+  const topics = useAsk<{ items: { topic: string; letters: number }[]; partial: boolean }>(`/ops/dead-letters/topics?status=${status}`, { every: 15_000 });
   const [many, setMany] = useState<'skip' | 'redrive' | null>(null);
-  const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(key ? { key } : {}), ...ages };
+  const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(topic ? { topic } : {}), ...(key ? { key } : {}), ...ages };
   const nothing = list.data?.items.length ? '' : 'No letter matches.';
   return (
     <>
@@ -45,6 +47,13 @@ export function LetterList({ changed }: { changed: () => void }) {
             {[...new Set([...REASONS, ...(list.data?.items.map((letter) => letter.reason) ?? []), ...(reason ? [reason] : [])])].map((one) => <option key={one} value={one}>{words(one)}</option>)}
           </select>
         </label>
+        <label><span>Topic</span>
+          <select value={topic} onChange={(event) => change({ topic: event.currentTarget.value, cursor: null })}>
+            <option value="">any topic</option>
+            {topics.data?.items.map((one) => <option key={one.topic} value={one.topic}>{one.topic}, {count(one.letters)}{topics.data?.partial && '+'}</option>)}
+            {topic && !topics.data?.items.some((one) => one.topic === topic) && <option value={topic}>{topic}</option>}
+          </select>
+        </label>
         <Between label="Refused" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
         <label><span>Key</span><input data-filter size={16} value={key} placeholder="order-1" onChange={(event) => change({ key: event.currentTarget.value.trim() }, { hash: true })} /></label>
         <div class="tools">
@@ -54,7 +63,7 @@ export function LetterList({ changed }: { changed: () => void }) {
         </div>
       </div>
       <Shown of={list} what="dead letters">
-        {({ items }) => items.length === 0 ? <Empty>{status === 'open' && !reason && !key && at === null ? 'No record is refused: nothing waits for you.' : 'No dead letter matches.'}</Empty> : <Letters items={items} />}
+        {({ items }) => items.length === 0 ? <Empty>{status === 'open' && !reason && !topic && !key && at === null ? 'No record is refused: nothing waits for you.' : 'No dead letter matches.'}</Empty> : <Letters items={items} />}
       </Shown>
       <Pager asked={list} go={(cursor) => change({ cursor, at: cursor && at }, { replace: false })} />
       {many && <DecideMany title={many === 'skip' ? 'Skip dead letters' : 'Redrive dead letters'} path={`/ops/dead-letters/${many}`} filter={filter} what="letters" verb={many === 'skip' ? 'Skip' : 'Redrive'} close={() => setMany(null)} done={() => {
@@ -66,6 +75,7 @@ export function LetterList({ changed }: { changed: () => void }) {
 }
 
 export function Letters({ items }: { items: Letter[] }) {
+  const several = new Set(items.map(({ topic }) => topic)).size > 1;
   return (
     <Table label="Dead letters">
       <thead><tr><th scope="col">Letter</th><th scope="col">Status</th><th scope="col">Key</th><th scope="col" class="num">Number</th><th scope="col">Why it was refused</th><th scope="col">Refused</th><th scope="col" class="num">Partition/offset</th><th scope="col" class="num">Bytes</th></tr></thead>
@@ -78,7 +88,7 @@ export function Letters({ items }: { items: Letter[] }) {
             <td class="num">{letter.sequence ?? <Value of={null} />}</td>
             <td class="wide"><strong>{words(letter.reason)}</strong>: {letter.error}</td>
             <td><Time at={letter.createdAt} /></td>
-            <td class="num">{letter.partition}/{letter.offset}</td>
+            <td class="num">{several && <span class="mono">{letter.topic}/</span>}{letter.partition}/{letter.offset}</td>
             <td class="num">{bytes(letter.payloadBytes)}</td>
           </tr>
         ))}

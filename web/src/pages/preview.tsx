@@ -12,7 +12,7 @@ import { Apart } from '../streams/list';
 import { kindOf as kindOfState, word, type Stream } from '../streams/model';
 import { clock, fieldOf, instantOf, zoneName } from '../time';
 import { Watch, type View } from '../watch';
-import { CopyCurl, count, Shown, State } from '../widgets';
+import { CopyCurl, count, Shown, State, Toolbar } from '../widgets';
 
 export default function Preview({ named }: PageProps) {
   return named.name === undefined ? <OfStream key={named.id} id={named.id!} /> : <OfTopic key={named.name} topic={named.name} />;
@@ -107,19 +107,29 @@ interface Record {
   timestamp?: string;
   key?: string;
   keyFormat?: string;
+  headers?: { name: string; text?: string; base64?: string; bytes?: number }[];
+  moreHeaders?: number;
+  schemaId?: number;
   format: string;
   value: unknown;
   error?: string;
 }
 
-const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '' }, { name: 'Value', type: '' }];
+const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '' }, { name: 'Schema', type: 'int' }, { name: 'Headers', type: '' }, { name: 'Value', type: '' }];
+
+/** Headers in one line; the record has them whole. */
+function headersOf(headers: Record['headers'], more = 0): string | undefined {
+  if (!headers) return undefined;
+  const all = headers.map(({ name, text, base64, bytes }) => `${name}: ${text ?? (base64 === undefined ? 'null' : `base64 ${base64}`)}${bytes === undefined ? '' : ' …'}`);
+  return [...all, ...(more > 0 ? [`${count(more)} more`] : [])].join(', ');
+}
 
 /** The cells of a record; what cannot be read says why. */
 function recordCells(text: string): unknown[] {
-  const { timestamp, partition, offset, key, format, value, error } = parse<Record>(text);
+  const { timestamp, partition, offset, key, headers, moreHeaders, schemaId, format, value, error } = parse<Record>(text);
   const at = timestamp === undefined ? null : Date.parse(timestamp);
   const words = format === 'tombstone' ? 'deleted' : format === 'tooLarge' ? `too large to show: ${JSON.stringify(value)}` : typeof value === 'string' ? value : /"value":([\s\S]*)\}$/.exec(text)?.[1] ?? '';
-  return [at === null ? null : `${clock(at)} ${zoneName(at)}`, partition, offset, key, error ? `unreadable (${error}): ${words}` : words];
+  return [at === null ? null : `${clock(at)} ${zoneName(at)}`, partition, offset, key, schemaId, headersOf(headers, moreHeaders), error ? `unreadable (${error}): ${words}` : words];
 }
 
 /** A key is copied as it is written in the topic: what is no text, as base64. */
@@ -145,6 +155,7 @@ function OfTopic({ topic }: { topic: string }) {
   const partition = query.get('partition') ?? '';
   const key = hash.get('key') ?? '';
   useEffect(() => {
+    const schemas = new Map<number, number>();
     feed.columns.value = COLUMNS;
     feed.clear();
     setStanding({ state: 'connecting' });
@@ -157,8 +168,14 @@ function OfTopic({ topic }: { topic: string }) {
         setStanding({ state: 'connecting', word: `As of ${clock(at)} ${zoneName(at)}; connecting again` });
       },
       event: ({ name, data }) => {
-        if (name === 'row') feed.add('insert', data);
-        else if (name === 'dropped') feed.lose(parse<{ rows: number }>(data).rows);
+        if (name === 'row') {
+          const { partition, schemaId } = parse<Record>(data);
+          const before = schemas.get(partition);
+          // Within a partition: between partitions nothing says what came first.
+          if (schemaId !== undefined && before !== undefined && before !== schemaId) feed.mark(`Partition ${partition} goes on with schema ${schemaId}, after ${before}`);
+          if (schemaId !== undefined) schemas.set(partition, schemaId);
+          feed.add('insert', data);
+        } else if (name === 'dropped') feed.lose(parse<{ rows: number }>(data).rows);
         else if (name === 'end') {
           stop.current();
           setStanding({ state: 'over', word: parse<{ reason: string }>(data).reason });
@@ -207,8 +224,10 @@ function Bar({ feed, standing, stop, again, children }: { feed: Feed; standing: 
   const words = isOver ? (standing.word ?? 'Over') : standing.state === 'connecting' ? (standing.word ?? 'Connecting …') : paused ? `Paused, ${count(feed.waiting)} new` : 'Live';
   return (
     <div class="bar">
+      <Toolbar label="What comes" main>
       <button type="button" aria-pressed={paused} aria-disabled={isOver && !paused} onClick={() => (!isOver || paused) && feed.pause(!paused)}>{paused ? 'Resume' : 'Pause'}</button>
       {isOver ? <button type="button" class="primary" onClick={again}>Go on</button> : <button type="button" onClick={stop}>Stop</button>}
+      </Toolbar>
       <State kind={isOver ? 'idle' : standing.state === 'connecting' ? 'wait' : 'on'}>{words}</State>
       <span class="unseen" role="status">{isOver ? words : standing.state}</span>
       <span class="small muted num">{count(feed.total)} rows, {count(Math.round(feed.rate))} a second{feed.dropped > 0 && `, ${count(feed.dropped)} not shown`}</span>

@@ -11,7 +11,7 @@ import { Sql } from '../sql';
 import { span } from '../time';
 import { useValidation } from '../validate';
 import { Watch, type View } from '../watch';
-import { Act, bytes, Copy, CopyCurl, count, Empty, Failure, Shown, State } from '../widgets';
+import { Act, bytes, Copy, CopyCurl, count, Empty, Failure, Shown, State, Toolbar } from '../widgets';
 
 /** An address is for sending: longer texts stand in it packed. */
 const LONGEST_IN_ADDRESS = 4000;
@@ -145,11 +145,13 @@ function One({ tab, engines, sources, missing }: OneProps) {
       <Sql text={text} set={(now) => (tab.text.value = now)} sources={usable} faults={checked.faults.length > 0 ? checked.faults : refused} run={() => void begin()} label="SQL" hint="SELECT … FROM …" />
       {checked.problem && <Failure problem={checked.problem} />}
       <div class="bar">
+        <Toolbar label="The query" main>
         <Act right="define" class="primary" apart onClick={() => void begin()} why={isBusy ? 'It runs.' : waits ? 'It is checked.' : text.trim() === '' ? 'There is no text to run.' : ''}>
           {waits ? 'Checking …' : run && state === 'ended' && run.sql === text ? 'Run again' : 'Run'}
         </Act>
         <button type="button" aria-disabled={state !== 'running' && state !== 'starting'} onClick={() => void run?.stop()}>{state === 'stopping' ? 'Stopping …' : 'Stop'}</button>
         <button type="button" aria-disabled={!isBusy && !run?.feed.paused.value} aria-pressed={run?.feed.paused.value ?? false} onClick={() => run && (isBusy || run.feed.paused.value) && run.feed.pause(!run.feed.paused.value)}>{run?.feed.paused.value ? 'Resume' : 'Pause'}</button>
+        </Toolbar>
         <label class="inline">Engine{' '}
           <select value={engine} disabled={isBusy} onChange={(event) => (tab.engine.value = event.currentTarget.value)}>
             {engines.map((one) => <option key={one.engine} value={one.engine}>{one.engine}{one.isReachable ? '' : ', does not answer'}</option>)}
@@ -164,13 +166,13 @@ function One({ tab, engines, sources, missing }: OneProps) {
         <span class="small muted checked" role="status">
           {checked.checking ? 'Checking …' : checked.found?.valid ? `Can run, says the ${checked.found.checkedBy === 'engine' ? `engine${checked.found.changes ? `; rows ${checked.found.changes === 'append' ? 'are added' : 'are replaced'}` : ''}` : 'gate; the engine was not asked'}` : checked.found ? `Cannot run: ${checked.found.errors.length === 1 ? '1 fault' : `${checked.found.errors.length} faults`}` : ''}
         </span>
-        <div class="tools end">
+        <Toolbar label="More of the query" class="tools end">
           <a class="button quiet" href={to(['streams', 'new'], { engine }, { sql: text })}>Make a stream of this</a>
           <SavedQueries tab={tab} engine={engine} />
           <History use={(sql) => (tab.text.value = sql)} />
           <CopyCurl path="/api/test/query" call={{ method: 'POST', body: first }} what="the first rows of the query" />
           <Copy label="Copy as script" text={() => script(text, engine, tab.fromBeginning.value)} what="the query" />
-        </div>
+        </Toolbar>
       </div>
       <EngineTrouble engine={engines.find((one) => one.engine === engine)} />
       {checked.found?.engineTrouble && <p class="small muted">{checked.found.engineTrouble}</p>}

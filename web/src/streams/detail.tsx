@@ -6,13 +6,14 @@ import { Record } from '../record';
 import { change, place, to } from '../router';
 import { Sql } from '../sql';
 import { Time } from '../time';
-import { Act, Copy, CopyCurl, count, Empty, Failure, Shown, State, Table, Value } from '../widgets';
+import { Act, Copy, CopyCurl, count, Empty, Failure, Shown, State, Table, Toolbar, Value } from '../widgets';
+import { Consumers } from './consumers';
 import { Delete } from './delete';
 import { Edit } from './edit';
 import { difference, kindOf, word, type Status, type Stream, type StreamEvent } from './model';
 import { Versions } from './versions';
 
-const TABS: [string, string][] = [['', 'Text'], ['versions', 'Versions'], ['events', 'Events'], ['program', 'Use it from a program'], ['json', 'As JSON']];
+const TABS: [string, string][] = [['', 'Text'], ['versions', 'Versions'], ['events', 'Events'], ['consumers', 'Consumers'], ['program', 'Use it from a program'], ['json', 'As JSON']];
 
 export function Detail({ id }: { id: string }) {
   const [asks, setAsks] = useState(true);
@@ -50,7 +51,10 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
         </div>
       )}
       {status.data?.engineTrouble && <div class="note"><p>{stream.engine} cannot be asked just now: {status.data.engineTrouble}. What is shown was seen <Time at={stream.observedAt} />.</p></div>}
-      <Buttons stream={stream} again={again} remove={() => setDeletes(true)} />
+      <Buttons stream={stream} again={again} remove={() => setDeletes(true)} edit={() => {
+        change({ show: null, diff: null });
+        setEdits(true);
+      }} />
       <dl class="facts">
         <Fact name="Engine">{stream.engine}{stream.engineState && <span class="muted small"> says {stream.engineState}</span>}</Fact>
         <Fact name="Seen"><Time at={stream.observedAt} short /></Fact>
@@ -78,7 +82,6 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
         <>
           <Sql text={stream.sqlScript} set={() => undefined} frozen label="Text of the stream" />
           <p class="tools">
-            <Act right="define" onClick={() => setEdits(true)} why={stream.allowed.includes('update') ? '' : 'It cannot be changed as it is.'}>Edit …</Act>
             <a class="button quiet" href={to(['query'], { engine: stream.engine }, { sql: stream.sqlScript })}>Try it as a query</a>
             <Copy text={stream.sqlScript} label="Copy text" />
           </p>
@@ -86,6 +89,7 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
       ))}
       {tab === 'versions' && <Versions stream={stream} />}
       {tab === 'events' && <Events id={stream.id} />}
+      {tab === 'consumers' && <Consumers id={stream.id} />}
       {tab === 'program' && <Program stream={stream} />}
       {tab === 'json' && <Record text={asked.answer?.text ?? ''} label="The stream" />}
       {deletes && <Delete stream={stream} ask={ask} close={() => setDeletes(false)} />}
@@ -111,7 +115,7 @@ function isIdle(stream: Stream, verb: string): boolean {
 const PAST: { [verb: string]: string } = { deploy: 'It is wanted to run already.', pause: 'Only what runs can be paused.', resume: 'Only what is paused can be resumed.', stop: 'It does not run.' };
 
 /** What may be asked of it: what may not is there too, and says why. */
-function Buttons({ stream, again, remove }: { stream: Stream; again: () => void; remove: () => void }) {
+function Buttons({ stream, again, edit, remove }: { stream: Stream; again: () => void; edit: () => void; remove: () => void }) {
   const [busy, setBusy] = useState('');
   const [problem, setProblem] = useState<Problem | null>(null);
   const [loses, setLoses] = useState(false);
@@ -131,16 +135,17 @@ function Buttons({ stream, again, remove }: { stream: Stream; again: () => void;
   };
   return (
     <>
-      <div class="tools">
+      <Toolbar label="The stream" main>
         {VERBS.map(([verb, title, meanwhile]) => (
           <Act key={verb} right="runStreams" apart class={verb === 'deploy' && stream.wanted !== 'running' ? 'primary' : ''} onClick={() => void run(verb)}
             why={busy ? 'Something is asked of it just now.' : stream.allowed.includes(verb) && !isIdle(stream, verb) ? '' : PAST[verb]!}>
             {busy === verb ? meanwhile : title}
           </Act>
         ))}
+        <Act right="define" apart onClick={edit} why={stream.allowed.includes('update') ? '' : 'It cannot be changed as it is.'}>Edit …</Act>
         <Act right="runStreams" class="danger" apart onClick={remove} why={stream.allowed.includes('delete') ? '' : 'It cannot be deleted as it is.'}>Delete …</Act>
         {!stream.isSettled && <span class="small muted" role="status">{stream.step ? `Under way: ${stream.step}` : 'Under way …'}</span>}
-      </div>
+      </Toolbar>
       {problem && (
         <Failure problem={problem}>
           {loses && <p><button type="button" class="danger" onClick={() => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::consumers::{GOOD_FOR, MOST_GROUPS, Readers};
 pub use self::words::*;
 use crate::catalog::Source;
 pub use crate::catalog::{Declaration, Declarer, ExpectedSource};
@@ -19,6 +20,7 @@ use crate::settings::ManagerSettings;
 use crate::store::{Pool, Store};
 
 mod catalogue;
+mod consumers;
 mod inferred;
 mod judge;
 mod live;
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     /// Somebody in this process wants something: raised each time.
     pub wishes: watch::Sender<u64>,
     catalogue: catalogue::Cache,
+    consumers: consumers::Cache,
 }
 
 impl Shared {
@@ -79,7 +82,8 @@ impl Manager {
     /// A manager of these parts. Does nothing by itself until it is [run](Manager::run).
     pub fn new(parts: Parts) -> Manager {
         let store = Store::new(parts.pool.clone());
-        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue: catalogue::Cache::default() };
+        let (catalogue, consumers) = (catalogue::Cache::default(), consumers::Cache::default());
+        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue, consumers };
         Manager { shared: Arc::new(shared) }
     }
 
@@ -191,6 +195,11 @@ impl Manager {
     /// How it is doing, by what is stored and by what its engine says now.
     pub async fn status(&self, id: &str) -> Result<Status, Fault> {
         self.shared.status(id).await
+    }
+
+    /// Who reads what it writes, as the brokers told in the last [`GOOD_FOR`].
+    pub async fn consumers(&self, id: &str) -> Result<Readers, Fault> {
+        self.shared.consumers(id).await
     }
 
     /// What happened to it, the latest first; those before the one with the id `before`.

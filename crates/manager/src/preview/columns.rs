@@ -226,7 +226,14 @@ mod tests {
         let mut last = Vec::new();
         for number in 0..MAX_COLUMNS + 500 {
             let value = json!({ format!("field{number}"): number }).to_string().into_bytes();
-            let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value: Some(value) };
+            let record = RawRecord {
+                partition: 0,
+                offset: 0,
+                timestamp_ms: None,
+                key: None,
+                value: Some(value),
+                headers: Default::default(),
+            };
             last = columns.lines(&show(&record, None, 1_000_000).await);
         }
         assert_eq!(columns.columns.len(), MAX_COLUMNS + 1);

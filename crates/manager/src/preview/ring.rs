@@ -97,7 +97,14 @@ mod tests {
 
     fn row(number: usize, size: usize) -> Arc<Shown> {
         let value = Some(format!("\"{number}{}\"", "x".repeat(size)).into_bytes());
-        let record = RawRecord { partition: 0, offset: number as i64, timestamp_ms: None, key: None, value };
+        let record = RawRecord {
+            partition: 0,
+            offset: number as i64,
+            timestamp_ms: None,
+            key: None,
+            value,
+            headers: Default::default(),
+        };
         let show = super::super::row::show(&record, None, 1_000_000);
         Arc::new(futures_util::FutureExt::now_or_never(show).expect("nothing to wait for"))
     }

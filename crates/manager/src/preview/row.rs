@@ -13,7 +13,7 @@ use super::Columns;
 use super::keys::{self, Fields};
 use crate::catalog::{Format, exact_numbers};
 use crate::hub::PushText;
-use crate::ports::{PortError, RawRecord, Schemas};
+use crate::ports::{PortError, RawHeader, RawHeaders, RawRecord, Schemas};
 
 /// How a value is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +67,11 @@ struct Key {
 }
 
 impl Shown {
-    /// `{"partition":0,"offset":7,"timestamp":"…","key":"…","keyFormat":"text","format":"json","value":…}` on one line. A key is a
-    /// text whatever its format (`text`, `avro`, `base64`, `tooLarge`): of one in Avro that of a JSON object.
+    /// `{"partition":0,"offset":7,"timestamp":"…","key":"…","keyFormat":"text","headers":[…],"schemaId":3,"format":"json","value":…}`
+    /// on one line. A key is a text whatever its format (`text`, `avro`, `base64`, `tooLarge`): of one in Avro that of a JSON
+    /// object. `headers`, if it has any, are `{"name":…,"text":…}` or `{"name":…,"base64":…}`, or only a name where there is no
+    /// value, with `bytes` where the value is cut and `moreHeaders` where there are more than are shown. `schemaId` (and
+    /// `keySchemaId`) is there where the registry was asked about a frame.
     pub fn json(&self) -> &str {
         &self.json
     }
@@ -125,6 +128,8 @@ struct Value {
     shape: Shape,
     json: String,
     error: Option<String>,
+    /// Id of the schema that its frame names.
+    schema: Option<u32>,
 }
 
 /// Reads a record. Whatever cannot be read by its schema is shown as bytes, with the reason.
@@ -144,6 +149,13 @@ pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes:
         let start = json.len() + ",\"key\":".len();
         key = Some(Key { json: start..start + text.len(), format, bytes: raw });
         add(&mut json, format_args!(",\"key\":{text},\"keyFormat\":\"{format}\""));
+        if let Some(id) = framed_by(bytes).filter(|_| format == Shape::Avro.name()) {
+            add(&mut json, format_args!(",\"keySchemaId\":{id}"));
+        }
+    }
+    json.push_str(&headers(&record.headers));
+    if let Some(id) = value.schema {
+        add(&mut json, format_args!(",\"schemaId\":{id}"));
     }
     if let Some(error) = value.error {
         add(&mut json, format_args!(",\"error\":{}", quoted(&error)));
@@ -157,7 +169,7 @@ pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes:
 }
 
 async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: usize) -> Value {
-    let plain = |shape, json| Value { shape, json, error: None };
+    let plain = |shape, json| Value { shape, json, error: None, schema: None };
     let Some(bytes) = value else { return plain(Shape::Tombstone, "null".to_owned()) };
     if bytes.len() > most_bytes {
         return plain(Shape::TooLarge, format!("{{\"bytes\":{}}}", bytes.len()));
@@ -170,11 +182,16 @@ async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: 
                     Format::Avro => Shape::Avro,
                     Format::Json => Shape::Json,
                 };
-                return plain(shape, on_one_line(decoded.json));
+                return Value { schema: framed_by(bytes), ..plain(shape, on_one_line(decoded.json)) };
             }
             Ok(None) => {}
             Err(PortError::Unavailable(why) | PortError::Refused(why) | PortError::NoTopic(why)) => {
-                return Value { shape: Shape::Base64, json: encoded(bytes), error: Some(why) };
+                return Value {
+                    shape: Shape::Base64,
+                    json: encoded(bytes),
+                    error: Some(why),
+                    schema: framed_by(bytes),
+                };
             }
         }
     }
@@ -192,6 +209,40 @@ async fn key_by_schema(key: &[u8], schemas: Option<&dyn Schemas>, most_bytes: us
     let decoded = schemas.decode(key).await.ok()??;
     let is_object = decoded.format == Format::Avro && decoded.json.starts_with('{');
     is_object.then(|| (Shape::Avro.name(), quoted(&decoded.json)))
+}
+
+/// The id in Confluent's framing: a zero byte, then four of the id.
+fn framed_by(bytes: &[u8]) -> Option<u32> {
+    match bytes {
+        [0, id @ ..] => id.first_chunk().map(|id| u32::from_be_bytes(*id)),
+        _ => None,
+    }
+}
+
+/// `,"headers":[…]`, or nothing where there are none.
+fn headers(headers: &RawHeaders) -> String {
+    if headers.shown.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> = headers.shown.iter().map(header).collect();
+    let more = if headers.more > 0 { format!(",\"moreHeaders\":{}", headers.more) } else { String::new() };
+    format!(",\"headers\":[{}]{more}", shown.join(","))
+}
+
+fn header(header: &RawHeader) -> String {
+    let name = quoted(&header.name);
+    let Some(value) = &header.value else { return format!("{{\"name\":{name}}}") };
+    let is_cut = value.len() < header.bytes;
+    // A letter that the cut went through is left out.
+    let text = match std::str::from_utf8(value) {
+        Ok(text) => Some(text),
+        Err(error) if is_cut && error.error_len().is_none() => std::str::from_utf8(&value[..error.valid_up_to()]).ok(),
+        Err(_) => None,
+    };
+    let shown =
+        text.map_or_else(|| format!("\"base64\":{}", encoded(value)), |text| format!("\"text\":{}", quoted(text)));
+    let cut = if is_cut { format!(",\"bytes\":{}", header.bytes) } else { String::new() };
+    format!("{{\"name\":{name},{shown}{cut}}}")
 }
 
 fn key_text(key: &[u8], most_bytes: usize) -> (&'static str, String) {
@@ -244,6 +295,7 @@ mod tests {
             timestamp_ms: Some(0),
             key: Some(b"k".to_vec()),
             value: value.map(<[u8]>::to_vec),
+            headers: RawHeaders::default(),
         };
         let shown = show(&record, Some(&Registry), 64).await;
         let whole: serde_json::Value = serde_json::from_str(shown.json()).expect("JSON");
@@ -280,7 +332,14 @@ mod tests {
         ] {
             let key = Some(key.to_vec());
             let bytes = key.clone();
-            let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value: None };
+            let record = RawRecord {
+                partition: 0,
+                offset: 0,
+                timestamp_ms: None,
+                key,
+                value: None,
+                headers: RawHeaders::default(),
+            };
             let shown = show(&record, Some(&Registry), 64).await;
             let whole: serde_json::Value = serde_json::from_str(shown.json()).expect("JSON");
             assert_eq!((&whole["keyFormat"], &whole["key"]), (&format.into(), &text.into()), "{bytes:?}");
@@ -289,10 +348,58 @@ mod tests {
         }
     }
 
+    async fn whole(key: Option<&[u8]>, value: &[u8], headers: RawHeaders) -> serde_json::Value {
+        let (key, value) = (key.map(<[u8]>::to_vec), Some(value.to_vec()));
+        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value, headers };
+        serde_json::from_str(show(&record, Some(&Registry), 64).await.json()).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn headers_are_shown_in_their_order_and_within_bounds() {
+        let mut headers = RawHeaders::default();
+        headers.add("source", Some(b"shop \"1\""));
+        headers.add("source", Some(&[0xff]));
+        headers.add("none", None);
+        let of = whole(None, b"{}", headers).await;
+        let expected = serde_json::json!([
+            { "name": "source", "text": "shop \"1\"" }, { "name": "source", "base64": "/w==" }, { "name": "none" }
+        ]);
+        assert_eq!((&of["headers"], of.get("moreHeaders")), (&expected, None));
+        assert!(whole(None, b"{}", RawHeaders::default()).await.get("headers").is_none());
+
+        // As much as may be is whole; one more is cut, and never within a letter.
+        let mut headers = RawHeaders::default();
+        let (edge, over) = ("a".repeat(RawHeaders::MOST_VALUE_BYTES), format!("a{}", "ü".repeat(300)));
+        headers.add(&"n".repeat(RawHeaders::MOST_NAME_BYTES + 1), Some(edge.as_bytes()));
+        headers.add("over", Some(over.as_bytes()));
+        (2..RawHeaders::MOST + 3).for_each(|number| headers.add("more", Some(number.to_string().as_bytes())));
+        assert!(headers.held() < RawHeaders::MOST * (RawHeaders::MOST_NAME_BYTES + RawHeaders::MOST_VALUE_BYTES));
+        let of = whole(None, b"{}", headers).await;
+        assert_eq!((of["headers"].as_array().map(Vec::len), &of["moreHeaders"]), (Some(32), &3.into()));
+        assert_eq!(of["headers"][0], serde_json::json!({ "name": "n".repeat(128), "text": edge }));
+        assert_eq!(
+            of["headers"][1],
+            serde_json::json!({ "name": "over", "text": format!("a{}", "ü".repeat(255)), "bytes": 601 })
+        );
+    }
+
+    #[tokio::test]
+    async fn the_schema_of_a_frame_is_named_where_the_registry_knows_of_it() {
+        let none = RawHeaders::default;
+        let avro = whole(Some(&[0, 0, 0, 0, 1, 9]), &[0, 0, 0, 0, 1, 9], none()).await;
+        assert_eq!((&avro["schemaId"], &avro["keySchemaId"]), (&1.into(), &1.into()));
+        let unreadable = whole(Some(b"k"), &[0, 0, 0, 0, 2, 9], none()).await;
+        assert_eq!((&unreadable["schemaId"], unreadable.get("keySchemaId")), (&2.into(), None));
+        for value in [&b"{}"[..], &[0, 0, 0, 0, 3, 9], &[0, 0, 1]] {
+            assert_eq!(whole(None, value, none()).await.get("schemaId"), None, "{value:?} is no frame");
+        }
+    }
+
     #[tokio::test]
     async fn what_cannot_be_read_by_its_schema_says_why() {
         let value = Some(vec![0, 0, 0, 0, 2]);
-        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value };
+        let record =
+            RawRecord { partition: 0, offset: 0, timestamp_ms: None, key: None, value, headers: RawHeaders::default() };
         let shown = show(&record, Some(&Registry), 64).await;
         assert!(shown.json().contains("\"error\":\"schema 2 is PROTOBUF\""), "{}", shown.json());
         let pushed = shown.push(&mut Columns::new(None)).as_str();

@@ -37,7 +37,14 @@ impl Broker {
         let tails = self.tails.lock().unwrap();
         for offset in offsets {
             let value = Some(format!("{{\"N\":{offset}}}").into_bytes());
-            let record = RawRecord { partition: 0, offset, timestamp_ms: Some(offset), key: None, value };
+            let record = RawRecord {
+                partition: 0,
+                offset,
+                timestamp_ms: Some(offset),
+                key: None,
+                value,
+                headers: Default::default(),
+            };
             tails.iter().for_each(|tail| drop(tail.send(Ok(record.clone()))));
         }
     }
@@ -63,6 +70,9 @@ impl Kafka for Broker {
     }
     async fn group_lag(&self, _: &str, _: &str) -> Result<Option<u64>, PortError> {
         Ok(None)
+    }
+    async fn consumers(&self, _: &str, _: usize) -> Result<crate::ports::Consumers, PortError> {
+        Ok(crate::ports::Consumers::default())
     }
     async fn tail(&self, topic: &str, _: From) -> Result<Records, PortError> {
         if topic == "away" {
@@ -324,7 +334,12 @@ async fn one_caller_leaves_room_for_the_others() {
 
 async fn shown(key: Option<&[u8]>, value: Option<&str>) -> Shown {
     let (key, value) = (key.map(<[u8]>::to_vec), value.map(|text| text.as_bytes().to_vec()));
-    row::show(&RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value }, None, 1_000).await
+    row::show(
+        &RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value, headers: Default::default() },
+        None,
+        1_000,
+    )
+    .await
 }
 
 #[tokio::test]
@@ -400,7 +415,7 @@ async fn a_deletion_by_a_key_in_avro_has_the_columns_of_its_key() {
     let output = Output { topic: "t".to_owned(), columns: counts(), is_table: true };
     let gone = async |key: &[u8]| {
         let (key, value) = (Some(key.to_vec()), None);
-        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value };
+        let record = RawRecord { partition: 0, offset: 0, timestamp_ms: None, key, value, headers: Default::default() };
         row::show(&record, Some(&Keys), 1_000).await
     };
     let mut columns = Columns::of(&output);

@@ -18,7 +18,7 @@ use crate::catalog::{Column, DataType, Format, Source};
 use crate::definition::Definition;
 use crate::engines::{Engine, EngineKind};
 use crate::manager::{Declarer, DeployOptions, ExpectedSource, Manager, NewDefinition, Parts};
-use crate::ports::{From, Kafka, PortError, RawRecord, Records, Schemas, Topic};
+use crate::ports::{Consumers, From, Kafka, PortError, RawRecord, Records, Schemas, Topic};
 use crate::settings::{Limits, ManagerSettings, Reconcile};
 use crate::store::Pool;
 
@@ -69,13 +69,24 @@ impl Kafka for Topics {
         Ok(None)
     }
 
+    async fn consumers(&self, topic: &str, _: usize) -> Result<Consumers, PortError> {
+        Err(PortError::Unavailable(format!("nobody tells who reads {topic}")))
+    }
+
     async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError> {
         let From::Offset(begin) = from else { return Err(PortError::Refused("nobody reads here".to_owned())) };
         *self.reads.lock().unwrap() += 1;
         let records = self.records.lock().unwrap().get(topic).cloned().unwrap_or_default();
         let record = |(offset, value): (usize, String)| {
             let value = Some(value.into_bytes());
-            Ok(RawRecord { partition: 0, offset: i64::try_from(offset).unwrap(), timestamp_ms: None, key: None, value })
+            Ok(RawRecord {
+                partition: 0,
+                offset: i64::try_from(offset).unwrap(),
+                timestamp_ms: None,
+                key: None,
+                value,
+                headers: Default::default(),
+            })
         };
         let there = records.into_iter().enumerate().skip(usize::try_from(begin).unwrap()).map(record);
         // As a topic does, it says nothing more behind its last record.
