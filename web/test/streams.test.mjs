@@ -287,3 +287,62 @@ test('a server that goes away ends a query: it is said, its rows are kept, and i
   await page.locator('.progress .state', { hasText: /^Stopped/ }).waitFor();
   await close();
 });
+
+/** How many presses of a key until the focus is there; 40 are no way. */
+async function presses(page, key, locator) {
+  for (let count = 0; count < 40; count += 1) {
+    if (await locator.evaluate((element) => element.getRootNode().activeElement === element)) return count;
+    await page.keyboard.press(key);
+  }
+  return 40;
+}
+
+test('from rows to Stop, and to Edit on a stream\'s page, are six keys at most', async () => {
+  const { page, close } = await open(`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`);
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await until('rows come', async () => (await rows(page).count()) > 5);
+  const stop = page.getByRole('button', { name: 'Stop', exact: true });
+  // Back by Tab alone, then along the buttons.
+  const grid = page.getByRole('grid');
+  await grid.focus();
+  const run = page.getByRole('toolbar', { name: 'The query' }).locator('[tabindex="0"]');
+  assert.equal(await run.count(), 1, 'the buttons are one stop');
+  const back = await presses(page, 'Shift+Tab', run);
+  assert.ok(back <= 6, `${back} presses from the rows to the buttons`);
+  // By the key that leads to what can be done, and the arrows there.
+  await grid.focus();
+  await page.keyboard.press('a');
+  assert.ok((await presses(page, 'ArrowRight', stop)) <= 5);
+  // Columns are no stops: the head is one step to the right, and Escape leads back.
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await grid.focus();
+  assert.equal(await grid.locator('[tabindex="0"]').count(), 0);
+  await page.keyboard.press('ArrowRight');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'ORDER_ID');
+  await page.keyboard.press('ArrowRight');
+  const grip = page.getByRole('separator', { name: 'Width of ORDER_ID' });
+  const before = Number(await grip.getAttribute('aria-valuenow'));
+  await page.keyboard.press('ArrowRight');
+  await until('it is wider', async () => Number(await grip.getAttribute('aria-valuenow')) === before + 16);
+  await page.keyboard.press('Escape');
+  assert.ok(await grid.evaluate((element) => element === document.activeElement));
+  await page.keyboard.press('a');
+  await presses(page, 'ArrowRight', stop);
+  await page.keyboard.press('Enter');
+  await page.locator('.progress .state', { hasText: /^Stopped/ }).waitFor();
+
+  const made = await fetch(`${world.base}/api/streams`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ name: 'ByKeys', sqlScript: 'SELECT ORDER_ID FROM orders' }) });
+  assert.equal(made.status, 201);
+  const { id } = await made.json();
+  await page.goto(`${world.base}/ui/streams/${id}`);
+  const edit = page.getByRole('button', { name: 'Edit …' });
+  await edit.waitFor();
+  await page.locator('#main').focus();
+  assert.ok((await presses(page, 'Tab', page.getByRole('toolbar', { name: 'The stream' }).locator('[tabindex="0"]'))) <= 3);
+  await page.keyboard.press('a');
+  assert.ok((await presses(page, 'ArrowRight', edit)) <= 5);
+  await page.keyboard.press('Enter');
+  await page.getByRole('textbox', { name: 'New text of the stream' }).waitFor();
+  await accessible(page);
+  await close();
+});

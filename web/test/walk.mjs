@@ -45,6 +45,11 @@ const press = async (what, locator, key) => {
   await tabTo(what, locator, key);
   await page.keyboard.press('Enter');
 };
+/** To one of the buttons that can be pressed here, and presses it: `a`, then arrow keys. */
+async function act(what, locator) {
+  await page.keyboard.press('a');
+  await press(what, locator, 'ArrowRight');
+}
 const button = (name) => page.getByRole('button', { name, exact: true });
 const link = (name) => page.getByRole('link', { name, exact: true });
 const dialog = page.getByRole('dialog');
@@ -111,7 +116,7 @@ try {
   await step('stopped', async () => {
     await page.keyboard.press('Space');
     await button('Pause').waitFor();
-    await press('Stop', button('Stop'), 'Shift+Tab');
+    await act('Stop', button('Stop'));
     await page.locator('.progress .state', { hasText: /^Stopped, [\d,]+ rows/ }).waitFor();
     assert.deepEqual((await (await fetch(`${server.base}/api/queries`)).json()).items, []);
   });
@@ -131,7 +136,7 @@ try {
     await press('the stream', link('The stream'));
   });
   await step('edit', async () => {
-    await press('Edit', button('Edit …'));
+    await act('Edit', button('Edit …'));
     await tabTo('the new text', page.getByRole('textbox', { name: 'New text of the stream' }));
     await page.keyboard.press('Control+A');
     await page.keyboard.type("select orderId, status, occurredAt from order_events where status = 'Packed'");
@@ -151,7 +156,7 @@ try {
     await until('the new text runs', async () => (await (await fetch(`${server.base}/api/streams?name=Walked`)).json()).items.every(({ revision, deployedRevision, isSettled }) => revision === 2 && deployedRevision === 2 && isSettled));
   });
   await step('deleted', async () => {
-    await press('Delete', button('Delete …'), 'Shift+Tab');
+    await act('Delete', button('Delete …'));
     await tabTo('its name', dialog.getByLabel(/Type its name/));
     await page.keyboard.type('Walked');
     await page.keyboard.press('Enter');
