@@ -216,7 +216,10 @@ export function Toolbar({ label, main = false, children, class: name = 'tools' }
     const settle = () => {
       const items = itemsOf(element);
       const now = items.find((item) => item === document.activeElement) ?? items.find((item) => item.tabIndex === 0) ?? items[0];
-      for (const item of items) if (item.tabIndex !== (item === now ? 0 : -1)) item.tabIndex = item === now ? 0 : -1;
+      for (const item of items) {
+        const stop = item === now ? 0 : -1;
+        if (item.getAttribute('tabindex') !== String(stop)) item.tabIndex = stop;
+      }
     };
     settle();
     const watch = new MutationObserver(settle);

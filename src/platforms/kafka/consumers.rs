@@ -129,8 +129,11 @@ fn names(mut rest: &[u8], topic: &str) -> bool {
     found().is_some()
 }
 
-/// The partitions of a topic, each with its first offset and the next one.
-fn ends(consumer: &BaseConsumer<Listener>, topic: &str) -> Result<Vec<(i32, (i64, i64))>, KafkaError> {
+/// A partition, with its first offset and the next one.
+type Ends = (i32, (i64, i64));
+
+/// The partitions of a topic.
+fn ends(consumer: &BaseConsumer<Listener>, topic: &str) -> Result<Vec<Ends>, KafkaError> {
     let partitions = partitions(consumer, topic, TIMEOUT)?;
     let ends = partitions
         .into_iter()
@@ -139,12 +142,7 @@ fn ends(consumer: &BaseConsumer<Listener>, topic: &str) -> Result<Vec<(i32, (i64
 }
 
 /// Records that a group has not committed; `None` if it has committed nothing.
-fn lag(
-    settings: &KafkaSettings,
-    group: &str,
-    topic: &str,
-    ends: &[(i32, (i64, i64))],
-) -> Result<Option<u64>, PortError> {
+fn lag(settings: &KafkaSettings, group: &str, topic: &str, ends: &[Ends]) -> Result<Option<u64>, PortError> {
     let consumer = member(settings, group)?;
     let mut list = TopicPartitionList::new();
     for (partition, _) in ends {
