@@ -305,7 +305,7 @@ test('from rows to Stop, and to Edit on a stream\'s page, are six keys at most',
   // Back by Tab alone, then along the buttons.
   const grid = page.getByRole('grid');
   await grid.focus();
-  const run = page.getByRole('toolbar', { name: 'The query' }).locator('[tabindex="0"]');
+  const run = page.getByRole('toolbar', { name: 'The query', exact: true }).locator('[tabindex="0"]');
   assert.equal(await run.count(), 1, 'the buttons are one stop');
   const back = await presses(page, 'Shift+Tab', run);
   assert.ok(back <= 6, `${back} presses from the rows to the buttons`);
@@ -338,7 +338,7 @@ test('from rows to Stop, and to Edit on a stream\'s page, are six keys at most',
   const edit = page.getByRole('button', { name: 'Edit …' });
   await edit.waitFor();
   await page.locator('#main').focus();
-  assert.ok((await presses(page, 'Tab', page.getByRole('toolbar', { name: 'The stream' }).locator('[tabindex="0"]'))) <= 3);
+  assert.ok((await presses(page, 'Tab', page.getByRole('toolbar', { name: 'The stream', exact: true }).locator('[tabindex="0"]'))) <= 3);
   await page.keyboard.press('a');
   assert.ok((await presses(page, 'ArrowRight', edit)) <= 5);
   await page.keyboard.press('Enter');
