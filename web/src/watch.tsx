@@ -90,7 +90,7 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
             </select>
           </label>
         )}
-        <div class="tools end"><Download name={name} rows={() => rows.filter(({ kind }) => kind !== 'mark').map((row) => JSON.parse(asObject(row)) as object)} /></div>
+        <Toolbar label="Download" class="tools end"><Download name={name} rows={() => rows.filter(({ kind }) => kind !== 'mark').map((row) => JSON.parse(asObject(row)) as object)} /></Toolbar>
       </div>
       {feed.total === 0 && kept === 0 ? <div class="empty">{empty}</div> : (
         <div class={picked ? 'watch open' : 'watch'}>

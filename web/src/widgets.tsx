@@ -1,6 +1,6 @@
 // Small parts that every page uses: the states of a list, errors, numbers, copying, dialogs.
 import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
-import { useEffect, useId, useRef, useState } from 'preact/hooks';
+import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
 import { change, place } from './router';
 import { ended, forbidden, type Right } from './session';
@@ -210,16 +210,14 @@ export function Between({ label, from, to }: { label: string; from: string; to: 
 /** Buttons that are one stop of Tab: arrow keys go among them, Home and End to the ends (WAI-ARIA's toolbar). `main`: the key `a` leads here. */
 export function Toolbar({ label, main = false, children, class: name = 'tools' }: { label: string; main?: boolean; children: ComponentChildren; class?: string }) {
   const box = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  // At once: before the browser has drawn them, somebody may press Tab.
+  useLayoutEffect(() => {
     const element = box.current!;
     // What comes later takes its place; who has the focus keeps it.
     const settle = () => {
       const items = itemsOf(element);
-      const now = items.find((item) => item === document.activeElement) ?? items.find((item) => item.tabIndex === 0) ?? items[0];
-      for (const item of items) {
-        const stop = item === now ? 0 : -1;
-        if (item.getAttribute('tabindex') !== String(stop)) item.tabIndex = stop;
-      }
+      const now = items.find((item) => item === document.activeElement) ?? items.find((item) => item.getAttribute('tabindex') === '0') ?? items[0];
+      for (const item of items) item.setAttribute('tabindex', item === now ? '0' : '-1');
     };
     settle();
     const watch = new MutationObserver(settle);
