@@ -80,3 +80,21 @@ async fn streamview_is_there(world: &World, topic: &str) -> bool {
     let topics = streamview::platforms::kafka::topics::Topics::new(&config.kafka).topics().await.unwrap();
     topics.iter().any(|found| found.name == topic)
 }
+
+/// The client panics at such a name where it is asked for headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_whose_name_is_not_text_ends_no_query() {
+    let world = World::new(1).await;
+    let (engine, definition) = (engine(&world.kafka), definition());
+    let mut deployment = deployment(&definition, &world.topic, 1, None);
+    "SELECT id, _headers FROM orders".clone_into(&mut deployment.select.sql);
+    world.create_topic(&deployment.names.topic(), 1, &[]).await;
+    let handle = engine.deploy(&deployment).await.unwrap();
+    world.publish_odd(&world.topic, &order(0, 1, "a", 100, 0)).await;
+    let rows = until("the row is written", PATIENCE, || async {
+        let rows = values(&world, &handle.output_topic);
+        (!rows.is_empty()).then_some(rows)
+    });
+    assert_eq!(rows.await, [json!({"id": 1, "_headers": {"\u{fffd}": "odd"}})]);
+    engine.stop(&deployment, &handle, StopMode::Final).await.unwrap();
+}

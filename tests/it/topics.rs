@@ -10,8 +10,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use streamview::config::{Config, KafkaSettings};
 use streamview::manager::ports::{ConsumerGroup, From, Kafka, PortError, RawHeaders, RawRecord, Records};
+use streamview::platforms::kafka::bounded::read_topic;
 use streamview::platforms::kafka::topics::Topics;
 
+use crate::support::orders::created;
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
 
@@ -181,6 +183,30 @@ async fn headers_come_with_a_record_in_their_order() {
         [("source", Some(b"shop".to_vec()), 4), ("source", Some(vec![0xff]), 1), ("long", Some(vec![b'x'; 512]), 513)]
     );
     assert_eq!((more, next(&mut records).await.headers), (0, RawHeaders::default()));
+}
+
+/// The client panics at such a name where it is asked for headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_whose_name_is_not_text_is_read_by_every_reader() {
+    let world = World::new(1).await;
+    let mut records = topics(&world).tail(&world.topic, From::Earliest).await.unwrap();
+    world.publish_odd(&world.topic, &created("o-1").record()).await;
+    // A page that watches, an instance that projects, and whoever reads a topic to its end: the relay, rebuilds, `dlq import`.
+    let shown = next(&mut records).await.headers.shown;
+    assert_eq!(shown.iter().map(|header| &*header.name).collect::<Vec<_>>(), ["x-sequence", "\u{fffd}"]);
+    let instance = world.start().await;
+    instance.order_at("o-1", 1).await;
+    let (kafka, topic) = (settings(&world.kafka), world.topic.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut names = Vec::new();
+        read_topic(&kafka, &topic, |record| {
+            names.extend(record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))));
+        })
+        .unwrap();
+        names
+    });
+    let read = read.await.unwrap();
+    assert_eq!(read[1..], [("\u{fffd}".to_owned(), Some(b"odd".to_vec()))]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

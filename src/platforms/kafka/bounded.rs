@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message};
+use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaSettings;
-use crate::domain::record::{Headers, Record};
+use crate::domain::record::Record;
 use crate::domain::units::{self, Partition};
+use crate::platforms::kafka::fetch::headers_of;
 use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::{consumer_config, open, producer, record_time};
 
@@ -142,17 +143,13 @@ impl TopicReader {
             let (partition, offset) = (message.partition(), message.offset());
             let Some(end) = ends.get(&partition).copied() else { continue };
             if offset < end {
-                headers.clear();
-                for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-                    Headers::push(&mut headers, header.key.as_bytes(), header.value);
-                }
                 take(Record {
                     partition: Partition(partition),
                     offset: units::Offset(offset),
                     timestamp_ms: message.timestamp().to_millis().and_then(record_time),
                     key: message.key(),
                     payload: message.payload(),
-                    headers: Headers::from_encoded(&headers),
+                    headers: headers_of(&message, &mut headers),
                 });
             }
             reached.insert(partition, end.min(offset + 1));

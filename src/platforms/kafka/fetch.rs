@@ -249,12 +249,13 @@ unsafe fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
     (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) })
 }
 
-/// The headers of a message, encoded. The client's own way to them panics at a name that is not UTF-8.
-pub(super) fn headers_of(message: &BorrowedMessage<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
+/// The headers of a message, encoded into `buffer` in place of what was there. The client's own way to them panics at a name that
+/// is not UTF-8.
+pub(super) fn headers_of<'b>(message: &BorrowedMessage<'_>, buffer: &'b mut Vec<u8>) -> Headers<'b> {
+    buffer.clear();
     // SAFETY: the message is borrowed, so it is alive.
-    unsafe { encode_headers(&*message.ptr(), &mut out) };
-    out
+    unsafe { encode_headers(&*message.ptr(), buffer) };
+    Headers::from_encoded(buffer)
 }
 
 /// # Safety

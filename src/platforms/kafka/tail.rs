@@ -18,7 +18,6 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::KafkaSettings;
-use crate::domain::record::Headers;
 use crate::manager::ports::{From, PortError, RawHeaders, RawRecord};
 use crate::platforms::kafka::fetch::headers_of;
 use crate::platforms::kafka::listener::Listener;
@@ -240,8 +239,8 @@ impl Reader {
 }
 
 fn record(message: &BorrowedMessage<'_>) -> RawRecord {
-    let mut headers = RawHeaders::default();
-    for (name, value) in Headers::from_encoded(&headers_of(message)).iter() {
+    let (mut headers, mut buffer) = (RawHeaders::default(), Vec::new());
+    for (name, value) in headers_of(message, &mut buffer).iter() {
         headers.add(name, value);
     }
     RawRecord {

@@ -14,6 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_postgres::{Client, NoTls, Row};
 
 use crate::support::instance::Instance;
+use crate::support::odd_header;
 use crate::support::patience::watch_database;
 use crate::support::servers::{self, execute, with_database};
 use crate::support::{PATIENCE, until};
@@ -36,6 +37,11 @@ pub struct World {
     pub group: String,
     pub sql: Client,
     producer: FutureProducer,
+}
+
+fn encoded(record: &TestRecord) -> OwnedHeaders {
+    let all = record.headers.iter();
+    all.fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 impl World {
@@ -193,10 +199,7 @@ impl World {
     pub async fn publish_at(&self, topic: &str, records: impl IntoIterator<Item = (TestRecord, Option<i64>)>) {
         let mut deliveries = Vec::new();
         for (record, timestamp) in records {
-            let mut headers = OwnedHeaders::new();
-            for (key, value) in &record.headers {
-                headers = headers.insert(Header { key, value: Some(value) });
-            }
+            let headers = encoded(&record);
             let mut outgoing = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
             outgoing.key = record.key.as_deref();
             outgoing.payload = record.payload.as_deref();
@@ -216,6 +219,13 @@ impl World {
         for delivery in deliveries {
             delivery.await.unwrap().map_err(|(error, _)| error).unwrap();
         }
+    }
+
+    /// Publishes one record with a header more, whose name is not UTF-8.
+    pub async fn publish_odd(&self, topic: &str, record: &TestRecord) {
+        let mut outgoing = FutureRecord::<[u8], [u8]>::to(topic).headers(odd_header::add(encoded(record)));
+        (outgoing.key, outgoing.payload) = (record.key.as_deref(), record.payload.as_deref());
+        self.producer.send(outgoing, PATIENCE).await.map_err(|(error, _)| error).unwrap();
     }
 
     /// Everything on the DLQ topic now, oldest first.

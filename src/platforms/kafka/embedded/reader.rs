@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{TIMEOUT, fault};
 use crate::config::KafkaSettings;
 use crate::embedded::log::{Batch, LogError, Place, Reader};
+use crate::platforms::kafka::fetch::headers_of;
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::topic_id::{TopicIdReader, TopicIdentity};
 use crate::platforms::kafka::topics::{is_missing, partitions};
@@ -34,6 +35,8 @@ struct Source {
     next: BTreeMap<i32, i64>,
     /// Who asks for the topic's id, once somebody has: a client that is made anew each time takes longer than a row may.
     ids: Option<TopicIdReader>,
+    /// Where the headers of a record are read into.
+    headers: Vec<u8>,
 }
 
 impl JobReader {
@@ -51,7 +54,7 @@ impl JobReader {
                 .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
                 .set("queued.max.messages.kbytes", QUEUED_KILOBYTES);
             let consumer = open(&config, Listener::new(settings)).map_err(|error| LogError::Halt(error.to_string()))?;
-            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new(), ids: None })
+            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new(), ids: None, headers: Vec::new() })
         };
         let sources = topics.iter().map(source).collect::<Result<_, LogError>>()?;
         Ok(JobReader { settings: settings.clone(), topics: sources })
@@ -87,7 +90,7 @@ impl Source {
                 Some(Ok(message)) => {
                     let place = Place { topic: number, partition: message.partition() };
                     self.next.insert(message.partition(), message.offset() + 1);
-                    copy(&message, place, into);
+                    copy(&message, place, into, &mut self.headers);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     let place = Place { topic: number, partition };
@@ -131,11 +134,10 @@ impl Source {
     }
 }
 
-fn copy(message: &BorrowedMessage<'_>, place: Place, into: &mut Batch) {
+fn copy(message: &BorrowedMessage<'_>, place: Place, into: &mut Batch, buffer: &mut Vec<u8>) {
     let time = message.timestamp().to_millis().and_then(record_time).map(|time| time.0);
     let parts = (message.key(), message.payload());
-    let headers = message.headers();
-    let headers = headers.iter().flat_map(|headers| headers.iter()).map(|header| (header.key.as_bytes(), header.value));
+    let headers = headers_of(message, buffer).iter().map(|(name, value)| (name.as_bytes(), value));
     into.push((place, message.offset()), time, parts, headers);
 }
 
