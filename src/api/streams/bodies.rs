@@ -7,8 +7,7 @@ use utoipa::ToSchema;
 use crate::manager::definition::{Definition, Event, Revision};
 use crate::manager::engines::{Capabilities, RestorePoint, Topology};
 use crate::manager::lifecycle::{Action, Effect, Plan};
-use crate::manager::manager::{CheckedBy, EngineStatus, Orphan, OrphanKind, Orphans, Readers, Status, Validation};
-use crate::manager::ports::{ConsumerGroup, Consumers};
+use crate::manager::manager::{CheckedBy, EngineStatus, Orphan, OrphanKind, Orphans, Status, Validation};
 
 /// An id as clients write it: with hyphens.
 pub fn shown_id(id: &str) -> String {
@@ -349,63 +348,6 @@ impl From<Status> for StatusBody {
             latest_checkpoint: status.latest_checkpoint.map(Into::into),
             events: status.events.into_iter().map(Into::into).collect(),
         }
-    }
-}
-
-/// Who reads what a stream writes.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = StreamConsumers)]
-pub struct ConsumersBody {
-    /// The topic that it writes.
-    pub topic: String,
-    /// Consumer groups that read it, or have committed positions in it, by name.
-    #[schema(max_items = 50)]
-    pub items: Vec<ConsumerGroupBody>,
-    /// Groups of the cluster of which that is not known: more than 50 are not asked, nor those that are left after 20 s, and
-    /// some do not tell.
-    #[schema(minimum = 0)]
-    pub not_asked: usize,
-    /// When the brokers were asked: up to 10 s ago.
-    #[schema(value_type = String, format = DateTime)]
-    pub observed_at: Timestamp,
-    /// Why the brokers do not tell it; null if they do.
-    #[schema(required)]
-    pub trouble: Option<String>,
-}
-
-/// A consumer group, as far as the topic goes.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = StreamConsumerGroup)]
-pub struct ConsumerGroupBody {
-    /// Its name.
-    pub group: String,
-    /// Its state, in the words of its coordinator: `Stable`, `Empty`, `PreparingRebalance` …; `not told` of a group of Kafka's
-    /// newer protocol.
-    pub state: String,
-    /// Members that read the topic just now; null where the group does not tell.
-    #[schema(required)]
-    pub members: Option<usize>,
-    /// Records that it has not committed yet; null: it has committed no position, or `trouble` says why that is not known.
-    #[schema(required)]
-    pub lag: Option<u64>,
-    /// Why its positions are not known.
-    #[schema(required)]
-    pub trouble: Option<String>,
-}
-
-impl From<Readers> for ConsumersBody {
-    fn from(Readers { topic, told, at }: Readers) -> Self {
-        let (found, trouble) = match told {
-            Ok(found) => (found, None),
-            Err(error) => (Consumers::default(), Some(error.to_string())),
-        };
-        let items = found.groups.into_iter().map(|group| {
-            let ConsumerGroup { group, state, members, lag, trouble } = group;
-            ConsumerGroupBody { group, state, members, lag, trouble }
-        });
-        ConsumersBody { topic, items: items.collect(), not_asked: found.not_asked, observed_at: at, trouble }
     }
 }
 

@@ -3,9 +3,7 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::bodies::{
-    ConsumersBody, EventBody, EventPage, RevisionBody, RevisionList, StatusBody, TopologyBody, shown_id,
-};
+use super::bodies::{EventBody, EventPage, RevisionBody, RevisionList, StatusBody, TopologyBody, shown_id};
 use super::part;
 use super::requests::manager;
 use crate::api::Api;
@@ -79,21 +77,6 @@ pub async fn topology(api: web::Data<Api>, request: HttpRequest) -> Result<HttpR
     Parameters::parse(request.query_string(), &[]).finish()?;
     let topology = manager.topology(&part(&request, "id")?).await?;
     Ok(HttpResponse::Ok().json(TopologyBody::from(topology)))
-}
-
-/// Who reads a stream?
-///
-/// The consumer groups that read the topic which it writes, or have committed positions in it, each with how much it has not
-/// read yet. The brokers are asked once in 10 s, however many look, for 50 groups at most; those that read it just now are
-/// asked first. Brokers that do not tell are named in `trouble`.
-#[utoipa::path(get, path = "/api/streams/{id}/consumers", operation_id = "list_stream_consumers", tag = "streams",
-    params(("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$")),
-    responses((status = 200, description = "Its consumers", body = ConsumersBody)))]
-pub async fn consumers(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let manager = manager(&api)?;
-    Parameters::parse(request.query_string(), &[]).finish()?;
-    let readers = manager.consumers(&part(&request, "id")?).await?;
-    Ok(HttpResponse::Ok().json(ConsumersBody::from(readers)))
 }
 
 /// What happened to a stream?

@@ -6,6 +6,7 @@
 mod bodies;
 mod catalog;
 mod conditions;
+mod consumers;
 mod definitions;
 mod lifecycle;
 mod looks;
@@ -68,7 +69,7 @@ pub(super) const ALIASES: [(&str, &str); 13] = [
         looks::revisions,
         looks::status,
         looks::topology,
-        looks::consumers,
+        consumers::list,
         looks::events,
         catalog::validate,
         catalog::engines,
@@ -109,7 +110,7 @@ pub(super) fn routes() -> Vec<RouteSpec> {
     both(get.clone(), "/api/streams/{id}/revisions", Reader, || web::route().to(looks::revisions));
     both(get.clone(), "/api/streams/{id}/status", Reader, || web::route().to(looks::status));
     both(get.clone(), "/api/streams/{id}/topology", Reader, || web::route().to(looks::topology));
-    both(get.clone(), "/api/streams/{id}/consumers", Reader, || web::route().to(looks::consumers));
+    both(get.clone(), "/api/streams/{id}/consumers", Reader, || web::route().to(consumers::list));
     both(get.clone(), "/api/streams/{id}/events", Reader, || web::route().to(looks::events));
     both(post.clone(), "/api/validate", RunsStreams, || web::route().to(catalog::validate));
     both(get.clone(), "/api/engines", Reader, || web::route().to(catalog::engines));
