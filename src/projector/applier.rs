@@ -14,7 +14,7 @@ use crate::failure::{Failure, Halt};
 use crate::projector::context::SkippedRanges;
 use crate::status::Pause;
 use crate::store::Connection;
-use crate::store::progress::Advance;
+use crate::store::progress::{Advance, Stored};
 
 /// A partition that a lane owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,24 @@ pub struct Owned {
 pub type Partitions = BTreeMap<Partition, Owned>;
 
 impl Owned {
+    /// Goes on from where the partition stands in Postgres, if it is still ours there; else `false`, and it has to be taken over.
+    ///
+    /// A Postgres that has less than we saw committed is another one (a standby that was promoted before it had all), or lost
+    /// the last moments in a crash (`synchronous_commit` off). What it lacks was taken from Kafka already and would be passed
+    /// over: such a partition is none of ours any more.
+    pub fn goes_on_from(&mut self, view: &str, stored: &Stored) -> bool {
+        if stored.owner_epoch != self.owner_epoch {
+            return false;
+        }
+        let (partition, had, has) = (stored.partition.0, self.next_offset.0, stored.next_offset.0);
+        if has < had {
+            tracing::warn!(view, partition, had, has, "postgres has lost commits, their records are read again");
+            return false;
+        }
+        (self.next_offset, self.decisions, self.commits) = (stored.next_offset, stored.decisions, stored.commits);
+        true
+    }
+
     /// Where the partition stands, as a move of nothing.
     pub fn stand(&self, partition: Partition) -> Advance {
         Advance {

@@ -459,10 +459,6 @@ impl<A: Applier> Lane<A> {
 
     /// Makes sure of a connection. After a new one nothing in memory is believed: progress is read again, which also tells
     /// how a commit ended whose answer was lost.
-    ///
-    /// A Postgres that has less than we saw committed is another one (a standby that was promoted before it had all), or lost
-    /// the last moments in a crash (`synchronous_commit` off). What it lacks was taken from Kafka already and would be passed over:
-    /// such a partition is let go, and taken over from where it is now.
     async fn connect(&mut self) -> Result<(), Failure> {
         if !self.applier.connect().await? {
             return Ok(());
@@ -480,29 +476,15 @@ impl<A: Applier> Lane<A> {
                 return Err(failure);
             }
         };
-        let mut fenced: Vec<Partition> = Vec::new();
-        for partition in partitions {
-            let Some(owned) = self.owned.get_mut(&partition) else { continue };
-            match stored.iter().find(|row| row.partition == partition) {
-                Some(row) if row.owner_epoch == owned.owner_epoch && row.next_offset < owned.next_offset => {
-                    let (view, had, has) = (self.context.source.view, owned.next_offset.0, row.next_offset.0);
-                    tracing::warn!(
-                        view,
-                        partition = partition.0,
-                        had,
-                        has,
-                        "postgres has lost commits, their records are read again"
-                    );
-                    fenced.push(partition);
-                }
-                Some(row) if row.owner_epoch == owned.owner_epoch => {
-                    owned.next_offset = row.next_offset;
-                    owned.decisions = row.decisions;
-                    owned.commits = row.commits;
-                }
-                _ => fenced.push(partition),
-            }
-        }
+        let (owned, view) = (&mut self.owned, self.context.source.view);
+        let is_lost = |partition: &Partition| match (
+            owned.get_mut(partition),
+            stored.iter().find(|row| row.partition == *partition),
+        ) {
+            (Some(owned), Some(row)) => !owned.goes_on_from(view, row),
+            (owned, _) => owned.is_some(),
+        };
+        let fenced: Vec<Partition> = partitions.into_iter().filter(is_lost).collect();
         self.has_connected = true;
         if fenced.is_empty() { Ok(()) } else { Err(Failure::Fenced(fenced)) }
     }
