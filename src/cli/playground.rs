@@ -215,8 +215,8 @@ async fn open(url: &str) {
 
 fn welcome(address: SocketAddr, config: &Config, records: u64, sample: &str) -> String {
     let console = console(address, config);
-    let streams = STREAMS.replace("{address}", &format!("{}://{address}", config.http.tls.scheme()));
     let address = format!("{}://{address}", config.http.tls.scheme());
+    let streams = STREAMS.replace("{address}", &address);
     format!(
         "
   Console       {console}

@@ -98,11 +98,19 @@ impl Streams {
     /// Leads or waits to lead, and counts, until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
         self.lead(stop).await;
-        // Nobody deploys here any more. Those that are left open would hold up readers of what they write.
+        // Side by side: however long a commit takes, other instances are told.
+        tokio::join!(self.end_deployed(), self.end_queries());
+    }
+
+    /// Nobody deploys here any more. What is left open would hold up readers of what it writes.
+    async fn end_deployed(&self) {
         if let Some(deployed) = &self.deployed {
             deployed.leave().await;
         }
-        // Whoever queried here begins anew elsewhere, and finds the place free.
+    }
+
+    /// Whoever queried here begins anew elsewhere, and finds the place free.
+    async fn end_queries(&self) {
         let leaving = self.queries.as_ref().map(Queries::leave);
         if let Some(leaving) = leaving
             && tokio::time::timeout(LEAVING, leaving).await.is_err()
