@@ -20,6 +20,7 @@ use crate::config::KafkaSettings;
 use crate::crash;
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::panic_text;
+use crate::platforms::kafka::closing::Closing;
 use crate::platforms::kafka::dead_member::is_member;
 use crate::platforms::kafka::listener::{explain, steady};
 use crate::platforms::kafka::trouble::{Trouble, trouble};
@@ -111,7 +112,7 @@ pub struct GroupContext {
     events: UnboundedSender<GroupNews>,
     leaving: AtomicBool,
     /// Whether nobody polls any more: what the group says now, it says while the client is closed.
-    closing: AtomicBool,
+    closing: Closing,
     /// The rebalance that was told and not obeyed yet.
     unanswered: Mutex<Option<Rebalance>>,
 }
@@ -139,7 +140,10 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: rd_kafka_resp_err_t, list: &mut TopicPartitionList) {
         let assigned = err == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Acquire) {
-            return obey_leaving(consumer, assigned, list, self.closing.load(Ordering::Acquire));
+            if self.closing.needs_answer(consumer) {
+                obey_leaving(consumer, assigned, list, self.closing.has_begun());
+            }
+            return;
         }
         *self.unanswered() = Some(Rebalance { is_assigned: assigned, list: list.clone() });
         let partitions = list.elements().iter().map(|element| Partition(element.partition())).collect();
@@ -163,8 +167,7 @@ fn obey_leaving(consumer: &BaseConsumer<GroupContext>, is_assigned: bool, list: 
         // Nothing is taken just to be given back: librdkafka would ask for committed positions, and close only behind that.
         consumer.incremental_assign(&TopicPartitionList::new())
     } else if is_closing {
-        // Any one answer gives up all there is. A second one is perhaps behind the end, where librdkafka answers no call:
-        // it would be waited for for ever.
+        // One call gives up all there is, and a second one might never return: see [`Closing::needs_answer`].
         consumer.incremental_unassign(list)
     } else {
         give_up(consumer, list)
@@ -257,7 +260,7 @@ impl GroupMember {
             number,
             events,
             leaving: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
+            closing: Closing::default(),
             unanswered: Mutex::default(),
         };
         let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(open(&config, context)?);
@@ -332,7 +335,7 @@ impl Membership {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run(commands))) {
             consumer.context().tell(GroupEvent::PollEnded(panic_text(&*panic)));
         }
-        consumer.context().closing.store(true, Ordering::Release);
+        consumer.context().closing.begin();
     }
 
     fn run(mut self, commands: &mpsc::Receiver<Command>) {

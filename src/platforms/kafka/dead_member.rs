@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as sys;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaSettings;
+use crate::platforms::kafka::closing::Closing;
 use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::{base_config, consumer, open};
 
@@ -43,14 +43,19 @@ pub fn remove_dead(settings: &KafkaSettings, (group, topic): (&str, &str), insta
     let mut config = base_config(settings);
     consumer::membership_config(&mut config, settings, group);
     config.set("group.instance.id", instance_id).set("fetch.wait.max.ms", "10");
-    let said = |error: KafkaError| error.to_string();
-    let guest: BaseConsumer<Guest> = open(&config, Guest::default()).map_err(said)?;
-    guest.subscribe(&[topic]).map_err(said)?;
+    let guest: BaseConsumer<Guest> = open(&config, Guest::default()).map_err(|error| error.to_string())?;
+    let removed = come_and_go(&guest, (group, topic), instance_id);
+    guest.context().closing.begin();
+    removed
+}
+
+fn come_and_go(guest: &BaseConsumer<Guest>, (group, topic): (&str, &str), instance_id: &str) -> Result<(), String> {
+    guest.subscribe(&[topic]).map_err(|error| error.to_string())?;
     let deadline = Instant::now() + PATIENCE;
-    until(&guest, deadline, || Ok(guest.context().is_member.load(Ordering::Acquire)))?;
+    until(guest, deadline, || Ok(guest.context().is_member.load(Ordering::Acquire)))?;
     guest.unsubscribe();
     // Closing a static member tells the group nothing: it has to be gone before.
-    until(&guest, deadline, || Ok(!describe(&guest, group)?.iter().any(|other| other == instance_id)))
+    until(guest, deadline, || Ok(!describe(guest, group)?.iter().any(|other| other == instance_id)))
 }
 
 /// Whether the client is a member of its group, as far as it knows: not any more from the moment that it tells the group of
@@ -90,12 +95,16 @@ fn until(
 #[derive(Default)]
 struct Guest {
     is_member: AtomicBool,
+    closing: Closing,
 }
 
 impl ClientContext for Guest {}
 
 impl ConsumerContext for Guest {
     fn rebalance(&self, guest: &BaseConsumer<Self>, err: sys::rd_kafka_resp_err_t, list: &mut TopicPartitionList) {
+        if !self.closing.needs_answer(guest) {
+            return;
+        }
         let obeyed = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.is_member.store(true, Ordering::Release);
             // A place that needs no question: it is given up at once.

@@ -9,6 +9,7 @@
 
 pub mod bounded;
 mod certificate;
+mod closing;
 pub mod consumer;
 mod consumers;
 pub mod dead_member;
