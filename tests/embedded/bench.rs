@@ -19,9 +19,18 @@ pub const PER_MINUTE: &str = "SELECT tumble(ts, INTERVAL '1 minute') AS minute, 
 
 /// The engine for this Kafka. Partitions are idle soon, and rows are committed at once.
 pub fn engine(kafka: &str) -> Embedded {
+    engine_with(kafka, 3_000)
+}
+
+/// The same, where no partition is ever idle: only rows close windows.
+pub fn patient_engine(kafka: &str) -> Embedded {
+    engine_with(kafka, 86_400_000)
+}
+
+fn engine_with(kafka: &str, idle_ms: u64) -> Embedded {
     let mut config = Config::defaults();
     config.kafka.bootstrap_servers = kafka.to_owned();
-    config.embedded.idle_ms = 3_000;
+    config.embedded.idle_ms = idle_ms;
     config.embedded.commit_ms = 20;
     embedded::engine(&config, None)
 }

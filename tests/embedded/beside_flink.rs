@@ -1,4 +1,5 @@
-//! The same window over the same log, here and on a real Flink: rows out of order, rows too late, and in the end the same counts.
+//! The same window over the same log, here and on a real Flink: rows out of order, rows that come just in time, rows too late, and
+//! in the end the same counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use fastrand::Rng;
 use streamview::manager::engines::{Changes, Deployment, Engine, Handle, Select, StopMode};
 use streamview::manager::names::Names;
 
-use crate::bench::{PER_MINUTE, definition, engine, source, values};
+use crate::bench::{PER_MINUTE, definition, patient_engine, source, values};
 use crate::orders::put_aside;
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, flink, until};
@@ -17,6 +18,10 @@ const PER_MINUTE_ON_FLINK: &str = "SELECT window_start AS `minute`, customer, CO
                                    GROUP BY window_start, window_end, customer";
 const MINUTE: i64 = 60_000;
 const PARTITIONS: i32 = 2;
+/// What the source declares.
+const LATENESS_MS: i64 = 5_000;
+/// A window of Flink SQL closes a millisecond before its lateness is over. That much before, it is open on both.
+const OPEN_MS: i64 = LATENESS_MS - 2;
 /// 2026-01-01T00:00Z.
 const FIRST_MS: i64 = 1_767_225_600_000;
 
@@ -48,9 +53,9 @@ impl Log {
     fn minutes(&mut self, from: i64, to: i64) -> Vec<TestRecord> {
         let mut rows = Vec::new();
         for partition in 0..PARTITIONS {
-            let mut at = from * MINUTE + 5_000;
+            let mut at = from * MINUTE + LATENESS_MS;
             while at < to * MINUTE {
-                let behind = self.random.i64(0..5_000);
+                let behind = self.random.i64(0..LATENESS_MS);
                 rows.push(self.row(partition, at - behind, true));
                 at += self.random.i64(0..1_500);
             }
@@ -58,9 +63,16 @@ impl Log {
         rows
     }
 
-    /// The time of each partition passes the end of the minute before by the lateness. These rows are in a window that stays open.
-    fn passes(&mut self, minute: i64) -> Vec<TestRecord> {
-        (0..PARTITIONS).map(|partition| self.row(partition, minute * MINUTE + 6_000, false)).collect()
+    /// The time of each partition comes so far behind the end of the minute before. These rows are in a window that stays open.
+    fn passes(&mut self, minute: i64, by_ms: i64) -> Vec<TestRecord> {
+        (0..PARTITIONS).map(|partition| self.row(partition, minute * MINUTE + by_ms, false)).collect()
+    }
+
+    /// The last that come in time for the minute before, as late as they may be.
+    fn stragglers(&mut self, minute: i64) -> Vec<TestRecord> {
+        (0..PARTITIONS)
+            .flat_map(|partition| [1, 2].map(|by_ms| self.row(partition, minute * MINUTE - by_ms, true)))
+            .collect()
     }
 }
 
@@ -100,7 +112,7 @@ async fn the_same_window_on_flink_and_here_has_the_same_counts() {
     let world = World::new(PARTITIONS).await;
     let there = flink::engine(flink::settings(tokio::task::block_in_place(flink::shared), &world.kafka));
     let engines: [(Arc<dyn Engine>, &str); 2] =
-        [(Arc::new(engine(&world.kafka)), PER_MINUTE), (there, PER_MINUTE_ON_FLINK)];
+        [(Arc::new(patient_engine(&world.kafka)), PER_MINUTE), (there, PER_MINUTE_ON_FLINK)];
     let mut running = Vec::new();
     for (engine, sql) in &engines {
         running.push(deployed(&world, &**engine, sql).await);
@@ -116,8 +128,23 @@ async fn the_same_window_on_flink_and_here_has_the_same_counts() {
         }
     };
 
+    // What comes just in time for a window has to find it open: it comes when ours has read how far the time is.
+    let until_read = async |count: i64| {
+        let ((here, _), (_, handle)) = (&engines[0], &running[0]);
+        until("all is read here", PATIENCE, || async {
+            let details = here.details(&handle.job_id).await.unwrap();
+            let read = format!("query: {count} records read,");
+            details.topology.nodes.iter().any(|node| node.label.starts_with(&read)).then_some(())
+        })
+        .await;
+    };
+
     world.publish(log.minutes(0, 5)).await;
-    world.publish(log.passes(5)).await;
+    world.publish(log.passes(5, OPEN_MS)).await;
+    until_read(log.id).await;
+    world.publish(log.stragglers(5)).await;
+    until_read(log.id).await;
+    world.publish(log.passes(5, LATENESS_MS)).await;
     until_written(5, &log.fold.clone()).await;
     // All of these are too late by now, on whatever engine: their windows were seen.
     let first_late = log.id;
@@ -126,7 +153,10 @@ async fn the_same_window_on_flink_and_here_has_the_same_counts() {
     world.publish(late).await;
     // From the sixth minute on: the fifth holds what has closed those before it.
     world.publish(log.minutes(6, 9)).await;
-    world.publish(log.passes(9)).await;
+    world.publish(log.passes(9, OPEN_MS)).await;
+    until_read(log.id).await;
+    world.publish(log.stragglers(9)).await;
+    world.publish(log.passes(9, LATENESS_MS)).await;
     let expected = log.fold.clone();
     let of = |windows: Windows| -> Windows { windows.into_iter().filter(|((minute, _), _)| *minute != 5).collect() };
     for output in &outputs {
