@@ -15,7 +15,7 @@
 //! From the bottom to the top, each naming only what stands above it in this list (`tests/tidy.rs` holds the table):
 //!
 //! - [`domain`], [`codec`], [`engine`]: the rules, a crate of their own without clock, I/O or async
-//! - [`ui`]: the files of the console; [`memory`], [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
+//! - [`ui`]: the files of the console; [`crash`], [`config`], [`failure`], [`status`], [`telemetry`], [`auth`], [`board`]: what every room needs
 //! - [`store`]: Postgres; [`platforms`]: Kafka; [`schemas`]: the schema registry
 //! - [`projector`]: from records to one transaction per batch; [`builds`]: builds of a view made, filled, dropped
 //! - [`feed`]: who waits for a commit; [`repair`]: what operators see and decide; [`login`]: who a caller is;
@@ -43,7 +43,6 @@ pub mod doctor;
 pub mod failure;
 pub mod feed;
 pub mod login;
-pub mod memory;
 pub mod platforms;
 pub mod projector;
 pub mod registrations;

@@ -412,12 +412,13 @@ mod tests {
     fn shares_follow_each_other_and_leave_no_key_out_however_small_the_memory() {
         let keys: Vec<String> = (0..100).map(|number| format!("o-{number:03}")).collect();
         for memory in [1, 3_000, 20_000, 1_000_000] {
+            let reading = reading(memory, &[]);
             let (mut seen, mut after, mut shares) = (Vec::new(), String::new(), 0);
             loop {
                 let wanted = Wanted { after, ..Wanted::default() };
                 let mut share = Share { wanted, ..Share::default() };
                 for (key, offset) in keys.iter().rev().chain(&keys).zip(0..) {
-                    share.take(record(key, offset), &reading(memory, &[]));
+                    share.take(record(key, offset), &reading);
                 }
                 assert!(share.bytes <= memory || share.records.len() == 1, "{memory}");
                 for (key, records) in share.keys_after("", usize::MAX) {

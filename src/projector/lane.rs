@@ -15,7 +15,6 @@ use crate::crash;
 use crate::domain::record::RecordBatch;
 use crate::domain::units::{NextOffset, Partition};
 use crate::failure::{Backoff, Failure, Halt, Waiting};
-use crate::memory;
 use crate::platforms::kafka::consumer::Command;
 use crate::projector::applier::{Applier, Blame, Done, Owned, Part, Partitions};
 use crate::projector::context::ViewContext;
@@ -69,9 +68,9 @@ struct Job<'a, C> {
     course: C,
 }
 
-/// A batch of so many records leaves memory behind that small ones do not use up.
+/// A batch of so many records has memory that small ones do not use up.
 const LARGE: usize = 10_000;
-/// How long after the last large batch that memory is given back.
+/// How long after the last large batch it is let go.
 const QUIET: Duration = Duration::from_secs(1);
 /// How often a lane looks whether its connection is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -140,8 +139,7 @@ impl<A: Applier> Lane<A> {
                 _ = look.tick() => self.look().await,
                 () = at(give_back_at) => {
                     give_back_at = None;
-                    // Milliseconds, and nobody waits for it.
-                    drop(tokio::task::spawn_blocking(memory::give_back));
+                    mailbox.shrink();
                 }
                 batch = mailbox.take(not_before) => {
                     not_before = Instant::now() + interval;
@@ -156,6 +154,7 @@ impl<A: Applier> Lane<A> {
                         () = stop.cancelled() => return,
                         () = self.apply(&batch, &stop) => {}
                     }
+                    mailbox.done(batch);
                 }
                 // Nobody wants anything: the next step.
                 () = std::future::ready(()), if self.left.is_some() => {}

@@ -27,6 +27,8 @@ enum Taken {
 /// The next batch of a lane, bounded in records and bytes.
 pub struct Mailbox {
     next: Mutex<RecordBatch>,
+    /// A batch that is done: the next but one goes where it was.
+    spare: Mutex<Option<RecordBatch>>,
     room: Condvar,
     filled: Notify,
     max_events: usize,
@@ -36,7 +38,8 @@ pub struct Mailbox {
 impl Mailbox {
     /// An empty mailbox.
     pub fn new(max_events: usize, max_bytes: usize) -> Self {
-        Mailbox { next: Mutex::default(), room: Condvar::new(), filled: Notify::new(), max_events, max_bytes }
+        let (next, spare, room, filled) = (Mutex::default(), Mutex::default(), Condvar::new(), Notify::new());
+        Mailbox { next, spare, room, filled, max_events, max_bytes }
     }
 
     /// Takes all there is, waiting for the first record, and until `not_before` for more unless 500 are there.
@@ -56,12 +59,30 @@ impl Mailbox {
         }
     }
 
+    /// A batch that was taken is done. Its memory is used again: to get it anew costs more than to fill it.
+    pub fn done(&self, mut batch: RecordBatch) {
+        batch.clear();
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch);
+    }
+
+    /// Keeps no memory for batches to come.
+    pub fn shrink(&self) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_empty() {
+            *next = RecordBatch::default();
+        }
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn take_now(&self, is_due: bool) -> Taken {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let is_enough = next.len() >= ENOUGH.min(self.max_events) || next.size() >= self.max_bytes;
         match next.is_empty() {
             true => Taken::Nothing,
-            false if is_due || is_enough => Taken::Batch(std::mem::take(&mut *next)),
+            false if is_due || is_enough => {
+                let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Taken::Batch(std::mem::replace(&mut *next, spare.unwrap_or_default()))
+            }
             false => Taken::TooFew,
         }
     }
@@ -199,6 +220,21 @@ mod tests {
         let small = Mailbox::new(3, 1_000_000);
         filled(&small, 3);
         assert!(matches!(small.take_now(false), Taken::Batch(_)), "a full one does not wait");
+    }
+
+    #[test]
+    fn what_was_in_a_batch_that_is_done_is_in_none_of_the_next() {
+        let mailbox = Mailbox::new(10, 1_000_000);
+        for round in 1..=3 {
+            filled(&mailbox, round);
+            let Taken::Batch(batch) = mailbox.take_now(true) else { panic!() };
+            assert_eq!(batch.iter().count() as i64, round);
+            mailbox.done(batch);
+            assert!(matches!(mailbox.take_now(true), Taken::Nothing));
+        }
+        mailbox.shrink();
+        filled(&mailbox, 2);
+        assert!(matches!(mailbox.take_now(true), Taken::Batch(batch) if batch.len() == 2));
     }
 
     #[test]

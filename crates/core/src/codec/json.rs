@@ -338,6 +338,10 @@ mod tests {
             r#""\udfff""#,
             r#""\ude00\ud83d""#,
             r#""\ud83d""#,
+            // Far from the beginning, where a position is not nearly the length of an escape.
+            r#""some text \n\u0000""#,
+            r#""some text \u0041\u0000""#,
+            r#""some text \ud83d\ude00\u0000""#,
         ] {
             assert_eq!(reason(bad), Some(Reason::Unrepresentable), "{bad}");
         }

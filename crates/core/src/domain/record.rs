@@ -167,6 +167,15 @@ impl RecordBatch {
         });
     }
 
+    /// Holds nothing any more, and keeps its memory.
+    pub fn clear(&mut self) {
+        let RecordBatch { bytes, entries, ends, unreadable } = self;
+        bytes.clear();
+        entries.clear();
+        ends.clear();
+        unreadable.clear();
+    }
+
     /// Notes that the end of a partition was reached.
     pub fn push_end(&mut self, end: PartitionEnd) {
         self.ends.push(end);
@@ -275,6 +284,8 @@ mod tests {
         assert_eq!(batches.each_ref().map(RecordBatch::is_empty), [true, false, false, false]);
         assert_eq!((batches[2].ends(), batches[3].unreadable()), ([end].as_slice(), [unreadable].as_slice()));
         assert_eq!((batches[1].ends(), batches[1].unreadable()), ([].as_slice(), [].as_slice()));
+        batches.iter_mut().for_each(RecordBatch::clear);
+        assert!(batches.iter().all(|batch| batch.is_empty() && batch.len() + batch.size() + batch.iter().count() == 0));
     }
 
     #[test]
