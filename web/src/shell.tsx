@@ -53,7 +53,7 @@ function Navigation() {
   return (
     <nav class="pages" aria-label="Pages">
       {pages.filter((page) => !page.hidden).map((page) => (
-        <a key={page.title} href={to([page.at[0]!])} aria-current={page === here ? 'page' : here?.hidden && page.at[0] === place.value.parts[0] ? 'true' : undefined}>{page.title}</a>
+        <a key={page.title} href={to([page.at[0]!])} aria-current={page === here ? 'page' : here?.hidden && here.at[0]!.startsWith(`${page.at[0]}/`) ? 'true' : undefined}>{page.title}</a>
       ))}
     </nav>
   );
