@@ -228,18 +228,19 @@ export function OperationView({ id, changed }: { id: string; changed: () => void
   );
 }
 
+const FOUND: { [name: string]: string } = { columns: 'columns that differ', onlyNew: 'only in the new', onlyOld: 'only in the old', explainedBy: 'explained by' };
+
 /** Its numbers and columns as facts, and all of it as JSON. */
 function Found({ comparison }: { comparison: { [name: string]: unknown } }) {
   const fact = (value: unknown): string => {
     if (value === null || value === undefined) return '–';
     if (typeof value === 'number') return count(value);
-    if (Array.isArray(value)) return value.map(fact).join(', ') || 'nothing';
-    if (typeof value === 'object') return Object.entries(value).map(([column, orders]) => `${column} in ${fact(orders)}`).join(', ') || 'nothing';
+    if (typeof value === 'object') return Object.entries(value).map(([column, orders]) => `${column} in ${fact(orders)}`).join(', ') || 'none';
     return String(value);
   };
   return (
     <>
-      <dl class="facts">{Object.entries(comparison).map(([name, value]) => <div key={name}><dt>{words(name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`))}</dt><dd>{fact(value)}</dd></div>)}</dl>
+      <dl class="facts">{Object.entries(comparison).filter(([, value]) => !Array.isArray(value)).map(([name, value]) => <div key={name}><dt>{FOUND[name] ?? name}</dt><dd>{fact(value)}</dd></div>)}</dl>
       <details class="explain"><summary>As JSON</summary><Record text={JSON.stringify(comparison)} label="the comparison" /></details>
     </>
   );

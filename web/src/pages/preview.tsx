@@ -115,7 +115,7 @@ interface Record {
   error?: string;
 }
 
-const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '' }, { name: 'Schema', type: 'int' }, { name: 'Headers', type: '', most: 220 }, { name: 'Value', type: '' }];
+const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '', most: 260 }, { name: 'Schema', type: 'int' }, { name: 'Headers', type: '', most: 220 }, { name: 'Value', type: '' }];
 
 /** Headers in one line; the record has them whole. */
 function headersOf(headers: Record['headers'], more = 0): string | undefined {

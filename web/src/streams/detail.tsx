@@ -137,14 +137,14 @@ function Buttons({ stream, again, edit, remove }: { stream: Stream; again: () =>
     <>
       <Toolbar label="The stream" main>
         {VERBS.map(([verb, title, meanwhile]) => (
-          <Act key={verb} right="runStreams" apart class={verb === 'deploy' && stream.wanted !== 'running' ? 'primary' : ''} onClick={() => void run(verb)}
+          <Act key={verb} right="runStreams" apart class={verb === (stream.wanted === 'paused' ? 'resume' : 'deploy') && stream.wanted !== 'running' ? 'primary' : ''} onClick={() => void run(verb)}
             why={busy ? 'Something is asked of it just now.' : stream.allowed.includes(verb) && !isIdle(stream, verb) ? '' : PAST[verb]!}>
             {busy === verb ? meanwhile : title}
           </Act>
         ))}
         <Act right="define" apart onClick={edit} why={stream.allowed.includes('update') ? '' : 'It cannot be changed as it is.'}>Edit …</Act>
         <Act right="runStreams" class="danger" apart onClick={remove} why={stream.allowed.includes('delete') ? '' : 'It cannot be deleted as it is.'}>Delete …</Act>
-        {!stream.isSettled && <span class="small muted" role="status">{stream.step ? `Under way: ${stream.step}` : 'Under way …'}</span>}
+        {!stream.isSettled && <span class="unseen" role="status">{stream.step ? `Under way: ${stream.step}` : 'Under way …'}</span>}
       </Toolbar>
       {problem && (
         <Failure problem={problem}>
