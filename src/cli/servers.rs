@@ -48,8 +48,7 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
     } else {
         None
     };
-    let registry =
-        if arguments.registry { Some(SchemaRegistry::start(&RegistryOptions::default())?) } else { None };
+    let registry = if arguments.registry { Some(SchemaRegistry::start(&RegistryOptions::default())?) } else { None };
     if let Some(registry) = &registry {
         println!("STREAMVIEW_SCHEMA_REGISTRY__URL={}", registry.url());
     }

@@ -91,7 +91,7 @@ export function Top({ health, held, letters, brief }: { health: Health; held: nu
       </div>
       {error && <Failure problem={error} again={lags.again}>{lags.data && <p class="small">What is shown is as of {clock(lags.at)} {zoneName(lags.at)}.</p>}</Failure>}
       <p class="verdict" role="status"><State kind={kind}>{word}</State></p>
-      {detail && <p>{detail}</p>}
+      {detail && <p><Said text={detail} /></p>}
       <dl class={brief ? 'facts brief' : 'facts'}>
         <div><dt>Behind</dt><dd class="big">{count(lags.data?.totalLag)} <span class="muted small">events</span></dd></div>
         <div><dt>Oldest of them</dt><dd class="big">{lags.data ? span(seconds) : '–'}</dd></div>
@@ -104,4 +104,10 @@ export function Top({ health, held, letters, brief }: { health: Health; held: nu
       </dl>
     </>
   );
+}
+
+/** What the API says in a sentence, with its times in the zone of the page. */
+function Said({ text }: { text: string }) {
+  const parts = `${text.charAt(0).toUpperCase()}${text.slice(1)}`.split(/(\d{4}-\d\d-\d\dT[\d:.]+Z)/);
+  return <>{parts.map((part, index) => (index % 2 === 0 ? part : <Time key={index} at={part} />))}</>;
 }
