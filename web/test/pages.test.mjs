@@ -252,6 +252,8 @@ test('all of it goes without a mouse', async () => {
   assert.equal(await page.evaluate(() => document.activeElement.placeholder), 'customer-7');
   await page.keyboard.press('Escape');
   await page.locator('main').focus();
+  await page.keyboard.press('a');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Pause');
   await page.keyboard.press('l');
   const shown = await ids(page);
   await page.keyboard.press('ArrowDown');

@@ -343,6 +343,7 @@ test('from rows to Stop, and to Edit on a stream\'s page, are six keys at most',
   assert.ok((await presses(page, 'ArrowRight', edit)) <= 5);
   await page.keyboard.press('Enter');
   await page.getByRole('textbox', { name: 'New text of the stream' }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.value), 'ByKeys', 'it begins at the first field');
   await accessible(page);
   await close();
 });
