@@ -1,11 +1,13 @@
-//! `streamview servers`: real Kafka and Postgres as child processes, and on request a real Flink and a stand-in for ksqlDB,
-//! for manual work (`make up`).
+//! `streamview servers`: real Kafka and Postgres as child processes, and on request a real Flink, a schema registry and a stand-in
+//! for ksqlDB, for manual work (`make up`).
 
 use anyhow::Result;
 use clap::Args;
 
 use streamview_lab::ksqldb_stand_in::{KsqldbStandIn, Options, run_if_asked};
-use streamview_lab::servers::{FlinkCluster, FlinkOptions, KafkaOptions, KafkaServer, Postgres, PostgresOptions};
+use streamview_lab::servers::{
+    FlinkCluster, FlinkOptions, KafkaOptions, KafkaServer, Postgres, PostgresOptions, RegistryOptions, SchemaRegistry,
+};
 
 /// Run a real Apache Kafka and PostgreSQL with throw-away data until SIGTERM or Ctrl-C
 ///
@@ -24,6 +26,9 @@ pub struct ServersArgs {
     /// Also run a stand-in that speaks as ksqlDB does: simple queries only, and never compared with the real server
     #[arg(long)]
     ksqldb: bool,
+    /// Also run a real schema registry; built from source by Go once per machine
+    #[arg(long)]
+    registry: bool,
 }
 
 /// Runs the servers in the foreground.
@@ -43,6 +48,10 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
     } else {
         None
     };
+    let registry = if arguments.registry { Some(SchemaRegistry::start(&RegistryOptions::default())?) } else { None };
+    if let Some(registry) = &registry {
+        println!("STREAMVIEW_SCHEMA_REGISTRY__URL={}", registry.url());
+    }
     if flink.is_some() || ksqldb.is_some() {
         println!("STREAMVIEW_MANAGER__ENABLED=true");
     }
@@ -70,7 +79,7 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
         };
         signals.with(told).await
     })?;
-    drop((flink, ksqldb));
+    drop((flink, ksqldb, registry));
     kafka.stop()?;
     postgres.stop()
 }

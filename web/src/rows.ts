@@ -20,6 +20,8 @@ export interface Row {
 export interface Column {
   name: string;
   type: string;
+  /** Most pixels that it takes by itself. */
+  most?: number;
 }
 
 export function isNumeric({ type }: Column): boolean {
@@ -49,6 +51,7 @@ export class Feed {
 
   add(kind: Kind, text: string): void {
     this.n += 1;
+    if (this.second.begin === 0) this.second.begin = performance.now();
     if (kind !== 'mark') {
       this.total += 1;
       if (kind !== 'insert') this.changes = true;

@@ -53,7 +53,7 @@ function Navigation() {
   return (
     <nav class="pages" aria-label="Pages">
       {pages.filter((page) => !page.hidden).map((page) => (
-        <a key={page.title} href={to([page.at[0]!])} aria-current={page === here ? 'page' : here?.hidden && page.at[0] === place.value.parts[0] ? 'true' : undefined}>{page.title}</a>
+        <a key={page.title} href={to([page.at[0]!])} aria-current={page === here ? 'page' : here?.hidden && here.at[0]!.startsWith(`${page.at[0]}/`) ? 'true' : undefined}>{page.title}</a>
       ))}
     </nav>
   );
@@ -124,13 +124,14 @@ function Current() {
 }
 
 const loaded = new Map<Page, ComponentType<PageProps>>();
+/** The page that was shown last; none before the first. */
+let last: Page | null = null;
 
 function Loaded({ page, named, address }: { page: Page; named: Record<string, string>; address: string }) {
   const [, setTurn] = useState(0);
   const [failed, setFailed] = useState(false);
   const Page = loaded.get(page);
   const slow = useLater(!Page && !failed, 300);
-  const first = useRef(true);
   useEffect(() => {
     if (Page) return;
     page.load().then(
@@ -144,13 +145,13 @@ function Loaded({ page, named, address }: { page: Page; named: Record<string, st
   useEffect(() => {
     document.title = `${page.title} · StreamView`;
     // Who has come by a link begins at the top of the new page; who has loaded it, where the browser says.
-    if (!first.current) {
+    if (last) {
       window.scrollTo(0, 0);
       // A page that keeps its head names where its new part begins.
-      const begin = document.querySelector<HTMLElement>('[data-begin]') ?? document.getElementById('main');
+      const begin = (last === page && document.querySelector<HTMLElement>('[data-begin]')) || document.getElementById('main');
       begin?.focus({ preventScroll: true });
     }
-    first.current = false;
+    last = page;
   }, [address]);
   if (failed) {
     return (

@@ -74,7 +74,7 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
   for (const [index, column] of columns.entries()) {
     if (rows.length === 0 || (guessed.current[column.name] !== undefined && rows.length > 300)) continue;
     const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index]).length), column.name.length + 4);
-    guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70, guessed.current[column.name] ?? 0), 380);
+    guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70, guessed.current[column.name] ?? 0), column.most ?? 380);
   }
   const width = (column: Column) => widths[column.name] ?? guessed.current[column.name] ?? 140;
   const all = [...(kinds ? [86] : []), ...columns.map(width)];
@@ -181,7 +181,7 @@ export function shown(value: unknown): string {
 }
 
 function Cell({ of, number }: { of: unknown; number: boolean }) {
-  if (of === undefined) return <span role="gridcell" class="nothing">none</span>;
+  if (of === undefined) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>none</span>;
   if (of === null) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>null</span>;
   if (of === '') return <span role="gridcell" class="nothing">empty</span>;
   return <span role="gridcell" class={number ? 'num' : ''}>{shown(of).slice(0, 400)}</span>;

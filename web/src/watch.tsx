@@ -104,13 +104,13 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
           )}
         </div>
       )}
-      <p class="small muted bounds">
+      {(feed.total > 0 || kept > 0) && <p class="small muted bounds">
         {view === 'current' ? `${count(kept)} rows as they are now, by ${names.join(', ')}` : feed.total > MOST ? `The last ${count(Math.min(kept, MOST))} of ${count(feed.total)} rows` : `${count(feed.total)} rows`}
         {forgotten > 0 && `; ${count(forgotten)} more keys are not kept`}
         {hidden > 0 && `; ${count(hidden)} hidden by what is looked for`}
         {feed.dropped > 0 && `; ${count(feed.dropped)} came too fast and were not shown`}.
         {' '}{stands ? 'Click a column to sort by it.' : 'Pause to sort.'}
-      </p>
+      </p>}
     </>
   );
 }

@@ -138,6 +138,11 @@ export function count(value: number | string | null | undefined): string {
   return typeof value === 'string' ? value : digits.format(value);
 }
 
+/** So many a second: what is slow has a digit behind the point. */
+export function rate(value: number): string {
+  return count(value < 10 ? value : Math.round(value));
+}
+
 export function bytes(value: number | null | undefined): string {
   if (value === null || value === undefined) return '–';
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];

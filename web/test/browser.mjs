@@ -1,12 +1,13 @@
 // What the page tests stand on: the program with its own broker and database, and a browser in which nothing may go wrong.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { small } from './png.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const program = process.env.STREAMVIEW ?? join(here, '../../target/debug/streamview');
@@ -29,7 +30,9 @@ export async function run(args, env, awaited) {
     child.stderr.on('data', take);
     child.once('exit', (code) => reject(new Error(`${args.join(' ')} ended with ${code}:\n${out}`)));
   });
-  process.once('exit', () => child.kill('SIGKILL'));
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
+  void ended.then(() => process.off('exit', kill));
   const match = await found;
   const stop = async (signal = 'SIGTERM') => {
     child.kill(signal);
@@ -56,9 +59,9 @@ export function freePort() {
   });
 }
 
-/** Kafka, the stand-in for ksqlDB and a database; purchases at a rate, declared as a source; and an instance that can be started anew. */
-export async function engines({ rate, env: more = {} }) {
-  const servers = await run(['servers', '--ksqldb'], {}, /DATABASE__URL=\S+\n/);
+/** Kafka, the stand-in for ksqlDB and a database, and more servers if asked for; purchases at a rate, declared as a source; and an instance that can be started anew. */
+export async function engines({ rate, env: more = {}, servers: others = [] }) {
+  const servers = await run(['servers', '--ksqldb', ...others], {}, /DATABASE__URL=\S+\n/);
   const env = { ...more };
   for (const line of servers.out().split('\n')) {
     if (line.startsWith('STREAMVIEW_')) env[line.slice(0, line.indexOf('='))] = line.slice(line.indexOf('=') + 1);
@@ -69,7 +72,7 @@ export async function engines({ rate, env: more = {} }) {
   await (await run(['migrate'], env, /\n$/)).ended;
   const purchases = await run(['purchases', '--rate', String(rate)], env, /publishing/);
   const serve = () => run(['serve', '--only', 'api'], env, /serving http/);
-  const world = { base, serve, service: await serve() };
+  const world = { base, env, serve, service: await serve() };
   const columns = [['ORDER_ID', 'bigint'], ['CUSTOMER_ID', 'bigint'], ['PRODUCT', 'string'], ['AMOUNT', 'double'], ['PURCHASE_DATE', 'string']].map(([name, type]) => ({ name, type }));
   const declared = await fetch(`${base}/api/catalog/orders`, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ topic: 'orders', format: 'json', columns }) });
   assert.equal(declared.status, 200);
@@ -134,7 +137,7 @@ export async function accessible(page) {
   await page.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
 }
 
-/** A picture for people to look at, where they ask for one. */
+/** A picture for people to look at, where they ask for one; small enough for docs/screenshots. */
 export async function picture(page, name) {
   const folder = process.env.SCREENSHOTS;
   if (!folder) return;
@@ -143,7 +146,7 @@ export async function picture(page, name) {
     for (const colorScheme of ['light', 'dark']) {
       await page.setViewportSize({ width, height });
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-      await page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`), caret: 'initial' });
+      writeFileSync(join(folder, `${name}-${width}-${colorScheme}.png`), small(await page.screenshot({ caret: 'initial' })));
     }
   }
   await page.setViewportSize({ width: 1280, height: 850 });

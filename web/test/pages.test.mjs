@@ -252,6 +252,8 @@ test('all of it goes without a mouse', async () => {
   assert.equal(await page.evaluate(() => document.activeElement.placeholder), 'customer-7');
   await page.keyboard.press('Escape');
   await page.locator('main').focus();
+  await page.keyboard.press('a');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Pause');
   await page.keyboard.press('l');
   const shown = await ids(page);
   await page.keyboard.press('ArrowDown');
@@ -260,6 +262,19 @@ test('all of it goes without a mouse', async () => {
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { name: id }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the focus goes along');
+  // To another page too, whatever was seen of the one before; and to a part of it, where that begins.
+  await page.goBack();
+  await page.getByRole('region', { name: 'Orders' }).waitFor();
+  await page.evaluate(() => window.scrollTo(0, 600));
+  await page.getByRole('link', { name: 'Operations' }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('region', { name: 'Partitions' }).waitFor();
+  assert.deepEqual(await page.evaluate(() => [document.activeElement.id, window.scrollY]), ['main', 0]);
+  await page.getByRole('link', { name: 'Builds', exact: true }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Rebuild …' }).waitFor();
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Rebuild …');
   await close();
 });
 

@@ -56,7 +56,7 @@ export async function provider({ client, secret, person }) {
         return json(404, {});
     }
   });
-  await new Promise((resolve) => server.listen(0, 'localhost', resolve));
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const issuer = `http://localhost:${server.address().port}`;
   return { issuer, said, close: () => (server.closeAllConnections(), server.close()) };
 }

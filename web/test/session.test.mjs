@@ -67,18 +67,25 @@ test('a page of elsewhere does nothing with the cookie', async () => {
   await page.locator('table').waitFor();
   const cookies = await page.context().cookies();
   assert.deepEqual(cookies.map(({ name, httpOnly, sameSite }) => ({ name, httpOnly, sameSite })), [{ name: 'streamview_session', httpOnly: true, sameSite: 'Strict' }]);
-  // The same browser, on a page of another site: what it has sent here is nobody's.
+  // The same browser, on a page of another site, which gets no cookie sent; and on one of another port of this host, which does: what
+  // it has sent here is nobody's.
   const elsewhere = await page.context().newPage();
-  for (const [method, path, status] of [['get', '/ops/views', 401], ['post', '/ops/views/orders/pause', 403]]) {
-    await elsewhere.goto(`${identity.issuer}/authorize`);
-    const answer = elsewhere.waitForResponse((response) => response.url().replace(/\?$/, '') === server.base + path);
-    await elsewhere.evaluate(([method, url]) => {
-      const form = Object.assign(document.createElement('form'), { method, action: url });
-      document.body.append(form);
-      form.submit();
-    }, [method, `${server.base}${path}`]);
-    assert.equal((await answer).status(), status, `${method} ${path}`);
-    await elsewhere.waitForURL(`${server.base}${path}*`);
+  const sites = [identity.issuer, identity.issuer.replace('localhost', new URL(server.base).hostname)];
+  assert.notEqual(...sites);
+  for (const site of sites) {
+    for (const [method, path, status] of [['get', '/ops/views', 401], ['post', '/ops/views/orders/pause', 403]]) {
+      await elsewhere.goto(`${site}/authorize`);
+      const answer = elsewhere.waitForResponse((response) => response.url().replace(/\?$/, '') === server.base + path);
+      await elsewhere.evaluate(([method, url]) => {
+        const form = Object.assign(document.createElement('form'), { method, action: url });
+        document.body.append(form);
+        form.submit();
+      }, [method, `${server.base}${path}`]);
+      assert.equal((await answer).status(), status, `${site}: ${method} ${path}`);
+      const { cookie } = await (await answer).request().allHeaders();
+      assert.equal(cookie !== undefined, site !== identity.issuer, `${site}: the cookie is ${cookie === undefined ? 'not ' : ''}sent`);
+      await elsewhere.waitForURL(`${server.base}${path}*`);
+    }
   }
   await page.reload();
   await page.locator('.who', { hasText: 'operator' }).waitFor();

@@ -177,7 +177,7 @@ test('a stream is made of a query, deployed, watched, changed with a plan of wha
     const [{ revision, deployedRevision, isSettled, state }] = (await api('/api/streams')).items;
     return revision === 2 && deployedRevision === 2 && isSettled && state === 'running';
   });
-  await page.getByRole('link', { name: 'Versions' }).click();
+  await page.getByRole('link', { name: 'Revisions' }).click();
   await page.getByLabel('What differs').getByText(/\+SELECT PRODUCT/).waitFor();
   await accessible(page);
   await page.getByRole('link', { name: 'Events' }).click();
@@ -343,6 +343,45 @@ test('from rows to Stop, and to Edit on a stream\'s page, are six keys at most',
   assert.ok((await presses(page, 'ArrowRight', edit)) <= 5);
   await page.keyboard.press('Enter');
   await page.getByRole('textbox', { name: 'New text of the stream' }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.value), 'ByKeys', 'it begins at the first field');
   await accessible(page);
+  await close();
+});
+
+test('buttons that belong together are one stop of Tab on every page, and `a` leads to what can be done', async () => {
+  const { id } = await (await fetch(`${world.base}/api/streams`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ name: 'OneStop', sqlScript: 'SELECT ORDER_ID FROM orders' }) })).json();
+  const { page, close } = await open('/ui/query');
+  for (const [path, main] of [
+    [`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`, 'The query'], [`/ui/streams/${id}`, 'The stream'], [`/ui/streams/${id}/live`, 'What comes'], ['/ui/topics/orders/live', 'What comes'],
+  ]) {
+    await page.goto(base + path);
+    const bar = page.getByRole('toolbar', { name: main, exact: true });
+    await bar.waitFor();
+    const stops = await page.getByRole('toolbar').evaluateAll((all) => all.map((bar) => [bar.getAttribute('aria-label'), [...bar.querySelectorAll('button, a[href]')].filter(({ tabIndex }) => tabIndex === 0).length]));
+    assert.ok(stops.length > 1 || path.includes(`${id}`), `${path}: ${stops}`);
+    for (const [label, count] of stops) assert.equal(count, 1, `${path}: ${label} has ${count} stops`);
+
+    await page.locator('#main').focus();
+    await page.keyboard.press('a');
+    const focused = () => bar.evaluate((bar) => [...bar.querySelectorAll('button, a[href]')].indexOf(document.activeElement));
+    const last = (await bar.locator('button, a[href]').count()) - 1;
+    assert.ok(last > 0);
+    const seen = [];
+    for (const key of ['Home', 'ArrowLeft', 'ArrowRight', 'ArrowRight', 'End']) {
+      await page.keyboard.press(key);
+      seen.push(await focused());
+    }
+    assert.deepEqual(seen, [0, last, 0, 1, last], path);
+    // Who comes back by Tab is where he was, and is out with one press.
+    await page.keyboard.press('Tab');
+    assert.equal(await focused(), -1, `${path}: one press leads out`);
+    await page.keyboard.press('Shift+Tab');
+    assert.equal(await focused(), last, `${path}: and back`);
+  }
+  // Where something is written it is a letter.
+  const find = page.getByRole('searchbox', { name: 'Find in what is kept' });
+  await find.focus();
+  await page.keyboard.press('a');
+  assert.equal(await find.inputValue(), 'a');
   await close();
 });

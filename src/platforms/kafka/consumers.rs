@@ -74,10 +74,9 @@ fn member(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer<Listener
 /// Why groups are not listed.
 fn untold(consumer: &BaseConsumer<Listener>, error: &KafkaError) -> PortError {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => PortError::Refused(
-            "this broker cannot list consumer groups (the one of the playground cannot), so who reads the topic is not known"
-                .to_owned(),
-        ),
+        Some(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => {
+            PortError::Refused("this broker cannot list consumer groups (the one of the playground cannot)".to_owned())
+        }
         _ => fault(consumer, error),
     }
 }

@@ -175,7 +175,7 @@ export function OperationView({ id, changed }: { id: string; changed: () => void
   return (
     <>
       <div class="head">
-        <h2>{asked.data ? `${asked.data.kind} ${id}` : `Operation ${id}`}</h2>
+        <h2>{asked.data ? `${asked.data.kind[0]!.toUpperCase()}${asked.data.kind.slice(1)} ${id}` : `Operation ${id}`}</h2>
         {asked.data && <State kind={KINDS[asked.data.state] ?? 'idle'}>{asked.data.state === 'running' ? words(asked.data.phase) : asked.data.state}</State>}
         <a href={to(['operations', 'builds'])}>All builds</a>
         <div class="tools"><CopyCurl path={path} what="this operation" /></div>
@@ -183,7 +183,7 @@ export function OperationView({ id, changed }: { id: string; changed: () => void
       <Shown of={asked} what="the operation">
         {(one) => (
           <>
-            {one.waitingFor && <div class="note" role="status"><p><strong>It waits for a word.</strong> {one.waitingFor}</p></div>}
+            {one.waitingFor && <div class="note" role="status"><p><strong>It waits for a word.</strong> {one.waitingFor.startsWith('POST ') ? `Readers go on with build ${one.fromBuild} until somebody switches them.` : one.waitingFor}</p></div>}
             {one.error && <div class="failure" role="alert"><p><strong>{one.error.detail ?? 'It failed.'}</strong> {one.error.nextStep}</p></div>}
             {!one.waitingFor && <p><Progress of={one} /></p>}
             <div class="tools">
@@ -200,12 +200,12 @@ export function OperationView({ id, changed }: { id: string; changed: () => void
             </dl>
             <h3>Phases</h3>
             <Table label="Phases"><thead><tr><th scope="col">Phase</th><th scope="col">Begun</th></tr></thead><tbody>{one.phases.map((phase) => <tr key={phase.phase}><td>{words(phase.phase)}</td><td><Time at={phase.at} /></td></tr>)}</tbody></Table>
-            {one.comparison && (<><h3>What the comparison found</h3><Record text={JSON.stringify(one.comparison)} label="the comparison" /></>)}
+            {one.comparison && (<><h3>What the comparison found</h3><Found comparison={one.comparison} /></>)}
           </>
         )}
       </Shown>
-      <h3>Orders that differ</h3>
-      <Shown of={differences} what="differences">
+      {asked.data?.kind !== 'rollback' && <h3>Orders that differ</h3>}
+      {asked.data?.kind !== 'rollback' && <Shown of={differences} what="differences">
         {({ items, total, kept }) => items.length === 0 ? <Empty>{total === null ? 'Nothing has been compared yet.' : 'No order differs.'}</Empty> : (
           <>
             <p class="muted">{total === null ? `${count(kept)} so far` : `${count(total)} differ${kept < total ? `; what differs is kept of ${count(kept)}` : ''}`}</p>
@@ -222,8 +222,26 @@ export function OperationView({ id, changed }: { id: string; changed: () => void
             </Table>
           </>
         )}
-      </Shown>
+      </Shown>}
       <Pager asked={differences} go={(cursor) => change({ cursor }, { replace: false })} />
+    </>
+  );
+}
+
+const FOUND: { [name: string]: string } = { columns: 'columns that differ', onlyNew: 'only in the new', onlyOld: 'only in the old', explainedBy: 'explained by' };
+
+/** Its numbers and columns as facts, and all of it as JSON. */
+function Found({ comparison }: { comparison: { [name: string]: unknown } }) {
+  const fact = (value: unknown): string => {
+    if (value === null || value === undefined) return '–';
+    if (typeof value === 'number') return count(value);
+    if (typeof value === 'object') return Object.entries(value).map(([column, orders]) => `${column} in ${fact(orders)}`).join(', ') || 'none';
+    return String(value);
+  };
+  return (
+    <>
+      <dl class="facts">{Object.entries(comparison).filter(([, value]) => !Array.isArray(value)).map(([name, value]) => <div key={name}><dt>{FOUND[name] ?? name}</dt><dd>{fact(value)}</dd></div>)}</dl>
+      <details class="explain"><summary>As JSON</summary><Record text={JSON.stringify(comparison)} label="the comparison" /></details>
     </>
   );
 }

@@ -4,7 +4,9 @@ import { useRef, useState } from 'preact/hooks';
 import { ask, newKey, Problem, type Call } from '../api';
 import { kept } from '../kept';
 import { session } from '../session';
+import { span } from '../time';
 import { CopyCurl, count, Dialog, Failure } from '../widgets';
+import { words } from './model';
 
 const me = kept('actor', '');
 
@@ -115,6 +117,17 @@ interface Bulk {
 }
 
 /** A decision by filter: told first, then made only of what was told. */
+/** What is filtered by: "status open, topic orders.events". */
+function inWords(filter: object): string {
+  const all = Object.entries(filter).map(([name, value]) => {
+    if (name === 'olderThan') return `more than ${span(Number(value))} ago`;
+    if (name === 'newerThan') return `less than ${span(Number(value))} ago`;
+    if (name === 'proven') return value ? 'missing event proven not to be in the log' : 'missing event perhaps still in the log';
+    return `${name} ${Array.isArray(value) ? value.map((one) => words(String(one))).join(' or ') : String(value)}`;
+  });
+  return all.join(', ') || 'anything: there is no filter';
+}
+
 export function DecideMany({ title, path, filter, what, verb, close, done }: { title: string; path: string; filter: object; what: string; verb: string; close: () => void; done: () => void }) {
   const [reason, setReason] = useState('');
   const [told, setTold] = useState<Bulk | null>(null);
@@ -140,7 +153,7 @@ export function DecideMany({ title, path, filter, what, verb, close, done }: { t
           if (told) void make.run(path, call);
           else void tell.run(`${path}?dry_run=true`, call);
         }}>
-          <p>Of every one that matches <code>{JSON.stringify(filter)}</code>. First it is told how many that are; nothing changes by that.</p>
+          <p>Of every one that matches {inWords(filter)}. First it is told how many that are; nothing changes by that.</p>
           <Why reason={reason} set={(reason) => {
             setReason(reason);
             setTold(null);

@@ -46,7 +46,7 @@ export function HeldList({ changed }: { changed: () => void }) {
         </label>
         <Between label="Held" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
         <div class="tools">
-          <Act right="decide" onClick={() => setMany(true)} why={list.data?.items.length ? '' : 'No order matches.'}>Skip all that match …</Act>
+          <Act right="decide" onClick={() => setMany(true)} why={list.data?.items.length === 0 ? 'No order matches.' : ''}>Skip all that match …</Act>
           <CopyCurl path={`/ops/held?${asked}`} what="held orders" />
         </div>
       </div>
@@ -66,7 +66,7 @@ export function HeldList({ changed }: { changed: () => void }) {
                   <td class="num">{held.parkedCount}</td>
                   <td class="num">{bytes(held.parkedBytes)}</td>
                   <td><Time at={held.since} /></td>
-                  <td>{held.decided && <span class="flag">decided</span>}{held.provenAt && <span class="flag" title="Every partition was read past it: it is not in the log.">proven</span>}</td>
+                  <td>{held.decided && <span class="flag">decided</span>}{held.provenAt && <span class="flag" title="Every partition was read past it.">not in the log</span>}</td>
                 </tr>
               ))}
             </tbody>

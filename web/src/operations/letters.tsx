@@ -32,7 +32,7 @@ export function LetterList({ changed }: { changed: () => void }) {
   const topics = useAsk<{ items: { topic: string; letters: number }[]; partial: boolean }>(`/ops/dead-letters/topics?status=${status}`, { every: 15_000 });
   const [many, setMany] = useState<'skip' | 'redrive' | null>(null);
   const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(topic ? { topic } : {}), ...(key ? { key } : {}), ...ages };
-  const nothing = list.data?.items.length ? '' : 'No letter matches.';
+  const nothing = list.data?.items.length === 0 ? 'No letter matches.' : '';
   return (
     <>
       <div class="filters">

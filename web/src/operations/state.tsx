@@ -71,7 +71,8 @@ export function verdict(consumer: Consumer | undefined, lags: Lags | undefined, 
   return { kind: 'good', word: 'Running', detail: 'Everything is up to date, and nothing waits.' };
 }
 
-export function Top({ health, held, letters }: { health: Health; held: number; letters: number }) {
+/** `brief`: on a narrow screen the state alone, for what stands below is looked at. */
+export function Top({ health, held, letters, brief }: { health: Health; held: number; letters: number; brief: boolean }) {
   const { lags, consumers } = health;
   const consumer = consumers.data?.views.find((one) => one.view === lags.data?.view) ?? consumers.data?.views[0];
   const { kind, word, detail } = verdict(consumer, lags.data, held, letters);
@@ -90,8 +91,8 @@ export function Top({ health, held, letters }: { health: Health; held: number; l
       </div>
       {error && <Failure problem={error} again={lags.again}>{lags.data && <p class="small">What is shown is as of {clock(lags.at)} {zoneName(lags.at)}.</p>}</Failure>}
       <p class="verdict" role="status"><State kind={kind}>{word}</State></p>
-      {detail && <p>{detail}</p>}
-      <dl class="facts">
+      {detail && <p><Said text={detail} /></p>}
+      <dl class={brief ? 'facts brief' : 'facts'}>
         <div><dt>Behind</dt><dd class="big">{count(lags.data?.totalLag)} <span class="muted small">events</span></dd></div>
         <div><dt>Oldest of them</dt><dd class="big">{lags.data ? span(seconds) : '–'}</dd></div>
         <div><dt>Last two minutes</dt><dd><Sparkline values={lagsThen} ms={LINE} label={`Lag over two minutes: ${count(lags.data?.totalLag)} events now, at most ${count(Math.max(0, ...lagsThen.map(({ value }) => value)))}`} /></dd></div>
@@ -103,4 +104,10 @@ export function Top({ health, held, letters }: { health: Health; held: number; l
       </dl>
     </>
   );
+}
+
+/** What the API says in a sentence, with its times in the zone of the page. */
+function Said({ text }: { text: string }) {
+  const parts = `${text.charAt(0).toUpperCase()}${text.slice(1)}`.split(/(\d{4}-\d\d-\d\dT[\d:.]+Z)/);
+  return <>{parts.map((part, index) => (index % 2 === 0 ? part : <Time key={index} at={part} />))}</>;
 }

@@ -88,6 +88,9 @@ function AsOf({ last, asOf, events }: { last: number; asOf: string | null; event
   );
 }
 
+/** Where they came from, at best. */
+const RATES: { [basis: string]: string } = { event: 'of the events', config: 'of the settings', none: 'none known' };
+
 function Facts({ order, answer }: { order: Whole; answer: Answer<Whole> | undefined }) {
   const [raw, setRaw] = useState(false);
   return (
@@ -95,7 +98,7 @@ function Facts({ order, answer }: { order: Whole; answer: Answer<Whole> | undefi
       <dl class="facts">
         <div><dt>Gross</dt><dd class="big">{order.totalGross} <span class="unit">{order.currency}</span></dd></div>
         <div><dt>Net</dt><dd class="big">{order.totalNet}</dd></div>
-        <div><dt>Tax basis</dt><dd>{order.taxBasis}</dd></div>
+        <div><dt>Tax rates</dt><dd>{RATES[order.taxBasis] ?? order.taxBasis}</dd></div>
         <div><dt>Customer</dt><dd>{!order.customerId ? <Value of={order.customerId} /> : <a href={to(['orders'], {}, { customer: order.customerId })}>{order.customerId}</a>}</dd></div>
         <div><dt>Last event</dt><dd>{order.lastEventSequence} <span class="muted mono">{order.lastEventId}</span></dd></div>
         <div><dt>Updated</dt><dd><Time at={order.updatedAt} /></dd></div>
@@ -165,7 +168,7 @@ function History({ events, held, asOf, more }: { events: OrderEvent[]; held: Hel
   return (
     <>
       <Table label="Events of the order">
-        <thead><tr><th scope="col" class="num">Number</th><th scope="col">Event</th><th scope="col">What became of it</th><th scope="col">Happened</th><th scope="col">Partition/offset</th><th scope="col">Payload</th></tr></thead>
+        <thead><tr><th scope="col" class="num">Number</th><th scope="col">Event</th><th scope="col">What became of it</th><th scope="col">Happened</th><th scope="col" class="num">Partition/offset</th><th scope="col">Payload</th></tr></thead>
         <tbody>
           {all.map((one) => [
             <tr key={one.key} class={`${one.what === 'missing' ? 'absent' : ''} ${asOf && (one.sequence ?? 0) > Number(asOf) ? 'gone' : ''} ${asOf === String(one.sequence) ? 'selected' : ''}`}>

@@ -6,7 +6,7 @@ import { parse } from '../json';
 import { change, go, place, to } from '../router';
 import { may } from '../session';
 import { clock, Time } from '../time';
-import { Between, CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Value } from '../widgets';
+import { Between, CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Toolbar, Value } from '../widgets';
 import { kindOf, missing, STATUSES, type Changed, type Held, type HeldKey, type Order, type OrderPage } from './model';
 
 const PAGE_SIZE = 50;
@@ -34,9 +34,11 @@ export function List() {
         <div class="tools">
           {live.waiting > 0 && <button type="button" class="primary" onClick={live.show}>{live.waiting}{live.waiting === MOST_WAITING && ' or more'} new, show</button>}
           <GoTo />
-          <button type="button" aria-pressed={live.paused} onClick={live.pause}>{live.paused ? 'Resume' : 'Pause'}</button>
-          <Download name="orders" rows={() => live.rows} />
-          <CopyCurl path={asked.path} what="the list" />
+          <Toolbar label="The list" main>
+            <button type="button" aria-pressed={live.paused} onClick={live.pause}>{live.paused ? 'Resume' : 'Pause'}</button>
+            <Download name="orders" rows={() => live.rows} />
+            <CopyCurl path={asked.path} what="the list" />
+          </Toolbar>
         </div>
       </div>
       <HeldBanner held={held.data?.items} />

@@ -30,7 +30,7 @@ export default function Operations({ named }: PageProps) {
   const shows = looks || (tab === 'queries' && may('runStreams')) || (tab === 'engines' && may('read'));
   return (
     <section>
-      {looks ? <Top health={health} held={counts.held ?? 0} letters={counts.letters ?? 0} /> : <h1>Operations</h1>}
+      {looks ? <Top health={health} held={counts.held ?? 0} letters={counts.letters ?? 0} brief={tab !== ''} /> : <h1>Operations</h1>}
       <nav class="tabs" aria-label="Parts of operations">
         {TABS.map(([name, title]) => (
           <a key={name} href={to(name ? ['operations', name] : ['operations'])} aria-current={name === tab ? 'page' : undefined}>

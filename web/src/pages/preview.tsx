@@ -12,7 +12,7 @@ import { Apart } from '../streams/list';
 import { kindOf as kindOfState, word, type Stream } from '../streams/model';
 import { clock, fieldOf, instantOf, zoneName } from '../time';
 import { Watch, type View } from '../watch';
-import { CopyCurl, count, Shown, State, Toolbar } from '../widgets';
+import { CopyCurl, count, rate, Shown, State, Toolbar } from '../widgets';
 
 export default function Preview({ named }: PageProps) {
   return named.name === undefined ? <OfStream key={named.id} id={named.id!} /> : <OfTopic key={named.name} topic={named.name} />;
@@ -115,12 +115,12 @@ interface Record {
   error?: string;
 }
 
-const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '' }, { name: 'Schema', type: 'int' }, { name: 'Headers', type: '' }, { name: 'Value', type: '' }];
+const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '', most: 260 }, { name: 'Schema', type: 'int' }, { name: 'Headers', type: '', most: 220 }, { name: 'Value', type: '' }];
 
 /** Headers in one line; the record has them whole. */
 function headersOf(headers: Record['headers'], more = 0): string | undefined {
   if (!headers) return undefined;
-  const all = headers.map(({ name, text, base64, bytes }) => `${name}: ${text ?? (base64 === undefined ? 'null' : `base64 ${base64}`)}${bytes === undefined ? '' : ' …'}`);
+  const all = headers.map(({ name, text, base64, bytes }) => `${name}: ${text === '' ? '""' : text ?? (base64 === undefined ? 'null' : `base64 ${base64}`)}${bytes === undefined ? '' : ' …'}`);
   return [...all, ...(more > 0 ? [`${count(more)} more`] : [])].join(', ');
 }
 
@@ -230,7 +230,7 @@ function Bar({ feed, standing, stop, again, children }: { feed: Feed; standing: 
       </Toolbar>
       <State kind={isOver ? 'idle' : standing.state === 'connecting' ? 'wait' : 'on'}>{words}</State>
       <span class="unseen" role="status">{isOver ? words : standing.state}</span>
-      <span class="small muted num">{count(feed.total)} rows, {count(Math.round(feed.rate))} a second{feed.dropped > 0 && `, ${count(feed.dropped)} not shown`}</span>
+      <span class="small muted num">{count(feed.total)} rows, {rate(feed.rate)} a second{feed.dropped > 0 && `, ${count(feed.dropped)} not shown`}</span>
       <div class="tools end">{children}</div>
     </div>
   );

@@ -3,7 +3,8 @@ import { useComputed, useSignalEffect } from '@preact/signals';
 import { useEffect, useState } from 'preact/hooks';
 import { root, useAsk } from '../api';
 import { hold, invoke } from '../hub';
-import { active, faultsIn, groupedBy, nameOf, newTab, packed, past, remember, Run, tabs, unpacked, type Engine, type Source, type Tab } from '../query/model';
+import { groupedBy } from '../query/grouped';
+import { active, faultsIn, nameOf, newTab, packed, past, remember, Run, tabs, unpacked, type Engine, type Source, type Tab } from '../query/model';
 import { SavedQueries } from '../query/saved';
 import { change, place, to } from '../router';
 import { session } from '../session';
@@ -11,7 +12,7 @@ import { Sql } from '../sql';
 import { span } from '../time';
 import { useValidation } from '../validate';
 import { Watch, type View } from '../watch';
-import { Act, bytes, Copy, CopyCurl, count, Empty, Failure, Shown, State, Toolbar } from '../widgets';
+import { Act, bytes, Copy, CopyCurl, count, Empty, Failure, rate, Shown, State, Toolbar } from '../widgets';
 
 /** An address is for sending: longer texts stand in it packed. */
 const LONGEST_IN_ADDRESS = 4000;
@@ -163,9 +164,6 @@ function One({ tab, engines, sources, missing }: OneProps) {
             <option value="now">what comes</option>
           </select>
         </label>
-        <span class="small muted checked" role="status">
-          {checked.checking ? 'Checking …' : checked.found?.valid ? `Can run, says the ${checked.found.checkedBy === 'engine' ? `engine${checked.found.changes ? `; rows ${checked.found.changes === 'append' ? 'are added' : 'are replaced'}` : ''}` : 'gate; the engine was not asked'}` : checked.found ? `Cannot run: ${checked.found.errors.length === 1 ? '1 fault' : `${checked.found.errors.length} faults`}` : ''}
-        </span>
         <Toolbar label="More of the query" class="tools end">
           <a class="button quiet" href={to(['streams', 'new'], { engine }, { sql: text })}>Make a stream of this</a>
           <SavedQueries tab={tab} engine={engine} />
@@ -174,6 +172,9 @@ function One({ tab, engines, sources, missing }: OneProps) {
           <Copy label="Copy as script" text={() => script(text, engine, tab.fromBeginning.value)} what="the query" />
         </Toolbar>
       </div>
+      <p class="small muted checked" role="status">
+        {checked.checking ? 'Checking …' : checked.found?.valid ? `Can run, says the ${checked.found.checkedBy === 'engine' ? `engine${checked.found.changes ? `; rows ${checked.found.changes === 'append' ? 'are added' : 'are replaced'}` : ''}` : 'gate; the engine was not asked'}` : checked.found ? `Cannot run: ${checked.found.errors.length === 1 ? '1 fault' : `${checked.found.errors.length} faults`}` : ''}
+      </p>
       <EngineTrouble engine={engines.find((one) => one.engine === engine)} />
       {checked.found?.engineTrouble && <p class="small muted">{checked.found.engineTrouble}</p>}
       {!isBusy && <Limits />}
@@ -254,7 +255,7 @@ function Examples({ sources, engine, missing, use }: { sources: Source[]; engine
     <div class="examples">
       {source ? (
         <>
-          <h2>Begin with</h2>
+          <h2>Examples</h2>
           <ul class="plain">
             {examples(source, engine).map((sql) => (
               <li key={sql}><button type="button" class="quiet code" onClick={() => use(sql)}>{sql}</button></li>
@@ -315,7 +316,7 @@ function Progress({ run }: { run: Run }) {
         {state === 'stopping' && 'Stopping …'}
         {state === 'ended' && `${end?.word ?? 'Ended'}, ${took}`}
       </State>
-      {state !== 'ended' && <span class="small muted num">{took}, {count(Math.round(run.feed.rate))} rows/s, on {run.engine}</span>}
+      {state !== 'ended' && <span class="small muted num">{took}, {rate(run.feed.rate)} rows/s, on {run.engine}</span>}
       {state === 'ended' && end?.more && <span class="small">{end.more}</span>}
       <span class="unseen" role="status">{state === 'ended' ? `${end?.word ?? 'Ended'}, ${took}` : state}</span>
     </div>

@@ -173,12 +173,6 @@ export function nameOf(text: string): string {
   return source ? `from ${source}` : text.trim() ? text.trim().slice(0, 18) : 'New query';
 }
 
-/** The columns that a text groups by. */
-export function groupedBy(text: string): string[] {
-  const list = /\bgroup\s+by\s+([\s\S]*?)(?:\bhaving\b|\bemit\b|\blimit\b|\border\b|$)/i.exec(text)?.[1] ?? '';
-  return list.split(',').map((part) => part.trim().replace(/^.*\./, '').replaceAll(/[`";]/g, '')).filter((part) => /^\w+$/.test(part));
-}
-
 const SAVED = 'streamview.saved';
 
 /** A query that somebody has kept under a name, in this browser. */

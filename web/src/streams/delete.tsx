@@ -37,7 +37,7 @@ export function Delete({ stream, close, ask }: { stream: Stream; close: () => vo
         event.preventDefault();
         if (typed === stream.name && !busy) void remove();
       }}>
-        <p>What runs of it on {stream.engine} is ended, and its objects there are removed with their state. Its texts and versions go too.
+        <p>What runs of it on {stream.engine} is ended, and its objects there are removed with their state. Its revisions go too.
           Its topic <code>{stream.outputTopic}</code> {topic ? <strong>is deleted with all its records.</strong> : 'stays with its records.'}</p>
         <label class="check"><input type="checkbox" checked={topic} onChange={(event) => setTopic(event.currentTarget.checked)} /><span>Delete the topic too</span></label>
         <label class="field"><span>Type its name to confirm: {stream.name}</span><input value={typed} autocomplete="off" onInput={(event) => setTyped(event.currentTarget.value)} /></label>

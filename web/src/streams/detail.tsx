@@ -11,9 +11,9 @@ import { Consumers } from './consumers';
 import { Delete } from './delete';
 import { Edit } from './edit';
 import { difference, kindOf, word, type Status, type Stream, type StreamEvent } from './model';
-import { Versions } from './versions';
+import { Revisions } from './revisions';
 
-const TABS: [string, string][] = [['', 'Text'], ['versions', 'Versions'], ['events', 'Events'], ['consumers', 'Consumers'], ['program', 'Use it from a program'], ['json', 'As JSON']];
+const TABS: [string, string][] = [['', 'Text'], ['revisions', 'Revisions'], ['events', 'Events'], ['consumers', 'Consumers'], ['program', 'Use it from a program'], ['json', 'As JSON']];
 
 export function Detail({ id }: { id: string }) {
   const [asks, setAsks] = useState(true);
@@ -47,7 +47,7 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
       {(stream.lastError || status.data?.failure) && stream.state !== 'running' && (
         <div class="failure"><p><strong>{stream.lastError ?? status.data?.failure}</strong></p>
           {stream.retryAt && <p class="small">It is tried again <Time at={stream.retryAt} short />.</p>}
-          {stream.failedRevision !== null && <p class="small">Text {stream.failedRevision} could not be brought to run, and is not tried again until somebody deploys it.</p>}
+          {stream.failedRevision !== null && <p class="small">Revision {stream.failedRevision} could not be brought to run, and is not tried again until somebody deploys it.</p>}
         </div>
       )}
       {status.data?.engineTrouble && <div class="note"><p>{stream.engine} cannot be asked just now: {status.data.engineTrouble}. What is shown was seen <Time at={stream.observedAt} />.</p></div>}
@@ -63,7 +63,7 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
         <Fact name="Rows a second">{status.data ? count(status.data.recordsPerSecond) : '–'}</Fact>
         <Fact name="Topic"><a class="mono" href={to(['topics', stream.outputTopic, 'live'])}>{stream.outputTopic}</a></Fact>
         <Fact name="Job"><span class="mono"><Value of={stream.jobId} /></span></Fact>
-        <Fact name="Text">{stream.deployedRevision === null ? `${stream.revision}, not deployed yet` : stream.deployedRevision === stream.revision ? `${stream.revision}, deployed` : `${stream.revision}; deployed is ${stream.deployedRevision}`}</Fact>
+        <Fact name="Revision">{stream.deployedRevision === null ? `${stream.revision}, not deployed yet` : stream.deployedRevision === stream.revision ? `${stream.revision}, deployed` : `${stream.revision}; deployed is ${stream.deployedRevision}`}</Fact>
         <Fact name="Owner">{stream.owner}</Fact>
         <Fact name="Made"><Time at={stream.createdAt} /></Fact>
         {stream.restorePoint && <Fact name="State kept at"><span class="mono small">{stream.restorePoint.path}</span></Fact>}
@@ -87,7 +87,7 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
           </p>
         </>
       ))}
-      {tab === 'versions' && <Versions stream={stream} />}
+      {tab === 'revisions' && <Revisions stream={stream} />}
       {tab === 'events' && <Events id={stream.id} />}
       {tab === 'consumers' && <Consumers id={stream.id} />}
       {tab === 'program' && <Program stream={stream} />}
@@ -137,14 +137,14 @@ function Buttons({ stream, again, edit, remove }: { stream: Stream; again: () =>
     <>
       <Toolbar label="The stream" main>
         {VERBS.map(([verb, title, meanwhile]) => (
-          <Act key={verb} right="runStreams" apart class={verb === 'deploy' && stream.wanted !== 'running' ? 'primary' : ''} onClick={() => void run(verb)}
+          <Act key={verb} right="runStreams" apart class={verb === (stream.wanted === 'paused' ? 'resume' : 'deploy') && stream.wanted !== 'running' ? 'primary' : ''} onClick={() => void run(verb)}
             why={busy ? 'Something is asked of it just now.' : stream.allowed.includes(verb) && !isIdle(stream, verb) ? '' : PAST[verb]!}>
             {busy === verb ? meanwhile : title}
           </Act>
         ))}
         <Act right="define" apart onClick={edit} why={stream.allowed.includes('update') ? '' : 'It cannot be changed as it is.'}>Edit …</Act>
         <Act right="runStreams" class="danger" apart onClick={remove} why={stream.allowed.includes('delete') ? '' : 'It cannot be deleted as it is.'}>Delete …</Act>
-        {!stream.isSettled && <span class="small muted" role="status">{stream.step ? `Under way: ${stream.step}` : 'Under way …'}</span>}
+        {!stream.isSettled && <span class="unseen" role="status">{stream.step ? `Under way: ${stream.step}` : 'Under way …'}</span>}
       </Toolbar>
       {problem && (
         <Failure problem={problem}>

@@ -1,5 +1,5 @@
 // Another text for a stream: judged while it is written, and what would be lost is told before anything happens.
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { ask, Problem, useAsk, type Call } from '../api';
 import { Errors, useOnce } from '../operations/decide';
 import type { Source } from '../query/model';
@@ -20,6 +20,9 @@ const WORDS: { [effect in Plan['effect']]: string } = {
 
 export function Edit({ stream, etag, close, done }: { stream: Stream; etag: string | null; close: () => void; done: () => void }) {
   const [name, setName] = useState(stream.name);
+  const form = useRef<HTMLFormElement>(null);
+  // As dialogs do: it begins at the first field.
+  useEffect(() => form.current?.querySelector('input')?.focus(), []);
   const [text, setText] = useState(stream.sqlScript);
   // What somebody has changed since does not move the ground under who edits.
   const [first] = useState({ etag, name: stream.name, text: stream.sqlScript });
@@ -52,7 +55,7 @@ export function Edit({ stream, etag, close, done }: { stream: Stream; etag: stri
   const why = !isChanged ? 'Nothing is changed yet.' : checked.faults.length > 0 ? 'The text cannot run as it is.' : loses && !accepts ? 'Say first that the state may be lost.' : '';
   const faults = (problem?.body.statementErrors as Validation['errors'] | undefined) ?? checked.faults;
   return (
-    <form class="sheet" onSubmit={(event) => {
+    <form ref={form} class="sheet" onSubmit={(event) => {
       event.preventDefault();
       if (!why) void run(stream.href, call);
     }}>

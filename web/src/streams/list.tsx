@@ -34,7 +34,7 @@ export function StreamList() {
       <div class="filters">
         <Name value={name ?? ''} set={(name) => change({ name }, { hash: true })} />
         <Choice label="Engine" value={engine} of={engines.data?.items.map((one) => one.engine) ?? []} set={(engine) => set({ engine })} />
-        <Choice label="Seen" value={state} of={STATES} set={(state) => set({ state })} />
+        <Choice label="In the engine" value={state} of={STATES} set={(state) => set({ state })} />
         <Choice label="Wanted" value={wanted} of={WANTED} set={(wanted) => set({ wanted })} />
       </div>
       <Shown of={list} what="streams">
@@ -43,12 +43,12 @@ export function StreamList() {
             : <Empty>No stream is written down. <a href={to(['streams', 'new'])}>Write one</a>, or try its text as a <a href={to(['query'])}>query</a> first.</Empty>
         ) : (
           <Table label="Streams">
-            <thead><tr><th scope="col">Name</th><th scope="col">In the engine</th><th scope="col">Engine</th><th scope="col">Topic</th><th scope="col" class="num">Rows/s</th><th scope="col" class="num">Not read yet</th><th scope="col">Owner</th><th scope="col" class="num">Text</th><th scope="col">Changed</th></tr></thead>
+            <thead><tr><th scope="col">Name</th><th scope="col">In the engine</th><th scope="col">Engine</th><th scope="col">Topic</th><th scope="col" class="num">Rows/s</th><th scope="col" class="num">Not read yet</th><th scope="col">Owner</th><th scope="col" class="num">Revision</th><th scope="col">Changed</th></tr></thead>
             <tbody>
               {items.map((stream) => (
                 <tr key={stream.id}>
                   <td><a href={to(['streams', stream.id])}>{stream.name}</a></td>
-                  <td class="wide"><State kind={kindOf(stream.state)}>{word(stream)}</State><Apart stream={stream} /></td>
+                  <td class="wide said"><State kind={kindOf(stream.state)}>{word(stream)}</State><Apart stream={stream} /></td>
                   <td>{stream.engine}</td>
                   <td class="mono">{stream.deployedRevision === null ? <span class="muted">{stream.outputTopic}</span> : <a href={to(['streams', stream.id, 'live'])}>{stream.outputTopic}</a>}</td>
                   <td class="num">{count(statuses.get(stream.id)?.recordsPerSecond)}</td><td class="num">{count(statuses.get(stream.id)?.lag)}</td>

@@ -75,6 +75,8 @@ export function kindOf(state: Stream['state']): 'good' | 'on' | 'wait' | 'bad' |
 export function word(stream: Stream): string {
   if (stream.state === 'absent') return stream.wanted === 'draft' ? 'Draft' : 'Not in the engine';
   if (stream.state === 'unknown') return 'Not seen';
+  // An engine that cannot pause stops, and keeps the state: that is what was wanted.
+  if (stream.state === 'stopped' && stream.wanted === 'paused' && stream.isSettled) return 'Paused';
   return stream.state.charAt(0).toUpperCase() + stream.state.slice(1);
 }
 

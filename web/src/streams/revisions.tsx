@@ -12,7 +12,7 @@ interface Revision {
   createdAt: string;
 }
 
-export function Versions({ stream }: { stream: Stream }) {
+export function Revisions({ stream }: { stream: Stream }) {
   const path = `${stream.href}/revisions`;
   const list = useAsk<{ items: Revision[] }>(path);
   const pair = place.value.query.get('diff') ?? (stream.revision > 1 ? `${stream.revision - 1}..${stream.revision}` : '');
@@ -20,12 +20,12 @@ export function Versions({ stream }: { stream: Stream }) {
   const choose = (from: number, until: number) => change({ diff: `${from}..${until}` });
   return (
     <>
-      <div class="tools"><CopyCurl path={path} what="versions" /></div>
-      <Shown of={list} what="versions">
+      <div class="tools"><CopyCurl path={path} what="revisions" /></div>
+      <Shown of={list} what="revisions">
         {({ items }) => (
           <>
-            <Table label="Versions of the text">
-              <thead><tr><th scope="col" class="num">Text</th><th scope="col">State</th><th scope="col">Who</th><th scope="col">When</th><th scope="col">SQL</th><th scope="col">Compare</th></tr></thead>
+            <Table label="Revisions of the text">
+              <thead><tr><th scope="col" class="num">Revision</th><th scope="col">State</th><th scope="col">Who</th><th scope="col">When</th><th scope="col">SQL</th><th scope="col">Compare</th></tr></thead>
               <tbody>
                 {items.map(({ revision, sqlScript, author, createdAt }) => (
                   <tr key={revision}>
@@ -37,10 +37,10 @@ export function Versions({ stream }: { stream: Stream }) {
                 ))}
               </tbody>
             </Table>
-            {items.length < 2 ? <Empty>There is one text so far, and nothing to compare it with.</Empty> : (
+            {items.length < 2 ? <Empty>There is one revision so far, and nothing to compare it with.</Empty> : (
               <>
                 <div class="filters">
-                  {([['From text', from, (value: number) => choose(value, until!)], ['to text', until, (value: number) => choose(from!, value)]] as const).map(([label, value, set]) => (
+                  {([['From revision', from, (value: number) => choose(value, until!)], ['to revision', until, (value: number) => choose(from!, value)]] as const).map(([label, value, set]) => (
                     <label key={label}><span>{label}</span>
                       <select value={value} onChange={(event) => set(Number(event.currentTarget.value))}>{items.map(({ revision }) => <option key={revision} value={revision}>{revision}</option>)}</select>
                     </label>
