@@ -111,6 +111,8 @@ pub(super) struct Tables {
     every: Duration,
     /// Whether there is something that the query has not met yet.
     is_changed: bool,
+    /// Whether it is met at once: a view was read, which is done as seldom as refreshes are.
+    is_due: bool,
     refreshed: Instant,
     asked: Instant,
 }
@@ -154,6 +156,7 @@ impl Tables {
             batch: Batch::default(),
             every: settings.table_refresh,
             is_changed: true,
+            is_due: false,
             refreshed: Instant::now(),
             asked: Instant::now(),
         };
@@ -202,7 +205,10 @@ impl Tables {
             let wait = if view.is_whole() { Duration::ZERO } else { wait };
             let of_view = view.read(wait, runtime, &mut self.tables[view.table])?;
             came |= of_view != Came::Nothing;
-            self.is_changed |= of_view == Came::New;
+            if let Came::Whole { is_new } = of_view {
+                self.is_changed |= is_new;
+                self.is_due = true;
+            }
         }
         Ok(came)
     }
@@ -242,7 +248,7 @@ impl Tables {
                 break;
             }
         }
-        if self.refreshed.elapsed() < self.every {
+        if self.refreshed.elapsed() < self.every && !self.is_due {
             return Ok(false);
         }
         if self.asked.elapsed() >= ASK_AGAIN {
@@ -263,7 +269,7 @@ impl Tables {
             execution.refresh(prepared, &rows)?;
             self.is_changed = false;
         }
-        self.refreshed = Instant::now();
+        (self.refreshed, self.is_due) = (Instant::now(), false);
         for table in &mut self.tables {
             table.met_ms = table.as_of_ms.unwrap_or_else(now_ms);
         }

@@ -22,10 +22,12 @@ const REST: u32 = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
     Nothing,
-    /// More of it is to come, perhaps.
+    /// More of it is to come.
     Something,
-    /// Its rows are new ones.
-    New,
+    /// It is known again what it is: other rows, or the same.
+    Whole {
+        is_new: bool,
+    },
 }
 
 /// How a view is read.
@@ -101,7 +103,7 @@ impl Viewed {
             Part::Same => {
                 table.as_of_ms = Some(reading.began_ms);
                 self.rests();
-                Ok(Came::Something)
+                Ok(Came::Whole { is_new: false })
             }
             Part::Whole(mark) => {
                 (self.mark, table.as_of_ms) = (Some(mark), Some(reading.began_ms));
@@ -109,7 +111,7 @@ impl Viewed {
                     table.refused = reading.refused;
                     reading.rows.replace(&mut table.rows)?;
                 }
-                Ok(Came::New)
+                Ok(Came::Whole { is_new: true })
             }
             Part::Failed(LogError::Again(why)) if self.mark.is_some() => {
                 tracing::debug!(view = table.name, why, "a view that is joined cannot be read again yet");
