@@ -335,6 +335,13 @@ mod tests {
     }
 
     #[test]
+    fn a_view_of_the_service_is_no_table_of_flink() {
+        let view = Source { format: Format::View, topic: String::new(), ..source(None) };
+        let Err(Trouble::Refused(refusal)) = declare("SELECT id FROM orders", view) else { panic!("a view") };
+        assert_eq!(refusal.code, "view_source");
+    }
+
+    #[test]
     fn rows_with_a_key_replace_each_other() {
         let columns = [column("customer", "string"), column("n", "bigint")];
         let sink = |key: &[String]| sink(&settings(), "VIEW_X", "view_x", &columns, key).unwrap();
