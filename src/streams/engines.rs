@@ -20,7 +20,7 @@ pub mod embedded;
 #[path = "engines/no_embedded.rs"]
 mod embedded;
 #[cfg(feature = "embedded-engine")]
-mod views;
+pub mod views;
 
 pub use self::embedded::Queries;
 

@@ -1,14 +1,20 @@
 //! Streams joined with the orders view: a real Kafka, a real Postgres, and the whole service between them.
 
 use std::future::{Ready, ready};
+use std::time::Duration;
 
 use rdkafka::Message;
 use serde_json::{Value, json};
 use streamview::app;
 use streamview::config::{Config, SecretUrl};
+use streamview::embedded::log::LogError;
+use streamview::embedded::views::{Part, Views};
 use streamview::store::pool;
 use streamview::store::whole_view::{self, Wanted, Whole};
+use streamview::streams::engines::Joined;
+use streamview::streams::engines::views::ServedViews;
 use streamview::views::orders::TABLES;
+use tokio::sync::mpsc::Receiver;
 
 use crate::bench::values;
 use crate::support::instance::Instance;
@@ -265,10 +271,15 @@ impl Table {
             rows - 1
         );
         world.sql.batch_execute(&fill).await.unwrap();
-        // However long somebody holds a lock.
-        config.database.read_timeout_ms = 600_000;
+        // However long somebody holds a lock; and whoever has a connection has the only one.
+        (config.database.read_timeout_ms, config.database.read_pool_size) = (600_000, 1);
         let pool = pool::read_pool(&config.database).unwrap();
         Table { world, pool }
+    }
+
+    /// As the engine of a service has them.
+    fn served(&self) -> ServedViews {
+        ServedViews::new(Joined { views: vec![("orders", TABLES.rows.unwrap())], pool: self.pool.clone() })
     }
 
     async fn read<F: Future<Output = bool>>(
@@ -346,6 +357,52 @@ async fn a_view_that_is_emptied_meanwhile_is_read_by_the_mark_of_when_it_was_emp
     let (whole, ()) = tokio::join!(table.read(None, none), emptied);
     let Whole::Read(mark) = whole else { panic!("{whole:?}") };
     assert_eq!(table.read(Some(&mark), none).await, Whole::Same);
+}
+
+/// What is read to its end: rows, and how it ends.
+async fn parts(mut reading: Receiver<Part>) -> (usize, Option<Part>) {
+    let (mut rows, mut end) = (0, None);
+    while let Some(part) = reading.recv().await {
+        match part {
+            Part::Rows(page) => rows += page.len(),
+            other => end = Some(other),
+        }
+    }
+    (rows, end)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_no_rows_of_a_view_has_no_connection_for_long() {
+    const ROWS: usize = 30_000;
+    let table = Table::of(ROWS as i64).await;
+    let columns = ["status".to_owned()];
+    let is_whole = |(rows, end): (usize, Option<Part>)| rows == ROWS && matches!(end, Some(Part::Whole(_)));
+    // Dropped, or never taken: the next one finds the only connection free.
+    let views = table.served().within(PATIENCE, PATIENCE);
+    let mut dropped = views.read("orders", &columns, None);
+    assert!(matches!(dropped.recv().await, Some(Part::Rows(_))));
+    drop(dropped);
+    assert!(is_whole(parts(views.read("orders", &columns, None)).await));
+    let views = table.served().within(Duration::from_millis(50), PATIENCE);
+    let forgotten = views.read("orders", &columns, None);
+    until("it waits for whoever takes it", PATIENCE, || async { (forgotten.len() >= 8).then_some(()) }).await;
+    let after = table.served().within(PATIENCE, PATIENCE).read("orders", &columns, None);
+    let after = tokio::time::timeout(PATIENCE, parts(after)).await.expect("the connection is free");
+    assert!(is_whole(after));
+    // Whoever takes it now sees that it is not the view.
+    assert!(!is_whole(parts(forgotten).await));
+
+    // Neither does one that takes too long, nor one that asks for what is not there.
+    let views = table.served().within(PATIENCE, Duration::ZERO);
+    let (_, end) = parts(views.read("orders", &columns, None)).await;
+    let why = "view `orders` could not be read within 0 ms".to_owned();
+    assert_eq!(end, Some(Part::Failed(LogError::Again(why))));
+    let views = table.served();
+    let (_, end) = parts(views.read("orders", &["anomalies".to_owned()], None)).await;
+    let why = "view `orders` has no column `anomalies`: deploy the query anew".to_owned();
+    assert_eq!(end, Some(Part::Failed(LogError::Halt(why))));
+    let (_, end) = parts(views.read("parcels", &columns, None)).await;
+    assert!(matches!(end, Some(Part::Failed(LogError::Halt(why))) if why.contains("`parcels` is no view")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

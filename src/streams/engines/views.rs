@@ -20,14 +20,16 @@ use crate::store::whole_view::{self, Wanted, Whole};
 const WAITING: usize = 8;
 /// Whoever takes none for so long is not waited for: the moment that is read holds a connection, and the database keeps for it what
 /// was replaced meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a moment may be read, for the same reason.
-const LONGEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_secs(60);
 
 /// The views that the engine is shown.
-pub(super) struct ServedViews {
+pub struct ServedViews {
     joined: Joined,
     runtime: Handle,
+    /// [`PATIENCE`] and [`LONGEST`].
+    bounds: (Duration, Duration),
     /// One is read at a time, so that readers of the API find connections, however many queries run.
     turn: Arc<Semaphore>,
 }
@@ -35,7 +37,13 @@ pub(super) struct ServedViews {
 impl ServedViews {
     /// Those that say which of their columns may be joined. To be called where the runtime is that reads.
     pub fn new(joined: Joined) -> ServedViews {
-        ServedViews { joined, runtime: Handle::current(), turn: Arc::new(Semaphore::new(1)) }
+        let (runtime, turn) = (Handle::current(), Arc::new(Semaphore::new(1)));
+        ServedViews { joined, runtime, bounds: (PATIENCE, LONGEST), turn }
+    }
+
+    /// The same with other bounds than [`PATIENCE`] and [`LONGEST`].
+    pub fn within(self, patience: Duration, longest: Duration) -> ServedViews {
+        ServedViews { bounds: (patience, longest), ..self }
     }
 }
 
@@ -46,7 +54,9 @@ impl Views for ServedViews {
 
     fn read(&self, view: &str, columns: &[String], seen: Option<&str>) -> mpsc::Receiver<Part> {
         let (parts, taken) = mpsc::channel(WAITING);
-        let reading = Reading::of(&self.joined, view, columns, seen);
+        let (joined, bounds) = (self.joined.clone(), self.bounds);
+        let (view, columns, seen) = (view.to_owned(), columns.to_vec(), seen.map(str::to_owned));
+        let reading = Reading { joined, bounds, view, columns, seen };
         let turn = Arc::clone(&self.turn);
         self.runtime.spawn(async move {
             // Dropped where nobody takes its parts any more: then its transaction ends, too.
@@ -54,7 +64,7 @@ impl Views for ServedViews {
                 () = parts.closed() => return,
                 end = reading.read(&turn, &parts) => end,
             };
-            if parts.send_timeout(end, PATIENCE).await.is_err() {
+            if parts.send_timeout(end, reading.bounds.0).await.is_err() {
                 tracing::debug!("nobody takes the end of a view that was read");
             }
         });
@@ -83,25 +93,21 @@ fn source(name: &str, rows: &KeyedRows) -> Option<Source> {
 /// One reading of a view.
 struct Reading {
     joined: Joined,
+    bounds: (Duration, Duration),
     view: String,
     columns: Vec<String>,
     seen: Option<String>,
 }
 
 impl Reading {
-    fn of(joined: &Joined, view: &str, columns: &[String], seen: Option<&str>) -> Reading {
-        let (joined, view) = (joined.clone(), view.to_owned());
-        Reading { joined, view, columns: columns.to_vec(), seen: seen.map(str::to_owned) }
-    }
-
     /// Reads it when it is its turn. Gives the last part.
     async fn read(&self, turn: &Semaphore, parts: &mpsc::Sender<Part>) -> Part {
         let Ok(_turn) = turn.acquire().await else { return again("this process stops") };
-        let view = &self.view;
-        match tokio::time::timeout(LONGEST, self.hand_over(parts)).await {
+        let (view, (_, longest)) = (&self.view, self.bounds);
+        match tokio::time::timeout(longest, self.hand_over(parts)).await {
             Ok(Ok(part)) => part,
             Ok(Err(error)) => unread(view, &error),
-            Err(_) => again(&format!("view `{view}` could not be read within {} s", LONGEST.as_secs())),
+            Err(_) => again(&format!("view `{view}` could not be read within {} ms", longest.as_millis())),
         }
     }
 
@@ -115,11 +121,12 @@ impl Reading {
             Err(name) => return Ok(halt(format!("view `{view}` has no column `{name}`: deploy the query anew"))),
         };
         let wanted = Wanted { view, rows, columns: &columns, seen: self.seen.as_deref() };
-        let take = |rows: Vec<ViewRow>| async { parts.send_timeout(Part::Rows(rows), PATIENCE).await.is_ok() };
+        let (patience, _) = self.bounds;
+        let take = |rows: Vec<ViewRow>| async { parts.send_timeout(Part::Rows(rows), patience).await.is_ok() };
         Ok(match whole_view::read(&self.joined.pool, wanted, take).await? {
             Whole::Read(mark) => Part::Whole(mark),
             Whole::Same => Part::Same,
-            Whole::Enough => again(&format!("nobody has taken rows of view `{view}` for {} s", PATIENCE.as_secs())),
+            Whole::Enough => again(&format!("nobody has taken rows of view `{view}` for {} ms", patience.as_millis())),
             Whole::NoBuild => again(&format!("view `{view}` has no build that readers read")),
             Whole::Loading(build) => again(&format!("{build} is made anew in place: its rows are not all there yet")),
             Whole::Moving => again(&format!("readers of view `{view}` are led from build to build")),
