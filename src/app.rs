@@ -35,6 +35,7 @@ use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_chain;
 use crate::store::{DbError, migrate, pool, progress, roles, wire};
 use crate::streams::Streams;
+use crate::streams::engines::Joined;
 use crate::telemetry::metrics::Metrics;
 
 /// How long it is looked, before a rebuild is begun, what can be expected of it.
@@ -93,7 +94,7 @@ pub async fn serve(
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let certificates = Certificates::new(&config.http.tls)?;
     let ((pool, reads), metrics) = (pool::read_pools(&config.database)?, Arc::new(Metrics::new()));
-    let apis = views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect();
+    let (apis, joined) = (apis_of(&views), joined((&config, &views), &reads)?);
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views, only) => builds?,
@@ -102,7 +103,7 @@ pub async fn serve(
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = CancellationToken::new();
     // It lives where reads are served: whoever only projects answers for nobody.
-    let streams = if only == Only::Projector { None } else { Streams::of(&config, &metrics)? };
+    let streams = if only == Only::Projector { None } else { Streams::of(&config, &metrics, joined)? };
     let (streams, live) = streams.map(live_of).unzip();
     let state = ApiState {
         pool: reads,
@@ -160,6 +161,10 @@ pub async fn serve(
         Some(ended) => bail!("{ended}"),
         None => drained,
     }
+}
+
+fn apis_of(views: &[Served]) -> Vec<ViewApi> {
+    views.iter().filter_map(|(view, _)| view.api).map(|api| api()).collect()
 }
 
 /// Who looks after the views: a desk and a steward for each, and who looks ahead.
@@ -311,6 +316,16 @@ async fn drain(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The views that streams can be joined with, read by these connections.
+pub fn joined((config, views): (&Config, &[Served]), pool: &ReadPool) -> Result<Joined> {
+    let rows = |(view, settings): &Served| {
+        Ok(view.spec(&config.rules_of(settings))?.tables.rows.map(|rows| (view.name, rows)))
+    };
+    let mut views = views.iter().map(rows).filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+    views.retain(|(_, rows)| !rows.joined.is_empty());
+    Ok(Joined { views, pool: pool.clone() })
 }
 
 /// The APIs of all registered views.

@@ -129,7 +129,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ui",
         ],
     ),
-    ("streams", &["api", "config", "crash", "embedded", "manager", "platforms", "schemas", "store", "telemetry"]),
+    (
+        "streams",
+        &["core", "api", "config", "crash", "embedded", "manager", "platforms", "schemas", "store", "telemetry"],
+    ),
     ("views", &["core", "api", "auth", "config", "feed", "schemas", "store"]),
     ("registrations", &["*"]),
     ("steward", &["*"]),

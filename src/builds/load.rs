@@ -95,7 +95,10 @@ impl Claim {
             .await
             .context("cannot connect to Postgres")?;
         // Building an index takes as long as it takes, and so does waiting beside it.
-        client.batch_execute("set statement_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
+        // Whoever reads the view whole, to join streams with it, has its table for up to a minute.
+        let patience =
+            "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set lock_timeout = '90s'";
+        client.batch_execute(patience).await?;
         let (view, number) = (source.view, source.build);
         ensure!(build::lock(&client, &source).await?, "another process is loading build {number} of view {view}");
         Ok(Claim { client, source, scripts: spec.tables })

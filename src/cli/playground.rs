@@ -244,7 +244,7 @@ Everything is in memory or throw-away and gone at Ctrl-C.",
 /// What is said of streaming SQL.
 const STREAMS: &str = if cfg!(feature = "embedded-engine") {
     "
-Streaming SQL runs in this process, at least once as its broker has no transactions; of two streams one is deployed:
+Streaming SQL runs in this process, at least once as its broker has no transactions; of three streams one is deployed, and one joins the orders view:
   curl {address}/api/streams
   curl -N -H 'accept: text/event-stream' '{address}/api/topics/orders.events/rows'"
 } else {
@@ -254,17 +254,19 @@ For streaming SQL in this process as well: make playground, or cargo run --featu
 
 #[cfg(feature = "embedded-engine")]
 mod streams {
-    //! Two streams to begin with: one written down, one deployed.
+    //! Three streams to begin with: two written down, one of them a join with the view, and one deployed.
 
     use std::sync::Arc;
     use std::time::Duration;
 
     use anyhow::{Context, Result};
 
+    use crate::app;
     use crate::config::Config;
     use crate::manager::catalog::{Column, Declarer, EventTime, ExpectedSource, Format, Source};
     use crate::manager::engines::EngineKind;
     use crate::manager::manager::{DeployOptions, NewDefinition};
+    use crate::store::pool;
     use crate::streams::Streams;
     use crate::telemetry::metrics::Metrics;
 
@@ -272,6 +274,8 @@ mod streams {
     /// How long the deployment is waited for.
     const PATIENCE: Duration = Duration::from_secs(30);
     const PAID: &str = "SELECT orderId, status, occurredAt FROM order_events WHERE status = 'Paid'";
+    const JOINED: &str = "SELECT e.orderId, e.type, e.occurredAt, o.status, o.total_gross, o.currency FROM order_events e \
+                          LEFT JOIN orders o ON e.orderId = o.order_id";
     const REVENUE: &str = "SELECT tumble(occurredAt, INTERVAL '1 minute') AS minute, COUNT(*) AS items, \
                            SUM(qty * price) AS revenue FROM order_events WHERE price IS NOT NULL \
                            GROUP BY tumble(occurredAt, INTERVAL '1 minute')";
@@ -308,10 +312,11 @@ mod streams {
         })
     }
 
-    /// Declares the orders' events, writes two streams down, and has one deployed by the service that runs.
+    /// Declares the orders' events, writes three streams down, and has one deployed by the service that runs.
     pub async fn prepare(config: &Config, topic: &str) -> Result<()> {
         let metrics = Arc::new(Metrics::new());
-        let manager = Streams::of(config, &metrics)?.context("there is no stream manager")?.manager;
+        let joined = app::joined((config, &app::configured_views(config)?), &pool::read_pool(&config.database)?)?;
+        let manager = Streams::of(config, &metrics, joined)?.context("there is no stream manager")?.manager;
         let by = Declarer { name: ACTOR, is_operator: true };
         manager.put_source(source(topic)?, by, ExpectedSource::Any).await?;
         let definition = async |name: &str, text: &str| {
@@ -319,6 +324,7 @@ mod streams {
             manager.create(NewDefinition { name, sql_script, engine: Some(EngineKind::Embedded) }, ACTOR).await
         };
         definition("PaidOrders", PAID).await?;
+        definition("EventsWithTotals", JOINED).await?;
         let revenue = definition("RevenuePerMinute", REVENUE).await?;
         manager.deploy(&revenue.id, DeployOptions::default(), PATIENCE, ACTOR).await?;
         Ok(())

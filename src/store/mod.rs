@@ -34,6 +34,7 @@ pub mod sqlstate;
 pub mod standstill;
 pub mod strangers;
 pub mod types;
+pub mod whole_view;
 pub mod wire;
 
 /// One Postgres connection.

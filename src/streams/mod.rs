@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
 use self::counted::Counted;
+use self::engines::Joined;
 pub use self::settings::settings;
 use crate::api::EngineSeen;
 use crate::config::Config;
@@ -45,8 +46,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// The manager, where one is enabled. Connects to nothing yet.
-    pub fn of(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Streams>> {
+    /// The manager, where one is enabled; streams can be joined with these views. Connects to nothing yet.
+    pub fn of(config: &Config, metrics: &Arc<Metrics>, joined: Joined) -> Result<Option<Streams>> {
         if !config.manager.enabled {
             return Ok(None);
         }
@@ -59,7 +60,7 @@ impl Streams {
             }
         };
         let engines::Made { engines: made, deployed } =
-            engines::of(config, &settings, schemas.as_ref()).context("the engines of the stream manager")?;
+            engines::of(config, &settings, schemas.as_ref(), joined).context("the engines of the stream manager")?;
         let engines: Vec<Arc<Counted>> =
             made.into_iter().map(|engine| Arc::new(Counted::new(engine, Arc::clone(metrics)))).collect();
         let parts = Parts {

@@ -18,4 +18,5 @@ mod orders;
 mod playground;
 mod service;
 mod tables;
+mod views;
 mod windows;

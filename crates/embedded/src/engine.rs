@@ -18,10 +18,11 @@ use streamview_manager::ports::Schemas;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::job::Counts;
-use crate::job::{self, Cannot, Job, Plan, Wish, writer_name};
+use crate::job::{self, Cannot, Job, Outside, Plan, Wish, writer_name};
 use crate::log::{Log, LogError};
 use crate::plan::{Prepared, Purpose};
 use crate::settings::Settings;
+use crate::views::{self, Views};
 
 /// How long a job is waited for that was asked to end: it may be about to commit.
 const TO_END: Duration = Duration::from_secs(90);
@@ -33,8 +34,7 @@ pub struct Embedded {
 }
 
 struct Inner {
-    log: Arc<dyn Log>,
-    schemas: Option<Arc<dyn Schemas>>,
+    outside: Outside,
     settings: Settings,
     room: Arc<Semaphore>,
     /// By their ids, those that have ended, too, until they are removed.
@@ -94,9 +94,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Embedded {
     /// Over these brokers. Connects to nobody yet.
     pub fn new(log: Arc<dyn Log>, schemas: Option<Arc<dyn Schemas>>, settings: Settings) -> Embedded {
+        Embedded::joining(log, schemas, None, settings)
+    }
+
+    /// The same, and topics can be joined with these views.
+    pub fn joining(
+        log: Arc<dyn Log>,
+        schemas: Option<Arc<dyn Schemas>>,
+        views: Option<Arc<dyn Views>>,
+        settings: Settings,
+    ) -> Embedded {
+        let outside = Outside { log, schemas, views };
         let room = Arc::new(Semaphore::new(settings.queries));
         let (jobs, looks, changing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        Embedded { inner: Arc::new(Inner { log, schemas, settings, room, jobs, looks, changing }) }
+        Embedded { inner: Arc::new(Inner { outside, settings, room, jobs, looks, changing }) }
     }
 
     /// The queries that are deployed here and have not ended.
@@ -137,7 +148,9 @@ impl Embedded {
     }
 
     fn prepare(&self, select: &Select, purpose: Purpose) -> Result<Prepared, Trouble> {
-        let prepared = Prepared::new(select, purpose, &self.inner.settings.limits).map_err(Trouble::Refused)?;
+        let views = self.inner.outside.views.as_ref();
+        let refused_by_name = |refusal| Trouble::Refused(views::told(refusal, select, views));
+        let prepared = Prepared::new(select, purpose, &self.inner.settings.limits).map_err(refused_by_name)?;
         let mut topics = HashSet::new();
         if let Some(twice) = prepared.streams().iter().find(|source| !topics.insert(&source.topic)) {
             return Err(refused("same_topic", format!("{} reads topic {} once more", twice.name, twice.topic)));
@@ -150,11 +163,19 @@ impl Embedded {
         let every = self.inner.settings.table_refresh.as_millis();
         let mut text = String::new();
         for table in prepared.tables() {
-            text += &format!(
-                "-- Table {}: topic {} is read whole before the first row and kept up. Rows meet it as of its last refresh, each \
-                 {every} ms at the latest; those that are read again after a restart meet it as it is then.\n",
-                table.name, table.topic
-            );
+            text += &match table.is_view() {
+                true => format!(
+                    "-- Table {}: a view of this service, read whole before the first row, and again once it has changed, each {every} \
+                     ms at most and for a tenth of the time at most. Rows meet it as it was when it was read last; ",
+                    table.name
+                ),
+                false => format!(
+                    "-- Table {}: topic {} is read whole before the first row and kept up. Rows meet it as of its last refresh, each \
+                     {every} ms at the latest; ",
+                    table.name, table.topic
+                ),
+            };
+            text += "those that are read again after a restart meet it as it is then.\n";
         }
         text + &prepared.explain()
     }
@@ -189,8 +210,8 @@ impl Embedded {
         let (definition, group) = (deployment.definition.clone(), group(deployment));
         let wanted = group.clone();
         let found = self.blocking(move |inner| {
-            inner.log.fence(&writer_name(&definition))?;
-            inner.log.groups(&wanted)
+            inner.outside.log.fence(&writer_name(&definition))?;
+            inner.outside.log.groups(&wanted)
         });
         let found = found.await?.map_err(|error| Trouble::Unknown(error.to_string()))?;
         Ok(match mode {
@@ -210,8 +231,7 @@ impl Embedded {
         let plan = Plan {
             job: Arc::clone(&job),
             prepared,
-            log: Arc::clone(&self.inner.log),
-            schemas: self.inner.schemas.clone(),
+            outside: self.inner.outside.clone(),
             settings: self.inner.settings.clone(),
             revision: deployment.revision,
             goes_on: deployment.restore.is_some(),
@@ -317,9 +337,9 @@ fn topology(job: &Job) -> Topology {
     let joined = tables.iter().enumerate().map(|(number, table)| Node {
         id: format!("table-{number}"),
         label: format!(
-            "table {} (topic {}): {} rows, {} bytes, as of {} ms ago, refreshed every {} ms{}",
+            "table {} ({}): {} rows, {} bytes, as of {} ms ago, refreshed every {} ms{}",
             table.name,
-            table.topic,
+            if table.topic.is_empty() { "view".to_owned() } else { format!("topic {}", table.topic) },
             table.rows,
             table.bytes,
             (job::now_ms() - table.refreshed_ms).max(0),
@@ -345,7 +365,7 @@ impl Engine for Embedded {
     }
 
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {
-        let delivery = self.inner.log.delivery().word();
+        let delivery = self.inner.outside.log.delivery().word();
         Ok(Capabilities {
             version: format!("DataFusion {} ({delivery})", datafusion::DATAFUSION_VERSION),
             cluster: "embedded".to_owned(),
@@ -476,12 +496,12 @@ impl Engine for Embedded {
         let named: Vec<String> =
             restore_points.iter().filter_map(|point| group_of(&point.path)).map(str::to_owned).collect();
         let removed = self.blocking(move |inner| {
-            let mut groups = inner.log.groups(&prefix)?;
+            let mut groups = inner.outside.log.groups(&prefix)?;
             groups.retain(|group| is_group_of(group, &prefix));
             groups.extend(named);
             groups.sort();
             groups.dedup();
-            inner.log.delete_groups(&groups)
+            inner.outside.log.delete_groups(&groups)
         });
         removed.await?.map_err(|error| match error {
             LogError::Halt(why) => refused("cannot_remove", why),
@@ -498,9 +518,8 @@ impl Engine for Embedded {
         let permit = self.take_room()?;
         lock(&self.inner.looks).insert(query.id.clone());
         let look = Look { inner: Arc::downgrade(&self.inner), id: query.id.clone(), _permit: permit };
-        let begun = self.blocking(move |inner| {
-            job::look(&query, prepared, (&*inner.log, inner.schemas.clone()), &inner.settings, Box::new(look))
-        });
+        let begun =
+            self.blocking(move |inner| job::look(&query, prepared, &inner.outside, &inner.settings, Box::new(look)));
         begun.await?.map_err(|error| match error {
             LogError::Halt(why) => refused("cannot_read", why),
             other => Trouble::Unavailable(other.to_string()),
@@ -508,6 +527,6 @@ impl Engine for Embedded {
     }
 
     async fn sources(&self) -> Result<Vec<Source>, Trouble> {
-        Ok(Vec::new())
+        Ok(self.inner.outside.views.as_ref().map(|views| views.sources()).unwrap_or_default())
     }
 }

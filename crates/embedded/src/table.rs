@@ -1,4 +1,4 @@
-//! A topic that is a table, in memory: of each key the latest row, within bounds. No I/O and no clock.
+//! A table in memory: of each key the latest row, within bounds. No I/O and no clock.
 
 use std::collections::HashMap;
 
@@ -36,6 +36,7 @@ impl Default for TableBounds {
 /// The rows.
 pub(crate) struct TableRows {
     name: String,
+    is_view: bool,
     decoder: Decoder,
     /// How many columns are the table's own; behind them the decoder has those of the record.
     own: Vec<usize>,
@@ -44,14 +45,21 @@ pub(crate) struct TableRows {
     key_bytes: usize,
     batches: Vec<RecordBatch>,
     bounds: TableBounds,
-    memory: MemoryReservation,
+    /// None while another one of it is met: then they are beside each other, and only that one is counted.
+    memory: Option<MemoryReservation>,
 }
 
 impl TableRows {
     /// An empty one. Columns that are not `needed` are null.
-    pub(crate) fn new(source: &Source, needed: &[bool], bounds: TableBounds, memory: MemoryReservation) -> TableRows {
+    pub(crate) fn new(
+        source: &Source,
+        needed: &[bool],
+        bounds: TableBounds,
+        memory: Option<MemoryReservation>,
+    ) -> TableRows {
         TableRows {
             name: source.name.clone(),
+            is_view: source.is_view(),
             decoder: Decoder::new(source, needed),
             own: (0..source.columns.len()).collect(),
             places: HashMap::new(),
@@ -101,23 +109,29 @@ impl TableRows {
 
     fn bound(&mut self) -> Result<(), Failure> {
         let (name, bounds) = (&self.name, self.bounds);
+        // Nobody but this engine reads a view.
+        let (what, fewer_rows, else_where) = match self.is_view {
+            true => ("view", "raise it", "raise it"),
+            false => ("table", "keep fewer keys in its topic, or use Flink", "use Flink"),
+        };
         if self.places.len() > bounds.rows {
             return Err(Failure::limit(format!(
-                "table `{name}` has more than {} rows (`embedded.table_rows`): keep fewer keys in its topic, or use Flink",
+                "{what} `{name}` has more than {} rows (`embedded.table_rows`): {fewer_rows}",
                 bounds.rows
             )));
         }
         let bytes = self.bytes();
         if bytes > bounds.bytes {
             return Err(Failure::limit(format!(
-                "table `{name}` is larger than {} bytes (`embedded.table_bytes`): select fewer of its columns, or use Flink",
+                "{what} `{name}` is larger than {} bytes (`embedded.table_bytes`): select fewer of its columns, or {else_where}",
                 bounds.bytes
             )));
         }
-        self.memory.try_resize(bytes).map_err(|_| {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        memory.try_resize(bytes).map_err(|_| {
             Failure::limit(format!(
-                "table `{name}` does not fit into the query's memory (`embedded.adhoc_memory_bytes`, \
-                 `embedded.persistent_memory_bytes`): select fewer of its columns, or use Flink"
+                "{what} `{name}` does not fit into the query's memory (`embedded.adhoc_memory_bytes`, \
+                 `embedded.persistent_memory_bytes`): select fewer of its columns, or {else_where}"
             ))
         })
     }
@@ -148,6 +162,16 @@ impl TableRows {
         }
         self.batches = batches;
         Ok(())
+    }
+
+    /// Takes the place of the one that was met until now, and its share of the query's memory.
+    ///
+    /// # Errors
+    /// When it does not fit in there.
+    pub(crate) fn replace(mut self, old: &mut TableRows) -> Result<(), Failure> {
+        self.memory = old.memory.take();
+        *old = self;
+        old.bound()
     }
 
     /// How many rows.
@@ -191,7 +215,7 @@ mod tests {
 
     fn table(source: &Source, bounds: TableBounds, memory: usize) -> TableRows {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(memory));
-        TableRows::new(source, &[], bounds, MemoryConsumer::new("table").register(&pool))
+        TableRows::new(source, &[], bounds, Some(MemoryConsumer::new("table").register(&pool)))
     }
 
     /// Takes records, and gives why some were refused.

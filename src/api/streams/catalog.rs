@@ -67,7 +67,8 @@ pub(super) struct CatalogBody {
     #[serde(flatten)]
     #[schema(value_type = serde_json::Map<String, serde_json::Value>)]
     source: Source,
-    /// `declared`, `registry`, the name of the engine that knows it by itself, or `inferred`: its latest records look so.
+    /// `declared`, `registry`, the name of the engine that knows it by itself, `inferred`: its latest records look so;
+    /// or `view`: a view of this service, with `format` `view`, without `topic`, and with the key as a `table`.
     #[schema(example = "declared")]
     origin: &'static str,
     /// The engines that can select from it.
@@ -80,6 +81,7 @@ impl From<CatalogEntry> for CatalogBody {
             Origin::Declared => "declared",
             Origin::Registry => "registry",
             Origin::Inferred => "inferred",
+            Origin::View => "view",
             Origin::Engine(engine) => engine.name(),
         };
         CatalogBody { source, origin, engines: engines.into_iter().map(EngineKind::name).collect() }
@@ -100,7 +102,8 @@ pub(super) struct CatalogListBody {
 ///
 /// Sources that people have declared, that engines know by themselves, and topics whose values have a schema in the registry. Where
 /// two say different things of one name, the declaration counts. For the embedded engine also topics of JSON objects that nobody
-/// describes, with the columns that their latest records have.
+/// describes, with the columns that their latest records have, and views of this service, whose rows a topic can be joined with;
+/// where something else has the name of a view, that counts, and `missing` says so.
 #[utoipa::path(get, path = "/api/catalog", operation_id = "list_sources", tag = "streams",
     params(("engine" = Option<String>, Query, description = "Only what this engine can select from.", pattern = "^(flink|ksqldb|embedded)$")),
     responses((status = 200, description = "The sources", body = CatalogListBody)))]

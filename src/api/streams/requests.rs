@@ -254,6 +254,9 @@ pub(super) async fn source(name: String, request: &HttpRequest, payload: web::Pa
     let event_time: Option<EventTime> = body.value("eventTime", false, "must be an object with column and delayMs");
     let table: Option<Table> =
         body.value("table", false, "must be an object with key, a list of columns, and keyFormat, text or json");
+    if format == Some(Format::View) {
+        body.reject("format", "view", "must be json or avro");
+    }
     body.finish()?;
     let (format, columns) = (format.unwrap_or(Format::Json), columns.unwrap_or_default());
     Ok(Source { name, topic, format, columns, event_time, table })

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Joined;
+use super::views::ServedViews;
 use crate::config::{Config, EmbeddedSettings};
 use crate::crash;
 use crate::embedded::engine::{Counts, Embedded};
@@ -11,6 +13,7 @@ use crate::embedded::log::{Delivery, Log};
 use crate::embedded::plan::Limits;
 use crate::embedded::settings::Settings;
 use crate::embedded::table::TableBounds;
+use crate::embedded::views::Views;
 use crate::manager::engines::Engine;
 use crate::manager::ports::Schemas;
 use crate::platforms::kafka::embedded::JobLog;
@@ -38,16 +41,29 @@ pub fn settings(embedded: &EmbeddedSettings, joins: usize) -> Settings {
 
 /// The engine of these settings. Connects to nothing.
 pub fn engine(config: &Config, schemas: Option<&Arc<dyn Schemas>>) -> Embedded {
+    made(config, schemas, None)
+}
+
+/// The same, and it joins views. To be called where the runtime is that reads them.
+pub fn joining(config: &Config, schemas: Option<&Arc<dyn Schemas>>, joined: Joined) -> Embedded {
+    made(config, schemas, Some(Arc::new(ServedViews::new(joined))))
+}
+
+fn made(config: &Config, schemas: Option<&Arc<dyn Schemas>>, views: Option<Arc<dyn Views>>) -> Embedded {
     let delivery = match config.embedded.delivery.as_str() {
         "at_least_once" => Delivery::AtLeastOnce,
         _ => Delivery::ExactlyOnce,
     };
     let log: Arc<dyn Log> = Arc::new(JobLog::new(&config.kafka, delivery, crash::point));
-    Embedded::new(log, schemas.cloned(), settings(&config.embedded, config.manager.limits.joins))
+    Embedded::joining(log, schemas.cloned(), views, settings(&config.embedded, config.manager.limits.joins))
 }
 
-pub(super) fn add(config: &Config, schemas: Option<&Arc<dyn Schemas>>, engines: &mut Vec<Arc<dyn Engine>>) -> Queries {
-    let engine = engine(config, schemas);
+pub(super) fn add(
+    config: &Config,
+    (schemas, joined): (Option<&Arc<dyn Schemas>>, Joined),
+    engines: &mut Vec<Arc<dyn Engine>>,
+) -> Queries {
+    let engine = joining(config, schemas, joined);
     engines.push(Arc::new(engine.clone()));
     Queries(engine)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Joined;
 use crate::config::Config;
 use crate::manager::engines::Engine;
 use crate::manager::ports::Schemas;
@@ -16,6 +17,6 @@ impl Queries {
     pub(in crate::streams) fn show(&self, _: &Metrics) {}
 }
 
-pub(super) fn add(_: &Config, _: Option<&Arc<dyn Schemas>>, _: &mut Vec<Arc<dyn Engine>>) -> Queries {
+pub(super) fn add(_: &Config, _: (Option<&Arc<dyn Schemas>>, Joined), _: &mut Vec<Arc<dyn Engine>>) -> Queries {
     Queries
 }

@@ -43,6 +43,18 @@ pub const TABLES: BuildScripts = BuildScripts {
         of_key: KeyTable { name: "orders", key: "order_id", sequence: "last_event_sequence" },
         details: &[DetailTable { name: "order_items", key: "order_id", number: "line_no", shown_as: "items" }],
         of_tax_rate: &["totalGross", "taxBasis", "items[].grossLineTotal"],
+        joined: &[
+            ("order_id", "string"),
+            ("customer_id", "string"),
+            ("status", "string"),
+            ("currency", "string"),
+            ("total_net", "decimal(38, 4)"),
+            ("total_gross", "decimal(38, 4)"),
+            ("item_count", "int"),
+            ("last_event_sequence", "bigint"),
+            ("tax_basis", "string"),
+            ("updated_at", "timestamp(6)"),
+        ],
     }),
 };
 

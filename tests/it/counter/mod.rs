@@ -38,6 +38,7 @@ const TABLES: BuildScripts = BuildScripts {
         of_key: KeyTable { name: "counts", key: "key", sequence: "last_sequence" },
         details: &[],
         of_tax_rate: &[],
+        joined: &[("key", "string"), ("count", "bigint")],
     }),
 };
 

@@ -238,34 +238,57 @@ function History({ use }: { use: (sql: string) => void }) {
   );
 }
 
+// A table whose one key has the name of one of the source's columns, however that is written: `orderId`, `order_id`.
+function lookup(source: Source, sources: Source[]): string[] {
+  const plain = (name: string) => name.toLowerCase().replaceAll('_', '');
+  for (const { name, columns, table } of sources) {
+    const key = table?.key.length === 1 ? table.key[0] : undefined;
+    const by = key && source.columns.find((column) => plain(column.name) === plain(key));
+    const more = by && columns.find((column) => column.name !== key && column.name !== by.name);
+    if (more) return [`SELECT s.${by.name}, t.${more.name} FROM ${source.name} s LEFT JOIN ${name} t ON s.${by.name} = t.${key}`];
+  }
+  return [];
+}
+
 // Texts that run as they are: the embedded engine counts by a window only.
-function examples(source: Source, engine: string): string[] {
+function examples(source: Source, engine: string, sources: Source[]): string[] {
   const all = `SELECT * FROM ${source.name}`;
   const grouped = source.columns.find(({ type }) => /string|varchar/i.test(type)) ?? source.columns[0];
   if (!grouped) return [all];
   if (engine !== 'embedded') return [all, `SELECT ${grouped.name}, COUNT(*) AS N FROM ${source.name} GROUP BY ${grouped.name}`];
   const time = source.columns.find(({ type }) => /^timestamp/i.test(type))?.name ?? '_timestamp';
   const minute = `tumble(${time}, INTERVAL '1 minute')`;
-  return [all, `SELECT ${minute} AS minute, ${grouped.name}, COUNT(*) AS n FROM ${source.name} GROUP BY ${minute}, ${grouped.name}`];
+  return [all, `SELECT ${minute} AS minute, ${grouped.name}, COUNT(*) AS n FROM ${source.name} GROUP BY ${minute}, ${grouped.name}`, ...lookup(source, sources)];
 }
 
 function Examples({ sources, engine, missing, use }: { sources: Source[]; engine: string; missing: string[]; use: (sql: string) => void }) {
-  const source = sources[0];
+  // The embedded engine joins tables, and follows none alone.
+  const source = engine === 'embedded' ? sources.find(({ table }) => !table) : sources[0];
   return (
     <div class="examples">
-      {source ? (
+      {sources.length > 0 ? (
         <>
-          <h2>Examples</h2>
-          <ul class="plain">
-            {examples(source, engine).map((sql) => (
-              <li key={sql}><button type="button" class="quiet code" onClick={() => use(sql)}>{sql}</button></li>
-            ))}
-          </ul>
+          {source && (
+            <>
+              <h2>Examples</h2>
+              <ul class="plain">
+                {examples(source, engine, sources).map((sql) => (
+                  <li key={sql}><button type="button" class="quiet code" onClick={() => use(sql)}>{sql}</button></li>
+                ))}
+              </ul>
+            </>
+          )}
           <h2>What can be selected from</h2>
           <dl class="sources">
-            {sources.slice(0, 20).map(({ name, topic, columns, origin }) => (
+            {sources.slice(0, 20).map(({ name, topic, columns, table, origin }) => (
               <div key={name}>
-                <dt><code>{name}</code> <span class="small muted">topic <a href={to(['topics', topic, 'live'])}>{topic}</a>, {origin}</span></dt>
+                <dt>
+                  <code>{name}</code>{' '}
+                  <span class="small muted">
+                    {topic ? <>topic <a href={to(['topics', topic, 'live'])}>{topic}</a>, {origin}</> : 'a view of this service'}
+                    {table && `, joined by ${table.key.join(', ')}`}
+                  </span>
+                </dt>
                 <dd class="small mono">{columns.map(({ name, type }) => `${name} ${type}`).join(', ')}</dd>
               </div>
             ))}

@@ -16,8 +16,11 @@ export interface Engine {
 
 export interface Source {
   name: string;
-  topic: string;
+  /** None of a view of the service. */
+  topic?: string;
   columns: { name: string; type: string }[];
+  /** What a join meets by its key; nothing to follow. */
+  table?: { key: string[] };
   origin: string;
   engines: string[];
 }

@@ -61,6 +61,9 @@ pub struct KeyedRows {
     pub details: &'static [DetailTable],
     /// The columns that another default tax rate changes, as they are shown: `items[].grossLineTotal`.
     pub of_tax_rate: &'static [&'static str],
+    /// The columns of `of_key` that streams may be joined with, its key among them, with their types in the words of the streams'
+    /// catalogue. None: whoever may define streams sees nothing of the view by them.
+    pub joined: &'static [(&'static str, &'static str)],
 }
 
 /// A table with one row for each key.

@@ -2,7 +2,6 @@
 //! read.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use std::vec;
@@ -10,7 +9,6 @@ use std::vec;
 use futures_util::Stream;
 use streamview_manager::catalog::Column;
 use streamview_manager::engines::{AdHoc, End, Item, Row, RowKind, Rows, Seen};
-use streamview_manager::ports::Schemas;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -18,9 +16,9 @@ use super::intake::Intake;
 use super::persistent::all_places;
 use super::places::Places;
 use super::tables::{Stop, TableNow, Tables};
-use super::{now_ms, runtime, spawn, told};
+use super::{Outside, now_ms, runtime, spawn, told};
 use crate::encode::values;
-use crate::log::{Batch, Log, LogError, Reader};
+use crate::log::{Batch, LogError, Reader};
 use crate::plan::Prepared;
 use crate::run::{Execution, Output};
 use crate::settings::Settings;
@@ -69,12 +67,12 @@ fn schema(columns: &[Column]) -> String {
 pub(crate) fn look(
     query: &AdHoc,
     prepared: Prepared,
-    (log, schemas): (&dyn Log, Option<Arc<dyn Schemas>>),
+    outside: &Outside,
     settings: &Settings,
     guard: Box<dyn Send>,
 ) -> Result<Rows, LogError> {
     let topics: Vec<String> = prepared.streams().iter().map(|source| source.topic.clone()).collect();
-    let mut reader = log.reader(&topics)?;
+    let mut reader = outside.log.reader(&topics)?;
     let (mut places, mut from) = (Places::default(), Vec::new());
     for place in all_places(&reader.partitions()?) {
         let (low, high) = reader.bounds(place)?;
@@ -84,7 +82,7 @@ pub(crate) fn look(
     }
     let started = prepared.start(settings.bounds(settings.adhoc_memory_bytes));
     let mut execution = started.map_err(|failure| LogError::Halt(told(failure)))?;
-    let tables = Tables::of(&prepared, &execution, log, schemas.clone(), settings)?;
+    let tables = Tables::of(&prepared, &execution, outside, settings)?;
     for number in 0..topics.len() {
         let of_topic = places.0.keys().filter(|place| place.topic == number).map(|place| place.partition);
         execution.assign(number, &of_topic.collect::<Vec<_>>());
@@ -94,7 +92,7 @@ pub(crate) fn look(
     let columns = prepared.columns().to_vec();
     let header = Item::Header { schema: schema(&columns), columns };
     let looking = Looking {
-        intake: Intake::new(&prepared, schemas),
+        intake: Intake::new(&prepared, outside.schemas.clone()),
         prepared,
         tables,
         seen: Seen::default(),

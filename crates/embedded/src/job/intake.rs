@@ -80,7 +80,7 @@ pub(super) fn json_of<'v>(
     runtime: &Runtime,
 ) -> Result<Result<Cow<'v, [u8]>, String>, LogError> {
     match (format, schemas) {
-        (Format::Json, _) => Ok(Ok(Cow::Borrowed(value))),
+        (Format::Json | Format::View, _) => Ok(Ok(Cow::Borrowed(value))),
         (Format::Avro, None) => {
             Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned()))
         }

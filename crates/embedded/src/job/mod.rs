@@ -9,18 +9,33 @@ mod persistent;
 mod places;
 mod seen;
 mod tables;
+mod views;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
 
+use streamview_manager::ports::Schemas;
 use tokio::runtime::Runtime;
 
 pub(crate) use self::adhoc::look;
 pub(crate) use self::persistent::{Cannot, Plan, begin, writer_name};
 pub use self::seen::Counts;
 pub(crate) use self::seen::{Job, Wish};
+use crate::log::Log;
 use crate::run::Failure;
+use crate::views::Views;
+
+/// What queries need of the outside. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Outside {
+    pub log: Arc<dyn Log>,
+    /// By which Avro is read.
+    pub schemas: Option<Arc<dyn Schemas>>,
+    /// What can be joined beside topics.
+    pub views: Option<Arc<dyn Views>>,
+}
 
 /// Runs `work` on a thread of this name. A panic is told like any other failure: it takes nothing else with it.
 fn spawn(

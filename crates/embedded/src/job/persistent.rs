@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamview_manager::engines::ObservedState;
-use streamview_manager::ports::Schemas;
 use tokio::runtime::Runtime;
 
 use super::intake::{Intake, Taken};
@@ -21,8 +20,8 @@ use super::output::{Origins, Writing};
 use super::places::Places;
 use super::seen::{Counts, Job, Wish};
 use super::tables::{Stop, Tables};
-use super::{now_ms, runtime, spawn, told};
-use crate::log::{Batch, Log, LogError, Outgoing, Place, Position, Reader, Record, Writer};
+use super::{Outside, now_ms, runtime, spawn, told};
+use crate::log::{Batch, LogError, Outgoing, Place, Position, Reader, Record, Writer};
 use crate::plan::Prepared;
 use crate::run::{Execution, Output};
 use crate::settings::Settings;
@@ -62,8 +61,7 @@ impl From<LogError> for Cannot {
 pub(crate) struct Plan {
     pub job: Arc<Job>,
     pub prepared: Prepared,
-    pub log: Arc<dyn Log>,
-    pub schemas: Option<Arc<dyn Schemas>>,
+    pub outside: Outside,
     pub settings: Settings,
     pub revision: i32,
     /// It goes on from positions that have to be there.
@@ -83,16 +81,19 @@ pub(crate) fn writer_name(definition: &str) -> String {
 /// done: then it is known to a restart.
 pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
     let job = Arc::clone(&plan.job);
-    let writer = plan.log.writer(&writer_name(&job.definition), &job.group, &job.topics)?;
+    let writer = plan.outside.log.writer(&writer_name(&job.definition), &job.group, &job.topics)?;
     let runtime = runtime().map_err(Cannot::Failed)?;
     let (permit, fenced) = (plan.permit, plan.fenced);
-    let writing =
-        Writing::new(&plan.prepared, &job.handle.output_topic, plan.log.delivery(), (&job.definition, plan.revision));
+    let writing = Writing::new(
+        &plan.prepared,
+        &job.handle.output_topic,
+        plan.outside.log.delivery(),
+        (&job.definition, plan.revision),
+    );
     let mut query = Query {
         job: Arc::clone(&job),
         prepared: plan.prepared,
-        log: plan.log,
-        schemas: plan.schemas,
+        outside: plan.outside,
         settings: plan.settings,
         writer,
         writing,
@@ -160,8 +161,7 @@ impl From<LogError> for Over {
 struct Query {
     job: Arc<Job>,
     prepared: Prepared,
-    log: Arc<dyn Log>,
-    schemas: Option<Arc<dyn Schemas>>,
+    outside: Outside,
     settings: Settings,
     writer: Box<dyn Writer>,
     writing: Writing,
@@ -196,7 +196,7 @@ struct Run {
 impl Query {
     /// Finds where it begins, and writes that down where it is new. `goes_on`: some of it is there.
     fn start(&mut self, goes_on: bool) -> Result<Run, Cannot> {
-        let mut reader = self.log.reader(&self.job.topics)?;
+        let mut reader = self.outside.log.reader(&self.job.topics)?;
         let ids = reader.ids()?;
         let places: Vec<Place> = all_places(&reader.partitions()?);
         let known = self.writer.positions(&places)?;
@@ -229,10 +229,9 @@ impl Query {
             execution.resume(closed);
         }
         reader.assign(&from)?;
-        let schemas = self.schemas.clone();
-        let tables = Tables::of(&self.prepared, &execution, &*self.log, schemas, &self.settings)?;
+        let tables = Tables::of(&self.prepared, &execution, &self.outside, &self.settings)?;
         let now = Instant::now();
-        let intake = Intake::new(&self.prepared, self.schemas.clone());
+        let intake = Intake::new(&self.prepared, self.outside.schemas.clone());
         let (batch, pending) = (Batch::default(), Vec::new());
         let mut run = Run {
             reader,
@@ -462,7 +461,7 @@ impl Query {
             };
             counted[*kind as usize] += 1;
             if !self.made.contains(to) {
-                self.log.make_topic(to)?;
+                self.outside.log.make_topic(to)?;
                 self.made.insert(to.to_owned());
             }
             pending.push(self.writing.aside(to, &self.job.topics[record.place.topic], &record, why));

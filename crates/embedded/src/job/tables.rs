@@ -1,20 +1,21 @@
 //! The tables of a query: read whole before its first row, then kept up, and met by its rows as they were at the last refresh.
 //!
-//! They are read by a reader of their own, and no position of theirs is kept: a restart reads them anew. So rows that are read again
-//! after a restart meet the tables as they are then.
+//! Topics are read by a reader of their own, views by whoever brings them, and no position of theirs is kept: a restart reads them
+//! anew. So rows that are read again after a restart meet the tables as they are then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use streamview_manager::catalog::Format;
+use streamview_manager::catalog::{Format, Source};
 use streamview_manager::engines::TableSeen;
 use streamview_manager::ports::Schemas;
 use tokio::runtime::Runtime;
 
 use super::intake::json_of;
-use super::now_ms;
 use super::persistent::all_places;
+use super::views::{Came, Viewed};
+use super::{Outside, now_ms};
 use crate::log::{Batch, Log, LogError, Place, Reader};
 use crate::plan::Prepared;
 use crate::run::{Execution, Failure};
@@ -50,6 +51,7 @@ impl From<Failure> for Stop {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableNow {
     pub name: String,
+    /// Empty of a view.
     pub topic: String,
     pub rows: usize,
     pub bytes: usize,
@@ -75,17 +77,28 @@ impl TableNow {
     }
 }
 
-struct Table {
-    name: String,
+/// One of them.
+pub(super) struct Table {
+    pub name: String,
+    /// Its topic; empty of a view.
     topic: String,
     format: Format,
-    rows: TableRows,
-    refused: u64,
+    pub rows: TableRows,
+    pub refused: u64,
+    /// Of a view: as of when its rows are, in milliseconds since 1970.
+    pub as_of_ms: Option<i64>,
+    /// Likewise of those that the query meets.
+    met_ms: i64,
 }
 
 /// All of a query.
 pub(super) struct Tables {
-    reader: Box<dyn Reader>,
+    /// Of those that are topics, if there are any.
+    reader: Option<Box<dyn Reader>>,
+    /// Which tables these topics are, by their numbers among the reader's.
+    of_topics: Vec<usize>,
+    /// Those that are views.
+    views: Vec<Viewed>,
     schemas: Option<Arc<dyn Schemas>>,
     /// The number of the first one among the query's sources.
     first: usize,
@@ -98,8 +111,9 @@ pub(super) struct Tables {
     every: Duration,
     /// Whether there is something that the query has not met yet.
     is_changed: bool,
+    /// Whether it is met at once: a view was read, which is done as seldom as refreshes are.
+    is_due: bool,
     refreshed: Instant,
-    refreshed_ms: i64,
     asked: Instant,
 }
 
@@ -108,28 +122,14 @@ impl Tables {
     pub fn of(
         prepared: &Prepared,
         execution: &Execution,
-        log: &dyn Log,
-        schemas: Option<Arc<dyn Schemas>>,
+        outside: &Outside,
         settings: &Settings,
     ) -> Result<Option<Tables>, LogError> {
         let (first, sources) = (prepared.streams().len(), prepared.tables());
         if sources.is_empty() {
             return Ok(None);
         }
-        let topics: Vec<String> = sources.iter().map(|source| source.topic.clone()).collect();
-        let mut reader = log.reader(&topics)?;
-        let ids = reader.ids()?;
-        let known = all_places(&reader.partitions()?);
-        let (mut from, mut open) = (Vec::new(), BTreeMap::new());
-        for place in &known {
-            let (low, high) = reader.bounds(*place)?;
-            from.push((*place, low));
-            if low < high {
-                open.insert(*place, high);
-            }
-        }
-        reader.assign(&from)?;
-        let table = |(number, source): (usize, &streamview_manager::catalog::Source)| Table {
+        let table = |(number, source): (usize, &Source)| Table {
             name: source.name.clone(),
             topic: source.topic.clone(),
             format: source.format,
@@ -137,35 +137,85 @@ impl Tables {
                 source,
                 prepared.needed(first + number),
                 settings.table,
-                execution.room(&format!("table {}", source.name)),
+                Some(execution.room(&format!("table {}", source.name))),
             ),
             refused: 0,
+            as_of_ms: None,
+            met_ms: now_ms(),
         };
-        Ok(Some(Tables {
-            reader,
-            schemas,
+        let mut tables = Tables {
+            reader: None,
+            of_topics: (0..sources.len()).filter(|number| !sources[*number].is_view()).collect(),
+            views: Vec::new(),
+            schemas: outside.schemas.clone(),
             first,
             tables: sources.iter().enumerate().map(table).collect(),
-            ids,
-            known,
-            open,
+            ids: Vec::new(),
+            known: Vec::new(),
+            open: BTreeMap::new(),
             batch: Batch::default(),
             every: settings.table_refresh,
             is_changed: true,
+            is_due: false,
             refreshed: Instant::now(),
-            refreshed_ms: now_ms(),
             asked: Instant::now(),
-        }))
+        };
+        for (number, source) in sources.iter().enumerate().filter(|(_, source)| source.is_view()) {
+            let views = outside.views.clone().ok_or_else(|| not_here(&source.name))?;
+            let of = (source, prepared.needed(first + number));
+            tables.views.push(Viewed::new(number, views, of, settings.table, settings.table_refresh));
+        }
+        if !tables.of_topics.is_empty() {
+            tables.begin(&*outside.log)?;
+        }
+        Ok(Some(tables))
+    }
+
+    /// Begins to read the topics.
+    fn begin(&mut self, log: &dyn Log) -> Result<(), LogError> {
+        let topics: Vec<String> = self.of_topics.iter().map(|number| self.tables[*number].topic.clone()).collect();
+        let mut reader = log.reader(&topics)?;
+        self.ids = reader.ids()?;
+        self.known = all_places(&reader.partitions()?);
+        let mut from = Vec::new();
+        for place in &self.known {
+            let (low, high) = reader.bounds(*place)?;
+            from.push((*place, low));
+            if low < high {
+                self.open.insert(*place, high);
+            }
+        }
+        reader.assign(&from)?;
+        self.reader = Some(reader);
+        Ok(())
     }
 
     /// Whether all that was there at the beginning has been read.
     pub fn is_whole(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.views.iter().all(Viewed::is_whole)
     }
 
-    /// Takes a batch of what there is, after at most `wait` for its first record. Gives whether there was something.
+    /// Takes a part of what there is, after at most `wait` for it. Gives whether there was something.
     pub fn read(&mut self, wait: Duration, runtime: &Runtime) -> Result<bool, Stop> {
-        self.reader.next(&mut self.batch, wait)?;
+        // Whoever is not whole is waited for: topics first.
+        let of_topics = self.read_topics(if self.open.is_empty() { Duration::ZERO } else { wait }, runtime)?;
+        let wait = if self.open.is_empty() { wait } else { Duration::ZERO };
+        let mut came = of_topics;
+        for view in &mut self.views {
+            let wait = if view.is_whole() { Duration::ZERO } else { wait };
+            let of_view = view.read(wait, runtime, &mut self.tables[view.table])?;
+            came |= of_view != Came::Nothing;
+            if let Came::Whole { is_new } = of_view {
+                self.is_changed |= is_new;
+                self.is_due = true;
+            }
+        }
+        Ok(came)
+    }
+
+    fn read_topics(&mut self, wait: Duration, runtime: &Runtime) -> Result<bool, Stop> {
+        let Some(reader) = &mut self.reader else { return Ok(false) };
+        reader.next(&mut self.batch, wait)?;
         for (place, _) in &self.batch.ends {
             self.open.remove(place);
         }
@@ -173,7 +223,8 @@ impl Tables {
             if self.open.get(&record.place).is_some_and(|end| record.offset + 1 >= *end) {
                 self.open.remove(&record.place);
             }
-            let Some(table) = self.tables.get_mut(record.place.topic) else { continue };
+            let number = self.of_topics.get(record.place.topic);
+            let Some(table) = number.and_then(|number| self.tables.get_mut(*number)) else { continue };
             let json = match record.value {
                 Some(value) => json_of(value, table.format, self.schemas.as_deref(), runtime)?.map(Some),
                 None => Ok(None),
@@ -183,8 +234,8 @@ impl Tables {
                 table.refused += 1;
             }
         }
-        for table in &mut self.tables {
-            table.rows.settle()?;
+        for number in &self.of_topics {
+            self.tables[*number].rows.settle()?;
         }
         self.is_changed |= !self.batch.is_empty();
         Ok(!self.batch.is_empty())
@@ -197,7 +248,7 @@ impl Tables {
                 break;
             }
         }
-        if self.refreshed.elapsed() < self.every {
+        if self.refreshed.elapsed() < self.every && !self.is_due {
             return Ok(false);
         }
         if self.asked.elapsed() >= ASK_AGAIN {
@@ -218,18 +269,22 @@ impl Tables {
             execution.refresh(prepared, &rows)?;
             self.is_changed = false;
         }
-        (self.refreshed, self.refreshed_ms) = (Instant::now(), now_ms());
+        (self.refreshed, self.is_due) = (Instant::now(), false);
+        for table in &mut self.tables {
+            table.met_ms = table.as_of_ms.unwrap_or_else(now_ms);
+        }
         Ok(())
     }
 
     /// Asks for new partitions, which are read from their beginning, and whether the topics are still the same.
     fn ask(&mut self) -> Result<(), LogError> {
-        let found = match self.reader.ids() {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let found = match reader.ids() {
             Ok(ids) if ids != self.ids => {
                 let why = "the topic of a table was deleted and made anew while the query was reading it";
                 return Err(LogError::Halt(why.to_owned()));
             }
-            Ok(_) => self.reader.partitions(),
+            Ok(_) => reader.partitions(),
             Err(error) => Err(error),
         };
         let found = match found {
@@ -241,11 +296,11 @@ impl Tables {
         let mut from = Vec::new();
         for place in found {
             if !self.known.contains(&place) {
-                from.push((place, self.reader.bounds(place)?.0));
+                from.push((place, reader.bounds(place)?.0));
                 self.known.push(place);
             }
         }
-        if from.is_empty() { Ok(()) } else { self.reader.assign(&from) }
+        if from.is_empty() { Ok(()) } else { reader.assign(&from) }
     }
 
     /// As others see them.
@@ -256,9 +311,16 @@ impl Tables {
             rows: table.rows.rows(),
             bytes: table.rows.bytes(),
             refused: table.refused,
-            refreshed_ms: self.refreshed_ms,
+            refreshed_ms: table.met_ms,
             refresh_ms: u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX),
         };
         self.tables.iter().map(now).collect()
     }
+}
+
+/// A view that a stored text names, where there are none.
+fn not_here(view: &str) -> LogError {
+    LogError::Halt(format!(
+        "`{view}` is a view of a service, and this process serves none: run the query where views are read"
+    ))
 }

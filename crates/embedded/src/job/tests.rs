@@ -1,6 +1,8 @@
 //! Jobs against brokers in memory: what they write, and what of it survives whatever happens to them.
 #![allow(clippy::unwrap_used)]
 
+mod views;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

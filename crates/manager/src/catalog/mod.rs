@@ -15,13 +15,14 @@ mod numbers;
 mod topics;
 pub mod values;
 
-/// A source: a topic, how its values are written, and what columns they have.
+/// A source: a topic, how its values are written, and what columns they have; or a view of this service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Source {
     /// What users write behind `FROM`: letters, digits and `_`, at most 63, compared without case.
     pub name: String,
-    /// The Kafka topic.
+    /// The Kafka topic; empty of a view, which has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub topic: String,
     /// How the values are written.
     pub format: Format,
@@ -35,7 +36,14 @@ pub struct Source {
     pub table: Option<Table>,
 }
 
-/// How a topic's values are written.
+impl Source {
+    /// Whether its rows are those of a view of this service, in its database: it is a table then, and there is no topic.
+    pub fn is_view(&self) -> bool {
+        self.format == Format::View
+    }
+}
+
+/// How a source's values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -43,6 +51,8 @@ pub enum Format {
     Json,
     /// Avro in Confluent's framing, its schema in the registry.
     Avro,
+    /// They are in no topic: rows of a view of this service. Nobody declares such a source.
+    View,
 }
 
 /// A column.

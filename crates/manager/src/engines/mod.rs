@@ -17,6 +17,7 @@ use crate::catalog::{Column, Source};
 mod ahead;
 pub mod flink;
 pub mod ksqldb;
+pub mod views;
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -57,6 +57,11 @@ pub trait Catalogue {
 
     /// All names, to say which one was perhaps meant.
     fn names(&self) -> Vec<&str>;
+
+    /// Whether a name that is no source here is a view of the service, which another engine reads.
+    fn is_view_elsewhere(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 impl Catalogue for [Source] {
@@ -70,6 +75,28 @@ impl Catalogue for [Source] {
 
     fn names(&self) -> Vec<&str> {
         self.iter().map(|source| source.name.as_str()).collect()
+    }
+}
+
+/// The sources of an engine, and the names of views that it cannot read.
+pub struct WithViews<'a> {
+    /// What it can read.
+    pub sources: &'a [Source],
+    /// What it cannot.
+    pub views: &'a [String],
+}
+
+impl Catalogue for WithViews<'_> {
+    fn source(&self, name: &str) -> Option<&Source> {
+        self.sources.source(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.sources.names()
+    }
+
+    fn is_view_elsewhere(&self, name: &str) -> bool {
+        self.views.iter().any(|view| view.eq_ignore_ascii_case(name))
     }
 }
 

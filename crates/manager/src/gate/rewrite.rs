@@ -10,6 +10,7 @@ use super::positions::Positions;
 use super::{Catalogue, Dialect, Fault, Gated};
 use crate::catalog::Source;
 use crate::engines::Select;
+use crate::engines::views::{VIEW_SOURCE, only_embedded};
 
 /// What is put in the place of a token, or behind it.
 #[derive(Default)]
@@ -94,6 +95,9 @@ fn edit_source<'c>(
 
 fn unknown(token: &Token, catalogue: &dyn Catalogue) -> Fault {
     let name = token.name();
+    if catalogue.is_view_elsewhere(&name) {
+        return Fault::at(token, VIEW_SOURCE, only_embedded(&name));
+    }
     let meant = nearest(&name, catalogue.names().into_iter())
         .map_or_else(String::new, |near| format!(" (was `{near}` meant?)"));
     let short: String = name.chars().take(64).collect();

@@ -76,7 +76,8 @@ async fn heard(slot: &Slot, ask: impl Future<Output = Heard>) -> Arc<Heard> {
 }
 
 impl Shared {
-    /// What can be selected from. Where two say different things of one name, people win, then the engine itself.
+    /// What can be selected from. Where two say different things of one name, people win, then the engine itself; a view of the
+    /// service is the last, so that nothing means anything else because a view has come.
     pub(super) async fn catalog(&self, engine: Option<EngineKind>) -> Result<Catalog, Fault> {
         if let Some(engine) = engine {
             self.engine(engine)?;
@@ -85,8 +86,10 @@ impl Shared {
         let asked = engine.map_or_else(|| configured.clone(), |engine| vec![engine]);
         let outside = self.outside(&asked).await;
         let declared = self.store.sources().await?.into_iter().map(|source| (Origin::Declared, source));
-        let heard =
-            outside.iter().flat_map(|(origin, heard)| heard.sources.iter().map(|source| (*origin, source.clone())));
+        let heard = outside.iter().flat_map(|(origin, heard)| {
+            heard.sources.iter().map(|source| (if source.is_view() { Origin::View } else { *origin }, source.clone()))
+        });
+        let mut missing: Vec<String> = outside.iter().flat_map(|(_, heard)| heard.missing.iter().cloned()).collect();
         let mut named: BTreeMap<String, Vec<CatalogEntry>> = BTreeMap::new();
         let mut all: Vec<(Origin, Source)> = declared.chain(heard).collect();
         all.retain(|(origin, source)| self.may_be_source(*origin, &source.topic));
@@ -97,14 +100,16 @@ impl Shared {
             let mut engines: Vec<EngineKind> = match origin {
                 Origin::Engine(engine) => vec![engine],
                 Origin::Declared | Origin::Registry => configured.clone(),
-                Origin::Inferred => vec![EngineKind::Embedded],
+                Origin::Inferred | Origin::View => vec![EngineKind::Embedded],
             };
             engines.retain(|engine| asked.contains(engine) && !taken(engine));
+            if let (Origin::View, true, Some(first)) = (origin, engines.is_empty(), entries.first()) {
+                missing.push(hidden(&source, &first.source));
+            }
             if !engines.is_empty() {
                 entries.push(CatalogEntry { source, origin, engines });
             }
         }
-        let missing = outside.iter().flat_map(|(_, heard)| heard.missing.iter().cloned()).collect();
         Ok(Catalog { sources: named.into_values().flatten().collect(), missing })
     }
 
@@ -117,9 +122,16 @@ impl Shared {
         }
     }
 
+    /// The names of the views that the engine in this process can join.
+    pub(super) async fn views(&self) -> Vec<String> {
+        let kind = EngineKind::Embedded;
+        let heard = heard(self.catalogue.of(kind), self.ask_engine(kind)).await;
+        heard.sources.iter().filter(|source| source.is_view()).map(|source| source.name.clone()).collect()
+    }
+
     /// Whether a topic is a source. What is declared needs nobody's answer but the database's.
     pub(super) async fn is_source(&self, topic: &str) -> Result<bool, Fault> {
-        if !self.may_be_source(Origin::Declared, topic) {
+        if topic.is_empty() || !self.may_be_source(Origin::Declared, topic) {
             return Ok(false);
         }
         if self.store.sources().await?.iter().any(|source| source.topic == topic) {
@@ -296,6 +308,15 @@ impl Shared {
     }
 }
 
+/// Why a view is no source: something else has its name.
+fn hidden(view: &Source, other: &Source) -> String {
+    format!(
+        "the view `{}` of this service is no source, as topic `{}` is one of that name: declare the topic under another name to \
+         join the view",
+        view.name, other.topic
+    )
+}
+
 /// The declaration that was changed, or why none was.
 fn done(name: &str, expected: ExpectedSource, declared: Declared) -> Result<Declaration, Fault> {
     match declared {
@@ -364,6 +385,9 @@ fn is_name(name: &str) -> bool {
 
 fn check(source: &Source) -> Result<(), Fault> {
     let invalid = |field, problem: String| Err(Fault::Invalid { field, problem });
+    if source.is_view() {
+        return invalid("format", "`view` is no format of a topic: write json or avro".to_owned());
+    }
     if !is_name(&source.name) {
         let name = &source.name;
         return invalid("name", format!("`{name}` is no name: use letters, digits and `_`, at most {MAX_NAME}"));

@@ -4,7 +4,7 @@ use super::{CheckedBy, Shared, StatementKind, Validation};
 use crate::catalog::Source;
 use crate::engines::{Changes, EngineKind, ObservedState, Refusal, Select, Trouble};
 use crate::fault::Fault;
-use crate::gate::{self, Dialect, Gated, Kind};
+use crate::gate::{self, Dialect, Gated, Kind, WithViews};
 use crate::lifecycle::record::{Position, Record, is_active};
 use crate::lifecycle::{Effect, Plan};
 use crate::store::{Planned, StoredRevision};
@@ -20,8 +20,10 @@ impl Shared {
         let catalog = self.catalog(Some(engine)).await?;
         let missing = catalog.missing.join("; ");
         let sources: Vec<Source> = catalog.sources.into_iter().map(|entry| entry.source).collect();
+        let views = if engine == EngineKind::Embedded { Vec::new() } else { self.views().await };
         let limits = &self.parts.settings.limits;
-        let judged = gate::check(sql, Dialect::of(engine), kind, limits, &sources);
+        let known = WithViews { sources: &sources, views: &views };
+        let judged = gate::check(sql, Dialect::of(engine), kind, limits, &known);
         Ok(judged.map_err(|faults| {
             let refusals = faults.into_iter().map(|fault| {
                 let mut refusal = Refusal::from(fault);

@@ -49,6 +49,10 @@ impl Shared {
         let stored = self.store.revisions(&record.id, record.deployed_revision).await?.pop();
         let mut lag = None;
         for source in stored.and_then(|stored| stored.select).map(|select| select.sources).unwrap_or_default() {
+            // A view has no records.
+            if source.is_view() {
+                continue;
+            }
             match self.parts.kafka.group_lag(group, &source.topic).await {
                 Ok(of_topic) => lag = lag.or(of_topic.map(|_| 0)).map(|lag| lag + of_topic.unwrap_or_default()),
                 Err(error) => {

@@ -150,6 +150,8 @@ pub enum Origin {
     Registry,
     /// Nobody: its latest records look so.
     Inferred,
+    /// This service: it is one of its views. Whatever else has that name was there before.
+    View,
 }
 
 /// What is to be checked.

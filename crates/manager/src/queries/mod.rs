@@ -124,6 +124,15 @@ pub struct FirstRows {
     pub left_out: LeftOut,
 }
 
+impl FirstRows {
+    fn end_with(&mut self, line: &Line) {
+        if let Line::End { end, reason, .. } = line {
+            let why = line.fault().map(str::to_owned);
+            (self.end, self.reason) = (lines::word(end).to_owned(), why.or_else(|| reason.clone()));
+        }
+    }
+}
+
 impl Default for FirstRows {
     fn default() -> Self {
         FirstRows {
@@ -143,8 +152,8 @@ impl QueryRows {
             match timeout_at(deadline, self.next()).await {
                 Ok(Some(Line::Header { schema, .. })) => first.schema = Some(schema),
                 Ok(Some(Line::Row(text))) => first.rows.extend(serde_json::from_str::<serde_json::Value>(&text)),
-                Ok(Some(Line::End { end, reason, .. })) => {
-                    (first.end, first.reason) = (lines::word(&end).to_owned(), reason);
+                Ok(Some(line)) => {
+                    first.end_with(&line);
                     return;
                 }
                 Ok(None) => return,

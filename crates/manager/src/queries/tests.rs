@@ -342,6 +342,16 @@ async fn what_was_cut_is_never_complete() {
     let rows = queries.run(select("SELECT"), "ada").await.unwrap();
     model.feed(Item::End(End::Failed("out of memory".to_owned())));
     assert_eq!(rest(rows).await[1], r#"{"end":"failed","errorMessage":{"message":"out of memory"}}"#);
+    // Whoever tries a query hears why, too.
+    let (running, feeding) = (queries.clone(), Arc::clone(&model));
+    let first =
+        tokio::spawn(async move { running.first_rows(select("SELECT"), "ada", 1, Duration::from_secs(60)).await });
+    while feeding.live() == 0 {
+        tokio::task::yield_now().await;
+    }
+    model.feed(Item::End(End::Failed("out of memory".to_owned())));
+    let first = first.await.unwrap().unwrap();
+    assert_eq!((first.end.as_str(), first.reason.as_deref()), ("failed", Some("out of memory")));
 }
 
 #[tokio::test]

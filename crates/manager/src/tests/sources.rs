@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 
 use super::stage::{ANNA, PATIENCE, Stage, create};
-use crate::catalog::{Column, DataType, Format, Source};
+use crate::catalog::{Column, DataType, Format, KeyFormat, Source, Table};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
 use crate::lifecycle::Effect;
@@ -230,4 +230,47 @@ async fn what_nobody_describes_has_the_columns_of_its_latest_records_for_the_emb
     let manager = stage.manager();
     assert!(manager.catalog(None).await.unwrap().sources.iter().all(|entry| entry.origin != Origin::Inferred));
     assert_eq!(*stage.topics.reads.lock().unwrap(), 0, "nobody reads topics for engines that could not use it");
+}
+
+#[tokio::test]
+async fn a_view_is_the_embedded_engines_alone_and_the_last_of_its_name() {
+    let view = |name: &str| {
+        let table = Some(Table { key: vec!["a".to_owned()], key_format: KeyFormat::Text });
+        Source { format: Format::View, table, ..source(name, "") }
+    };
+    let stage = Stage::new(&[EngineKind::Ksqldb, EngineKind::Embedded]).await;
+    stage.engines[1].with(|world| world.knows = vec![view("orders"), view("stock")]);
+    let manager = stage.manager();
+    let catalog = manager.catalog(None).await.unwrap();
+    let shown: Vec<_> =
+        catalog.sources.iter().map(|entry| (entry.source.name.as_str(), entry.origin, entry.engines.len())).collect();
+    assert_eq!(shown, [("orders", Origin::Declared, 2), ("stock", Origin::View, 1)]);
+    assert_eq!(catalog.sources[1].engines, [EngineKind::Embedded]);
+    let [hidden] = catalog.missing.as_slice() else { panic!("{:?}", catalog.missing) };
+    assert!(hidden.starts_with("the view `orders` of this service is no source, as topic `orders` is one"), "{hidden}");
+    let of_ksqldb = manager.catalog(Some(EngineKind::Ksqldb)).await.unwrap();
+    assert!(of_ksqldb.sources.iter().all(|entry| entry.origin == Origin::Declared) && of_ksqldb.missing.is_empty());
+
+    // Whoever means it elsewhere is told what it is, and at its place.
+    let judged = async |engine, text: &str| {
+        let found = manager.validate(Some(engine), StatementKind::Persistent, text).await.unwrap();
+        found.errors.first().map(|fault| (fault.code.clone(), fault.column, fault.message.clone()))
+    };
+    let (code, column, message) = judged(EngineKind::Ksqldb, "SELECT a FROM Stock").await.unwrap();
+    assert_eq!((code.as_str(), column), ("view_source", Some(15)));
+    assert!(
+        message.contains("`Stock` is a view of this service, whose rows only the embedded engine can join"),
+        "{message}"
+    );
+    assert_eq!(judged(EngineKind::Ksqldb, "SELECT a FROM stocks").await.unwrap().0, "unknown_source");
+    assert_eq!(
+        judged(EngineKind::Embedded, "SELECT o.AMOUNT FROM orders o JOIN stock s ON o.ORDER_ID = s.a").await,
+        None
+    );
+
+    // It has no topic, and nobody declares one.
+    assert!(manager.watchable("").await.unwrap().is_none());
+    let declared =
+        manager.put_source(Source { topic: "shop".to_owned(), ..view("mine") }, OLGA, ExpectedSource::Any).await;
+    assert!(matches!(declared, Err(Fault::Invalid { field: "format", .. })), "{declared:?}");
 }

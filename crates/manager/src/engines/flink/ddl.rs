@@ -3,7 +3,7 @@
 use super::text::{Tokens, quote_identifier, statement, string_literal};
 use super::types::{Clock, declared};
 use crate::catalog::{Column, DataType, Format, KeyFormat, Source, Table};
-use crate::engines::{Refusal, Select, Trouble};
+use crate::engines::{Refusal, Select, Trouble, views};
 use crate::settings::FlinkSettings;
 
 /// The column with the record's own time that a source has if the statement names it and the source has no event time.
@@ -56,9 +56,10 @@ fn source_table(
     group: &str,
     start: Start,
 ) -> Result<String, Trouble> {
+    views::refuse(source)?;
     // Flink reads Avro's times of the registry as those without a zone; JSON's end with a `Z`.
     let clock = match source.format {
-        Format::Json => Clock::WithZone,
+        Format::Json | Format::View => Clock::WithZone,
         Format::Avro => Clock::WithoutZone,
     };
     let mut parts = Vec::new();
@@ -163,6 +164,8 @@ fn value_options(settings: &FlinkSettings, format: Format, prefix: &str) -> Vec<
             ("json.ignore-parse-errors", "false"),
         ],
         Format::Avro => &[("format", "avro-confluent"), ("avro-confluent.url", &settings.registry_url)],
+        // It is refused before.
+        Format::View => &[],
     };
     options.iter().map(|(name, value)| (format!("{prefix}{name}"), (*value).to_owned())).collect()
 }
@@ -329,6 +332,13 @@ mod tests {
         assert!(json.contains("`id` BIGINT NOT NULL") && json.contains("'key.format' = 'json'"), "{json}");
         let Err(Trouble::Refused(refusal)) = of("id", KeyFormat::Text) else { panic!("a number as text") };
         assert_eq!(refusal.code, "table_key");
+    }
+
+    #[test]
+    fn a_view_of_the_service_is_no_table_of_flink() {
+        let view = Source { format: Format::View, topic: String::new(), ..source(None) };
+        let Err(Trouble::Refused(refusal)) = declare("SELECT id FROM orders", view) else { panic!("a view") };
+        assert_eq!(refusal.code, "view_source");
     }
 
     #[test]

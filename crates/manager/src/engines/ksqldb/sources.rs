@@ -9,7 +9,7 @@ use super::entities::{Entity, Field, SourceDescription};
 use super::errors::code;
 use super::statements::{describe, dialect, not_made, register, takes_all, takes_key};
 use crate::catalog::{Column, DataType, Format, Source};
-use crate::engines::{Refusal, Select, Trouble};
+use crate::engines::{Refusal, Select, Trouble, views};
 
 /// Sources that are described at once where a server cannot describe all of them in one answer.
 const AT_ONCE: usize = 8;
@@ -21,6 +21,7 @@ impl Ksqldb {
         let takes_all = takes_all(select);
         let mut missing = Vec::new();
         for source in &select.sources {
+            views::refuse(source)?;
             takes_key(source)?;
             match self.described(&source.name).await? {
                 Some(there) => same(source, &there, takes_all)?,
@@ -151,6 +152,8 @@ pub(super) fn format_word(format: Format) -> &'static str {
     match format {
         Format::Json => "JSON",
         Format::Avro => "AVRO",
+        // It is refused before, by its own word.
+        Format::View => "NONE",
     }
 }
 
