@@ -149,3 +149,15 @@ async fn letters_of_a_topic_are_taken_over_once_and_redriven() {
     assert_eq!(instance.json("/ops/dead-letters").await["items"][0]["key"], "bad");
     assert_eq!(world.number("select count(*) from dead_letters where published_at is null").await, 0);
 }
+
+/// Without its settings it keeps four heaps for each core, and what is free for ten seconds.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn the_allocator_has_the_settings_of_the_binary() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
+    let output = command.arg("--version").env("MALLOC_CONF", "stats_print:true").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    for setting in ["opt.narenas: 4", "opt.dirty_decay_ms: 500", "opt.background_thread: true"] {
+        assert!(told.contains(setting), "{setting}: {told}");
+    }
+}

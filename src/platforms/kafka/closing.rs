@@ -42,7 +42,8 @@ impl Closing {
             if client.closed() {
                 return false;
             }
-            std::thread::sleep(LOOK);
+            // librdkafka tells nobody that it has ended.
+            std::thread::park_timeout(LOOK);
         }
         true
     }

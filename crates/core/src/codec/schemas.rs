@@ -33,3 +33,16 @@ impl Schemas {
         self.0.get(&name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_found_by_the_name_that_it_was_put_in_by() {
+        let mut schemas = Schemas::default();
+        schemas.insert(SchemaName::Id(7), WriterSchema::Json);
+        assert!(matches!(schemas.get(SchemaName::Id(7)), Some(WriterSchema::Json)));
+        assert!(schemas.get(SchemaName::Guid(7)).is_none());
+    }
+}

@@ -179,6 +179,7 @@ mod tests {
         cut.reach(Partition(0), 4);
         cut.reach(Partition(1), 7);
         cut.join(&Cut::at([(Partition(0), 4), (Partition(1), 6), (Partition(2), 1)]));
+        cut.join(&Cut::at([(Partition(3), 0)])); // nothing was seen of it
         let reached: Vec<_> = cut.partitions().map(|(partition, at)| (partition.0, at.commit, at.rows)).collect();
         assert_eq!(reached, [(0, 4, 2), (1, 7, 0), (2, 1, 0)]);
     }
@@ -191,6 +192,8 @@ mod tests {
         let text = cursor.encode("orders");
         assert_eq!(FeedCursor::decode(&text, "orders"), Ok(cursor));
         assert_eq!(FeedCursor::decode(&text, "pings"), Err(CursorError::Checksum));
+        let least = FeedCursor { build: Build(1), came_by: None, cut: Cut::default() };
+        assert_eq!(FeedCursor::decode(&least.encode("orders"), "orders"), Ok(least));
         let key = KeyCursor(Sequence(-1)).encode("orders", "o-1");
         assert_eq!(KeyCursor::decode(&key, "orders", "o-1"), Ok(KeyCursor(Sequence(-1))));
         assert_eq!(KeyCursor::decode(&key, "orders", "o-2"), Err(CursorError::Checksum));
