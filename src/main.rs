@@ -5,8 +5,8 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Few arenas, since what is free in one is of no use to the others; what is free goes back to the system within a second, by a thread of the
-/// allocator's own. `MALLOC_CONF` in the environment has the last word.
+/// Few arenas, since what is free in one is of no use to the others; what is free goes back to the system within a second, by a
+/// thread of the allocator's own. `MALLOC_CONF` in the environment has the last word.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "jemalloc looks for its settings under this name")]
 // SAFETY: nothing else has the name, and jemalloc reads what is here as a pointer to a C string.

@@ -68,8 +68,8 @@ struct Job<'a, C> {
     course: C,
 }
 
-/// A batch of so many records has memory that small ones do not use up.
-const LARGE: usize = 10_000;
+/// A batch of so many records, or bytes, has memory that small ones do not use up.
+const LARGE: (usize, usize) = (10_000, 1024 * 1024);
 /// How long after the last large batch it is let go.
 const QUIET: Duration = Duration::from_secs(1);
 /// How often a lane looks whether its connection is still there.
@@ -143,7 +143,7 @@ impl<A: Applier> Lane<A> {
                 }
                 batch = mailbox.take(not_before) => {
                     not_before = Instant::now() + interval;
-                    if batch.len() >= LARGE {
+                    if batch.len() >= LARGE.0 || batch.size() >= LARGE.1 {
                         give_back_at = Some(Instant::now() + QUIET);
                     }
                     crash::point("batch.taken");
