@@ -299,6 +299,35 @@ mod tests {
     }
 
     #[test]
+    fn nothing_but_equal_keys_is_clean() {
+        let mut comparison = Comparison::default();
+        assert!(comparison.is_clean());
+        comparison.equal(3);
+        assert!(comparison.is_clean());
+        comparison.found(different("o-1", "a"));
+        assert!(!comparison.is_clean());
+    }
+
+    #[test]
+    fn parts_are_added_up() {
+        let part = |equal, keys: &[&str]| {
+            let mut part = Comparison::default();
+            part.equal(equal);
+            keys.iter().for_each(|key| part.found(different(key, "a")));
+            part.found(Difference::of_sequences(&format!("{equal}-old"), Some(1), None).unwrap());
+            part.found(Difference::of_sequences(&format!("{equal}-new"), None, Some(1)).unwrap());
+            part
+        };
+        let mut whole = part(3, &["x", "y"]);
+        whole.merge(part(4, &["z"]));
+        let counts = (whole.compared, whole.equal, whole.different, whole.only_old, whole.only_new);
+        assert_eq!(counts, (14, 7, 3, 2, 2));
+        assert_eq!(whole.columns, BTreeMap::from([("a".to_owned(), 3)]));
+        let keys: Vec<&str> = whole.sample.iter().map(|difference| difference.key.as_str()).collect();
+        assert_eq!(keys, ["3-new", "3-old", "4-new", "4-old", "x", "y", "z"]);
+    }
+
+    #[test]
     fn equally_far_is_no_difference_and_a_column_that_only_one_has_is_one() {
         assert_eq!(Difference::of_sequences("o-1", Some(3), Some(3)), None);
         assert_eq!(Difference::of_sequences("o-1", Some(3), Some(4)).unwrap().found, Found::Different);
@@ -315,6 +344,10 @@ mod tests {
         let mut difference = Difference::of("o-1");
         difference.rows("items", &rows("1"), &rows("2"));
         assert_eq!((difference.columns.len(), difference.more), (COLUMNS, 5));
+        let shown = serde_json::to_value(&difference).unwrap();
+        assert_eq!(shown["more"], 5);
+        assert_eq!(serde_json::from_value::<Difference>(shown).unwrap(), difference);
+        assert_eq!(serde_json::to_value(Difference::of("o-1")).unwrap().get("more"), None);
     }
 
     #[test]
