@@ -63,7 +63,10 @@ fn well(settings: &SchemaRegistrySettings, subject: &str, sign: &Sign) -> Vec<Ch
 
 fn fix(fault: &Fault) -> &'static str {
     match fault {
-        Fault::Unreachable(_, words) if words.contains("certificate") => {
+        Fault::Unreachable(_, words) if words.contains("schema_registry.tls.cert_file") => {
+            "schema_registry.tls.cert_file and key_file = a certificate that the registry accepts, if it asks for one"
+        }
+        Fault::Unreachable(_, words) if words.contains("invalid peer certificate") => {
             "schema_registry.ca_file = the PEM file of who signed the registry's certificate"
         }
         Fault::Unreachable(..) => "start the registry, or correct schema_registry.url",

@@ -1,9 +1,10 @@
 //! Asks a registry with Confluent's REST interface and says whose fault a bad answer is. No retries, no cache.
 
-use std::fs;
+use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
+use std::{fs, io, iter};
 
 use anyhow::{Context, Result, ensure};
 pub use reqwest::Method;
@@ -23,7 +24,7 @@ const MAX_REFERENCES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No connection, or no whole answer in time.
-    #[error("the schema registry at {0} does not answer: {1}{hint}", hint = hint(.0, .1))]
+    #[error("the schema registry at {0} does not answer: {1}")]
     Unreachable(String, String),
     /// 401 or 403: our credentials are wrong, and may be right after a change over there.
     #[error("the schema registry refuses us ({0}); check schema_registry.username, password or bearer_token")]
@@ -80,14 +81,14 @@ impl Fault {
 }
 
 /// Which setting to look at, where TLS is what came to nothing.
-fn hint(address: &str, cause: &str) -> &'static str {
+fn hint(address: &str, error: &reqwest::Error, cause: &str) -> &'static str {
     if cause.contains("received fatal alert") {
         "; look at schema_registry.tls.cert_file and key_file: it refuses our certificate, or misses one"
     } else if cause.contains("invalid peer certificate: UnknownIssuer") {
         "; set schema_registry.ca_file to the authority that has signed its certificate"
     } else if cause.contains("invalid peer certificate") {
         "; its certificate has to be valid now, and for the name in schema_registry.url"
-    } else if address.starts_with("https://") && CUT.iter().any(|words| cause.contains(words)) {
+    } else if address.starts_with("https://") && is_cut(error) {
         // In TLS 1.3 our request is on its way before our certificate is judged: a server that closes with it unread resets
         // the connection, and its alert is lost.
         "; if it asks for certificates, look at schema_registry.tls.cert_file and key_file: it may have refused ours, or miss one"
@@ -96,14 +97,26 @@ fn hint(address: &str, cause: &str) -> &'static str {
     }
 }
 
-/// How a connection that the other side ended before its answer is told, by the system, rustls and hyper.
-const CUT: [&str; 5] = [
-    "Connection reset by peer",
-    "Broken pipe",
-    "peer closed connection without sending TLS close_notify",
-    "connection closed before message completed",
-    "unexpected end of file",
-];
+/// Whether the other side ended a connection before its answer. Once a connection is made, every error but that of time is
+/// such an end, whoever notices it first: the system, rustls, or hyper before or after it has taken the request. While it
+/// is made, only an end that the system tells is.
+fn is_cut(error: &reqwest::Error) -> bool {
+    if error.is_timeout() || !error.is_request() {
+        return false;
+    }
+    !error.is_connect()
+        || causes(error).any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| {
+                use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+                matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+            })
+        })
+}
+
+/// What has led to an error, the nearest first.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    iter::successors(error.source(), |&cause| cause.source())
+}
 
 fn each(faults: &[Fault]) -> String {
     faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ")
@@ -324,11 +337,8 @@ impl RegistryClient {
         let away = |error: reqwest::Error| {
             // Without the URL, which may hold a password; with the innermost cause, which says what happened.
             let error = error.without_url();
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            Fault::Unreachable(server.shown.clone(), cause.to_string())
+            let cause = causes(&error).last().map_or_else(|| error.to_string(), ToString::to_string);
+            Fault::Unreachable(server.shown.clone(), format!("{cause}{}", hint(&server.shown, &error, &cause)))
         };
         let mut request = self.http.request(method, format!("{}{path}", server.base));
         request = request.header("accept", "application/vnd.schemaregistry.v1+json, application/json");

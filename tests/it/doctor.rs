@@ -21,7 +21,7 @@ const DLQ_TOPIC: &str = "STREAMVIEW_VIEWS__ORDERS__DLQ_TOPIC";
 const SERVERS: &str = "STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS";
 
 /// What a doctor has said.
-struct Told {
+pub struct Told {
     code: i32,
     checks: Vec<Value>,
 }
@@ -49,7 +49,7 @@ impl Told {
 
     /// Asserts that exactly these have failed, the first with these words and this in its fix; gives that fix.
     #[track_caller]
-    fn failed(&self, names: &[&str], words: &str, fix: &str) -> String {
+    pub fn failed(&self, names: &[&str], words: &str, fix: &str) -> String {
         assert_eq!((self.names("failed"), self.code), (names.to_vec(), 1), "{:#?}", self.checks);
         let lines = self.lines(names[0]);
         let line = lines.iter().find(|line| line["status"] == "failed").unwrap();
@@ -97,7 +97,8 @@ async fn output(world: &World, arguments: &[&str], settings: &[(&str, &str)]) ->
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-async fn doctor(world: &World, settings: &[(&str, &str)]) -> Told {
+/// What the command says about that world, with these settings beside its own.
+pub async fn doctor(world: &World, settings: &[(&str, &str)]) -> Told {
     let Output { status, stdout, stderr } = output(world, &["--json"], settings).await;
     let errors = String::from_utf8(stderr).unwrap();
     let report: Value = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));

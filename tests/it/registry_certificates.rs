@@ -14,6 +14,7 @@ use streamview::schemas::subjects::Format;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use crate::doctor::doctor;
 use crate::support::authority::{Authority, Files, Whom};
 use crate::support::registry;
 use crate::support::world::World;
@@ -114,6 +115,15 @@ async fn a_registry_that_asks_for_a_certificate_gets_ours_and_what_is_wrong_name
         let fault = ask(&files.path(ca_file), own).await.unwrap_err();
         assert!(matches!(fault, Fault::Unreachable(..)) && fault.to_string().contains(words), "{name}: {fault}");
     }
+
+    // The doctor names it as well, whether the alert has arrived or is lost.
+    let world = World::new(1).await;
+    let environment = [
+        ("STREAMVIEW_SCHEMA_REGISTRY__URL", url.as_str()),
+        ("STREAMVIEW_SCHEMA_REGISTRY__CA_FILE", ca_file.to_str().unwrap()),
+    ];
+    let fix = "schema_registry.tls.cert_file and key_file";
+    doctor(&world, &environment).await.failed(&["registry.reachable"], "schema_registry.tls.cert_file", fix);
 
     let url = resetting(&files).await;
     let client = RegistryClient::new(&settings(&url, &ca_file, Some((&certificate, &key)))).unwrap();
