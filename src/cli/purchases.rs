@@ -41,8 +41,8 @@ pub struct PurchasesArgs {
 /// Publishes until done or Ctrl-C; an error if the broker did not confirm everything.
 pub async fn run(args: PurchasesArgs, config: &Config) -> anyhow::Result<()> {
     let kafka = base_config(&config.kafka);
-    create_topics(&kafka, &[(&args.topic, args.partitions)]).await?;
     eprintln!("publishing purchases to {} at {}", args.topic, config.kafka.bootstrap_servers);
+    create_topics(&kafka, &[(&args.topic, args.partitions)]).await?;
     let step = SignedDuration::try_from_secs_f64(1.0 / args.rate).context("--rate is too small")?;
     let purchases = Purchases::new(fastrand::u64(..), Timestamp::now(), step);
     let mut rows = purchases.take(args.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)));

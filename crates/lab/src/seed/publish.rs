@@ -128,9 +128,12 @@ pub async fn create_topics(kafka: &ClientConfig, topics: &[(&str, i32)]) -> anyh
     if missing.is_empty() {
         return Ok(());
     }
-    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT));
+    // The first is for the broker's own work; without the second one, a broker that does not answer is waited for a minute.
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT)).request_timeout(Some(ANSWER_TIMEOUT));
     let results = admin.create_topics(&missing, &options).await;
-    for result in results.with_context(|| format!("cannot create topics at {bootstrap}"))? {
+    for result in results
+        .with_context(|| format!("cannot create topics at {bootstrap}, which an in-process broker never does"))?
+    {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::outcome::later;
 use super::record::{Call, Position, Record, is_active};
-use crate::engines::{Observed, ObservedState};
+use crate::engines::{EngineKind, Observed, ObservedState};
 use crate::settings::Reconcile;
 
 /// What was seen of one definition in one round.
@@ -134,17 +134,30 @@ pub(crate) struct Shown {
 /// |------------------------------------------------------------|-----------------------------------------------------|
 /// | what is shown                                              | it                                                  |
 /// | unknown, stopping, stopped, paused                         | it, at once                                         |
-/// | else: starting, running, degraded, restarting, failed, absent | it, if it was seen so at the look before and for `second_look` |
+/// | absent                                                     | it, if it was seen so at the look before and for `second_look` |
+/// | else: starting, running, degraded, restarting, failed      | the same; of an engine in this process at once      |
 ///
-/// The latter flip to and fro while a job crashes and is begun again, or while an engine comes up.
-pub(crate) fn settle(shown: Shown, seen: ObservedState, now: Timestamp, rules: &Reconcile) -> Shown {
+/// The last ones flip to and fro while an engine begins a job that crashes again, or comes up itself. The one in this process
+/// does neither: what it says is so. What is absent there may still run in the process that led before.
+pub(crate) fn settle(
+    engine: EngineKind,
+    shown: Shown,
+    seen: ObservedState,
+    now: Timestamp,
+    rules: &Reconcile,
+) -> Shown {
     if seen == shown.state {
         return Shown { state: seen, other: None };
     }
-    let at_once = matches!(
-        seen,
-        ObservedState::Unknown | ObservedState::Stopping | ObservedState::Stopped | ObservedState::Paused
-    );
+    let at_once = match seen {
+        ObservedState::Unknown | ObservedState::Stopping | ObservedState::Stopped | ObservedState::Paused => true,
+        ObservedState::Absent => false,
+        ObservedState::Starting
+        | ObservedState::Running
+        | ObservedState::Degraded
+        | ObservedState::Restarting
+        | ObservedState::Failed => engine.dies_with_us(),
+    };
     if at_once {
         return Shown { state: seen, other: None };
     }
@@ -169,4 +182,39 @@ pub(crate) fn drift(record: &Record, shown: ObservedState) -> Option<String> {
         _ => return None,
     };
     Some(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    /// What is shown of an engine after looks that many seconds after the first one.
+    fn shown(engine: EngineKind, looks: &[(i64, ObservedState)]) -> ObservedState {
+        let first = Shown { state: ObservedState::Absent, other: None };
+        let after = |shown, &(seconds, seen): &(i64, ObservedState)| {
+            let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+            settle(engine, shown, seen, now, &Reconcile::default())
+        };
+        looks.iter().fold(first, after).state
+    }
+
+    #[test]
+    fn what_flips_is_shown_once_it_has_stayed_and_what_an_engine_of_ours_says_at_once() {
+        use ObservedState::{Absent, Failed, Paused, Restarting, Running, Starting};
+        for engine in [EngineKind::Flink, EngineKind::Ksqldb] {
+            assert_eq!(shown(engine, &[(0, Running)]), Absent);
+            assert_eq!(shown(engine, &[(0, Running), (4, Running)]), Absent, "only four seconds");
+            assert_eq!(shown(engine, &[(0, Running), (1, Running), (5, Running)]), Running);
+            assert_eq!(shown(engine, &[(0, Running), (3, Restarting), (6, Running)]), Absent, "it flips");
+            assert_eq!(shown(engine, &[(0, Paused)]), Paused);
+        }
+        for state in [Starting, Running, Restarting, Failed] {
+            assert_eq!(shown(EngineKind::Embedded, &[(0, state)]), state);
+        }
+        let gone = [(0, Running), (1, Absent), (5, Absent)];
+        assert_eq!(shown(EngineKind::Embedded, &gone), Running, "it may run in the process that led before");
+        assert_eq!(shown(EngineKind::Embedded, &[(0, Running), (1, Absent), (6, Absent)]), Absent);
+    }
 }

@@ -43,6 +43,8 @@ const LAST_STEPS: Duration = Duration::from_secs(5);
 const DEPLOYMENTS: usize = 4;
 /// Other steps of one engine likewise: so what is to stop does not wait for what is to begin.
 const OTHERS: usize = 4;
+/// So often it is looked while something waits for its second look.
+const LOOKS: u32 = 5;
 /// Rounds that ended steps call for come no sooner after the one before than this part of the interval.
 const HASTE: u32 = 20;
 
@@ -200,9 +202,9 @@ async fn pause(
     }
 }
 
-/// Sooner where something waits for its second look.
+/// Sooner where something waits for its second look: it is shown as soon as it may be, and what follows it is seen.
 fn next_round(interval: Duration, second_look: Duration, memory: &Memory) -> Duration {
-    if memory.others.values().any(Option::is_some) { interval.min(second_look) } else { interval }
+    if memory.others.values().any(Option::is_some) { interval.min(second_look / LOOKS) } else { interval }
 }
 
 fn is_over(memory: &mut Memory, ended: Result<String, tokio::task::JoinError>) {

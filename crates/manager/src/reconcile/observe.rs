@@ -40,7 +40,7 @@ pub(super) async fn one(
     };
     let before = record.clone();
     let is_other_text = heal::is_other_text(&mut record, &sighting);
-    let settled = settle(shown(memory, &record), sighting.state, now, rules);
+    let settled = settle(record.engine, shown(memory, &record), sighting.state, now, rules);
     memory.others.insert(record.id.clone(), settled.other);
     let glimpse = Glimpse { sighting, settled, is_other_text, now };
     // One that was never deployed is nowhere, whether its engine answers or not.

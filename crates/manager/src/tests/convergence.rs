@@ -171,8 +171,8 @@ impl Stage {
             }
             Err(_) => (ObservedState::Unknown, Vec::new(), None),
         };
-        self.shown =
-            settle(Shown { state: self.record.observed, other: self.shown.other }, state, self.now, &self.rules);
+        let shown = Shown { state: self.record.observed, other: self.shown.other };
+        self.shown = settle(self.record.engine, shown, state, self.now, &self.rules);
         self.record.observed = self.shown.state;
         if let Some(id) = job_id.clone().filter(|_| self.record.call.is_none()) {
             self.record.job_id = Some(id);
