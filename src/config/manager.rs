@@ -286,8 +286,22 @@ impl Layers {
                 );
                 Err(self.not_allowed("manager.default_engine", allowed))
             }
-            _ => self.check_format(),
+            _ => {
+                self.check_format()?;
+                self.check_connections(configured.contains(&EMBEDDED))
+            }
         }
+    }
+
+    /// A view that a stream is joined with is read over one connection for as long as that takes.
+    fn check_connections(&self, is_embedded: bool) -> Result<(), ConfigError> {
+        let key = "database.read_pool_size";
+        if is_embedded && self.value(key).and_then(Value::as_integer) == Some(1) {
+            let allowed =
+                "2 or more beside the embedded engine: one may be taken by a view that streams are joined with";
+            return Err(self.not_allowed(key, allowed.to_owned()));
+        }
+        Ok(())
     }
 
     /// Avro needs the registry at which Flink looks schemas up.

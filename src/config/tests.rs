@@ -505,6 +505,15 @@ fn the_manager_needs_an_engine_and_an_engine_is_set_up_whole() {
         load("", &[], &settings).unwrap();
     }
     assert_eq!(load("", &[], &[("manager.enabled", "true")]).is_ok(), EmbeddedSettings::IS_BUILT_IN);
+    let one: Pairs = &[("database.read_pool_size", "1")];
+    load("", &[], &[on, ksqldb, one].concat()).unwrap();
+    if EmbeddedSettings::IS_BUILT_IN {
+        let message = refused("", &[], &[&[("manager.enabled", "true")], one].concat());
+        let told =
+            "database.read_pool_size = 1 (command line) is not allowed, expected 2 or more beside the embedded engine";
+        assert!(message.starts_with(told), "{message}");
+        load("", &[], &[("manager.enabled", "true"), ("database.read_pool_size", "2")]).unwrap();
+    }
 }
 
 #[test]

@@ -66,6 +66,9 @@ fn fix(fault: &Fault) -> &'static str {
         Fault::Unreachable(_, words) if words.contains("schema_registry.tls.cert_file") => {
             "schema_registry.tls.cert_file and key_file = a certificate that the registry accepts, if it asks for one"
         }
+        Fault::Unreachable(_, words) if words.contains("its certificate has to be valid now") => {
+            "renew the registry's certificate, or correct its name in schema_registry.url"
+        }
         Fault::Unreachable(_, words) if words.contains("invalid peer certificate") => {
             "schema_registry.ca_file = the PEM file of who signed the registry's certificate"
         }

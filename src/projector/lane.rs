@@ -145,6 +145,7 @@ impl<A: Applier> Lane<A> {
                     not_before = Instant::now() + interval;
                     if batch.len() >= LARGE.0 || batch.size() >= LARGE.1 {
                         give_back_at = Some(Instant::now() + QUIET);
+                        mailbox.keep();
                     }
                     crash::point("batch.taken");
                     // Stopped only after the coordinator's patience is over: then the transaction is abandoned with

@@ -24,11 +24,19 @@ enum Taken {
     Batch(RecordBatch),
 }
 
+/// Memory of batches that are done.
+#[derive(Default)]
+struct Spare {
+    /// Whether it is kept.
+    is_kept: bool,
+    /// The next batch but one goes there.
+    batch: Option<RecordBatch>,
+}
+
 /// The next batch of a lane, bounded in records and bytes.
 pub struct Mailbox {
     next: Mutex<RecordBatch>,
-    /// A batch that is done: the next but one goes where it was.
-    spare: Mutex<Option<RecordBatch>>,
+    spare: Mutex<Spare>,
     room: Condvar,
     filled: Notify,
     max_events: usize,
@@ -59,19 +67,27 @@ impl Mailbox {
         }
     }
 
-    /// A batch that was taken is done. Its memory is used again: to get it anew costs more than to fill it.
+    /// A batch that was taken is done. Between [`Mailbox::keep`] and [`Mailbox::shrink`] its memory is used again: to get it anew
+    /// costs more than to fill it.
     pub fn done(&self, mut batch: RecordBatch) {
         batch.clear();
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch);
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        // Else what is filled now may be in memory of a large batch, and would go round for ever.
+        spare.batch = spare.is_kept.then_some(batch);
     }
 
-    /// Keeps no memory for batches to come.
+    /// Keeps the memory of batches from now on: large ones follow each other.
+    pub fn keep(&self) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).is_kept = true;
+    }
+
+    /// Keeps no memory for batches to come. What is being filled goes with its batch.
     pub fn shrink(&self) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if next.is_empty() {
             *next = RecordBatch::default();
         }
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Spare::default();
     }
 
     fn take_now(&self, is_due: bool) -> Taken {
@@ -80,7 +96,7 @@ impl Mailbox {
         match next.is_empty() {
             true => Taken::Nothing,
             false if is_due || is_enough => {
-                let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).batch.take();
                 Taken::Batch(std::mem::replace(&mut *next, spare.unwrap_or_default()))
             }
             false => Taken::TooFew,
@@ -222,9 +238,58 @@ mod tests {
         assert!(matches!(small.take_now(false), Taken::Batch(_)), "a full one does not wait");
     }
 
+    /// Takes what is there; gives the bytes that it had room for.
+    fn go_round(mailbox: &Mailbox) -> usize {
+        let Taken::Batch(batch) = mailbox.take_now(true) else { panic!("nothing is there") };
+        let room = batch.room();
+        mailbox.done(batch);
+        room
+    }
+
+    #[test]
+    fn memory_goes_round_while_large_batches_come_and_is_let_go_behind_them_whatever_else_comes() {
+        let payload = vec![0; 100_000];
+        let (key, headers) = (None, Headers::default());
+        let large = Record {
+            partition: Partition(0),
+            offset: Offset(0),
+            timestamp_ms: None,
+            key,
+            payload: Some(&payload),
+            headers,
+        };
+        let mailbox = Mailbox::new(10, 1_000_000);
+        let fill = || {
+            mailbox.fill(|batch, _| {
+                batch.push(1, large, |_| {});
+                1
+            })
+        };
+        fill();
+        mailbox.keep();
+        assert!(go_round(&mailbox) >= 100_000);
+        for _ in 0..3 {
+            filled(&mailbox, 1);
+            go_round(&mailbox);
+        }
+        filled(&mailbox, 1);
+        assert!(go_round(&mailbox) >= 100_000, "it is filled again");
+        // Both that go round are large ones now, and something is there all the time.
+        fill();
+        go_round(&mailbox);
+        filled(&mailbox, 1);
+        mailbox.shrink();
+        go_round(&mailbox);
+        for _ in 0..3 {
+            filled(&mailbox, 1);
+            assert!(go_round(&mailbox) < 100_000);
+        }
+    }
+
     #[test]
     fn what_was_in_a_batch_that_is_done_is_in_none_of_the_next() {
         let mailbox = Mailbox::new(10, 1_000_000);
+        mailbox.keep();
         for round in 1..=3 {
             filled(&mailbox, round);
             let Taken::Batch(batch) = mailbox.take_now(true) else { panic!() };

@@ -97,20 +97,17 @@ fn hint(address: &str, error: &reqwest::Error, cause: &str) -> &'static str {
     }
 }
 
-/// Whether the other side ended a connection before its answer. Once a connection is made, every error but that of time is
-/// such an end, whoever notices it first: the system, rustls, or hyper before or after it has taken the request. While it
-/// is made, only an end that the system tells is.
+/// Whether the other side ended a connection before its answer, whoever notices it first: the system, rustls, or hyper before or
+/// after it has taken the request.
 fn is_cut(error: &reqwest::Error) -> bool {
-    if error.is_timeout() || !error.is_request() {
-        return false;
-    }
-    !error.is_connect()
-        || causes(error).any(|cause| {
-            cause.downcast_ref::<io::Error>().is_some_and(|error| {
-                use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-                matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
-            })
-        })
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let by_system = |error: &io::Error| {
+        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+    };
+    let by_hyper = |error: &hyper::Error| error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+    error.is_request()
+        && causes(error)
+            .any(|cause| cause.downcast_ref().is_some_and(by_system) || cause.downcast_ref().is_some_and(by_hyper))
 }
 
 /// What has led to an error, the nearest first.

@@ -3,6 +3,8 @@
 //! Which table and columns there are is what the view says ([`KeyedRows`]): constants of the code, of which the statements are put
 //! together. One transaction reads them all, so that they are those of one moment, with a mark of it.
 
+use std::time::Duration;
+
 use deadpool_postgres::Transaction;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
@@ -33,6 +35,9 @@ pub struct Wanted<'a> {
     pub columns: &'a [&'static str],
     /// The mark of what is known already.
     pub seen: Option<&'a str>,
+    /// The server ends the transaction of a reader that says nothing for so long: a process that is stopped or gone would keep its
+    /// moment, and the lock of its table, for hours. Longer than the reader waits for whoever takes the rows.
+    pub silent: Duration,
 }
 
 /// What came of it.
@@ -84,7 +89,7 @@ async fn read_of<F: Future<Output = bool>>(
 ) -> Result<Option<Whole>, ReadError> {
     let begun = connection.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start();
     let reading = begun.await?;
-    if let Err(error) = enter(&reading, build, &wanted.rows.of_key).await {
+    if let Err(error) = enter(&reading, build, wanted).await {
         return if is_gone(&error) { Ok(None) } else { Err(error.into()) };
     }
     let statement = reading.prepare_cached(include_str!("sql/mark_of_view.sql")).await?;
@@ -106,12 +111,12 @@ async fn read_of<F: Future<Output = bool>>(
 
 /// The tables of the build are meant, and stay what they are. Locked before anything is read: a table that is emptied
 /// behind the back of a moment that was chosen before would look empty in it.
-async fn enter(reading: &Transaction<'_>, build: BuildId, table: &KeyTable) -> Result<(), tokio_postgres::Error> {
+async fn enter(reading: &Transaction<'_>, build: BuildId, wanted: Wanted<'_>) -> Result<(), tokio_postgres::Error> {
     let by_index = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
-    let (path, name) = (names::search_path(build), table.name);
-    let schema = names::schema(build);
+    let (path, schema, name) = (names::search_path(build), names::schema(build), wanted.rows.of_key.name);
+    let silent = wanted.silent.as_millis();
     let statements = format!(
-        "set local search_path = {path}; set local timezone = 'UTC'; {by_index}; lock table {schema}.{name} in access share mode"
+        "set local idle_in_transaction_session_timeout = {silent}; set local search_path = {path}; set local timezone = 'UTC'; {by_index}; lock table {schema}.{name} in access share mode"
     );
     reading.batch_execute(&statements).await
 }

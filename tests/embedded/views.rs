@@ -1,6 +1,6 @@
 //! Streams joined with the orders view: a real Kafka, a real Postgres, and the whole service between them.
 
-use std::future::{Ready, ready};
+use std::future::{Ready, pending, ready};
 use std::time::Duration;
 
 use rdkafka::Message;
@@ -14,6 +14,7 @@ use streamview::store::whole_view::{self, Wanted, Whole};
 use streamview::streams::engines::Joined;
 use streamview::streams::engines::views::ServedViews;
 use streamview::views::orders::TABLES;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 
 use crate::bench::values;
@@ -288,7 +289,8 @@ impl Table {
         take: impl FnMut(Vec<(String, String)>) -> F,
     ) -> Whole {
         let rows = TABLES.rows.unwrap();
-        let wanted = Wanted { view: "orders", rows: &rows, columns: &["total_gross", "updated_at", "status"], seen };
+        let columns = &["total_gross", "updated_at", "status"];
+        let wanted = Wanted { view: "orders", rows: &rows, columns, seen, silent: PATIENCE };
         whole_view::read(&self.pool, wanted, take).await.unwrap()
     }
 }
@@ -380,6 +382,7 @@ async fn whoever_takes_no_rows_of_a_view_has_no_connection_for_long() {
     // Dropped, or never taken: the next one finds the only connection free.
     let views = table.served().within(PATIENCE, PATIENCE);
     let mut dropped = views.read("orders", &columns, None);
+    assert_eq!(dropped.recv().await, Some(Part::Begun));
     assert!(matches!(dropped.recv().await, Some(Part::Rows(_))));
     drop(dropped);
     assert!(is_whole(parts(views.read("orders", &columns, None)).await));
@@ -403,6 +406,55 @@ async fn whoever_takes_no_rows_of_a_view_has_no_connection_for_long() {
     assert_eq!(end, Some(Part::Failed(LogError::Halt(why))));
     let (_, end) = parts(views.read("parcels", &columns, None)).await;
     assert!(matches!(end, Some(Part::Failed(LogError::Halt(why))) if why.contains("`parcels` is no view")));
+}
+
+/// A process that is stopped, or whose machine is gone, closes no connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_says_nothing_any_more_keeps_no_transaction() {
+    let table = Table::of(3).await;
+    let (rows, silent) = (TABLES.rows.unwrap(), Duration::from_millis(100));
+    let wanted = Wanted { view: "orders", rows: &rows, columns: &["status"], seen: None, silent };
+    let begun = Notify::new();
+    let stopped = whole_view::read(&table.pool, wanted, |_| {
+        begun.notify_one();
+        pending()
+    });
+    let in_transaction = "select count(*) from pg_stat_activity
+                          where datname = current_database() and state = 'idle in transaction'";
+    let ended = async {
+        begun.notified().await;
+        let is_over = async || (table.world.number(in_transaction).await == 0).then_some(());
+        until("the server has ended its transaction", PATIENCE, is_over).await;
+    };
+    tokio::select! {
+        whole = stopped => panic!("{whole:?}"),
+        () = ended => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_by_itself_is_waited_for_and_what_does_not_fails_the_query() {
+    let table = Table::of(3).await;
+    let columns = ["status".to_owned()];
+    // In the place of the table something that says what a server in trouble would.
+    table.world.sql.batch_execute("alter table orders_1.orders rename to kept").await.unwrap();
+    for (code, passes) in
+        [("58030", true), ("25P03", true), ("XX000", true), ("40001", true), ("22012", false), ("42501", false)]
+    {
+        let trouble = format!(
+            "create or replace function trouble() returns text language plpgsql as $$
+             begin raise exception 'told' using errcode = '{code}'; end $$;
+             create or replace view orders_1.orders as select order_id, trouble() as status from orders_1.kept"
+        );
+        table.world.sql.batch_execute(&trouble).await.unwrap();
+        let (_, end) = parts(table.served().read("orders", &columns, None)).await;
+        let why = match end {
+            Some(Part::Failed(LogError::Again(why))) if passes => why,
+            Some(Part::Failed(LogError::Halt(why))) if !passes => why,
+            other => panic!("{code}: {other:?}"),
+        };
+        assert!(why.starts_with("view `orders` cannot be read: told"), "{why}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

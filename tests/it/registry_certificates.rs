@@ -11,6 +11,7 @@ use serde_json::Value;
 use streamview::config::{Config, SchemaRegistrySettings, SecretUrl};
 use streamview::schemas::client::{Fault, RegistryClient, install_tls};
 use streamview::schemas::subjects::Format;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -48,9 +49,9 @@ async fn guarded(upstream: &str, files: &Files) -> String {
     address
 }
 
-/// TLS with a server that resets each connection as soon as the client takes it for made; gives its address. So ends in
-/// TLS 1.3 a refused certificate whose alert is lost.
-async fn resetting(files: &Files) -> String {
+/// TLS with a server that resets each connection as soon as the client takes it for made, as in TLS 1.3 a refused certificate
+/// ends whose alert is lost; or that answers what is no HTTP. Gives its address.
+async fn strange(files: &Files, answer: Option<&'static [u8]>) -> String {
     let certificate = CertificateDer::pem_file_iter(files.path("server.pem")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(files.path("server.key")).unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certificate, key).unwrap();
@@ -59,8 +60,15 @@ async fn resetting(files: &Files) -> String {
     let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if let Ok(client) = acceptor.accept(stream).await {
-                client.get_ref().0.set_zero_linger().unwrap();
+            let Ok(mut client) = acceptor.accept(stream).await else { continue };
+            match answer {
+                None => client.get_ref().0.set_zero_linger().unwrap(),
+                // Whole, although the request is there that nobody has read.
+                Some(answer) => {
+                    client.read(&mut [0; 4096]).await.unwrap();
+                    client.write_all(answer).await.unwrap();
+                    client.shutdown().await.unwrap();
+                }
             }
         }
     });
@@ -125,7 +133,12 @@ async fn a_registry_that_asks_for_a_certificate_gets_ours_and_what_is_wrong_name
     let fix = "schema_registry.tls.cert_file and key_file";
     doctor(&world, &environment).await.failed(&["registry.reachable"], "schema_registry.tls.cert_file", fix);
 
-    let url = resetting(&files).await;
+    let url = strange(&files, Some(b"220 mail.example.com ESMTP\r\n\r\n")).await;
+    let client = RegistryClient::new(&settings(&url, &ca_file, None)).unwrap();
+    let fault = client.get::<Value>("/subjects").await.unwrap_err();
+    assert!(matches!(&fault, Fault::Unreachable(_, why) if !why.contains("certificate")), "{fault}");
+
+    let url = strange(&files, None).await;
     let client = RegistryClient::new(&settings(&url, &ca_file, Some((&certificate, &key)))).unwrap();
     let fault = client.get::<Value>("/subjects").await.unwrap_err();
     assert!(

@@ -75,6 +75,8 @@ export class Feed {
   clear(): void {
     this.ring = [];
     this.total = 0;
+    this.second = { begin: 0, total: 0 };
+    this.rate = 0;
     this.dropped = 0;
     this.now = { key: '', upTo: 0, rows: new Map(), forgotten: 0 };
     if (this.stood) this.stood = { rows: [], total: 0 };
@@ -87,7 +89,7 @@ export class Feed {
       this.timer = 0;
       const at = performance.now();
       const seconds = (at - this.second.begin) / 1000;
-      if (seconds >= 1) {
+      if (this.second.begin > 0 && seconds >= 1) {
         this.rate = seconds < 5 ? (this.total - this.second.total) / seconds : 0;
         this.second = { begin: at, total: this.total };
         // Once more, so that a rate falls when nothing comes.

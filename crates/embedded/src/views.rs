@@ -16,6 +16,8 @@ pub type ViewRow = (String, String);
 /// What comes of a view that is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
+    /// It is being read from now on: until then others were.
+    Begun,
     /// Nothing has changed since it was read last; nothing follows.
     Same,
     /// Rows of it, each once.

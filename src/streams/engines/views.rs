@@ -11,9 +11,10 @@ use super::Joined;
 use crate::embedded::log::LogError;
 use crate::embedded::views::{Part, ViewRow, Views};
 use crate::engine::view::KeyedRows;
+use crate::failure::Failure;
 use crate::manager::catalog::{Column, Format, KeyFormat, Source, Table};
 use crate::store::read::ReadError;
-use crate::store::sqlstate::describe_read;
+use crate::store::sqlstate::{classify_read, describe_read};
 use crate::store::whole_view::{self, Wanted, Whole};
 
 /// Pages that wait for whoever takes them.
@@ -103,6 +104,9 @@ impl Reading {
     /// Reads it when it is its turn. Gives the last part.
     async fn read(&self, turn: &Semaphore, parts: &mpsc::Sender<Part>) -> Part {
         let Ok(_turn) = turn.acquire().await else { return again("this process stops") };
+        if parts.send(Part::Begun).await.is_err() {
+            return again("nobody takes its rows any more");
+        }
         let (view, (_, longest)) = (&self.view, self.bounds);
         match tokio::time::timeout(longest, self.hand_over(parts)).await {
             Ok(Ok(part)) => part,
@@ -120,8 +124,8 @@ impl Reading {
             Ok(columns) => columns,
             Err(name) => return Ok(halt(format!("view `{view}` has no column `{name}`: deploy the query anew"))),
         };
-        let wanted = Wanted { view, rows, columns: &columns, seen: self.seen.as_deref() };
         let (patience, _) = self.bounds;
+        let wanted = Wanted { view, rows, columns: &columns, seen: self.seen.as_deref(), silent: patience * 2 };
         let take = |rows: Vec<ViewRow>| async { parts.send_timeout(Part::Rows(rows), patience).await.is_ok() };
         Ok(match whole_view::read(&self.joined.pool, wanted, take).await? {
             Whole::Read(mark) => Part::Whole(mark),
@@ -154,8 +158,9 @@ fn halt(why: String) -> Part {
 /// What passes by itself is asked for again; anything else is a defect, or a right that is missing.
 fn unread(view: &str, error: &ReadError) -> Part {
     let why = format!("view `{view}` cannot be read: {}", describe_read(error));
-    match error {
-        ReadError::Failed(_) | ReadError::Unreadable(_) => halt(why),
-        _ => again(&why),
+    match (error, classify_read(error)) {
+        (ReadError::Unreadable(_), _) => halt(why),
+        (_, Failure::Retry(_) | Failure::ReadOnly(_) | Failure::TooMuch(_)) => again(&why),
+        _ => halt(why),
     }
 }

@@ -211,6 +211,11 @@ impl RecordBatch {
         self.bytes.len()
     }
 
+    /// Bytes that it has room for without asking for more.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The records with their generation, in arrival order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Record<'_>)> {
         self.entries.iter().map(|entry| {

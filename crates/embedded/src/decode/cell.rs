@@ -7,7 +7,8 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_timestamp_nanos};
+use chrono::Utc;
+use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use datafusion::arrow::datatypes::{Date32Type, Time64MicrosecondType};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -104,7 +105,8 @@ fn special(text: &str) -> Option<f64> {
 
 /// A moment by ISO 8601; UTC where it names no zone.
 fn moment(text: &str, digits: u8) -> Option<i64> {
-    units(string_to_timestamp_nanos(text).ok()?.into(), digits)
+    let at = string_to_datetime(&Utc, text).ok()?;
+    units(i128::from(at.timestamp()) * 1_000_000_000 + i128::from(at.timestamp_subsec_nanos()), digits)
 }
 
 /// Nanoseconds in the units of a column with so many digits of a second. What is finer than these is cut off, as clocks do.

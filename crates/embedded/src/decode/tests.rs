@@ -105,6 +105,10 @@ fn nothing_is_rounded_or_taken_for_something_else() {
         ("timestamp(3)", "\"2026-11-28 22:53:28.123+01:00\"", Some("2026-11-28T21:53:28.123")),
         ("timestamp(3)", "\"2026-11-28T21:53:28\"", Some("2026-11-28T21:53:28")),
         ("timestamp(6)", "1000", Some("1970-01-01T00:00:01")),
+        // Beyond what 64 bits hold in nanoseconds, as ends that are none are often written.
+        ("timestamp(6)", "\"9999-12-31T23:59:59.999999+00:00\"", Some("9999-12-31T23:59:59.999999")),
+        ("timestamp(3)", "\"0001-01-01T00:00:00Z\"", Some("0001-01-01T00:00:00")),
+        ("timestamp(9)", "\"9999-12-31T00:00:00Z\"", None),
         ("timestamp(3)", "\"yesterday\"", None),
         ("timestamp(9)", "99999999999999", None),
         ("array<int>", "[1,null,3]", Some("[1, , 3]")),

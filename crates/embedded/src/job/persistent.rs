@@ -290,22 +290,23 @@ impl Query {
     fn until_its_end(&mut self, first: Run) -> End {
         let (mut run, mut wait) = (Some(first), FIRST_WAIT);
         loop {
-            let over = match run.take() {
+            let (over, rest) = match run.take() {
                 Some(mut run) => {
+                    let begun = Instant::now();
                     let over = self.run(&mut run);
                     // It has got somewhere.
-                    if run.committed.elapsed() < ASK_AGAIN {
+                    if run.committed > begun {
                         wait = FIRST_WAIT;
                     }
-                    over
+                    (over, run.tables.as_ref().map(Tables::rest).unwrap_or_default())
                 }
                 None => match self.start(true) {
                     Ok(begun) => {
                         run = Some(begun);
                         continue;
                     }
-                    Err(Cannot::Log(error)) => Over::Log(error),
-                    Err(Cannot::NothingKept(why) | Cannot::Failed(why)) => Over::Failed(why),
+                    Err(Cannot::Log(error)) => (Over::Log(error), Duration::ZERO),
+                    Err(Cannot::NothingKept(why) | Cannot::Failed(why)) => (Over::Failed(why), Duration::ZERO),
                 },
             };
             match over {
@@ -315,7 +316,7 @@ impl Query {
                 Over::Log(LogError::Again(why)) => {
                     tracing::info!(query = self.job.handle.job_id, why, "a query begins again from its positions");
                     self.job.begins_again(&why);
-                    if self.job.pause(wait) != Wish::Run {
+                    if self.job.pause(wait.max(rest)) != Wish::Run {
                         return End::Asked;
                     }
                     wait = (wait * 2).min(LONGEST_WAIT);

@@ -91,6 +91,20 @@ pub(super) struct Table {
     met_ms: i64,
 }
 
+impl Table {
+    pub fn new(source: &Source, rows: TableRows) -> Table {
+        Table {
+            name: source.name.clone(),
+            topic: source.topic.clone(),
+            format: source.format,
+            rows,
+            refused: 0,
+            as_of_ms: None,
+            met_ms: now_ms(),
+        }
+    }
+}
+
 /// All of a query.
 pub(super) struct Tables {
     /// Of those that are topics, if there are any.
@@ -129,19 +143,9 @@ impl Tables {
         if sources.is_empty() {
             return Ok(None);
         }
-        let table = |(number, source): (usize, &Source)| Table {
-            name: source.name.clone(),
-            topic: source.topic.clone(),
-            format: source.format,
-            rows: TableRows::new(
-                source,
-                prepared.needed(first + number),
-                settings.table,
-                Some(execution.room(&format!("table {}", source.name))),
-            ),
-            refused: 0,
-            as_of_ms: None,
-            met_ms: now_ms(),
+        let table = |(number, source): (usize, &Source)| {
+            let room = execution.room(&format!("table {}", source.name));
+            Table::new(source, TableRows::new(source, prepared.needed(first + number), settings.table, Some(room)))
         };
         let mut tables = Tables {
             reader: None,
@@ -199,18 +203,33 @@ impl Tables {
     pub fn read(&mut self, wait: Duration, runtime: &Runtime) -> Result<bool, Stop> {
         // Whoever is not whole is waited for: topics first.
         let of_topics = self.read_topics(if self.open.is_empty() { Duration::ZERO } else { wait }, runtime)?;
-        let wait = if self.open.is_empty() { wait } else { Duration::ZERO };
         let mut came = of_topics;
-        for view in &mut self.views {
-            let wait = if view.is_whole() { Duration::ZERO } else { wait };
-            let of_view = view.read(wait, runtime, &mut self.tables[view.table])?;
-            came |= of_view != Came::Nothing;
-            if let Came::Whole { is_new } = of_view {
-                self.is_changed |= is_new;
-                self.is_due = true;
-            }
+        for number in 0..self.views.len() {
+            came |= self.read_view(number, Duration::ZERO, runtime)?;
         }
-        Ok(came)
+        if came || !self.open.is_empty() {
+            return Ok(came);
+        }
+        // One is read at a time; whoever's turn it is has said nothing yet.
+        match self.views.iter().position(|view| !view.is_whole()) {
+            Some(number) => self.read_view(number, wait, runtime),
+            None => Ok(false),
+        }
+    }
+
+    fn read_view(&mut self, number: usize, wait: Duration, runtime: &Runtime) -> Result<bool, Stop> {
+        let view = &mut self.views[number];
+        let came = view.read(wait, runtime, &mut self.tables[view.table])?;
+        if let Came::Whole { is_new } = came {
+            self.is_changed |= is_new;
+            self.is_due = true;
+        }
+        Ok(came != Came::Nothing)
+    }
+
+    /// How long a view that could not be read at first is left alone, whoever reads it next.
+    pub fn rest(&self) -> Duration {
+        self.views.iter().filter(|view| !view.is_whole()).map(Viewed::rest).max().unwrap_or_default()
     }
 
     fn read_topics(&mut self, wait: Duration, runtime: &Runtime) -> Result<bool, Stop> {

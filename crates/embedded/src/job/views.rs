@@ -78,6 +78,11 @@ impl Viewed {
         self.mark.is_some()
     }
 
+    /// How long it is left alone yet.
+    pub fn rest(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
     /// Takes a part of it into `table`, after at most `wait`; begins to read it where that is due.
     ///
     /// # Errors
@@ -95,6 +100,10 @@ impl Viewed {
         });
         let Some(part) = reading.next(wait, runtime) else { return Ok(Came::Nothing) };
         match part {
+            Part::Begun => {
+                (reading.began, reading.began_ms) = (Instant::now(), now_ms());
+                Ok(Came::Something)
+            }
             Part::Rows(rows) => {
                 reading.take(&rows, &table.name);
                 reading.rows.settle()?;
@@ -118,7 +127,10 @@ impl Viewed {
                 self.rests();
                 Ok(Came::Nothing)
             }
-            Part::Failed(error) => Err(error.into()),
+            Part::Failed(error) => {
+                self.rests();
+                Err(error.into())
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What can be selected from: sources that people have declared, that an engine knows itself, and that the schema registry
 //! describes. One answer, in which each says where it comes from.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,8 @@ impl Cache {
 struct Heard {
     sources: Vec<Source>,
     missing: Vec<String>,
+    /// Topics that are none of the sources, or not yet: without columns that are known by now, or of a name that others have, too.
+    untold: Vec<String>,
 }
 
 /// What was said last, or is said now.
@@ -79,6 +81,13 @@ impl Shared {
     /// What can be selected from. Where two say different things of one name, people win, then the engine itself; a view of the
     /// service is the last, so that nothing means anything else because a view has come.
     pub(super) async fn catalog(&self, engine: Option<EngineKind>) -> Result<Catalog, Fault> {
+        let (mut catalog, hidden) = self.gathered(engine).await?;
+        catalog.missing.extend(hidden.into_iter().map(|(_, why)| why));
+        Ok(catalog)
+    }
+
+    /// The same; views that are no source stand beside it, each with the reason.
+    pub(super) async fn gathered(&self, engine: Option<EngineKind>) -> Result<(Catalog, Vec<(String, String)>), Fault> {
         if let Some(engine) = engine {
             self.engine(engine)?;
         }
@@ -89,13 +98,25 @@ impl Shared {
         let heard = outside.iter().flat_map(|(origin, heard)| {
             heard.sources.iter().map(|source| (if source.is_view() { Origin::View } else { *origin }, source.clone()))
         });
-        let mut missing: Vec<String> = outside.iter().flat_map(|(_, heard)| heard.missing.iter().cloned()).collect();
+        let missing: Vec<String> = outside.iter().flat_map(|(_, heard)| heard.missing.iter().cloned()).collect();
+        let untold: HashMap<String, &str> = outside
+            .iter()
+            .flat_map(|(_, heard)| &heard.untold)
+            .map(|topic| (source_name(topic).to_ascii_lowercase(), topic.as_str()))
+            .collect();
+        let mut hidden = Vec::new();
         let mut named: BTreeMap<String, Vec<CatalogEntry>> = BTreeMap::new();
         let mut all: Vec<(Origin, Source)> = declared.chain(heard).collect();
         all.retain(|(origin, source)| self.may_be_source(*origin, &source.topic));
         all.sort_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)));
         for (origin, source) in all {
-            let entries = named.entry(source.name.to_ascii_lowercase()).or_default();
+            let name = source.name.to_ascii_lowercase();
+            // Once more is known of that topic, the name is the topic's.
+            if let (Origin::View, Some(topic), None) = (origin, untold.get(&name), named.get(&name)) {
+                hidden.push((name, why_hidden(&source, topic)));
+                continue;
+            }
+            let entries = named.entry(name.clone()).or_default();
             let taken = |engine: &EngineKind| entries.iter().any(|entry| entry.engines.contains(engine));
             let mut engines: Vec<EngineKind> = match origin {
                 Origin::Engine(engine) => vec![engine],
@@ -104,13 +125,13 @@ impl Shared {
             };
             engines.retain(|engine| asked.contains(engine) && !taken(engine));
             if let (Origin::View, true, Some(first)) = (origin, engines.is_empty(), entries.first()) {
-                missing.push(hidden(&source, &first.source));
+                hidden.push((name, why_hidden(&source, &first.source.topic)));
             }
             if !engines.is_empty() {
                 entries.push(CatalogEntry { source, origin, engines });
             }
         }
-        Ok(Catalog { sources: named.into_values().flatten().collect(), missing })
+        Ok((Catalog { sources: named.into_values().flatten().collect(), missing }, hidden))
     }
 
     /// A reserved topic that is declared was declared by an operator, or before it was reserved.
@@ -165,10 +186,10 @@ impl Shared {
     async fn ask_engine(&self, kind: EngineKind) -> Heard {
         let Ok(engine) = self.engine(kind) else { return Heard::default() };
         match engine.sources().await {
-            Ok(sources) => Heard { sources, missing: Vec::new() },
+            Ok(sources) => Heard { sources, ..Heard::default() },
             Err(trouble) => Heard {
-                sources: Vec::new(),
                 missing: vec![format!("{} does not say its sources: {trouble}", kind.name())],
+                ..Heard::default()
             },
         }
     }
@@ -181,20 +202,21 @@ impl Shared {
             Err(_) if self.parts.schemas.is_some() => return Heard::default(),
             Err(error) => {
                 let missing = vec![format!("the brokers do not say their topics: {error}")];
-                return Heard { sources: Vec::new(), missing };
+                return Heard { missing, ..Heard::default() };
             }
         };
         let names: HashSet<String> = topics.iter().map(|topic| topic.name.to_ascii_lowercase()).collect();
         let is_open =
             |topic: &Topic| self.may_be_source(Origin::Inferred, &topic.name) && !described.contains(&topic.name);
-        let topics = topics.into_iter().filter(is_open).map(|topic| topic.name).collect();
-        let found = self.inferred(&self.catalogue.samples, topics).await;
+        let topics: Vec<String> = topics.into_iter().filter(is_open).map(|topic| topic.name).collect();
+        let found = self.inferred(&self.catalogue.samples, topics.clone()).await;
         let source = |(topic, columns): (String, Vec<Column>)| {
             let name = source_name(&topic);
             Source { name, topic, format: Format::Json, columns, event_time: None, table: None }
         };
         let (sources, unclear) = one_of_a_name(found.columns.into_iter().map(source).collect(), &names);
-        Heard { sources, missing: found.missing.into_iter().chain(unclear).collect() }
+        let untold = untold(topics, &sources);
+        Heard { sources, missing: found.missing.into_iter().chain(unclear).collect(), untold }
     }
 
     async fn ask_registry(&self) -> Heard {
@@ -214,10 +236,11 @@ impl Shared {
             (name, columns)
         });
         let answers: Vec<_> = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-        let (mut described, mut trouble) = (Vec::new(), None);
+        let (mut described, mut trouble, mut asked_for) = (Vec::new(), None, Vec::new());
         for (topic, answer) in answers {
             match answer {
                 Ok(Some((format, columns))) if !columns.is_empty() => {
+                    asked_for.push(topic.clone());
                     described.push(Source {
                         name: source_name(&topic),
                         topic,
@@ -232,13 +255,17 @@ impl Shared {
                 Err(PortError::Refused(why) | PortError::NoTopic(why)) => {
                     tracing::debug!(topic, why, "a topic with a schema is no source");
                 }
-                Err(PortError::Unavailable(why)) => trouble = Some(why),
+                Err(PortError::Unavailable(why)) => {
+                    asked_for.push(topic);
+                    trouble = Some(why);
+                }
             }
         }
         if let Some(why) = trouble {
             heard.missing.push(format!("the schema registry does not say all columns: {why}"));
         }
         let (sources, unclear) = one_of_a_name(described, &names);
+        heard.untold = untold(asked_for, &sources);
         heard.sources = sources;
         heard.missing.extend(unclear);
         heard
@@ -308,12 +335,12 @@ impl Shared {
     }
 }
 
-/// Why a view is no source: something else has its name.
-fn hidden(view: &Source, other: &Source) -> String {
+/// Why a view is no source: a topic comes to its name.
+fn why_hidden(view: &Source, topic: &str) -> String {
     format!(
-        "the view `{}` of this service is no source, as topic `{}` is one of that name: declare the topic under another name to \
+        "the view `{}` of this service is no source, as topic `{topic}` has that name: declare the topic under another name to \
          join the view",
-        view.name, other.topic
+        view.name
     )
 }
 
@@ -365,6 +392,13 @@ fn one_of_a_name(sources: Vec<Source>, topics: &HashSet<String>) -> (Vec<Source>
         unclear.join(", ")
     );
     (clear, (!unclear.is_empty()).then_some(words))
+}
+
+/// Those of the topics that are no source.
+fn untold(mut topics: Vec<String>, sources: &[Source]) -> Vec<String> {
+    let told: HashSet<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
+    topics.retain(|topic| !told.contains(topic.as_str()));
+    topics
 }
 
 /// What users write for a topic: its name where that is one, else with `_` for what is none.

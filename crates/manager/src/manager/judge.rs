@@ -17,9 +17,8 @@ impl Shared {
         kind: Kind,
         sql: &str,
     ) -> Result<Result<Gated, Vec<Refusal>>, Fault> {
-        let catalog = self.catalog(Some(engine)).await?;
-        let missing = catalog.missing.join("; ");
-        let sources: Vec<Source> = catalog.sources.into_iter().map(|entry| entry.source).collect();
+        let (catalog, hidden) = self.gathered(Some(engine)).await?;
+        let sources: Vec<Source> = catalog.sources.iter().cloned().map(|entry| entry.source).collect();
         let views = if engine == EngineKind::Embedded { Vec::new() } else { self.views().await };
         let limits = &self.parts.settings.limits;
         let known = WithViews { sources: &sources, views: &views };
@@ -27,9 +26,15 @@ impl Shared {
         Ok(judged.map_err(|faults| {
             let refusals = faults.into_iter().map(|fault| {
                 let mut refusal = Refusal::from(fault);
-                // Perhaps it is there, and who knows it was not heard.
-                if refusal.code == "unknown_source" && !missing.is_empty() {
-                    refusal.message = format!("{} ({missing})", refusal.message);
+                if refusal.code == "unknown_source" {
+                    // Perhaps it is there, and who knows it was not heard; or it is a view whose name a topic has.
+                    let named = refusal.message.to_ascii_lowercase();
+                    let of_it = |(view, _): &&(String, String)| named.contains(&format!("`{view}`"));
+                    let why = hidden.iter().filter(of_it).map(|(_, why)| why).chain(&catalog.missing);
+                    let why: Vec<&str> = why.map(String::as_str).collect();
+                    if !why.is_empty() {
+                        refusal.message = format!("{} ({})", refusal.message, why.join("; "));
+                    }
                 }
                 refusal
             });

@@ -232,12 +232,48 @@ async fn what_nobody_describes_has_the_columns_of_its_latest_records_for_the_emb
     assert_eq!(*stage.topics.reads.lock().unwrap(), 0, "nobody reads topics for engines that could not use it");
 }
 
+fn view(name: &str) -> Source {
+    let table = Some(Table { key: vec!["a".to_owned()], key_format: KeyFormat::Text });
+    Source { format: Format::View, table, ..source(name, "") }
+}
+
+/// Else a text would mean something else once the registry is back, or the first record is there.
+#[tokio::test]
+async fn a_name_is_the_topics_and_not_the_views_before_its_columns_are_known_too() {
+    let topics: &[(&str, &[&str])] =
+        &[("empty", &[]), ("Stock", &["{\"a\": 1}"]), ("STOCK", &["{\"a\": 1}"]), ("shop", &["{\"a\": 1}"])];
+    let mut stage = with_records(&[EngineKind::Embedded], topics).await;
+    stage.engines[0].with(|world| world.knows = ["empty", "stock", "free", "away"].map(view).to_vec());
+    let views = async |stage: &Stage| {
+        let catalog = stage.manager().catalog(None).await.unwrap();
+        let views = catalog.sources.into_iter().filter(|entry| entry.origin == Origin::View);
+        (views.map(|entry| entry.source.name).collect::<Vec<_>>(), catalog.missing)
+    };
+    let (shown, missing) = views(&stage).await;
+    assert_eq!(shown, ["away", "free"]);
+    for (name, topic) in [("empty", "empty"), ("stock", "STOCK")] {
+        let why = format!("the view `{name}` of this service is no source, as topic `");
+        let told = missing.iter().find(|told| told.starts_with(&why)).unwrap_or_else(|| panic!("{missing:?}"));
+        assert!(told.to_ascii_lowercase().contains(&format!("topic `{}`", topic.to_ascii_lowercase())), "{told}");
+    }
+    let refusal = async |text: &str| {
+        let found = stage.manager().validate(None, StatementKind::Persistent, text).await.unwrap();
+        found.errors[0].message.clone()
+    };
+    let message = refusal("SELECT s.a FROM shop s JOIN empty e ON s.a = e.a").await;
+    assert!(message.contains("the view `empty` of this service is no source"), "{message}");
+    assert!(!message.contains("view `stock`"), "who asks for something else is not told of it: {message}");
+    let message = refusal("SELECT a FROM nothing").await;
+    assert!(!message.contains("view `"), "{message}");
+
+    stage.schemas = Some(Arc::<Registry>::default());
+    stage.topics.names.lock().unwrap().insert("away".to_owned());
+    let (shown, missing) = views(&stage).await;
+    assert_eq!(shown, ["free"], "{missing:?}");
+}
+
 #[tokio::test]
 async fn a_view_is_the_embedded_engines_alone_and_the_last_of_its_name() {
-    let view = |name: &str| {
-        let table = Some(Table { key: vec!["a".to_owned()], key_format: KeyFormat::Text });
-        Source { format: Format::View, table, ..source(name, "") }
-    };
     let stage = Stage::new(&[EngineKind::Ksqldb, EngineKind::Embedded]).await;
     stage.engines[1].with(|world| world.knows = vec![view("orders"), view("stock")]);
     let manager = stage.manager();
@@ -247,7 +283,10 @@ async fn a_view_is_the_embedded_engines_alone_and_the_last_of_its_name() {
     assert_eq!(shown, [("orders", Origin::Declared, 2), ("stock", Origin::View, 1)]);
     assert_eq!(catalog.sources[1].engines, [EngineKind::Embedded]);
     let [hidden] = catalog.missing.as_slice() else { panic!("{:?}", catalog.missing) };
-    assert!(hidden.starts_with("the view `orders` of this service is no source, as topic `orders` is one"), "{hidden}");
+    assert!(
+        hidden.starts_with("the view `orders` of this service is no source, as topic `orders` has that name"),
+        "{hidden}"
+    );
     let of_ksqldb = manager.catalog(Some(EngineKind::Ksqldb)).await.unwrap();
     assert!(of_ksqldb.sources.iter().all(|entry| entry.origin == Origin::Declared) && of_ksqldb.missing.is_empty());
 

@@ -7,7 +7,10 @@ use streamview_manager::engines::Refusal;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::job::views::{Came, Viewed};
+use crate::job::{runtime, tables};
 use crate::log::LogError;
+use crate::table::TableRows;
 use crate::views::{Part, Views};
 
 const JOIN: &str = "SELECT o.id, c.city, c.spent FROM orders o LEFT JOIN customers c ON o.customer = c.customer";
@@ -27,6 +30,8 @@ struct Inside {
     held: Option<(mpsc::Sender<Part>, Part)>,
     /// The columns that were asked for last, and how often.
     asked: (Vec<String>, usize),
+    /// When.
+    times: Vec<Instant>,
 }
 
 fn customers() -> Source {
@@ -75,6 +80,7 @@ impl Views for Shelf {
         let (parts, taken) = mpsc::channel(1_024);
         let mut inside = self.inside();
         inside.asked = (columns.to_vec(), inside.asked.1 + 1);
+        inside.times.push(Instant::now());
         let mark = inside.version.to_string();
         if let Some(fault) = inside.fault.clone() {
             parts.try_send(Part::Failed(fault)).unwrap();
@@ -223,6 +229,51 @@ async fn a_database_that_is_away_is_waited_for_and_what_stays_wrong_fails_the_qu
     scene.shelf.fails(Some(LogError::Halt("view `customers` has no column `city`".to_owned())));
     let failed = scene.failed().await;
     assert!(failed.contains("has no column `city`"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_view_that_cannot_be_read_at_first_is_asked_for_no_more_often_than_one_that_can() {
+    let refresh = Duration::from_millis(700);
+    let scene = Scene::new(Settings { table_refresh: refresh, ..settings() });
+    scene.shelf.fails(Some(LogError::Again("the database is away".to_owned())));
+    scene.deploy().await;
+    until(|| (scene.shelf.inside().times.len() >= 4).then_some(())).await;
+    let times = scene.shelf.inside().times.clone();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= refresh), "{times:?}");
+}
+
+#[test]
+fn the_wait_for_ones_turn_is_no_part_of_what_a_reading_takes() {
+    /// A view whose parts come by the test's own hand.
+    struct ByHand(Mutex<Option<mpsc::Receiver<Part>>>);
+    impl Views for ByHand {
+        fn sources(&self) -> Vec<Source> {
+            vec![customers()]
+        }
+        fn read(&self, _: &str, _: &[String], _: Option<&str>) -> mpsc::Receiver<Part> {
+            self.0.lock().unwrap().take().unwrap()
+        }
+    }
+    let waited = Duration::from_millis(50);
+    let rest = |parts: &[Part]| {
+        let (hand, taken) = mpsc::channel(8);
+        let views = Arc::new(ByHand(Mutex::new(Some(taken))));
+        let bounds = settings().table;
+        let mut view = Viewed::new(0, views, (&customers(), &[true; 4]), bounds, Duration::ZERO);
+        let rows = TableRows::new(&customers(), &[true; 4], bounds, None);
+        let (runtime, mut table) = (runtime().unwrap(), tables::Table::new(&customers(), rows));
+        let mut read = || view.read(Duration::ZERO, &runtime, &mut table).ok().unwrap();
+        assert_eq!(read(), Came::Nothing);
+        let begun = Instant::now();
+        while begun.elapsed() < waited {
+            std::thread::yield_now();
+        }
+        parts.iter().for_each(|part| hand.try_send(part.clone()).unwrap());
+        parts.iter().for_each(|_| assert_ne!(read(), Came::Nothing));
+        view.rest()
+    };
+    assert!(rest(&[Part::Same]) > waited * 9, "all of it was the reading");
+    assert!(rest(&[Part::Begun, Part::Same]) < waited * 9, "it came at once, when it was its turn");
 }
 
 #[tokio::test]
