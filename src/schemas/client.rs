@@ -97,17 +97,21 @@ fn hint(address: &str, error: &reqwest::Error, cause: &str) -> &'static str {
     }
 }
 
-/// Whether the other side ended a connection before its answer, whoever notices it first: the system, rustls, or hyper before or
-/// after it has taken the request.
+/// Whether the other side ended a connection before its answer. Once a connection is made, every error is such an end, whoever
+/// notices it first (the system, rustls, hyper before or after it has taken the request), but that of time and an answer that is
+/// no HTTP. While it is made, only an end that the system tells is.
 fn is_cut(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    let by_system = |error: &io::Error| {
+    let is_end = |error: &io::Error| {
         matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
     };
-    let by_hyper = |error: &hyper::Error| error.is_incomplete_message() || error.is_closed() || error.is_canceled();
-    error.is_request()
-        && causes(error)
-            .any(|cause| cause.downcast_ref().is_some_and(by_system) || cause.downcast_ref().is_some_and(by_hyper))
+    if error.is_timeout() || !error.is_request() {
+        return false;
+    }
+    match error.is_connect() {
+        true => causes(error).any(|cause| cause.downcast_ref().is_some_and(is_end)),
+        false => !causes(error).any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse)),
+    }
 }
 
 /// What has led to an error, the nearest first.

@@ -38,6 +38,13 @@ pub fn classify_read(error: &ReadError) -> Failure {
     }
 }
 
+/// Whether the same read may well succeed later, without anybody's doing.
+pub fn passes_by_itself(error: &ReadError) -> bool {
+    let failure = classify_read(error);
+    let is_passing = matches!(failure, Failure::Retry(_) | Failure::ReadOnly(_) | Failure::TooMuch(_));
+    is_passing && !matches!(error, ReadError::Unreadable(_))
+}
+
 fn sort(error: &DbError, event_id_constraint: Option<&str>) -> Failure {
     let Some(db) = error.as_db_error() else {
         if let Some(word) = error.source().and_then(|cause| cause.downcast_ref::<UnknownWord>()) {

@@ -11,10 +11,9 @@ use super::Joined;
 use crate::embedded::log::LogError;
 use crate::embedded::views::{Part, ViewRow, Views};
 use crate::engine::view::KeyedRows;
-use crate::failure::Failure;
 use crate::manager::catalog::{Column, Format, KeyFormat, Source, Table};
 use crate::store::read::ReadError;
-use crate::store::sqlstate::{classify_read, describe_read};
+use crate::store::sqlstate::{describe_read, passes_by_itself};
 use crate::store::whole_view::{self, Wanted, Whole};
 
 /// Pages that wait for whoever takes them.
@@ -158,9 +157,5 @@ fn halt(why: String) -> Part {
 /// What passes by itself is asked for again; anything else is a defect, or a right that is missing.
 fn unread(view: &str, error: &ReadError) -> Part {
     let why = format!("view `{view}` cannot be read: {}", describe_read(error));
-    match (error, classify_read(error)) {
-        (ReadError::Unreadable(_), _) => halt(why),
-        (_, Failure::Retry(_) | Failure::ReadOnly(_) | Failure::TooMuch(_)) => again(&why),
-        _ => halt(why),
-    }
+    if passes_by_itself(error) { again(&why) } else { halt(why) }
 }
