@@ -59,10 +59,8 @@ impl Comparison {
             }
         }
         let place = self.sample.partition_point(|known| known.key <= difference.key);
-        if place < SAMPLE {
-            self.sample.insert(place, difference);
-            self.sample.truncate(SAMPLE);
-        }
+        self.sample.insert(place, difference);
+        self.sample.truncate(SAMPLE);
     }
 
     /// Adds what was found of other keys.
@@ -211,9 +209,9 @@ impl Difference {
 
     /// What differs, without the numbers of rows: `items[].price`.
     fn names(&self) -> BTreeSet<String> {
-        let without_number = |column: &String| match (column.find('['), column.find(']')) {
-            (Some(from), Some(to)) if from < to => format!("{}{}", &column[..=from], &column[to..]),
-            _ => column.clone(),
+        let without_number = |column: &String| {
+            let parts = column.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once(']')?.1)));
+            parts.map_or_else(|| column.clone(), |(list, rest)| format!("{list}[]{rest}"))
         };
         self.columns.keys().map(without_number).collect()
     }

@@ -272,6 +272,7 @@ mod tests {
                     panic!("{stored:?}")
                 };
                 assert_eq!(standing.code, code);
+                assert_eq!(standing.is_of_another_version(), code == "projection_version_differs");
                 assert!(standing.detail.contains(words), "{standing:?}");
             }
         }

@@ -238,7 +238,7 @@ fn first(seen: &Standing) -> Option<Offset> {
                 break;
             }
             left -= read;
-            at = from.0.min(at - read);
+            at = from.0.min(at);
         }
         Offset((at - left).max(0))
     });
@@ -336,6 +336,9 @@ mod tests {
         assert_eq!(gone(skipped(&[(10, 20)], 70, 0)), []);
         assert_eq!(gone(skipped(&[(10, 20)], 70, 30)), [(0, 10), (20, 30)]);
         assert_eq!(gone(skipped(&[(20, 25), (5, 10)], 70, 22)), [(0, 5), (10, 20)]);
+        assert_eq!(gone(skipped(&[(10, 20), (40, 60)], 45, 30)), [(5, 10), (20, 30)]);
+        // Skipped twice, and ahead of what was consumed.
+        assert_eq!(gone(skipped(&[(10, 30), (15, 20), (78, 90)], 58, 12)), [(0, 10)]);
         // It began behind what was skipped, for an earlier build.
         assert_eq!(gone(skipped(&[(40, 60)], 20, 60)), []);
         assert_eq!(gone(skipped(&[(10, 20)], 20, 60)), []);
@@ -364,6 +367,47 @@ mod tests {
         assert_eq!(judge(&meant), Outlook::Truncated { missing: Vec::new(), is_compacted: true });
         assert_eq!(judge(&Evidence { cleanup_policy: None, ..whole.clone() }), Outlook::Whole);
         assert_eq!(judge(&whole), Outlook::Whole);
+        let at_its_end = Standing { log: Some(stretch(0, 80)), ..standing() };
+        assert_eq!(judge(&evidence(at_its_end)), Outlook::Whole);
+    }
+
+    #[test]
+    fn what_speaks_against_it_has_a_name_words_and_a_next_step() {
+        let missing = vec![Missing { partition: Partition(2), stretch: stretch(0, 7) }];
+        let truncated = |is_compacted| Outlook::Truncated { missing: missing.clone(), is_compacted };
+        let gone = "the log does not hold all that the present build was made from: partition 2: offsets 0 up to, but not with, 7";
+        let also = "; the topic is compacted, so further records may be gone anywhere";
+        let words = "words".to_owned();
+        // Whether it may be cleared in place, and whether if that is accepted.
+        for (outlook, code, detail, step, may_clear) in [
+            (Outlook::Whole, None, String::new(), "none", [true, true]),
+            (truncated(false), Some("history_truncated"), gone.to_owned(), "restore the records", [false, true]),
+            (truncated(true), Some("history_truncated"), format!("{gone}{also}"), "restore the records", [false, true]),
+            (
+                Outlook::Compacted("compact".to_owned()),
+                Some("topic_compacted"),
+                "the topic is compacted (cleanup.policy = compact)".to_owned(),
+                "set cleanup.policy=delete",
+                [false, false],
+            ),
+            (
+                Outlook::Elsewhere(words.clone()),
+                Some("source_changed"),
+                words.clone(),
+                "set kafka.bootstrap",
+                [false, true],
+            ),
+            (Outlook::AnotherLog(words.clone()), Some("log_identity_changed"), words.clone(), "restore", [false, true]),
+        ] {
+            assert_eq!((outlook.code(), outlook.detail()), (code, detail));
+            assert!(outlook.next_step().starts_with(step), "{}", outlook.next_step());
+            assert_eq!([false, true].map(|accepted| outlook.may_clear(accepted)), may_clear, "{code:?}");
+        }
+        let choices = Outlook::AnotherLog(words).next_step();
+        assert!(
+            choices.contains("; or keep the present build: this log does not make its rows; or begin"),
+            "{choices}"
+        );
     }
 
     #[test]
