@@ -61,6 +61,7 @@ struct Heard {
     sources: Vec<Source>,
     missing: Vec<String>,
     /// Topics that are none of the sources, or not yet: without columns that are known by now, or of a name that others have, too.
+    /// Whoever looks for columns where nobody describes them says which these are.
     untold: Vec<String>,
 }
 
@@ -215,7 +216,8 @@ impl Shared {
             Source { name, topic, format: Format::Json, columns, event_time: None, table: None }
         };
         let (sources, unclear) = one_of_a_name(found.columns.into_iter().map(source).collect(), &names);
-        let untold = untold(topics, &sources);
+        let told: HashSet<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
+        let untold = topics.into_iter().filter(|topic| !told.contains(topic.as_str())).collect();
         Heard { sources, missing: found.missing.into_iter().chain(unclear).collect(), untold }
     }
 
@@ -236,11 +238,10 @@ impl Shared {
             (name, columns)
         });
         let answers: Vec<_> = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-        let (mut described, mut trouble, mut asked_for) = (Vec::new(), None, Vec::new());
+        let (mut described, mut trouble) = (Vec::new(), None);
         for (topic, answer) in answers {
             match answer {
                 Ok(Some((format, columns))) if !columns.is_empty() => {
-                    asked_for.push(topic.clone());
                     described.push(Source {
                         name: source_name(&topic),
                         topic,
@@ -255,17 +256,13 @@ impl Shared {
                 Err(PortError::Refused(why) | PortError::NoTopic(why)) => {
                     tracing::debug!(topic, why, "a topic with a schema is no source");
                 }
-                Err(PortError::Unavailable(why)) => {
-                    asked_for.push(topic);
-                    trouble = Some(why);
-                }
+                Err(PortError::Unavailable(why)) => trouble = Some(why),
             }
         }
         if let Some(why) = trouble {
             heard.missing.push(format!("the schema registry does not say all columns: {why}"));
         }
         let (sources, unclear) = one_of_a_name(described, &names);
-        heard.untold = untold(asked_for, &sources);
         heard.sources = sources;
         heard.missing.extend(unclear);
         heard
@@ -392,13 +389,6 @@ fn one_of_a_name(sources: Vec<Source>, topics: &HashSet<String>) -> (Vec<Source>
         unclear.join(", ")
     );
     (clear, (!unclear.is_empty()).then_some(words))
-}
-
-/// Those of the topics that are no source.
-fn untold(mut topics: Vec<String>, sources: &[Source]) -> Vec<String> {
-    let told: HashSet<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
-    topics.retain(|topic| !told.contains(topic.as_str()));
-    topics
 }
 
 /// What users write for a topic: its name where that is one, else with `_` for what is none.
