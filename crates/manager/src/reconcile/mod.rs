@@ -53,6 +53,8 @@ struct Memory {
     engine: EngineKind,
     /// Something else that was seen once, by definition.
     others: HashMap<String, Option<(ObservedState, Timestamp)>>,
+    /// Whether something was about to run, or to stop, in the last round.
+    is_moving: bool,
     /// Definitions whose step is under way.
     busy: HashSet<String>,
     /// When a definition's last step ended: what was seen before is old.
@@ -80,6 +82,7 @@ impl Memory {
         Memory {
             engine,
             others: HashMap::new(),
+            is_moving: false,
             busy: HashSet::new(),
             acted: HashMap::new(),
             begun: HashMap::new(),
@@ -202,9 +205,14 @@ async fn pause(
     }
 }
 
-/// Sooner where something waits for its second look: it is shown as soon as it may be, and what follows it is seen.
+/// Sooner where something waits for its second look, or where an engine of ours is about to begin or to stop something: what follows
+/// is shown as soon as it may be.
 fn next_round(interval: Duration, second_look: Duration, memory: &Memory) -> Duration {
-    if memory.others.values().any(Option::is_some) { interval.min(second_look / LOOKS) } else { interval }
+    let is_about_to = memory.engine.dies_with_us() && memory.is_moving;
+    match is_about_to || memory.others.values().any(Option::is_some) {
+        true => interval.min(second_look / LOOKS),
+        false => interval,
+    }
 }
 
 fn is_over(memory: &mut Memory, ended: Result<String, tokio::task::JoinError>) {
@@ -232,6 +240,7 @@ async fn round(shared: &Arc<Shared>, memory: &mut Memory, steps: &mut JoinSet<St
     memory.others.retain(|id, _| known.contains(id.as_str()));
     memory.acted.retain(|id, _| known.contains(id.as_str()));
     memory.begun.retain(|id, _| known.contains(id.as_str()));
+    memory.is_moving = false;
     let sights = look_at_engine(shared, memory, !records.is_empty()).await;
     for record in records {
         if memory.busy.contains(&record.id) {

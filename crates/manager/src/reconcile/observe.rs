@@ -42,6 +42,7 @@ pub(super) async fn one(
     let is_other_text = heal::is_other_text(&mut record, &sighting);
     let settled = settle(record.engine, shown(memory, &record), sighting.state, now, rules);
     memory.others.insert(record.id.clone(), settled.other);
+    memory.is_moving |= matches!(settled.state, ObservedState::Starting | ObservedState::Stopping);
     let glimpse = Glimpse { sighting, settled, is_other_text, now };
     // One that was never deployed is nowhere, whether its engine answers or not.
     if record.attempt > 0 {

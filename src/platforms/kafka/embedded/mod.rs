@@ -1,7 +1,8 @@
 //! Kafka as the embedded engine needs it ([`crate::embedded::log`]): topics read by assignment ([`reader`]), output and positions
 //! written in one transaction ([`writer`]), groups that hold nothing but positions. Nobody joins a group.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -19,18 +20,22 @@ mod writer;
 
 /// How long one question to a broker may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon a broker that did not list its groups is asked for them again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The brokers, for the embedded engine.
 pub struct JobLog {
     settings: KafkaSettings,
     delivery: Delivery,
     crash: fn(&'static str),
+    /// When a broker without transactions did not list its groups.
+    unlisted: Mutex<Option<Instant>>,
 }
 
 impl JobLog {
     /// At the brokers of these settings; connects to nobody yet.
     pub fn new(settings: &KafkaSettings, delivery: Delivery, crash: fn(&'static str)) -> JobLog {
-        JobLog { settings: settings.clone(), delivery, crash }
+        JobLog { settings: settings.clone(), delivery, crash, unlisted: Mutex::default() }
     }
 
     /// Has an asynchronous call made on this thread, which is one of a job's or may block.
@@ -46,13 +51,25 @@ impl JobLog {
         if self.delivery == Delivery::ExactlyOnce {
             return Ok(true); // a broker with transactions knows more than that
         }
+        Ok(self.listed()?.is_some())
+    }
+
+    /// The names of all groups; `None` from a broker without transactions that does not say, as that of the playground: whoever asks
+    /// it waits for nothing, and does so once a minute at most.
+    fn listed(&self) -> Result<Option<Vec<String>>, LogError> {
+        let unlisted = || self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        if unlisted().is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+            return Ok(None);
+        }
         let consumer = self.consumer()?;
         match consumer.fetch_group_list(None, TIMEOUT) {
-            Ok(_) => Ok(true),
-            Err(error) => {
-                tracing::debug!(error = %error, "groups cannot be listed, and are left");
-                Ok(false)
+            Ok(list) => Ok(Some(list.groups().iter().map(|group| group.name().to_owned()).collect())),
+            Err(error) if self.delivery == Delivery::AtLeastOnce => {
+                tracing::debug!(error = %error, "groups cannot be listed");
+                *unlisted() = Some(Instant::now());
+                Ok(None)
             }
+            Err(error) => Err(fault(&consumer, &error)),
         }
     }
 
@@ -96,19 +113,9 @@ impl Log for JobLog {
     }
 
     fn groups(&self, prefix: &str) -> Result<Vec<String>, LogError> {
-        let consumer = self.consumer()?;
-        match consumer.fetch_group_list(None, TIMEOUT) {
-            Ok(list) => {
-                let names = list.groups().iter().map(|group| group.name().to_owned());
-                Ok(names.filter(|name| name.starts_with(prefix)).collect())
-            }
-            // The broker of the playground knows no lists of groups.
-            Err(error) if self.delivery == Delivery::AtLeastOnce => {
-                tracing::debug!(error = %error, "groups cannot be listed");
-                Ok(Vec::new())
-            }
-            Err(error) => Err(fault(&consumer, &error)),
-        }
+        let mut names = self.listed()?.unwrap_or_default();
+        names.retain(|name| name.starts_with(prefix));
+        Ok(names)
     }
 
     fn delete_groups(&self, groups: &[String]) -> Result<(), LogError> {
