@@ -67,7 +67,7 @@ const scenarios = {
   /// Takes items as fast as they come.
   async flood() {
     const began = process.hrtime.bigint();
-    const { items, error } = await stream('ExecuteAdHoc', '30000 rows');
+    const { items, error } = await stream('ExecuteAdHoc', '10000 rows');
     tell({ items: items.length, error, seconds: Number(process.hrtime.bigint() - began) / 1e9 });
     await connection.stop();
   },
