@@ -95,11 +95,8 @@ async fn connections(http: &reqwest::Client, server: SocketAddr) -> usize {
 fn a_client_that_takes_nothing_is_closed_and_slows_nobody() {
     const DEAF: usize = 20;
     // Nobody is closed for silence here.
-    let times = HubTimes {
-        send_timeout: Duration::from_secs(4),
-        silence: Duration::from_secs(3_600),
-        ..HubTimes::default()
-    };
+    let times =
+        HubTimes { send_timeout: Duration::from_secs(4), silence: Duration::from_secs(3_600), ..HubTimes::default() };
     let hub = HubSettings { times, ..settings_of_hub() };
     let name = "hub_load::a_client_that_takes_nothing_is_closed_and_slows_nobody";
     with_a_server_apart(name, hub, async |server, address| {
@@ -111,7 +108,8 @@ fn a_client_that_takes_nothing_is_closed_and_slows_nobody() {
             deaf.push(connected(address).await);
         }
         let before = resident_bytes(server);
-        let flood = "{\"type\":4,\"target\":\"ExecuteAdHoc\",\"arguments\":[\"1000000000 rows\"],\"invocationId\":\"0\"}";
+        let flood =
+            "{\"type\":4,\"target\":\"ExecuteAdHoc\",\"arguments\":[\"1000000000 rows\"],\"invocationId\":\"0\"}";
         for socket in &mut deaf {
             socket.say(flood).await;
         }
@@ -180,20 +178,22 @@ async fn there_are_no_more_connections_than_may_be_and_unopened_ones_are_forgott
 async fn items_that_travel_together_arrive_sooner() {
     let Some(folder) = node() else { return };
     let windows = [Duration::from_millis(20), Duration::ZERO];
-    // The fastest of some, in turn: what else the machine has to do slows down this one or that.
+    // The fastest of many, in turn: what else the machine has to do slows down this one or that.
     let mut fastest = [f64::INFINITY; 2];
-    for _ in 0..3 {
+    for _ in 0..2 {
         for (window, fastest) in windows.into_iter().zip(&mut fastest) {
             let times = HubTimes { window, ..HubTimes::default() };
             let server = Server::with(Config::defaults(), bind(), HubSettings { times, ..settings_of_hub() }).await;
             let mut client = Stock::node(&folder, "hub.mjs", &[&server.hub(), "WebSockets", "flood"]);
-            let told = client.tells().await;
-            assert_eq!(told["items"], 10_000, "{told}");
-            *fastest = fastest.min(told["seconds"].as_f64().unwrap());
+            for _ in 0..10 {
+                let told = client.tells().await;
+                assert_eq!(told["items"], 10_000, "{told}");
+                *fastest = fastest.min(told["seconds"].as_f64().unwrap());
+            }
             server.stop().await;
         }
     }
     let [together, alone] = fastest;
-    println!("10,000 items: {together:.2} s together, {alone:.2} s each alone, ratio {:.1}", alone / together);
+    println!("10,000 items: {together:.3} s together, {alone:.3} s each alone, ratio {:.1}", alone / together);
     assert!(together * 1.5 < alone, "{together} s together, {alone} s each alone");
 }
