@@ -137,7 +137,10 @@ fn a_client_that_takes_nothing_is_closed_and_slows_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_are_no_more_connections_than_may_be_and_unopened_ones_are_forgotten() {
+    // Nor is one that is open closed for its silence, which would make a place, too.
+    let times = HubTimes { silence: Duration::from_secs(3_600), ..HubTimes::default() };
     let hub = |max_connections_per_caller, open_within| HubSettings {
+        times: times.clone(),
         max_connections_per_caller,
         open_within,
         ..HubSettings::default()
