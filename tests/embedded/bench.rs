@@ -27,7 +27,8 @@ pub fn patient_engine(kafka: &str) -> Embedded {
     engine_with(kafka, 86_400_000)
 }
 
-fn engine_with(kafka: &str, idle_ms: u64) -> Embedded {
+/// The same, where a partition is idle after so many milliseconds.
+pub fn engine_with(kafka: &str, idle_ms: u64) -> Embedded {
     let mut config = Config::defaults();
     config.kafka.bootstrap_servers = kafka.to_owned();
     config.embedded.idle_ms = idle_ms;

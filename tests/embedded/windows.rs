@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use streamview::manager::engines::{Changes, Engine, StopMode, Stopped};
 
-use crate::bench::{PER_MINUTE, definition, deployment, engine, order, source, values};
+use crate::bench::{PER_MINUTE, definition, deployment, engine, order, patient_engine, source, values};
 use crate::support::world::{World, header, records};
 use crate::support::{PATIENCE, until};
 
@@ -30,16 +30,17 @@ async fn windows_are_written_once_and_go_on_after_a_stop() {
     let first = deployment(&definition, &world.topic, 1, None);
     let output = first.names.topic();
     world.create_topic(&output, 1, &[]).await;
-    let engine = engine(&world.kafka);
+    // Between two of its rows a partition may be silent for any time.
+    let patient = patient_engine(&world.kafka);
     let orders = (0..20).map(|id| order(i32::from(id % 2 == 1), id, "a", 150, id * 1_000));
     world.publish(orders).await;
-    let handle = engine.deploy(&first).await.unwrap();
+    let handle = patient.deploy(&first).await.unwrap();
     // One partition is over the end, and the other is not.
     world.publish([order(0, 20, "a", 100, MINUTE + 6_000)]).await;
-    let Stopped::At(point) = engine.stop(&first, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
+    let Stopped::At(point) = patient.stop(&first, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
     world.publish([order(1, 21, "a", 1, 59_999), order(1, 22, "b", 1, MINUTE + 6_000)]).await;
     let second = deployment(&definition, &world.topic, 2, Some(point));
-    let handle = engine.deploy(&second).await.unwrap();
+    let handle = patient.deploy(&second).await.unwrap();
     let written = until("the first minute is written", PATIENCE * 2, || async {
         Some(values(&world, &output)).filter(|values| !values.is_empty())
     })
@@ -63,6 +64,10 @@ async fn windows_are_written_once_and_go_on_after_a_stop() {
         assert_eq!(header(&letter, "x-original-topic").unwrap(), world.topic);
     }
     // Nothing more comes: what is open closes by the clock, and nothing is written twice.
+    let Stopped::At(point) = patient.stop(&second, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
+    let third = deployment(&definition, &world.topic, 3, Some(point));
+    let engine = engine(&world.kafka);
+    let handle = engine.deploy(&third).await.unwrap();
     let written = until("the second minute is written", PATIENCE * 2, || async {
         Some(values(&world, &output)).filter(|values| values.len() >= 3)
     })

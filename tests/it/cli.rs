@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::orders::{TestEvent, created, item_added, life};
 use crate::support::world::{TestRecord, World};
+use crate::support::{PATIENCE, until};
 
 /// Runs a sub-command; its exit code, standard output and standard error.
 pub async fn run(world: &World, arguments: &[&str], input: &str) -> (i32, String, String) {
@@ -49,6 +50,13 @@ async fn the_command_line_shows_what_the_api_shows_and_decides_while_nothing_run
     world.until_consumed(8).await;
     let letter = world.number("select id from dead_letters where key = 'bad'").await.to_string();
     let worse = world.number("select id from dead_letters where key = 'worse'").await.to_string();
+    // What is shown has times that the relay and the keeper set: nothing changes any more between two looks.
+    world.until_published().await;
+    until("the keeper has proven the gap", PATIENCE, || async {
+        let open = "select count(*) from held_keys where reason = 'gap' and proven_at is null";
+        (world.number(open).await == 0).then_some(())
+    })
+    .await;
 
     for (arguments, path) in [
         (&["held", "list"][..], "/ops/held".to_owned()),

@@ -23,7 +23,7 @@ use crate::support::{PATIENCE, until};
 async fn until_letters_wait(instance: &Instance, letters: usize) -> String {
     instance.until_metric("streamview_dead_letters_unpublished", &[], letters as f64).await;
     until("readiness says that letters wait", PATIENCE, || async {
-        let ready = instance.json("/readyz").await;
+        let ready = instance.readiness().await;
         let checks = ready["checks"].as_array().unwrap();
         let check = checks.iter().find(|check| check["name"] == "dead_letters:orders")?;
         assert_eq!((&ready["status"], &check["status"]), (&"degraded".into(), &"degraded".into()));
@@ -35,7 +35,7 @@ async fn until_letters_wait(instance: &Instance, letters: usize) -> String {
 async fn until_letters_flow(instance: &Instance) {
     instance.until_metric("streamview_dead_letters_unpublished", &[], 0.0).await;
     until("readiness says nothing of letters", PATIENCE, || async {
-        (instance.json("/readyz").await["status"] == "ok").then_some(())
+        (instance.readiness().await["status"] == "ok").then_some(())
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! The hub as its stock clients use it, over all transports, with methods of this test behind it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use streamview::config::Config;
 use streamview::login::Gate;
 use streamview::manager::hub::{Call, Client, Groups, HubService, Items, Method, PushText};
 use streamview::telemetry::metrics::Metrics;
-use streamview_lab::servers::{build_once, cache_folder};
+use streamview_lab::servers::{build_once, cache_folder, free_port};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -364,8 +364,10 @@ async fn whoever_disposes_dies_or_closes_a_tab_runs_no_query_two_seconds_later()
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_are_sent_away_when_the_process_stops_and_come_back_by_themselves() {
     let Some(folder) = node() else { return };
-    let server = Server::start().await;
-    let (address, hub) = (server.address, server.hub());
+    // Nobody else is given it between the two.
+    let address = (Ipv4Addr::LOCALHOST, free_port().unwrap()).into();
+    let server = Server::with(Config::defaults(), address, settings_of_hub()).await;
+    let hub = server.hub();
     let mut there: Vec<Stock> =
         TRANSPORTS.iter().map(|transport| Stock::node(&folder, "hub.mjs", &[&hub, transport, "stopping"])).collect();
     let mut back: Vec<Stock> =

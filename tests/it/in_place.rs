@@ -121,7 +121,7 @@ async fn while_it_is_made_anew_every_process_says_that_readers_see_a_part() {
     let id = begin(&instance, &in_place("to be seen")).await;
     instance.until_stopped().await;
     let ready = until("it is said", PATIENCE, || async {
-        let ready = api.json("/readyz").await;
+        let ready = api.readiness().await;
         ready.to_string().contains("rebuilding_in_place").then_some(ready)
     })
     .await;
@@ -135,10 +135,8 @@ async fn while_it_is_made_anew_every_process_says_that_readers_see_a_part() {
     instance.signal("CONT");
     assert_eq!(until_over(&instance, id).await["state"], "done");
     api.order_at("o-1", 3).await;
-    until("nothing is said any more", PATIENCE, || async {
-        (api.json("/readyz").await["status"] == "ok").then_some(())
-    })
-    .await;
+    until("nothing is said any more", PATIENCE, || async { (api.readiness().await["status"] == "ok").then_some(()) })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

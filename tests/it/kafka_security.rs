@@ -256,7 +256,7 @@ async fn a_missing_right_is_named_on_the_topic_the_group_and_the_topic_of_letter
     letters(vec![format!("write to topic {} (authorization failed): grant WRITE on it", world.dlq_topic)]).await;
     broker.allow(GUEST.0, ("--topic", &world.dlq_topic), &["Write"]);
     until_published(&world, 1).await;
-    until("it is ready", PATIENCE, || async { (instance.json("/readyz").await["status"] == "ok").then_some(()) }).await;
+    until("it is ready", PATIENCE, || async { (instance.readiness().await["status"] == "ok").then_some(()) }).await;
 }
 
 /// The broker comes back with a certificate that is over, and then with a new one: the running instance says so, and goes on.

@@ -86,7 +86,7 @@ async fn a_paused_view_stands_still_in_every_process_across_restarts_and_says_so
     for instance in [&first, &second, &api] {
         until_told(instance, 16, &words).await;
         instance.until_metric(GAUGE, &["view=\"orders\""], 1.0).await;
-        let ready = instance.json("/readyz").await;
+        let ready = instance.readiness().await;
         let check = check(&ready, "paused:orders");
         assert_eq!((&ready["status"], &check["status"]), (&json!("degraded"), &json!("degraded")), "{ready}");
         assert!(check["detail"].as_str().unwrap().contains(&words), "{ready}");
@@ -132,7 +132,7 @@ async fn a_paused_view_stands_still_in_every_process_across_restarts_and_says_so
     until("everything is applied", PATIENCE, || async { (consumed(&world).await == 21).then_some(()) }).await;
     for instance in [&first, &second, &api] {
         instance.until_metric(GAUGE, &["view=\"orders\""], 0.0).await;
-        assert_eq!(check(&instance.json("/readyz").await, "paused:orders"), &Value::Null);
+        assert_eq!(check(&instance.readiness().await, "paused:orders"), &Value::Null);
     }
     let again = first.posted("/ops/views/orders/resume", &json!({ "reason": "mended" }), 200).await;
     assert_eq!(again, resumed);

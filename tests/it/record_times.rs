@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::instance::Instance;
 use crate::support::orders::{created, item_added, life};
 use crate::support::servers::shared;
-use crate::support::world::{TestRecord, World};
+use crate::support::world::{KEPT_FOR_EVER, TestRecord, World};
 use crate::support::{PATIENCE, until};
 
 const LATER: i64 = 1_767_225_600_000;
@@ -17,8 +17,9 @@ const ODD: [i64; 6] =
 /// A world whose topic lets producers say any time.
 async fn world_of_any_time(partitions: i32) -> World {
     let any = i64::MAX.to_string();
-    let settings =
+    let [after, before] =
         ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"].map(|name| (name, any.as_str()));
+    let settings = [after, before, KEPT_FOR_EVER];
     World::on(&shared().kafka, &shared().database, partitions, &settings).await
 }
 
@@ -60,6 +61,7 @@ async fn a_record_time_of_no_calendar_disturbs_nobody_and_is_counted() {
     let api = world.launch_command(&["serve", "--only", "api"], &[]);
     let instance = world.start().await;
     until_observed(&instance, 2).await;
+    api.until_ready().await;
     until_observed(&api, 2).await;
     assert!(lag_of(&api, 0).await["lagSeconds"].is_number());
     world.publish([item_added("o-0", 3).record_on(0)]).await;

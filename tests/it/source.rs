@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, item_added, life, status_changed};
-use crate::support::world::{TestRecord, World, connect};
+use crate::support::world::{KEPT_FOR_EVER, TestRecord, World, connect};
 use crate::support::{PATIENCE, until};
 
 const TOPIC: &str = "STREAMVIEW_VIEWS__ORDERS__TOPIC";
@@ -88,7 +88,7 @@ async fn the_same_topic_of_another_cluster_halts_the_view() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_was_moved_with_its_offsets_goes_on_once_an_operator_says_so() {
-    let world = World::new(1).await;
+    let world = World::of_old_records(1).await;
     let instance = world.start().await;
     let events = life("x-1", 4);
     let mut broken = item_added("x-2", 2).record();
@@ -102,7 +102,7 @@ async fn a_topic_that_was_moved_with_its_offsets_goes_on_once_an_operator_says_s
     world.until_consumed(6).await;
     instance.stop().await;
     let moved = format!("{}.moved", world.topic);
-    world.create_topic(&moved, 1, &[]).await;
+    world.create_topic(&moved, 1, &[KEPT_FOR_EVER]).await;
     world.publish_at(&moved, log).await;
     world.publish_to(&moved, records(&events[2..])).await;
     world.publish_to(&moved, [created("x-3").record()]).await;

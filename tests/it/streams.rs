@@ -749,7 +749,7 @@ async fn an_engine_that_is_away_stops_nothing_and_is_said_to_be() {
     let engines = service.get("/api/engines").await.must(200).body;
     assert_eq!(engines["items"][0]["isReachable"], false, "{engines}");
     let ready = until("readyz tells of it", PATIENCE, || async {
-        let ready = service.get("/readyz").await.must(200).body;
+        let ready = service.instance.readiness().await;
         (ready["status"] == "degraded").then_some(ready)
     })
     .await;

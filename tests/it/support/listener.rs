@@ -29,8 +29,8 @@ impl Event {
     }
 }
 
-/// One client for all streams, each with a connection of its own: making one takes longer than coming back.
-fn client() -> &'static Client {
+/// One client for all streams and questions, each with a connection of its own: making one takes longer than coming back.
+pub fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
         streamview::schemas::client::install_tls();

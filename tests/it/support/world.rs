@@ -28,6 +28,9 @@ pub struct TestRecord {
     pub partition: Option<i32>,
 }
 
+/// The setting of a topic whose records are old when they come: the broker would delete them sooner or later, by their times.
+pub const KEPT_FOR_EVER: (&str, &str) = ("retention.ms", "-1");
+
 /// A topic, a database and a group of their own.
 pub struct World {
     pub kafka: String,
@@ -51,10 +54,17 @@ impl World {
         World::on(&servers.kafka, &servers.database, partitions, &[]).await
     }
 
+    /// A world on the shared servers, whose topic keeps records of any age.
+    pub async fn of_old_records(partitions: i32) -> World {
+        let servers = servers::shared();
+        World::on(&servers.kafka, &servers.database, partitions, &[KEPT_FOR_EVER]).await
+    }
+
     /// A world on given servers, with topic settings.
     pub async fn on(kafka: &str, maintenance: &str, partitions: i32, settings: &[(&str, &str)]) -> World {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        // The number first: of a thread's name, which its topic is in, the kernel keeps 15 bytes.
+        let name = format!("t{}_{}", NUMBER.fetch_add(1, Ordering::Relaxed), std::process::id());
         execute(maintenance, &format!("create database {name} template {}", servers::TEMPLATE)).await;
         let database = with_database(maintenance, &name);
         watch_database(&database);

@@ -262,7 +262,7 @@ async fn the_loss_of_the_connection_ends_all_that_it_had_open() {
 
 #[tokio::test]
 async fn who_takes_nothing_is_closed_and_can_still_cancel() {
-    let times = HubTimes { send_timeout: Duration::from_millis(300), ..HubTimes::default() };
+    let times = HubTimes { send_timeout: Duration::from_secs(2), ..HubTimes::default() };
     let mut side = Side::open(times, false);
     side.say("{\"protocol\":\"json\",\"version\":1}").await;
     side.hears().await;
@@ -282,7 +282,7 @@ async fn who_takes_nothing_is_closed_and_can_still_cancel() {
 
 #[tokio::test]
 async fn silence_is_answered_by_pings_and_ends_in_the_end() {
-    let (keep_alive, silence) = (Duration::from_millis(40), Duration::from_millis(300));
+    let (keep_alive, silence) = (Duration::from_millis(40), Duration::from_secs(2));
     let times = HubTimes { keep_alive, silence, ..HubTimes::default() };
     let mut side = Side::open(times.clone(), false);
     side.say("{\"protocol\":\"json\",\"version\":1}").await;

@@ -57,9 +57,10 @@ async fn a_late_answer_leaves_open_what_happened() {
     let world = World::start().await;
     let deployment = world.deployment("Late", ALL, Changes::Append).await;
     world.engine.prepare(&deployment.select).await.unwrap();
-    let slow = (format!("CREATE STREAM {}", deployment.names.sink()), 5_000);
+    let slow = (format!("CREATE STREAM {}", deployment.names.sink()), 30_000);
     world.switch(Switches { slow: Some(slow), ..Switches::default() });
-    let hasty = Patience { command: Duration::from_millis(700), ..patience() };
+    // What is not late has to come within this time, too.
+    let hasty = Patience { command: Duration::from_secs(3), ..patience() };
     let hasty = Ksqldb::new(world.settings.clone(), hasty).unwrap();
 
     assert!(matches!(hasty.deploy(&deployment).await, Err(Trouble::Unknown(_))));
