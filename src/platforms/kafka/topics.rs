@@ -17,6 +17,8 @@ use crate::platforms::kafka::{base_config, consumers, open, tail};
 
 /// How long one question to a broker may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a broker without topic ids may take to make a topic: that of the playground never says that it knows no such call.
+const UNANSWERED: Duration = Duration::from_secs(1);
 /// Number of replicas: the broker's own default.
 const AS_THE_BROKER_HAS_IT: i32 = -1;
 
@@ -50,14 +52,14 @@ impl Topics {
     }
 
     /// Has an administrator's call made; `fine` is what the broker may say beside yes. `false`: it knows no such calls.
-    async fn administer<F>(&self, call: F, fine: RDKafkaErrorCode) -> Result<bool, PortError>
+    async fn administer<F>(&self, call: F, fine: RDKafkaErrorCode, patience: Duration) -> Result<bool, PortError>
     where
         F: AsyncFnOnce(&AdminClient<Listener>, &AdminOptions) -> Result<Option<RDKafkaErrorCode>, KafkaError>,
     {
         let heard = Listener::new(&self.settings);
         let admin: AdminClient<Listener> =
             open(&base_config(&self.settings), heard.clone()).map_err(|error| PortError::Refused(error.to_string()))?;
-        let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+        let options = AdminOptions::new().request_timeout(Some(patience)).operation_timeout(Some(patience));
         let answer = call(&admin, &options).await;
         // Whoever goes away waits for its threads.
         blocking(move || {
@@ -237,7 +239,8 @@ impl Kafka for Topics {
             let answers = admin.create_topics([&topic], options).await?;
             Ok(answers.into_iter().find_map(|answer| answer.err().map(|(_, code)| code)))
         };
-        match self.administer(create, RDKafkaErrorCode::TopicAlreadyExists).await {
+        let patience = if self.settings.topic_ids { TIMEOUT } else { UNANSWERED };
+        match self.administer(create, RDKafkaErrorCode::TopicAlreadyExists, patience).await {
             Ok(true) => {}
             Ok(false) => self.ask_for(name).await?,
             // The playground's broker answers no such call at all.
@@ -252,7 +255,7 @@ impl Kafka for Topics {
             let answers = admin.delete_topics(&[name], options).await?;
             Ok(answers.into_iter().find_map(|answer| answer.err().map(|(_, code)| code)))
         };
-        match self.administer(delete, RDKafkaErrorCode::UnknownTopicOrPartition).await? {
+        match self.administer(delete, RDKafkaErrorCode::UnknownTopicOrPartition, TIMEOUT).await? {
             true => Ok(()),
             false => Err(PortError::Refused("this broker cannot delete topics".to_owned())),
         }
