@@ -267,6 +267,10 @@ mod tests {
             assert_eq!(read.headers.only("x-sequence"), Ok(Some(b"12".as_slice())));
             assert_eq!(read.headers.iter().last(), Some(("empty", None)));
         }
+        let size = batch.size();
+        batch.clear();
+        assert!(batch.is_empty() && batch.size() == 0 && batch.room() >= size, "its memory is kept");
+        assert_eq!(RecordBatch::default().room(), 0);
     }
 
     #[test]

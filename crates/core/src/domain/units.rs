@@ -55,9 +55,8 @@ impl NextOffset {
     }
 
     /// How many offsets there are from here to `end`; 0 where it lies behind. Control records count.
-    pub const fn distance_to(self, end: NextOffset) -> i64 {
-        let distance = end.0.saturating_sub(self.0);
-        if distance > 0 { distance } else { 0 }
+    pub fn distance_to(self, end: NextOffset) -> i64 {
+        end.0.saturating_sub(self.0).max(0)
     }
 }
 

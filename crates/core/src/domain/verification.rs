@@ -140,6 +140,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::comparison::Found;
 
     fn different(columns: &[(&str, &str)]) -> Looked {
         let mut difference = Difference::of("o-1");
@@ -170,6 +171,13 @@ mod tests {
         ] {
             assert_eq!(ledger.clone().and_by_log(log.clone()), expected, "{ledger:?} {log:?}");
         }
+    }
+
+    #[test]
+    fn what_two_looks_leave_out_is_added_up_and_the_log_says_where_the_key_is() {
+        let with = |found, more| Looked::Different(Difference { found, more, ..Difference::of("o-1") });
+        let (ledger, log) = (with(Found::Different, 2), with(Found::MissingNew, 3));
+        assert_eq!(ledger.and_by_log(log), with(Found::MissingNew, 5));
     }
 
     #[test]
