@@ -141,11 +141,9 @@ impl<'a, V: View> Fold<'a, V> {
                 )
             })
             .collect();
-        let ahead = |decision: &&StoredDecision| decision.sequence_to > entry.last_sequence;
-        let decisions = decisions.iter().filter(ahead).collect();
         let work = Work {
             entry,
-            decisions,
+            decisions: decisions.iter().collect(),
             decided: false,
             base_sequence,
             changed: false,
@@ -219,10 +217,11 @@ impl<'a, V: View> Fold<'a, V> {
         let work = self.work(key);
         let id = Fingerprint::of(&event.parsed.event_id);
         let decision = work.decide(sequence, (&event.parsed.event_id, id), history);
-        let is_next = matches!(decision, Decision::Apply | Decision::Duplicate { by_event_id: true });
-        let taken_by = match work.parked.get(&sequence) {
-            Some(parked) if is_next => Some(parked.event_id.clone().into_owned()),
-            _ if decision == Decision::Conflict => work.entry.last_event_id.as_deref().map(str::to_owned),
+        let taken_by = match decision {
+            Decision::Apply | Decision::Duplicate { by_event_id: true } => {
+                work.parked.get(&sequence).map(|parked| parked.event_id.clone().into_owned())
+            }
+            Decision::Conflict => work.entry.last_event_id.as_deref().map(str::to_owned),
             _ => None,
         };
         match (decision, taken_by) {
