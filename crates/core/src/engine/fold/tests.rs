@@ -650,6 +650,22 @@ fn what_a_key_consumes_belongs_to_the_partition_whose_turn_it_is() {
     assert_eq!((plan.ledger.len(), plan.keys["o-0"].partition), (1, Some(record.partition)));
 }
 
+/// One at a time would heal, too, a batch for each.
+#[test]
+fn who_fills_a_gap_has_all_that_waits_behind_it_consumed_at_once() {
+    let (view, overrules, schemas) = (Basket::new(), Overrules::default(), Schemas::default());
+    let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
+    let sent = [2, 4, 3, 1].map(|sequence| send(Delivery { order: 0, sequence, content: Content::Good }));
+    let mut fold = fold_of(&view, LIMITS, (&overrules, &schemas));
+    fold.add_key("o-0", entry_at(0, None), (&[], ParkedLoad::All), &[]);
+    for (sent, offset) in sent.iter().zip(0..) {
+        fold.take(decoder.decode(sent.record(offset)));
+    }
+    let plan = fold.finish();
+    let consumed: Vec<i64> = plan.ledger.iter().map(|row| row.sequence.0).collect();
+    assert_eq!((consumed, plan.keys["o-0"].unfinished), (vec![1, 2, 3, 4], false));
+}
+
 /// Everybody writes rows in the same order, so that nobody waits in a circle.
 #[test]
 fn a_plan_gives_its_keys_in_order() {
