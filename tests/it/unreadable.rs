@@ -238,10 +238,10 @@ fn publish_bomb(world: &World, partition: i32, codec: &str, bytes: usize) {
     producer.flush(PATIENCE).unwrap();
 }
 
-/// The most memory the process ever held, in MiB.
-fn peak_memory(instance: &Instance) -> u64 {
+/// Memory of the process in MiB: what it holds (`VmRSS:`), or the most that it has held since that was begun anew (`VmHWM:`).
+fn memory(instance: &Instance, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", instance.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
@@ -250,18 +250,23 @@ async fn a_compression_bomb_stops_its_partition_by_name_and_is_not_copied() {
     const BYTES: usize = 100_000_000;
     let world = World::new(4).await;
     let instance = world.start().await;
-    let before = peak_memory(&instance);
+    let before = memory(&instance, "VmRSS:");
     let mut peaks = Vec::new();
     // snappy gains too little: such a batch is larger than the topic takes.
     for (partition, codec) in (0..).zip(["zstd", "gzip", "lz4"]) {
+        // The allocator gives back a moment later what the one before took.
+        let is_given_back = async || (memory(&instance, "VmRSS:") < before + 32).then_some(());
+        until("memory is given back", PATIENCE, is_given_back).await;
+        std::fs::write(format!("/proc/{}/clear_refs", instance.pid()), "5").unwrap();
         publish_bomb(&world, partition, codec, BYTES);
         let detail = until_paused(&instance, partition.into(), "unreadable_batch").await;
         assert!(detail.contains(&format!("partition {partition}, the batch at offset 0")), "{detail}");
-        peaks.push(peak_memory(&instance) - before);
+        peaks.push(memory(&instance, "VmHWM:").saturating_sub(before));
     }
     println!("{before} MiB before; more after each bomb: {peaks:?}");
-    // librdkafka bounds zstd. Of the others it makes the whole batch once; we copy nothing of it.
-    assert!(peaks[0] < 64 && peaks[2] < 200, "{peaks:?}");
+    // librdkafka bounds zstd. Of the others it makes the whole batch, with lz4 in steps of 1.75, whose rests are there for half a
+    // second more; we copy nothing of it.
+    assert!(peaks[0] < 64 && peaks[1] < 150 && peaks[2] < 330, "{peaks:?}");
     world.publish([created("free").record_on(3)]).await;
     instance.order_at("free", 1).await;
     assert_eq!(world.consumed().await, 1);
