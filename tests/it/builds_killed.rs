@@ -57,12 +57,15 @@ async fn read_on(door: &Door, orders: &[String], enough: &CancellationToken) -> 
             url = opened.wait_for(Option::is_some) => url.unwrap().clone().unwrap(),
         };
         for order in orders {
-            let answer = match http.get(format!("{url}/orders/{order}")).send().await {
-                Ok(response) => {
-                    let status = response.status().as_u16();
-                    response.json::<Value>().await.map(|body| (status, body))
-                }
-                Err(error) => Err(error),
+            let answer = async {
+                let response = http.get(format!("{url}/orders/{order}")).send().await?;
+                let status = response.status().as_u16();
+                response.json::<Value>().await.map(|body| (status, body))
+            };
+            // Whoever is killed may leave its client without an answer, and without an end.
+            let answer = tokio::select! {
+                answer = answer => answer,
+                _ = opened.wait_for(|now| now.as_ref() != Some(&url)) => break,
             };
             let (status, body) = match answer {
                 Ok(answer) => answer,
