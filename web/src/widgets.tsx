@@ -178,11 +178,16 @@ export function Dialog({ title, close, children, wide = false }: { title: string
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
-    const before = document.activeElement;
-    dialog.current?.showModal();
+    const [before, own] = [document.activeElement, dialog.current];
+    own?.showModal();
     // To what is to be written, if anything is, and not to Close.
-    dialog.current?.querySelector<HTMLElement>('form :is(input, textarea, select)')?.focus();
-    return () => before instanceof HTMLElement && before.focus();
+    own?.querySelector<HTMLElement>('form :is(input, textarea, select)')?.focus();
+    // Escape closes it a moment before this is told: who has gone elsewhere since is left there.
+    return () => {
+      const now = document.activeElement;
+      const isElsewhere = now && now !== document.body && !own?.contains(now);
+      if (!isElsewhere && before instanceof HTMLElement) before.focus();
+    };
   }, []);
   return (
     <dialog ref={dialog} class={wide ? 'wide' : ''} aria-labelledby={id} onClose={close}>
