@@ -104,7 +104,7 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: lint
-lint: ## formatting and clippy, as ci does
+lint: ## formatting and clippy, without the embedded engine; ci looks at that, too
 	cargo fmt --all --check
 	cargo clippy --all-targets --locked -- -D warnings
 

@@ -10,6 +10,7 @@ use futures_util::future::{OptionFuture, join, join_all};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::hub::{Audited, HubParts, HubSettings};
@@ -40,6 +41,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long it is looked, before a rebuild is begun, what can be expected of it.
 const LOOKS_AHEAD: Duration = Duration::from_secs(5);
+
+/// How long the audit log has at least to be written to its end, however long the rest of a stop took.
+const LAST_NOTES: Duration = Duration::from_secs(2);
 
 const CANNOT_MAKE_ROLES: &str = "the roles cannot be made; the role of database.url has to be a superuser for this, or may create roles and owns the \
      database and its tables";
@@ -152,11 +156,13 @@ pub async fn serve(
     // A server that is not there any more would not say that it has stopped.
     let answered = OptionFuture::from(ended.is_none().then(|| api::answered(&handle, &left, is_followed)));
     stop_views.cancel();
-    let deadline = Duration::from_millis(config.projector.shutdown_timeout_ms);
-    let drained = drain(answered.map(drop), (stewards, &boards), deadline).await;
+    let patience = Duration::from_millis(config.projector.shutdown_timeout_ms);
+    let deadline = Instant::now() + patience;
+    let drained = drain(answered.map(drop), (stewards, &boards), (deadline, patience));
+    let (drained, ()) = join(drained, end_managing(managing, deadline)).await;
     http.abort();
-    end_managing(managing, deadline).await;
-    end_notes(noting, &stop_noting, deadline).await;
+    // What was called last is noted, even where the rest took all of the time.
+    end_notes(noting, &stop_noting, deadline.max(Instant::now() + LAST_NOTES)).await;
     match ended {
         Some(ended) => bail!("{ended}"),
         None => drained,
@@ -213,18 +219,18 @@ async fn manage(streams: Option<Streams>, stop: CancellationToken) {
 }
 
 /// Waits until the stream manager has made the call that it was making. What it does not finish, whoever leads next finds again.
-async fn end_managing(managing: JoinHandle<()>, deadline: Duration) {
+async fn end_managing(managing: JoinHandle<()>, deadline: Instant) {
     let is_over = managing.is_finished();
-    if !is_over && !matches!(tokio::time::timeout(deadline, managing).await, Ok(Ok(()))) {
+    if !is_over && !matches!(tokio::time::timeout_at(deadline, managing).await, Ok(Ok(()))) {
         tracing::warn!("the stream manager was not stopped in order; who leads next goes on from what is written");
     }
 }
 
 /// Waits until what was called is noted. Who has ended before has said why.
-async fn end_notes<T>(noting: JoinHandle<T>, stop: &CancellationToken, deadline: Duration) {
+async fn end_notes<T>(noting: JoinHandle<T>, stop: &CancellationToken, deadline: Instant) {
     let notes = !noting.is_finished();
     stop.cancel();
-    if !notes || !matches!(tokio::time::timeout(deadline, noting).await, Ok(Ok(_))) {
+    if !notes || !matches!(tokio::time::timeout_at(deadline, noting).await, Ok(Ok(_))) {
         tracing::error!("the audit log is not written to its end");
     }
 }
@@ -297,14 +303,14 @@ fn ahead_of(households: Vec<Household>) -> AheadOf {
 async fn drain(
     answered: impl Future<Output = ()>,
     (stewards, boards): (Vec<JoinHandle<()>>, &[Arc<ViewBoard>]),
-    deadline: Duration,
+    (deadline, patience): (Instant, Duration),
 ) -> Result<()> {
-    let Ok((ended, ())) = tokio::time::timeout(deadline, join(join_all(stewards), answered)).await else {
+    let Ok((ended, ())) = tokio::time::timeout_at(deadline, join(join_all(stewards), answered)).await else {
         let parts: Vec<String> =
             boards.iter().flat_map(|board| board.statuses()).flat_map(|status| status.parts()).collect();
         bail!(
             "not drained within projector.shutdown_timeout_ms = {}; what was under way is repeated; {}",
-            deadline.as_millis(),
+            patience.as_millis(),
             match parts.as_slice() {
                 [] => "requests are still being answered".to_owned(),
                 parts => format!("still at work: {}", parts.join(", ")),

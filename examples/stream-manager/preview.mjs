@@ -7,7 +7,7 @@ if (!topic) {
   console.error('usage: node preview.mjs TOPIC [ROWS]');
   process.exit(2);
 }
-const url = process.env.STREAMVIEW_URL ?? 'http://127.0.0.1:8080';
+const url = process.env.STREAMVIEW_API_URL ?? 'http://127.0.0.1:8080';
 const key = process.env.STREAMVIEW_API_KEY;
 const connection = new HubConnectionBuilder()
   .withUrl(`${url}/hub/stream`, key ? { accessTokenFactory: () => key } : {})

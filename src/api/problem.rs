@@ -65,7 +65,7 @@ codes! {
         "The view's topic does not have this partition, or the view has not come to it yet."
         "`GET /ops/lags` lists the partitions.";
     PARTITION_NOT_BLOCKED = "partition_not_blocked" CONFLICT "No record stops the partition"
-        "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`), never while it can go on."
+        "Records can be skipped only where the log itself stops the projector (`unreadable_batch`, `log_truncated`, `schema_not_found`), never while it can go on."
         "See `GET /ops/lags`. A single refused event is repaired where its order is held, not here.";
     OFFSET_MOVED = "offset_moved" CONFLICT "The partition stands elsewhere"
         "`from` is not the partition's position any more: somebody has skipped already, or the projector went on."
@@ -83,8 +83,8 @@ codes! {
         "The body is not a JSON object, or a field of it is unknown, missing, malformed or out of its range."
         "Each entry of `errors` names one field, the value received and what is allowed. Correct them all and repeat.";
     OPERATIONS_NOT_ALLOWED = "operations_not_allowed" FORBIDDEN "Decisions are not allowed on this address"
-        "The service listens where other machines reach it, and has no access control yet. So it shows, but changes nothing."
-        "Call an instance that listens on loopback, use the command line, or set `http.allow_anonymous_operations = true` if everybody who reaches the port may decide.";
+        "The service listens where other machines reach it, and nobody has to log in. So it shows, but changes nothing."
+        "Call an instance that listens on loopback, use the command line, or set `http.allow_anonymous_operations = true` if everybody who reaches the port may decide. Or have callers log in (`auth`).";
     NOT_LOGGED_IN = "not_logged_in" UNAUTHORIZED "Nobody has logged in"
         "The route is for those who have logged in, and the request shows no credentials."
         "Send `Authorization: Bearer` with an API key or a token of the identity provider, or `X-Api-Key`, or connect with a client certificate.";

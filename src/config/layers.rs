@@ -384,8 +384,10 @@ fn shown(value: &Value) -> String {
 
 /// Variables of the test harness, the playground and the command line, which are no settings.
 fn is_no_setting(rest: &str) -> bool {
-    matches!(rest, "POSTGRES_BIN" | "CRASH_AT" | "STOP_AT" | "PANIC_AT" | "CONFIG" | "API_URL" | "API_KEY")
-        || rest.starts_with("TEST_")
+    matches!(
+        rest,
+        "POSTGRES_BIN" | "PGBOUNCER" | "CRASH_AT" | "STOP_AT" | "PANIC_AT" | "CONFIG" | "API_URL" | "API_KEY"
+    ) || rest.starts_with("TEST_")
 }
 
 /// The key in a variable's name; only the exact notation counts, so one key has one variable.

@@ -202,7 +202,7 @@ pub(super) fn rule_of(key: &str) -> Option<Rule> {
         // Of four bytes each at most: Postgres keeps texts of up to 262,144 bytes.
         "manager.limits.query_characters" => Integer(10, 65_536),
         "manager.limits.joins" | "manager.limits.windows" => Integer(0, 100),
-        "manager.limits.depth" => Integer(1, 1_000),
+        "manager.limits.depth" => Integer(1, 128),
         "manager.limits.query_seconds" => Integer(1, 86_400),
         "manager.limits.queries_per_user" | "manager.limits.queries" => Integer(0, 10_000),
         "manager.limits.queries_per_minute" => Integer(0, 1_000_000),

@@ -210,7 +210,7 @@ impl Database {
 async fn missing_grants(config: &Config, builds: &[BuildTables<'_>]) -> Result<(String, Vec<String>), DbError> {
     let writer = pool::connect_writer(&config.database, "public").await?;
     let role = inspect::session(&writer).await?.role;
-    Ok((role, inspect::missing_grants(&writer, builds, config.auth.api_keys).await?))
+    Ok((role, inspect::missing_grants(&writer, builds, (config.auth.api_keys, config.manager.enabled)).await?))
 }
 
 /// A build, and the table of it whose rows are changed in place.

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::{Check, PATIENCE, clock};
 use crate::config::{SchemaRegistrySettings, SecretUrl, web_addresses};
-use crate::schemas::client::{Fault, RegistryClient, Sign};
+use crate::schemas::client::{Fault, RegistryClient, Sign, Tls};
 
 const REACHABLE: &str = "registry.reachable";
 const LOGIN: &str = "registry.login";
@@ -34,7 +34,7 @@ async fn look(settings: &SchemaRegistrySettings, address: SecretUrl) -> Vec<Chec
             return vec![Check::failed(REACHABLE, subject, format!("{error:#}"), "correct schema_registry.ca_file")];
         }
     };
-    let silent = || Fault::Unreachable(subject.clone(), format!("no answer within {} s", PATIENCE.as_secs()));
+    let silent = || Fault::Unreachable(subject.clone(), format!("no answer within {} s", PATIENCE.as_secs()), None);
     let told = timeout(PATIENCE, client.sign_of_life()).await.unwrap_or_else(|_| Err(silent()));
     match told {
         Ok(sign) => well(settings, &subject, &sign),
@@ -63,16 +63,16 @@ fn well(settings: &SchemaRegistrySettings, subject: &str, sign: &Sign) -> Vec<Ch
 
 fn fix(fault: &Fault) -> &'static str {
     match fault {
-        Fault::Unreachable(_, words) if words.contains("schema_registry.tls.cert_file") => {
+        Fault::Unreachable(_, _, Some(Tls::Ours | Tls::PerhapsOurs)) => {
             "schema_registry.tls.cert_file and key_file = a certificate that the registry accepts, if it asks for one"
         }
-        Fault::Unreachable(_, words) if words.contains("its certificate has to be valid now") => {
+        Fault::Unreachable(_, _, Some(Tls::Theirs)) => {
             "renew the registry's certificate, or correct its name in schema_registry.url"
         }
-        Fault::Unreachable(_, words) if words.contains("invalid peer certificate") => {
+        Fault::Unreachable(_, _, Some(Tls::Issuer)) => {
             "schema_registry.ca_file = the PEM file of who signed the registry's certificate"
         }
-        Fault::Unreachable(..) => "start the registry, or correct schema_registry.url",
+        Fault::Unreachable(_, _, None) => "start the registry, or correct schema_registry.url",
         Fault::Foreign(..) | Fault::NoSuchPage(..) | Fault::NotFound(..) => {
             "schema_registry.url = the base URL of the registry itself, below which /schemas/types is"
         }

@@ -23,9 +23,9 @@ const MAX_REFERENCES: usize = 64;
 /// What came instead of what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// No connection, or no whole answer in time.
-    #[error("the schema registry at {0} does not answer: {1}")]
-    Unreachable(String, String),
+    /// No connection, or no whole answer in time; and which part of TLS has come to nothing, if that is known.
+    #[error("the schema registry at {0} does not answer: {1}{hint}", hint = .2.map_or("", Tls::hint))]
+    Unreachable(String, String, Option<Tls>),
     /// 401 or 403: our credentials are wrong, and may be right after a change over there.
     #[error("the schema registry refuses us ({0}); check schema_registry.username, password or bearer_token")]
     Denied(u16),
@@ -80,20 +80,50 @@ impl Fault {
     }
 }
 
-/// Which setting to look at, where TLS is what came to nothing.
-fn hint(address: &str, error: &reqwest::Error, cause: &str) -> &'static str {
-    if cause.contains("received fatal alert") {
-        "; look at schema_registry.tls.cert_file and key_file: it refuses our certificate, or misses one"
-    } else if cause.contains("invalid peer certificate: UnknownIssuer") {
-        "; set schema_registry.ca_file to the authority that has signed its certificate"
-    } else if cause.contains("invalid peer certificate") {
-        "; its certificate has to be valid now, and for the name in schema_registry.url"
-    } else if address.starts_with("https://") && is_cut(error) {
-        // In TLS 1.3 our request is on its way before our certificate is judged: a server that closes with it unread resets
-        // the connection, and its alert is lost.
-        "; if it asks for certificates, look at schema_registry.tls.cert_file and key_file: it may have refused ours, or miss one"
-    } else {
-        ""
+/// Which part of TLS has come to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// The registry refuses our certificate, or misses one.
+    Ours,
+    /// It may have: it has cut the connection, and its alert may be lost.
+    PerhapsOurs,
+    /// Nobody whom we trust has signed its certificate.
+    Issuer,
+    /// Its certificate is not valid now, or not for the name by which we call it.
+    Theirs,
+}
+
+impl Tls {
+    fn of(address: &str, error: &reqwest::Error) -> Option<Self> {
+        use rustls::{AlertDescription as Alert, CertificateError, Error};
+        match causes(error).find_map(of_tls) {
+            // Alerts of the handshake that say nothing of certificates. All others may: servers choose among many.
+            Some(Error::AlertReceived(
+                Alert::ProtocolVersion | Alert::UnrecognisedName | Alert::NoApplicationProtocol,
+            )) => None,
+            Some(Error::AlertReceived(_)) => Some(Tls::Ours),
+            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Some(Tls::Issuer),
+            Some(Error::InvalidCertificate(_)) => Some(Tls::Theirs),
+            // In TLS 1.3 our request is on its way before our certificate is judged: a server that closes with it unread
+            // resets the connection, and its alert is lost.
+            _ if address.starts_with("https://") && is_cut(error) => Some(Tls::PerhapsOurs),
+            _ => None,
+        }
+    }
+
+    /// The setting to look at, after what has happened.
+    const fn hint(self) -> &'static str {
+        match self {
+            Tls::Ours => {
+                "; look at schema_registry.tls.cert_file and key_file: it refuses our certificate, or misses one"
+            }
+            Tls::PerhapsOurs => {
+                "; if it asks for certificates, look at schema_registry.tls.cert_file and key_file: it may have refused \
+                 ours, or miss one"
+            }
+            Tls::Issuer => "; set schema_registry.ca_file to the authority that has signed its certificate",
+            Tls::Theirs => "; its certificate has to be valid now, and for the name in schema_registry.url",
+        }
     }
 }
 
@@ -117,6 +147,12 @@ fn is_cut(error: &reqwest::Error) -> bool {
 /// What has led to an error, the nearest first.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     iter::successors(error.source(), |&cause| cause.source())
+}
+
+/// What TLS itself says of an error, which the system's kind of error wraps.
+fn of_tls<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    let wrapped = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+    cause.downcast_ref().or_else(wrapped)
 }
 
 fn each(faults: &[Fault]) -> String {
@@ -252,7 +288,7 @@ impl RegistryClient {
     /// What every registry tells, whatever it holds; asked at its first address.
     pub async fn sign_of_life(&self) -> Result<Sign, Fault> {
         let Some(server) = self.servers.first() else {
-            return Err(Fault::Unreachable(self.settings.url.to_string(), "it has no address".to_owned()));
+            return Err(Fault::Unreachable(self.settings.url.to_string(), "it has no address".to_owned(), None));
         };
         let (kinds, ahead) = self.ask_dated(server, Method::GET, "/schemas/types", None).await?;
         Ok(Sign { kinds, ahead })
@@ -286,7 +322,7 @@ impl RegistryClient {
         match faults.pop() {
             Some(only) if faults.is_empty() => Err(only),
             Some(last) => Err(Fault::Everywhere(faults.into_iter().chain([last]).collect())),
-            None => Err(Fault::Unreachable(self.settings.url.to_string(), "it has no address".to_owned())),
+            None => Err(Fault::Unreachable(self.settings.url.to_string(), "it has no address".to_owned(), None)),
         }
     }
 
@@ -339,7 +375,7 @@ impl RegistryClient {
             // Without the URL, which may hold a password; with the innermost cause, which says what happened.
             let error = error.without_url();
             let cause = causes(&error).last().map_or_else(|| error.to_string(), ToString::to_string);
-            Fault::Unreachable(server.shown.clone(), format!("{cause}{}", hint(&server.shown, &error, &cause)))
+            Fault::Unreachable(server.shown.clone(), cause, Tls::of(&server.shown, &error))
         };
         let mut request = self.http.request(method, format!("{}{path}", server.base));
         request = request.header("accept", "application/vnd.schemaregistry.v1+json, application/json");

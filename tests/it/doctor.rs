@@ -62,7 +62,7 @@ impl Told {
 
     /// Asserts that these are as they should be, whatever else is wrong.
     #[track_caller]
-    fn well(&self, names: &[&str]) {
+    pub fn well(&self, names: &[&str]) {
         for name in names {
             let lines = self.lines(name);
             assert!(lines.iter().all(|line| line["status"] == "ok"), "{name}: {lines:#?}");

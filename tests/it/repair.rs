@@ -4,10 +4,12 @@
 use reqwest::Response;
 use serde_json::{Value, json};
 
+use crate::doctor::doctor;
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, life};
 use crate::support::servers;
 use crate::support::world::{TestRecord, World};
+use crate::verification::verified;
 
 /// An event's place with bytes that are no event.
 fn broken(event: &TestEvent) -> TestRecord {
@@ -631,7 +633,7 @@ async fn while_postgres_is_away_a_decision_is_refused_for_now_and_made_when_it_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_documented_grants_are_enough_to_project_and_to_decide() {
+async fn the_documented_grants_are_enough_to_project_decide_verify_and_mend() {
     let world = World::new(1).await;
     let page = include_str!("../../docs/operations.md");
     let role = format!("writer_{}", world.group.replace('.', "_"));
@@ -661,6 +663,18 @@ async fn the_documented_grants_are_enough_to_project_and_to_decide() {
     }
     instance.until_metric("streamview_dead_letters_unpublished", &[], 0.0).await;
     instance.until_running().await;
+
+    for from in ["ledger", "log"] {
+        let verified = verified(&instance, json!({ "from": from })).await;
+        assert_eq!(verified["state"], "done", "{verified:#}");
+        let mended =
+            instance.posted("/ops/orders/bad/rebuild", &json!({ "reason": "by hand", "from": from }), 200).await;
+        assert_eq!(instance.order_at("bad", 3).await["held"], Value::Null, "{mended:#}");
+    }
+    instance.until_running().await;
+    doctor(&world, &[("STREAMVIEW_DATABASE__URL", url.as_str()), ("STREAMVIEW_MANAGER__ENABLED", "true")])
+        .await
+        .well(&["database.grants"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

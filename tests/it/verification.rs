@@ -26,7 +26,7 @@ async fn until_over(instance: &Instance, id: i64) -> Value {
 }
 
 /// Asks for a verification and waits for its end.
-async fn verified(instance: &Instance, mut body: Value) -> Value {
+pub async fn verified(instance: &Instance, mut body: Value) -> Value {
     body["reason"] = json!("to see");
     let id = instance.posted("/ops/verify", &body, 202).await["id"].as_i64().unwrap();
     until_over(instance, id).await

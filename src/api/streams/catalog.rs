@@ -188,8 +188,8 @@ pub async fn show_source(api: web::Data<Api>, request: HttpRequest) -> Result<Ht
 /// Declare a source
 ///
 /// Says of a topic what columns its values have, so that streams can select from it; once more to say it anew: whoever
-/// declared it, or an operator. What runs already is not touched. Topics of the brokers, the registry and ksqlDB themselves are never
-/// sources; those of this service, its dead letters among them, and of Kafka Connect only if an operator declares them.
+/// declared it, or a developer who is an operator or an administrator, too. What runs already is not touched. Topics of the brokers, the registry and ksqlDB themselves are never
+/// sources; those of this service, its dead letters among them, and of Kafka Connect only if such a one declares them.
 #[utoipa::path(put, path = "/api/catalog/{name}", operation_id = "declare_source", tag = "streams",
     params(
         ("name" = String, Path, description = "What stands behind FROM: letters, digits and `_`, at most 63", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders"),
@@ -225,7 +225,7 @@ pub(super) struct SourceDeletionBody {
 /// Take a declaration back
 ///
 /// Streams that select from the source go on running, but cannot be deployed anew unless an engine knows it by itself: the answer
-/// says what is left. It is for whoever declared the source, or an operator.
+/// says what is left. It is for whoever declared the source, or a developer who is an operator or an administrator, too.
 #[utoipa::path(delete, path = "/api/catalog/{name}", operation_id = "delete_source", tag = "streams",
     params(
         ("name" = String, Path, description = "Its name", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "orders"),

@@ -52,7 +52,7 @@ pub(super) const ALIASES: [(&str, &str); 13] = [
 #[derive(OpenApi)]
 #[openapi(
     tags((name = "streams", description = "The stream manager (`manager.enabled`): streaming SQL defined, deployed and watched on \
-        Flink and ksqlDB. Every path of `/api/streams` is also there as `/api/stream`. Where there is no manager, all of it \
+        Flink, ksqlDB or in this process. Every path of `/api/streams` is also there as `/api/stream`. Where there is no manager, all of it \
         answers 404 `manager_not_enabled`.")),
     paths(
         definitions::list,

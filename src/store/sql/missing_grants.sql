@@ -1,11 +1,11 @@
 -- What this role may not do that a service has to; one row for each table or view. $1: schemas of builds, $2: the table of
--- each that has one row for each key, which is changed in place, $3: whether callers log in with keys.
+-- each that has one row for each key, which is changed in place, $3: whether callers log in with keys, $4: whether it manages streams.
 with needed (schema, relation, privilege, columns) as (
     select 'public'::text, relation, unnest(string_to_array(privileges, ' ')), null::text
     from (values
         ('refinery_schema_history', 'select'), ('view_builds', 'select'), ('build_switches', 'select'),
         ('orders_view', 'select'), ('order_items_view', 'select'), ('order_events_view', 'select'),
-        ('dead_letters_view', 'select'), ('operation_differences', 'select'),
+        ('dead_letters_view', 'select'), ('operation_differences', 'select insert update delete'),
         ('event_decisions', 'select insert update'), ('decision_outcomes', 'select insert update'),
         ('skipped_ranges', 'select insert update'), ('blocked_partitions', 'select insert update'),
         ('source_moves', 'select insert'), ('view_pauses', 'select insert update'),
@@ -18,10 +18,15 @@ with needed (schema, relation, privilege, columns) as (
     union all
     select 'public', 'api_keys', unnest(array['select', 'insert', 'update']), null where $3
     union all
+    select 'public', relation, unnest(array['select', 'insert', 'update', 'delete']), null
+    from unnest(array['stream_definitions', 'stream_revisions', 'stream_events', 'stream_leftovers', 'stream_sources',
+                      'stream_queries']) as relation
+    where $4
+    union all
     select 'public', 'view_builds', 'update',
            unnest(array['active', 'source_cluster', 'source_topic', 'source_topic_id', 'bound_at', 'rules'])
     union all
-    select n.nspname::text, c.relname::text, unnest(array['select', 'insert']), null
+    select n.nspname::text, c.relname::text, unnest(array['select', 'insert', 'delete']), null
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = any($1::text[]) and c.relkind = 'r'
     union all

@@ -8,7 +8,7 @@ use streamview::codec::{Head, avro};
 use streamview::domain::name::intern;
 use streamview::domain::poison::{Poison, Reason};
 use streamview::domain::units::Micros;
-use streamview::engine::view::{BuildScripts, KeyTable, KeyedRows, Parsed, View, ViewSpec};
+use streamview::engine::view::{BuildScripts, KeyTable, KeyedRows, Parsed, StoredDetails, View, ViewSpec};
 use streamview::registrations::Registration;
 use streamview::store::rows::Stored;
 
@@ -75,6 +75,10 @@ impl View for Counter {
         let event_type = head.event_type.unwrap_or("Counted");
         let event = (event_type == "Counted").then_some(());
         Ok(Parsed { event_id: event_id.into(), event_type: event_type.into(), occurred_at: Micros::EPOCH, event })
+    }
+
+    fn stored_version(&self, _: &Head<'_>, _: &str, _: &i64, _: &StoredDetails) -> u32 {
+        1
     }
 
     fn project(&self, _: &str, state: &mut i64, (): (), _: Micros, _: &mut Vec<()>) -> Result<u64, Poison> {

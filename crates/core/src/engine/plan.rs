@@ -241,14 +241,11 @@ impl<S> Work<'_, S> {
     /// Applies the rules of the sequence.
     pub fn decide(&self, sequence: Sequence, (event_id, id): (&str, Fingerprint), history: History) -> Decision {
         let last = self.entry.last_sequence;
-        let event_id_in_ledger = match () {
-            // Of earlier ids nothing is kept.
-            () if sequence < last && history == History::Off => InLedger::Untold,
-            () if sequence < last || sequence == last.next() => match self.entry.event_ids.contains(id) {
-                true => InLedger::Yes,
-                false => InLedger::No,
-            },
-            () => InLedger::Untold,
+        let event_id_in_ledger = match self.entry.event_ids.contains(id) {
+            // Only the latest id is kept, which is enough for the next event and for none before it.
+            _ if history == History::Off && sequence != last.next() => InLedger::Untold,
+            true => InLedger::Yes,
+            false => InLedger::No,
         };
         let last_event_id = self.entry.last_event_id.as_deref();
         decide(Known { last_sequence: last, last_event_id, event_id_in_ledger }, sequence, event_id)

@@ -133,10 +133,9 @@ pub trait View: Send + Sync + Sized + 'static {
     }
 
     /// The version in which a stored event was read when it came, since the ledger keeps no headers; `state` is that of its
-    /// key before it. What its payload leaves open `stored` may tell: the rows that were made of it then.
-    fn stored_version(&self, _: &Head<'_>, _payload: &str, _: &Self::State, _stored: &StoredDetails) -> u32 {
-        1
-    }
+    /// key before it. What its payload leaves open `stored` may tell: the rows that were made of it then. A view whose events
+    /// have one version says 1.
+    fn stored_version(&self, head: &Head<'_>, payload: &str, state: &Self::State, stored: &StoredDetails) -> u32;
 
     /// Folds one event into its key. On `Err` the state is as before. Returns how many oddities it flagged.
     fn project<'a>(

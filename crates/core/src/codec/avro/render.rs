@@ -179,7 +179,7 @@ fn magnitude_digits(bytes: &[u8], is_negative: bool) -> Result<String, Poison> {
     while magnitude.iter().any(|byte| *byte != 0) {
         let mut remainder = 0u64;
         for byte in &mut magnitude {
-            let value = remainder << 8 | u64::from(*byte);
+            let value = remainder * 256 + u64::from(*byte);
             *byte = (value / CHUNK) as u8;
             remainder = value % CHUNK;
         }
@@ -203,5 +203,5 @@ pub fn small_integer(bytes: &[u8]) -> Option<i128> {
     whole[16 - (bytes.len() - surplus)..].copy_from_slice(&bytes[surplus..]);
     let number = i128::from_be_bytes(whole);
     // With leading bytes cut off the sign must still be the same.
-    (surplus == 0 || (number < 0) == (fill == 0xff)).then_some(number)
+    ((number < 0) == (fill == 0xff)).then_some(number)
 }

@@ -5,8 +5,12 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{Decimal as AvroDecimal, Schema};
 use proptest::prelude::*;
 
+use super::lenient::Plain;
+use super::render::{Text, small_integer};
 use super::*;
 use crate::codec::fields::{Field, Typed};
+use crate::codec::json::MAX_DEPTH;
+use crate::domain::decimal::Decimal;
 use crate::domain::poison::Reason;
 use crate::domain::units::Micros;
 
@@ -94,6 +98,7 @@ fn each_kind_of_value_has_its_field_and_its_json() {
     assert_eq!(typed("\"long\"", Value::Long(i64::MIN)), pair("-9223372036854775808", "-9223372036854775808"));
     assert_eq!(typed(&bytes(0), decimal(&[5])), pair("5", "\"5\""));
     assert_eq!(typed(&bytes(3), decimal(&[0xff])), pair("-0.001", "\"-0.001\""));
+    assert_eq!(typed(&bytes(2), decimal(&[0])), pair("0.00", "\"0.00\""));
     // 10^20 at a scale of 20 is 1; its zeros count in the history only.
     let one_at_20 = 100_000_000_000_000_000_000i128.to_be_bytes();
     assert_eq!(typed(&bytes(20), decimal(&one_at_20)), pair("1.000000000000", "\"1.00000000000000000000\""));
@@ -112,6 +117,19 @@ fn each_kind_of_value_has_its_field_and_its_json() {
         pair("\"B\"", "\"B\"")
     );
     assert_eq!(typed(r#"{"type":"array","items":"null"}"#, Value::Array(vec![Value::Null; 2])).1, "[null,null]");
+    // 18 digits before the point and 12 behind it are what an event may have.
+    for (scale, digits) in [(0, 18), (2, 20), (12, 30)] {
+        let beyond = 10i128.pow(digits);
+        let read = |number: i128| typed(&bytes(scale), decimal(&number.to_be_bytes())).0;
+        assert_eq!(
+            (read(beyond), read(-beyond)),
+            ("a decimal of more digits".to_owned(), "a decimal of more digits".to_owned())
+        );
+        assert_eq!(read(beyond - 1), Decimal::new(beyond - 1, scale as u8).to_string());
+        assert_eq!(read(1 - beyond), Decimal::new(1 - beyond, scale as u8).to_string());
+    }
+    let micros = r#"{"type":"long","logicalType":"timestamp-micros"}"#;
+    assert_eq!(typed(micros, Value::TimestampMicros(1_999)).1, "\"1970-01-01T00:00:00.001999Z\"");
     let nanos = r#"{"type":"long","logicalType":"timestamp-nanos"}"#;
     assert_eq!(typed(nanos, Value::TimestampNanos(1_999)).1, "\"1970-01-01T00:00:00.000001999Z\"");
     assert_eq!(one("\"string\"", Value::String("a\0b".into())), Err(Reason::Unrepresentable));
@@ -162,6 +180,147 @@ fn lies_about_lengths_and_depths_are_refused_within_bounds() {
     assert_eq!(reason(&[0, 0, 0, 0]), Reason::InvalidAvro);
 }
 
+#[test]
+fn a_number_has_room_for_64_bits_and_not_for_one_more() {
+    let schema = r#"{"type":"record","name":"Made","fields":[{"name":"size","type":"long"}]}"#;
+    let program = compile(schema);
+    let read = |last: u8| program.read(&[&[0xff; 9][..], &[last]].concat()).map(|event| event.json);
+    assert_eq!(read(0).unwrap(), r#"{"size":-4611686018427387904}"#);
+    assert_eq!(read(1).unwrap(), r#"{"size":-9223372036854775808}"#);
+    for beyond in [2, 3, 0x7f, 0x81] {
+        assert_eq!(read(beyond).unwrap_err().reason, Reason::InvalidAvro, "{beyond}");
+    }
+}
+
+#[test]
+fn a_text_grows_by_what_its_body_allows_and_no_further() {
+    let mut text = Text::new(10);
+    text.raw(&" ".repeat(32 * 10 + 4_096));
+    assert!(text.check().is_ok());
+    text.raw(" ");
+    assert_eq!(text.check().unwrap_err().reason, Reason::Unrepresentable);
+}
+
+#[test]
+fn texts_are_escaped_where_json_asks_for_it_and_nowhere_else() {
+    for text in ["", "a b", "two \" \" quotes", "\\ \\", "\u{1f} \u{20} \u{7f}", "größe\n\t\u{1}"] {
+        let mut written = Text::new(100);
+        written.string(text).unwrap();
+        assert_eq!(written.finish(), serde_json::to_string(text).unwrap().replace("\\t", "\\u0009"), "{text:?}");
+    }
+}
+
+#[test]
+fn a_decimal_has_a_scale_up_to_its_bound() {
+    let compiled = |scale: usize| {
+        let decimal = format!(r#"{{"type":"bytes","logicalType":"decimal","precision":2000,"scale":{scale}}}"#);
+        let schema = format!(r#"{{"type":"record","name":"Made","fields":[{{"name":"size","type":{decimal}}}]}}"#);
+        Program::compile(&Reader::new(SHAPE), &schema, &[])
+    };
+    assert!(compiled(999).is_ok() && compiled(1_000).is_ok());
+    let refused = compiled(1_001).unwrap_err().to_string();
+    assert!(refused.contains("a scale of 1001, at most 1000"), "{refused}");
+}
+
+#[test]
+fn a_number_is_the_same_in_however_many_bytes() {
+    let written = |bytes: &[u8]| {
+        let mut text = Text::new(bytes.len());
+        text.decimal(bytes, 0).map(|()| (small_integer(bytes), text.finish().trim_matches('"').to_owned()))
+    };
+    let padded = |fill: u8, count: usize, rest: &[u8]| [&vec![fill; count][..], rest].concat();
+    for count in [0, 1, 14, 15, 16, 30] {
+        assert_eq!(written(&padded(0, count, &[5])), Ok((Some(5), "5".to_owned())), "{count}");
+        assert_eq!(written(&padded(0xff, count, &[0xfb])), Ok((Some(-5), "-5".to_owned())), "{count}");
+    }
+    let (least, most) = (i128::MIN.to_be_bytes(), i128::MAX.to_be_bytes());
+    for (bytes, number) in [(&least, i128::MIN), (&most, i128::MAX)] {
+        assert_eq!(written(bytes), Ok((Some(number), number.to_string())));
+        assert_eq!(
+            written(&padded(if number < 0 { 0xff } else { 0 }, 3, bytes)),
+            Ok((Some(number), number.to_string()))
+        );
+    }
+    // One more and one less than these, and the number whose last sixteen bytes are nothing.
+    let beyond = "170141183460469231731687303715884105728";
+    assert_eq!(written(&padded(0, 1, &least)), Ok((None, beyond.to_owned())));
+    assert_eq!(written(&padded(0xff, 1, &most)), Ok((None, "-170141183460469231731687303715884105729".to_owned())));
+    let nothing = [0; 16];
+    assert_eq!(written(&padded(0xff, 1, &nothing)), Ok((None, "-340282366920938463463374607431768211456".to_owned())));
+
+    assert!(written(&[0x7f; 416]).is_ok());
+    assert_eq!(written(&[0x7f; 417]).unwrap_err().reason, Reason::Unrepresentable);
+    assert!(written(&padded(0, 500, &[1])).is_ok(), "it has one digit");
+}
+
+#[test]
+fn a_body_may_be_nested_to_the_bound_and_a_list_is_read_one_row_beyond_its_own() {
+    let program = compile(r#"{"type":"record","name":"Made","fields":[{"name":"note","type":["null","Made"]}]}"#);
+    let nested = |records: usize| program.read(&[&vec![2; records - 1][..], &[0]].concat()).map(drop);
+    assert_eq!(nested(MAX_DEPTH), Ok(()));
+    assert_eq!(nested(MAX_DEPTH + 1).unwrap_err().reason, Reason::NestingTooDeep);
+
+    // Beside each other there may be more.
+    let lists = |kind: &str| {
+        let fields = (0..2 * MAX_DEPTH).map(|number| format!(r#"{{"name":"f{number}","type":{kind}}}"#));
+        format!(r#"{{"type":"record","name":"Made","fields":[{}]}}"#, fields.collect::<Vec<_>>().join(","))
+    };
+    for kind in [r#"{"type":"array","items":"int"}"#, r#"{"type":"map","values":"int"}"#] {
+        assert!(compile(&lists(kind)).read(&[0; 2 * MAX_DEPTH]).is_ok(), "{kind}");
+    }
+
+    let row = r#"{"type":"record","name":"Row","fields":[{"name":"size","type":"int"}]}"#;
+    let rows = format!(r#"{{"name":"rows","type":{{"type":"array","items":{row}}}}}"#);
+    let program = compile(&format!(r#"{{"type":"record","name":"Made","fields":[{rows}]}}"#));
+    for (count, read) in [(9_999, 9_999), (10_000, 10_000), (10_001, 10_001), (10_002, 10_001), (10_100, 10_001)] {
+        let body = [encode(r#""long""#, Value::Long(count)), vec![0; count as usize + 1]].concat();
+        let event = program.read(&body).unwrap();
+        let Some(Typed::Rows(rows)) = field(&event, "rows") else { panic!("no rows") };
+        assert_eq!((rows.len(), event.json.matches("size").count()), (read, count as usize));
+    }
+}
+
+#[test]
+fn what_needs_no_leniency_stays_as_it_is() {
+    let unchanged = [
+        r#"{"fields":[],"name":"A","namespace":"","type":"record"}"#,
+        r#"{"fields":[{"name":"a","type":{"name":"error","symbols":["X"],"type":"enum"}},{"name":"b","type":{"type":"error"}}],"name":"A","type":"record"}"#,
+    ];
+    for schema in unchanged {
+        assert_eq!(Plain::default().of(schema), schema);
+    }
+}
+
+#[test]
+fn records_within_all_kinds_of_fields_are_known_with_their_defaults() {
+    const KINDS: Shape = Shape {
+        fields: &["text", "price", "count"],
+        schemas: &[r#"{"type":"record","name":"Outer","fields":[
+            {"name":"list","type":{"type":"array","items":{"type":"record","name":"InList","fields":[
+                {"name":"text","type":"string","default":"none"}]}}},
+            {"name":"map","type":{"type":"map","values":{"type":"record","name":"InMap","fields":[
+                {"name":"price","type":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2},
+                 "default":"\u0001\u002c"}]}}},
+            {"name":"either","type":["null",{"type":"record","name":"InUnion","fields":[
+                {"name":"count","type":["int","null"],"default":4},
+                {"name":"price","type":[{"type":"bytes","logicalType":"decimal","precision":9,"scale":3},"null"],
+                 "default":"\u00ff"}]}]}]}"#],
+    };
+    let reader = Reader::new(KINDS);
+    let minus = Typed::Decimal(Decimal::new(-1, 3));
+    for (name, presets) in [
+        ("InList", &[(0, Typed::Text("none"))][..]),
+        ("InMap", &[(1, Typed::Decimal(Decimal::new(300, 2)))]),
+        ("InUnion", &[(2, Typed::Integer(4)), (1, minus)]),
+    ] {
+        let schema = format!(r#"{{"type":"record","name":"{name}","fields":[]}}"#);
+        let program = Program::compile(&reader, &schema, &[]).unwrap();
+        let event = program.read(&[]).unwrap();
+        assert_eq!((event.record, event.is_ours), (name, true));
+        assert_eq!(event.fields.as_slice(), presets, "{name}");
+    }
+}
+
 /// The magnitude's digits, one multiplication by 256 after the other.
 fn by_hand(bytes: &[u8]) -> String {
     let is_negative = bytes[0] >= 0x80;
@@ -208,6 +367,8 @@ proptest! {
     fn long_decimals_are_written_digit_for_digit(bytes in proptest::collection::vec(any::<u8>(), 1..40), scale in 0usize..30) {
         let field_type = format!(r#"{{"type":"bytes","logicalType":"decimal","precision":95,"scale":{scale}}}"#);
         let (_, json) = one(&field_type, decimal(&bytes)).unwrap();
+        let places = json.trim_matches('"').split_once('.').map(|(_, fraction)| fraction.len());
+        prop_assert_eq!(places, (scale > 0).then_some(scale));
         let digits = json.trim_matches('"').replace('.', "");
         let expected = by_hand(&bytes);
         let shown = digits.trim_start_matches('-').trim_start_matches('0');

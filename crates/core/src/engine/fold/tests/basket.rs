@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::codec::{Head, avro};
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::units::Micros;
-use crate::engine::view::{BuildScripts, Parsed, View, ViewSpec};
+use crate::engine::view::{BuildScripts, Parsed, StoredDetails, View, ViewSpec};
 
 /// The view.
 #[derive(Debug)]
@@ -76,16 +76,23 @@ impl View for Basket {
         &self.spec
     }
 
-    fn parse<'a>(&self, _: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Event<'a>>, Poison> {
+    /// In version 2 quantities are dozens.
+    fn parse<'a>(&self, head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, Event<'a>>, Poison> {
         let fields: Fields<'a> =
             serde_json::from_str(payload).map_err(|error| Poison::new(Reason::InvalidJson, error.to_string()))?;
         let event = match fields.event_type {
+            "Put" if head.version == 2 => Some(Event::Put(12 * fields.quantity.unwrap_or(0))),
             "Put" => Some(Event::Put(fields.quantity.unwrap_or(0))),
             "Noted" => Some(Event::Noted(fields.note.unwrap_or_default())),
             _ => None,
         };
         let (event_id, event_type) = (fields.event_id.into(), fields.event_type.into());
         Ok(Parsed { event_id, event_type, occurred_at: Micros(fields.occurred_at), event })
+    }
+
+    /// Events of version 2 say what they are counted in.
+    fn stored_version(&self, _: &Head<'_>, payload: &str, _: &State, _: &StoredDetails) -> u32 {
+        if payload.contains(r#""in":"dozens""#) { 2 } else { 1 }
     }
 
     /// Nothing can be put in less than nothing.

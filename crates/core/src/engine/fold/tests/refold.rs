@@ -177,6 +177,13 @@ fn only_what_is_projected_needs_its_payload() {
 }
 
 #[test]
+fn an_event_is_read_in_the_version_in_which_it_came() {
+    let payload = r#"{"type":"Put","eventId":"e-2","occurredAt":20,"quantity":5,"in":"dozens"}"#;
+    let dozens = Kept { payload: Some(payload.to_owned()), ..event(2, 20) };
+    assert_eq!(refold(&[event(1, 10), dozens, event(3, 30), event(4, 40)], Until::End).unwrap().1, [(1, 60), (2, 5)]);
+}
+
+#[test]
 fn what_cannot_be_read_or_projected_any_more_is_named() {
     let spoilt = |payload: &str| Kept { payload: Some(payload.to_owned()), ..event(2, 20) };
     let less = r#"{"type":"Put","eventId":"e-2","occurredAt":20,"quantity":-5}"#;

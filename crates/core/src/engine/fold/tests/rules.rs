@@ -69,6 +69,11 @@ impl Start {
 
     /// Folds a batch and shows what it changes.
     fn fold<T>(self, limits: FoldLimits, batch: &[Sent], look: impl FnOnce(&Plan<'_, Basket>) -> T) -> T {
+        self.plan(limits, batch, |plan| look(&plan))
+    }
+
+    /// Folds a batch and hands on what it changes.
+    fn plan<T>(self, limits: FoldLimits, batch: &[Sent], take: impl FnOnce(Plan<'_, Basket>) -> T) -> T {
         let (view, schemas) = (Basket::new(), Schemas::default());
         let Start { entry, parked, load, decisions, overrules, others } = self;
         let decoder = Decoder { view: &view, limits: limits.record, overrules: &overrules, schemas: &schemas };
@@ -83,7 +88,7 @@ impl Start {
         if batch.is_empty() {
             fold.heal(KEY, Partition(0));
         }
-        look(&fold.finish())
+        take(fold.finish())
     }
 }
 
@@ -143,6 +148,43 @@ fn oddities_of_the_view_are_counted() {
     let mut odd = good(2);
     odd.payload = odd.payload.replace(r#""quantity":2"#, r#""quantity":0"#);
     Start::of(consumed(1)).fold(LIMITS, &[odd], |plan| assert_eq!(plan.tally.anomalies, 1));
+}
+
+#[test]
+fn who_a_late_event_is_can_be_told_where_the_ids_of_its_key_are_kept() {
+    for (history, strangers) in [(History::Payload, 1), (History::Compact, 1), (History::Off, 0)] {
+        let limits = FoldLimits { history, ..LIMITS };
+        Start::of(consumed(3)).fold(limits, &[sent(2, Content::Rival), good(1), good(4)], |plan| {
+            assert_eq!((plan.tally.late, plan.strangers.len(), numbers(plan)), (2, strangers, vec![4]), "{history:?}");
+        });
+        // The event of 3 under the number 4: its id is the latest.
+        Start::of(consumed(3)).fold(limits, &[sent(4, Content::Renumbered)], |plan| {
+            assert_eq!(plan.tally.duplicates_by_event_id, 1, "{history:?}");
+        });
+    }
+}
+
+/// What is refused after a late event, under its number and with its id, is no original of which it could be the copy.
+#[test]
+fn a_late_event_is_a_copy_of_what_was_refused_before_it_only() {
+    for (letters_before, reused) in [(0, 1), (1, 0)] {
+        Start::of(consumed(3)).plan(LIMITS, &[sent(2, Content::Rival)], |mut plan| {
+            plan.strangers[0].letters_before = letters_before;
+            let Stranger { event_id, record, .. } = plan.strangers[0].clone();
+            plan.dead_letters.push(DeadLetter {
+                poison: Poison::new(Reason::SchemaViolation, "of another batch"),
+                key: Some(KEY),
+                sequence: Some(Sequence(2)),
+                event_id: Some(event_id),
+                record,
+            });
+            plan.judge(&HashSet::new());
+            let told = reasons(&plan).into_iter().filter(|reason| *reason == "sequence_reused").count();
+            assert_eq!((told, plan.tally.late), (reused, 1 - reused as u64), "{letters_before}");
+            let counted = plan.tally.dead_letters.get("sequence_reused").copied().unwrap_or(0);
+            assert_eq!(counted, reused as u64);
+        });
+    }
 }
 
 #[test]
