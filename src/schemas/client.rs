@@ -149,10 +149,12 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
     iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// What TLS itself says of an error, which the system's kind of error wraps.
+/// What TLS itself says of an error, however often the system's kind of error is wrapped around it.
 fn of_tls<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
-    let wrapped = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
-    cause.downcast_ref().or_else(wrapped)
+    match cause.downcast_ref() {
+        Some(error) => Some(error),
+        None => of_tls(cause.downcast_ref::<io::Error>()?.get_ref()?),
+    }
 }
 
 fn each(faults: &[Fault]) -> String {

@@ -672,7 +672,8 @@ async fn the_documented_grants_are_enough_to_project_decide_verify_and_mend() {
         assert_eq!(instance.order_at("bad", 3).await["held"], Value::Null, "{mended:#}");
     }
     instance.until_running().await;
-    doctor(&world, &[("STREAMVIEW_DATABASE__URL", url.as_str()), ("STREAMVIEW_MANAGER__ENABLED", "true")])
+    let managed = [("STREAMVIEW_MANAGER__ENABLED", "true"), ("STREAMVIEW_KSQLDB__URL", "http://127.0.0.1:1")];
+    doctor(&world, &[&[("STREAMVIEW_DATABASE__URL", url.as_str())][..], &managed].concat())
         .await
         .well(&["database.grants"]);
 }
