@@ -27,6 +27,29 @@ function decode(part: string): string {
   }
 }
 
+const KEPT = 'streamview.hash';
+
+/** Who goes to the identity provider comes back to the same page; what stands behind `#`, which no server sees, waits in this tab. */
+export function keepHash(): void {
+  const { pathname, search, hash } = window.location;
+  try {
+    if (hash) sessionStorage.setItem(KEPT, JSON.stringify([pathname + search, hash]));
+  } catch {
+    // a browser that keeps nothing
+  }
+}
+
+function bringHash(): void {
+  try {
+    const [page, hash] = JSON.parse(sessionStorage.getItem(KEPT) ?? '[]') as string[];
+    if (window.location.hash === '' && window.location.pathname + window.location.search === page) history.replaceState(null, '', `${page}${hash}`);
+    sessionStorage.removeItem(KEPT);
+  } catch {
+    // a browser that keeps nothing
+  }
+}
+
+bringHash();
 export const place = signal<Place>(read());
 window.addEventListener('popstate', () => (place.value = read()));
 window.addEventListener('hashchange', () => (place.value = read()));

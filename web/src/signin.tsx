@@ -1,8 +1,8 @@
 // Signing in: an API key is exchanged for a session that no script can read; or the identity provider is asked.
 import { useState } from 'preact/hooks';
 import { ask, Problem, root } from './api';
-import { place } from './router';
-import { closed, ended, look, resume, session } from './session';
+import { keepHash, leaving, place } from './router';
+import { closed, ended, look, session, signsIn } from './session';
 import { clock, zoneName } from './time';
 import { Dialog, Failure } from './widgets';
 
@@ -31,24 +31,26 @@ export function Who() {
 
 /** Over the page of who was at work when the session ended. */
 export function Ended() {
-  const [asks, setAsks] = useState(false);
   const over = ended.value;
   if (!over) return null;
+  const close = () => void (signsIn.value = false);
   return (
     <>
       <div class="note ended" role="alert">
         <p>
           <strong>The session of {over.name} has ended.</strong> What is shown is as of {clock(over.over)} {zoneName(over.over)}, and nothing is asked for until you
           sign in again. What you have written stays.{' '}
-          <button type="button" class="primary" onClick={() => setAsks(true)}>Sign in again</button>
+          <button type="button" class="primary" onClick={() => (signsIn.value = true)}>Sign in again</button>
         </p>
       </div>
-      {asks && <Dialog title="Sign in again" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
+      {signsIn.value && <Dialog title="Sign in again" close={close}><Form done={close} /></Dialog>}
     </>
   );
 }
 
 async function signOut() {
+  if (leaving.ask && !leaving.ask()) return;
+  leaving.ask = null;
   await ask('/session', { method: 'DELETE' });
   // Nothing of what was seen stays in the tab.
   window.location.reload();
@@ -86,14 +88,10 @@ function Form({ done }: { done: () => void }) {
     setProblem(null);
     try {
       await ask('/session', { method: 'POST', body: { apiKey: key.trim() } });
-      if (ended.peek()) {
-        done();
-        await resume();
-      } else {
-        await look();
-        done();
-        window.location.reload();
-      }
+      const goesOn = ended.peek() !== null;
+      await look();
+      done();
+      if (!goesOn) window.location.reload();
     } catch (error) {
       setProblem(error as Problem);
     } finally {
@@ -104,7 +102,10 @@ function Form({ done }: { done: () => void }) {
     <>
       {NOT_SIGNED_IN[place.value.hash.get('signIn') ?? ''] && <p class="note" role="alert">{NOT_SIGNED_IN[place.value.hash.get('signIn')!]}</p>}
       {ways?.provider && (
-        <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target="_self">Sign in at {ways.provider}</a></p>
+        <>
+          <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target={ended.value ? '_blank' : '_self'} rel="noopener" onClick={keepHash}>Sign in at {ways.provider}</a></p>
+          {ended.value && <p class="small muted">It opens in a tab of its own. Come back to this one when you are signed in: all that is written here is still there.</p>}
+        </>
       )}
       {ways?.provider && ways.apiKey && <p class="muted">or with a key:</p>}
       {ways?.apiKey && (

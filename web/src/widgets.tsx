@@ -3,7 +3,7 @@ import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } f
 import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
 import { change, place } from './router';
-import { ended, forbidden, type Right } from './session';
+import { ended, forbidden, signsIn, type Right } from './session';
 import { ago, clock, fieldOf, instantOf, zone, zoneName } from './time';
 
 /** Copies, and says that it did. */
@@ -195,6 +195,9 @@ export function Dialog({ title, close, children, wide = false }: { title: string
         <h2 id={id}>{title}</h2>
         <button type="button" class="quiet" onClick={close}>Close</button>
       </header>
+      {ended.value && !signsIn.value && (
+        <p class="note" role="alert"><strong>The session has ended.</strong> What you have written here stays. <button type="button" class="primary" onClick={() => (signsIn.value = true)}>Sign in again</button></p>
+      )}
       {children}
     </dialog>
   );
