@@ -51,8 +51,28 @@ function bringHash(): void {
 
 bringHash();
 export const place = signal<Place>(read());
-window.addEventListener('popstate', () => (place.value = read()));
-window.addEventListener('hashchange', () => (place.value = read()));
+/** The address that is shown. */
+let shown = window.location.href;
+
+/** What has to be asked before somebody leaves the page, by a link, by Back, or by a reload: gives false to stay. */
+export const leaving: { ask: (() => boolean) | null } = { ask: null };
+
+function leaves(address: string): boolean {
+  return new URL(address, shown).pathname !== new URL(shown).pathname;
+}
+
+function arrive(): void {
+  shown = window.location.href;
+  place.value = read();
+}
+
+window.addEventListener('popstate', () => {
+  // The browser is there already: who stays is led back.
+  if (leaves(window.location.href) && leaving.ask && !leaving.ask()) history.pushState(null, '', shown);
+  else arrive();
+});
+window.addEventListener('hashchange', arrive);
+window.addEventListener('beforeunload', (event) => leaving.ask && event.preventDefault());
 
 type Values = Record<string, string | string[] | null | undefined>;
 
@@ -72,15 +92,11 @@ export function to(parts: string[], query: Values = {}, hash: Values = {}): stri
   return `${base}${path}${search && `?${search}`}${anchor && `#${anchor}`}`;
 }
 
-/** What has to be asked before somebody leaves: gives false to stay. */
-export const leaving: { ask: (() => boolean) | null } = { ask: null };
-
 export function go(address: string, { replace = false } = {}): void {
-  const samePage = new URL(address, window.location.href).pathname === window.location.pathname;
-  if (!samePage && leaving.ask && !leaving.ask()) return;
+  if (leaves(address) && leaving.ask && !leaving.ask()) return;
   if (replace) history.replaceState(null, '', address);
   else history.pushState(null, '', address);
-  place.value = read();
+  arrive();
 }
 
 /** Changes parts of the query string (or, with `hash`, of what stands behind `#`) and stays on the page. */

@@ -385,3 +385,49 @@ test('buttons that belong together are one stop of Tab on every page, and `a` le
   assert.equal(await find.inputValue(), 'a');
   await close();
 });
+
+test('a change that is not saved outlives a look at another part, and is asked about before it is lost', async () => {
+  const { id } = await (await fetch(`${world.base}/api/streams`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ name: 'Unsaved', sqlScript: 'SELECT ORDER_ID FROM orders' }) })).json();
+  const { page, close } = await open('/ui/streams');
+  const asked = [];
+  let answer = 'dismiss';
+  page.on('dialog', async (dialog) => {
+    asked.push(dialog.type());
+    await dialog[answer]();
+  });
+  await page.getByRole('link', { name: 'Unsaved', exact: true }).click();
+  await page.getByRole('button', { name: 'Edit …' }).click();
+  const editor = page.getByRole('textbox', { name: 'New text of the stream', exact: true });
+  const text = 'SELECT ORDER_ID, AMOUNT FROM orders';
+  await type(page, 'New text of the stream', text);
+  const stands = async () => assert.equal(await editor.textContent(), text);
+  await page.getByRole('link', { name: 'Revisions' }).click();
+  await page.getByRole('region', { name: 'Revisions of the text' }).waitFor();
+  await editor.waitFor({ state: 'hidden' });
+  await page.getByRole('link', { name: 'Text', exact: true }).click();
+  await editor.waitFor();
+  await stands();
+  assert.deepEqual(asked, [], 'nothing was about to be lost');
+
+  // Back, and staying.
+  await page.evaluate(() => history.back());
+  await until('it is asked', () => asked.length === 1);
+  await page.waitForURL(`**/ui/streams/${id}`);
+  await stands();
+  // A link, and a reload that is thought better of.
+  await page.getByRole('link', { name: 'All streams' }).click();
+  await until('it is asked', () => asked.length === 2);
+  await page.evaluate(() => location.reload());
+  await until('it is asked', () => asked.length === 3);
+  await stands();
+  assert.deepEqual(asked, ['confirm', 'confirm', 'beforeunload']);
+  // And going all the same.
+  answer = 'accept';
+  await page.evaluate(() => history.back());
+  await page.getByRole('heading', { name: 'Streams', exact: true }).waitFor();
+  assert.equal(asked.length, 4);
+  await page.reload();
+  await page.getByRole('heading', { name: 'Streams', exact: true }).waitFor();
+  assert.equal(asked.length, 4, 'nothing is left to ask about');
+  await close();
+});
