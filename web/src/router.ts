@@ -107,6 +107,13 @@ export function change(values: Values, { hash = false, replace = true } = {}): v
   go(`${window.location.pathname}${search && `?${search}`}${anchor && `#${anchor}`}`, { replace });
 }
 
+/** Changes what a list is asked for, in the query string and behind `#`: it begins anew, at its first page and as of now. */
+export function narrow(query: Values, hash: Values = {}): void {
+  const now = read();
+  const [search, anchor] = [encoded({ cursor: null, at: null, ...query }, now.query), encoded(hash, now.hash)];
+  go(`${window.location.pathname}${search && `?${search}`}${anchor && `#${anchor}`}`, { replace: true });
+}
+
 // Links of the console do not load the page again.
 document.addEventListener('click', (event) => {
   const link = event.target instanceof Element ? event.target.closest('a') : null;

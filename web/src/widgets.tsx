@@ -2,7 +2,7 @@
 import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
 import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
-import { change, place } from './router';
+import { narrow, place } from './router';
 import { ended, forbidden, signsIn, type Right } from './session';
 import { ago, clock, fieldOf, instantOf, zone, zoneName } from './time';
 
@@ -26,8 +26,8 @@ export function Copy({ text, label = 'Copy', what }: { text: string | (() => str
 }
 
 /** The same call for a shell. */
-export function CopyCurl({ path, call, what }: { path: string; call?: Call; what?: string }) {
-  return <Copy label="Copy as curl" text={() => curl(path, call)} what={what} />;
+export function CopyCurl({ path, call, what }: { path: string; call?: Call | (() => Call); what?: string }) {
+  return <Copy label="Copy as curl" text={() => curl(path, typeof call === 'function' ? call() : call)} what={what} />;
 }
 
 /** What is shown, as a file: JSON lines, or CSV with the names of the fields. */
@@ -203,6 +203,13 @@ export function Dialog({ title, close, children, wide = false }: { title: string
   );
 }
 
+/** A filter that is written: it holds from Enter or the next field on, and what is being written stays when the list is drawn anew. */
+export function Typed({ label, value, set, ...rest }: { label: string; value: string; set: (text: string) => void; size?: number; placeholder?: string }) {
+  const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
+  return <label><span>{label}</span><input size={16} {...rest} value={text} onInput={(event) => setText(event.currentTarget.value)} onChange={(event) => set(event.currentTarget.value.trim())} /></label>;
+}
+
 /** From when and until when, in the zone that times are shown in; as instants in the address. Each field is six stops of Tab, so they come when asked for. */
 export function Between({ label, from, to }: { label: string; from: string; to: string }) {
   void zone.value;
@@ -213,7 +220,7 @@ export function Between({ label, from, to }: { label: string; from: string; to: 
       {([['from', from, `${label} from`], ['to', to, 'to before']] as const).map(([name, value, title]) => (
         <label key={name}>
           <span>{title}</span>
-          <input type="datetime-local" value={fieldOf(value)} onChange={(event) => change({ [name]: instantOf(event.currentTarget.value), cursor: null })} />
+          <input type="datetime-local" value={fieldOf(value)} onChange={(event) => narrow({ [name]: instantOf(event.currentTarget.value) })} />
         </label>
       ))}
     </>
