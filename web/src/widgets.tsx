@@ -91,9 +91,9 @@ export function Failure({ problem, again, children }: { problem: Problem; again?
   );
 }
 
-/** The states of what was asked for: not there yet, failed, or there, and then perhaps old. */
+/** The states of what was asked for: not there yet, failed, or there, and then perhaps old, or what was asked for before and is pale. */
 export function Shown<T>({ of, children, what }: { of: Asked<T>; what: string; children: (data: T) => ComponentChildren }) {
-  const slow = useLater(of.loading && of.data === undefined, 300);
+  const slow = useLater(of.loading && (of.data === undefined || of.isOther), 300);
   if (of.data === undefined) {
     if (of.error) return <Failure problem={of.error} again={of.again} />;
     return <p class="waiting" role="status">{slow ? `Loading ${what} …` : ''}</p>;
@@ -105,7 +105,8 @@ export function Shown<T>({ of, children, what }: { of: Asked<T>; what: string; c
           <p class="small">What is shown is as of {clock(of.at)} {zoneName(of.at)}, {ago(of.at)}.</p>
         </Failure>
       )}
-      {children(of.data)}
+      {slow && of.isOther && <p class="waiting" role="status">Loading {what} …</p>}
+      <div class={slow && of.isOther ? 'other' : 'told'} aria-busy={of.isOther || undefined}>{children(of.data)}</div>
     </>
   );
 }

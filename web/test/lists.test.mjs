@@ -68,3 +68,60 @@ test('a decision by time is about what the page shows, however long it has been 
   assert.ok(newest <= to.getTime() - 1000 && newest > to.getTime() - 2000, `until ${new Date(newest).toISOString()}`);
   await close();
 });
+
+test('what could not be asked for is told, and nothing is called good meanwhile', async () => {
+  const { page, close } = await open('/ui/operations', { expected: [/status of 503/] });
+  const verdict = page.locator('.verdict');
+  await verdict.getByText('Running', { exact: true }).waitFor();
+  const heldNow = page.locator('dt', { hasText: /^Held$/ }).locator('xpath=following-sibling::dd');
+  await until('how many wait', async () => /^\d+$/.test(await heldNow.textContent()));
+  // One of the four questions fails: before there was an answer, and after.
+  await page.route('**/ops/held?*', (route) => route.fulfill({ status: 503, contentType: 'application/problem+json', body: '{"code":"database_unavailable","detail":"Postgres does not answer"}' }));
+  await verdict.getByText('Not all is known', { exact: true }).waitFor();
+  assert.match(await heldNow.textContent(), /^\d+$/);
+  await page.getByText(/What is shown is as of/).waitFor();
+  await page.reload();
+  await page.getByRole('alert').getByText('Postgres does not answer').waitFor();
+  await verdict.getByText('Not all is known', { exact: true }).waitFor();
+  assert.equal(await heldNow.textContent(), 'not known');
+  await page.unroute('**/ops/held?*');
+  await verdict.getByText('Running', { exact: true }).waitFor();
+  // Of more than are counted it is said that there are more.
+  await page.route('**/ops/dead-letters?*', async (route) => {
+    const response = await route.fetch();
+    const { items } = await response.json();
+    await route.fulfill({ response, json: { items: Array.from({ length: 200 }, (_, at) => ({ ...items[0], id: at + 1 })) } });
+  });
+  await page.getByText(/200 or more records were refused/).waitFor();
+  await page.getByRole('link', { name: '200+', exact: true }).waitFor();
+  await close();
+});
+
+test('an answer is never shown as that to another question', async () => {
+  const { page, close } = await open('/ui/orders', { expected: [/status of 500/] });
+  const { items } = await (await fetch(`${server.base}/orders?sort=-totalGross&pageSize=50`)).json();
+  const { orderId, lastEventSequence } = items.find((order) => order.lastEventSequence > 3);
+  const last = lastEventSequence - 1;
+  let answer;
+  const held = new Promise((resolve) => (answer = resolve));
+  await page.route(`**/orders/${orderId}?asOfSequence=${last - 1}`, async (route) => {
+    await held;
+    await route.fulfill({ status: 500, contentType: 'application/problem+json', body: '{"code":"internal","detail":"It has failed"}' });
+  });
+  await page.goto(`${server.base}/ui/orders/${orderId}?asOf=${last}`);
+  const gross = page.locator('.facts .big').first();
+  await gross.waitFor();
+  await page.getByRole('slider').focus();
+  await page.keyboard.press('ArrowLeft');
+  await page.waitForURL(`**?asOf=${last - 1}`);
+  // Slow: what was seen is pale, and said to be on its way. Failed: it is gone.
+  await page.locator('.other .facts').waitFor();
+  await page.getByText('Loading the order …').waitFor();
+  answer();
+  await page.getByRole('alert').getByText('It has failed').waitFor();
+  assert.equal(await gross.count(), 0, 'no totals of another event');
+  assert.equal(await page.locator('.head .state').count(), 0);
+  await page.getByRole('button', { name: 'Back to now' }).click();
+  await gross.waitFor();
+  await close();
+});
