@@ -30,6 +30,10 @@ export function CopyCurl({ path, call, what }: { path: string; call?: Call | (()
   return <Copy label="Copy as curl" text={() => curl(path, typeof call === 'function' ? call() : call)} what={what} />;
 }
 
+/** What a spreadsheet would run or take apart (OWASP, CSV injection), but for numbers. */
+const FORMULA = /^[=+\-@\t\r\n]/;
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
 /** What is shown, as a file: JSON lines, or CSV with the names of the fields. */
 export function Download({ name, rows }: { name: string; rows: () => object[] }) {
   const give = (ending: string, type: string, text: string) => {
@@ -40,7 +44,8 @@ export function Download({ name, rows }: { name: string; rows: () => object[] })
     window.setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
   const cell = (value: unknown) => {
-    const text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    let text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    if (FORMULA.test(text) && !NUMBER.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const csv = () => {

@@ -1,7 +1,7 @@
 // A walk through Query, Streams and Live preview as a person would take it, over a real Kafka and the stand-in for ksqlDB.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { accessible, browse, engines, picture, until } from './browser.mjs';
+import { accessible, browse, engines, picture, textOf, until } from './browser.mjs';
 
 let world, base, browser, open;
 const api = async (path, options) => (await fetch(base + path, options)).json();
@@ -429,5 +429,58 @@ test('a change that is not saved outlives a look at another part, and is asked a
   await page.reload();
   await page.getByRole('heading', { name: 'Streams', exact: true }).waitFor();
   assert.equal(asked.length, 4, 'nothing is left to ask about');
+  await close();
+});
+
+/** The tab is put away, or looked at again. */
+const hide = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event('visibilitychange'));
+}, hidden);
+
+test('who comes back to a tab sees what has been missed, and nothing twice', async () => {
+  const { page, close } = await open('/ui/topics/orders/live');
+  await until('records come', async () => (await rows(page).count()) > 3);
+  await hide(page, true);
+  await page.locator('.grid-row', { hasText: /Not connected since .*are missing/ }).waitFor();
+  await hide(page, false);
+  await page.locator('.bar .state', { hasText: 'Live' }).waitFor();
+
+  await page.goto(`${base}/ui/topics/orders/live?from=earliest`);
+  await until('records come', async () => (await rows(page).count()) > 10);
+  await hide(page, true);
+  await page.locator('.bar .state', { hasText: /^As of .*; connecting again$/ }).waitFor();
+  const again = page.waitForResponse('**/api/topics/orders/rows?*');
+  await hide(page, false);
+  await again;
+  await page.locator('.bar .state', { hasText: 'Live' }).waitFor();
+  await until('they come once more', async () => (await rows(page).count()) > 10);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  const file = page.waitForEvent('download');
+  await page.getByRole('button', { name: 'JSON lines' }).click();
+  const positions = (await textOf(await file)).trim().split('\n').map((line) => JSON.parse(line)).map(({ partition, offset }) => `${partition}/${offset}`);
+  assert.ok(positions.length > 10 && positions.includes('0/0'), `${positions.length} records`);
+  assert.equal(new Set(positions).size, positions.length, 'no record twice');
+  await close();
+});
+
+test('what is asked of a connection that is cut off waits until it is there again', async () => {
+  const { page, close } = await open('/ui/streams', { expected: [/ERR_FAILED/, /WebSocket/] });
+  let socket;
+  await page.routeWebSocket('**/hub/stream*', (opened) => {
+    socket = opened;
+    opened.connectToServer();
+  });
+  await page.goto(`${base}/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders LIMIT 3')}`);
+  await page.getByText(/A query ends after/).waitFor();
+  // It comes back with its third attempt, after two seconds at the least.
+  let attempts = 0;
+  await page.route('**/hub/stream/negotiate*', (route) => ((attempts += 1) < 3 ? route.abort() : route.continue()));
+  await socket.close({ code: 4000, reason: 'cut' });
+  await page.locator('.connection .state', { hasText: /lost since .*trying again in/ }).waitFor();
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await page.locator('.progress .state', { hasText: /3 rows/ }).waitFor();
+  assert.equal(attempts, 3, 'it was cut off when it was asked');
+  assert.equal(await rows(page).count(), 3);
   await close();
 });
