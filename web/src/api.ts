@@ -61,17 +61,26 @@ export async function ask<T>(path: string, call: Call = {}, abort?: AbortSignal)
   if (call.key) headers['idempotency-key'] = call.key;
   const body = call.body === undefined ? undefined : JSON.stringify(call.body);
   let response: Response;
+  let text: string;
   try {
     response = await fetch(new URL(path.replace(/^\//, ''), root), { method: call.method ?? 'GET', headers, body, signal: abort });
+    text = await response.text();
   } catch (error) {
     if (abort?.aborted) throw error;
     silentSince.value ||= Date.now();
     throw new Problem(0, 'no_answer', 'StreamView does not answer. It is stopped or restarting, or the network is cut.', null, {});
   }
   silentSince.value = 0;
-  const text = await response.text();
   if (!response.ok) throw problemOf(response, text);
-  return { data: text ? parse<T>(text) : (undefined as T), text, status: response.status, headers: response.headers };
+  return { data: read<T>(text), text, status: response.status, headers: response.headers };
+}
+
+function read<T>(text: string): T {
+  try {
+    return text ? parse<T>(text) : (undefined as T);
+  } catch (error) {
+    throw new Problem(0, 'unreadable_answer', `The answer is not one of StreamView's: ${String(error)}`, null, {});
+  }
 }
 
 /** Whatever was thrown, as a problem. */

@@ -17,11 +17,23 @@ export interface Session {
 
 export const session = signal<Session | null>(null);
 
+/** After a look that failed. */
+const LOOK_AGAIN = 2000;
+let again = 0;
+let failed = false;
+
+/** Looks who that is. Where nobody answers, what was known stays, and it is looked again until somebody does. */
 export async function look(): Promise<void> {
+  window.clearTimeout(again);
   try {
     session.value = (await ask<Session>('/session')).data;
+    // What was asked for meanwhile has had no answer either.
+    if (failed) returned.value += 1;
+    failed = false;
   } catch {
-    session.value = null;
+    failed = true;
+    window.clearTimeout(again);
+    again = window.setTimeout(look, LOOK_AGAIN);
   }
 }
 
@@ -82,7 +94,8 @@ function goOn(): void {
 effect(() => void (halted.value = ended.value !== null));
 
 refused.subscribe((times) => {
-  if (times > 0 && session.peek()?.principal) void look();
+  const now = session.peek();
+  if (times > 0 && (now === null || now.principal)) void look();
 });
 
 // Who signs in at the provider does so in a tab of its own, which tells the others; and a tab that is seen again looks by itself.

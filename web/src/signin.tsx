@@ -1,14 +1,18 @@
 // Signing in: an API key is exchanged for a session that no script can read; or the identity provider is asked.
+import { signal } from '@preact/signals';
 import { useState } from 'preact/hooks';
-import { ask, Problem, root } from './api';
+import { ask, problemFrom, root, type Problem } from './api';
 import { keepHash, leaving, place } from './router';
 import { closed, ended, look, session, signsIn } from './session';
 import { clock, zoneName } from './time';
 import { Dialog, Failure } from './widgets';
 
+/** Whether somebody wants to sign in, and why signing out has failed. */
+const asks = signal(false);
+const notOut = signal<Problem | null>(null);
+
 /** Who has signed in, and the way out. */
 export function Who() {
-  const [asks, setAsks] = useState(false);
   const now = session.value;
   // Where the whole page asks, it asks once.
   if (!now?.accessControl || closed.value || ended.value) return null;
@@ -17,14 +21,25 @@ export function Who() {
       <span class="who">
         <span title={now.principal.roles.join(', ')}>{now.principal.name}</span>{' '}
         <span class="muted">{now.principal.roles.join(', ') || 'no role'}</span>{' '}
-        <button type="button" class="quiet" onClick={signOut}>Sign out</button>
+        <button type="button" class="quiet" onClick={() => void signOut()}>Sign out</button>
       </span>
     );
   }
+  return <button type="button" onClick={() => (asks.value = true)}>Sign in</button>;
+}
+
+/** What the buttons of the header open: a dialog stands in no header. */
+export function WhoDialogs() {
+  const [problem, close] = [notOut.value, () => void (asks.value = false)];
   return (
     <>
-      <button type="button" onClick={() => setAsks(true)}>Sign in</button>
-      {asks && <Dialog title="Sign in" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
+      {asks.value && <Dialog title="Sign in" close={close}><Form done={close} /></Dialog>}
+      {problem && (
+        <Dialog title="You are still signed in" close={() => (notOut.value = null)}>
+          <p>Signing out has failed, and whoever uses this browser is you.</p>
+          <Failure problem={problem} again={() => void signOut()} />
+        </Dialog>
+      )}
     </>
   );
 }
@@ -48,12 +63,17 @@ export function Ended() {
   );
 }
 
+/** A failure of it is said, for the session goes on. */
 async function signOut() {
   if (leaving.ask && !leaving.ask()) return;
-  leaving.ask = null;
-  await ask('/session', { method: 'DELETE' });
-  // Nothing of what was seen stays in the tab.
-  window.location.reload();
+  try {
+    await ask('/session', { method: 'DELETE' });
+    leaving.ask = null;
+    // Nothing of what was seen stays in the tab.
+    window.location.reload();
+  } catch (error) {
+    notOut.value = problemFrom(error);
+  }
 }
 
 /** The whole page, where nothing is shown before. */
@@ -93,7 +113,7 @@ function Form({ done }: { done: () => void }) {
       done();
       if (!goesOn) window.location.reload();
     } catch (error) {
-      setProblem(error as Problem);
+      setProblem(problemFrom(error));
     } finally {
       setBusy(false);
     }

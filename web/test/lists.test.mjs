@@ -125,3 +125,19 @@ test('an answer is never shown as that to another question', async () => {
   await gross.waitFor();
   await close();
 });
+
+test('an answer that cannot be read is said where it was asked for', async () => {
+  const { page, close } = await open('/ui/operations/letters');
+  await page.getByRole('button', { name: 'Skip all that match …' }).click();
+  await page.getByLabel('Why', { exact: true }).fill('a proxy answers');
+  await page.route('**/ops/dead-letters/skip?dry_run=true', (route) => route.fulfill({ contentType: 'text/html', body: '<h1>Welcome' }), { times: 1 });
+  const keys = [];
+  page.on('request', (request) => request.url().includes('dry_run') && keys.push(request.headers()['idempotency-key']));
+  await page.getByRole('button', { name: 'Tell how many' }).click();
+  await page.getByRole('alert').getByText(/The answer is not one of StreamView's/).waitFor();
+  await page.getByRole('button', { name: 'Tell how many' }).click();
+  await page.getByText(/ would be decided/).waitFor();
+  assert.equal(keys.length, 2);
+  assert.equal(keys[0], keys[1], 'what has perhaps been done is not done twice');
+  await close();
+});

@@ -188,3 +188,38 @@ test('who signs in again at the identity provider finds what was written, and wh
   await page.getByText('connected', { exact: true }).first().waitFor();
   await close();
 });
+
+test('a look for the session that fails is made again, and signing out that fails is said', async () => {
+  const { page, close } = await open('/ui/THIRD-PARTY.txt', { expected: [/401/, /ERR_FAILED/] });
+  await page.route('**/session', (route) => route.abort(), { times: 1 });
+  await page.goto(`${server.base}/ui/orders`);
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  await page.getByLabel('API key').fill(keys.passing);
+  await page.keyboard.press('Enter');
+  await page.locator('table').waitFor();
+  await page.locator('.who', { hasText: 'passing' }).waitFor();
+
+  await page.route('**/session', (route) => route.abort());
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  const dialog = page.getByRole('dialog', { name: 'You are still signed in' });
+  await dialog.getByText(/StreamView does not answer/).waitFor();
+  await accessible(page);
+  await page.keyboard.press('Escape');
+  // The session ends while nobody can look: who is at work keeps the page, and is told as soon as it is known.
+  await page.getByRole('link', { name: 'Operations' }).click();
+  await page.getByText('Running', { exact: true }).waitFor();
+  const [session] = (await page.context().cookies()).filter(({ name }) => name === 'streamview_session');
+  const looked = page.waitForRequest('**/session');
+  assert.equal((await fetch(`${server.base}/session`, { method: 'DELETE', headers: { cookie: `streamview_session=${session.value}`, origin: server.base } })).status, 204);
+  await looked;
+  await page.locator('.who', { hasText: 'passing' }).waitFor();
+  await page.unroute('**/session');
+  await page.getByText('The session of passing has ended.').waitFor();
+  await page.getByRole('button', { name: 'Sign in again' }).click();
+  await page.getByLabel('API key').fill(keys.passing);
+  await page.keyboard.press('Enter');
+  await page.locator('.who', { hasText: 'passing' }).waitFor();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  await close();
+});

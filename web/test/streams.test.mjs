@@ -484,3 +484,30 @@ test('what is asked of a connection that is cut off waits until it is there agai
   assert.equal(await rows(page).count(), 3);
   await close();
 });
+
+test('an address that is put into the open page is taken, and a filter that is given up is empty', async () => {
+  const { page, close } = await open('/ui/query');
+  const editor = page.getByRole('textbox', { name: 'SQL', exact: true });
+  await editor.click();
+  await page.keyboard.type('SELECT 1');
+  await page.waitForURL(/#sql=SELECT\+1$/);
+  await page.evaluate(() => (location.hash = 'sql=SELECT PRODUCT FROM orders'));
+  await until('its text', async () => (await editor.textContent()) === 'SELECT PRODUCT FROM orders');
+  await page.getByRole('button', { name: 'SELECT 1', exact: true }).waitFor();
+
+  await page.goto(`${base}/ui/streams/new`);
+  const text = page.getByRole('textbox', { name: 'Text of the stream', exact: true });
+  await text.waitFor();
+  await page.evaluate(() => (location.hash = 'name=Pasted&sql=SELECT PRODUCT FROM orders'));
+  await until('its text', async () => (await text.textContent()) === 'SELECT PRODUCT FROM orders');
+  assert.equal(await page.getByPlaceholder('HighValueOrders').inputValue(), 'Pasted');
+
+  await page.goto(`${base}/ui/streams`);
+  const name = page.getByLabel('Name', { exact: true });
+  await name.fill('nosuch');
+  await page.keyboard.press('Enter');
+  await page.getByText('No stream matches.').waitFor();
+  await page.getByRole('link', { name: 'Show all' }).click();
+  await until('it is empty', async () => (await name.inputValue()) === '');
+  await close();
+});

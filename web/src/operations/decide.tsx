@@ -1,7 +1,7 @@
 // Dialogs that change something: why is asked for, what will happen is told first, and a double click has one effect.
 import type { ComponentChildren } from 'preact';
 import { useRef, useState } from 'preact/hooks';
-import { ask, newKey, Problem, type Call } from '../api';
+import { ask, newKey, problemFrom, type Call, type Problem } from '../api';
 import { kept } from '../kept';
 import { place } from '../router';
 import { session } from '../session';
@@ -26,10 +26,10 @@ export function useOnce<T>(done: (data: T) => void): { run: (path: string, call:
     try {
       done((await ask<T>(path, { ...call, key: intent.current.key })).data);
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      setProblem(error);
+      const problem = problemFrom(error);
+      setProblem(problem);
       // It was answered: what is asked for next is another intent.
-      if (error.status > 0 && error.status < 500) intent.current = { what: '', key: '' };
+      if (problem.status > 0 && problem.status < 500) intent.current = { what: '', key: '' };
     } finally {
       setBusy(false);
     }
