@@ -108,7 +108,7 @@ export function follow({ path, event, open, lost }: Follow): () => void {
       // What lies behind the id cannot be told any more: begin anew, and whoever follows reads the whole again.
       if (problem && [400, 410].includes(problem.status) && lastId) lastId = '';
       else if (problem && problem.status < 500 && problem.status !== 429) return tell({ state: 'refused', problem, now: begin });
-      if (failures === 0) lost?.();
+      if (line.state === 'connected') lost?.();
       const wait = Math.min(LONGEST_WAIT, retry * 2 ** Math.min(failures, 5)) * (0.75 + Math.random() / 2);
       failures += 1;
       tell({ state: 'waiting', again: Date.now() + wait, problem, now: begin });

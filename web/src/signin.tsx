@@ -123,7 +123,7 @@ function Form({ done }: { done: () => void }) {
       {NOT_SIGNED_IN[place.value.hash.get('signIn') ?? ''] && <p class="note" role="alert">{NOT_SIGNED_IN[place.value.hash.get('signIn')!]}</p>}
       {ways?.provider && (
         <>
-          <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target={ended.value ? '_blank' : '_self'} rel="noopener" onClick={keepHash}>Sign in at {ways.provider}</a></p>
+          <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target={ended.value ? '_blank' : '_self'} rel="noopener" onClick={() => ended.value || keepHash()}>Sign in at {ways.provider}</a></p>
           {ended.value && <p class="small muted">It opens in a tab of its own. Come back to this one when you are signed in: all that is written here is still there.</p>}
         </>
       )}

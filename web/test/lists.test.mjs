@@ -55,9 +55,9 @@ test('a decision by time is about what the page shows, however long it has been 
   await page.getByRole('region', { name: 'Dead letters' }).waitFor();
   await page.getByLabel('Status').selectOption('all');
   await page.waitForURL((url) => url.searchParams.get('status') === 'all' && !url.searchParams.has('at') && !url.searchParams.has('cursor'));
+  await page.getByRole('button', { name: 'Skip all that match …' }).click();
   const later = Date.now() + 90 * 60_000 + 250;
   await page.clock.setFixedTime(later);
-  await page.getByRole('button', { name: 'Skip all that match …' }).click();
   await page.getByText(/Of every one that matches status all, from \d{4}-.*, before \d{4}-/).waitFor();
   await page.getByLabel('Why', { exact: true }).fill('they are old');
   const sent = page.waitForRequest('**/ops/dead-letters/skip?dry_run=true');
@@ -94,6 +94,11 @@ test('what could not be asked for is told, and nothing is called good meanwhile'
   });
   await page.getByText(/200 or more records were refused/).waitFor();
   await page.getByRole('link', { name: '200+', exact: true }).waitFor();
+  // A question that is not even refused.
+  await page.route('**/ops/held?*', () => undefined);
+  await page.clock.setFixedTime(Date.now() + 60_000);
+  await verdict.getByText('Not all is known', { exact: true }).waitFor();
+  await page.getByText(/Of some of it there is no answer since/).waitFor();
   await close();
 });
 

@@ -207,7 +207,7 @@ test('a look for the session that fails is made again, and signing out that fail
   await page.keyboard.press('Escape');
   // The session ends while nobody can look: who is at work keeps the page, and is told as soon as it is known.
   await page.getByRole('link', { name: 'Operations' }).click();
-  await page.getByText('Running', { exact: true }).waitFor();
+  await page.getByRole('region', { name: 'Partitions' }).waitFor();
   const [session] = (await page.context().cookies()).filter(({ name }) => name === 'streamview_session');
   const looked = page.waitForRequest('**/session');
   assert.equal((await fetch(`${server.base}/session`, { method: 'DELETE', headers: { cookie: `streamview_session=${session.value}`, origin: server.base } })).status, 204);

@@ -4,13 +4,15 @@ import { useEffect } from 'preact/hooks';
 import { useAsk, type Asked } from '../api';
 import { Sparkline } from '../sparkline';
 import { to } from '../router';
-import { clock, span, Time, zoneName } from '../time';
+import { clock, now, span, Time, zoneName } from '../time';
 import { CopyCurl, count, Failure, State } from '../widgets';
 import { words, type Consumer, type Lags } from './model';
 
 /** How far back the line goes, and how far what is kept. */
 const LINE = 120_000;
 const KEPT = 600_000;
+/** An answer that is older is no news: all are asked for every few seconds. */
+const SILENT = 20_000;
 
 export interface Sample {
   at: number;
@@ -67,8 +69,8 @@ export function atLeast(value: number | undefined, more = '+'): string {
 
 type Verdict = { kind: 'good' | 'wait' | 'bad' | 'idle'; word: string; detail?: string };
 
-/** `knows`: whether each of the last questions was answered. Without that nothing is called good. */
-function verdict(consumer: Consumer | undefined, lags: Lags | undefined, held: number | undefined, letters: number | undefined, knows: boolean): Verdict {
+/** `unknown`: what of it was not answered. Then nothing is called good. */
+function verdict(consumer: Consumer | undefined, lags: Lags | undefined, held: number | undefined, letters: number | undefined, unknown: string): Verdict {
   if (!consumer || !lags) return { kind: 'idle', word: 'Not known yet' };
   const { state, reason, halt, conservation } = consumer;
   if (halt) return { kind: 'bad', word: `The view has stopped itself (${words(halt.code)})`, detail: `${halt.detail} ${halt.nextStep}` };
@@ -80,7 +82,7 @@ function verdict(consumer: Consumer | undefined, lags: Lags | undefined, held: n
   const worst = lags.partitions.filter((partition) => partition.verdict !== 'ok');
   if (worst.length > 0) return { kind: worst.some((one) => one.verdict !== 'warn') ? 'bad' : 'wait', word: `${worst.length === 1 ? `Partition ${worst[0]!.partition} is` : `${worst.length} partitions are`} behind`, detail: worst[0]?.reason ?? undefined };
   if (state !== 'running') return { kind: 'wait', word: `The view is ${words(state)}`, detail: reason ?? undefined };
-  if (!knows) return { kind: 'wait', word: 'Not all is known', detail: 'The view runs as far as it was seen. What could not be asked for is told above.' };
+  if (unknown) return { kind: 'wait', word: 'Not all is known', detail: `The view runs as far as it was seen. ${unknown}` };
   if (held === undefined || letters === undefined) return { kind: 'idle', word: 'Running', detail: 'What waits is not known yet.' };
   const waits = [held > 0 && `${atLeast(held, ' or more')} ${held === 1 ? 'order waits' : 'orders wait'} for an event`, letters > 0 && `${atLeast(letters, ' or more')} ${letters === 1 ? 'record was' : 'records were'} refused`].filter(Boolean);
   if (waits.length > 0) return { kind: 'good', word: 'Running', detail: `${waits.join(', ')}; everything else is up to date.` };
@@ -92,9 +94,10 @@ export function Top({ health, held, letters, brief }: { health: Health; held: As
   const { lags, consumers } = health;
   const all: Asked<unknown>[] = [lags, consumers, held, letters];
   const failed = all.find((one) => one.error);
+  const silent = all.find((one) => one.data !== undefined && now.value - one.at > SILENT);
   const [heldNow, lettersNow] = [held.data?.items.length, letters.data?.items.length];
   const consumer = consumers.data?.views.find((one) => one.view === lags.data?.view) ?? consumers.data?.views[0];
-  const { kind, word, detail } = verdict(consumer, lags.data, heldNow, lettersNow, !failed);
+  const { kind, word, detail } = verdict(consumer, lags.data, heldNow, lettersNow, failed ? 'What could not be asked for is told above.' : silent ? `Of some of it there is no answer since ${clock(silent.at)} ${zoneName(silent.at)}.` : '');
   const seconds = oldest(lags.data);
   const events = rate();
   const conservation = consumer?.conservation;
