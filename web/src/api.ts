@@ -61,17 +61,31 @@ export async function ask<T>(path: string, call: Call = {}, abort?: AbortSignal)
   if (call.key) headers['idempotency-key'] = call.key;
   const body = call.body === undefined ? undefined : JSON.stringify(call.body);
   let response: Response;
+  let text: string;
   try {
     response = await fetch(new URL(path.replace(/^\//, ''), root), { method: call.method ?? 'GET', headers, body, signal: abort });
+    text = await response.text();
   } catch (error) {
     if (abort?.aborted) throw error;
     silentSince.value ||= Date.now();
     throw new Problem(0, 'no_answer', 'StreamView does not answer. It is stopped or restarting, or the network is cut.', null, {});
   }
   silentSince.value = 0;
-  const text = await response.text();
   if (!response.ok) throw problemOf(response, text);
-  return { data: text ? parse<T>(text) : (undefined as T), text, status: response.status, headers: response.headers };
+  return { data: read<T>(text), text, status: response.status, headers: response.headers };
+}
+
+function read<T>(text: string): T {
+  try {
+    return text ? parse<T>(text) : (undefined as T);
+  } catch (error) {
+    throw new Problem(0, 'unreadable_answer', `The answer is not one of StreamView's: ${String(error)}`, null, {});
+  }
+}
+
+/** Whatever was thrown, as a problem. */
+export function problemFrom(error: unknown): Problem {
+  return error instanceof Problem ? error : new Problem(0, 'unexpected', String(error), null, {});
 }
 
 export function problemOf(response: Response, text: string): Problem {
@@ -125,16 +139,23 @@ export interface Asked<T> {
   at: number;
   error: Problem | undefined;
   loading: boolean;
-  /** Whether the answer is of what is asked for now, and the last question went well. */
-  fresh: boolean;
+  /** Whether the answer is to what was asked before: what is asked now is not answered yet. */
+  isOther: boolean;
   again: () => void;
+}
+
+interface Known<T> {
+  /** What was asked: what is known of it is an answer, or why there is none, or both. */
+  path: string | null;
+  answer?: Answer<T>;
+  at: number;
+  error?: Problem;
+  loading: boolean;
 }
 
 /** Asks for `path` (nothing, if it is null), again when it changes and, with `every`, so many milliseconds after each answer. */
 export function useAsk<T>(path: string | null, { every = 0, headers }: { every?: number; headers?: Record<string, string> } = {}): Asked<T> {
-  const [state, setState] = useState<{ path: string | null; answer?: Answer<T>; at: number; error?: Problem; loading: boolean }>({
-    path: null, at: 0, loading: path !== null,
-  });
+  const [state, setState] = useState<Known<T>>({ path: null, at: 0, loading: path !== null });
   const [turn, setTurn] = useState(0);
   const back = returned.value;
   const timer = useRef(0);
@@ -152,8 +173,8 @@ export function useAsk<T>(path: string | null, { every = 0, headers }: { every?:
       },
       (error: unknown) => {
         if (abort.signal.aborted) return;
-        const problem = error instanceof Problem ? error : new Problem(0, 'unexpected', String(error), null, {});
-        setState((was) => ({ ...was, error: problem, loading: false }));
+        // An answer to another question is none to this one.
+        setState((was) => ({ ...(was.path === path ? was : { path, at: 0 }), error: problemFrom(error), loading: false }));
         later();
       },
     );
@@ -168,5 +189,7 @@ export function useAsk<T>(path: string | null, { every = 0, headers }: { every?:
     return () => void (polls.value -= 1);
   }, [path === null, every]);
   const { answer, at, error, loading } = state;
-  return { answer, data: answer?.data, at, error, loading, fresh: state.path === path && !error, again: () => setTurn((turn) => turn + 1) };
+  // Who asks for nothing keeps what is known.
+  const isOther = path !== null && state.path !== path;
+  return { answer, data: answer?.data, at, error: isOther ? undefined : error, loading: loading || isOther, isOther: isOther && answer !== undefined, again: () => setTurn((turn) => turn + 1) };
 }

@@ -8,6 +8,9 @@ const LONGEST_WAIT = 30_000;
 const key = Symbol('hub');
 let line: Line = { state: 'connecting', since: 0, again: 0 };
 let opening: Promise<HubConnection> | undefined;
+/** Settled once a connection that was cut off is there again, or is given up. */
+let restored = Promise.resolve();
+let settle: () => void = () => undefined;
 let users = 0;
 let closing = 0;
 
@@ -34,9 +37,16 @@ async function connect(): Promise<HubConnection> {
       },
     })
     .build();
-  connection.onreconnected(() => tell({ state: 'connected', since: Date.now() }));
+  connection.onreconnecting(() => {
+    restored = new Promise((resolve) => (settle = resolve));
+  });
+  connection.onreconnected(() => {
+    settle();
+    tell({ state: 'connected', since: Date.now() });
+  });
   connection.onclose(() => {
     opening = undefined;
+    settle();
     tell(null);
   });
   try {
@@ -55,7 +65,9 @@ async function hub(): Promise<HubConnection> {
     opening = undefined;
     throw error;
   });
-  return opening;
+  const connection = await opening;
+  await restored;
+  return connection;
 }
 
 /** Keeps the connection open until the function that it gives is called; the last one closes it. */
@@ -74,6 +86,8 @@ export async function invoke<T>(method: string, ...given: unknown[]): Promise<T>
 }
 
 export interface Watched {
+  /** It was asked for: before that there may be no connection. */
+  open?: () => void;
   next: (text: string) => void;
   /** It is over: `why` is a sentence, or undefined if all was told. */
   end: (why: string | undefined, lost: boolean) => void;
@@ -93,6 +107,7 @@ export function stream(method: string, given: unknown[], watched: Watched): () =
   void hub().then(
     (connection) => {
       if (stopped) return;
+      watched.open?.();
       subscription = connection.stream<string>(method, ...given).subscribe({
         next: (text) => stopped || watched.next(text),
         complete: () => over(() => watched.end(undefined, false)),
@@ -114,7 +129,7 @@ export function stream(method: string, given: unknown[], watched: Watched): () =
 
 /** The client says of a cut that a socket has closed, and of a refusal what the server said behind words of its own. */
 function isLost(error: unknown): boolean {
-  return /WebSocket closed|Server timeout|connection being closed|underlying connection|The server stops|Invocation canceled/i.test(String(error));
+  return /WebSocket closed|Server timeout|connection being closed|underlying connection|The server stops|Invocation canceled|Cannot send data/i.test(String(error));
 }
 
 function wordsOf(error: unknown): string {

@@ -61,7 +61,7 @@ export interface Follow {
   event: (event: Event) => void;
   /** It is connected: `resumed` says that nothing was missed. */
   open?: (resumed: boolean) => void;
-  /** It was cut off. */
+  /** It was cut off, or let go while nobody looks. */
   lost?: () => void;
 }
 
@@ -86,6 +86,7 @@ export function follow({ path, event, open, lost }: Follow): () => void {
 
   const begin = async () => {
     window.clearTimeout(timer);
+    if (line.state === 'connected') lost?.();
     abort.abort();
     const mine = new AbortController();
     abort = mine;
@@ -107,7 +108,7 @@ export function follow({ path, event, open, lost }: Follow): () => void {
       // What lies behind the id cannot be told any more: begin anew, and whoever follows reads the whole again.
       if (problem && [400, 410].includes(problem.status) && lastId) lastId = '';
       else if (problem && problem.status < 500 && problem.status !== 429) return tell({ state: 'refused', problem, now: begin });
-      if (failures === 0) lost?.();
+      if (line.state === 'connected') lost?.();
       const wait = Math.min(LONGEST_WAIT, retry * 2 ** Math.min(failures, 5)) * (0.75 + Math.random() / 2);
       failures += 1;
       tell({ state: 'waiting', again: Date.now() + wait, problem, now: begin });
@@ -144,19 +145,21 @@ export function follow({ path, event, open, lost }: Follow): () => void {
   const seen = () => {
     if (document.hidden) {
       window.clearTimeout(timer);
+      if (line.state === 'connected') lost?.();
       abort.abort();
       abort = new AbortController();
       tell({ state: 'asleep' });
     } else if (line.state === 'asleep') void begin();
   };
+  const online = () => line.state !== 'asleep' && void begin();
   document.addEventListener('visibilitychange', seen);
-  window.addEventListener('online', begin);
+  window.addEventListener('online', online);
   if (document.hidden) tell({ state: 'asleep' });
   else void begin();
   return () => {
     ended = true;
     document.removeEventListener('visibilitychange', seen);
-    window.removeEventListener('online', begin);
+    window.removeEventListener('online', online);
     window.clearTimeout(timer);
     abort.abort();
     tell({});

@@ -1,6 +1,6 @@
 // Begins: what the browser has to know is looked at once, then the shell shows the page of the address.
 import { render } from 'preact';
-import { look } from './session';
+import { look, tellTabs } from './session';
 import { Shell } from './shell';
 import './theme';
 
@@ -11,6 +11,7 @@ if (icon) icon.href = icon.href;
 const host = document.getElementById('app');
 if (host) {
   void look().finally(() => {
+    tellTabs();
     host.textContent = '';
     render(<Shell />, host);
   });

@@ -27,9 +27,52 @@ function decode(part: string): string {
   }
 }
 
+const KEPT = 'streamview.hash';
+
+/** Who goes to the identity provider comes back to the same page; what stands behind `#`, which no server sees, waits in this tab. */
+export function keepHash(): void {
+  const { pathname, search, hash } = window.location;
+  try {
+    if (hash) sessionStorage.setItem(KEPT, JSON.stringify([pathname + search, hash]));
+  } catch {
+    // a browser that keeps nothing
+  }
+}
+
+function bringHash(): void {
+  try {
+    const [page, hash] = JSON.parse(sessionStorage.getItem(KEPT) ?? '[]') as string[];
+    if (window.location.hash === '' && window.location.pathname + window.location.search === page) history.replaceState(null, '', `${page}${hash}`);
+    sessionStorage.removeItem(KEPT);
+  } catch {
+    // a browser that keeps nothing
+  }
+}
+
+bringHash();
 export const place = signal<Place>(read());
-window.addEventListener('popstate', () => (place.value = read()));
-window.addEventListener('hashchange', () => (place.value = read()));
+/** The address that is shown. */
+let shown = window.location.href;
+
+/** What has to be asked before somebody leaves the page, by a link, by Back, or by a reload: gives false to stay. */
+export const leaving: { ask: (() => boolean) | null } = { ask: null };
+
+function leaves(address: string): boolean {
+  return new URL(address, shown).pathname !== new URL(shown).pathname;
+}
+
+function arrive(): void {
+  shown = window.location.href;
+  place.value = read();
+}
+
+window.addEventListener('popstate', () => {
+  // The browser is there already: who stays is led back.
+  if (leaves(window.location.href) && leaving.ask && !leaving.ask()) history.pushState(null, '', shown);
+  else arrive();
+});
+window.addEventListener('hashchange', arrive);
+window.addEventListener('beforeunload', (event) => leaving.ask && event.preventDefault());
 
 type Values = Record<string, string | string[] | null | undefined>;
 
@@ -49,15 +92,11 @@ export function to(parts: string[], query: Values = {}, hash: Values = {}): stri
   return `${base}${path}${search && `?${search}`}${anchor && `#${anchor}`}`;
 }
 
-/** What has to be asked before somebody leaves: gives false to stay. */
-export const leaving: { ask: (() => boolean) | null } = { ask: null };
-
 export function go(address: string, { replace = false } = {}): void {
-  const samePage = new URL(address, window.location.href).pathname === window.location.pathname;
-  if (!samePage && leaving.ask && !leaving.ask()) return;
+  if (leaves(address) && leaving.ask && !leaving.ask()) return;
   if (replace) history.replaceState(null, '', address);
   else history.pushState(null, '', address);
-  place.value = read();
+  arrive();
 }
 
 /** Changes parts of the query string (or, with `hash`, of what stands behind `#`) and stays on the page. */
@@ -66,6 +105,13 @@ export function change(values: Values, { hash = false, replace = true } = {}): v
   const search = hash ? now.query.toString() : encoded(values, now.query);
   const anchor = hash ? encoded(values, now.hash) : now.hash.toString();
   go(`${window.location.pathname}${search && `?${search}`}${anchor && `#${anchor}`}`, { replace });
+}
+
+/** Changes what a list is asked for, in the query string and behind `#`: it begins anew, at its first page and as of now. */
+export function narrow(query: Values, hash: Values = {}): void {
+  const now = read();
+  const [search, anchor] = [encoded({ cursor: null, at: null, ...query }, now.query), encoded(hash, now.hash)];
+  go(`${window.location.pathname}${search && `?${search}`}${anchor && `#${anchor}`}`, { replace: true });
 }
 
 // Links of the console do not load the page again.

@@ -28,6 +28,19 @@ export function isNumeric({ type }: Column): boolean {
   return /^(tiny|small|big)?int|^integer|^double|^float|^real|^decimal|^numeric/i.test(type);
 }
 
+/** One row for each key, and up to which row that is so. */
+interface Now {
+  /** Columns, by number; null: nobody has asked for it. */
+  key: string | null;
+  upTo: number;
+  rows: Map<string, Row>;
+  forgotten: number;
+}
+
+function nothing(key: string | null = null): Now {
+  return { key, upTo: 0, rows: new Map(), forgotten: 0 };
+}
+
 export class Feed {
   readonly columns = signal<Column[]>([]);
   /** Counts draws. */
@@ -41,11 +54,11 @@ export class Feed {
   /** Whether rows replace others. */
   changes = false;
   private ring: Row[] = [];
-  private stood: { rows: Row[]; total: number } | null = null;
+  private stood: { rows: Row[]; total: number; now: Now } | null = null;
   private timer = 0;
   private n = 0;
   private second = { begin: 0, total: 0 };
-  private now = { key: '', upTo: 0, rows: new Map<string, Row>(), forgotten: 0 };
+  private now = nothing();
 
   constructor(private readonly read: (text: string) => unknown[]) {}
 
@@ -58,7 +71,10 @@ export class Feed {
     }
     this.ring.push({ n: this.n, kind, text });
     // Now and then, not at each row.
-    if (this.ring.length > MOST * 1.2) this.ring.splice(0, this.ring.length - MOST);
+    if (this.ring.length > MOST * 1.2) {
+      this.gather();
+      this.ring.splice(0, this.ring.length - MOST);
+    }
     this.draw();
   }
 
@@ -72,14 +88,15 @@ export class Feed {
     this.mark(`${count.toLocaleString('en-GB')} not shown: they came faster than rows are shown`);
   }
 
-  clear(): void {
+  /** `again`: the same comes once more; who has paused keeps what stands there. */
+  clear({ again = false } = {}): void {
     this.ring = [];
     this.total = 0;
     this.second = { begin: 0, total: 0 };
     this.rate = 0;
     this.dropped = 0;
-    this.now = { key: '', upTo: 0, rows: new Map(), forgotten: 0 };
-    if (this.stood) this.stood = { rows: [], total: 0 };
+    this.now = nothing();
+    if (this.stood) this.stood = again ? { ...this.stood, total: 0 } : { rows: [], total: 0, now: nothing() };
     this.draw();
   }
 
@@ -100,7 +117,9 @@ export class Feed {
   }
 
   pause(on: boolean): void {
-    this.stood = on ? { rows: this.latest(), total: this.total } : null;
+    // What is so now was gathered over all that came, of which the ring has the last alone.
+    if (on) this.gather();
+    this.stood = on ? { rows: this.latest(), total: this.total, now: { ...this.now, rows: new Map(this.now.rows) } } : null;
     this.paused.value = on;
     this.drawn.value += 1;
   }
@@ -124,19 +143,24 @@ export class Feed {
   /** One row for each key: the latest, at the place of the first. */
   current(key: number[]): { rows: Row[]; forgotten: number } {
     const name = key.join();
-    if (this.now.key !== name || this.stood) {
-      const now = { key: name, upTo: 0, rows: new Map<string, Row>(), forgotten: 0 };
+    let now = this.stood?.now ?? this.now;
+    if (now.key !== name) {
+      now = nothing(name);
       for (const row of this.kept()) this.take(now, row, key);
-      if (this.stood) return { rows: [...now.rows.values()], forgotten: now.forgotten };
-      this.now = now;
-    } else {
-      const from = this.ring.findIndex((row) => row.n > this.now.upTo);
-      if (from >= 0) for (const row of this.ring.slice(from)) this.take(this.now, row, key);
-    }
-    return { rows: [...this.now.rows.values()], forgotten: this.now.forgotten };
+      if (!this.stood) this.now = now;
+    } else if (!this.stood) this.gather();
+    return { rows: [...now.rows.values()], forgotten: now.forgotten };
   }
 
-  private take(now: Feed['now'], row: Row, key: number[]): void {
+  /** What has come since, for the key that was asked for last. */
+  private gather(): void {
+    if (this.now.key === null) return;
+    const key = this.now.key === '' ? [] : this.now.key.split(',').map(Number);
+    const from = this.ring.findIndex((row) => row.n > this.now.upTo);
+    if (from >= 0) for (const row of this.ring.slice(from)) this.take(this.now, row, key);
+  }
+
+  private take(now: Now, row: Row, key: number[]): void {
     now.upTo = row.n;
     // What was is replaced by what is; only a deletion takes it away.
     if (row.kind === 'mark' || row.kind === 'updateBefore') return;

@@ -1,7 +1,8 @@
 // Who looks at this: what the API says of it, signing in and out, and what somebody may.
-import { computed, effect, signal } from '@preact/signals';
+import { computed, effect, signal, untracked } from '@preact/signals';
 import { ask, halted, refused, returned } from './api';
 import { lines } from './live';
+import { leaving } from './router';
 
 export interface Session {
   /** Whether callers log in here at all. */
@@ -16,11 +17,23 @@ export interface Session {
 
 export const session = signal<Session | null>(null);
 
+/** After a look that failed. */
+const LOOK_AGAIN = 2000;
+let again = 0;
+let failed = false;
+
+/** Looks who that is. Where nobody answers, what was known stays, and it is looked again until somebody does. */
 export async function look(): Promise<void> {
+  window.clearTimeout(again);
   try {
     session.value = (await ask<Session>('/session')).data;
+    // What was asked for meanwhile has had no answer either.
+    if (failed) returned.value += 1;
+    failed = false;
   } catch {
-    session.value = null;
+    failed = true;
+    window.clearTimeout(again);
+    again = window.setTimeout(look, LOOK_AGAIN);
   }
 }
 
@@ -30,6 +43,9 @@ export type Right = 'read' | 'define' | 'runStreams' | 'operate' | 'decide' | 'a
 const roleOf: Record<Right, string> = {
   read: 'reader', define: 'developer', runStreams: 'developer or operator', operate: 'operator', decide: 'operator', administer: 'admin',
 };
+
+/** Whether somebody is asked to sign in again. */
+export const signsIn = signal(false);
 
 /** Who was signed in here last and might do what, and since when that is over; 0: it is not. */
 const last = signal<{ name: string; may: string[]; over: number } | null>(null);
@@ -59,20 +75,35 @@ export const closed = computed(() => {
 
 effect(() => {
   const [now, before] = [session.value, last.peek()];
-  if (now?.principal) last.value = { name: now.principal.name, may: now.may, over: 0 };
-  else if (now && before && !before.over) last.value = { ...before, over: Date.now() };
+  if (now?.principal && before?.over && before.name !== now.principal.name) {
+    // Another person sees nothing of it, whatever is not saved.
+    leaving.ask = null;
+    window.location.reload();
+  } else if (now?.principal) {
+    last.value = { name: now.principal.name, may: now.may, over: 0 };
+    if (before?.over) untracked(goOn);
+  } else if (now && before && !before.over) last.value = { ...before, over: Date.now() };
 });
+
+/** The same person is there again: all goes on where the page stands. */
+function goOn(): void {
+  signsIn.value = false;
+  returned.value += 1;
+  for (const line of lines.peek().values()) if (line.state === 'refused') line.now?.();
+}
 effect(() => void (halted.value = ended.value !== null));
 
 refused.subscribe((times) => {
-  if (times > 0 && session.peek()?.principal) void look();
+  const now = session.peek();
+  if (times > 0 && (now === null || now.principal)) void look();
 });
 
-/** After a session that ended: the same person goes on where the page stands; another one sees nothing of it. */
-export async function resume(): Promise<void> {
-  const name = ended.peek()?.name;
-  await look();
-  if (session.peek()?.principal?.name !== name) return window.location.reload();
-  returned.value += 1;
-  for (const line of lines.peek().values()) if (line.state === 'refused') line.now?.();
+// Who signs in at the provider does so in a tab of its own, which tells the others; and a tab that is seen again looks by itself.
+const tabs = new BroadcastChannel('streamview.session');
+tabs.addEventListener('message', () => ended.peek() && void look());
+for (const seen of ['visibilitychange', 'focus']) window.addEventListener(seen, () => !document.hidden && ended.peek() && void look(), true);
+
+/** Tells the other tabs of this browser that somebody is signed in. */
+export function tellTabs(): void {
+  if (session.peek()?.principal) tabs.postMessage('signed in');
 }

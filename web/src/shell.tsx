@@ -7,7 +7,7 @@ import { connection } from './live';
 import { pageAt, pages, type Page, type PageProps } from './pages';
 import { go, place, to } from './router';
 import { closed, session } from './session';
-import { Ended, SignIn, Who } from './signin';
+import { Ended, SignIn, Who, WhoDialogs } from './signin';
 import { theme } from './theme';
 import { localZone, now, zone, zoneName } from './time';
 import { Dialog, useLater } from './widgets';
@@ -38,6 +38,7 @@ export function Shell() {
         <a href={new URL('problems', root).href}>Problems</a>
         <a href={new URL('ui/THIRD-PARTY.txt', root).href}>Licences</a>
       </footer>
+      <WhoDialogs />
       {keys && <Keys close={() => setKeys(false)} />}
     </>
   );

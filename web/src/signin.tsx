@@ -1,14 +1,18 @@
 // Signing in: an API key is exchanged for a session that no script can read; or the identity provider is asked.
+import { signal } from '@preact/signals';
 import { useState } from 'preact/hooks';
-import { ask, Problem, root } from './api';
-import { place } from './router';
-import { closed, ended, look, resume, session } from './session';
+import { ask, problemFrom, root, type Problem } from './api';
+import { keepHash, leaving, place } from './router';
+import { closed, ended, look, session, signsIn } from './session';
 import { clock, zoneName } from './time';
 import { Dialog, Failure } from './widgets';
 
+/** Whether somebody wants to sign in, and why signing out has failed. */
+const asks = signal(false);
+const notOut = signal<Problem | null>(null);
+
 /** Who has signed in, and the way out. */
 export function Who() {
-  const [asks, setAsks] = useState(false);
   const now = session.value;
   // Where the whole page asks, it asks once.
   if (!now?.accessControl || closed.value || ended.value) return null;
@@ -17,41 +21,59 @@ export function Who() {
       <span class="who">
         <span title={now.principal.roles.join(', ')}>{now.principal.name}</span>{' '}
         <span class="muted">{now.principal.roles.join(', ') || 'no role'}</span>{' '}
-        <button type="button" class="quiet" onClick={signOut}>Sign out</button>
+        <button type="button" class="quiet" onClick={() => void signOut()}>Sign out</button>
       </span>
     );
   }
+  return <button type="button" onClick={() => (asks.value = true)}>Sign in</button>;
+}
+
+/** What the buttons of the header open: a dialog stands in no header. */
+export function WhoDialogs() {
+  const [problem, close] = [notOut.value, () => void (asks.value = false)];
   return (
     <>
-      <button type="button" onClick={() => setAsks(true)}>Sign in</button>
-      {asks && <Dialog title="Sign in" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
+      {asks.value && <Dialog title="Sign in" close={close}><Form done={close} /></Dialog>}
+      {problem && (
+        <Dialog title="You are still signed in" close={() => (notOut.value = null)}>
+          <p>Signing out has failed, and whoever uses this browser is you.</p>
+          <Failure problem={problem} again={() => void signOut()} />
+        </Dialog>
+      )}
     </>
   );
 }
 
 /** Over the page of who was at work when the session ended. */
 export function Ended() {
-  const [asks, setAsks] = useState(false);
   const over = ended.value;
   if (!over) return null;
+  const close = () => void (signsIn.value = false);
   return (
     <>
       <div class="note ended" role="alert">
         <p>
           <strong>The session of {over.name} has ended.</strong> What is shown is as of {clock(over.over)} {zoneName(over.over)}, and nothing is asked for until you
           sign in again. What you have written stays.{' '}
-          <button type="button" class="primary" onClick={() => setAsks(true)}>Sign in again</button>
+          <button type="button" class="primary" onClick={() => (signsIn.value = true)}>Sign in again</button>
         </p>
       </div>
-      {asks && <Dialog title="Sign in again" close={() => setAsks(false)}><Form done={() => setAsks(false)} /></Dialog>}
+      {signsIn.value && <Dialog title="Sign in again" close={close}><Form done={close} /></Dialog>}
     </>
   );
 }
 
+/** A failure of it is said, for the session goes on. */
 async function signOut() {
-  await ask('/session', { method: 'DELETE' });
-  // Nothing of what was seen stays in the tab.
-  window.location.reload();
+  if (leaving.ask && !leaving.ask()) return;
+  try {
+    await ask('/session', { method: 'DELETE' });
+    leaving.ask = null;
+    // Nothing of what was seen stays in the tab.
+    window.location.reload();
+  } catch (error) {
+    notOut.value = problemFrom(error);
+  }
 }
 
 /** The whole page, where nothing is shown before. */
@@ -86,16 +108,12 @@ function Form({ done }: { done: () => void }) {
     setProblem(null);
     try {
       await ask('/session', { method: 'POST', body: { apiKey: key.trim() } });
-      if (ended.peek()) {
-        done();
-        await resume();
-      } else {
-        await look();
-        done();
-        window.location.reload();
-      }
+      const goesOn = ended.peek() !== null;
+      await look();
+      done();
+      if (!goesOn) window.location.reload();
     } catch (error) {
-      setProblem(error as Problem);
+      setProblem(problemFrom(error));
     } finally {
       setBusy(false);
     }
@@ -104,7 +122,10 @@ function Form({ done }: { done: () => void }) {
     <>
       {NOT_SIGNED_IN[place.value.hash.get('signIn') ?? ''] && <p class="note" role="alert">{NOT_SIGNED_IN[place.value.hash.get('signIn')!]}</p>}
       {ways?.provider && (
-        <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target="_self">Sign in at {ways.provider}</a></p>
+        <>
+          <p><a class="button primary" href={new URL(`session/login?to=${encodeURIComponent(here())}`, root).href} target={ended.value ? '_blank' : '_self'} rel="noopener" onClick={() => ended.value || keepHash()}>Sign in at {ways.provider}</a></p>
+          {ended.value && <p class="small muted">It opens in a tab of its own. Come back to this one when you are signed in: all that is written here is still there.</p>}
+        </>
       )}
       {ways?.provider && ways.apiKey && <p class="muted">or with a key:</p>}
       {ways?.apiKey && (

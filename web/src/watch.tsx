@@ -1,6 +1,7 @@
 // Rows that somebody watches: the table, how it is shown, and the record of the row that is picked.
 import type { ComponentChildren } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
+import { faithful } from './json';
 import { Record } from './record';
 import { compare, MOST, recordOf, type Column, type Feed, type Row } from './rows';
 import { LiveTable, type Sort } from './table';
@@ -90,7 +91,7 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
             </select>
           </label>
         )}
-        <Toolbar label="Download" class="tools end"><Download name={name} rows={() => rows.filter(({ kind }) => kind !== 'mark').map((row) => JSON.parse(asObject(row)) as object)} /></Toolbar>
+        <Toolbar label="Download" class="tools end"><Download name={name} rows={() => rows.filter(({ kind }) => kind !== 'mark').map((row) => faithful<object>(asObject(row)))} /></Toolbar>
       </div>
       {feed.total === 0 && kept === 0 ? <div class="empty">{empty}</div> : (
         <div class={picked ? 'watch open' : 'watch'}>

@@ -2,8 +2,8 @@
 import type { ButtonHTMLAttributes, ComponentChildren, TargetedKeyboardEvent } from 'preact';
 import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { curl, root, type Asked, type Call, type Problem } from './api';
-import { change, place } from './router';
-import { ended, forbidden, type Right } from './session';
+import { narrow, place } from './router';
+import { ended, forbidden, signsIn, type Right } from './session';
 import { ago, clock, fieldOf, instantOf, zone, zoneName } from './time';
 
 /** Copies, and says that it did. */
@@ -26,9 +26,13 @@ export function Copy({ text, label = 'Copy', what }: { text: string | (() => str
 }
 
 /** The same call for a shell. */
-export function CopyCurl({ path, call, what }: { path: string; call?: Call; what?: string }) {
-  return <Copy label="Copy as curl" text={() => curl(path, call)} what={what} />;
+export function CopyCurl({ path, call, what }: { path: string; call?: Call | (() => Call); what?: string }) {
+  return <Copy label="Copy as curl" text={() => curl(path, typeof call === 'function' ? call() : call)} what={what} />;
 }
+
+/** What a spreadsheet would run or take apart (OWASP, CSV injection), but for numbers. */
+const FORMULA = /^[=+\-@\t\r\n]/;
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 /** What is shown, as a file: JSON lines, or CSV with the names of the fields. */
 export function Download({ name, rows }: { name: string; rows: () => object[] }) {
@@ -40,7 +44,8 @@ export function Download({ name, rows }: { name: string; rows: () => object[] })
     window.setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
   const cell = (value: unknown) => {
-    const text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    let text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+    if (FORMULA.test(text) && !NUMBER.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const csv = () => {
@@ -91,9 +96,9 @@ export function Failure({ problem, again, children }: { problem: Problem; again?
   );
 }
 
-/** The states of what was asked for: not there yet, failed, or there, and then perhaps old. */
+/** The states of what was asked for: not there yet, failed, or there, and then perhaps old, or what was asked for before and is pale. */
 export function Shown<T>({ of, children, what }: { of: Asked<T>; what: string; children: (data: T) => ComponentChildren }) {
-  const slow = useLater(of.loading && of.data === undefined, 300);
+  const slow = useLater(of.loading && (of.data === undefined || of.isOther), 300);
   if (of.data === undefined) {
     if (of.error) return <Failure problem={of.error} again={of.again} />;
     return <p class="waiting" role="status">{slow ? `Loading ${what} …` : ''}</p>;
@@ -105,7 +110,8 @@ export function Shown<T>({ of, children, what }: { of: Asked<T>; what: string; c
           <p class="small">What is shown is as of {clock(of.at)} {zoneName(of.at)}, {ago(of.at)}.</p>
         </Failure>
       )}
-      {children(of.data)}
+      {slow && of.isOther && <p class="waiting" role="status">Loading {what} …</p>}
+      <div class={slow && of.isOther ? 'other' : 'told'} aria-busy={of.isOther || undefined}>{children(of.data)}</div>
     </>
   );
 }
@@ -195,9 +201,19 @@ export function Dialog({ title, close, children, wide = false }: { title: string
         <h2 id={id}>{title}</h2>
         <button type="button" class="quiet" onClick={close}>Close</button>
       </header>
+      {ended.value && !signsIn.value && (
+        <p class="note" role="alert"><strong>The session has ended.</strong> What you have written here stays. <button type="button" class="primary" onClick={() => (signsIn.value = true)}>Sign in again</button></p>
+      )}
       {children}
     </dialog>
   );
+}
+
+/** A filter that is written: it holds from Enter or the next field on, and what is being written stays when the list is drawn anew. */
+export function Typed({ label, value, set, ...rest }: { label: string; value: string; set: (text: string) => void; size?: number; placeholder?: string }) {
+  const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
+  return <label><span>{label}</span><input size={16} {...rest} value={text} onInput={(event) => setText(event.currentTarget.value)} onChange={(event) => set(event.currentTarget.value.trim())} /></label>;
 }
 
 /** From when and until when, in the zone that times are shown in; as instants in the address. Each field is six stops of Tab, so they come when asked for. */
@@ -210,7 +226,7 @@ export function Between({ label, from, to }: { label: string; from: string; to: 
       {([['from', from, `${label} from`], ['to', to, 'to before']] as const).map(([name, value, title]) => (
         <label key={name}>
           <span>{title}</span>
-          <input type="datetime-local" value={fieldOf(value)} onChange={(event) => change({ [name]: instantOf(event.currentTarget.value), cursor: null })} />
+          <input type="datetime-local" value={fieldOf(value)} onChange={(event) => narrow({ [name]: instantOf(event.currentTarget.value) })} />
         </label>
       ))}
     </>

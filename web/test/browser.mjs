@@ -153,6 +153,11 @@ export async function picture(page, name) {
   await page.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
 }
 
+/** What was downloaded. */
+export async function textOf(download) {
+  return readFileSync(await download.path(), 'utf8');
+}
+
 /** Asks until it is so. */
 export async function until(what, probe, ms = 60_000) {
   const end = Date.now() + ms;

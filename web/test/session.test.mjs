@@ -157,3 +157,69 @@ test('a session that ends is told, keeps what was written, and goes on after sig
   await page.getByText('connected', { exact: true }).first().waitFor();
   await close();
 });
+
+test('who signs in again at the identity provider finds what was written, and what stood behind #', async () => {
+  const { page, close } = await open('/ui/operations/decisions?action=skip#key=order-7', { expected: [/401/], also: [identity.issuer] });
+  await page.getByRole('link', { name: 'Sign in at localhost' }).click();
+  await page.getByRole('link', { name: 'Go on as ada' }).click();
+  await page.waitForURL(`${server.base}/ui/operations/decisions?action=skip#key=order-7`);
+  await until('the filter is that of the address', async () => (await page.getByLabel('Order', { exact: true }).inputValue()) === 'order-7');
+  assert.equal(await page.evaluate(() => JSON.stringify(sessionStorage)), '{}', 'nothing of it stays');
+  await page.getByRole('link', { name: 'Builds' }).click();
+  await page.getByRole('button', { name: 'Verify …' }).click();
+  const why = page.getByLabel('Why', { exact: true });
+  await why.fill('half a sentence');
+  const [session] = (await page.context().cookies()).filter(({ name }) => name === 'streamview_session');
+  assert.equal((await fetch(`${server.base}/session`, { method: 'DELETE', headers: { cookie: `streamview_session=${session.value}`, origin: server.base } })).status, 204);
+  // The way in stands where somebody writes, and opens over it.
+  const dialog = page.getByRole('dialog', { name: /^Verify/ });
+  await dialog.getByText('The session has ended.').waitFor();
+  await accessible(page);
+  await dialog.getByRole('button', { name: 'Sign in again' }).click();
+  const opened = page.context().waitForEvent('page');
+  await page.getByRole('link', { name: 'Sign in at localhost' }).click();
+  const provider = await opened;
+  await provider.getByRole('link', { name: 'Go on as ada' }).click();
+  await page.getByText('The session of ada has ended.').waitFor({ state: 'detached' });
+  await page.getByRole('dialog', { name: 'Sign in again' }).waitFor({ state: 'detached' });
+  assert.equal(await why.inputValue(), 'half a sentence');
+  await page.keyboard.press('Escape');
+  await page.locator('.who', { hasText: 'ada' }).waitFor();
+  await page.getByText('connected', { exact: true }).first().waitFor();
+  await close();
+});
+
+test('a look for the session that fails is made again, and signing out that fails is said', async () => {
+  const { page, close } = await open('/ui/THIRD-PARTY.txt', { expected: [/401/, /ERR_FAILED/] });
+  await page.route('**/session', (route) => route.abort(), { times: 1 });
+  await page.goto(`${server.base}/ui/orders`);
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  await page.getByLabel('API key').fill(keys.passing);
+  await page.keyboard.press('Enter');
+  await page.locator('table').waitFor();
+  await page.locator('.who', { hasText: 'passing' }).waitFor();
+
+  await page.route('**/session', (route) => route.abort());
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  const dialog = page.getByRole('dialog', { name: 'You are still signed in' });
+  await dialog.getByText(/StreamView does not answer/).waitFor();
+  await accessible(page);
+  await page.keyboard.press('Escape');
+  // The session ends while nobody can look: who is at work keeps the page, and is told as soon as it is known.
+  await page.getByRole('link', { name: 'Operations' }).click();
+  await page.getByRole('region', { name: 'Partitions' }).waitFor();
+  const [session] = (await page.context().cookies()).filter(({ name }) => name === 'streamview_session');
+  const looked = page.waitForRequest('**/session');
+  assert.equal((await fetch(`${server.base}/session`, { method: 'DELETE', headers: { cookie: `streamview_session=${session.value}`, origin: server.base } })).status, 204);
+  await looked;
+  await page.locator('.who', { hasText: 'passing' }).waitFor();
+  await page.unroute('**/session');
+  await page.getByText('The session of passing has ended.').waitFor();
+  await page.getByRole('button', { name: 'Sign in again' }).click();
+  await page.getByLabel('API key').fill(keys.passing);
+  await page.keyboard.press('Enter');
+  await page.locator('.who', { hasText: 'passing' }).waitFor();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  await close();
+});

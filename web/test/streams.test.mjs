@@ -1,7 +1,7 @@
 // A walk through Query, Streams and Live preview as a person would take it, over a real Kafka and the stand-in for ksqlDB.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { accessible, browse, engines, picture, until } from './browser.mjs';
+import { accessible, browse, engines, picture, textOf, until } from './browser.mjs';
 
 let world, base, browser, open;
 const api = async (path, options) => (await fetch(base + path, options)).json();
@@ -383,5 +383,131 @@ test('buttons that belong together are one stop of Tab on every page, and `a` le
   await find.focus();
   await page.keyboard.press('a');
   assert.equal(await find.inputValue(), 'a');
+  await close();
+});
+
+test('a change that is not saved outlives a look at another part, and is asked about before it is lost', async () => {
+  const { id } = await (await fetch(`${world.base}/api/streams`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ name: 'Unsaved', sqlScript: 'SELECT ORDER_ID FROM orders' }) })).json();
+  const { page, close } = await open('/ui/streams');
+  const asked = [];
+  let answer = 'dismiss';
+  page.on('dialog', async (dialog) => {
+    asked.push(dialog.type());
+    await dialog[answer]();
+  });
+  await page.getByRole('link', { name: 'Unsaved', exact: true }).click();
+  await page.getByRole('button', { name: 'Edit …' }).click();
+  const editor = page.getByRole('textbox', { name: 'New text of the stream', exact: true });
+  const text = 'SELECT ORDER_ID, AMOUNT FROM orders';
+  await type(page, 'New text of the stream', text);
+  const stands = async () => assert.equal(await editor.textContent(), text);
+  await page.getByRole('link', { name: 'Revisions' }).click();
+  await page.getByRole('region', { name: 'Revisions of the text' }).waitFor();
+  await editor.waitFor({ state: 'hidden' });
+  await page.getByRole('link', { name: 'Text', exact: true }).click();
+  await editor.waitFor();
+  await stands();
+  assert.deepEqual(asked, [], 'nothing was about to be lost');
+
+  // Back, and staying.
+  await page.evaluate(() => history.back());
+  await until('it is asked', () => asked.length === 1);
+  await page.waitForURL(`**/ui/streams/${id}`);
+  await stands();
+  // A link, and a reload that is thought better of.
+  await page.getByRole('link', { name: 'All streams' }).click();
+  await until('it is asked', () => asked.length === 2);
+  await page.evaluate(() => location.reload());
+  await until('it is asked', () => asked.length === 3);
+  await stands();
+  assert.deepEqual(asked, ['confirm', 'confirm', 'beforeunload']);
+  // And going all the same.
+  answer = 'accept';
+  await page.evaluate(() => history.back());
+  await page.getByRole('heading', { name: 'Streams', exact: true }).waitFor();
+  assert.equal(asked.length, 4);
+  await page.reload();
+  await page.getByRole('heading', { name: 'Streams', exact: true }).waitFor();
+  assert.equal(asked.length, 4, 'nothing is left to ask about');
+  await close();
+});
+
+/** The tab is put away, or looked at again. */
+const hide = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event('visibilitychange'));
+}, hidden);
+
+test('who comes back to a tab sees what has been missed, and nothing twice', async () => {
+  const { page, close } = await open('/ui/topics/orders/live');
+  await until('records come', async () => (await rows(page).count()) > 3);
+  await hide(page, true);
+  await page.locator('.grid-row', { hasText: /Not connected since .*are missing/ }).waitFor();
+  await hide(page, false);
+  await page.locator('.bar .state', { hasText: 'Live' }).waitFor();
+
+  await page.goto(`${base}/ui/topics/orders/live?from=earliest`);
+  await until('records come', async () => (await rows(page).count()) > 10);
+  await hide(page, true);
+  await page.locator('.bar .state', { hasText: /^As of .*; connecting again$/ }).waitFor();
+  const again = page.waitForResponse('**/api/topics/orders/rows?*');
+  await hide(page, false);
+  await again;
+  await page.locator('.bar .state', { hasText: 'Live' }).waitFor();
+  await until('they come once more', async () => (await rows(page).count()) > 10);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  const file = page.waitForEvent('download');
+  await page.getByRole('button', { name: 'JSON lines' }).click();
+  const positions = (await textOf(await file)).trim().split('\n').map((line) => JSON.parse(line)).map(({ partition, offset }) => `${partition}/${offset}`);
+  assert.ok(positions.length > 10 && positions.includes('0/0'), `${positions.length} records`);
+  assert.equal(new Set(positions).size, positions.length, 'no record twice');
+  await close();
+});
+
+test('what is asked of a connection that is cut off waits until it is there again', async () => {
+  const { page, close } = await open('/ui/streams', { expected: [/ERR_FAILED/, /WebSocket/] });
+  let socket;
+  await page.routeWebSocket('**/hub/stream*', (opened) => {
+    socket = opened;
+    opened.connectToServer();
+  });
+  await page.goto(`${base}/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders LIMIT 3')}`);
+  await page.getByText(/A query ends after/).waitFor();
+  // It comes back with its third attempt, after two seconds at the least.
+  let attempts = 0;
+  await page.route('**/hub/stream/negotiate*', (route) => ((attempts += 1) < 3 ? route.abort() : route.continue()));
+  await socket.close({ code: 4000, reason: 'cut' });
+  await page.locator('.connection .state', { hasText: /lost since .*trying again in/ }).waitFor();
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await page.locator('.progress .state', { hasText: /3 rows/ }).waitFor();
+  assert.equal(attempts, 3, 'it was cut off when it was asked');
+  assert.equal(await rows(page).count(), 3);
+  await close();
+});
+
+test('an address that is put into the open page is taken, and a filter that is given up is empty', async () => {
+  const { page, close } = await open('/ui/query');
+  const editor = page.getByRole('textbox', { name: 'SQL', exact: true });
+  await editor.click();
+  await page.keyboard.type('SELECT 1');
+  await page.waitForURL(/#sql=SELECT\+1$/);
+  await page.evaluate(() => (location.hash = 'sql=SELECT PRODUCT FROM orders'));
+  await until('its text', async () => (await editor.textContent()) === 'SELECT PRODUCT FROM orders');
+  await page.getByRole('button', { name: 'SELECT 1', exact: true }).waitFor();
+
+  await page.goto(`${base}/ui/streams/new`);
+  const text = page.getByRole('textbox', { name: 'Text of the stream', exact: true });
+  await text.waitFor();
+  await page.evaluate(() => (location.hash = 'name=Pasted&sql=SELECT PRODUCT FROM orders'));
+  await until('its text', async () => (await text.textContent()) === 'SELECT PRODUCT FROM orders');
+  assert.equal(await page.getByPlaceholder('HighValueOrders').inputValue(), 'Pasted');
+
+  await page.goto(`${base}/ui/streams`);
+  const name = page.getByLabel('Name', { exact: true });
+  await name.fill('nosuch');
+  await page.keyboard.press('Enter');
+  await page.getByText('No stream matches.').waitFor();
+  await page.getByRole('link', { name: 'Show all' }).click();
+  await until('it is empty', async () => (await name.inputValue()) === '');
   await close();
 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import kafkajs from 'kafkajs';
-import { accessible, browse, command, engines, picture, run, until } from './browser.mjs';
+import { accessible, browse, command, engines, picture, run, textOf, until } from './browser.mjs';
 
 const { Kafka, logLevel } = kafkajs;
 let world, base, browser, open, kafka, admin, reader, projector;
@@ -192,6 +192,39 @@ test('records are shown with their headers and the id of their schema, and a new
   await page.getByRole('searchbox', { name: 'Find in what is kept' }).fill('north');
   await until('only the row that has it', async () => (await rows(page).count()) === 1);
   assert.equal((await cells(0))[0], 'a');
+  await close();
+});
+
+test('a download has every digit, and nothing that a spreadsheet would run', async () => {
+  await admin.createTopics({ topics: [{ topic: 'exact', numPartitions: 1 }] });
+  const producer = kafka.producer();
+  await producer.connect();
+  // A number that a double would round comes as text.
+  const [sent, value] = ['{"id":12345678901234567890,"amount":1.10,"note":"=1+1"}', '{"id":"12345678901234567890","amount":1.10,"note":"=1+1"}'];
+  const keys = ['=HYPERLINK("http://evil")', '-1.50', '+1+cmd', '@sum', '\ttab', 'plain'];
+  await producer.send({ topic: 'exact', messages: keys.map((key) => ({ key, value: sent })) });
+  await producer.disconnect();
+  await api('/api/catalog/exact', { method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ topic: 'exact', format: 'json', columns: [{ name: 'id', type: 'bigint' }] }) });
+  const { page, close } = await open('/ui/topics/exact/live?from=earliest');
+  await until('all have come', async () => (await rows(page).count()) === keys.length);
+  const given = async (name) => {
+    const file = page.waitForEvent('download');
+    await page.getByRole('button', { name, exact: true }).click();
+    return textOf(await file);
+  };
+  const lines = (await given('JSON lines')).trim().split('\n');
+  assert.equal(lines.length, keys.length);
+  for (const line of lines) assert.ok(line.includes(`"value":${value}`), line);
+  assert.deepEqual(lines.map((line) => JSON.parse(line).key), keys, 'there it is as it was sent');
+  const csv = (await given('CSV')).trim().split('\r\n');
+  assert.equal(csv.length, keys.length + 1);
+  const names = csv[0].split(',');
+  for (const line of csv.slice(1)) assert.ok(line.includes(`"${value.replaceAll('"', '""')}"`), line);
+  const key = names.indexOf('key');
+  const before = new RegExp(`^(?:[^,]*,){${key}}`);
+  const told = csv.slice(1).map((line) => line.replace(before, ''));
+  const cells = [`"'=HYPERLINK(""http://evil"")"`, '-1.50', "'+1+cmd", "'@sum", "'\ttab", 'plain'];
+  told.forEach((line, at) => assert.ok(line.startsWith(`${cells[at]},`), line));
   await close();
 });
 

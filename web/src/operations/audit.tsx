@@ -1,9 +1,9 @@
 // Who called what: every call that changed something, and every refusal. For administrators.
 import { useAsk } from '../api';
-import { change, place } from '../router';
+import { change, narrow, place } from '../router';
 import { forbidden, may } from '../session';
 import { Time } from '../time';
-import { Between, CopyCurl, count, Empty, Pager, Shown, State, Table, Value } from '../widgets';
+import { Between, CopyCurl, count, Empty, Pager, Shown, State, Table, Typed, Value } from '../widgets';
 
 interface Entry {
   id: number;
@@ -37,8 +37,8 @@ export function Audit() {
     <>
       <div class="filters">
         <label><span>Outcome</span>
-          <select value={outcome} onChange={(event) => change({ outcome: event.currentTarget.value, cursor: null })}><option value="">any</option><option>done</option><option>refused</option><option>failed</option></select></label>
-        <label><span>By</span><input data-filter size={16} value={principal} onChange={(event) => change({ principal: event.currentTarget.value.trim() }, { hash: true })} /></label>
+          <select value={outcome} onChange={(event) => narrow({ outcome: event.currentTarget.value })}><option value="">any</option><option>done</option><option>refused</option><option>failed</option></select></label>
+        <Typed label="By" data-filter value={principal} set={(principal) => narrow({}, { principal })} />
         <Between label="Called" from={from} to={to} />
         <div class="tools"><CopyCurl path={`/ops/audit?${asked}`} what="the audit log" /></div>
       </div>

@@ -1,11 +1,13 @@
 // Dialogs that change something: why is asked for, what will happen is told first, and a double click has one effect.
 import type { ComponentChildren } from 'preact';
 import { useRef, useState } from 'preact/hooks';
-import { ask, newKey, Problem, type Call } from '../api';
+import { ask, newKey, problemFrom, type Call, type Problem } from '../api';
 import { kept } from '../kept';
+import { place } from '../router';
 import { session } from '../session';
-import { span } from '../time';
+import { absolute, zoneName } from '../time';
 import { CopyCurl, count, Dialog, Failure } from '../widgets';
+import { agesNow } from './ages';
 import { words } from './model';
 
 const me = kept('actor', '');
@@ -24,10 +26,10 @@ export function useOnce<T>(done: (data: T) => void): { run: (path: string, call:
     try {
       done((await ask<T>(path, { ...call, key: intent.current.key })).data);
     } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      setProblem(error);
+      const problem = problemFrom(error);
+      setProblem(problem);
       // It was answered: what is asked for next is another intent.
-      if (error.status > 0 && error.status < 500) intent.current = { what: '', key: '' };
+      if (problem.status > 0 && problem.status < 500) intent.current = { what: '', key: '' };
     } finally {
       setBusy(false);
     }
@@ -116,30 +118,31 @@ interface Bulk {
   impossibleSample: { key: string | null; deadLetterId?: number; code: string; detail: string }[];
 }
 
-/** A decision by filter: told first, then made only of what was told. */
 /** What is filtered by: "status open, topic orders.events". */
 function inWords(filter: object): string {
-  const all = Object.entries(filter).map(([name, value]) => {
-    if (name === 'olderThan') return `more than ${span(Number(value))} ago`;
-    if (name === 'newerThan') return `less than ${span(Number(value))} ago`;
+  const { query } = place.value;
+  const times = { from: query.get('from'), before: query.get('to') };
+  const all = Object.entries({ ...filter, ...times }).filter(([, value]) => value !== null).map(([name, value]) => {
+    if (name in times) return `${name} ${absolute(Date.parse(String(value)))} ${zoneName(Date.parse(String(value)))}`;
     if (name === 'proven') return value ? 'missing event proven not to be in the log' : 'missing event perhaps still in the log';
     return `${name} ${Array.isArray(value) ? value.map((one) => words(String(one))).join(' or ') : String(value)}`;
   });
   return all.join(', ') || 'anything: there is no filter';
 }
 
+/** A decision by filter, and by the times in the address: told first, then made only of what was told. */
 export function DecideMany({ title, path, filter, what, verb, close, done }: { title: string; path: string; filter: object; what: string; verb: string; close: () => void; done: () => void }) {
   const [reason, setReason] = useState('');
   const [told, setTold] = useState<Bulk | null>(null);
   const [made, setMade] = useState<Bulk | null>(null);
-  const body = (expect?: number) => ({ filter, reason, ...actor(), ...(expect === undefined ? {} : { expect }) });
+  // Ages are counted from the moment of the call.
+  const call = (): Call => ({ method: 'POST', body: { filter: { ...filter, ...agesNow() }, reason, ...actor(), ...(told ? { expect: told.matched } : {}) } });
   const tell = useOnce<Bulk>(setTold);
   const make = useOnce<Bulk>((data) => {
     setMade(data);
     done();
   });
   const problem = make.problem ?? tell.problem;
-  const call: Call = told ? { method: 'POST', body: body(told.matched) } : { method: 'POST', body: body() };
   return (
     <Dialog title={title} close={close}>
       {made ? (
@@ -150,8 +153,8 @@ export function DecideMany({ title, path, filter, what, verb, close, done }: { t
       ) : (
         <form onSubmit={(event) => {
           event.preventDefault();
-          if (told) void make.run(path, call);
-          else void tell.run(`${path}?dry_run=true`, call);
+          if (told) void make.run(path, call());
+          else void tell.run(`${path}?dry_run=true`, call());
         }}>
           <p>Of every one that matches {inWords(filter)}. First it is told how many that are; nothing changes by that.</p>
           <Why reason={reason} set={(reason) => {

@@ -1,8 +1,8 @@
 // Who decided what, and why.
 import { useAsk } from '../api';
-import { change, place, to } from '../router';
+import { change, narrow, place, to } from '../router';
 import { Time } from '../time';
-import { CopyCurl, Empty, Pager, Shown, Table, Value } from '../widgets';
+import { CopyCurl, Empty, Pager, Shown, Table, Typed, Value } from '../widgets';
 import { Status } from './held';
 import type { Decision } from './model';
 
@@ -20,12 +20,12 @@ export function Decisions() {
     <>
       <div class="filters">
         <label><span>Kind</span>
-          <select value={action} onChange={(event) => change({ action: event.currentTarget.value, cursor: null })}>
+          <select value={action} onChange={(event) => narrow({ action: event.currentTarget.value })}>
             <option value="">any</option><option>skip</option><option>replace</option><option>redrive</option>
           </select>
         </label>
-        <label><span>Order</span><input data-filter size={16} value={key} onChange={(event) => change({ key: event.currentTarget.value.trim() }, { hash: true })} /></label>
-        <label><span>By</span><input size={16} value={by} onChange={(event) => change({ actor: event.currentTarget.value.trim() }, { hash: true })} /></label>
+        <Typed label="Order" data-filter value={key} set={(key) => narrow({}, { key })} />
+        <Typed label="By" value={by} set={(actor) => narrow({}, { actor })} />
         <div class="tools"><CopyCurl path={`/ops/decisions?${asked}`} what="decisions" /></div>
       </div>
       <Shown of={list} what="decisions">

@@ -4,9 +4,9 @@ import { useAsk } from '../api';
 import { faithful, pretty } from '../json';
 import { missing, type HeldKey } from '../orders/model';
 import { Record } from '../record';
-import { change, place, to } from '../router';
+import { change, narrow, place, to } from '../router';
 import { Time } from '../time';
-import { Act, Between, bytes, CopyCurl, count, Empty, Pager, Shown, State, Table } from '../widgets';
+import { Act, Between, bytes, CopyCurl, count, Empty, Pager, Shown, State, Table, Typed } from '../widgets';
 import { useAges } from './ages';
 import { Decide, DecideMany } from './decide';
 import { Decided } from './decisions';
@@ -28,19 +28,19 @@ export function HeldList({ changed }: { changed: () => void }) {
   if (cursor) asked.set('cursor', cursor);
   const list = useAsk<{ items: HeldKey[] }>(`/ops/held?${asked}`, { every: 3000 });
   const [many, setMany] = useState(false);
-  const filter = { ...(reasons.length > 0 ? { reason: reasons } : {}), ...(key ? { key } : {}), ...(proven ? { proven: proven === 'true' } : {}), ...ages };
+  const filter = { ...(reasons.length > 0 ? { reason: reasons } : {}), ...(key ? { key } : {}), ...(proven ? { proven: proven === 'true' } : {}) };
   return (
     <>
       <div class="filters">
         <fieldset class="toggles">
           <legend>Held for</legend>
           {REASONS.map((reason) => (
-            <button type="button" key={reason} aria-pressed={reasons.includes(reason)} onClick={() => change({ reason: reasons.includes(reason) ? reasons.filter((one) => one !== reason) : [...reasons, reason], cursor: null })}>{words(reason)}</button>
+            <button type="button" key={reason} aria-pressed={reasons.includes(reason)} onClick={() => narrow({ reason: reasons.includes(reason) ? reasons.filter((one) => one !== reason) : [...reasons, reason] })}>{words(reason)}</button>
           ))}
         </fieldset>
-        <label><span>Order</span><input data-filter size={16} value={key} placeholder="order-1" onChange={(event) => change({ key: event.currentTarget.value.trim() }, { hash: true })} /></label>
+        <Typed label="Order" data-filter value={key} placeholder="order-1" set={(key) => narrow({}, { key })} />
         <label><span>Missing event</span>
-          <select value={proven} onChange={(event) => change({ proven: event.currentTarget.value, cursor: null })}>
+          <select value={proven} onChange={(event) => narrow({ proven: event.currentTarget.value })}>
             <option value="">any</option><option value="true">proven not to be in the log</option><option value="false">may still be in the log</option>
           </select>
         </label>
@@ -52,7 +52,7 @@ export function HeldList({ changed }: { changed: () => void }) {
       </div>
       <Shown of={list} what="held orders">
         {({ items }) => items.length === 0 ? (
-          <Empty>{Object.keys(filter).length > 0 ? 'No held order matches.' : 'No order is held: nothing waits.'}</Empty>
+          <Empty>{at !== null || Object.keys(filter).length > 0 ? 'No held order matches.' : 'No order is held: nothing waits.'}</Empty>
         ) : (
           <Table label="Held orders">
             <thead><tr><th scope="col">Order</th><th scope="col">What is missing</th><th scope="col" class="num">From</th><th scope="col" class="num">To</th><th scope="col" class="num">Parked</th><th scope="col" class="num">Bytes</th><th scope="col">Since</th><th scope="col">Flags</th></tr></thead>

@@ -4,9 +4,9 @@ import { useAsk } from '../api';
 import { faithful, pretty } from '../json';
 import { kept } from '../kept';
 import { Record } from '../record';
-import { change, place, to } from '../router';
+import { change, narrow, place, to } from '../router';
 import { Time } from '../time';
-import { Act, Between, bytes, Copy, CopyCurl, count, Dialog, Empty, Failure, Pager, Shown, Table, Value } from '../widgets';
+import { Act, Between, bytes, Copy, CopyCurl, count, Dialog, Empty, Failure, Pager, Shown, Table, Typed, Value } from '../widgets';
 import { useAges } from './ages';
 import { actor, Decide, DecideMany, Errors, useOnce, Why } from './decide';
 import { Decided } from './decisions';
@@ -31,31 +31,31 @@ export function LetterList({ changed }: { changed: () => void }) {
   const list = useAsk<{ items: Letter[] }>(path, { every: 3000 });
   const topics = useAsk<{ items: { topic: string; letters: number }[]; partial: boolean }>(`/ops/dead-letters/topics?status=${status}`, { every: 15_000 });
   const [many, setMany] = useState<'skip' | 'redrive' | null>(null);
-  const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(topic ? { topic } : {}), ...(key ? { key } : {}), ...ages };
+  const filter = { status: [status], ...(reason ? { reason: [reason] } : {}), ...(topic ? { topic } : {}), ...(key ? { key } : {}) };
   const nothing = list.data?.items.length === 0 ? 'No letter matches.' : '';
   return (
     <>
       <div class="filters">
         <label><span>Status</span>
-          <select value={status} onChange={(event) => change({ status: event.currentTarget.value === 'open' ? null : event.currentTarget.value, cursor: null })}>
+          <select value={status} onChange={(event) => narrow({ status: event.currentTarget.value === 'open' ? null : event.currentTarget.value })}>
             {STATUSES.map((one) => <option key={one}>{one}</option>)}
           </select>
         </label>
         <label><span>Refused for</span>
-          <select value={reason} onChange={(event) => change({ reason: event.currentTarget.value, cursor: null })}>
+          <select value={reason} onChange={(event) => narrow({ reason: event.currentTarget.value })}>
             <option value="">any reason</option>
             {[...new Set([...REASONS, ...(list.data?.items.map((letter) => letter.reason) ?? []), ...(reason ? [reason] : [])])].map((one) => <option key={one} value={one}>{words(one)}</option>)}
           </select>
         </label>
         <label><span>Topic</span>
-          <select value={topic} onChange={(event) => change({ topic: event.currentTarget.value, cursor: null })}>
+          <select value={topic} onChange={(event) => narrow({ topic: event.currentTarget.value })}>
             <option value="">any topic</option>
             {topics.data?.items.map((one) => <option key={one.topic} value={one.topic}>{one.topic}, {count(one.letters)}{topics.data?.partial && '+'}</option>)}
             {topic && !topics.data?.items.some((one) => one.topic === topic) && <option value={topic}>{topic}</option>}
           </select>
         </label>
         <Between label="Refused" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
-        <label><span>Key</span><input data-filter size={16} value={key} placeholder="order-1" onChange={(event) => change({ key: event.currentTarget.value.trim() }, { hash: true })} /></label>
+        <Typed label="Key" data-filter value={key} placeholder="order-1" set={(key) => narrow({}, { key })} />
         <div class="tools">
           <Act right="decide" why={nothing} onClick={() => setMany('redrive')}>Redrive all that match …</Act>
           <Act right="decide" why={nothing} onClick={() => setMany('skip')}>Skip all that match …</Act>

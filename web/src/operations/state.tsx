@@ -4,13 +4,15 @@ import { useEffect } from 'preact/hooks';
 import { useAsk, type Asked } from '../api';
 import { Sparkline } from '../sparkline';
 import { to } from '../router';
-import { clock, span, Time, zoneName } from '../time';
+import { clock, now, span, Time, zoneName } from '../time';
 import { CopyCurl, count, Failure, State } from '../widgets';
 import { words, type Consumer, type Lags } from './model';
 
 /** How far back the line goes, and how far what is kept. */
 const LINE = 120_000;
 const KEPT = 600_000;
+/** An answer that is older is no news: all are asked for every few seconds. */
+const SILENT = 20_000;
 
 export interface Sample {
   at: number;
@@ -26,6 +28,10 @@ export const samples = signal<Sample[]>([]);
 export interface Health {
   lags: Asked<Lags>;
   consumers: Asked<{ views: Consumer[] }>;
+}
+
+export interface Waiting {
+  items: unknown[];
 }
 
 export function useHealth(asks: boolean): Health {
@@ -54,7 +60,17 @@ function rate(): number | null {
   return Math.max(0, (last.consumed! - first.consumed!) / ((last.at - first.at) / 1000));
 }
 
-export function verdict(consumer: Consumer | undefined, lags: Lags | undefined, held: number, letters: number): { kind: 'good' | 'wait' | 'bad' | 'idle'; word: string; detail?: string } {
+/** So many of what waits are looked for; of more only that there are more. */
+export const MOST_COUNTED = 200;
+
+export function atLeast(value: number | undefined, more = '+'): string {
+  return value === MOST_COUNTED ? `${count(value)}${more}` : count(value);
+}
+
+type Verdict = { kind: 'good' | 'wait' | 'bad' | 'idle'; word: string; detail?: string };
+
+/** `unknown`: what of it was not answered. Then nothing is called good. */
+function verdict(consumer: Consumer | undefined, lags: Lags | undefined, held: number | undefined, letters: number | undefined, unknown: string): Verdict {
   if (!consumer || !lags) return { kind: 'idle', word: 'Not known yet' };
   const { state, reason, halt, conservation } = consumer;
   if (halt) return { kind: 'bad', word: `The view has stopped itself (${words(halt.code)})`, detail: `${halt.detail} ${halt.nextStep}` };
@@ -66,17 +82,22 @@ export function verdict(consumer: Consumer | undefined, lags: Lags | undefined, 
   const worst = lags.partitions.filter((partition) => partition.verdict !== 'ok');
   if (worst.length > 0) return { kind: worst.some((one) => one.verdict !== 'warn') ? 'bad' : 'wait', word: `${worst.length === 1 ? `Partition ${worst[0]!.partition} is` : `${worst.length} partitions are`} behind`, detail: worst[0]?.reason ?? undefined };
   if (state !== 'running') return { kind: 'wait', word: `The view is ${words(state)}`, detail: reason ?? undefined };
-  const waits = [held > 0 && `${count(held)} ${held === 1 ? 'order waits' : 'orders wait'} for an event`, letters > 0 && `${count(letters)} ${letters === 1 ? 'record was' : 'records were'} refused`].filter(Boolean);
+  if (unknown) return { kind: 'wait', word: 'Not all is known', detail: `The view runs as far as it was seen. ${unknown}` };
+  if (held === undefined || letters === undefined) return { kind: 'idle', word: 'Running', detail: 'What waits is not known yet.' };
+  const waits = [held > 0 && `${atLeast(held, ' or more')} ${held === 1 ? 'order waits' : 'orders wait'} for an event`, letters > 0 && `${atLeast(letters, ' or more')} ${letters === 1 ? 'record was' : 'records were'} refused`].filter(Boolean);
   if (waits.length > 0) return { kind: 'good', word: 'Running', detail: `${waits.join(', ')}; everything else is up to date.` };
   return { kind: 'good', word: 'Running', detail: 'Everything is up to date, and nothing waits.' };
 }
 
 /** `brief`: on a narrow screen the state alone, for what stands below is looked at. */
-export function Top({ health, held, letters, brief }: { health: Health; held: number; letters: number; brief: boolean }) {
+export function Top({ health, held, letters, brief }: { health: Health; held: Asked<Waiting>; letters: Asked<Waiting>; brief: boolean }) {
   const { lags, consumers } = health;
+  const all: Asked<unknown>[] = [lags, consumers, held, letters];
+  const failed = all.find((one) => one.error);
+  const silent = all.find((one) => one.data !== undefined && now.value - one.at > SILENT);
+  const [heldNow, lettersNow] = [held.data?.items.length, letters.data?.items.length];
   const consumer = consumers.data?.views.find((one) => one.view === lags.data?.view) ?? consumers.data?.views[0];
-  const { kind, word, detail } = verdict(consumer, lags.data, held, letters);
-  const error = lags.error ?? consumers.error;
+  const { kind, word, detail } = verdict(consumer, lags.data, heldNow, lettersNow, failed ? 'What could not be asked for is told above.' : silent ? `Of some of it there is no answer since ${clock(silent.at)} ${zoneName(silent.at)}.` : '');
   const seconds = oldest(lags.data);
   const events = rate();
   const conservation = consumer?.conservation;
@@ -89,7 +110,7 @@ export function Top({ health, held, letters, brief }: { health: Health; held: nu
         <span class="muted">{lags.data?.view}{consumer && `, build ${consumer.build}, group ${consumer.group}`}</span>
         <div class="tools"><CopyCurl path="/ops/consumer" what="the consumers" /></div>
       </div>
-      {error && <Failure problem={error} again={lags.again}>{lags.data && <p class="small">What is shown is as of {clock(lags.at)} {zoneName(lags.at)}.</p>}</Failure>}
+      {failed?.error && <Failure problem={failed.error} again={failed.again}>{failed.data !== undefined && <p class="small">What is shown is as of {clock(failed.at)} {zoneName(failed.at)}.</p>}</Failure>}
       <p class="verdict" role="status"><State kind={kind}>{word}</State></p>
       {detail && <p><Said text={detail} /></p>}
       <dl class={brief ? 'facts brief' : 'facts'}>
@@ -98,8 +119,8 @@ export function Top({ health, held, letters, brief }: { health: Health; held: nu
         <div><dt>Last two minutes</dt><dd><Sparkline values={lagsThen} ms={LINE} label={`Lag over two minutes: ${count(lags.data?.totalLag)} events now, at most ${count(Math.max(0, ...lagsThen.map(({ value }) => value)))}`} /></dd></div>
         <div><dt>Consumed</dt><dd class="big">{events === null ? '–' : count(Math.round(events * 10) / 10)} <span class="muted small">events/s</span></dd></div>
         <div><dt>Not accounted for</dt><dd class="big">{conservation ? <span class={conservation.balanced ? '' : 'state bad'}>{count(conservation.consumed - sum)}</span> : '–'} <span class="muted small">of {count(conservation?.consumed)}</span></dd></div>
-        <div><dt>Held</dt><dd class="big"><a href={to(['operations', 'held'])}>{count(held)}</a></dd></div>
-        <div><dt>Dead letters</dt><dd class="big"><a href={to(['operations', 'letters'])}>{count(letters)}</a></dd></div>
+        <div><dt>Held</dt><dd class="big"><a href={to(['operations', 'held'])}>{heldNow === undefined ? 'not known' : atLeast(heldNow)}</a></dd></div>
+        <div><dt>Dead letters</dt><dd class="big"><a href={to(['operations', 'letters'])}>{lettersNow === undefined ? 'not known' : atLeast(lettersNow)}</a></dd></div>
         <div><dt>In this state since</dt><dd><Time at={consumer?.since} /></dd></div>
       </dl>
     </>

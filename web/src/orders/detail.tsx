@@ -42,7 +42,7 @@ export function Detail({ id }: { id: string }) {
     <section>
       <div class="head">
         <h1 class="mono">{id}</h1>
-        {shown.data && (shown.data.status === null ? <Value of={null} /> : <State kind={kindOf(shown.data.status)}>{shown.data.status}</State>)}
+        {shown.data && !shown.isOther && (shown.data.status === null ? <Value of={null} /> : <State kind={kindOf(shown.data.status)}>{shown.data.status}</State>)}
         {heldNow && <span class="flag bad">held</span>}
         <div class="tools">
           <Copy text={id} label="Copy id" />

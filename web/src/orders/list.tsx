@@ -3,10 +3,10 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ask, useAsk } from '../api';
 import { connection, follow } from '../live';
 import { parse } from '../json';
-import { change, go, place, to } from '../router';
+import { change, go, narrow, place, to } from '../router';
 import { may } from '../session';
 import { clock, Time } from '../time';
-import { Between, CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Toolbar, Value } from '../widgets';
+import { Between, CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Toolbar, Typed, Value } from '../widgets';
 import { kindOf, missing, STATUSES, type Changed, type Held, type HeldKey, type Order, type OrderPage } from './model';
 
 const PAGE_SIZE = 50;
@@ -140,7 +140,7 @@ function Sorted({ name, sort }: { name: string; sort: string }) {
   const next = state === 'descending' ? name : `-${name}`;
   return (
     <th scope="col" class={kind} aria-sort={state}>
-      <button type="button" onClick={() => change({ sort: next === '-updatedAt' ? null : next, cursor: null })}>{label}</button>
+      <button type="button" onClick={() => narrow({ sort: next === '-updatedAt' ? null : next })}>{label}</button>
     </th>
   );
 }
@@ -188,7 +188,7 @@ function Filters({ query, customer }: { query: URLSearchParams; customer: string
   const counts = useCounts();
   const toggle = (status: string) => {
     const next = statuses.includes(status) ? statuses.filter((one) => one !== status) : [...statuses, status];
-    change({ status: next, cursor: null });
+    narrow({ status: next });
   };
   return (
     <div class="filters">
@@ -200,13 +200,7 @@ function Filters({ query, customer }: { query: URLSearchParams; customer: string
           </button>
         ))}
       </fieldset>
-      <label>
-        <span>Customer</span>
-        <input data-filter size={14} value={customer} placeholder="customer-7" onChange={(event) => {
-          change({ customer: event.currentTarget.value.trim() }, { hash: true });
-          change({ cursor: null });
-        }} />
-      </label>
+      <Typed label="Customer" data-filter size={14} value={customer} placeholder="customer-7" set={(customer) => narrow({}, { customer })} />
       <Between label="Updated" from={query.get('from') ?? ''} to={query.get('to') ?? ''} />
     </div>
   );
@@ -336,7 +330,7 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
     if (atTop) {
       merge(now);
       draw((turn) => turn + 1);
-    } else change({ cursor: null, sort: null });
+    } else narrow({ sort: null });
   };
   return {
     rows, changed: now.changed, gone: now.gone, waiting: now.waiting.size, paused, show,

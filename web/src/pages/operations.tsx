@@ -8,19 +8,19 @@ import { HeldDetail, HeldList } from '../operations/held';
 import { LetterList, LetterView } from '../operations/letters';
 import { Partitions } from '../operations/partitions';
 import { Queries } from '../operations/queries';
-import { Top, useHealth } from '../operations/state';
+import { atLeast, MOST_COUNTED, Top, useHealth, type Waiting } from '../operations/state';
 import type { PageProps } from '../pages';
 import { to } from '../router';
 import { forbidden, may } from '../session';
-import { count, Empty } from '../widgets';
+import { Empty } from '../widgets';
 
 const TABS: [string, string][] = [['', 'Partitions'], ['held', 'Held'], ['letters', 'Dead letters'], ['decisions', 'Decisions'], ['builds', 'Builds'], ['queries', 'Running queries'], ['engines', 'Engines'], ['audit', 'Audit']];
 
 export default function Operations({ named }: PageProps) {
   const looks = may('operate');
   const health = useHealth(looks);
-  const held = useAsk<{ items: unknown[] }>(looks ? '/ops/held?pageSize=200' : null, { every: 4000 });
-  const letters = useAsk<{ items: unknown[] }>(looks ? '/ops/dead-letters?pageSize=200' : null, { every: 4000 });
+  const held = useAsk<Waiting>(looks ? `/ops/held?pageSize=${MOST_COUNTED}` : null, { every: 4000 });
+  const letters = useAsk<Waiting>(looks ? `/ops/dead-letters?pageSize=${MOST_COUNTED}` : null, { every: 4000 });
   const tab = named.tab ?? '';
   const changed = () => {
     held.again();
@@ -30,11 +30,11 @@ export default function Operations({ named }: PageProps) {
   const shows = looks || (tab === 'queries' && may('runStreams')) || (tab === 'engines' && may('read'));
   return (
     <section>
-      {looks ? <Top health={health} held={counts.held ?? 0} letters={counts.letters ?? 0} brief={tab !== ''} /> : <h1>Operations</h1>}
+      {looks ? <Top health={health} held={held} letters={letters} brief={tab !== ''} /> : <h1>Operations</h1>}
       <nav class="tabs" aria-label="Parts of operations">
         {TABS.map(([name, title]) => (
           <a key={name} href={to(name ? ['operations', name] : ['operations'])} aria-current={name === tab ? 'page' : undefined}>
-            {title}{counts[name] !== undefined && <span class="num">{count(counts[name])}{counts[name] === 200 && '+'}</span>}
+            {title}{counts[name] !== undefined && <span class="num">{atLeast(counts[name])}</span>}
           </a>
         ))}
       </nav>

@@ -56,8 +56,11 @@ function Rows({ stream }: { stream: Stream }) {
   const view: View = place.value.query.get('view') === 'current' ? 'current' : 'changes';
   useEffect(() => {
     let timer = 0;
-    setStanding({ state: 'connecting' });
+    let quiet = 0;
+    setStanding((now) => (now.state === 'connecting' ? now : { state: 'connecting' }));
     const end = watch('ViewStream', [stream.id], {
+      // A topic that nobody has written to yet has no columns to tell.
+      open: () => (quiet = window.setTimeout(() => setStanding((now) => (now.state === 'connecting' ? { state: 'live' } : now)), 1500)),
       next: (text) => {
         if (text.startsWith('{"row"') || text.startsWith('{"kind"')) return feed.add(kindOf(text), text);
         const line = parse<{ header?: { schema?: string }; dropped?: number }>(text);
@@ -68,6 +71,7 @@ function Rows({ stream }: { stream: Stream }) {
         } else if (line.dropped) feed.lose(line.dropped);
       },
       end: (why, lost) => {
+        window.clearTimeout(quiet);
         // What is lost with a connection begins again by itself, and the gap is marked.
         if (lost) {
           const at = Date.now();
@@ -77,8 +81,6 @@ function Rows({ stream }: { stream: Stream }) {
         } else setStanding({ state: 'over', word: why ?? 'Nothing more comes.' });
       },
     });
-    // A topic that nobody has written to yet has no columns to tell.
-    const quiet = window.setTimeout(() => setStanding((now) => (now.state === 'connecting' && !now.word ? { state: 'live' } : now)), 1500);
     stop.current = () => {
       end();
       window.clearTimeout(timer);
@@ -156,15 +158,22 @@ function OfTopic({ topic }: { topic: string }) {
   const key = hash.get('key') ?? '';
   useEffect(() => {
     const schemas = new Map<number, number>();
+    let opened = false;
     feed.columns.value = COLUMNS;
     feed.clear();
     setStanding({ state: 'connecting' });
     stop.current = follow({
       path,
-      open: () => setStanding({ state: 'live' }),
+      open: () => {
+        // What begins at a place in the topic begins there again, and would be shown twice.
+        if (opened && from !== 'latest') feed.clear({ again: true });
+        opened = true;
+        schemas.clear();
+        setStanding({ state: 'live' });
+      },
       lost: () => {
         const at = Date.now();
-        if (feed.total > 0) feed.mark(`Not connected since ${clock(at)} ${zoneName(at)}: ${from === 'latest' ? 'records from then on until it goes on below are missing' : 'it begins anew below'}`);
+        if (from === 'latest' && feed.total > 0) feed.mark(`Not connected since ${clock(at)} ${zoneName(at)}: records from then on until it goes on below are missing`);
         setStanding({ state: 'connecting', word: `As of ${clock(at)} ${zoneName(at)}; connecting again` });
       },
       event: ({ name, data }) => {

@@ -23,8 +23,12 @@ export default function Query() {
   useEffect(() => {
     void take();
     const release = hold();
+    // An address that is put into the open page; what the page itself says there is no event.
+    const pasted = () => void take();
+    window.addEventListener('hashchange', pasted);
     // Who leaves stops what runs: nobody would read it.
     return () => {
+      window.removeEventListener('hashchange', pasted);
       for (const tab of tabs.value) void tab.run.value?.stop();
       release();
     };

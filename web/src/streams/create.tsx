@@ -50,6 +50,18 @@ function Form({ engines }: { engines: Engine[] }) {
     leaving.ask = text && !saved ? () => window.confirm('The stream is not written down yet. Leave all the same?') : null;
     return () => void (leaving.ask = null);
   }, [text, saved]);
+  useEffect(() => {
+    // An address that is put into the open page; what the page itself says there is no event.
+    const pasted = () => {
+      const { hash } = place.peek();
+      const sql = hash.get('sql');
+      if (sql === null || (leaving.ask && !leaving.ask())) return;
+      setName(hash.get('name') ?? '');
+      setText(sql);
+    };
+    window.addEventListener('hashchange', pasted);
+    return () => window.removeEventListener('hashchange', pasted);
+  }, []);
   const { run, busy, problem } = useOnce<Stream>(async (stream) => {
     leaving.ask = null;
     setSaved(true);

@@ -1,7 +1,7 @@
 // Deleting a stream: what goes and what stays is told, before and after.
 import { useRef, useState } from 'preact/hooks';
 import { useOnce } from '../operations/decide';
-import { go, to } from '../router';
+import { go, leaving, to } from '../router';
 import { CopyCurl, Dialog, Failure } from '../widgets';
 import type { Stream } from './model';
 
@@ -21,7 +21,10 @@ export function Delete({ stream, close, ask }: { stream: Stream; close: () => vo
     if (!isGone.current) ask(true);
   };
   const path = `${stream.href}${topic ? '?deleteTopic=true' : ''}`;
-  const leave = () => go(to(['streams']));
+  const leave = () => {
+    leaving.ask = null; // of a stream that is gone nothing is to be saved
+    go(to(['streams']));
+  };
   if (done) {
     return (
       <Dialog title={`Delete ${stream.name}`} close={leave}>

@@ -75,10 +75,16 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
         }}>{title}</a>)}
         <a href={to(['streams', stream.id, 'live'])}>Live rows</a>
       </nav>
-      {tab === '' && (edits ? <Edit stream={stream} etag={etag} close={() => setEdits(false)} done={() => {
-        setEdits(false);
-        again();
-      }} /> : (
+      {/* Who looks at another part meanwhile finds it as it was left. */}
+      {edits && (
+        <div hidden={tab !== ''}>
+          <Edit stream={stream} etag={etag} close={() => setEdits(false)} done={() => {
+            setEdits(false);
+            again();
+          }} />
+        </div>
+      )}
+      {tab === '' && !edits && (
         <>
           <Sql text={stream.sqlScript} set={() => undefined} frozen label="Text of the stream" />
           <p class="tools">
@@ -86,7 +92,7 @@ function One({ stream, etag, asked, status, ask }: { stream: Stream; etag: strin
             <Copy text={stream.sqlScript} label="Copy text" />
           </p>
         </>
-      ))}
+      )}
       {tab === 'revisions' && <Revisions stream={stream} />}
       {tab === 'events' && <Events id={stream.id} />}
       {tab === 'consumers' && <Consumers id={stream.id} />}

@@ -2,9 +2,9 @@
 import { useEffect, useState } from 'preact/hooks';
 import { ask, useAsk } from '../api';
 import type { Engine } from '../query/model';
-import { change, place, to } from '../router';
+import { change, narrow, place, to } from '../router';
 import { Time } from '../time';
-import { CopyCurl, count, Empty, Pager, Shown, State, Table } from '../widgets';
+import { CopyCurl, count, Empty, Pager, Shown, State, Table, Typed } from '../widgets';
 import { difference, kindOf, STATES, WANTED, word, type Status, type Stream } from './model';
 
 export function StreamList() {
@@ -21,7 +21,6 @@ export function StreamList() {
   }
   const silent = engines.data?.items.filter(({ isReachable }) => !isReachable) ?? [];
   const isFiltered = Boolean(engine ?? wanted ?? state ?? name);
-  const set = (values: { [key: string]: string | null }) => change({ cursor: null, ...values });
   return (
     <section>
       <div class="head">
@@ -32,10 +31,10 @@ export function StreamList() {
         <div class="note" key={one.engine} role="status"><p>{one.engine} does not answer: {one.trouble ?? 'no reason is known'}. What is shown of its streams is what was seen last.</p></div>
       ))}
       <div class="filters">
-        <Name value={name ?? ''} set={(name) => change({ name }, { hash: true })} />
-        <Choice label="Engine" value={engine} of={engines.data?.items.map((one) => one.engine) ?? []} set={(engine) => set({ engine })} />
-        <Choice label="In the engine" value={state} of={STATES} set={(state) => set({ state })} />
-        <Choice label="Wanted" value={wanted} of={WANTED} set={(wanted) => set({ wanted })} />
+        <Typed label="Name" data-filter value={name ?? ''} placeholder="HighValueOrders" set={(name) => narrow({}, { name })} />
+        <Choice label="Engine" value={engine} of={engines.data?.items.map((one) => one.engine) ?? []} set={(engine) => narrow({ engine })} />
+        <Choice label="In the engine" value={state} of={STATES} set={(state) => narrow({ state })} />
+        <Choice label="Wanted" value={wanted} of={WANTED} set={(wanted) => narrow({ wanted })} />
       </div>
       <Shown of={list} what="streams">
         {({ items }) => items.length === 0 ? (
@@ -110,17 +109,5 @@ function Choice({ label, value, of, set }: { label: string; value: string | null
         {of.map((one) => <option key={one} value={one}>{one}</option>)}
       </select>
     </label>
-  );
-}
-
-function Name({ value, set }: { value: string; set: (name: string) => void }) {
-  const [text, setText] = useState(value);
-  return (
-    <form onSubmit={(event) => {
-      event.preventDefault();
-      set(text.trim());
-    }}>
-      <label><span>Name</span><input type="search" data-filter value={text} placeholder="HighValueOrders" onInput={(event) => setText(event.currentTarget.value)} onChange={(event) => set(event.currentTarget.value.trim())} /></label>
-    </form>
   );
 }
