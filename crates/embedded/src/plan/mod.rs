@@ -23,6 +23,7 @@ use crate::schema;
 mod checked;
 pub(crate) mod functions;
 mod json;
+pub(crate) mod literals;
 pub(crate) mod origin;
 pub(crate) mod session;
 pub(crate) mod slot;

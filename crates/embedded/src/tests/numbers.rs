@@ -102,6 +102,8 @@ async fn a_result_that_does_not_fit_refuses_its_row_alone() {
         ("m * 2", (1, 1, NINES), "2.00"),
         ("m + m", (1, 1, NINES), "2.00"),
         ("-m - m", (1, 1, NINES), "-2.00"),
+        ("m + 70000000000000000000000000000000000.5", (1, 1, NINES), "70000000000000000000000000000000001.50"),
+        ("m * 1.5", (1, 1, NINES), "1.500"),
         ("b + case when b > 5 then b * 2 else 0 end", (1, MAX, 0), "1"),
     ] {
         let rows = [(1, 1, 100, "k", T), (bad.0, bad.1, bad.2, "k", T), (1, 1, 100, "k", T)];
@@ -190,4 +192,91 @@ fn sums_and_operators_have_the_types_and_names_that_they_had() {
     assert_eq!(types, ["bigint", "bigint", "decimal(38, 2)", "double", "bigint"]);
     let names: Vec<&str> = prepared.columns()[1..].iter().map(|column| column.name.as_str()).collect();
     assert_eq!(names, ["sum(n.a)", "sum(n.b)", "sum(n.m)", "sum(n.d)", "sum(n.a * n.b)"]);
+}
+
+/// The type of an expression over one row, and its value.
+async fn value_of(expr: &str, row: Row) -> (String, String) {
+    let sql = format!("select {expr} as x from n");
+    let of = prepared(&sql).columns()[0].data_type.to_string();
+    let (out, refused) = rows_of(&sql, &[row]).await;
+    (of, out.first().cloned().unwrap_or_else(|| format!("{refused:?}")))
+}
+
+#[tokio::test]
+async fn a_written_number_beside_a_decimal_is_one() {
+    let row = (3, 7, 123_456_789_012_345_678_901, "k", T);
+    let m = "cast(m as decimal(22, 2))";
+    for (expr, of, expected) in [
+        ("m * 1.19", "decimal(38, 4)", "1469135789246913578.9219"),
+        ("m - 0.5", "decimal(38, 2)", "1234567890123456788.51"),
+        ("0.5 + m", "decimal(38, 2)", "1234567890123456789.51"),
+        ("m * -1.19", "decimal(38, 4)", "-1469135789246913578.9219"),
+        ("m * (1 + 0.19)", "decimal(38, 4)", "1469135789246913578.9219"),
+        ("m * 1.1 * 0.1", "decimal(38, 4)", "135802467913580246.7911"),
+        ("m / 0.5", "decimal(38, 6)", "2469135780246913578.020000"),
+        ("m % 0.5", "decimal(2, 2)", "0.01"),
+        ("m + 1234567890123456.789012345678901", "decimal(38, 15)", "1235802458013580245.799012345678901"),
+        ("m * 1.50", "decimal(38, 3)", "1851851835185185183.515"),
+        ("m * 1e2", "decimal(38, 2)", "123456789012345678901.00"),
+        ("case when a > 5 then 0.125 else cast(m as decimal(22, 2)) end", "decimal(23, 3)", "1234567890123456789.010"),
+        ("coalesce(null, cast(m as decimal(22, 2)), 0.5)", "decimal(22, 2)", "1234567890123456789.01"),
+        ("greatest(cast(m as decimal(22, 2)), 0.5)", "decimal(22, 2)", "1234567890123456789.01"),
+        ("nullif(cast(m as decimal(22, 2)), 0.5)", "decimal(22, 2)", "1234567890123456789.01"),
+        ("round(m * 1.19, 2)", "decimal(38, 2)", "1469135789246913578.92"),
+        // What is no decimal stays what it was.
+        ("d * 1.19", "double", "3.57"),
+        ("a * 1.5", "double", "4.5"),
+        ("1.5", "double", "1.5"),
+        ("d * m", "double", "3.7037036703703706e18"),
+        ("coalesce(d, m, 0.5)", "double", "3.0"),
+    ] {
+        assert_eq!(value_of(expr, row).await, (of.to_owned(), expected.to_owned()), "{expr}");
+    }
+    for (expr, of, expected) in [
+        ("case when a > 5 then 1 else 2.5 end", "double", "2.5"),
+        ("case when a > 5 then null else m end", "decimal(38, 2)", "1234567890123456789.01"),
+        ("case when a > 5 then a else b + 1 end", "bigint", "8"),
+    ] {
+        assert_eq!(value_of(expr, row).await, (of.to_owned(), expected.to_owned()), "{expr}");
+    }
+    for (condition, is_so) in [
+        ("{m} > 1234567890123456789.0", true),
+        ("{m} = 1234567890123456789.0", false),
+        ("1234567890123456789.02 > {m}", true),
+        ("{m} between 0.5 and 1234567890123456789.0", false),
+        ("{m} in (0.5, 1234567890123456789.0)", false),
+        ("case {m} when 0.5 then false else true end", true),
+        ("m - 1234567890123456789 = 0.01", true),
+        ("m - 1234567890123456789 in (0.5, 0.01)", true),
+        ("m - 1234567890123456789 between 0.005 and 0.01", true),
+        // A column of doubles is not made a decimal, whose digits it need not fit into.
+        ("d * 1e20 > m", true),
+        ("d * 1e20 > 0.5", true),
+        ("m > 1e-37", true),
+    ] {
+        let condition = condition.replace("{m}", m);
+        let (out, refused) = rows_of(&format!("select a from n where {condition}"), &[row]).await;
+        assert_eq!((out.len() == 1, refused), (is_so, Vec::new()), "{condition}");
+    }
+}
+
+#[tokio::test]
+async fn a_written_number_beside_a_decimal_is_one_in_windows() {
+    let rows = [(1, 1, 10_i128.pow(20) + 1, "k", T), (1, 1, 10_i128.pow(20) + 1, "k", T)];
+    for (expr, expected) in [
+        ("sum(m * 1.19)", "2380000000000000000.0238"),
+        ("sum(m) * 0.5", "1000000000000000000.010"),
+        ("sum(case when a = 1 then m * 0.1 else 0.0 end)", "200000000000000000.002"),
+        ("max(m) filter (where m > 0.5) - 0.01", "1000000000000000000.00"),
+    ] {
+        let (out, failed) = window_of(expr, &rows, true).await;
+        assert_eq!((out, failed), (vec![format!("k|{expected}")], Vec::new()), "{expr}");
+    }
+    let window = "tumble(ts, interval '1 minute')";
+    let sql = format!(
+        "select {window} as w, m * 1.5 as x, count(*) as c from n group by {window}, m * 1.5 having sum(m) > 0.5"
+    );
+    let prepared = prepared(&sql);
+    assert_eq!(prepared.columns()[1].data_type.to_string(), "decimal(38, 3)");
+    assert_eq!(prepared.key(), [1]);
 }
