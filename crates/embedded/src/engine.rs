@@ -87,6 +87,27 @@ impl Drop for Look {
     }
 }
 
+/// A job that is about to begin. Dropped before it has, whatever has become of who waits for it, nothing of it stays.
+struct Beginning {
+    inner: std::sync::Weak<Inner>,
+    job: Arc<Job>,
+}
+
+impl Beginning {
+    fn has_begun(mut self) {
+        self.inner = std::sync::Weak::new();
+    }
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            lock(&inner.jobs).remove(&self.job.handle.job_id);
+            self.job.ends(ObservedState::Absent, None);
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -116,16 +137,30 @@ impl Embedded {
         jobs.values().filter(|job| job.is_active()).map(|job| Running { job: Arc::clone(job) }).collect()
     }
 
-    /// Has all deployed queries commit what they have and end, and waits for that: a transaction that is left open keeps readers of
-    /// committed records from what comes after it, until the coordinator gives it up. They are asked at once, and end side by side.
+    /// Has all deployed queries commit what they have and end, and waits for that, for 90 s at most: a transaction that is left open
+    /// keeps readers of committed records from what comes after it, until the coordinator gives it up. They are asked at once, and
+    /// end side by side.
     pub async fn leave(&self) {
-        let _nothing_begins = self.inner.changing.lock().await;
-        let jobs: Vec<Arc<Job>> = lock(&self.inner.jobs).values().cloned().collect();
-        for job in &jobs {
-            job.ask(Wish::Keep);
-        }
-        for job in &jobs {
-            job.until_ended().await;
+        self.leave_within(TO_END).await;
+    }
+
+    pub(crate) async fn leave_within(&self, limit: Duration) {
+        let leaving = async {
+            let _nothing_begins = self.inner.changing.lock().await;
+            let jobs: Vec<Arc<Job>> = lock(&self.inner.jobs).values().cloned().collect();
+            for job in &jobs {
+                job.ask(Wish::Keep);
+            }
+            for job in &jobs {
+                job.until_ended().await;
+            }
+        };
+        if tokio::time::timeout(limit, leaving).await.is_err() {
+            let open = lock(&self.inner.jobs).values().filter(|job| job.is_active()).count();
+            tracing::warn!(
+                queries = open,
+                "queries have not ended in time: what they have not committed is read again"
+            );
         }
     }
 
@@ -242,12 +277,15 @@ impl Embedded {
                 }
             }),
         };
-        lock(&self.inner.jobs).insert(handle.job_id.clone(), job);
-        let begun = self.blocking(move |_| job::begin(plan)).await.and_then(|begun| begun.map_err(cannot));
-        if begun.is_err() {
-            lock(&self.inner.jobs).remove(&handle.job_id);
-        }
-        begun
+        lock(&self.inner.jobs).insert(handle.job_id.clone(), Arc::clone(&job));
+        // It goes with the work, which goes on when nobody waits for it any more.
+        let beginning = Beginning { inner: Arc::downgrade(&self.inner), job };
+        self.blocking(move |_| {
+            job::begin(plan).map_err(cannot)?;
+            beginning.has_begun();
+            Ok(())
+        })
+        .await?
     }
 }
 

@@ -45,7 +45,13 @@ pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Re
     let columns = schema::columns_of(plan.schema().as_arrow());
     check_columns(&columns, limits).map_err(faulty)?;
     let key = match (&aggregate, &found) {
-        (Some(aggregate), Some(found)) => key::of(&plan, aggregate, found.group).map_err(refused)?,
+        (Some(aggregate), Some(found)) => {
+            let key = key::of(&plan, aggregate, found.group).map_err(refused)?;
+            if let Some(missing) = key.missing.filter(|_| purpose == Purpose::Persistent) {
+                return Err(faulty(key::not_selected(&missing)));
+            }
+            key.columns
+        }
         _ => Vec::new(),
     };
     let windowed = match found {
@@ -56,6 +62,10 @@ pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Re
     let has_origins = aggregate.is_none() && (is_joined || purpose == Purpose::Persistent);
     let plan = if has_origins { origin::carried(plan, &select.sources).map_err(refused)? } else { plan };
     let plan = state.optimize(&plan).map_err(refused)?;
+    // What a CASE gives, and a UNION, is known now only.
+    let mut typed = schema::columns_of(plan.schema().as_arrow());
+    typed.truncate(columns.len());
+    let columns = typed;
     joins::judge(&plan, &select.sources).map_err(refused)?.map_err(faulty)?;
     let template = crate::plan::planned(&plan, &state).map_err(refused)?;
     let mut prepared = Prepared {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::catalog::default_table_source::provider_as_source;
-use datafusion::common::{Result, TableReference, plan_err};
+use datafusion::common::{Result, TableReference, not_impl_err, plan_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
@@ -14,8 +14,9 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, Scalar
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select as Body, SelectItem, Statement as Ast, TableFactor,
-    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select as Body, SelectItem,
+    SelectItemQualifiedWildcardKind as Qualified, Statement as Ast, TableFactor, TableWithJoins, Value, Visit,
+    VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use streamview_manager::catalog::DataType;
@@ -23,6 +24,7 @@ use streamview_manager::engines::Select;
 
 use super::Fault;
 use super::errors;
+use crate::plan::literals::{self, Numbers};
 use crate::plan::slot::{Input, Provider};
 use crate::schema::{self, HIDDEN};
 
@@ -80,19 +82,26 @@ impl Names {
     }
 
     pub(crate) fn plan(&self, mut statement: Ast, state: &SessionState) -> Result<LogicalPlan> {
-        let mut given = Given { names: self.columns.clone() };
+        let mut given = Given { names: self.columns.clone(), numbers: Numbers::default() };
         let walked = Visit::visit(&statement, &mut given);
-        let mut meant = AsMeant { names: self, known: given.names };
+        let mut meant = AsMeant { names: self, known: given.names, is_not_offered: false };
         if walked.is_break() {
             return plan_err!("the statement could not be read");
         }
-        if VisitMut::visit(&mut statement, &mut meant).is_break() {
+        let walked = VisitMut::visit(&mut statement, &mut meant);
+        if meant.is_not_offered {
+            return not_impl_err!(
+                "`*` with ILIKE or RENAME is not offered: name the columns, or leave some out by EXCLUDE"
+            );
+        }
+        if walked.is_break() {
             return plan_err!("the statement could not be read");
         }
         let context = Context { names: self, state, none: HashMap::new() };
         let parser = &state.config().options().sql_parser;
         let options = ParserOptions { collect_spans: true, ..ParserOptions::from(parser) };
-        SqlToRel::new_with_options(&context, options).sql_statement_to_plan(statement)
+        let plan = SqlToRel::new_with_options(&context, options).sql_statement_to_plan(statement)?;
+        literals::exact(plan, &given.numbers)
     }
 }
 
@@ -109,9 +118,10 @@ fn fields_of(of: &DataType, names: &mut BTreeSet<String>) {
     }
 }
 
-/// The names that a statement gives itself.
+/// What a statement gives itself: names, and numbers that are written out.
 struct Given {
     names: BTreeSet<String>,
+    numbers: Numbers,
 }
 
 impl Visitor for Given {
@@ -132,6 +142,15 @@ impl Visitor for Given {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Value(value) = expr
+            && let Value::Number(text, _) = &value.value
+        {
+            self.numbers.note(text);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } = factor
         {
@@ -148,14 +167,26 @@ struct AsMeant<'a> {
     names: &'a Names,
     /// Of columns, fields, sources, and those that the statement gives.
     known: BTreeSet<String>,
+    /// Whether something stands behind a `*` that DataFusion passes over without a word.
+    is_not_offered: bool,
 }
 
 impl AsMeant<'_> {
-    fn hides(&self, factor: &TableFactor) -> bool {
-        let TableFactor::Table { name, .. } = factor else { return false };
-        let Some(last) = name.0.last().and_then(|part| part.as_ident()) else { return false };
-        let source = self.names.source(&last.value);
-        source.is_some_and(|source| source.schema().field_with_name(HIDDEN[0]).is_ok())
+    /// What those sources are called here, in small letters, that show more columns than `*` stands for.
+    fn hiding(&self, from: &TableWithJoins, hiding: &mut Vec<String>) {
+        for factor in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+            match factor {
+                TableFactor::Table { name, alias, .. } => {
+                    let Some(own) = last_of(name) else { continue };
+                    let source = self.names.source(&own.value);
+                    if source.is_some_and(|source| source.schema().field_with_name(HIDDEN[0]).is_ok()) {
+                        hiding.push(alias.as_ref().map_or(own, |alias| &alias.name).value.to_lowercase());
+                    }
+                }
+                TableFactor::NestedJoin { table_with_joins, .. } => self.hiding(table_with_joins, hiding),
+                _ => {}
+            }
+        }
     }
 
     fn cased(&self, name: &mut Ident) {
@@ -174,14 +205,21 @@ impl VisitorMut for AsMeant<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Body) -> ControlFlow<()> {
-        let mut reads = select
-            .from
-            .iter()
-            .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
-        let hides = reads.any(|factor| self.hides(factor));
+        let mut hiding = Vec::new();
+        for from in &select.from {
+            self.hiding(from, &mut hiding);
+        }
+        let hides = |name: &ObjectName| last_of(name).is_some_and(|name| hiding.contains(&name.value.to_lowercase()));
         for item in &mut select.projection {
+            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
+                && (options.opt_ilike.is_some() || options.opt_rename.is_some() || options.opt_alias.is_some())
+            {
+                self.is_not_offered = true;
+                return ControlFlow::Break(());
+            }
             match item {
-                SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) if hides => exclude(options),
+                SelectItem::Wildcard(options) if !hiding.is_empty() => exclude(options),
+                SelectItem::QualifiedWildcard(Qualified::ObjectName(name), options) if hides(name) => exclude(options),
                 _ => {}
             }
         }
@@ -198,9 +236,25 @@ impl VisitorMut for AsMeant<'_> {
     }
 }
 
+fn last_of(name: &ObjectName) -> Option<&Ident> {
+    name.0.last().and_then(|part| part.as_ident())
+}
+
+/// Leaves out these columns, too, beside those that the statement leaves out itself.
 fn exclude(options: &mut WildcardAdditionalOptions) {
-    let names = HIDDEN.iter().map(|name| ObjectName::from(Ident::new(*name))).collect();
-    options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
+    let mut names = match options.opt_exclude.take() {
+        Some(ExcludeSelectItem::Single(name)) => vec![name],
+        Some(ExcludeSelectItem::Multiple(names)) => names,
+        None => Vec::new(),
+    };
+    let except = options.opt_except.as_ref();
+    let except =
+        except.into_iter().flat_map(|except| std::iter::once(&except.first_element).chain(&except.additional_elements));
+    let out: BTreeSet<String> = names.iter().filter_map(last_of).chain(except).map(|name| name.value.clone()).collect();
+    names.extend(HIDDEN.iter().filter(|name| !out.contains(**name)).map(|name| ObjectName::from(Ident::new(*name))));
+    if !names.is_empty() {
+        options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
+    }
 }
 
 struct Context<'a> {

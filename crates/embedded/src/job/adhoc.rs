@@ -1,6 +1,7 @@
 //! A query of somebody who looks. Nothing of it is kept; it ends with its reader, who sets its pace: what nobody takes is not
 //! read.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ pub(crate) fn look(
     for place in all_places(&reader.partitions()?) {
         let (low, high) = reader.bounds(place)?;
         let offset = if query.from_start { low } else { high };
-        places.add(place, offset, 0);
+        places.add(place, offset, 0, BTreeSet::new());
         from.push((place, offset));
     }
     let started = prepared.start(settings.bounds(settings.adhoc_memory_bytes));
@@ -204,7 +205,7 @@ impl Looking {
     fn compute(&mut self, batch: &Batch) -> Result<bool, Stop> {
         let now = Instant::now();
         self.places.note(batch, now);
-        let taken = self.intake.take(batch, &self.runtime)?;
+        let taken = self.intake.take(batch, |_| false, &self.runtime)?;
         let mut left_out = self.seen.left_out.clone();
         left_out.refused += taken.refused.len() as u64;
         left_out.why = taken.refused.into_values().next_back().or(left_out.why);
@@ -275,7 +276,7 @@ impl Looking {
         for place in found {
             if !self.places.0.contains_key(&place) {
                 let (low, _) = self.reader.bounds(place)?;
-                self.places.add(place, low, 0);
+                self.places.add(place, low, 0, BTreeSet::new());
                 from.push((place, low));
             }
         }

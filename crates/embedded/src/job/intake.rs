@@ -37,13 +37,21 @@ impl Intake {
         Intake { sources: prepared.streams().iter().enumerate().map(decoder).collect(), schemas }
     }
 
-    /// Reads them. `runtime` waits for schemas.
+    /// Reads them, but those that are left out. `runtime` waits for schemas.
     ///
     /// # Errors
     /// When the registry does not answer: the same records are to be read again.
-    pub fn take(&mut self, batch: &Batch, runtime: &Runtime) -> Result<Taken, LogError> {
+    pub fn take(
+        &mut self,
+        batch: &Batch,
+        is_left_out: impl Fn(&Record<'_>) -> bool,
+        runtime: &Runtime,
+    ) -> Result<Taken, LogError> {
         let mut taken = Taken::default();
         for record in batch.records() {
+            if is_left_out(&record) {
+                continue;
+            }
             let Some(value) = record.value else {
                 taken.tombstones += 1;
                 continue;

@@ -1,6 +1,10 @@
 //! What a job writes beside each position, in the same transaction: so there is nothing that could disagree with it.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+/// Bytes of [`Notes::future`] as they are written: a broker takes 4,096 of all notes.
+const MOST_FUTURE: usize = 3_000;
 
 /// The notes of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -9,6 +13,9 @@ pub(super) struct Notes {
     pub read: i64,
     /// Windows that end at or before this were written.
     pub closed_until: Option<i64>,
+    /// Offsets of rows that were from the future when they were read, and may be read again: by then they are none, and have been
+    /// written to the dead letters. Where there are too many stretches of such offsets, the earliest.
+    pub future: BTreeSet<i64>,
     /// The topic's id: another one is another topic of the same name.
     pub topic_id: Option<String>,
 }
@@ -18,6 +25,10 @@ impl fmt::Display for Notes {
         write!(f, "v1 read={}", self.read)?;
         if let Some(closed_until) = self.closed_until {
             write!(f, " closed={closed_until}")?;
+        }
+        let future = stretches(&self.future);
+        if !future.is_empty() {
+            write!(f, " future={future}")?;
         }
         if let Some(id) = &self.topic_id {
             write!(f, " topic={id}")?;
@@ -38,6 +49,7 @@ impl Notes {
             match word.split_once('=')? {
                 ("read", value) => notes.read = value.parse().ok()?,
                 ("closed", value) => notes.closed_until = Some(value.parse().ok()?),
+                ("future", value) => notes.future = offsets(value)?,
                 ("topic", value) => notes.topic_id = Some(value.to_owned()),
                 // A later version may have more to say.
                 _ => {}
@@ -47,17 +59,68 @@ impl Notes {
     }
 }
 
+/// Offsets as stretches, each by how far it begins behind the end of the one before, and by how many there are: `100+3,7+1` is
+/// 100, 101, 102, 110.
+fn stretches(offsets: &BTreeSet<i64>) -> String {
+    let mut all: Vec<(i64, i64)> = Vec::new();
+    for offset in offsets {
+        match all.last_mut() {
+            Some((first, count)) if *first + *count == *offset => *count += 1,
+            _ => all.push((*offset, 1)),
+        }
+    }
+    let (mut text, mut end) = (String::new(), 0);
+    for (first, count) in all {
+        let comma = if text.is_empty() { "" } else { "," };
+        let one = format!("{comma}{}+{count}", first - end);
+        if text.len() + one.len() > MOST_FUTURE {
+            break;
+        }
+        text.push_str(&one);
+        end = first + count;
+    }
+    text
+}
+
+fn offsets(text: &str) -> Option<BTreeSet<i64>> {
+    let (mut offsets, mut end) = (BTreeSet::new(), 0_i64);
+    for stretch in text.split(',') {
+        let (behind, count) = stretch.split_once('+')?;
+        let first = end.checked_add(behind.parse().ok()?)?;
+        end = first.checked_add(count.parse().ok()?)?;
+        offsets.extend(first..end);
+    }
+    Some(offsets)
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn notes_are_read_as_they_are_written() {
-        let all = Notes { read: 7, closed_until: Some(-60_000), topic_id: Some("a+b/c==".to_owned()) };
+        let future = BTreeSet::from([0, 1, 2, 9, i64::MAX - 1]);
+        let all = Notes { read: 7, closed_until: Some(-60_000), future, topic_id: Some("a+b/c==".to_owned()) };
         for notes in [all, Notes::default()] {
             assert_eq!(Notes::read(&notes.to_string()), Some(notes));
         }
         assert_eq!(Notes::read(""), None);
         assert_eq!(Notes::read("v1 read=x"), None);
+        // As an earlier version wrote them.
+        let before = Notes { read: 7, closed_until: Some(60_000), ..Notes::default() };
+        assert_eq!(Notes::read("v1 read=7 closed=60000"), Some(before));
+    }
+
+    #[test]
+    fn notes_have_room_for_as_many_offsets_as_a_broker_takes() {
+        let together: BTreeSet<i64> = (1_000_000_000..1_000_100_000).collect();
+        assert_eq!(stretches(&together), "1000000000+100000");
+        let apart: BTreeSet<i64> = (0..100_000).map(|at| 1_000_000_000_000 + at * 100).collect();
+        let notes = Notes { read: i64::MAX, closed_until: Some(i64::MIN), future: apart.clone(), topic_id: None };
+        let text = notes.to_string();
+        assert!(text.len() < 3_500, "{}", text.len());
+        let kept = Notes::read(&text).unwrap().future;
+        assert!(kept.len() > 500 && apart.iter().take(kept.len()).eq(&kept), "{}", kept.len());
     }
 }

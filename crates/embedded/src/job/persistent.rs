@@ -7,7 +7,7 @@
 //! After a fault that passes everything is begun again from the committed positions, by the same writer: a new one would end
 //! that of another instance that has taken over.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -209,15 +209,15 @@ impl Query {
         let (mut progress, mut from, mut closed) = (Places::default(), Vec::new(), None);
         for place in &places {
             let bounds = reader.bounds(*place)?;
-            let (offset, judged) = match known.get(place) {
-                None => (bounds.0, bounds.0),
+            let (offset, judged, future) = match known.get(place) {
+                None => (bounds.0, bounds.0, BTreeSet::new()),
                 Some(position) => {
                     let notes = self.read_notes(position, bounds, ids[place.topic].as_deref())?;
                     closed = closed.max(notes.closed_until);
-                    (position.offset, notes.read)
+                    (position.offset, notes.read, notes.future)
                 }
             };
-            progress.add(*place, offset, judged);
+            progress.add(*place, offset, judged, future);
             from.push((*place, offset));
         }
         for number in 0..self.job.topics.len() {
@@ -428,7 +428,9 @@ impl Query {
 
     /// Has the query take a batch. What it does not count goes aside, unless an earlier run has seen to that.
     fn compute(&mut self, run: &mut Run) -> Result<(), Over> {
-        let Taken { rows, refused, tombstones } = run.intake.take(&run.batch, &self.runtime)?;
+        let places = &run.places;
+        let is_left_out = |record: &Record<'_>| places.was_future(record.place, record.offset);
+        let Taken { rows, refused, tombstones } = run.intake.take(&run.batch, is_left_out, &self.runtime)?;
         let counts = &self.job.counts;
         Counts::add(&counts.tombstones, usize::try_from(tombstones).unwrap_or_default());
         let mut aside: BTreeMap<(Place, i64), (Aside, String)> =
@@ -452,7 +454,7 @@ impl Query {
         if aside.is_empty() {
             return Ok(());
         }
-        let Run { batch, pending, aside: counted, .. } = run;
+        let Run { batch, pending, places, aside: counted, .. } = run;
         let records: Vec<(Record<'_>, &(Aside, String))> =
             batch.records().filter_map(|record| Some((record, aside.get(&(record.place, record.offset))?))).collect();
         for (record, (kind, why)) in records {
@@ -461,6 +463,9 @@ impl Query {
                 Aside::Late => self.writing.late(),
             };
             counted[*kind as usize] += 1;
+            if matches!(kind, Aside::Future) {
+                places.note_future(record.place, record.offset);
+            }
             if !self.made.contains(to) {
                 self.outside.log.make_topic(to)?;
                 self.made.insert(to.to_owned());
@@ -473,16 +478,18 @@ impl Query {
     /// Writes what waits, and how far all partitions were read.
     fn commit(&mut self, run: &mut Run) -> Result<(), LogError> {
         let (held, closed_until) = (run.execution.held_from(), run.execution.closed_until());
-        let position = |(place, progress): (&Place, &super::places::Progress)| {
+        let mut positions = Vec::with_capacity(run.places.0.len());
+        for (place, progress) in &mut run.places.0 {
+            let offset = held.get(&(place.topic, place.partition)).copied().unwrap_or(progress.next);
+            progress.forget_future(offset);
             let notes = Notes {
                 read: progress.next.max(progress.judged),
                 closed_until,
+                future: progress.future.clone(),
                 topic_id: run.ids[place.topic].clone(),
             };
-            let offset = held.get(&(place.topic, place.partition)).copied().unwrap_or(progress.next);
-            Position { place: *place, offset, metadata: notes.to_string() }
-        };
-        let positions: Vec<Position> = run.places.0.iter().map(position).collect();
+            positions.push(Position { place: *place, offset, metadata: notes.to_string() });
+        }
         self.writer.commit(&run.pending, &positions)?;
         run.pending.clear();
         (run.is_dirty, run.committed) = (false, Instant::now());
@@ -510,7 +517,7 @@ impl Query {
         let mut from = Vec::new();
         for place in new {
             let (low, _) = run.reader.bounds(place)?;
-            run.places.add(place, low, low);
+            run.places.add(place, low, low, BTreeSet::new());
             from.push((place, low));
         }
         for number in 0..self.job.topics.len() {

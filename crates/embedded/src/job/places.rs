@@ -1,6 +1,6 @@
 //! The partitions that a job reads: how far, and whether they are silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::log::{Batch, Place};
@@ -13,9 +13,20 @@ pub(super) struct Progress {
     pub next: i64,
     /// Below this offset everything was judged by an earlier run.
     pub judged: i64,
+    /// Offsets of rows that were from the future when they were read first.
+    pub future: BTreeSet<i64>,
     /// Since when it is read to its end.
     caught_up: Option<Instant>,
     is_idle: bool,
+}
+
+impl Progress {
+    /// Forgets rows from the future below an offset: they are not read again.
+    pub fn forget_future(&mut self, below: i64) {
+        if self.future.first().is_some_and(|first| *first < below) {
+            self.future = self.future.split_off(&below);
+        }
+    }
 }
 
 /// All of them.
@@ -23,8 +34,20 @@ pub(super) struct Progress {
 pub(super) struct Places(pub BTreeMap<Place, Progress>);
 
 impl Places {
-    pub fn add(&mut self, place: Place, next: i64, judged: i64) {
-        self.0.insert(place, Progress { next, judged, ..Progress::default() });
+    pub fn add(&mut self, place: Place, next: i64, judged: i64, future: BTreeSet<i64>) {
+        self.0.insert(place, Progress { next, judged, future, ..Progress::default() });
+    }
+
+    /// Notes a row that is from the future, and will not be when it is read again.
+    pub fn note_future(&mut self, place: Place, offset: i64) {
+        if let Some(progress) = self.0.get_mut(&place) {
+            progress.future.insert(offset);
+        }
+    }
+
+    /// Whether a row is read again that was from the future.
+    pub fn was_future(&self, place: Place, offset: i64) -> bool {
+        self.0.get(&place).is_some_and(|progress| offset < progress.judged && progress.future.contains(&offset))
     }
 
     /// Whether a row was judged by an earlier run: it is read again for the sake of an open window only.

@@ -173,7 +173,7 @@ impl Job {
     }
 
     /// It has ended.
-    pub(super) fn ends(&self, observed: ObservedState, failure: Option<String>) {
+    pub fn ends(&self, observed: ObservedState, failure: Option<String>) {
         {
             let mut state = self.lock();
             (state.observed, state.failure) = (observed, failure);

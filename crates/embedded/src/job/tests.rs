@@ -18,7 +18,7 @@ use streamview_manager::names::Names;
 
 use crate::engine::{Counts, Embedded};
 use crate::log::memory::{Failure, Memory};
-use crate::log::{Log, ORIGIN};
+use crate::log::{Log, LogError, ORIGIN};
 use crate::settings::Settings;
 use crate::table::TableBounds;
 
@@ -629,4 +629,139 @@ async fn a_row_says_which_record_it_is_made_of_whatever_the_delivery() {
         told.sort();
         assert_eq!(told, ["orders:0:0", "orders:0:0:1", "orders:0:1"]);
     }
+}
+
+#[tokio::test]
+async fn a_row_from_the_future_is_a_dead_letter_and_not_counted_when_it_is_read_again_later() {
+    let mut bench = Bench::new(1);
+    let (dead, now, minute) = (format!("{}.dlq", bench.output), crate::job::now_ms(), 60_000);
+    let ahead = |log: &Memory, minutes: i64| {
+        let settings = Settings { max_ahead_ms: minutes * 60_000, ..settings() };
+        Embedded::new(Arc::new(log.clone()), None, settings)
+    };
+    bench.engine = ahead(&bench.log, 10);
+    let hourly = "SELECT tumble(ts, INTERVAL '1 hour') AS hour, COUNT(*) AS n FROM orders GROUP BY tumble(ts, INTERVAL '1 hour')";
+    let mut deployed = deployment(hourly, 1, None);
+    let mut handle = bench.deploy(&deployed).await;
+    let hour = (now / (60 * minute) + 1) * 60 * minute;
+    for (id, ts) in [(1, now), (2, now + 15 * minute), (3, now + 1_000)] {
+        bench.order(0, id, "a", "1", ts);
+    }
+    until(|| (bench.log.values(&dead).len() == 1).then_some(())).await;
+    // Six minutes later, and once more, with the window held from its first row: the clock is past what was too far ahead.
+    for (attempt, minutes) in [(2, 600), (3, 900)] {
+        let point = bench.stop(&deployed, &handle).await;
+        let (offset, notes) = bench.log.committed(&group_of(&handle), "orders", 0).unwrap();
+        assert_eq!(offset, 0, "{notes}");
+        assert!(notes.contains("future=1+1"), "{notes}");
+        bench.engine = ahead(&bench.log, minutes);
+        deployed = deployment(hourly, attempt, Some(point));
+        handle = bench.deploy(&deployed).await;
+        until(|| (bench.counts(|counts| Counts::get(&counts.read)) == 3).then_some(())).await;
+    }
+    // Closes all of them.
+    bench.order(0, 4, "a", "1", hour + 5 * 60 * minute);
+    let rows = until(|| {
+        let values: Vec<Value> =
+            bench.log.values(&bench.output).iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+        let counted: i64 = values.iter().map(|row| row["n"].as_i64().unwrap()).sum();
+        (counted >= 2).then_some(values)
+    })
+    .await;
+    let counted: i64 = rows.iter().map(|row| row["n"].as_i64().unwrap()).sum();
+    assert_eq!(counted, 2, "{rows:?}");
+    assert_eq!(bench.log.values(&dead).len(), 1);
+    let point = bench.stop(&deployed, &handle).await;
+    let (_, notes) = bench.log.committed(&group_of(&handle), "orders", 0).unwrap();
+    assert!(!notes.contains("future="), "it is not read again any more: {notes}, {point:?}");
+}
+
+fn group_of(handle: &Handle) -> String {
+    let kept = handle.keeps_at.as_ref().unwrap();
+    streamview_manager::names::group_of(&kept.path).unwrap().to_owned()
+}
+
+/// Brokers that make whoever opens a writer wait, and then say no.
+#[derive(Default)]
+struct Slow {
+    log: Memory,
+    /// Who waits, and whether they may go on.
+    gate: std::sync::Mutex<(usize, bool)>,
+    opened: std::sync::Condvar,
+}
+
+impl Slow {
+    fn open(&self) {
+        self.gate.lock().unwrap().1 = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Log for Slow {
+    fn delivery(&self) -> crate::log::Delivery {
+        self.log.delivery()
+    }
+
+    fn reader(&self, topics: &[String]) -> Result<Box<dyn crate::log::Reader>, LogError> {
+        self.log.reader(topics)
+    }
+
+    fn writer(&self, _: &str, _: &str, _: &[String]) -> Result<Box<dyn crate::log::Writer>, LogError> {
+        let mut gate = self.gate.lock().unwrap();
+        gate.0 += 1;
+        drop(self.opened.wait_while(gate, |gate| !gate.1).unwrap());
+        Err(LogError::Again("the coordinator does not answer".to_owned()))
+    }
+
+    fn fence(&self, name: &str) -> Result<(), LogError> {
+        self.log.fence(name)
+    }
+
+    fn make_topic(&self, name: &str) -> Result<(), LogError> {
+        self.log.make_topic(name)
+    }
+
+    fn groups(&self, prefix: &str) -> Result<Vec<String>, LogError> {
+        self.log.groups(prefix)
+    }
+
+    fn delete_groups(&self, groups: &[String]) -> Result<(), LogError> {
+        self.log.delete_groups(groups)
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_nobody_waits_for_any_more_leaves_nothing_when_it_fails() {
+    let slow = Arc::new(Slow::default());
+    slow.log.topic("orders", 1);
+    let engine = Embedded::new(Arc::clone(&slow) as Arc<dyn Log>, None, settings());
+    let first = deployment(FILTER, 1, None);
+    let deploying = tokio::spawn({
+        let (engine, first) = (engine.clone(), first.clone());
+        async move { engine.deploy(&first).await.map(drop) }
+    });
+    until(|| (slow.gate.lock().unwrap().0 == 1).then_some(())).await;
+    deploying.abort();
+    assert!(deploying.await.unwrap_err().is_cancelled());
+    let observed = engine.observe().await.unwrap();
+    assert_eq!(observed[0].state, ObservedState::Starting);
+    // Whoever leaves waits for what is under way, but not for ever.
+    engine.leave_within(Duration::from_millis(20)).await;
+    assert_eq!(engine.observe().await.unwrap().len(), 1);
+    slow.open();
+    engine.leave().await;
+    assert!(engine.observe().await.unwrap().is_empty());
+    let handle = Handle {
+        job_id: observed[0].job_id.clone(),
+        stream_name: first.names.sink(),
+        output_topic: first.names.topic(),
+        changes: Changes::Append,
+        keeps_at: None,
+    };
+    let stopped = engine.stop(&first, &handle, StopMode::KeepState).await.unwrap();
+    assert!(matches!(stopped, Stopped::WithoutState), "{stopped:?}");
+    // And it says so to who waits.
+    let trouble = engine.deploy(&deployment(FILTER, 2, None)).await.unwrap_err();
+    assert!(matches!(trouble, Trouble::Unavailable(_)), "{trouble}");
+    assert!(engine.observe().await.unwrap().is_empty() && engine.running().is_empty());
 }

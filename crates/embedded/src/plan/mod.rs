@@ -20,12 +20,15 @@ use crate::check;
 use crate::run::{Execution, Failure};
 use crate::schema;
 
+mod checked;
 pub(crate) mod functions;
 mod json;
+pub(crate) mod literals;
 pub(crate) mod origin;
 pub(crate) mod session;
 pub(crate) mod slot;
 pub(crate) mod split;
+mod sums;
 pub(crate) mod trace;
 pub(crate) mod window;
 

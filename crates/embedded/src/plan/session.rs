@@ -12,7 +12,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
-use super::{functions, json};
+use super::{checked, functions, json, sums};
 
 /// Turns `count(DISTINCT x)` into two aggregates, where a window needs one.
 const SPLITS_AGGREGATES: &str = "single_distinct_aggregation_to_group_by";
@@ -63,6 +63,8 @@ fn build(windowed: bool) -> Result<SessionState> {
         .build();
     functions::register(&mut state)?;
     json::register(&mut state)?;
+    checked::register(&mut state)?;
+    sums::register(&mut state)?;
     #[cfg(test)]
     crate::tests::register(&mut state)?;
     Ok(state)

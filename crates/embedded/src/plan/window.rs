@@ -1,6 +1,6 @@
 //! The one window of a query: by which expression of its `GROUP BY`, how long, and by which time of each topic.
 
-use datafusion::arrow::datatypes::DataType as Arrow;
+use datafusion::arrow::datatypes::{DataType as Arrow, TimeUnit};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, TableScan};
@@ -121,9 +121,24 @@ fn of_expr(expr: &Expr, scan: &TableScan, limits: &Limits) -> Result<OfExpr> {
         return Ok(Err(Fault::at_word("window_size", text, &[name])));
     }
     let of_type = time.get_type(&scan.projected_schema)?;
-    if !matches!(of_type, Arrow::Timestamp(..)) {
-        let text = format!("a window goes by a timestamp, and this is {}", crate::schema::of_arrow(&of_type));
-        return Ok(Err(Fault::at_word("window_time", text, &[name])));
+    match of_type {
+        Arrow::Timestamp(_, Some(_)) => {
+            // date_trunc() of such a time goes by the zone's days and hours, and what a partition holds by UTC.
+            let text = "a window goes by a time without a zone, in UTC: leave AT TIME ZONE out, and convert the window's start";
+            return Ok(Err(Fault::at_word("window_time", text, &[name])));
+        }
+        Arrow::Timestamp(TimeUnit::Second, None) if window.slide_ms % 1_000 != 0 => {
+            let text = format!(
+                "a window of whole seconds goes by a time of whole seconds, and this one begins each {} ms",
+                window.slide_ms
+            );
+            return Ok(Err(Fault::at_word("window_size", text, &[name])));
+        }
+        Arrow::Timestamp(..) => {}
+        other => {
+            let text = format!("a window goes by a timestamp, and this is {}", crate::schema::of_arrow(&other));
+            return Ok(Err(Fault::at_word("window_time", text, &[name])));
+        }
     }
     if time.column_refs().is_empty() {
         return Ok(Err(Fault::at_word(

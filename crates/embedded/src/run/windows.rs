@@ -178,7 +178,13 @@ impl Windows {
         let starts = times_ms(states.column(self.column)).map_err(|error| Failure::of(&error))?;
         let mut by_pane: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         for (at, start) in starts.into_iter().enumerate() {
-            if let (Some(start), Ok(at)) = (start, u32::try_from(at)) {
+            // Where the two disagree its rows would be lost at a restart: nothing says from where they are to be read again.
+            let Some(start) = start.filter(|start| self.panes.get(start).is_some_and(|pane| !pane.from.is_empty()))
+            else {
+                let message = format!("a row's window ({start:?}) is not the one that its time is in");
+                return Err(Failure { code: "failed", message });
+            };
+            if let Ok(at) = u32::try_from(at) {
                 by_pane.entry(start).or_default().push(at);
             }
         }

@@ -3,6 +3,7 @@
 
 mod functions;
 mod json;
+mod numbers;
 mod oracle;
 mod postgres;
 mod queries;

@@ -8,7 +8,7 @@ use datafusion::arrow::array::{
     StringArray, TimestampMillisecondArray, new_null_array,
 };
 use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
-use streamview_manager::catalog::Source;
+use streamview_manager::catalog::{DataType, Source};
 use streamview_manager::engines::Select;
 
 use super::support::{NOW, batch_lines, source};
@@ -74,8 +74,8 @@ fn rows() -> RecordBatch {
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-/// The values of the first rows, or of the windows that they are in.
-async fn here(sql: &str) -> Result<Vec<String>, String> {
+/// The values of the first rows, or of the windows that they are in, and whether they are decimals.
+async fn here(sql: &str) -> Result<(Vec<String>, bool), String> {
     let select = Select { sql: sql.to_owned(), sources: vec![t()] };
     let prepared = Prepared::new(&select, Purpose::AdHoc, &Limits::default()).map_err(|refusal| refusal.message)?;
     let mut execution = prepared.start(Bounds::default()).map_err(|failure| failure.message)?;
@@ -91,7 +91,8 @@ async fn here(sql: &str) -> Result<Vec<String>, String> {
         lines.filter_map(|line| line.split_once('|').map(|(key, value)| (key.to_owned(), value.to_owned()))).collect();
     lines.retain(|(key, _)| key != "25");
     lines.sort_by_key(|(key, _)| (key.len(), key.clone()));
-    Ok(lines.into_iter().map(|(_, value)| value).collect())
+    let is_decimal = matches!(prepared.columns()[1].data_type, DataType::Decimal { .. });
+    Ok((lines.into_iter().map(|(_, value)| value).collect(), is_decimal))
 }
 
 fn there(answer: &str) -> Result<Vec<String>, String> {
@@ -101,8 +102,9 @@ fn there(answer: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// Both write the same value in their own ways: `t` and `true`, `1.50` and `1.5`, `T` within a timestamp.
-fn same(one: &str, other: &str) -> bool {
+/// Both write the same value in their own ways: `t` and `true`, `1.50` and `1.5`, `T` within a timestamp. Doubles may differ in
+/// their last digits, decimals in none.
+fn same(one: &str, other: &str, is_decimal: bool) -> bool {
     let plain = |text: &str| match text {
         "true" => "t".to_owned(),
         "false" => "f".to_owned(),
@@ -113,22 +115,29 @@ fn same(one: &str, other: &str) -> bool {
         text => text.to_owned(),
     };
     let (one, other) = (plain(one), plain(other));
+    if is_decimal {
+        let digits = |text: &str| match text.contains('.') {
+            true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+            false => text.to_owned(),
+        };
+        return digits(&one) == digits(&other);
+    }
     let is_close = |one: f64, other: f64| (one - other).abs() <= 1e-9 * one.abs().max(other.abs());
     one == other
         || matches!((one.parse::<f64>(), other.parse::<f64>()), (Ok(one), Ok(other)) if is_close(one, other) || one.is_nan() && other.is_nan())
 }
 
-fn differs(here: &Result<Vec<String>, String>, there: &Result<Vec<String>, String>) -> Option<String> {
-    let (here, there) = match (here, there) {
-        (Ok(here), Ok(there)) => (here, there),
+fn differs(here: &Result<(Vec<String>, bool), String>, there: &Result<Vec<String>, String>) -> Option<String> {
+    let (here, is_decimal, there) = match (here, there) {
+        (Ok((here, is_decimal)), Ok(there)) => (here, *is_decimal, there),
         (Err(here), Ok(_)) => return Some(format!("refused here: {here}")),
-        (Ok(here), Err(there)) => return Some(format!("refused there: {there}; here {:?}", here.first())),
+        (Ok((here, _)), Err(there)) => return Some(format!("refused there: {there}; here {:?}", here.first())),
         (Err(_), Err(_)) => return None,
     };
     if here.len() != there.len() {
         return Some(format!("{} rows here, {} there", here.len(), there.len()));
     }
-    let unlike = here.iter().zip(there).find(|(here, there)| !same(here, there));
+    let unlike = here.iter().zip(there).find(|(here, there)| !same(here, there, is_decimal));
     unlike.map(|(here, there)| format!("{here:?} here, {there:?} there"))
 }
 

@@ -267,3 +267,46 @@ async fn a_column_is_found_whatever_its_case() {
     assert_eq!(refusal.code, "not_found");
     assert!(!refusal.message.contains("datafusion"), "{refusal:?}");
 }
+
+fn names_of(sql: &str) -> Vec<String> {
+    prepared(sql).columns().iter().map(|column| column.name.clone()).collect()
+}
+
+#[test]
+fn what_a_statement_leaves_out_is_left_out_beside_what_is_hidden() {
+    let all = ["id", "customer", "amount", "quantity", "status", "ts"];
+    let without = |out: &[&str]| all.iter().filter(|name| !out.contains(name)).map(|name| (*name).to_owned()).collect();
+    let mut some: Vec<String> = without(&["customer", "amount"]);
+    assert_eq!(names_of("select * exclude (customer, amount) from orders"), some);
+    some.push("_offset".to_owned());
+    for sql in [
+        "select * exclude (customer, amount), _offset from orders",
+        "select * exclude (customer, amount, _key), _offset from orders",
+        "select * except (customer, amount), _offset from orders",
+        "select o.* exclude (customer, amount), o._offset from orders o",
+        "select orders.* exclude (customer, amount), _offset from orders",
+        "select O.* exclude (customer, amount), _offset from orders as O",
+        "select * exclude (city, level, customer, amount) from (select o.*, c.city, c.level, o._offset from orders o \
+         join customers c on o.customer = c.customer) as x",
+    ] {
+        assert_eq!(names_of(sql), some, "{sql}");
+    }
+    let mut one: Vec<String> = without(&["customer"]);
+    one.push("_offset".to_owned());
+    assert_eq!(names_of("select * exclude customer, _offset from orders"), one);
+    let join = "from orders o join customers c on o.customer = c.customer";
+    assert_eq!(names_of(&format!("select o._offset, c.* {join}")), ["_offset", "customer", "city", "level"]);
+    assert_eq!(names_of(&format!("select o._offset, c.* exclude (level) {join}")), ["_offset", "customer", "city"]);
+    let mut both: Vec<String> = without(&["customer"]);
+    both.extend(["customer", "city", "_partition"].map(str::to_owned));
+    let sql = "select o.* exclude customer, c.* exclude level, _partition from (orders o join customers c on o.customer = c.customer)";
+    assert_eq!(names_of(sql), both);
+    // What would be read as something else, or not at all, is refused.
+    for sql in [
+        "select * exclude (nobody), _offset from orders",
+        "select * rename (customer as x), _offset from orders",
+        "select * ilike 'a%', _offset from orders",
+    ] {
+        assert!(prepared_for(sql, Purpose::AdHoc).is_err(), "{sql}: {:?}", names_of(sql));
+    }
+}

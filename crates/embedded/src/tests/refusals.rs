@@ -70,6 +70,20 @@ const CORPUS: &[(&str, u32, u32, &str)] = &[
     ("window_size", 1, 38, "select count(*) from orders group by tumble(ts, interval '0 seconds')"),
     ("window_size", 1, 38, "select count(*) from orders group by hop(ts, interval '1 second', interval '1 hour')"),
     ("window_time", 1, 38, "select count(*) from orders group by tumble(timestamp '2026-01-01', interval '1 minute')"),
+    ("window_time", 1, 38, "select count(*) from orders group by date_trunc('hour', ts at time zone 'Asia/Kolkata')"),
+    ("window_time", 1, 38, "select count(*) from orders group by tumble(ts at time zone 'UTC', interval '1 minute')"),
+    (
+        "window_size",
+        1,
+        38,
+        "select count(*) from orders group by tumble(to_timestamp_seconds(id), interval '400 milliseconds')",
+    ),
+    (
+        "window_size",
+        1,
+        38,
+        "select count(*) from orders group by hop(to_timestamp_seconds(id), interval '1.5 seconds', interval '3 seconds')",
+    ),
     ("invalid", 1, 38, "select count(*) from orders group by tumble(id, interval '1 minute')"),
     ("invalid", 1, 38, "select count(*) from orders group by tumble(ts, 5)"),
     ("invalid", 1, 38, "select count(*) from orders group by tumble(ts)"),
@@ -202,6 +216,7 @@ fn what_is_wrong_in_a_deployed_query_only_can_be_looked_at() {
         "select id from orders where ts > now()",
         "select id, random() as r from orders",
         "select id from orders limit 5",
+        "select tumble(ts, interval '1 minute') as w, count(*) as n from orders group by tumble(ts, interval '1 minute'), customer",
     ] {
         assert!(prepared_for(sql, Purpose::AdHoc).is_ok(), "{sql}");
         assert!(prepared_for(sql, Purpose::Persistent).is_err(), "{sql}");
@@ -229,5 +244,31 @@ fn what_can_be_run_is_not_refused() {
         prepared_for(sql, Purpose::Persistent)
             .map(|_: Prepared| ())
             .unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
+    }
+}
+
+#[test]
+fn what_a_deployed_window_is_grouped_by_is_in_its_key() {
+    let by = "from orders group by tumble(ts, interval '1 minute')";
+    for (sql, missing) in [
+        (format!("select tumble(ts, interval '1 minute') as w, count(*) as n {by}, customer"), "`customer`"),
+        (format!("select status, count(*) as n {by}, customer, status"), "`customer`"),
+        (format!("select upper(customer) as c, count(*) as n {by}, customer"), "`customer`"),
+        (format!("select count(*) as n {by}, upper(customer)"), "`upper(orders.customer)`"),
+        (format!("select n from (select customer, count(*) as n {by}, customer) as x where n > 1"), "`customer`"),
+    ] {
+        let refusal = prepared_for(&sql, Purpose::Persistent).map(|_| ()).unwrap_err();
+        assert_eq!(refusal.code, "needs_key", "{sql}: {refusal:?}");
+        assert!(refusal.message.starts_with(missing) && refusal.column > Some(10), "{sql}: {refusal:?}");
+        assert!(prepared_for(&sql, Purpose::AdHoc).is_ok(), "{sql}");
+    }
+    for (sql, key) in [
+        (format!("select count(*) as n {by}"), vec![]),
+        (format!("select count(*) as n, customer as c {by}, customer"), vec![1]),
+        (format!("select count(*) as n, upper(customer) as c {by}, upper(customer), 'x'"), vec![1]),
+        (format!("select n, c from (select customer as c, count(*) as n {by}, customer) as x where n > 1"), vec![1]),
+    ] {
+        let prepared = prepared_for(&sql, Purpose::Persistent).unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
+        assert_eq!(prepared.key(), key, "{sql}");
     }
 }

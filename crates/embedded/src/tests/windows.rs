@@ -311,3 +311,34 @@ fn temporary() -> Vec<String> {
     names.sort();
     names
 }
+
+#[tokio::test]
+async fn what_is_held_is_what_is_in_an_open_window_for_each_way_to_write_one() {
+    for by in [
+        "tumble(ts, interval '1 hour')",
+        "date_trunc('hour', ts)",
+        "date_bin(interval '1 hour', ts)",
+        "tumble(to_timestamp_seconds(id), interval '1 hour')",
+        "tumble(to_timestamp_nanos(id * 1000000000), interval '1 hour')",
+        "date_trunc('hour', to_timestamp_micros(id * 1000000))",
+    ] {
+        let mut query = started(&format!("select count(*) as n from orders group by {by}"));
+        query.assign(0, &[0]);
+        // An offset is the time in seconds, so that it can be a time, too.
+        let at = |minutes: i64| order(T / 1_000 + minutes * 60, "a", 1, T + minutes * MINUTE);
+        push(&mut query, &[at(40), at(65), at(70)]).await;
+        assert_eq!(closed(&mut query).await, ["1"], "{by}");
+        let from = T / 1_000 + 65 * 60;
+        assert_eq!(query.held_from(), std::collections::BTreeMap::from([((0, 0), from)]), "{by}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_whose_panes_are_not_those_of_its_rows_fails_and_loses_none() {
+    let mut query = prepared("select count(*) as n from orders group by tumble(ts, interval '1 minute')");
+    query.windowed.as_mut().unwrap().window = Window { size_ms: 7_000, slide_ms: 7_000 };
+    let mut query = query.start(Bounds::default()).unwrap();
+    query.assign(0, &[0]);
+    let failure = query.push(0, rows(&[order(0, "a", 1, T + 31_000)]), NOW).await.unwrap_err();
+    assert!(failure.message.contains("is not the one that its time is in"), "{failure:?}");
+}
