@@ -163,10 +163,7 @@ pub async fn serve(
     http.abort();
     // What was called last is noted, even where the rest took all of the time.
     end_notes(noting, &stop_noting, deadline.max(Instant::now() + LAST_NOTES)).await;
-    match ended {
-        Some(ended) => bail!("{ended}"),
-        None => drained,
-    }
+    ended.map_or(drained, |ended| bail!("{ended}"))
 }
 
 fn apis_of(views: &[Served]) -> Vec<ViewApi> {
