@@ -220,21 +220,43 @@ mod tests {
     use super::*;
     use crate::ports::RawRecord;
 
+    async fn row(value: String) -> Shown {
+        let record = RawRecord {
+            partition: 0,
+            offset: 0,
+            timestamp_ms: None,
+            key: None,
+            value: Some(value.into_bytes()),
+            headers: Default::default(),
+        };
+        show(&record, None, 1_000_000).await
+    }
+
+    #[tokio::test]
+    async fn a_value_that_nests_without_end_is_a_row_on_the_stack_of_any_thread() {
+        let nested = |open: &str, inner: &str, close: &str| {
+            format!("{{\"a\":{}{inner}{}}}", open.repeat(30_000), close.repeat(30_000))
+        };
+        for value in [nested("[", "", "]"), nested("{\"b\":", "1", "}")] {
+            let row = row(value).await;
+            // The stack of a worker of the runtime.
+            let small = std::thread::Builder::new().stack_size(2 << 20);
+            let read = small.spawn(move || {
+                let column = Column { name: "a".to_owned(), data_type: DataType::String, nullable: true };
+                let mut known = Columns::new(Some(vec![column.clone(), Column { name: "k".to_owned(), ..column }]));
+                (Columns::new(None).lines(&row), known.lines(&row), known.object(&row))
+            });
+            let (lines, known, object) = read.unwrap().join().unwrap();
+            assert_eq!((lines.len(), known.len(), object), (2, 2, None), "a header and the row");
+        }
+    }
+
     #[tokio::test]
     async fn ever_new_fields_make_a_header_no_longer_than_its_bound() {
         let mut columns = Columns::new(None);
         let mut last = Vec::new();
         for number in 0..MAX_COLUMNS + 500 {
-            let value = json!({ format!("field{number}"): number }).to_string().into_bytes();
-            let record = RawRecord {
-                partition: 0,
-                offset: 0,
-                timestamp_ms: None,
-                key: None,
-                value: Some(value),
-                headers: Default::default(),
-            };
-            last = columns.lines(&show(&record, None, 1_000_000).await);
+            last = columns.lines(&row(json!({ format!("field{number}"): number }).to_string()).await);
         }
         assert_eq!(columns.columns.len(), MAX_COLUMNS + 1);
         assert_eq!(last.len(), 1, "no new header");
