@@ -124,16 +124,16 @@ impl Manager {
         self.shared.update(id, change, actor).await
     }
 
-    /// Wants it gone: what runs is ended, the engine's objects are removed, and the topic if `delete_topic`. Waits for that no
+    /// Wants it gone: what runs is ended, the engine's objects are removed, and the topic if that is said. Waits for that no
     /// longer than `patience`.
     pub async fn delete(
         &self,
         id: &str,
-        delete_topic: bool,
+        options: DeleteOptions,
         patience: Duration,
         actor: &str,
     ) -> Result<Deletion, Fault> {
-        self.shared.delete(id, delete_topic, patience, actor).await
+        self.shared.delete(id, options, patience, actor).await
     }
 
     /// Wants it to run; no harm if it does. Waits until the engine has taken it, no longer than `patience`; a refusal is a
@@ -160,14 +160,28 @@ impl Manager {
         self.shared.rest(id, Action::Stop, options, patience, actor).await
     }
 
-    /// Wants it to keep its state and do nothing. Waits as [`Manager::stop`].
-    pub async fn pause(&self, id: &str, patience: Duration, actor: &str) -> Result<Definition, Fault> {
-        self.shared.rest(id, Action::Pause, StopOptions::default(), patience, actor).await
+    /// Wants it to keep its state and do nothing, if it has the version that is expected. Waits as [`Manager::stop`].
+    pub async fn pause(
+        &self,
+        id: &str,
+        expected_version: Option<i32>,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Definition, Fault> {
+        let options = StopOptions { expected_version, ..StopOptions::default() };
+        self.shared.rest(id, Action::Pause, options, patience, actor).await
     }
 
-    /// Wants it to go on. Waits as [`Manager::deploy`].
-    pub async fn resume(&self, id: &str, patience: Duration, actor: &str) -> Result<Definition, Fault> {
-        self.shared.deploy(id, Action::Resume, DeployOptions::default(), patience, actor).await
+    /// Wants it to go on, if it has the version that is expected. Waits as [`Manager::deploy`].
+    pub async fn resume(
+        &self,
+        id: &str,
+        expected_version: Option<i32>,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Definition, Fault> {
+        let options = DeployOptions { expected_version, ..DeployOptions::default() };
+        self.shared.deploy(id, Action::Resume, options, patience, actor).await
     }
 
     /// What would happen if this text, or that of the definition, were deployed now. Changes nothing.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::judge::loses_state;
-use super::{Change, Deletion, DeployOptions, Filter, NewDefinition, Page, Shared, StopOptions};
+use super::{Change, DeleteOptions, Deletion, DeployOptions, Filter, NewDefinition, Page, Shared, StopOptions};
 use crate::definition::{Definition, Intent};
 use crate::engines::{ObservedState, Refusal};
 use crate::fault::Fault;
@@ -84,10 +84,7 @@ impl Shared {
         let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
-            turns.next(&record, Action::Update)?;
-            if let Some(expected) = change.expected_version.filter(|expected| *expected != record.version) {
-                return Err(Fault::PreconditionFailed { expected, current: Box::new(record.into()) });
-            }
+            turns.next(&record, Action::Update, change.expected_version)?;
             let mut new = record.clone();
             let name = change.name.as_deref().map(checked_name).transpose()?;
             let text = change.sql_script.as_deref().filter(|text| *text != record.sql_script);
@@ -179,7 +176,7 @@ impl Shared {
         let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
-            turns.next(&record, action)?;
+            turns.next(&record, action, options.expected_version)?;
             let mut new = record.clone();
             if !wish(&mut new, action, How::default()) {
                 return Err(conflict(&record, action));
@@ -278,7 +275,8 @@ impl Shared {
         patience: Duration,
         actor: &str,
     ) -> Result<Definition, Fault> {
-        self.ask(id, action, How { discard_state: options.discard_state, delete_topic: false }, actor).await?;
+        let how = How { discard_state: options.discard_state, delete_topic: false };
+        self.ask(id, (action, how), options.expected_version, actor).await?;
         let is_done = |record: &Record| {
             let is_down = match record.position {
                 Position::Deployed => false,
@@ -296,11 +294,12 @@ impl Shared {
     pub(super) async fn delete(
         &self,
         id: &str,
-        delete_topic: bool,
+        options: DeleteOptions,
         patience: Duration,
         actor: &str,
     ) -> Result<Deletion, Fault> {
-        let record = self.ask(id, Action::Delete, How { discard_state: false, delete_topic }, actor).await?;
+        let how = How { discard_state: false, delete_topic: options.delete_topic };
+        let record = self.ask(id, (Action::Delete, how), options.expected_version, actor).await?;
         let rest = self.until(id, patience, |_| false).await?;
         let mut leaves = Vec::new();
         if record.attempt > 0 && !record.delete_topic {
@@ -318,11 +317,17 @@ impl Shared {
         Ok(Deletion { is_done: rest.is_none(), leaves })
     }
 
-    async fn ask(&self, id: &str, action: Action, how: How, actor: &str) -> Result<Record, Fault> {
+    async fn ask(
+        &self,
+        id: &str,
+        (action, how): (Action, How),
+        expected_version: Option<i32>,
+        actor: &str,
+    ) -> Result<Record, Fault> {
         let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
-            turns.next(&record, action)?;
+            turns.next(&record, action, expected_version)?;
             let mut new = record.clone();
             if !wish(&mut new, action, how) {
                 return Err(conflict(&record, action));
@@ -367,7 +372,11 @@ struct Turns {
 }
 
 impl Turns {
-    fn next(&mut self, record: &Record, action: Action) -> Result<(), Fault> {
+    /// Of what the caller has not read nothing is done, whichever turn finds that out.
+    fn next(&mut self, record: &Record, action: Action, expected: Option<i32>) -> Result<(), Fault> {
+        if let Some(expected) = expected.filter(|expected| *expected != record.version) {
+            return Err(Fault::PreconditionFailed { expected, current: Box::new(record.clone().into()) });
+        }
         self.taken += 1;
         if self.taken <= MAX_TURNS {
             return Ok(());

@@ -3,7 +3,7 @@
 use super::stage::{Stage, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::engines::{EngineKind, ObservedState};
-use crate::manager::{Change, NewDefinition};
+use crate::manager::{Change, DeleteOptions, NewDefinition};
 use crate::queries::{Active, QueryInfo, Roll};
 use crate::store::{Find, Store};
 
@@ -27,7 +27,7 @@ async fn no_more_definitions_are_written_down_than_may_be() {
     let full = by("four", "berta").await.unwrap_err();
     assert!(matches!(full, Why::LimitReached { setting: "definitions", most: 3, in_use: 3, .. }), "{full:?}");
     // What is deleted gives its place back.
-    running.manager.delete(&first.id, false, super::stage::PATIENCE, "anna").await.unwrap();
+    running.manager.delete(&first.id, DeleteOptions::default(), super::stage::PATIENCE, "anna").await.unwrap();
     by("four", "berta").await.unwrap();
     running.stop().await;
 }

@@ -2,14 +2,14 @@
 
 use super::convergence::record;
 use super::model::Fault;
-use super::stage::{PATIENCE, Stage, create, deployed, settled, until};
+use super::stage::{PATIENCE, Stage, WITH_TOPIC, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::engines::{EngineKind, ObservedState, RestorePoint};
 use crate::lifecycle::Action;
 use crate::lifecycle::outcome::NO_RESTORE_POINT;
 use crate::lifecycle::record::{Position, Restore};
 use crate::lifecycle::wish::{How, wish};
-use crate::manager::{Change, DeployOptions, StopOptions};
+use crate::manager::{Change, DeleteOptions, DeployOptions, StopOptions};
 
 const FIRST: &str = "SELECT ORDER_ID FROM orders";
 
@@ -69,7 +69,7 @@ async fn a_stop_and_a_deletion_win_over_a_deployment_that_never_ends() {
         running.manager.stop(&definition.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
         settled(&running.manager, &definition.id).await;
         stage.model().with(|world| world.faults.clear());
-        assert!(running.manager.delete(&definition.id, true, PATIENCE, "anna").await.unwrap().is_done);
+        assert!(running.manager.delete(&definition.id, WITH_TOPIC, PATIENCE, "anna").await.unwrap().is_done);
         running.stop().await;
     }
 }
@@ -82,7 +82,7 @@ async fn a_topic_that_cannot_be_deleted_is_said_and_tried_again_later() {
     let running = stage.run();
     let definition = deployed(&running.manager, "orders", FIRST).await;
     *stage.topics.refuses.lock().unwrap() = Some(0);
-    running.manager.delete(&definition.id, true, std::time::Duration::ZERO, "anna").await.unwrap();
+    running.manager.delete(&definition.id, WITH_TOPIC, std::time::Duration::ZERO, "anna").await.unwrap();
     let kept = until(&running.manager, &definition.id, "it is said", |now| now.last_error.is_some()).await;
     assert!(kept.retry_at.is_some() && kept.last_error.unwrap().contains("not allowed"));
     let seen = stage.model().with(|world| world.observations);
@@ -188,5 +188,45 @@ async fn what_is_degraded_is_looked_at_until_it_is_well_again() {
     assert!(shown(ObservedState::Degraded).await.is_active);
     stage.model().with(|world| world.is_failing = false);
     shown(ObservedState::Running).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_done_with_a_version_that_the_caller_has_not_read() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let running = stage.run();
+    let manager = &running.manager;
+    let definition = create(manager, "orders", FIRST, None).await;
+    stage.model().with(|world| world.ponders = true);
+    let read = Some(definition.version);
+    let options = DeployOptions { accept_state_loss: true, expected_version: read, ..DeployOptions::default() };
+    let deploys = manager.deploy(&definition.id, options, PATIENCE, "ada");
+    let berta = async {
+        // Her text is there before the engine has judged the one that Ada has read.
+        until(manager, &definition.id, "it is judged", |_| stage.model().with(|world| world.waiting > 0)).await;
+        let change = Change { sql_script: Some("SELECT AMOUNT FROM orders".to_owned()), ..Change::default() };
+        let changed = manager.update(&definition.id, change, "berta").await.unwrap();
+        stage.model().with(|world| world.ponders = false);
+        changed
+    };
+    let (deployed, changed) = tokio::join!(deploys, berta);
+    let is_changed =
+        |told: &Why| matches!(told, Why::PreconditionFailed { expected: 1, current } if current.version == 2);
+    assert!(deployed.as_ref().is_err_and(is_changed), "{deployed:?}");
+    let stops = StopOptions { expected_version: read, ..StopOptions::default() };
+    let deletes = DeleteOptions { expected_version: read, ..DeleteOptions::default() };
+    for told in [
+        manager.stop(&definition.id, stops, PATIENCE, "ada").await.map(drop),
+        manager.pause(&definition.id, read, PATIENCE, "ada").await.map(drop),
+        manager.resume(&definition.id, read, PATIENCE, "ada").await.map(drop),
+        manager.delete(&definition.id, deletes, PATIENCE, "ada").await.map(drop),
+    ] {
+        assert!(told.as_ref().is_err_and(is_changed), "{told:?}");
+    }
+    assert_eq!(manager.get(&definition.id).await.unwrap(), changed);
+    assert_eq!(stage.model().with(|world| world.calls.clone()), Vec::<String>::new());
+    // With the version that is there it is done.
+    let options = DeployOptions { expected_version: Some(changed.version), ..options };
+    manager.deploy(&definition.id, options, PATIENCE, "ada").await.unwrap();
     running.stop().await;
 }
