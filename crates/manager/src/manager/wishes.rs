@@ -114,7 +114,7 @@ impl Shared {
                 is_new_revision: text.is_some(),
                 planned: planned.as_ref(),
                 // What has failed has given its place away: another text takes one.
-                places: (planned.is_some() && !has_place(&record)).then_some((limits.streams_per_user, limits.streams)),
+                places: (planned.is_some() && !record.has_place()).then_some((limits.streams_per_user, limits.streams)),
             };
             match self.store.write(&write).await {
                 Ok(full @ (Written::OwnerIsFull(_) | Written::AllIsFull(_))) => {
@@ -193,7 +193,7 @@ impl Shared {
                 new.fresh_revision = Some(new.revision);
             }
             let planned = self.plan_of(&record, &mut new, options, restarts, &mut turns).await?;
-            let has_place = has_place(&record);
+            let has_place = record.has_place();
             let write = Write {
                 record: &new,
                 actor,
@@ -384,11 +384,6 @@ impl Turns {
         let state = format!("written by others all the time ({MAX_TURNS} turns): ask again");
         Err(Fault::Conflict { action, state, allowed: Action::allowed(record.intent) })
     }
-}
-
-/// Whether it is counted as deployed.
-fn has_place(record: &Record) -> bool {
-    matches!(record.intent, Intent::Running | Intent::Paused) && record.failed_revision != Some(record.revision)
 }
 
 const fn wanted(action: Action) -> &'static str {

@@ -9,7 +9,7 @@ use crate::lifecycle::Action;
 use crate::lifecycle::outcome::NO_RESTORE_POINT;
 use crate::lifecycle::record::{Position, Restore};
 use crate::lifecycle::wish::{How, wish};
-use crate::manager::{Change, DeleteOptions, DeployOptions, StopOptions};
+use crate::manager::{Change, DeleteOptions, DeployOptions, Manager, StopOptions};
 
 const FIRST: &str = "SELECT ORDER_ID FROM orders";
 
@@ -228,5 +228,96 @@ async fn nothing_is_done_with_a_version_that_the_caller_has_not_read() {
     // With the version that is there it is done.
     let options = DeployOptions { expected_version: Some(changed.version), ..options };
     manager.deploy(&definition.id, options, PATIENCE, "ada").await.unwrap();
+    running.stop().await;
+}
+
+/// A second stream cannot be deployed, for the first one holds the place.
+async fn is_full(manager: &Manager, second: &str) {
+    let full = manager.deploy(second, DeployOptions::default(), PATIENCE, "anna").await;
+    let is_full = |full: &Why| matches!(full, Why::LimitReached { in_use: 1, .. });
+    assert!(full.as_ref().is_err_and(is_full), "{full:?}");
+    assert_eq!(manager.deployed("anna").await.unwrap(), (1, 1));
+}
+
+async fn with_one_place() -> Stage {
+    let mut stage = Stage::new(&[EngineKind::Flink]).await;
+    stage.limits.streams_per_user = 1;
+    stage
+}
+
+#[tokio::test]
+async fn a_text_that_is_taken_back_holds_its_place_meanwhile() {
+    let stage = with_one_place().await;
+    let running = stage.run();
+    let manager = &running.manager;
+    let first = deployed(manager, "one", FIRST).await;
+    let second = create(manager, "two", FIRST, None).await;
+    // The old text is stopped, the new one is refused, and the engine has no room for the old one for now.
+    stage.model().with(|world| {
+        world.faults.extend([Fault::None; 2]);
+        world.faults.extend([Fault::Busy; 10_000]);
+    });
+    let change = Change { sql_script: Some("SELECT ORDER_ID AS refused FROM orders".to_owned()), ..Change::default() };
+    manager.update(&first.id, change, "anna").await.unwrap();
+    let back = until(manager, &first.id, "it is taken back", |now| now.failed_revision == Some(2)).await;
+    assert_eq!((back.observed, back.previous_revision), (ObservedState::Failed, Some(1)));
+    is_full(manager, &second.id).await;
+    stage.model().with(|world| world.faults.clear());
+    let back = settled(manager, &first.id).await;
+    assert_eq!((back.observed, back.deployed_revision), (ObservedState::Running, Some(1)));
+    is_full(manager, &second.id).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_told_to_end_holds_its_place_until_it_has() {
+    let at_once = std::time::Duration::ZERO;
+    for is_deleted in [false, true] {
+        let stage = with_one_place().await;
+        let running = stage.run();
+        let manager = &running.manager;
+        let first = deployed(manager, "one", FIRST).await;
+        let second = create(manager, "two", FIRST, None).await;
+        stage.model().with(|world| world.faults.extend([Fault::Busy; 10_000]));
+        if is_deleted {
+            manager.delete(&first.id, DeleteOptions::default(), at_once, "anna").await.unwrap();
+        } else {
+            manager.stop(&first.id, StopOptions::default(), at_once, "anna").await.unwrap();
+        }
+        is_full(manager, &second.id).await;
+        until(manager, &first.id, "it is tried", |now| now.retry_at.is_some()).await;
+        is_full(manager, &second.id).await;
+        // What is deployed once more has kept its place.
+        if !is_deleted {
+            manager.deploy(&first.id, DeployOptions::default(), at_once, "anna").await.unwrap();
+            manager.stop(&first.id, StopOptions::default(), at_once, "anna").await.unwrap();
+        }
+        stage.model().with(|world| world.faults.clear());
+        if is_deleted {
+            manager.delete(&first.id, DeleteOptions::default(), PATIENCE, "anna").await.unwrap();
+        } else {
+            manager.stop(&first.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
+        }
+        manager.deploy(&second.id, DeployOptions::default(), PATIENCE, "anna").await.unwrap();
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_about_to_run_holds_its_place() {
+    let at_once = std::time::Duration::ZERO;
+    let stage = with_one_place().await;
+    let running = stage.run();
+    let manager = &running.manager;
+    let first = create(manager, "one", FIRST, None).await;
+    let second = create(manager, "two", FIRST, None).await;
+    stage.model().with(|world| world.is_slow = true);
+    manager.deploy(&first.id, DeployOptions::default(), at_once, "anna").await.unwrap();
+    until(manager, &first.id, "the call is under way", |now| now.step.is_some()).await;
+    manager.stop(&first.id, StopOptions::default(), at_once, "anna").await.unwrap();
+    is_full(manager, &second.id).await;
+    stage.model().with(|world| world.is_slow = false);
+    manager.stop(&first.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
+    manager.deploy(&second.id, DeployOptions::default(), PATIENCE, "anna").await.unwrap();
     running.stop().await;
 }
