@@ -616,6 +616,20 @@ async fn a_call_with_an_idempotency_key_makes_one_stream() {
     stage.world.sql.batch_execute("delete from idempotent_calls").await.unwrap();
     let found = call(new.clone()).await.must(201);
     assert_eq!((&found.body["id"], &*found.headers["idempotent-replayed"]), (&first.body["id"], "true"));
+    // Also under the name as it was asked for, which is stored without its spaces.
+    let spaced = || {
+        service.call(
+            "POST",
+            "/api/streams",
+            Some(json!({ "name": " Spaced ", "sqlScript": BIG })),
+            &[("Idempotency-Key", "k-2")],
+        )
+    };
+    let made = spaced().await.must(201);
+    assert_eq!(made.body["name"], "Spaced");
+    stage.world.sql.batch_execute("delete from idempotent_calls").await.unwrap();
+    let found = spaced().await.must(201);
+    assert_eq!((&found.body["id"], &*found.headers["idempotent-replayed"]), (&made.body["id"], "true"));
     // Somebody else's stream of that name is not taken for it.
     stage.world.sql.batch_execute("delete from idempotent_calls").await.unwrap();
     assert_eq!(call(json!({ "name": "One", "sqlScript": BIGGER })).await.code(), "name_taken");
@@ -628,7 +642,7 @@ async fn a_call_with_an_idempotency_key_makes_one_stream() {
         )
     }));
     assert!(all.await.iter().all(|answer| answer.status == 201));
-    assert_eq!(service.get("/api/streams").await.body["items"].as_array().unwrap().len(), 2);
+    assert_eq!(service.get("/api/streams").await.body["items"].as_array().unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
