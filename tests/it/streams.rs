@@ -269,6 +269,12 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
     let between = service.get(&format!("{path}/revisions?diff=1..2")).await.must(200).body;
     let diff = between["diff"].as_str().unwrap();
     assert!(diff.starts_with("--- revision 1\n+++ revision 2\n") && diff.contains(&format!("\n+{BIGGER}\n")), "{diff}");
+    assert_eq!(between["items"].as_array().unwrap().len(), 2);
+    let page = service.get(&format!("{path}/revisions?pageSize=1")).await.must(200);
+    assert_eq!((page.body["items"].as_array().unwrap().len(), &page.body["items"][0]["revision"]), (1, &json!(2)));
+    let link = page.headers["link"].split(", ").find(|link| link.ends_with("rel=\"next\"")).unwrap().to_owned();
+    let last = service.get(&link[1..link.find('>').unwrap()]).await.must(200);
+    assert_eq!((&last.body["items"][0]["revision"], last.headers["link"].contains("next")), (&json!(1), false));
     for wrong in ["1..3", "1..", "1-2", "01..2"] {
         let refused = service.get(&format!("{path}/revisions?diff={wrong}")).await.must(400).body;
         assert_eq!(refused["code"], "invalid_parameter", "{refused}");

@@ -26,6 +26,7 @@ mod judge;
 mod live;
 mod looks;
 mod orphans;
+mod waits;
 mod wishes;
 mod words;
 
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub wishes: watch::Sender<u64>,
     catalogue: catalogue::Cache,
     consumers: consumers::Cache,
+    waits: waits::Waits,
 }
 
 impl Shared {
@@ -83,7 +85,8 @@ impl Manager {
     pub fn new(parts: Parts) -> Manager {
         let store = Store::new(parts.pool.clone());
         let (catalogue, consumers) = (catalogue::Cache::default(), consumers::Cache::default());
-        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue, consumers };
+        let waits = waits::Waits::default();
+        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue, consumers, waits };
         Manager { shared: Arc::new(shared) }
     }
 
@@ -199,11 +202,17 @@ impl Manager {
         self.shared.validate(engine, kind, sql).await
     }
 
-    /// Every text that it had, the latest first.
-    pub async fn revisions(&self, id: &str) -> Result<Vec<Revision>, Fault> {
+    /// The texts that it had, the latest first, at most `limit`; those before the revision `before`. The latest 500 are kept, and
+    /// older ones that are deployed, gone back to or failed.
+    pub async fn revisions(&self, id: &str, before: Option<i32>, limit: u32) -> Result<Vec<Revision>, Fault> {
         let id = self.shared.record(id).await?.id;
-        let stored = self.shared.store.revisions(&id, None).await?;
-        Ok(stored.into_iter().map(|stored| stored.revision).collect())
+        Ok(self.shared.store.texts(&id, before, None, i64::from(limit)).await?)
+    }
+
+    /// Those of these texts that it has, the latest first.
+    pub async fn these_revisions(&self, id: &str, these: [i32; 2]) -> Result<Vec<Revision>, Fault> {
+        let id = self.shared.record(id).await?.id;
+        Ok(self.shared.store.texts(&id, None, Some(&these), 2).await?)
     }
 
     /// How it is doing, by what is stored and by what its engine says now.

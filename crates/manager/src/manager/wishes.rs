@@ -21,8 +21,6 @@ use crate::store::{Find, NewRow, Planned, StoreError, Write, Written};
 const MAX_NAME: usize = 128;
 /// How often a call begins again when somebody else was quicker.
 const MAX_TURNS: u32 = 20;
-/// How often it is looked whether what was wanted is done.
-const GLANCE: Duration = Duration::from_millis(50);
 
 impl Shared {
     /// A definition by its id, with or without hyphens.
@@ -237,7 +235,7 @@ impl Shared {
         restarts: bool,
         turns: &mut Turns,
     ) -> Result<Option<Planned>, Fault> {
-        let known = self.store.revisions(&record.id, Some(record.revision)).await?.pop();
+        let known = self.store.revision(&record.id, record.revision).await?;
         let is_known = known.is_some_and(|known| known.select.is_some());
         if is_known && !restarts && record.deployed_revision == Some(record.revision) {
             return Ok(None); // as it was: that needs nobody's word
@@ -348,18 +346,12 @@ impl Shared {
         patience: Duration,
         is_done: impl Fn(&Record) -> bool,
     ) -> Result<Option<Record>, Fault> {
-        let end = tokio::time::Instant::now() + patience;
-        loop {
-            let record = match self.record(id).await {
-                Ok(record) => record,
-                Err(Fault::NotFound { .. }) => return Ok(None),
-                Err(fault) => return Err(fault),
-            };
-            if is_done(&record) || tokio::time::Instant::now() >= end {
-                return Ok(Some(record));
-            }
-            tokio::time::sleep_until(end.min(tokio::time::Instant::now() + GLANCE)).await;
-        }
+        let look = async || match self.record(id).await {
+            Ok(record) => Ok(Some(record)),
+            Err(Fault::NotFound { .. }) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        self.waits.until(patience, look, is_done).await
     }
 }
 

@@ -335,7 +335,7 @@ async fn pages_texts_and_sources_are_as_they_were_written() {
     assert_eq!(found.len(), 1);
     let change = Change { sql_script: Some("SELECT AMOUNT FROM orders".to_owned()), ..Change::default() };
     manager.update(&found[0].id, change, "berta").await.unwrap();
-    let revisions = manager.revisions(&found[0].id).await.unwrap();
+    let revisions = manager.revisions(&found[0].id, None, 10).await.unwrap();
     let texts: Vec<_> =
         revisions.iter().map(|each| (each.revision, each.sql_script.as_str(), each.author.as_str())).collect();
     assert_eq!(texts, [(2, "SELECT AMOUNT FROM orders", "berta"), (1, FIRST, "anna")]);
