@@ -269,6 +269,12 @@ async fn a_stream_is_defined_deployed_watched_changed_stopped_and_deleted_over_h
     let between = service.get(&format!("{path}/revisions?diff=1..2")).await.must(200).body;
     let diff = between["diff"].as_str().unwrap();
     assert!(diff.starts_with("--- revision 1\n+++ revision 2\n") && diff.contains(&format!("\n+{BIGGER}\n")), "{diff}");
+    assert_eq!(between["items"].as_array().unwrap().len(), 2);
+    let page = service.get(&format!("{path}/revisions?pageSize=1")).await.must(200);
+    assert_eq!((page.body["items"].as_array().unwrap().len(), &page.body["items"][0]["revision"]), (1, &json!(2)));
+    let link = page.headers["link"].split(", ").find(|link| link.ends_with("rel=\"next\"")).unwrap().to_owned();
+    let last = service.get(&link[1..link.find('>').unwrap()]).await.must(200);
+    assert_eq!((&last.body["items"][0]["revision"], last.headers["link"].contains("next")), (&json!(1), false));
     for wrong in ["1..3", "1..", "1-2", "01..2"] {
         let refused = service.get(&format!("{path}/revisions?diff={wrong}")).await.must(400).body;
         assert_eq!(refused["code"], "invalid_parameter", "{refused}");
@@ -616,6 +622,20 @@ async fn a_call_with_an_idempotency_key_makes_one_stream() {
     stage.world.sql.batch_execute("delete from idempotent_calls").await.unwrap();
     let found = call(new.clone()).await.must(201);
     assert_eq!((&found.body["id"], &*found.headers["idempotent-replayed"]), (&first.body["id"], "true"));
+    // Also under the name as it was asked for, which is stored without its spaces.
+    let spaced = || {
+        service.call(
+            "POST",
+            "/api/streams",
+            Some(json!({ "name": " Spaced ", "sqlScript": BIG })),
+            &[("Idempotency-Key", "k-2")],
+        )
+    };
+    let made = spaced().await.must(201);
+    assert_eq!(made.body["name"], "Spaced");
+    stage.world.sql.batch_execute("delete from idempotent_calls").await.unwrap();
+    let found = spaced().await.must(201);
+    assert_eq!((&found.body["id"], &*found.headers["idempotent-replayed"]), (&made.body["id"], "true"));
     // Somebody else's stream of that name is not taken for it.
     stage.world.sql.batch_execute("delete from idempotent_calls").await.unwrap();
     assert_eq!(call(json!({ "name": "One", "sqlScript": BIGGER })).await.code(), "name_taken");
@@ -628,7 +648,7 @@ async fn a_call_with_an_idempotency_key_makes_one_stream() {
         )
     }));
     assert!(all.await.iter().all(|answer| answer.status == 201));
-    assert_eq!(service.get("/api/streams").await.body["items"].as_array().unwrap().len(), 2);
+    assert_eq!(service.get("/api/streams").await.body["items"].as_array().unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

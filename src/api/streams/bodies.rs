@@ -266,7 +266,7 @@ impl From<Revision> for RevisionBody {
     }
 }
 
-/// Every text of a stream.
+/// Texts of a stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RevisionList {
     /// The latest first.

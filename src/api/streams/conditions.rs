@@ -9,9 +9,7 @@ use std::str::FromStr;
 use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 
-use super::problems::VERSION_CHANGED;
 use crate::api::problem::{self, Problem};
-use crate::manager::definition::Definition;
 use crate::manager::manager::ExpectedSource;
 
 /// How the tag of a version begins.
@@ -85,17 +83,6 @@ fn version_of<V: FromStr>(tag: &str) -> Option<V> {
     let (version, _digest) = opaque.strip_prefix('v')?.split_once('-')?;
     let is_plain = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
     version.parse().ok().filter(|_| is_plain && !opaque.contains('"'))
-}
-
-/// For calls of which the manager takes no version: looked at before them.
-pub(super) fn check(request: &HttpRequest, current: &Definition) -> Result<(), Problem> {
-    match if_match(request)? {
-        Some(expected) if expected != current.version => {
-            let detail = format!("Version {expected} was expected, and it is {} by now", current.version);
-            Err(Problem::new(&VERSION_CHANGED, detail).with("currentVersion", current.version))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::api::parameters::Parameters;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::manager::definition::{Definition, Intent};
 use crate::manager::engines::ObservedState;
-use crate::manager::manager::{Change, Filter};
+use crate::manager::manager::{Change, DeleteOptions, Filter};
 
 /// Bytes of an answer with one stream, about.
 const STREAM_BYTES: usize = 2_048;
@@ -214,8 +214,9 @@ pub async fn delete(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let patience: Duration = patience(&api, &mut parameters);
     parameters.finish()?;
     let current = own(manager, &request).await?;
+    let options = DeleteOptions { delete_topic, expected_version: if_match(&request)? };
     let actor = actor(&request);
-    let deletion = manager.delete(&current.id, delete_topic, patience, &actor).await?;
+    let deletion = manager.delete(&current.id, options, patience, &actor).await?;
     tracing::info!(stream = current.id, delete_topic, done = deletion.is_done, actor, "stream deleted");
     let (mut response, message) = match deletion.is_done {
         true => (HttpResponse::Ok(), "The stream is deleted"),

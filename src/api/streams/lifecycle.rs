@@ -7,7 +7,7 @@ use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::bodies::{PlanBody, StreamBody, ValidationBody};
-use super::conditions::words;
+use super::conditions::{if_match, words};
 use super::requests::{DeployBody, StopBody, TextBody, manager, read_any, script};
 use super::{actor, own, part};
 use crate::api::Api;
@@ -24,13 +24,16 @@ pub(super) fn patience(api: &Api, parameters: &mut Parameters) -> Duration {
     Duration::from_millis(parameters.number("waitMs", 0..=most).unwrap_or(most))
 }
 
-/// Who does it, how long the engine is waited for, and the stream, which is the caller's to change.
-async fn asked<'a>(api: &'a Api, request: &HttpRequest) -> Result<(&'a Manager, Duration, Definition), Problem> {
+/// Who does it, how long the engine is waited for, the stream, which is the caller's to change, and the version that they have read.
+async fn asked<'a>(
+    api: &'a Api,
+    request: &HttpRequest,
+) -> Result<(&'a Manager, Duration, (Definition, Option<i32>)), Problem> {
     let manager = manager(api)?;
     let mut parameters = Parameters::parse(request.query_string(), &["waitMs"]);
     let patience = patience(api, &mut parameters);
     parameters.finish()?;
-    Ok((manager, patience, own(manager, request).await?))
+    Ok((manager, patience, (own(manager, request).await?, if_match(request)?)))
 }
 
 /// 200 where everything is as it is wanted, else 202: what has happened so far is in the body.
@@ -57,11 +60,12 @@ pub(super) fn told(definition: Definition) -> Result<HttpResponse, Problem> {
         (status = 202, description = "It is about to run", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn deploy(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let (manager, patience, current) = asked(&api, &request).await?;
+    let (manager, patience, (current, expected_version)) = asked(&api, &request).await?;
     let mut body = read_any((&request, payload), manager, &["acceptStateLoss", "fromBeginning"]).await?;
     let options = DeployOptions {
         accept_state_loss: body.switch("acceptStateLoss").unwrap_or(false),
         from_beginning: body.switch("fromBeginning").unwrap_or(false),
+        expected_version,
     };
     body.finish()?;
     let actor = actor(&request);
@@ -85,9 +89,9 @@ pub async fn deploy(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         (status = 202, description = "It is about to stop", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn stop(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let (manager, patience, current) = asked(&api, &request).await?;
+    let (manager, patience, (current, expected_version)) = asked(&api, &request).await?;
     let mut body = read_any((&request, payload), manager, &["discardState"]).await?;
-    let options = StopOptions { discard_state: body.switch("discardState").unwrap_or(false) };
+    let options = StopOptions { discard_state: body.switch("discardState").unwrap_or(false), expected_version };
     body.finish()?;
     let actor = actor(&request);
     let definition = manager.stop(&current.id, options, patience, &actor).await?;
@@ -109,10 +113,10 @@ pub async fn stop(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
         (status = 202, description = "It is about to", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn pause(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let (manager, patience, current) = asked(&api, &request).await?;
+    let (manager, patience, (current, expected_version)) = asked(&api, &request).await?;
     read_any((&request, payload), manager, &[]).await?.finish()?;
     let actor = actor(&request);
-    let definition = manager.pause(&current.id, patience, &actor).await?;
+    let definition = manager.pause(&current.id, expected_version, patience, &actor).await?;
     tracing::info!(stream = definition.id, settled = definition.is_settled(), actor, "stream paused");
     told(definition)
 }
@@ -131,10 +135,10 @@ pub async fn pause(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
         (status = 202, description = "It is about to run", body = StreamBody, headers(("ETag" = String, description = "For `If-Match`"))),
     ))]
 pub async fn resume(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
-    let (manager, patience, current) = asked(&api, &request).await?;
+    let (manager, patience, (current, expected_version)) = asked(&api, &request).await?;
     read_any((&request, payload), manager, &[]).await?.finish()?;
     let actor = actor(&request);
-    let definition = manager.resume(&current.id, patience, &actor).await?;
+    let definition = manager.resume(&current.id, expected_version, patience, &actor).await?;
     tracing::info!(stream = definition.id, settled = definition.is_settled(), actor, "stream resumed");
     told(definition)
 }

@@ -10,37 +10,50 @@ use crate::api::Api;
 use crate::api::ops::paging::Page;
 use crate::api::parameters::Parameters;
 use crate::api::problem::Problem;
+use crate::manager::definition::Revision;
 
 /// What were its texts?
 ///
-/// Every text that the stream had, the latest first, with who wrote it and when. With `diff=1..2` only those two, and how the
-/// first one becomes the second, as a unified diff.
+/// The texts that the stream had, the latest first, with who wrote each and when. Follow `Link: rel="next"`. The latest 500 are kept,
+/// and older ones that are deployed or gone back to. With `diff=1..2` only those two, and how the first one becomes the second, as a
+/// unified diff.
 #[utoipa::path(get, path = "/api/streams/{id}/revisions", operation_id = "list_stream_revisions", tag = "streams",
     params(
         ("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
         ("diff" = Option<String>, Query, description = "Two revisions, from which to which.", pattern = "^[1-9][0-9]{0,8}\\.\\.[1-9][0-9]{0,8}$", example = "1..2"),
+        ("pageSize" = Option<u32>, Query, description = "Texts on a page.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "A position, taken unchanged from a `Link` header.", min_length = 1, pattern = "^[A-Za-z0-9_-]+$"),
     ),
-    responses((status = 200, description = "The texts", body = RevisionList)))]
+    responses((status = 200, description = "One page, or the two", body = RevisionList, headers(
+        ("Link" = String, description = "RFC 8288 links `first` and `next`; no `next` on the last page, none at all with `diff`"),
+    ))))]
 pub async fn revisions(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let manager = manager(&api)?;
-    let mut parameters = Parameters::parse(request.query_string(), &["diff"]);
+    let mut parameters = Parameters::parse(request.query_string(), &["diff", "pageSize", "cursor"]);
     let asked = parameters.one("diff");
     let pair = asked.as_deref().and_then(two_numbers);
     if let (Some(word), None) = (&asked, pair) {
         parameters.reject("diff", word, "must be two revisions with .. between them, such as 1..2");
     }
-    let mut revisions = manager.revisions(&part(&request, "id")?).await?;
-    let mut diff = None;
+    let id = part(&request, "id")?;
+    let body =
+        |found: Vec<Revision>, diff| RevisionList { items: found.into_iter().map(RevisionBody::from).collect(), diff };
     if let (Some((from, to)), Some(word)) = (pair, &asked) {
-        let of = |number: i32| revisions.iter().find(|revision| revision.revision == number);
-        match (of(from), of(to)) {
-            (Some(one), Some(other)) => diff = Some(one.diff(other)),
-            _ => parameters.reject("diff", word, "must be two revisions that the stream has"),
+        let found = manager.these_revisions(&id, [from, to]).await?;
+        let of = |number: i32| found.iter().find(|revision| revision.revision == number);
+        if let (Some(one), Some(other)) = (of(from), of(to)) {
+            let diff = one.diff(other);
+            Page::take(parameters, &api.state.settings, ("", "-revision"), &[])?;
+            return Ok(HttpResponse::Ok().json(body(found, Some(diff))));
         }
-        revisions.retain(|revision| [from, to].contains(&revision.revision));
+        parameters.reject("diff", word, "must be two revisions that the stream has");
     }
-    parameters.finish()?;
-    Ok(HttpResponse::Ok().json(RevisionList { items: revisions.into_iter().map(RevisionBody::from).collect(), diff }))
+    let path = format!("/api/streams/{}/revisions", crate::api::parameters::encode(&shown_id(&id)));
+    let page = Page::take(parameters, &api.state.settings, (path, "-revision"), &[])?;
+    let before = page.after_id()?.map(|before| i32::try_from(before).unwrap_or(i32::MAX));
+    let mut found = manager.revisions(&id, before, page.limit.saturating_add(1)).await?;
+    let link = page.link(&mut found, |revision| (String::new(), revision.revision.to_string()));
+    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(body(found, None)))
 }
 
 /// `1..2`

@@ -2,7 +2,7 @@
 import { useAsk } from '../api';
 import { change, place } from '../router';
 import { Time } from '../time';
-import { CopyCurl, Empty, Shown, Table } from '../widgets';
+import { CopyCurl, Empty, Pager, Shown, Table } from '../widgets';
 import type { Stream } from './model';
 
 interface Revision {
@@ -14,7 +14,8 @@ interface Revision {
 
 export function Revisions({ stream }: { stream: Stream }) {
   const path = `${stream.href}/revisions`;
-  const list = useAsk<{ items: Revision[] }>(path);
+  const cursor = place.value.query.get('cursor');
+  const list = useAsk<{ items: Revision[] }>(cursor ? `${path}?cursor=${cursor}` : path);
   const pair = place.value.query.get('diff') ?? (stream.revision > 1 ? `${stream.revision - 1}..${stream.revision}` : '');
   const [from, until] = pair.split('..').map(Number);
   const choose = (from: number, until: number) => change({ diff: `${from}..${until}` });
@@ -37,12 +38,13 @@ export function Revisions({ stream }: { stream: Stream }) {
                 ))}
               </tbody>
             </Table>
-            {items.length < 2 ? <Empty>There is one revision so far, and nothing to compare it with.</Empty> : (
+            <Pager asked={list} go={(cursor) => change({ cursor }, { replace: false })} />
+            {stream.revision < 2 ? <Empty>There is one revision so far, and nothing to compare it with.</Empty> : (
               <>
                 <div class="filters">
                   {([['From revision', from, (value: number) => choose(value, until!)], ['to revision', until, (value: number) => choose(from!, value)]] as const).map(([label, value, set]) => (
                     <label key={label}><span>{label}</span>
-                      <select value={value} onChange={(event) => set(Number(event.currentTarget.value))}>{items.map(({ revision }) => <option key={revision} value={revision}>{revision}</option>)}</select>
+                      <select value={value} onChange={(event) => set(Number(event.currentTarget.value))}>{numbers(items, value).map((revision) => <option key={revision} value={revision}>{revision}</option>)}</select>
                     </label>
                   ))}
                 </div>
@@ -54,6 +56,12 @@ export function Revisions({ stream }: { stream: Stream }) {
       </Shown>
     </>
   );
+}
+
+/** Those of the page, and the one that is chosen, which may stand on another. */
+function numbers(items: Revision[], chosen: number | undefined): number[] {
+  const shown = items.map(({ revision }) => revision);
+  return chosen && !shown.includes(chosen) ? [...shown, chosen].sort((one, other) => other - one) : shown;
 }
 
 function Difference({ path }: { path: string }) {

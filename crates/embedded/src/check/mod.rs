@@ -12,6 +12,7 @@ use crate::schema;
 pub(crate) use self::fault::Fault;
 use self::rules::Judged;
 
+pub(crate) mod depth;
 mod errors;
 mod fault;
 mod joins;
@@ -26,6 +27,7 @@ pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Re
     let select = &select;
     let refused = |error| errors::refusal(error, &select.sql);
     let faulty = |fault: Fault| fault.refusal(&select.sql);
+    depth::check(&select.sql).map_err(faulty)?;
     let statement = parse::statement(&select.sql).map_err(faulty)?;
     let plain = session::state(false).map_err(refused)?;
     let names = parse::Names::new(select);

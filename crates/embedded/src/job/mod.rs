@@ -23,6 +23,7 @@ pub(crate) use self::adhoc::look;
 pub(crate) use self::persistent::{Cannot, Plan, begin, writer_name};
 pub use self::seen::Counts;
 pub(crate) use self::seen::{Job, Wish};
+use crate::check::depth::STACK;
 use crate::log::Log;
 use crate::run::Failure;
 use crate::views::Views;
@@ -52,7 +53,7 @@ fn spawn(
         };
         end(why);
     };
-    thread::Builder::new().name(name).spawn(work).map(drop)
+    thread::Builder::new().name(name).stack_size(STACK).spawn(work).map(drop)
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use streamview_manager::catalog::{Column, Source};
 use streamview_manager::engines::{Changes, Refusal, Select};
 
-use crate::check;
+use crate::check::{self, depth};
 use crate::run::{Execution, Failure};
 use crate::schema;
 
@@ -141,7 +141,13 @@ impl Prepared {
     /// Judges and prepares a SELECT over topics. Those that are declared as tables are read by whoever runs it, all of each at
     /// the start; nothing of them is looked at here.
     pub fn new(select: &Select, purpose: Purpose, limits: &Limits) -> Result<Prepared, Refusal> {
-        check::prepared(select, purpose, limits)
+        let no_room = || Refusal {
+            code: "limit_exceeded".to_owned(),
+            message: "there is no thread to judge the statement on: try again".to_owned(),
+            line: None,
+            column: None,
+        };
+        depth::with_room(|| check::prepared(select, purpose, limits)).unwrap_or_else(|| Err(no_room()))
     }
 
     /// The columns of its rows.
@@ -207,7 +213,9 @@ impl Prepared {
 
     /// The same, with the rows of its tables by the number of the source ([`schema::of_table`]).
     pub fn start_with(&self, bounds: Bounds, tables: &BTreeMap<usize, Vec<RecordBatch>>) -> Result<Execution, Failure> {
-        Execution::new(self, bounds, tables).map_err(|error| Failure::of(&error))
+        let no_room = || Err(Failure::limit("there is no thread to begin the query on: try again"));
+        let begun = depth::with_room(|| Execution::new(self, bounds, tables).map_err(|error| Failure::of(&error)));
+        begun.unwrap_or_else(no_room)
     }
 
     /// A physical plan with slots of its own.

@@ -1,6 +1,7 @@
 //! What is refused: each with its code and its place.
 
 use super::support::*;
+use crate::check::depth;
 use crate::plan::{Prepared, Purpose};
 
 /// Code, line and column, statement. `~` stands before what is deployed.
@@ -271,4 +272,46 @@ fn what_a_deployed_window_is_grouped_by_is_in_its_key() {
         let prepared = prepared_for(&sql, Purpose::Persistent).unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
         assert_eq!(prepared.key(), key, "{sql}");
     }
+}
+
+#[test]
+fn a_long_row_of_operators_ends_no_process() {
+    // The stack of a worker of the runtime.
+    let small = std::thread::Builder::new().stack_size(2 << 20);
+    let judged = small.spawn(|| {
+        for (first, next, each) in [
+            ("1", "+1", 1),
+            ("customer", "||'a'", 1),
+            ("id", "::bigint", 1),
+            ("id = 1", " or id = 1", 2),
+            ("id", " is not null", 2),
+            ("true", " and true", 1),
+        ] {
+            let row = |times: usize| format!("select {first}{} as x, id from orders", next.repeat(times));
+            let begins = usize::from(first.contains('='));
+            let most = (256 - begins) / each;
+            let judged =
+                |times: usize| prepared_for(&row(times), Purpose::AdHoc).map(|_| ()).map_err(|refusal| refusal.code);
+            assert_eq!(judged(most), Ok(()), "{next}");
+            assert_eq!(judged(most + 1), Err("limit_exceeded".to_owned()), "{next}");
+            assert_eq!(judged(60_000 / next.len()), Err("limit_exceeded".to_owned()), "{next}");
+        }
+        let unions = format!("select id from orders{}", " union all select id from orders".repeat(2_000));
+        assert_eq!(prepared_for(&unions, Purpose::AdHoc).map(|_| ()).unwrap_err().code, "limit_exceeded");
+        // What does not hold each other counts by itself.
+        let wide = |one: &str| format!("select id from orders where {}", [one; 40].join(" or "));
+        let sum = "(id + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 > 100)";
+        assert!(prepared_for(&wide(sum), Purpose::AdHoc).is_ok());
+        let list = format!("select id from orders where id in ({})", vec!["1 + 1"; 1_000].join(", "));
+        assert!(prepared_for(&list, Purpose::AdHoc).is_ok());
+        let most = format!("select id{} as x from orders", " + 1".repeat(256));
+        let mut runs = started(&most);
+        // Jobs have such threads.
+        let out = depth::with_room(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(runs.push(0, rows(&[order(1, "ada", 1, T)]), NOW)).unwrap().out
+        });
+        assert_eq!(lines(&out.unwrap()), ["257"]);
+    });
+    judged.unwrap().join().unwrap();
 }

@@ -9,21 +9,30 @@ use serde_json::value::RawValue;
 use super::DataType;
 use super::numbers::survives;
 
+/// How deep lists and objects are read. What nests deeper is handed on as text: each level takes of the stack, and whoever writes
+/// a topic would end the process with one record.
+pub(crate) const MAX_DEPTH: usize = 64;
+
 /// A field of a row, of this type if that is known. What is not what its type says is handed on as it stands.
 pub fn value(raw: &str, of: Option<&DataType>) -> Value {
+    within(raw, of, 0)
+}
+
+fn within(raw: &str, of: Option<&DataType>, depth: usize) -> Value {
     let raw = raw.trim();
     match (raw.as_bytes().first(), of) {
+        (Some(b'[' | b'{'), _) if depth >= MAX_DEPTH => Value::from(raw),
         (Some(b'['), of) => {
             let of = match of {
                 Some(DataType::Array(of)) => Some(&**of),
                 _ => None,
             };
             match serde_json::from_str::<Vec<&RawValue>>(raw) {
-                Ok(entries) => entries.into_iter().map(|entry| value(entry.get(), of)).collect(),
+                Ok(entries) => entries.into_iter().map(|entry| within(entry.get(), of, depth + 1)).collect(),
                 Err(_) => Value::from(raw),
             }
         }
-        (Some(b'{'), of) => object(raw, of),
+        (Some(b'{'), of) => object(raw, of, depth),
         (Some(b'-' | b'0'..=b'9'), Some(DataType::Decimal { scale, .. })) => {
             Value::from(plain_decimal(raw, usize::from(*scale)).unwrap_or_else(|| raw.to_owned()))
         }
@@ -32,7 +41,7 @@ pub fn value(raw: &str, of: Option<&DataType>) -> Value {
     }
 }
 
-fn object(raw: &str, of: Option<&DataType>) -> Value {
+fn object(raw: &str, of: Option<&DataType>, depth: usize) -> Value {
     let Ok(entries) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw) else { return Value::from(raw) };
     let of = |name: &str| match of {
         Some(DataType::Map(of)) => Some(&**of),
@@ -40,7 +49,7 @@ fn object(raw: &str, of: Option<&DataType>) -> Value {
         _ => None,
     };
     let read = entries.into_iter().map(|(name, entry)| {
-        let value = value(entry.get(), of(&name));
+        let value = within(entry.get(), of(&name), depth + 1);
         (name, value)
     });
     Value::Object(read.collect())
@@ -105,6 +114,24 @@ mod tests {
         assert_eq!(read("-9223372036854775808", "bigint"), Value::from("-9223372036854775808"));
         assert_eq!(read("null", "bigint"), Value::Null);
         assert_eq!(value("0.12345678901234567890", None), Value::from("0.12345678901234567890"));
+    }
+
+    #[test]
+    fn what_nests_too_deep_is_text() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let depth_of = |mut value: &Value| {
+            let mut depth = 0;
+            while let Some(inner) = value.as_array() {
+                depth += 1;
+                let Some(first) = inner.first() else { break };
+                value = first;
+            }
+            (depth, value.as_str().map(str::to_owned))
+        };
+        assert_eq!(depth_of(&value(&nested(MAX_DEPTH), None)), (MAX_DEPTH, None));
+        assert_eq!(depth_of(&value(&nested(MAX_DEPTH + 1), None)), (MAX_DEPTH, Some("[]".to_owned())));
+        let objects = format!("{}1{}", "{\"a\":".repeat(MAX_DEPTH + 1), "}".repeat(MAX_DEPTH + 1));
+        assert!(value(&objects, None).to_string().ends_with(&format!("\"{{\\\"a\\\":1}}\"{}", "}".repeat(MAX_DEPTH))));
     }
 
     #[test]

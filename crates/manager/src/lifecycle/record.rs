@@ -166,6 +166,16 @@ impl Record {
         before.filter(|revision| *revision != self.revision)
     }
 
+    /// Whether it is counted as deployed: it is wanted so, and has not failed for good, or something of it may run.
+    /// `store/sql/count_deployed.sql` says the same.
+    pub fn has_place(&self) -> bool {
+        let is_down = matches!(self.observed, ObservedState::Absent | ObservedState::Stopped | ObservedState::Failed);
+        let has_failed = self.failed_revision == Some(self.revision) && self.previous_revision.is_none() && is_down;
+        let is_wanted = matches!(self.intent, Intent::Running | Intent::Paused) && !has_failed;
+        let runs = matches!(self.position, Position::Deployed | Position::Paused) && !is_down;
+        is_wanted || runs || matches!(self.call, Some(Call::Deploy { .. }))
+    }
+
     /// The state that a deployment of that revision begins with.
     pub fn restore_for(&self, revision: i32) -> Option<RestorePoint> {
         let may_follow = |kept: i32| {

@@ -166,9 +166,7 @@ impl Shared {
         }
         let of = record.restore.as_ref().filter(|_| record.position == Position::Stopped);
         let of = of.map_or(from, |restore| restore.revision);
-        let Some(StoredRevision { select: Some(old), changes, .. }) =
-            self.store.revisions(&record.id, Some(of)).await?.pop()
-        else {
+        let Some(StoredRevision { select: Some(old), changes, .. }) = self.store.revision(&record.id, of).await? else {
             let why = "it is not known any more how the text that runs was deployed";
             return Ok(plan(record, to, Effect::RestartsFromBeginning, why, &["stop", "deploy"]));
         };

@@ -46,7 +46,8 @@ impl Shared {
 
     /// Records of its sources that it has not read yet; `None` if nothing was ever committed, or the brokers are away.
     async fn lag(&self, record: &Record, group: &str) -> Result<Option<u64>, Fault> {
-        let stored = self.store.revisions(&record.id, record.deployed_revision).await?.pop();
+        let Some(deployed) = record.deployed_revision else { return Ok(None) };
+        let stored = self.store.revision(&record.id, deployed).await?;
         let mut lag = None;
         for source in stored.and_then(|stored| stored.select).map(|select| select.sources).unwrap_or_default() {
             // A view has no records.

@@ -26,6 +26,7 @@ mod judge;
 mod live;
 mod looks;
 mod orphans;
+mod waits;
 mod wishes;
 mod words;
 
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub wishes: watch::Sender<u64>,
     catalogue: catalogue::Cache,
     consumers: consumers::Cache,
+    waits: waits::Waits,
 }
 
 impl Shared {
@@ -83,7 +85,8 @@ impl Manager {
     pub fn new(parts: Parts) -> Manager {
         let store = Store::new(parts.pool.clone());
         let (catalogue, consumers) = (catalogue::Cache::default(), consumers::Cache::default());
-        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue, consumers };
+        let waits = waits::Waits::default();
+        let shared = Shared { parts, store, wishes: watch::Sender::new(0), catalogue, consumers, waits };
         Manager { shared: Arc::new(shared) }
     }
 
@@ -124,16 +127,16 @@ impl Manager {
         self.shared.update(id, change, actor).await
     }
 
-    /// Wants it gone: what runs is ended, the engine's objects are removed, and the topic if `delete_topic`. Waits for that no
+    /// Wants it gone: what runs is ended, the engine's objects are removed, and the topic if that is said. Waits for that no
     /// longer than `patience`.
     pub async fn delete(
         &self,
         id: &str,
-        delete_topic: bool,
+        options: DeleteOptions,
         patience: Duration,
         actor: &str,
     ) -> Result<Deletion, Fault> {
-        self.shared.delete(id, delete_topic, patience, actor).await
+        self.shared.delete(id, options, patience, actor).await
     }
 
     /// Wants it to run; no harm if it does. Waits until the engine has taken it, no longer than `patience`; a refusal is a
@@ -160,14 +163,28 @@ impl Manager {
         self.shared.rest(id, Action::Stop, options, patience, actor).await
     }
 
-    /// Wants it to keep its state and do nothing. Waits as [`Manager::stop`].
-    pub async fn pause(&self, id: &str, patience: Duration, actor: &str) -> Result<Definition, Fault> {
-        self.shared.rest(id, Action::Pause, StopOptions::default(), patience, actor).await
+    /// Wants it to keep its state and do nothing, if it has the version that is expected. Waits as [`Manager::stop`].
+    pub async fn pause(
+        &self,
+        id: &str,
+        expected_version: Option<i32>,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Definition, Fault> {
+        let options = StopOptions { expected_version, ..StopOptions::default() };
+        self.shared.rest(id, Action::Pause, options, patience, actor).await
     }
 
-    /// Wants it to go on. Waits as [`Manager::deploy`].
-    pub async fn resume(&self, id: &str, patience: Duration, actor: &str) -> Result<Definition, Fault> {
-        self.shared.deploy(id, Action::Resume, DeployOptions::default(), patience, actor).await
+    /// Wants it to go on, if it has the version that is expected. Waits as [`Manager::deploy`].
+    pub async fn resume(
+        &self,
+        id: &str,
+        expected_version: Option<i32>,
+        patience: Duration,
+        actor: &str,
+    ) -> Result<Definition, Fault> {
+        let options = DeployOptions { expected_version, ..DeployOptions::default() };
+        self.shared.deploy(id, Action::Resume, options, patience, actor).await
     }
 
     /// What would happen if this text, or that of the definition, were deployed now. Changes nothing.
@@ -185,11 +202,17 @@ impl Manager {
         self.shared.validate(engine, kind, sql).await
     }
 
-    /// Every text that it had, the latest first.
-    pub async fn revisions(&self, id: &str) -> Result<Vec<Revision>, Fault> {
+    /// The texts that it had, the latest first, at most `limit`; those before the revision `before`. The latest 500 are kept, and
+    /// older ones that are deployed, gone back to or failed.
+    pub async fn revisions(&self, id: &str, before: Option<i32>, limit: u32) -> Result<Vec<Revision>, Fault> {
         let id = self.shared.record(id).await?.id;
-        let stored = self.shared.store.revisions(&id, None).await?;
-        Ok(stored.into_iter().map(|stored| stored.revision).collect())
+        Ok(self.shared.store.texts(&id, before, None, i64::from(limit)).await?)
+    }
+
+    /// Those of these texts that it has, the latest first.
+    pub async fn these_revisions(&self, id: &str, these: [i32; 2]) -> Result<Vec<Revision>, Fault> {
+        let id = self.shared.record(id).await?.id;
+        Ok(self.shared.store.texts(&id, None, Some(&these), 2).await?)
     }
 
     /// How it is doing, by what is stored and by what its engine says now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::judge::loses_state;
-use super::{Change, Deletion, DeployOptions, Filter, NewDefinition, Page, Shared, StopOptions};
+use super::{Change, DeleteOptions, Deletion, DeployOptions, Filter, NewDefinition, Page, Shared, StopOptions};
 use crate::definition::{Definition, Intent};
 use crate::engines::{ObservedState, Refusal};
 use crate::fault::Fault;
@@ -21,8 +21,6 @@ use crate::store::{Find, NewRow, Planned, StoreError, Write, Written};
 const MAX_NAME: usize = 128;
 /// How often a call begins again when somebody else was quicker.
 const MAX_TURNS: u32 = 20;
-/// How often it is looked whether what was wanted is done.
-const GLANCE: Duration = Duration::from_millis(50);
 
 impl Shared {
     /// A definition by its id, with or without hyphens.
@@ -84,10 +82,7 @@ impl Shared {
         let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
-            turns.next(&record, Action::Update)?;
-            if let Some(expected) = change.expected_version.filter(|expected| *expected != record.version) {
-                return Err(Fault::PreconditionFailed { expected, current: Box::new(record.into()) });
-            }
+            turns.next(&record, Action::Update, change.expected_version)?;
             let mut new = record.clone();
             let name = change.name.as_deref().map(checked_name).transpose()?;
             let text = change.sql_script.as_deref().filter(|text| *text != record.sql_script);
@@ -117,7 +112,7 @@ impl Shared {
                 is_new_revision: text.is_some(),
                 planned: planned.as_ref(),
                 // What has failed has given its place away: another text takes one.
-                places: (planned.is_some() && !has_place(&record)).then_some((limits.streams_per_user, limits.streams)),
+                places: (planned.is_some() && !record.has_place()).then_some((limits.streams_per_user, limits.streams)),
             };
             match self.store.write(&write).await {
                 Ok(full @ (Written::OwnerIsFull(_) | Written::AllIsFull(_))) => {
@@ -179,7 +174,7 @@ impl Shared {
         let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
-            turns.next(&record, action)?;
+            turns.next(&record, action, options.expected_version)?;
             let mut new = record.clone();
             if !wish(&mut new, action, How::default()) {
                 return Err(conflict(&record, action));
@@ -196,7 +191,7 @@ impl Shared {
                 new.fresh_revision = Some(new.revision);
             }
             let planned = self.plan_of(&record, &mut new, options, restarts, &mut turns).await?;
-            let has_place = has_place(&record);
+            let has_place = record.has_place();
             let write = Write {
                 record: &new,
                 actor,
@@ -240,7 +235,7 @@ impl Shared {
         restarts: bool,
         turns: &mut Turns,
     ) -> Result<Option<Planned>, Fault> {
-        let known = self.store.revisions(&record.id, Some(record.revision)).await?.pop();
+        let known = self.store.revision(&record.id, record.revision).await?;
         let is_known = known.is_some_and(|known| known.select.is_some());
         if is_known && !restarts && record.deployed_revision == Some(record.revision) {
             return Ok(None); // as it was: that needs nobody's word
@@ -278,7 +273,8 @@ impl Shared {
         patience: Duration,
         actor: &str,
     ) -> Result<Definition, Fault> {
-        self.ask(id, action, How { discard_state: options.discard_state, delete_topic: false }, actor).await?;
+        let how = How { discard_state: options.discard_state, delete_topic: false };
+        self.ask(id, (action, how), options.expected_version, actor).await?;
         let is_done = |record: &Record| {
             let is_down = match record.position {
                 Position::Deployed => false,
@@ -296,11 +292,12 @@ impl Shared {
     pub(super) async fn delete(
         &self,
         id: &str,
-        delete_topic: bool,
+        options: DeleteOptions,
         patience: Duration,
         actor: &str,
     ) -> Result<Deletion, Fault> {
-        let record = self.ask(id, Action::Delete, How { discard_state: false, delete_topic }, actor).await?;
+        let how = How { discard_state: false, delete_topic: options.delete_topic };
+        let record = self.ask(id, (Action::Delete, how), options.expected_version, actor).await?;
         let rest = self.until(id, patience, |_| false).await?;
         let mut leaves = Vec::new();
         if record.attempt > 0 && !record.delete_topic {
@@ -318,11 +315,17 @@ impl Shared {
         Ok(Deletion { is_done: rest.is_none(), leaves })
     }
 
-    async fn ask(&self, id: &str, action: Action, how: How, actor: &str) -> Result<Record, Fault> {
+    async fn ask(
+        &self,
+        id: &str,
+        (action, how): (Action, How),
+        expected_version: Option<i32>,
+        actor: &str,
+    ) -> Result<Record, Fault> {
         let mut turns = Turns::default();
         loop {
             let record = self.record(id).await?;
-            turns.next(&record, action)?;
+            turns.next(&record, action, expected_version)?;
             let mut new = record.clone();
             if !wish(&mut new, action, how) {
                 return Err(conflict(&record, action));
@@ -343,18 +346,12 @@ impl Shared {
         patience: Duration,
         is_done: impl Fn(&Record) -> bool,
     ) -> Result<Option<Record>, Fault> {
-        let end = tokio::time::Instant::now() + patience;
-        loop {
-            let record = match self.record(id).await {
-                Ok(record) => record,
-                Err(Fault::NotFound { .. }) => return Ok(None),
-                Err(fault) => return Err(fault),
-            };
-            if is_done(&record) || tokio::time::Instant::now() >= end {
-                return Ok(Some(record));
-            }
-            tokio::time::sleep_until(end.min(tokio::time::Instant::now() + GLANCE)).await;
-        }
+        let look = async || match self.record(id).await {
+            Ok(record) => Ok(Some(record)),
+            Err(Fault::NotFound { .. }) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        self.waits.until(patience, look, is_done).await
     }
 }
 
@@ -367,7 +364,11 @@ struct Turns {
 }
 
 impl Turns {
-    fn next(&mut self, record: &Record, action: Action) -> Result<(), Fault> {
+    /// Of what the caller has not read nothing is done, whichever turn finds that out.
+    fn next(&mut self, record: &Record, action: Action, expected: Option<i32>) -> Result<(), Fault> {
+        if let Some(expected) = expected.filter(|expected| *expected != record.version) {
+            return Err(Fault::PreconditionFailed { expected, current: Box::new(record.clone().into()) });
+        }
         self.taken += 1;
         if self.taken <= MAX_TURNS {
             return Ok(());
@@ -375,11 +376,6 @@ impl Turns {
         let state = format!("written by others all the time ({MAX_TURNS} turns): ask again");
         Err(Fault::Conflict { action, state, allowed: Action::allowed(record.intent) })
     }
-}
-
-/// Whether it is counted as deployed.
-fn has_place(record: &Record) -> bool {
-    matches!(record.intent, Intent::Running | Intent::Paused) && record.failed_revision != Some(record.revision)
 }
 
 const fn wanted(action: Action) -> &'static str {

@@ -59,6 +59,8 @@ pub struct Page {
 pub struct StopOptions {
     /// Throw the state away: a later deployment begins anew. Flink writes out open windows first.
     pub discard_state: bool,
+    /// The version that the caller has read (`If-Match`).
+    pub expected_version: Option<i32>,
 }
 
 /// How something is deployed.
@@ -68,6 +70,17 @@ pub struct DeployOptions {
     pub accept_state_loss: bool,
     /// Begin anew even if it could.
     pub from_beginning: bool,
+    /// The version that the caller has read (`If-Match`).
+    pub expected_version: Option<i32>,
+}
+
+/// How something is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Its topic, too, with all records.
+    pub delete_topic: bool,
+    /// The version that the caller has read (`If-Match`).
+    pub expected_version: Option<i32>,
 }
 
 /// What a deletion leaves behind.

@@ -14,6 +14,8 @@ const VALUE: &str = "VALUE";
 /// The most columns of a header. What a value has beyond them stands together in the last one, as JSON text: a topic whose
 /// values have ever new fields (ids as names, say) would make each row longer than the one before.
 const MAX_COLUMNS: usize = 1_000;
+/// Likewise the most bytes of their names and types: a name may be as long as a value, and the header is sent again for each.
+const MAX_BYTES: usize = 64 << 10;
 /// That last column.
 const OTHERS: &str = "*";
 
@@ -34,6 +36,8 @@ pub struct Columns {
     columns: Vec<(String, DataType)>,
     /// Where each stands among them.
     places: HashMap<String, usize>,
+    /// Bytes of their names and types.
+    bytes: usize,
     /// So many were known before any row had come.
     known: usize,
     /// The one that stands in the key alone.
@@ -47,7 +51,8 @@ impl Columns {
     pub fn new(known: Option<Vec<Column>>) -> Columns {
         let columns: Vec<_> = known.into_iter().flatten().map(|column| (column.name, column.data_type)).collect();
         let places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-        Columns { known: columns.len(), columns, places, key: None, is_table: false, is_told: false }
+        let bytes = columns.iter().map(|(name, data_type)| written(name, data_type)).sum();
+        Columns { known: columns.len(), columns, places, bytes, key: None, is_table: false, is_told: false }
     }
 
     /// With those of the text that fills the topic.
@@ -174,19 +179,31 @@ impl Columns {
 
     /// Whether there is a column for it, now at the latest.
     fn knows(&mut self, name: &str, value: &Value) -> bool {
-        let is_known = self.places.contains_key(name);
-        let has_room = self.columns.len() < MAX_COLUMNS;
-        if !is_known && has_room {
-            self.add(name, kind(value));
+        if self.places.contains_key(name) {
+            return true;
         }
-        is_known || has_room
+        if self.columns.len() >= MAX_COLUMNS || self.bytes + name.len() > MAX_BYTES {
+            return false;
+        }
+        let data_type = kind(value);
+        let has_room = self.bytes + written(name, &data_type) <= MAX_BYTES;
+        if has_room {
+            self.add(name, data_type);
+        }
+        has_room
     }
 
     fn add(&mut self, name: &str, data_type: DataType) {
+        self.bytes += written(name, &data_type);
         self.places.insert(name.to_owned(), self.columns.len());
         self.columns.push((name.to_owned(), data_type));
         self.is_told = false;
     }
+}
+
+/// Bytes that a column takes in a header, about.
+fn written(name: &str, data_type: &DataType) -> usize {
+    name.len() + data_type.to_string().len()
 }
 
 /// As ksqlDB writes it: names in backticks, types behind them.
@@ -220,21 +237,71 @@ mod tests {
     use super::*;
     use crate::ports::RawRecord;
 
+    async fn row(value: String) -> Shown {
+        let record = RawRecord {
+            partition: 0,
+            offset: 0,
+            timestamp_ms: None,
+            key: None,
+            value: Some(value.into_bytes()),
+            headers: Default::default(),
+        };
+        show(&record, None, 1_000_000).await
+    }
+
+    #[tokio::test]
+    async fn a_value_that_nests_without_end_is_a_row_on_the_stack_of_any_thread() {
+        let nested = |open: &str, inner: &str, close: &str| {
+            format!("{{\"a\":{}{inner}{}}}", open.repeat(20_000), close.repeat(20_000))
+        };
+        for value in [nested("[", "", "]"), nested("{\"b\":", "1", "}")] {
+            let row = row(value).await;
+            // The stack of a worker of the runtime.
+            let small = std::thread::Builder::new().stack_size(2 << 20);
+            let read = small.spawn(move || {
+                let column = Column { name: "a".to_owned(), data_type: DataType::String, nullable: true };
+                let mut known = Columns::new(Some(vec![column.clone(), Column { name: "k".to_owned(), ..column }]));
+                (Columns::new(None).lines(&row), known.lines(&row), known.object(&row))
+            });
+            let (lines, known, object) = read.unwrap().join().unwrap();
+            assert_eq!((lines.len(), known.len(), object), (2, 2, None), "a header and the row");
+        }
+    }
+
+    #[tokio::test]
+    async fn long_names_and_types_make_a_header_no_longer_than_its_bound() {
+        let long = |number: usize, bytes: usize| format!("{number:06}{}", "x".repeat(bytes - 6));
+        // Of these one fits, a type of as many bytes does not, and of these none does.
+        for (bytes, is_type, fits) in [(40 << 10, false, true), (70 << 10, true, false), (250 << 10, false, false)] {
+            let mut columns = Columns::new(None);
+            let mut told = Vec::new();
+            for number in 0..30 {
+                let name = long(number, bytes);
+                let value = if is_type { json!({ format!("f{number}"): { name: 1 } }) } else { json!({ name: 1 }) };
+                told.push(columns.lines(&row(value.to_string()).await));
+            }
+            let headers = told.iter().filter(|lines| lines.len() == 2).count();
+            assert_eq!(headers, if fits { 2 } else { 1 }, "the columns, and the one for all others");
+            assert!(
+                told[..2]
+                    .iter()
+                    .flatten()
+                    .filter(|line| line.contains("header"))
+                    .all(|line| line.len() < MAX_BYTES + 100)
+            );
+            assert_eq!(columns.columns.len(), headers);
+            let row: Value = serde_json::from_str(&told[29][0]).unwrap();
+            let others = row["row"]["columns"].as_array().unwrap().last().unwrap().as_str().unwrap();
+            assert!(others.len() > bytes && others.contains("000029"), "nothing is left out");
+        }
+    }
+
     #[tokio::test]
     async fn ever_new_fields_make_a_header_no_longer_than_its_bound() {
         let mut columns = Columns::new(None);
         let mut last = Vec::new();
         for number in 0..MAX_COLUMNS + 500 {
-            let value = json!({ format!("field{number}"): number }).to_string().into_bytes();
-            let record = RawRecord {
-                partition: 0,
-                offset: 0,
-                timestamp_ms: None,
-                key: None,
-                value: Some(value),
-                headers: Default::default(),
-            };
-            last = columns.lines(&show(&record, None, 1_000_000).await);
+            last = columns.lines(&row(json!({ format!("field{number}"): number }).to_string()).await);
         }
         assert_eq!(columns.columns.len(), MAX_COLUMNS + 1);
         assert_eq!(last.len(), 1, "no new header");

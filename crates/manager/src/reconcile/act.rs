@@ -190,7 +190,7 @@ async fn forget(shared: &Shared, record: Record) -> Result<(), Fault> {
 /// What a revision was planned to be deployed as.
 async fn planned(shared: &Shared, record: &Record, revision: i32) -> Result<(Select, Changes), Trouble> {
     let unavailable = |error: StoreError| Trouble::Unavailable(error.to_string());
-    let stored = shared.store.revisions(&record.id, Some(revision)).await.map_err(unavailable)?.pop();
+    let stored = shared.store.revision(&record.id, revision).await.map_err(unavailable)?;
     match stored.map(|stored| (stored.select, stored.changes)) {
         Some((Some(select), Some(changes))) => Ok((select, changes)),
         _ => Err(Trouble::Unavailable(format!("revision {revision} was never planned: deploy it again"))),

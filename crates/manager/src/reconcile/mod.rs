@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::engines::{Capabilities, Engine, EngineKind, Observed, ObservedState, Trouble};
@@ -67,6 +67,8 @@ struct Memory {
     last_wish: Option<Timestamp>,
     /// When it was noted last where states are kept.
     noted: Option<Instant>,
+    /// The notes that were begun last.
+    noting: Option<AbortHandle>,
     /// When the last round began.
     began: Instant,
     rooms: Rooms,
@@ -89,6 +91,7 @@ impl Memory {
             can: None,
             last_wish: None,
             noted: None,
+            noting: None,
             began: Instant::now(),
             rooms,
         }
@@ -253,10 +256,10 @@ async fn round(shared: &Arc<Shared>, memory: &mut Memory, steps: &mut JoinSet<St
     if note::is_due(shared, memory) {
         memory.noted = Some(Instant::now());
         let (shared, engine) = (Arc::clone(shared), memory.engine);
-        steps.spawn(async move {
+        memory.noting = Some(steps.spawn(async move {
             note::restore_points(&shared, engine).await;
             String::new()
-        });
+        }));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use futures_util::StreamExt;
+use tokio::task::AbortHandle;
 
 use super::Memory;
 use crate::definition::Intent;
@@ -19,6 +20,8 @@ pub(super) fn is_due(shared: &Shared, memory: &Memory) -> bool {
     let every = shared.parts.settings.reconcile.restore_points;
     // Where the engine keeps states at places.
     memory.can.as_ref().is_some_and(|can| can.can_savepoint)
+        // Where an engine is slow they may take longer than that: the next ones begin when these are done.
+        && memory.noting.as_ref().is_none_or(AbortHandle::is_finished)
         && memory.noted.is_none_or(|noted: Instant| noted.elapsed() >= every)
 }
 

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-use super::rows::{further_places, json, read, record, said, word};
+use super::revisions::MOST_REVISIONS;
+use super::rows::{further_places, json, record, said, word};
 use super::{Store, StoreError};
-use crate::catalog::{Column, Source};
-use crate::definition::{Event, Revision};
+use crate::catalog::Column;
+use crate::definition::Event;
 use crate::engines::{Changes, EngineKind, ObservedState, RestorePoint, Select};
 use crate::lifecycle::outcome::Happened;
 use crate::lifecycle::record::Record;
@@ -46,14 +47,6 @@ pub(crate) struct Planned {
     pub select: Select,
     pub columns: Vec<Column>,
     pub changes: Changes,
-}
-
-/// A text, with what it was last planned to be deployed as.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredRevision {
-    pub revision: Revision,
-    pub select: Option<Select>,
-    pub changes: Option<Changes>,
 }
 
 /// What somebody writes, at once or not at all.
@@ -186,6 +179,9 @@ impl Store {
             return Ok(Written::Stale);
         }
         transaction.execute(include_str!("sql/forget_events.sql"), &[id]).await?;
+        if write.is_new_revision {
+            transaction.execute(include_str!("sql/forget_revisions.sql"), &[id, &MOST_REVISIONS]).await?;
+        }
         transaction.commit().await?;
         Ok(Written::Done)
     }
@@ -220,34 +216,6 @@ impl Store {
         Ok(gone > 0)
     }
 
-    /// The texts of a definition, or one of them; the latest first.
-    pub async fn revisions(&self, id: &str, revision: Option<i32>) -> Result<Vec<StoredRevision>, StoreError> {
-        let rows = self.pool.get().await?.query(include_str!("sql/revisions.sql"), &[&id, &revision]).await?;
-        rows.iter()
-            .map(|row| {
-                let statement: Option<String> = row.try_get(4)?;
-                let sources: Option<serde_json::Value> = row.try_get(5)?;
-                let changes: Option<String> = row.try_get(6)?;
-                let select = match (statement, sources) {
-                    (Some(sql), Some(sources)) => {
-                        Some(Select { sql, sources: read::<Vec<Source>>("stream_revisions", sources)? })
-                    }
-                    _ => None,
-                };
-                Ok(StoredRevision {
-                    revision: Revision {
-                        revision: row.try_get(0)?,
-                        sql_script: row.try_get(1)?,
-                        author: row.try_get(2)?,
-                        created_at: row.try_get(3)?,
-                    },
-                    select,
-                    changes: changes.map(|changes| said("stream_revisions", &changes)).transpose()?,
-                })
-            })
-            .collect()
-    }
-
     /// What happened to a definition, the latest first.
     pub async fn events(&self, id: &str, before: Option<i64>, limit: i64) -> Result<Vec<Event>, StoreError> {
         let rows = self.pool.get().await?.query(include_str!("sql/events.sql"), &[&id, &before, &limit]).await?;
@@ -275,12 +243,13 @@ impl Store {
             .collect()
     }
 
-    /// Deletes what happened longer ago than that.
+    /// Deletes what happened longer ago than that, and the texts of definitions of which nothing else is left.
     pub async fn forget_old_events(&self, age: Duration) -> Result<(), StoreError> {
         let seconds = age.as_secs_f64();
         let client = self.pool.get().await?;
         // A part at a time: no statement holds many rows for long.
         while client.execute(include_str!("sql/forget_old_events.sql"), &[&seconds]).await? > 0 {}
+        while client.execute(include_str!("sql/forget_lost_revisions.sql"), &[]).await? > 0 {}
         Ok(())
     }
 

@@ -4,14 +4,16 @@
 
 pub use deadpool_postgres::Pool;
 
-pub(crate) use self::definitions::{Find, NewRow, Planned, StoredRevision, Write, Written};
+pub(crate) use self::definitions::{Find, NewRow, Planned, Write, Written};
 pub(crate) use self::leader::Leader;
+pub(crate) use self::revisions::StoredRevision;
 pub(crate) use self::sources::{Declared, Known, Leftover};
 
 mod definitions;
 mod leader;
 mod outputs;
 mod queries;
+mod revisions;
 mod rows;
 mod sources;
 

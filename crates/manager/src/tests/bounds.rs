@@ -3,7 +3,7 @@
 use super::stage::{Stage, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::engines::{EngineKind, ObservedState};
-use crate::manager::{Change, NewDefinition};
+use crate::manager::{Change, DeleteOptions, NewDefinition};
 use crate::queries::{Active, QueryInfo, Roll};
 use crate::store::{Find, Store};
 
@@ -27,7 +27,7 @@ async fn no_more_definitions_are_written_down_than_may_be() {
     let full = by("four", "berta").await.unwrap_err();
     assert!(matches!(full, Why::LimitReached { setting: "definitions", most: 3, in_use: 3, .. }), "{full:?}");
     // What is deleted gives its place back.
-    running.manager.delete(&first.id, false, super::stage::PATIENCE, "anna").await.unwrap();
+    running.manager.delete(&first.id, DeleteOptions::default(), super::stage::PATIENCE, "anna").await.unwrap();
     by("four", "berta").await.unwrap();
     running.stop().await;
 }
@@ -88,6 +88,12 @@ async fn what_happened_is_kept_for_a_time_and_in_a_number() {
     client.execute(insert, &[&gone, &91_i32, &6_000_i32]).await.unwrap();
     client.execute(insert, &[&gone, &89_i32, &1_i32]).await.unwrap();
     client.execute(insert, &[&definition.id, &0_i32, &600_i32]).await.unwrap();
+    // Of two that are gone: of one it is known yet that it was there.
+    let gone = "with gone as (select gen_random_uuid() as id from generate_series(1, 2)),
+                told as (insert into stream_events (definition_id, name, what) select id, 'gone', 'deleted' from gone limit 1)
+                insert into stream_revisions (definition_id, revision, sql_script, author)
+                select id, revision, 'gone', 'anna' from gone, generate_series(1, 3) revision";
+    client.execute(gone, &[]).await.unwrap();
     let running = stage.run();
     let count = async |which: &str| -> i64 {
         let count = format!("select count(*) from stream_events where {which}");
@@ -99,10 +105,53 @@ async fn what_happened_is_kept_for_a_time_and_in_a_number() {
         tokio::task::yield_now().await;
     }
     assert_eq!(count("at < now() - interval '1 day'").await, 1, "what is not that old is kept");
+    let texts = async || -> i64 {
+        client.query_one("select count(*) from stream_revisions", &[]).await.unwrap().try_get(0).unwrap()
+    };
+    while texts().await > 1 + 3 {
+        assert!(begin.elapsed() < super::stage::PATIENCE, "texts of what is gone are kept");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(texts().await, 1 + 3, "those of which something is told yet are kept");
     // What the reconciler writes is bounded like the words of people.
     let redeployed = Default::default();
     running.manager.deploy(&definition.id, redeployed, super::stage::PATIENCE, "anna").await.unwrap();
     settled(&running.manager, &definition.id).await;
-    assert!(count("at > now() - interval '1 day'").await <= 500);
+    assert!(count("at > now() - interval '1 day' and name <> 'gone'").await <= 500);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn texts_are_kept_in_a_number_and_read_in_pages() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let manager = stage.manager();
+    let definition = create(&manager, "orders", TEXT, None).await;
+    let client = stage.pool.get().await.unwrap();
+    // As written by the version before, which kept all; some of them are gone back to.
+    let many = "insert into stream_revisions (definition_id, revision, sql_script, author)
+                select $1::text::uuid, revision, 'SELECT ' || revision, 'anna' from generate_series(2, 1200) revision";
+    client.execute(many, &[&definition.id]).await.unwrap();
+    let needed = "update stream_definitions
+                  set revision = 1200, deployed_revision = 3, previous_revision = 4, failed_revision = 5, fresh_revision = 6,
+                      restore_path = 'x', restore_savepoint = true, restore_revision = 7,
+                      tries = 1, call = '{\"do\": \"deploy\", \"revision\": 8, \"attempt\": 1, \"replaces\": false, \"restore\": null}'
+                  where id = $1::text::uuid";
+    client.execute(needed, &[&definition.id]).await.unwrap();
+    for number in 1..=8 {
+        let change = Change { sql_script: Some(format!("{TEXT} WHERE ORDER_ID > {number}")), ..Change::default() };
+        manager.update(&definition.id, change, "anna").await.unwrap();
+    }
+    let (mut kept, mut before) = (Vec::new(), None);
+    loop {
+        let page = manager.revisions(&definition.id, before, 200).await.unwrap();
+        assert!(page.len() <= 200);
+        let Some(last) = page.last() else { break };
+        before = Some(last.revision);
+        kept.extend(page.iter().map(|revision| revision.revision));
+    }
+    assert_eq!(kept, (709..=1208).rev().chain((3..=8).rev()).collect::<Vec<_>>());
+    let two = manager.these_revisions(&definition.id, [3, 1208]).await.unwrap();
+    let texts: Vec<_> = two.iter().map(|revision| revision.sql_script.as_str()).collect();
+    assert_eq!(texts, ["SELECT ORDER_ID FROM orders WHERE ORDER_ID > 8", "SELECT 3"]);
+    assert_eq!(manager.these_revisions(&definition.id, [2, 3]).await.unwrap().len(), 1);
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::model::{Fault, World};
-use super::stage::{PATIENCE, Stage, crash_at, create, deployed, settled};
+use super::stage::{PATIENCE, Stage, WITH_TOPIC, crash_at, create, deployed, settled};
 use crate::definition::Definition;
 use crate::engines::{EngineKind, ObservedState};
 use crate::manager::{Change, DeployOptions, Manager, StopOptions};
@@ -82,9 +82,9 @@ async fn ask(manager: &Manager, id: &str, act: Act) {
             drop(manager.update(id, change, "anna").await.unwrap());
         }
         Act::Stop => drop(manager.stop(id, StopOptions::default(), at_once, "anna").await.unwrap()),
-        Act::Pause => drop(manager.pause(id, at_once, "anna").await.unwrap()),
-        Act::Resume => drop(manager.resume(id, at_once, "anna").await.unwrap()),
-        Act::Delete => drop(manager.delete(id, true, at_once, "anna").await.unwrap()),
+        Act::Pause => drop(manager.pause(id, None, at_once, "anna").await.unwrap()),
+        Act::Resume => drop(manager.resume(id, None, at_once, "anna").await.unwrap()),
+        Act::Delete => drop(manager.delete(id, WITH_TOPIC, at_once, "anna").await.unwrap()),
     }
 }
 
@@ -95,7 +95,7 @@ async fn before(stage: &Stage, act: Act) -> Definition {
         Act::Deploy => create(&running.manager, "orders", FIRST, None).await,
         Act::Resume => {
             let definition = deployed(&running.manager, "orders", FIRST).await;
-            running.manager.pause(&definition.id, PATIENCE, "anna").await.unwrap();
+            running.manager.pause(&definition.id, None, PATIENCE, "anna").await.unwrap();
             settled(&running.manager, &definition.id).await
         }
         _ => deployed(&running.manager, "orders", FIRST).await,
@@ -143,7 +143,7 @@ async fn dies_at(stage: &Stage, act: Act, point: &'static str, weather: Weather)
         let begun = stage.model().with(|world| world.begun.clone());
         assert!(begun.len() <= 1, "{what}: it has begun anew: {begun:?}");
         assert_eq!(stage.ours(), [settled.output_topic.as_str()], "{what}");
-        running.manager.delete(&definition.id, true, PATIENCE, "anna").await.unwrap();
+        running.manager.delete(&definition.id, WITH_TOPIC, PATIENCE, "anna").await.unwrap();
     }
     is_gone(&running.manager, &definition.id, &what).await;
     assert_eq!(stage.model().live(), [], "{what}");

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::model::{Job, Model};
-use super::stage::{PATIENCE, Running, Stage, deployed, until};
+use super::stage::{PATIENCE, Running, Stage, WITH_TOPIC, deployed, until};
 use crate::definition::Definition;
 use crate::engines::{EngineKind, ObservedState};
-use crate::manager::{DeployOptions, OrphanKind};
+use crate::manager::{DeleteOptions, DeployOptions, OrphanKind};
 
 const FIRST: &str = "SELECT ORDER_ID FROM orders";
 const OTHER: &str = "SELECT AMOUNT FROM orders";
@@ -130,7 +130,7 @@ async fn a_topic_that_cannot_be_deleted_may_be_left() {
     let running = stage.run();
     let definition = deployed(&running.manager, "orders", FIRST).await;
     *stage.topics.refuses.lock().unwrap() = Some(0);
-    running.manager.delete(&definition.id, true, Duration::ZERO, "anna").await.unwrap();
+    running.manager.delete(&definition.id, WITH_TOPIC, Duration::ZERO, "anna").await.unwrap();
     let offered = until(&running.manager, &definition.id, "it is offered", |now| {
         now.last_error.as_ref().is_some_and(|error| error.contains("without its topic"))
     })
@@ -140,9 +140,9 @@ async fn a_topic_that_cannot_be_deleted_may_be_left() {
     let status = running.manager.status(&definition.id).await.unwrap();
     assert!(status.failure.is_some_and(|failure| failure.contains("not allowed")));
     // Asked for with its topic once more, it says why it stays.
-    let deletion = running.manager.delete(&definition.id, true, Duration::ZERO, "anna").await.unwrap();
+    let deletion = running.manager.delete(&definition.id, WITH_TOPIC, Duration::ZERO, "anna").await.unwrap();
     assert!(!deletion.is_done && deletion.leaves[0].contains("without its topic"), "{deletion:?}");
-    let deletion = running.manager.delete(&definition.id, false, PATIENCE, "anna").await.unwrap();
+    let deletion = running.manager.delete(&definition.id, DeleteOptions::default(), PATIENCE, "anna").await.unwrap();
     assert!(deletion.is_done, "{deletion:?}");
     let orphans = running.manager.orphans().await.unwrap().orphans;
     assert_eq!((orphans.len(), orphans[0].kind, &orphans[0].id), (1, OrphanKind::Topic, &definition.output_topic));

@@ -77,6 +77,8 @@ pub struct World {
     pub hangs: bool,
     /// Deployments wait until this is over.
     pub is_slow: bool,
+    /// Texts are judged when this is over.
+    pub ponders: bool,
     /// Calls about single jobs, and deployments, that wait for an answer; and the most that did at once.
     pub waiting: usize,
     pub most_waiting: usize,
@@ -389,6 +391,7 @@ impl Engine for Model {
         if let Some(lacks) = self.unprepared(select).await? {
             return Err(Trouble::Unavailable(lacks));
         }
+        self.wait(|world| world.ponders).await;
         if select.sql.contains("unknown_column") {
             return Err(refusal("there is no column unknown_column"));
         }

@@ -10,8 +10,8 @@ use crate::definition::Intent;
 use crate::engines::{EngineKind, ObservedState};
 use crate::lifecycle::{Action, Effect};
 use crate::manager::{
-    Change, CheckedBy, DeployOptions, ExpectedSource, Filter, NewDefinition, Origin, OrphanKind, StatementKind,
-    StopOptions,
+    Change, CheckedBy, DeleteOptions, DeployOptions, ExpectedSource, Filter, NewDefinition, Origin, OrphanKind,
+    StatementKind, StopOptions,
 };
 
 const FIRST: &str = "SELECT ORDER_ID FROM orders";
@@ -211,7 +211,7 @@ async fn orphans_are_listed_and_removed_by_a_person_only() {
     let stage = Stage::new(&[EngineKind::Flink]).await;
     let running = stage.run();
     let definition = deployed(&running.manager, "orders", FIRST).await;
-    let deletion = running.manager.delete(&definition.id, false, PATIENCE, "anna").await.unwrap();
+    let deletion = running.manager.delete(&definition.id, DeleteOptions::default(), PATIENCE, "anna").await.unwrap();
     assert!(deletion.is_done && deletion.leaves[0].contains(&definition.output_topic), "{deletion:?}");
     // A job with a name as ours have, and two that have nothing to do with us.
     stage.model().with(|world| {
@@ -272,7 +272,7 @@ async fn while_the_engine_is_away_the_gate_judges_alone_and_wishes_are_kept() {
     let deploy = running.manager.deploy(&other.id, DeployOptions::default(), PATIENCE, "anna").await;
     assert!(matches!(deploy, Err(Why::EngineUnavailable { .. })), "{deploy:?}");
     // A draft needs no engine to go.
-    assert!(running.manager.delete(&other.id, false, PATIENCE, "anna").await.unwrap().is_done);
+    assert!(running.manager.delete(&other.id, DeleteOptions::default(), PATIENCE, "anna").await.unwrap().is_done);
     let engines = running.manager.engines().await;
     assert!(engines.len() == 1 && !engines[0].is_reachable && engines[0].is_default);
     stage.model().with(|world| world.is_away = false);
@@ -286,7 +286,7 @@ async fn what_may_not_be_asked_is_refused_with_what_may() {
     let running = stage.run();
     let definition = create(&running.manager, "orders", FIRST, None).await;
     let manager = &running.manager;
-    match manager.pause(&definition.id, PATIENCE, "anna").await {
+    match manager.pause(&definition.id, None, PATIENCE, "anna").await {
         Err(Why::Conflict { action: Action::Pause, allowed, .. }) => {
             assert_eq!(allowed, [Action::Update, Action::Deploy, Action::Delete]);
         }
@@ -335,7 +335,7 @@ async fn pages_texts_and_sources_are_as_they_were_written() {
     assert_eq!(found.len(), 1);
     let change = Change { sql_script: Some("SELECT AMOUNT FROM orders".to_owned()), ..Change::default() };
     manager.update(&found[0].id, change, "berta").await.unwrap();
-    let revisions = manager.revisions(&found[0].id).await.unwrap();
+    let revisions = manager.revisions(&found[0].id, None, 10).await.unwrap();
     let texts: Vec<_> =
         revisions.iter().map(|each| (each.revision, each.sql_script.as_str(), each.author.as_str())).collect();
     assert_eq!(texts, [(2, "SELECT AMOUNT FROM orders", "berta"), (1, FIRST, "anna")]);

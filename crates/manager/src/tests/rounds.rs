@@ -6,6 +6,7 @@ use super::model::Model;
 use super::stage::{PATIENCE, Running, Stage, create, deployed, until};
 use crate::engines::{EngineKind, ObservedState};
 use crate::manager::DeployOptions;
+use crate::store::Store;
 
 const MANY: usize = 200;
 const TEXT: &str = "SELECT ORDER_ID FROM orders";
@@ -111,4 +112,52 @@ async fn an_engine_that_does_not_answer_holds_up_no_other() {
     stage.engines[1].with(|world| world.hangs = false);
     rounds(&stage.engines[1], 5).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn notes_of_states_wait_for_those_before_them() {
+    let mut stage = Stage::new(&[EngineKind::Flink]).await;
+    (stage.limits.streams_per_user, stage.limits.streams) = (10, 10);
+    stage.rules.time_to_run = PATIENCE;
+    let running = stage.run();
+    for number in 0..10 {
+        deployed(&running.manager, &format!("orders {number}"), TEXT).await;
+    }
+    // Each answer takes longer than it is from one note to the next.
+    let model = stage.model();
+    model.with(|world| (world.is_ill, world.most_waiting) = (true, 0));
+    rounds(model, 50).await;
+    let most = model.with(|world| world.most_waiting);
+    assert_eq!(most, 4, "as many jobs as are asked about at once");
+    model.with(|world| world.is_ill = false);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_to_lead_takes_no_session_for_it() {
+    let stage = Stage::new(&[EngineKind::Flink]).await;
+    let store = Store::new(stage.pool.clone());
+    let leader = store.lead().await.unwrap().unwrap();
+    // Nobody else has one of the pool's sessions, so it is the same one each time.
+    let session = async || -> i32 {
+        let client = stage.pool.get().await.unwrap();
+        client.query_one("select pg_backend_pid()", &[]).await.unwrap().try_get(0).unwrap()
+    };
+    let first = session().await;
+    for _ in 0..3 {
+        assert!(store.lead().await.unwrap().is_none());
+        assert_eq!(session().await, first);
+    }
+    assert!(leader.is_held().await);
+    drop(leader);
+    // Its session ends in its own time.
+    let begin = std::time::Instant::now();
+    let next = loop {
+        match store.lead().await.unwrap() {
+            Some(next) => break next,
+            None => assert!(begin.elapsed() < PATIENCE, "nobody leads"),
+        }
+    };
+    assert!(next.is_held().await);
+    assert_ne!(session().await, first, "the session that leads is nobody else's");
 }

@@ -17,13 +17,16 @@ use super::model::Model;
 use crate::catalog::{Column, DataType, Format, Source};
 use crate::definition::Definition;
 use crate::engines::{Engine, EngineKind};
-use crate::manager::{Declarer, DeployOptions, ExpectedSource, Manager, NewDefinition, Parts};
+use crate::manager::{Declarer, DeleteOptions, DeployOptions, ExpectedSource, Manager, NewDefinition, Parts};
 use crate::ports::{Consumers, From, Kafka, PortError, RawRecord, Records, Schemas, Topic};
 use crate::settings::{Limits, ManagerSettings, Reconcile};
 use crate::store::Pool;
 
 /// How long something may take that takes a moment.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A deletion that takes the topic, too.
+pub const WITH_TOPIC: DeleteOptions = DeleteOptions { delete_topic: true, expected_version: None };
 
 /// A developer.
 pub const ANNA: Declarer<'static> = Declarer { name: "anna", is_operator: false };
