@@ -228,7 +228,6 @@ async fn a_written_number_beside_a_decimal_is_one() {
         ("a * 1.5", "double", "4.5"),
         ("1.5", "double", "1.5"),
         ("d * m", "double", "3.7037036703703706e18"),
-        ("coalesce(d, m, 0.5)", "double", "3.0"),
     ] {
         assert_eq!(value_of(expr, row).await, (of.to_owned(), expected.to_owned()), "{expr}");
     }
