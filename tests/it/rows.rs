@@ -102,9 +102,13 @@ impl Engine for Model {
     async fn sources(&self) -> Result<Vec<Source>, Trouble> {
         Ok(Vec::new())
     }
-    async fn query(&self, _: AdHoc) -> Result<Rows, Trouble> {
+    /// One of a text that says so never begins.
+    async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
         self.live.fetch_add(1, Ordering::SeqCst);
         let leaving = Leaving(Arc::clone(&self.live));
+        if query.select.sql.contains("HANGS") {
+            return std::future::pending().await;
+        }
         let (sender, receiver) = mpsc::unbounded_channel();
         self.feeds.lock().unwrap().push(sender);
         let header = Item::Header { columns: vec![column("N")], schema: "`N` BIGINT".to_owned() };
@@ -293,6 +297,29 @@ async fn a_query_is_ended_by_somebody_and_its_reader_is_told() {
         (again.status().as_u16(), &again.json::<Value>().await.unwrap()["code"]),
         (404, &json!("query_not_found"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_ended_while_it_begins_has_not_begun() {
+    let desk = Desk::new().await;
+    let text = "SELECT N AS HANGS FROM orders";
+    let begin = desk.begin(text);
+    let end = async {
+        let url = desk.url("/api/queries");
+        let begins = || async { (desk.engine.live.load(Ordering::SeqCst) == 1).then_some(()) };
+        until("it begins", PATIENCE, begins).await;
+        let list: Value = desk.http.get(&url).send().await.unwrap().json().await.unwrap();
+        let id = list["items"][0]["id"].as_str().unwrap().to_owned();
+        assert_eq!(desk.http.delete(format!("{url}/{id}")).send().await.unwrap().status(), 204);
+        desk.engine.until_ended().await;
+        id
+    };
+    let (answer, id) = tokio::join!(begin, end);
+    assert_eq!(answer.status(), 409);
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["code"], "query_ended");
+    let detail = format!("Query `{id}` has ended before its engine had begun it: ended by `");
+    assert!(problem["detail"].as_str().unwrap().starts_with(&detail), "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
