@@ -94,7 +94,7 @@ impl Elsewhere {
         let head = format!("POST {path} HTTP/1.1\\r\\nHost: {ip}\\r\\nContent-Type: application/json");
         let script = format!(
             "exec 3<>/dev/tcp/{ip}/{port}; printf '{head}\\r\\nContent-Length: {length}\\r\\n\\r\\n%s' '{body}' >&3; \
-             cat <&3 >/dev/null"
+             exec cat <&3 >/dev/null"
         );
         let mut command = self.command("bash");
         Killed(command.args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap())
