@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use streamview::api::{self, ApiState};
 use streamview::config::{Config, SecretUrl};
+use streamview::login::audit::AuditLog;
 use streamview::manager::Manager;
 use streamview::manager::catalog::{Column, DataType, Format, Source};
 use streamview::manager::engines::{
@@ -27,6 +28,7 @@ use streamview::schemas::client::install_tls;
 use streamview::store::pool;
 use streamview::streams;
 use streamview::telemetry::metrics::Metrics;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +137,8 @@ struct Desk {
     engine: Arc<Model>,
     address: SocketAddr,
     http: reqwest::Client,
+    audit: AuditLog,
+    config: Config,
 }
 
 impl Desk {
@@ -189,9 +193,11 @@ impl Desk {
             shutting_down: CancellationToken::new(),
             under_way: Arc::default(),
         };
+        let audit = state.audit.clone();
         let (server, addresses) = api::serve(state, Vec::new()).unwrap();
         tokio::spawn(server);
-        Desk { world, manager, live, engine, address: addresses[0], http: reqwest::Client::new() }
+        let (address, http) = (addresses[0], reqwest::Client::new());
+        Desk { world, manager, live, engine, address, http, audit, config }
     }
 
     fn url(&self, path: &str) -> String {
@@ -320,6 +326,24 @@ async fn a_query_that_is_ended_while_it_begins_has_not_begun() {
     assert_eq!(problem["code"], "query_ended");
     let detail = format!("Query `{id}` has ended before its engine had begun it: ended by `");
     assert!(problem["detail"].as_str().unwrap().starts_with(&detail), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_caller_goes_before_it_is_answered_is_in_the_audit_log() {
+    let desk = Desk::new().await;
+    let (audit, config) = (desk.audit.clone(), &desk.config);
+    tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), CancellationToken::new()));
+    let body = json!({ "sqlScript": "SELECT N AS HANGS FROM orders" }).to_string();
+    let mut caller = tokio::net::TcpStream::connect(desk.address).await.unwrap();
+    let head = format!("POST /api/queries HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json", desk.address);
+    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    caller.write_all(request.as_bytes()).await.unwrap();
+    let begins = || async { (desk.engine.live.load(Ordering::SeqCst) == 1).then_some(()) };
+    until("it begins", PATIENCE, begins).await;
+    drop(caller);
+    desk.engine.until_ended().await;
+    let noted = "select count(*) from audit_log where route = '/api/queries' and (status, code) = (499, 'cancelled')";
+    until("it is noted", PATIENCE, || async { (desk.world.number(noted).await == 1).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
