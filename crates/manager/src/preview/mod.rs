@@ -179,16 +179,8 @@ impl Previews {
         watchable: Arc<dyn Watchable>,
         limits: PreviewLimits,
     ) -> Previews {
-        Previews::of((kafka, schemas, watchable), limits, LOOK_AGAIN)
-    }
-
-    fn of(
-        (kafka, schemas, watchable): (Arc<dyn Kafka>, Option<Arc<dyn Schemas>>, Arc<dyn Watchable>),
-        limits: PreviewLimits,
-        look_again: Duration,
-    ) -> Previews {
         let (places, runtime) = (Arc::new(Semaphore::new(limits.readers)), Handle::current());
-        let outside = Outside { kafka, schemas, limits, runtime, places, watchable, look_again };
+        let outside = Outside { kafka, schemas, limits, runtime, places, watchable, look_again: LOOK_AGAIN };
         Previews { outside, registry: Arc::default() }
     }
 

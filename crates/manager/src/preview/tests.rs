@@ -442,8 +442,8 @@ async fn a_stream_is_shown_under_the_columns_of_its_text_with_those_of_its_key()
 #[tokio::test]
 async fn rows_of_another_revision_stand_under_its_columns() {
     let (broker, catalog) = (Arc::new(Broker::new()), Arc::<Catalog>::default());
-    let outside = (broker.clone() as Arc<dyn Kafka>, None, catalog.clone() as Arc<dyn Watchable>);
-    let previews = Previews::of(outside, generous(), Duration::ZERO);
+    let mut previews = Previews::new(broker.clone(), None, catalog.clone(), generous());
+    previews.outside.look_again = Duration::ZERO;
     let mut watcher = previews.watch_stream("1", From::Latest, "ada").await.unwrap();
     let mut other = previews.watch_stream("1", From::Latest, "eve").await.unwrap();
     let mut columns = previews.columns(&watcher).await;
