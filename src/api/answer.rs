@@ -24,6 +24,7 @@ use super::line::{Line, Place, TooManyAnswers};
 use super::problem::{self, Problem};
 use super::routes::Routed;
 use super::{Api, UNMATCHED, caller};
+use crate::login::audit::AuditLog;
 use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
@@ -79,22 +80,27 @@ impl Asked {
 
     /// Whether the call changes something, or is refused.
     fn is_audited(&self, status: StatusCode) -> bool {
+        let is_refused =
+            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        is_refused || self.changes()
+    }
+
+    /// Whether the call changes something.
+    fn changes(&self) -> bool {
         // What is said over a connection of the hub is no call of its own, and most of it are signs of life.
         let talks = self.route().starts_with("/hub/");
         let looks = talks || matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let is_refused =
-            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
-        is_refused || !looks && self.routed.pattern().is_some()
+        !looks && self.routed.pattern().is_some()
     }
 
-    fn entry(&self, status: StatusCode, code: Option<&str>) -> AuditEntry {
+    fn entry(&self, status: u16, code: Option<&str>) -> AuditEntry {
         AuditEntry {
             at: Timestamp::now(),
             principal: self.by.0.borrow().clone(),
             method: self.method.to_string(),
             route: self.route().to_owned(),
             target: self.path.clone(),
-            status: i32::from(status.as_u16()),
+            status: i32::from(status),
             code: code.map(str::to_owned),
             trace_id: self.trace_id.clone(),
             address: self.address.clone(),
@@ -119,6 +125,23 @@ impl Drop for UnderWay {
     }
 }
 
+/// A request that is noted as one whose caller has gone, unless it is answered.
+struct Unanswered<'r> {
+    asked: &'r Asked,
+    /// Nobody notes where there is none.
+    audit: Option<&'r AuditLog>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(audit) = self.audit.take()
+            && self.asked.changes()
+        {
+            audit.note(self.asked.entry(0, None).cancelled());
+        }
+    }
+}
+
 /// The middleware.
 pub async fn finish(
     request: ServiceRequest,
@@ -134,6 +157,7 @@ pub async fn finish(
     request.extensions_mut().insert(asked.by.clone());
     request.extensions_mut().insert(asked.spending.clone());
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
+    let mut unanswered = Unanswered { asked: &asked, audit: api.as_ref().map(|api| &api.state.audit) };
     let outcome = match before {
         Some(Ok(answer)) => Ok(Ok(request.into_response(answer))),
         Some(Err(problem)) => Ok(Err(problem.into())),
@@ -142,6 +166,8 @@ pub async fn finish(
             AssertUnwindSafe(answer).catch_unwind().await
         }
     };
+    unanswered.audit = None;
+    drop(unanswered);
     let code = match &outcome {
         Ok(Ok(response)) => response.response().error().and_then(|error| error.as_error::<Problem>()),
         Ok(Err(error)) => error.as_error::<Problem>(),
@@ -177,7 +203,7 @@ pub async fn finish(
             api.state.metrics.rate_limited.with_label_values(&[budget.kind.as_str()]).inc();
         }
         if asked.is_audited(status) {
-            api.state.audit.note(asked.entry(status, code));
+            api.state.audit.note(asked.entry(status.as_u16(), code));
         }
     }
     if let Ok(Some(place)) = place {

@@ -4,6 +4,9 @@ use jiff::Timestamp;
 
 use crate::store::{Connection, DbError, roles};
 
+/// Status of a call whose caller has gone before it was answered, as nginx writes it down.
+pub const CANCELLED: i32 = 499;
+
 /// A call, or refusals that were alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -27,6 +30,13 @@ pub struct AuditEntry {
     pub address: String,
     /// How many.
     pub calls: i32,
+}
+
+impl AuditEntry {
+    /// That of a call whose caller has gone before it was answered: what it began may have been done all the same.
+    pub fn cancelled(self) -> AuditEntry {
+        AuditEntry { status: CANCELLED, code: Some("cancelled".to_owned()), ..self }
+    }
 }
 
 /// Which entries.

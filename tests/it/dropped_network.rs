@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use streamview::api::{self, ApiState};
 use streamview::config::Config;
+use streamview::manager::Manager;
 use streamview::manager::engines::{EngineKind, Item, Row, RowKind, Select};
 use streamview::manager::fault::Fault;
 use streamview::manager::live::Live;
+use streamview::manager::manager::Parts;
 use streamview::manager::preview::{Output, PreviewLimits, Previews, Watchable};
 use streamview::manager::queries::{NewQuery, Prepared, Queries, Statements};
 use streamview::manager::settings::Limits;
 use streamview::platforms::kafka::topics::Topics;
+use streamview::streams;
 use streamview::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +88,18 @@ impl Elsewhere {
         self.run("tc qdisc del dev sv1 root");
     }
 
+    /// Asks for something by a shell, and waits for the answer.
+    fn asker(&self, server: SocketAddr, path: &str, body: &str) -> Killed {
+        let (ip, port, length) = (server.ip(), server.port(), body.len());
+        let head = format!("POST {path} HTTP/1.1\\r\\nHost: {ip}\\r\\nContent-Type: application/json");
+        let script = format!(
+            "exec 3<>/dev/tcp/{ip}/{port}; printf '{head}\\r\\nContent-Length: {length}\\r\\n\\r\\n%s' '{body}' >&3; \
+             exec cat <&3 >/dev/null"
+        );
+        let mut command = self.command("bash");
+        Killed(command.args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap())
+    }
+
     /// Reads a query's rows by a shell: when it has begun it says so, and then does this with descriptor 3.
     fn reader(&self, server: SocketAddr, query: &str, then: &str) -> Killed {
         let (ip, port) = (server.ip(), server.port());
@@ -141,7 +156,16 @@ impl Desk {
         let gate = Arc::new(Gate(engine.clone()));
         let queries = Queries::new(gate.clone(), Limits::default());
         let kafka = Arc::new(Topics::new(&config.kafka));
-        let previews = Previews::new(kafka, None, gate, PreviewLimits::default());
+        let previews = Previews::new(kafka.clone(), None, gate, PreviewLimits::default());
+        config.ksqldb.url = "http://127.0.0.1:1".to_owned();
+        let manager = Manager::new(Parts {
+            settings: streams::settings(&config).unwrap(),
+            pool: streamview::store::pool::manager_pool(&config.database).unwrap(),
+            kafka,
+            schemas: None,
+            engines: vec![engine.clone()],
+            crash: |_| {},
+        });
         let state = ApiState {
             pool,
             ops_pool,
@@ -155,7 +179,7 @@ impl Desk {
             desks: Vec::new(),
             ahead: Arc::new(|_| Box::pin(async { None })),
             live: Some(Live::new(queries.clone(), previews)),
-            manager: None,
+            manager: Some(manager),
             engines: Arc::new(Vec::new),
             hub: None,
             metrics: Arc::new(Metrics::new()),
@@ -216,6 +240,7 @@ fn queries_end_when_the_network_goes_silent_and_slow_readers_keep_theirs() {
             let elsewhere = Elsewhere::new();
             hub_queries_end(&elsewhere, &folder).await;
             rows_end(&elsewhere).await;
+            calls_end(&elsewhere).await;
             slow_readers_stay(&elsewhere, &folder).await;
         });
     }
@@ -288,6 +313,26 @@ async fn rows_end(elsewhere: &Elsewhere) {
         println!("rows, busy {is_busy}: ended after {after:?}");
         assert!(after < AT_ONCE, "busy {is_busy}: the query ran {after:?} longer");
         elsewhere.is_back();
+    }
+}
+
+/// Those that are not answered yet: a trial that waits for rows, and queries whose engine has not begun them.
+async fn calls_end(elsewhere: &Elsewhere) {
+    let desk = Desk::new();
+    for (path, body) in [
+        ("/api/test/query", r#"{"query":"SELECT 1","seconds":50}"#),
+        ("/api/test/query", r#"{"query":"SELECT HANGS","seconds":50}"#),
+        ("/api/queries", r#"{"sqlScript":"SELECT HANGS"}"#),
+    ] {
+        let asker = elsewhere.asker(desk.address, path, body);
+        met("it runs", || desk.engine.live.load(Ordering::SeqCst) == 1).await;
+        let silent = elsewhere.goes_silent();
+        desk.until_ended().await;
+        let after = silent.elapsed();
+        println!("{path} {body}: ended after {after:?}");
+        assert!(after < AT_ONCE, "{path} {body}: the query ran {after:?} longer");
+        elsewhere.is_back();
+        drop(asker);
     }
 }
 

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use streamview::api::{self, ApiState};
 use streamview::config::{Config, SecretUrl};
+use streamview::login::audit::AuditLog;
 use streamview::manager::Manager;
 use streamview::manager::catalog::{Column, DataType, Format, Source};
 use streamview::manager::engines::{
@@ -27,6 +28,7 @@ use streamview::schemas::client::install_tls;
 use streamview::store::pool;
 use streamview::streams;
 use streamview::telemetry::metrics::Metrics;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -102,9 +104,13 @@ impl Engine for Model {
     async fn sources(&self) -> Result<Vec<Source>, Trouble> {
         Ok(Vec::new())
     }
-    async fn query(&self, _: AdHoc) -> Result<Rows, Trouble> {
+    /// One of a text that says so never begins.
+    async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
         self.live.fetch_add(1, Ordering::SeqCst);
         let leaving = Leaving(Arc::clone(&self.live));
+        if query.select.sql.contains("HANGS") {
+            return std::future::pending().await;
+        }
         let (sender, receiver) = mpsc::unbounded_channel();
         self.feeds.lock().unwrap().push(sender);
         let header = Item::Header { columns: vec![column("N")], schema: "`N` BIGINT".to_owned() };
@@ -131,6 +137,8 @@ struct Desk {
     engine: Arc<Model>,
     address: SocketAddr,
     http: reqwest::Client,
+    audit: AuditLog,
+    config: Config,
 }
 
 impl Desk {
@@ -185,9 +193,11 @@ impl Desk {
             shutting_down: CancellationToken::new(),
             under_way: Arc::default(),
         };
+        let audit = state.audit.clone();
         let (server, addresses) = api::serve(state, Vec::new()).unwrap();
         tokio::spawn(server);
-        Desk { world, manager, live, engine, address: addresses[0], http: reqwest::Client::new() }
+        let (address, http) = (addresses[0], reqwest::Client::new());
+        Desk { world, manager, live, engine, address, http, audit, config }
     }
 
     fn url(&self, path: &str) -> String {
@@ -293,6 +303,47 @@ async fn a_query_is_ended_by_somebody_and_its_reader_is_told() {
         (again.status().as_u16(), &again.json::<Value>().await.unwrap()["code"]),
         (404, &json!("query_not_found"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_ended_while_it_begins_has_not_begun() {
+    let desk = Desk::new().await;
+    let text = "SELECT N AS HANGS FROM orders";
+    let begin = desk.begin(text);
+    let end = async {
+        let url = desk.url("/api/queries");
+        let begins = || async { (desk.engine.live.load(Ordering::SeqCst) == 1).then_some(()) };
+        until("it begins", PATIENCE, begins).await;
+        let list: Value = desk.http.get(&url).send().await.unwrap().json().await.unwrap();
+        let id = list["items"][0]["id"].as_str().unwrap().to_owned();
+        assert_eq!(desk.http.delete(format!("{url}/{id}")).send().await.unwrap().status(), 204);
+        desk.engine.until_ended().await;
+        id
+    };
+    let (answer, id) = tokio::join!(begin, end);
+    assert_eq!(answer.status(), 409);
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["code"], "query_ended");
+    let detail = format!("Query `{id}` has ended before its engine had begun it: ended by `");
+    assert!(problem["detail"].as_str().unwrap().starts_with(&detail), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_caller_goes_before_it_is_answered_is_in_the_audit_log() {
+    let desk = Desk::new().await;
+    let (audit, config) = (desk.audit.clone(), &desk.config);
+    tokio::spawn(audit.run(config.audit.clone(), config.database.clone(), CancellationToken::new()));
+    let body = json!({ "sqlScript": "SELECT N AS HANGS FROM orders" }).to_string();
+    let mut caller = tokio::net::TcpStream::connect(desk.address).await.unwrap();
+    let head = format!("POST /api/queries HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json", desk.address);
+    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    caller.write_all(request.as_bytes()).await.unwrap();
+    let begins = || async { (desk.engine.live.load(Ordering::SeqCst) == 1).then_some(()) };
+    until("it begins", PATIENCE, begins).await;
+    drop(caller);
+    desk.engine.until_ended().await;
+    let noted = "select count(*) from audit_log where route = '/api/queries' and (status, code) = (499, 'cancelled')";
+    until("it is noted", PATIENCE, || async { (desk.world.number(noted).await == 1).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

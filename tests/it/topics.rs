@@ -9,7 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use streamview::config::{Config, KafkaSettings};
-use streamview::manager::ports::{ConsumerGroup, From, Kafka, PortError, RawHeaders, RawRecord, Records};
+use streamview::manager::ports::{ConsumerGroup, From, Kafka, Place, PortError, RawHeaders, RawRecord, Records};
 use streamview::platforms::kafka::bounded::read_topic;
 use streamview::platforms::kafka::topics::Topics;
 
@@ -169,7 +169,7 @@ async fn groups_that_read_a_topic_are_told_with_their_lag_and_no_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_come_with_a_record_in_their_order() {
     let world = World::new(1).await;
-    let mut records = topics(&world).tail(&world.topic, From::Earliest).await.unwrap();
+    let mut records = topics(&world).tail(&world.topic, From::Earliest, Place::default()).await.unwrap();
     let headers = vec![
         ("source".to_owned(), b"shop".to_vec()),
         ("source".to_owned(), vec![0xff]),
@@ -189,7 +189,7 @@ async fn headers_come_with_a_record_in_their_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_whose_name_is_not_text_is_read_by_every_reader() {
     let world = World::new(1).await;
-    let mut records = topics(&world).tail(&world.topic, From::Earliest).await.unwrap();
+    let mut records = topics(&world).tail(&world.topic, From::Earliest, Place::default()).await.unwrap();
     world.publish_odd(&world.topic, &created("o-1").record()).await;
     // A page that watches, an instance that projects, and whoever reads a topic to its end: the relay, rebuilds, `dlq import`.
     let shown = next(&mut records).await.headers.shown;
@@ -218,7 +218,7 @@ async fn brokers_that_do_not_answer_are_unavailable_within_a_bound() {
         nobody.create_topic("a", 1).await.err(),
         nobody.delete_topic("a").await.err(),
         nobody.consumers("a", 1).await.err(),
-        nobody.tail("a", From::Latest).await.err(),
+        nobody.tail("a", From::Latest, Place::default()).await.err(),
     ];
     for error in asked {
         assert!(matches!(error, Some(PortError::Unavailable(_))), "{error:?}");
@@ -233,12 +233,12 @@ async fn a_tail_begins_where_it_is_told_and_leaves_no_group_behind() {
     let groups = groups_of_ours(&world).await;
     let old = (0..4).map(|number| (value(number, (number % 2) as i32), Some(1_000 + number as i64)));
     world.publish_at(&world.topic, old).await;
-    let mut latest = topics.tail(&world.topic, From::Latest).await.unwrap();
-    let mut earliest = topics.tail(&world.topic, From::Earliest).await.unwrap();
-    let mut offset = topics.tail(&world.topic, From::Offset(1)).await.unwrap();
-    let mut beyond = topics.tail(&world.topic, From::Offset(1_000_000)).await.unwrap();
-    let mut time = topics.tail(&world.topic, From::Time(1_003)).await.unwrap();
-    let mut later = topics.tail(&world.topic, From::Time(5_000)).await.unwrap();
+    let mut latest = topics.tail(&world.topic, From::Latest, Place::default()).await.unwrap();
+    let mut earliest = topics.tail(&world.topic, From::Earliest, Place::default()).await.unwrap();
+    let mut offset = topics.tail(&world.topic, From::Offset(1), Place::default()).await.unwrap();
+    let mut beyond = topics.tail(&world.topic, From::Offset(1_000_000), Place::default()).await.unwrap();
+    let mut time = topics.tail(&world.topic, From::Time(1_003), Place::default()).await.unwrap();
+    let mut later = topics.tail(&world.topic, From::Time(5_000), Place::default()).await.unwrap();
     world.publish_at(&world.topic, [(value(9, 0), Some(9_000))]).await;
     assert_eq!(values(&mut latest, 1).await, ["v9"]);
     assert_eq!(values(&mut beyond, 1).await, ["v9"], "an offset beyond the end is the end");
@@ -256,7 +256,7 @@ async fn a_tail_begins_where_it_is_told_and_leaves_no_group_behind() {
     let left: Vec<String> = groups_of_ours(&world).await.into_iter().filter(|group| !groups.contains(group)).collect();
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(
-        topics.tail("not.there", From::Latest).await.err().map(|error| error.to_string()).as_deref(),
+        topics.tail("not.there", From::Latest, Place::default()).await.err().map(|error| error.to_string()).as_deref(),
         Some("there is no topic not.there")
     );
 }
@@ -266,9 +266,9 @@ async fn a_tail_ends_with_whoever_reads_it() {
     let world = World::new(1).await;
     let topics = topics(&world);
     // One that waits for records, and one whose reader has taken nothing and never will.
-    let idle = topics.tail(&world.topic, From::Latest).await.unwrap();
+    let idle = topics.tail(&world.topic, From::Latest, Place::default()).await.unwrap();
     world.publish((0..20_000).map(|number| value(number, 0))).await;
-    let full = topics.tail(&world.topic, From::Earliest).await.unwrap();
+    let full = topics.tail(&world.topic, From::Earliest, Place::default()).await.unwrap();
     until("both have threads", PATIENCE, || async { (readers(&world) == 2).then_some(()) }).await;
     let begun = Instant::now();
     drop((idle, full));
@@ -280,7 +280,7 @@ async fn a_tail_ends_with_whoever_reads_it() {
 async fn a_tail_notices_new_partitions_and_ends_with_its_topic_by_name() {
     let mut world = World::new(1).await;
     let topics = topics(&world);
-    let mut records = topics.tail(&world.topic, From::Latest).await.unwrap();
+    let mut records = topics.tail(&world.topic, From::Latest, Place::default()).await.unwrap();
     world.grow_topic(2).await;
     world.publish([value(1, 1), value(2, 0)]).await;
     assert_eq!(values(&mut records, 2).await, ["v1", "v2"]);
@@ -296,7 +296,7 @@ async fn a_tail_reads_tens_of_thousands_of_records_a_second() {
     let world = World::new(2).await;
     world.publish((0..COUNT).map(|number| value(number, (number % 2) as i32))).await;
     let begun = Instant::now();
-    let mut records = topics(&world).tail(&world.topic, From::Earliest).await.unwrap();
+    let mut records = topics(&world).tail(&world.topic, From::Earliest, Place::default()).await.unwrap();
     for _ in 0..COUNT {
         next(&mut records).await;
     }

@@ -98,7 +98,8 @@ impl Live {
         let watcher = watched.map_err(|refused| refused.to_string())?;
         let mut columns = self.previews.columns(&watcher).await;
         let header = stream::iter(columns.header().map(Ok));
-        let rows = stream::unfold(Some((watcher, columns)), next_lines).flat_map(stream::iter);
+        let previews = self.previews.clone();
+        let rows = stream::unfold(Some((previews, watcher, columns)), next_lines).flat_map(stream::iter);
         Ok(header.chain(rows).boxed())
     }
 
@@ -226,15 +227,21 @@ fn in_words(fault: &Fault) -> String {
 
 /// What a watcher is told next, as lines; the last one is an error.
 async fn next_lines(
-    watching: Option<(Watcher, Columns)>,
-) -> Option<(Vec<Result<String, String>>, Option<(Watcher, Columns)>)> {
-    let (mut watcher, mut columns) = watching?;
+    watching: Option<(Previews, Watcher, Columns)>,
+) -> Option<(Vec<Result<String, String>>, Option<(Previews, Watcher, Columns)>)> {
+    let (previews, mut watcher, mut columns) = watching?;
     match watcher.next().await {
         Told::Frame(frame) => {
             let dropped = (frame.dropped > 0).then(|| json!({ "dropped": frame.dropped }).to_string());
-            let lines = frame.rows.iter().flat_map(|row| columns.lines(row));
-            let lines = dropped.into_iter().chain(lines).map(Ok).collect();
-            Some((lines, Some((watcher, columns))))
+            let mut lines: Vec<_> = dropped.into_iter().map(Ok).collect();
+            for row in &frame.rows {
+                if watcher.turns_at(row) {
+                    // Not told yet, they are told before the row.
+                    columns = previews.columns(&watcher).await;
+                }
+                lines.extend(columns.lines(row).into_iter().map(Ok));
+            }
+            Some((lines, Some((previews, watcher, columns))))
         }
         Told::End(why) => Some((vec![Err(why)], None)),
     }
@@ -249,6 +256,9 @@ async fn send(mut watcher: Watcher, client: Client) {
             Told::Frame(frame) => {
                 lost += frame.dropped;
                 for row in &frame.rows {
+                    if watcher.turns_at(row) {
+                        columns = Columns::of(watcher.output());
+                    }
                     match client.push(row.push(&mut columns)) {
                         Pushed::Waits => {}
                         Pushed::Lost => lost += 1,

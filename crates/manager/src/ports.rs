@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use futures_util::Stream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::catalog::{Column, Format};
 
@@ -99,6 +100,20 @@ impl RawHeaders {
     }
 }
 
+/// A place among the readers of topics. Whoever reads holds it until its client of Kafka has really ended: a question that is
+/// under way is not taken back, so that may be seconds after nobody wants its records any more.
+#[derive(Debug, Default)]
+pub struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// One of those.
+    pub fn among(permit: OwnedSemaphorePermit) -> Place {
+        Place { _permit: Some(permit) }
+    }
+}
+
 /// Records as they come, until it is dropped. It belongs to no consumer group.
 pub type Records = Pin<Box<dyn Stream<Item = Result<RawRecord, PortError>> + Send>>;
 
@@ -152,8 +167,8 @@ pub trait Kafka: Send + Sync {
     /// The consumer groups that read a topic, of the first `most` that could. `Unavailable` and `Refused` where the brokers do
     /// not tell.
     async fn consumers(&self, topic: &str, most: usize) -> Result<Consumers, PortError>;
-    /// The records of a topic from there on.
-    async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError>;
+    /// The records of a topic from there on, for whoever has this place.
+    async fn tail(&self, topic: &str, from: From, place: Place) -> Result<Records, PortError>;
 }
 
 /// A value that was read by its schema.

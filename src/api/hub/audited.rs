@@ -50,16 +50,37 @@ fn begun(call: &Call) -> Option<AuditEntry> {
     })
 }
 
-impl<S> Audited<S> {
-    fn end(&self, entry: Option<AuditEntry>, (is_done, may_develop): (bool, bool)) {
-        let Some(mut entry) = entry else { return };
-        let lacks_role = !may_develop && entry.route.ends_with(QUERIES);
+/// A call that is under way. Dropped before it has ended, as a caller does who cancels it or goes away, it is noted as such.
+struct UnderWay<'n> {
+    entry: Option<AuditEntry>,
+    may_develop: bool,
+    note: &'n (dyn Fn(AuditEntry) + Send + Sync),
+}
+
+impl UnderWay<'_> {
+    fn end(mut self, is_done: bool) {
+        let Some(mut entry) = self.entry.take() else { return };
+        let lacks_role = !self.may_develop && entry.route.ends_with(QUERIES);
         (entry.status, entry.code) = match (is_done, lacks_role) {
             (true, _) => (200, None),
             (false, true) => (403, Some("role_missing".to_owned())),
             (false, false) => (422, Some("hub_call_refused".to_owned())),
         };
         (self.note)(entry);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            (self.note)(entry.cancelled());
+        }
+    }
+}
+
+impl<S> Audited<S> {
+    fn begin(&self, call: &Call) -> UnderWay<'_> {
+        UnderWay { entry: begun(call), may_develop: call.caller.may_develop, note: &*self.note }
     }
 }
 
@@ -70,16 +91,16 @@ impl<S: HubService> HubService for Audited<S> {
     }
 
     async fn invoke(&self, call: Call) -> Result<Value, String> {
-        let (entry, may_develop) = (begun(&call), call.caller.may_develop);
+        let under_way = self.begin(&call);
         let outcome = self.service.invoke(call).await;
-        self.end(entry, (outcome.is_ok(), may_develop));
+        under_way.end(outcome.is_ok());
         outcome
     }
 
     async fn stream(&self, call: Call) -> Result<Items, String> {
-        let (entry, may_develop) = (begun(&call), call.caller.may_develop);
+        let under_way = self.begin(&call);
         let outcome = self.service.stream(call).await;
-        self.end(entry, (outcome.is_ok(), may_develop));
+        under_way.end(outcome.is_ok());
         outcome
     }
 
@@ -92,13 +113,13 @@ impl<S: HubService> HubService for Audited<S> {
 pub(super) mod tests {
     use std::sync::Mutex;
 
-    use futures_util::{StreamExt, stream};
+    use futures_util::{FutureExt, StreamExt, stream};
     use serde_json::json;
 
     use super::*;
     use crate::manager::hub::{Caller, ConnectionId};
 
-    /// Takes one statement, from developers.
+    /// Takes one statement, from developers; another one never begins.
     pub struct Service;
 
     #[async_trait]
@@ -112,6 +133,9 @@ pub(super) mod tests {
         }
 
         async fn stream(&self, call: Call) -> Result<Items, String> {
+            if call.arguments[0] == "HANGS" {
+                return std::future::pending().await;
+            }
             match call.caller.may_develop && call.arguments[0] == "SELECT 1" {
                 true => Ok(stream::empty().boxed()),
                 false => Err("no".to_owned()),
@@ -121,22 +145,36 @@ pub(super) mod tests {
         fn left(&self, _: &Client) {}
     }
 
-    #[tokio::test]
-    async fn each_query_is_noted_with_who_asked_and_how_it_ended() {
+    fn noting() -> (Audited<Service>, Arc<Mutex<Vec<AuditEntry>>>) {
         let noted = Arc::<Mutex<Vec<AuditEntry>>>::default();
         let log = Arc::clone(&noted);
-        let service = Audited { service: Service, note: Arc::new(move |entry| log.lock().unwrap().push(entry)) };
-        let call = |target: &str, argument: &str, may_develop: bool| {
-            let caller = Caller {
-                name: Some("ada".to_owned()),
-                counted_as: "ada".to_owned(),
-                address: "192.0.2.1".to_owned(),
-                may_develop,
-                may_operate: false,
-            };
-            let client = Client::new(ConnectionId("c1".into())).0;
-            Call { client, caller: Arc::new(caller), target: target.to_owned(), arguments: vec![json!(argument)] }
+        (Audited { service: Service, note: Arc::new(move |entry| log.lock().unwrap().push(entry)) }, noted)
+    }
+
+    fn call(target: &str, argument: &str, may_develop: bool) -> Call {
+        let caller = Caller {
+            name: Some("ada".to_owned()),
+            counted_as: "ada".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            may_develop,
+            may_operate: false,
         };
+        let client = Client::new(ConnectionId("c1".into())).0;
+        Call { client, caller: Arc::new(caller), target: target.to_owned(), arguments: vec![json!(argument)] }
+    }
+
+    #[tokio::test]
+    async fn a_query_that_is_cancelled_before_its_engine_answers_is_noted_too() {
+        let (service, noted) = noting();
+        assert!(service.stream(call("ExecuteAdHoc", "HANGS", true)).now_or_never().is_none());
+        let noted = noted.lock().unwrap();
+        let told: Vec<_> = noted.iter().map(|one| (one.target.as_str(), one.status, one.code.as_deref())).collect();
+        assert_eq!(told, [("HANGS", 499, Some("cancelled"))]);
+    }
+
+    #[tokio::test]
+    async fn each_query_is_noted_with_who_asked_and_how_it_ended() {
+        let (service, noted) = noting();
         assert!(service.stream(call("executeAdHoc", "SELECT 1", true)).await.is_ok());
         assert!(service.stream(call("ExecuteAdHoc", "DROP\0 x", true)).await.is_err());
         assert!(service.stream(call("ExecuteAdHoc", "SELECT 1", false)).await.is_err());

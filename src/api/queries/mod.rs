@@ -18,6 +18,7 @@ use super::problem::{self, Problem};
 use super::routes::RouteSpec;
 use super::streams::requests::{engine, manager, read, script};
 use super::streams::{part, problems::MANAGER_NOT_ENABLED};
+use super::wire::end_when_silent;
 use super::{Api, caller};
 use crate::auth::policy::{Denied, Policy, owns};
 use crate::auth::role::Role;
@@ -235,6 +236,8 @@ async fn own(live: &Live, request: &HttpRequest) -> Result<String, Problem> {
 #[utoipa::path(post, path = "/api/queries", operation_id = "begin_query", tag = "queries", request_body = NewQueryBody,
     responses((status = 201, description = "It runs", body = QueryBody,
         headers(("Location" = String, description = "Its rows"))),
+        (status = 409, description = "`query_ended`: somebody has ended it while its engine was still beginning it",
+            body = problem::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 429, description = "`query_limit_reached`, `queries_too_often`, or `rate_limited`",
             body = problem::ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(super) async fn begin(
@@ -251,6 +254,8 @@ pub(super) async fn begin(
     let from_beginning = body.switch("fromBeginning").unwrap_or(false);
     let pull = body.switch("pull").unwrap_or(false);
     body.finish()?;
+    // Its engine may take minutes to begin it.
+    let _watching = end_when_silent(&request);
     let query = live.queries.start(NewQuery { engine, sql, from_beginning, pull }, &owner(&request)).await?;
     let location = format!("/api/queries/{}/rows", query.id);
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(QueryBody::from(query)))
@@ -346,6 +351,7 @@ pub(super) async fn topic_rows(api: web::Data<Api>, request: HttpRequest) -> Res
         return Ok(HttpResponse::Ok().content_type("text/event-stream").finish());
     }
     let watcher = {
+        let _watching = end_when_silent(&request);
         let (topic, from) = (part(&request, "topic")?, from.unwrap_or(From::Latest));
         live.previews.watch(&topic, from, &owner(&request)).await?
     };
@@ -391,6 +397,7 @@ pub(super) async fn first_rows(
     body.finish()?;
     let query = NewQuery { engine, sql, from_beginning, pull };
     let (rows, time) = (rows.unwrap_or(FIRST_ROWS.0), Duration::from_secs(seconds.unwrap_or(FIRST_SECONDS.0)));
+    let _watching = end_when_silent(&request);
     let first = live.queries.first_rows(query, &owner(&request), rows, time).await?;
     Ok(HttpResponse::Ok().json(FirstRowsBody::from(first)))
 }

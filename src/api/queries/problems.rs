@@ -17,6 +17,9 @@ codes! {
     QUERY_ALREADY_READ = "query_already_read" CONFLICT "The query is read already"
         "Each query is read once, and somebody reads this one."
         "Begin another one with the same text: `POST /api/queries`.";
+    QUERY_ENDED = "query_ended" CONFLICT "The query has ended before it began"
+        "Somebody has ended it, or its time was over, while its engine was still beginning it: `detail` says which."
+        "Begin another one with the same text: `POST /api/queries`.";
     QUERY_LIMIT_REACHED = "query_limit_reached" TOO_MANY_REQUESTS "As many queries run as may"
         "`manager.limits.queries_per_user` or `queries` allows no more at once."
         "End one (`GET /api/queries`, `DELETE /api/queries/{id}`), repeat after `Retry-After` seconds, or ask an operator to raise the limit.";
@@ -60,6 +63,7 @@ impl From<queries::Refused> for Problem {
                 Problem::new(&QUERY_ELSEWHERE, words).with("instance", instance.clone())
             }
             Refused::AlreadyRead(_) => Problem::new(&QUERY_ALREADY_READ, words),
+            Refused::Ended { .. } => Problem::new(&QUERY_ENDED, words),
         }
     }
 }

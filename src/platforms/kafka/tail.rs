@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::KafkaSettings;
-use crate::manager::ports::{From, PortError, RawHeaders, RawRecord};
+use crate::manager::ports::{From, Place, PortError, RawHeaders, RawRecord};
 use crate::platforms::kafka::fetch::headers_of;
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::topics::{TIMEOUT, fault, is_missing, partitions};
@@ -47,8 +47,9 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Begins. Whatever is published from now on comes out of it. Blocks for some seconds at most.
-    pub fn begin(settings: &KafkaSettings, topic: &str, from: From) -> Result<Tail, PortError> {
+    /// Begins. Whatever is published from now on comes out of it. Blocks for some seconds at most. The place is free once the
+    /// client has ended.
+    pub fn begin(settings: &KafkaSettings, topic: &str, from: From, place: Place) -> Result<Tail, PortError> {
         let mut config = consumer_config(settings);
         config
             .set("group.id", "streamview-preview") // asked for by the client, never joined
@@ -68,7 +69,9 @@ impl Tail {
         let known = start.elements().iter().map(|element| element.partition()).collect();
         let (sender, steps) = mpsc::channel(CHUNKS);
         let is_dropped = Arc::new(AtomicBool::new(false));
-        let reader = Reader { consumer, topic: topic.to_owned(), known, sender, is_dropped: Arc::clone(&is_dropped) };
+        let is_dropped_too = Arc::clone(&is_dropped);
+        let reader =
+            Reader { consumer, topic: topic.to_owned(), known, sender, is_dropped: is_dropped_too, _place: place };
         thread::Builder::new()
             .name(format!("tail-{topic}"))
             .spawn(move || reader.run())
@@ -138,6 +141,8 @@ struct Reader {
     known: BTreeSet<i32>,
     sender: mpsc::Sender<Step>,
     is_dropped: Arc<AtomicBool>,
+    /// Behind the client: fields are dropped in their order.
+    _place: Place,
 }
 
 impl Reader {

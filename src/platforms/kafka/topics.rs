@@ -1,6 +1,7 @@
 //! Topics as the stream manager needs them: which there are, how far they reach, what a group has not read yet; made and
 //! deleted. Each call has clients of its own, which are gone with it, and is bounded by time. Joins no group.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -9,14 +10,17 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::Semaphore;
 
 use crate::config::KafkaSettings;
-use crate::manager::ports::{Consumers, From, Kafka, PortError, Records, Topic};
+use crate::manager::ports::{Consumers, From, Kafka, Place, PortError, Records, Topic};
 use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::{base_config, consumers, open, tail};
 
 /// How long one question to a broker may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many are under way at once.
+const MOST_QUESTIONS: usize = 32;
 /// How long a broker without topic ids may take to make a topic: that of the playground never says that it knows no such call.
 const UNANSWERED: Duration = Duration::from_secs(1);
 /// Number of replicas: the broker's own default.
@@ -26,12 +30,28 @@ const AS_THE_BROKER_HAS_IT: i32 = -1;
 #[derive(Clone)]
 pub struct Topics {
     settings: KafkaSettings,
+    asking: Arc<Semaphore>,
 }
 
 impl Topics {
     /// At the brokers of these settings; connects to nobody yet.
     pub fn new(settings: &KafkaSettings) -> Topics {
-        Topics { settings: settings.clone() }
+        Topics { settings: settings.clone(), asking: Arc::new(Semaphore::new(MOST_QUESTIONS)) }
+    }
+
+    /// Asks on a thread that may block. Nobody takes back what is under way: given up by whoever wanted to know, it counts until
+    /// it has ended, so that they do not take all threads by coming and going.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        question: impl FnOnce() -> Result<T, PortError> + Send + 'static,
+    ) -> Result<T, PortError> {
+        let turn = Arc::clone(&self.asking).acquire_owned().await;
+        let turn = turn.map_err(|closed| PortError::Unavailable(closed.to_string()))?;
+        blocking(move || {
+            let _turn = turn;
+            question()
+        })
+        .await
     }
 
     /// Asks with a consumer, on a thread that may block.
@@ -41,7 +61,7 @@ impl Topics {
         question: impl FnOnce(&BaseConsumer<Listener>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, PortError> {
         let (settings, group) = (self.settings.clone(), group.unwrap_or("streamview-topics").to_owned());
-        blocking(move || {
+        self.blocking(move || {
             let mut config = base_config(&settings);
             config.set("group.id", group).set("enable.auto.commit", "false"); // asked for by the client, never joined
             let consumer: BaseConsumer<Listener> =
@@ -80,7 +100,7 @@ impl Topics {
     /// Asks for a topic as a client does that may make it by asking: the playground's broker knows no other way.
     async fn ask_for(&self, name: &str) -> Result<(), PortError> {
         let (settings, name) = (self.settings.clone(), name.to_owned());
-        blocking(move || {
+        self.blocking(move || {
             let mut config = base_config(&settings);
             config.set("group.id", "streamview-topics").set("allow.auto.create.topics", "true"); // never joined
             let consumer: BaseConsumer<Listener> =
@@ -277,12 +297,12 @@ impl Kafka for Topics {
 
     async fn consumers(&self, topic: &str, most: usize) -> Result<Consumers, PortError> {
         let (settings, topic) = (self.settings.clone(), topic.to_owned());
-        blocking(move || consumers::of(&settings, &topic, most)).await
+        self.blocking(move || consumers::of(&settings, &topic, most)).await
     }
 
-    async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError> {
+    async fn tail(&self, topic: &str, from: From, place: Place) -> Result<Records, PortError> {
         let (settings, topic) = (self.settings.clone(), topic.to_owned());
-        let tail = blocking(move || tail::Tail::begin(&settings, &topic, from)).await?;
+        let tail = self.blocking(move || tail::Tail::begin(&settings, &topic, from, place)).await?;
         Ok(Box::pin(tail))
     }
 }

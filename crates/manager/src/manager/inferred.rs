@@ -11,7 +11,7 @@ use super::Shared;
 use crate::catalog::Column;
 use crate::catalog::infer::Sample;
 use crate::engines::EngineKind;
-use crate::ports::{From, PortError};
+use crate::ports::{From, Place, PortError};
 
 /// Records of a topic that are looked at.
 const RECORDS: usize = 200;
@@ -119,7 +119,7 @@ impl Shared {
         if wanted == 0 {
             return Ok(None);
         }
-        let records = self.parts.kafka.tail(topic, From::Offset(begin)).await?;
+        let records = self.parts.kafka.tail(topic, From::Offset(begin), Place::default()).await?;
         // What a transaction has left counts as a record and is none: so it is waited no longer than this.
         let mut records = std::pin::pin!(records.take(wanted).take_until(tokio::time::sleep(PATIENCE)));
         let (mut sample, mut bytes) = (Sample::default(), 0);

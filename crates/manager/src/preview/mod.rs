@@ -21,9 +21,11 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 pub use self::columns::{Columns, Output};
 pub use self::ring::Frame;
@@ -34,6 +36,9 @@ pub use crate::settings::PreviewLimits;
 use self::room::{Outside, Room, Seat};
 use crate::fault::Fault;
 use crate::ports::{From, Kafka, PortError, Schemas};
+
+/// So often what is known of a topic's rows is asked for, while some come: by then an update of the stream shows in its rows.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which topics may be watched. Whoever knows definitions and sources answers.
 #[async_trait]
@@ -92,7 +97,6 @@ pub enum Refused {
 #[derive(Clone)]
 pub struct Previews {
     outside: Outside,
-    watchable: Arc<dyn Watchable>,
     registry: Arc<Mutex<Registry>>,
 }
 
@@ -175,8 +179,9 @@ impl Previews {
         watchable: Arc<dyn Watchable>,
         limits: PreviewLimits,
     ) -> Previews {
-        let outside = Outside { kafka, schemas, limits, runtime: Handle::current() };
-        Previews { outside, watchable, registry: Arc::default() }
+        let (places, runtime) = (Arc::new(Semaphore::new(limits.readers)), Handle::current());
+        let outside = Outside { kafka, schemas, limits, runtime, places, watchable, look_again: LOOK_AGAIN };
+        Previews { outside, registry: Arc::default() }
     }
 
     /// Watches a topic for `caller`. What is published after this has come back is shown, or counted as dropped.
@@ -185,13 +190,13 @@ impl Previews {
         if is_internal(topic) {
             return Err(not_watchable());
         }
-        let found = self.watchable.watchable(topic).await.map_err(Refused::Unknown)?;
+        let found = self.outside.watchable.watchable(topic).await.map_err(Refused::Unknown)?;
         self.enter(found.ok_or_else(not_watchable)?, from, caller).await
     }
 
     /// Watches the output topic of a definition for `caller`.
     pub async fn watch_stream(&self, definition: &str, from: From, caller: &str) -> Result<Watcher, Refused> {
-        match self.watchable.output_of(definition).await.map_err(Refused::Unknown)? {
+        match self.outside.watchable.output_of(definition).await.map_err(Refused::Unknown)? {
             Some(output) if !is_internal(&output.topic) => self.enter(output, from, caller).await,
             _ => Err(Refused::NoStream(definition.to_owned())),
         }
@@ -221,23 +226,30 @@ impl Previews {
     }
 
     async fn enter(&self, output: Output, from: From, caller: &str) -> Result<Watcher, Refused> {
-        let (room, seat) = self.sit(&output.topic, from, caller)?;
+        let (room, seat) = self.sit(output, from, caller)?;
         // Left without having been opened, the seat is free again.
         room.opened().await.map_err(Refused::Port)?;
-        Ok(Watcher::new(room, seat, output, &self.outside.limits))
+        Ok(Watcher::new(room, seat, &self.outside.limits))
     }
 
-    fn sit(&self, topic: &str, from: From, caller: &str) -> Result<(Arc<Room>, Seat), Refused> {
+    fn sit(&self, output: Output, from: From, caller: &str) -> Result<(Arc<Room>, Seat), Refused> {
         let mut registry = self.registry();
-        let known = registry.shared.get(topic).filter(|room| from == From::Latest && !room.has_ended()).cloned();
+        let known =
+            registry.shared.get(&output.topic).filter(|room| from == From::Latest && !room.has_ended()).cloned();
         registry.check(&self.outside.limits, caller, known.is_none())?;
-        let room = known.unwrap_or_else(|| {
-            let room = Room::open(topic, from, self.outside.clone());
-            if from == From::Latest {
-                registry.shared.insert(topic.to_owned(), Arc::clone(&room));
+        let room = match known {
+            Some(room) => {
+                room.learn(output);
+                room
             }
-            room
-        });
+            None => {
+                let room = Room::open(output, from, self.outside.clone());
+                if from == From::Latest {
+                    registry.shared.insert(room.topic().to_owned(), Arc::clone(&room));
+                }
+                room
+            }
+        };
         let number = registry.sit(&room, caller);
         Ok((room, Seat { registry: Arc::downgrade(&self.registry), number }))
     }

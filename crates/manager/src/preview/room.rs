@@ -1,20 +1,25 @@
 //! One reader of a topic and those who watch it: a task reads records, each once, as long as somebody is there.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ring::Ring;
 use super::row::show;
-use super::{PreviewLimits, Registry};
-use crate::ports::{From, Kafka, PortError, RawRecord, Records, Schemas};
+use super::{Output, PreviewLimits, Registry, Watchable};
+use crate::ports::{From, Kafka, Place, PortError, RawRecord, Records, Schemas};
 
 /// Records that are read before those who watch are told.
 const CHUNK: usize = 256;
+
+/// So long rows wait for what is known of them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a reader needs of the outside.
 #[derive(Clone)]
@@ -22,6 +27,11 @@ pub(super) struct Outside {
     pub kafka: Arc<dyn Kafka>,
     pub schemas: Option<Arc<dyn Schemas>>,
     pub limits: PreviewLimits,
+    /// For as many clients of Kafka as may read: a seat is free at once, and the client of whoever had it may take seconds to end.
+    pub places: Arc<Semaphore>,
+    pub watchable: Arc<dyn Watchable>,
+    /// So often it is asked what is known of a topic's rows, while some come.
+    pub look_again: Duration,
     /// Where readers run, whoever asks for them.
     pub runtime: Handle,
 }
@@ -40,6 +50,8 @@ pub(super) struct Room {
     /// Of one who reads from a place of its own: then nothing is dropped, the reader waits.
     is_own: bool,
     ring: Mutex<Ring>,
+    /// What is known of the rows that come now: another revision of a stream may give them other types.
+    output: Mutex<Arc<Output>>,
     news: Notify,
     space: Notify,
     state: watch::Sender<State>,
@@ -63,9 +75,10 @@ impl Drop for Seat {
 
 impl Room {
     /// A room, whose reader begins at once.
-    pub fn open(topic: &str, from: From, outside: Outside) -> Arc<Room> {
+    pub fn open(output: Output, from: From, outside: Outside) -> Arc<Room> {
         let room = Arc::new(Room {
-            topic: topic.to_owned(),
+            topic: output.topic.clone(),
+            output: Mutex::new(Arc::new(output)),
             is_own: from != From::Latest,
             ring: Mutex::new(Ring::new(outside.limits.kept_rows, outside.limits.kept_bytes)),
             news: Notify::new(),
@@ -96,6 +109,19 @@ impl Room {
 
     pub fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the rows that come now.
+    pub fn output(&self) -> Arc<Output> {
+        Arc::clone(&self.output.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Somebody has looked it up.
+    pub fn learn(&self, output: Output) {
+        let mut known = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != output {
+            *known = Arc::new(output);
+        }
     }
 
     /// Is told when there is something new.
@@ -134,13 +160,18 @@ impl Room {
     }
 
     async fn read(&self, from: From, outside: &Outside) -> PortError {
-        let mut records = match outside.kafka.tail(&self.topic, from).await {
+        let place = match Arc::clone(&outside.places).acquire_owned().await {
+            Ok(permit) => Place::among(permit),
+            Err(closed) => return PortError::Unavailable(closed.to_string()),
+        };
+        let mut records = match outside.kafka.tail(&self.topic, from, place).await {
             Ok(records) => records,
             Err(error) => return error,
         };
         self.state.send_replace(State::Open);
+        let mut looked = Instant::now();
         loop {
-            match self.read_chunk(&mut records, outside).await {
+            match self.read_chunk(&mut records, &mut looked, outside).await {
                 Ok(()) => self.news.notify_waiters(),
                 Err(error) => return error,
             }
@@ -155,8 +186,17 @@ impl Room {
     }
 
     /// Waits for a record, and takes what is there with it.
-    async fn read_chunk(&self, records: &mut Records, outside: &Outside) -> Result<(), PortError> {
+    async fn read_chunk(
+        &self,
+        records: &mut Records,
+        looked: &mut Instant,
+        outside: &Outside,
+    ) -> Result<(), PortError> {
         let mut next = Some(records.next().await);
+        if looked.elapsed() >= outside.look_again {
+            self.look(outside).await;
+            *looked = Instant::now();
+        }
         let (mut shown, mut bytes, mut end) = (Vec::new(), 0, None);
         while let Some(item) = next {
             match item {
@@ -178,6 +218,20 @@ impl Room {
     }
 
     async fn show(&self, record: &RawRecord, outside: &Outside) -> Arc<super::Shown> {
-        Arc::new(show(record, outside.schemas.as_deref(), outside.limits.value_bytes).await)
+        let shown = show(record, outside.schemas.as_deref(), outside.limits.value_bytes).await;
+        Arc::new(shown.under(self.output()))
+    }
+
+    /// Asks what is known of the rows by now. Where nobody says so in time, they are read as those before them.
+    async fn look(&self, outside: &Outside) {
+        match timeout(PATIENCE, outside.watchable.watchable(&self.topic)).await {
+            Ok(Ok(Some(output))) => self.learn(output),
+            // It is watched no longer by whoever comes; whoever is there sees the rest of it.
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(topic = self.topic, error = %error, "the columns of a topic are not known")
+            }
+            Err(_) => tracing::debug!(topic = self.topic, "nobody says in time which columns a topic has"),
+        }
     }
 }

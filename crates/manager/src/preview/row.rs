@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::Columns;
 use super::keys::{self, Fields};
+use super::{Columns, Output};
 use crate::catalog::{Format, exact_numbers};
 use crate::hub::PushText;
 use crate::ports::{PortError, RawHeader, RawHeaders, RawRecord, Schemas};
@@ -55,6 +55,7 @@ pub struct Shown {
     value: Range<usize>,
     key: Option<Key>,
     push: OnceLock<PushText>,
+    output: Option<Arc<Output>>,
 }
 
 /// Where the key stands in the JSON, and how.
@@ -67,6 +68,16 @@ struct Key {
 }
 
 impl Shown {
+    /// The same, as what it is known to be: by that those who watch read it.
+    pub(super) fn under(self, output: Arc<Output>) -> Shown {
+        Shown { output: Some(output), ..self }
+    }
+
+    /// What it was known to be when it came.
+    pub(super) fn output(&self) -> Option<&Arc<Output>> {
+        self.output.as_ref()
+    }
+
     /// `{"partition":0,"offset":7,"timestamp":"…","key":"…","keyFormat":"text","headers":[…],"schemaId":3,"format":"json","value":…}`
     /// on one line. A key is a text whatever its format (`text`, `avro`, `base64`, `tooLarge`): of one in Avro that of a JSON
     /// object. `headers`, if it has any, are `{"name":…,"text":…}` or `{"name":…,"base64":…}`, or only a name where there is no
@@ -105,7 +116,8 @@ impl Shown {
     }
 
     /// The value as `ReceiveMessage` takes it: JSON as it is, with the columns that stand in the key; text without quotes; what
-    /// is neither as an object that says so. Written once: `columns` of whoever asks first.
+    /// is neither as an object that says so. Written once, by `columns` of whoever asks first: all who watch have those of what
+    /// the row was known to be.
     pub fn push(&self, columns: &mut Columns) -> &PushText {
         self.push.get_or_init(|| {
             let text = columns.object(self).unwrap_or_else(|| match self.shape {
@@ -165,7 +177,7 @@ pub async fn show(record: &RawRecord, schemas: Option<&dyn Schemas>, most_bytes:
     json.push_str(&value.json);
     let end = json.len();
     json.push('}');
-    Shown { shape: value.shape, json, value: start..end, key, push: OnceLock::new() }
+    Shown { shape: value.shape, json, value: start..end, key, push: OnceLock::new(), output: None }
 }
 
 async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: usize) -> Value {

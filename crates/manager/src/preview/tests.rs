@@ -2,26 +2,36 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
-use tokio::sync::mpsc;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::*;
 use crate::catalog::{Column, DataType, Format};
-use crate::ports::{Decoded, RawRecord, Records, Schemas, Topic};
+use crate::ports::{Decoded, Place, RawRecord, Records, Schemas, Topic};
 
 type Sender = mpsc::UnboundedSender<Result<RawRecord, PortError>>;
 
 /// Topics whose readers are counted.
-#[derive(Default)]
+#[derive(Debug)]
 struct Broker {
     opened: AtomicUsize,
     live: Arc<AtomicUsize>,
     given: Arc<AtomicUsize>,
     tails: Mutex<Vec<Sender>>,
+    /// Questions that nobody has answered yet, and as many answers as there are.
+    asking: Arc<AtomicUsize>,
+    answers: Arc<Semaphore>,
+}
+
+impl Drop for Broker {
+    /// Nobody waits for an answer any more, whatever a test has come to.
+    fn drop(&mut self) {
+        self.answers.close();
+    }
 }
 
 struct Leaving(Arc<AtomicUsize>);
@@ -33,6 +43,17 @@ impl Drop for Leaving {
 }
 
 impl Broker {
+    fn new() -> Broker {
+        Broker {
+            opened: AtomicUsize::new(0),
+            live: Arc::default(),
+            given: Arc::default(),
+            tails: Mutex::default(),
+            asking: Arc::default(),
+            answers: Arc::new(Semaphore::new(0)),
+        }
+    }
+
     fn publish(&self, offsets: std::ops::Range<i64>) {
         let tails = self.tails.lock().unwrap();
         for offset in offsets {
@@ -47,6 +68,19 @@ impl Broker {
             };
             tails.iter().for_each(|tail| drop(tail.send(Ok(record.clone()))));
         }
+    }
+
+    /// Asks as a client does that takes nothing back: its thread goes on when nobody waits for it any more.
+    async fn in_silence(&self, place: Place) -> Result<Records, PortError> {
+        let (asking, answers, runtime) = (Arc::clone(&self.asking), Arc::clone(&self.answers), Handle::current());
+        asking.fetch_add(1, Ordering::SeqCst);
+        let asked = tokio::task::spawn_blocking(move || {
+            runtime.block_on(answers.acquire()).into_iter().for_each(SemaphorePermit::forget);
+            asking.fetch_sub(1, Ordering::SeqCst);
+            drop(place);
+        });
+        asked.await.unwrap();
+        Err(PortError::Unavailable("nobody answers".to_owned()))
     }
 
     fn fail(&self, error: PortError) {
@@ -74,9 +108,12 @@ impl Kafka for Broker {
     async fn consumers(&self, _: &str, _: usize) -> Result<crate::ports::Consumers, PortError> {
         Ok(crate::ports::Consumers::default())
     }
-    async fn tail(&self, topic: &str, _: From) -> Result<Records, PortError> {
+    async fn tail(&self, topic: &str, _: From, place: Place) -> Result<Records, PortError> {
         if topic == "away" {
             return Err(PortError::Unavailable("nobody answers".to_owned()));
+        }
+        if topic == "silent" {
+            return self.in_silence(place).await;
         }
         self.opened.fetch_add(1, Ordering::SeqCst);
         self.live.fetch_add(1, Ordering::SeqCst);
@@ -120,22 +157,38 @@ fn counts() -> Vec<Column> {
     columns.map(|(name, data_type)| Column { name: name.to_owned(), data_type, nullable: true }).to_vec()
 }
 
-struct Catalog;
+/// Whose stream 1 gives amounts of another type from its second revision on.
+#[derive(Default)]
+struct Catalog {
+    is_updated: AtomicBool,
+}
+
+impl Catalog {
+    fn output(&self) -> Output {
+        let mut columns = counts();
+        if self.is_updated.load(Ordering::SeqCst) {
+            columns[1].data_type = DataType::Decimal { precision: 10, scale: 2 };
+        }
+        Output { topic: "view_orders_1".to_owned(), columns, is_table: true }
+    }
+}
 
 #[async_trait]
 impl Watchable for Catalog {
     async fn watchable(&self, topic: &str) -> Result<Option<Output>, Fault> {
+        if topic == "view_orders_1" {
+            return Ok(Some(self.output()));
+        }
         Ok((topic != "secret").then(|| Output { topic: topic.to_owned(), columns: Vec::new(), is_table: false }))
     }
     async fn output_of(&self, definition: &str) -> Result<Option<Output>, Fault> {
-        let output = Output { topic: "view_orders_1".to_owned(), columns: counts(), is_table: true };
-        Ok((definition == "1").then_some(output))
+        Ok((definition == "1").then(|| self.output()))
     }
 }
 
 fn previews(limits: PreviewLimits) -> (Previews, Arc<Broker>) {
-    let broker = Arc::new(Broker::default());
-    (Previews::new(broker.clone(), Some(Arc::new(Nobody)), Arc::new(Catalog), limits), broker)
+    let broker = Arc::new(Broker::new());
+    (Previews::new(broker.clone(), Some(Arc::new(Nobody)), Arc::<Catalog>::default(), limits), broker)
 }
 
 /// Whoever may see everything.
@@ -280,6 +333,29 @@ async fn limits_refuse_by_name_and_a_seat_is_free_again() {
 }
 
 #[tokio::test]
+async fn who_comes_and_goes_while_brokers_are_silent_leaves_no_more_clients_than_may_read() {
+    let (previews, broker) = previews(PreviewLimits { readers: 3, ..generous() });
+    for _ in 0..100 {
+        let watching = previews.watch("silent", From::Latest, "ada");
+        let mut watching = std::pin::pin!(watching);
+        assert!(watching.as_mut().now_or_never().is_none(), "its topic is not read yet");
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(broker.asking.load(Ordering::SeqCst) <= 3, "{broker:?}");
+    }
+    assert_eq!((broker.asking.load(Ordering::SeqCst), previews.counts()), (3, (0, 0)), "{broker:?}");
+    let reading = tokio::spawn(async move { previews.watch("orders", From::Latest, "eve").await.map(drop) });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!reading.is_finished(), "it waits until one of them has ended");
+    broker.answers.add_permits(1);
+    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("it has its turn").unwrap().unwrap();
+    broker.answers.add_permits(2);
+}
+
+#[tokio::test]
 async fn only_outputs_and_sources_are_watched() {
     let (previews, broker) = previews(generous());
     for topic in ["secret", "__consumer_offsets", "_schemas", "_confluent-ksql-default__command_topic"] {
@@ -361,6 +437,32 @@ async fn a_stream_is_shown_under_the_columns_of_its_text_with_those_of_its_key()
     assert!(row.contains(r#"{\"CUSTOMER\":8,\"N\":\"9007199254740993\",\"TOTAL\":\"1.50\"}"#), "{row}");
     let gone = pushed(&shown(Some(&seven), None).await);
     assert!(gone.contains(r#"{\"key\":{\"CUSTOMER\":7},\"tombstone\":true}"#), "{gone}");
+}
+
+#[tokio::test]
+async fn rows_of_another_revision_stand_under_its_columns() {
+    let (broker, catalog) = (Arc::new(Broker::new()), Arc::<Catalog>::default());
+    let mut previews = Previews::new(broker.clone(), None, catalog.clone(), generous());
+    previews.outside.look_again = Duration::ZERO;
+    let mut watcher = previews.watch_stream("1", From::Latest, "ada").await.unwrap();
+    let mut other = previews.watch_stream("1", From::Latest, "eve").await.unwrap();
+    let mut columns = previews.columns(&watcher).await;
+    columns.header();
+    broker.publish(1..2);
+    let row = take(&mut watcher, 1).await.remove(0);
+    assert!(!watcher.turns_at(&row));
+    assert_eq!(columns.lines(&row), [r#"{"kind":"updateAfter","row":{"columns":[null,1,null]}}"#]);
+    catalog.is_updated.store(true, Ordering::SeqCst);
+    broker.publish(2..3);
+    let row = take(&mut watcher, 1).await.remove(0);
+    assert!(watcher.turns_at(&row));
+    columns = previews.columns(&watcher).await;
+    let header = r#"{"header":{"schema":"`CUSTOMER` BIGINT, `N` DECIMAL(10, 2), `TOTAL` DECIMAL(10, 2)"}}"#;
+    let lines = columns.lines(&row);
+    assert_eq!(lines, [header, r#"{"kind":"updateAfter","row":{"columns":[null,"2.00",null]}}"#]);
+    // Another one turns at the same row, however late it reads it.
+    let rows = take(&mut other, 2).await;
+    assert_eq!(rows.iter().map(|row| other.turns_at(row)).collect::<Vec<_>>(), [false, true]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::room::{Room, Seat};
-use super::{Frame, Output, PreviewLimits};
+use super::{Frame, Output, PreviewLimits, Shown};
 
 /// Rows that come within so long travel together.
 const FRAME: Duration = Duration::from_millis(20);
@@ -27,7 +27,7 @@ pub enum Told {
 pub struct Watcher {
     room: Arc<Room>,
     _seat: Seat,
-    output: Output,
+    output: Arc<Output>,
     cursor: u64,
     budget: Budget,
     shown_at: Option<Instant>,
@@ -35,7 +35,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(room: Arc<Room>, seat: Seat, output: Output, limits: &PreviewLimits) -> Watcher {
+    pub(super) fn new(room: Arc<Room>, seat: Seat, limits: &PreviewLimits) -> Watcher {
+        let output = room.output();
         let cursor = if room.is_own() { 0 } else { room.ring().next() };
         let budget = Budget::new(limits, Instant::now());
         Watcher { room, _seat: seat, output, cursor, budget, shown_at: None, dropped: 0 }
@@ -44,6 +45,14 @@ impl Watcher {
     /// The topic, and what is known of its rows.
     pub fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Whether this row is known to be something else than those before it: its columns have to be asked for again, then.
+    pub fn turns_at(&mut self, row: &Shown) -> bool {
+        let Some(output) = row.output().filter(|output| !Arc::ptr_eq(output, &self.output)) else { return false };
+        let is_other = **output != *self.output;
+        self.output = Arc::clone(output);
+        is_other
     }
 
     /// The topic.

@@ -35,7 +35,7 @@ pub use self::statements::{Prepared, Statements};
 pub use crate::query::{Active, QueryInfo};
 
 use self::limits::Places;
-use self::running::Running;
+use self::running::{Begun, Running};
 use crate::engines::{AdHoc, End, EngineKind, LeftOut};
 use crate::fault::Fault;
 use crate::settings::Limits;
@@ -105,6 +105,16 @@ pub enum Refused {
     /// Somebody reads it.
     #[error("query `{0}` is read already: each is read once")]
     AlreadyRead(String),
+    /// It was ended before its engine had begun it.
+    #[error("query `{id}` has ended before its engine had begun it{}", reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Ended {
+        /// Which.
+        id: String,
+        /// How.
+        end: End,
+        /// Why.
+        reason: Option<String>,
+    },
 }
 
 /// The first rows of a query.
@@ -181,6 +191,9 @@ struct Shared {
     limits: Limits,
     unread: Duration,
     places: Arc<Mutex<Places>>,
+    /// Held from where a query is counted here until it is entered among those of others: of two that are entered the other way
+    /// round, the one that was counted first would not be counted against what others have begun between them.
+    entering: tokio::sync::Mutex<()>,
     /// Where clocks run, whoever asks.
     runtime: Handle,
 }
@@ -190,18 +203,21 @@ impl Shared {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has other instances count it, too, and count theirs.
-    async fn enter(&self, query: &QueryInfo, others: Active) -> Result<(), Refused> {
-        let Some(roll) = &self.roll else { return Ok(()) };
-        match roll.enter(query, others).await? {
-            None => Ok(()),
+    /// Gives a query a place within the limits, and has other instances count it, too.
+    async fn enter(&self, running: &Arc<Running>) -> Result<Begun, Refused> {
+        let _alone = self.entering.lock().await;
+        // The place is free again when `begun` is dropped without an engine's rows: refused, failed, or given up by the caller.
+        let (begun, others) = self.places().enter(running, &self.limits)?;
+        let Some(roll) = &self.roll else { return Ok(begun) };
+        match roll.enter(&running.info(), others).await? {
+            None => Ok(begun),
             Some(elsewhere) => {
                 let limits = &self.limits;
                 let here = Active {
                     of_owner: limits.queries_per_user - others.of_owner - 1,
                     in_all: limits.queries - others.in_all - 1,
                 };
-                Err(here.and(elsewhere).too_many(&query.owner, limits))
+                Err(here.and(elsewhere).too_many(running.owner(), limits))
             }
         }
     }
@@ -228,7 +244,8 @@ impl Queries {
         places: Arc<Mutex<Places>>,
     ) -> Queries {
         let (instance, runtime) = (instance.to_owned(), Handle::current());
-        Queries { shared: Arc::new(Shared { statements, roll, instance, limits, unread, places, runtime }) }
+        let entering = tokio::sync::Mutex::default();
+        Queries { shared: Arc::new(Shared { statements, roll, instance, limits, unread, places, entering, runtime }) }
     }
 
     /// Begins a query. Read it soon: one that nobody reads is ended.
@@ -332,11 +349,17 @@ impl Queries {
     ) -> Result<FirstRows, Refused> {
         let deadline = Instant::now() + time;
         // An engine may take longer to begin than the whole query may: a gateway that has just started does.
-        let Ok(running) = timeout_at(deadline, self.begin(query, owner, time)).await else {
-            let reason = format!("its {} s were over before the engine had begun it: ask again", time.as_secs());
-            return Ok(FirstRows { reason: Some(reason), ..FirstRows::default() });
+        let running = match timeout_at(deadline, self.begin(query, owner, time)).await {
+            Ok(Ok(running)) => running,
+            Err(_) | Ok(Err(Refused::Ended { end: End::Limit, .. })) => {
+                let reason = format!("its {} s were over before the engine had begun it: ask again", time.as_secs());
+                return Ok(FirstRows { reason: Some(reason), ..FirstRows::default() });
+            }
+            Ok(Err(Refused::Ended { end, reason, .. })) => {
+                return Ok(FirstRows { end: lines::word(&end).to_owned(), reason, ..FirstRows::default() });
+            }
+            Ok(Err(refused)) => return Err(refused),
         };
-        let running = running?;
         let id = running.id().to_owned();
         let mut lines = QueryRows::of(running).ok_or(Refused::AlreadyRead(id))?;
         let mut first = FirstRows::default();
@@ -374,12 +397,20 @@ impl Queries {
             &self.shared.limits,
             Arc::downgrade(&self.shared.places),
         ));
-        // The place is free again when `begun` is dropped without an engine's rows: refused, failed, or given up by the caller.
-        let (begun, others) = self.places().enter(&running, &self.shared.limits)?;
-        self.shared.enter(&running.info(), others).await?;
+        let begun = self.shared.enter(&running).await?;
         let kind = engine.kind();
-        let rows = engine.query(AdHoc { id, select, from_start: query.from_beginning, time_limit }).await;
-        let running = begun.with(rows.map_err(|trouble| Fault::of(kind, placed(trouble)))?);
+        let query = AdHoc { id, select, from_start: query.from_beginning, time_limit };
+        // Dropped, the engine's answer is wanted no more, and what it has begun ends.
+        let rows = tokio::select! {
+            biased;
+            () = running.ended() => return Err(running.as_ended()),
+            () = sleep_until(deadline) => {
+                running.finish(End::Limit, Some(time_is_over(time_limit)));
+                return Err(running.as_ended());
+            }
+            rows = engine.query(query) => rows,
+        };
+        let running = begun.with(rows.map_err(|trouble| Fault::of(kind, placed(trouble)))?)?;
         self.shared.runtime.spawn(watch(
             Arc::clone(&running),
             deadline,
@@ -402,8 +433,11 @@ async fn watch(running: Arc<Running>, deadline: Instant, unread: Instant, time_l
     tokio::select! {
         () = running.ended() => {}
         () = sleep_until(deadline) => {
-            let reason = format!("its {} s are over (`manager.limits.query_time`)", time_limit.as_secs());
-            running.finish(End::Limit, Some(reason));
+            running.finish(End::Limit, Some(time_is_over(time_limit)));
         }
     }
+}
+
+fn time_is_over(time_limit: Duration) -> String {
+    format!("its {} s are over (`manager.limits.query_time`)", time_limit.as_secs())
 }

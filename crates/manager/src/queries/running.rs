@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 
-use super::QueryInfo;
 use super::limits::Places;
 use super::lines::{self, Line};
+use super::{QueryInfo, Refused};
 use crate::engines::{End, Item, LeftOut, Rows, Seen};
 use crate::settings::Limits;
 
@@ -103,6 +103,12 @@ impl Running {
         }
     }
 
+    /// What is said to whoever began it, once it has ended before its engine had begun it.
+    pub fn as_ended(&self) -> Refused {
+        let (end, reason) = self.stage().end.clone().unwrap_or((End::Cancelled, None));
+        Refused::Ended { id: self.info.id.clone(), end, reason }
+    }
+
     /// What comes next, of the engine; `None` once it has ended.
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut stage = self.stage();
@@ -153,8 +159,8 @@ impl Begun {
         Begun(Some(running))
     }
 
-    /// The engine has answered. Killed meanwhile, the query ends here.
-    pub fn with(mut self, rows: Rows) -> Arc<Running> {
+    /// The engine has answered. Ended meanwhile, the query ends in the engine here.
+    pub fn with(mut self, rows: Rows) -> Result<Arc<Running>, Refused> {
         let running = self.0.take().expect("it is taken once");
         let (late, reader) = {
             let mut stage = running.stage();
@@ -166,11 +172,13 @@ impl Begun {
                 Some(_) => (Some(rows), None),
             }
         };
-        drop(late);
+        if late.is_some() {
+            return Err(running.as_ended());
+        }
         if let Some(reader) = reader {
             reader.wake();
         }
-        running
+        Ok(running)
     }
 }
 

@@ -91,7 +91,11 @@ impl Engine for Model {
                 let code = "statement_error".to_owned();
                 return Err(Trouble::Refused(Refusal { code, message, line: Some(1), column: Some(8) }));
             }
-            "HANGS" => std::future::pending().await,
+            "HANGS" => {
+                self.live.fetch_add(1, Ordering::SeqCst);
+                let _leaving = Leaving(Arc::clone(&self.live));
+                std::future::pending().await
+            }
             _ => {}
         }
         self.live.fetch_add(1, Ordering::SeqCst);
@@ -260,6 +264,68 @@ async fn limits_refuse_by_name_and_value_and_only_what_is_beyond_them() {
     drop(third);
 }
 
+/// The roll of several instances, of which the first query is held up on its way.
+#[derive(Default)]
+struct Hall {
+    entered: Mutex<Vec<QueryInfo>>,
+    is_first_under_way: AtomicBool,
+    go: Notify,
+}
+
+#[async_trait]
+impl Roll for Hall {
+    async fn enter(&self, query: &QueryInfo, others: Active) -> Result<Option<Active>, Fault> {
+        if !self.is_first_under_way.swap(true, Ordering::SeqCst) {
+            self.go.notified().await;
+        }
+        let mut entered = self.entered.lock().unwrap();
+        let elsewhere: Vec<&QueryInfo> = entered.iter().filter(|other| other.instance != query.instance).collect();
+        let of_owner = elsewhere.iter().filter(|other| other.owner == query.owner).count();
+        let run = Active { of_owner, in_all: elsewhere.len() };
+        if run.of_owner > others.of_owner || run.in_all > others.in_all {
+            return Ok(Some(run));
+        }
+        entered.push(query.clone());
+        Ok(None)
+    }
+
+    async fn tell(&self, _: &str, _: &[QueryInfo], _: &[String]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn elsewhere(&self, _: &str) -> Result<Vec<QueryInfo>, Fault> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn limits_hold_over_instances_in_whatever_order_their_queries_come() {
+    let (hall, model) = (Arc::new(Hall::default()), Arc::new(Model::default()));
+    let instance = |name| {
+        let limits = Limits { queries_per_user: 2, ..Limits::default() };
+        Queries::among(Arc::new(Gate(model.clone())), limits, hall.clone(), name)
+    };
+    let (one, two) = (instance("one"), instance("two"));
+    let begin = |queries: &Queries| {
+        let queries = queries.clone();
+        tokio::spawn(async move { queries.start(select("SELECT"), "ada").await.map(drop) })
+    };
+    let first = begin(&one);
+    while !hall.is_first_under_way.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    let overtaking = begin(&one);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let other = begin(&two).await.unwrap();
+    hall.go.notify_one();
+    let begun = [first.await.unwrap(), overtaking.await.unwrap(), other];
+    let refused: Vec<&Refused> = begun.iter().filter_map(|begun| begun.as_ref().err()).collect();
+    assert!(matches!(refused[..], [Refused::TooMany { most: 2, in_use: 2, .. }]), "{begun:?}");
+    assert_eq!(model.live(), 2);
+}
+
 #[tokio::test]
 async fn too_many_within_a_minute_are_refused_whatever_became_of_them() {
     let (queries, _) = queries(Limits { queries_per_minute: 2, ..Limits::default() });
@@ -276,6 +342,48 @@ async fn defect_9_a_query_that_fails_or_is_given_up_leaves_no_place_taken() {
     assert!(queries.start(select("HANGS"), "ada").now_or_never().is_none(), "the caller has gone meanwhile");
     assert_eq!(queries.active("ada").in_all, 0);
     queries.start(select("SELECT"), "ada").await.unwrap();
+}
+
+/// One whose engine is about to begin it.
+async fn beginning(queries: &Queries, model: &Model) -> String {
+    while model.live() == 0 {
+        tokio::task::yield_now().await;
+    }
+    queries.list(None)[0].id.clone()
+}
+
+#[tokio::test]
+async fn a_query_that_is_still_beginning_ends_in_the_engine_too_and_whoever_began_it_hears_so() {
+    let (queries, model) = queries(Limits::default());
+    let beginner = queries.clone();
+    let start = tokio::spawn(async move { beginner.start(select("HANGS"), "ada").await });
+    let id = beginning(&queries, &model).await;
+    queries.kill(&id, "eve").unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(60), start).await.expect("at once").unwrap().unwrap_err();
+    assert_eq!(refused.to_string(), format!("query `{id}` has ended before its engine had begun it: ended by `eve`"));
+    assert_eq!((model.live(), queries.active("ada").in_all), (0, 0), "the engine is no longer asked");
+
+    // Whoever tries one is answered as if it had begun.
+    let beginner = queries.clone();
+    let trial =
+        tokio::spawn(async move { beginner.first_rows(select("HANGS"), "ada", 1, Duration::from_secs(600)).await });
+    let id = beginning(&queries, &model).await;
+    queries.kill(&id, "eve").unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(60), trial).await.expect("at once").unwrap().unwrap();
+    assert_eq!((first.end.as_str(), first.reason.as_deref()), ("cancelled", Some("ended by `eve`")));
+    assert_eq!(model.live(), 0);
+    let first = queries.first_rows(select("HANGS"), "ada", 1, Duration::from_millis(20)).await.unwrap();
+    assert!(first.reason.as_deref().unwrap().ends_with("before the engine had begun it: ask again"), "{first:?}");
+}
+
+#[tokio::test]
+async fn time_ends_a_query_even_if_its_engine_does_not_begin_it() {
+    let (queries, model) = queries(Limits { query_time: Duration::from_millis(50), ..Limits::default() });
+    let start = tokio::time::timeout(Duration::from_secs(60), queries.start(select("HANGS"), "ada"));
+    let refused = start.await.expect("its time is over").unwrap_err();
+    assert!(matches!(&refused, Refused::Ended { end: End::Limit, .. }), "{refused}");
+    assert!(refused.to_string().contains("manager.limits.query_time"), "{refused}");
+    assert_eq!((model.live(), queries.active("ada").in_all), (0, 0));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::catalog::{Column, DataType, Format, Source};
 use crate::definition::Definition;
 use crate::engines::{Engine, EngineKind};
 use crate::manager::{Declarer, DeleteOptions, DeployOptions, ExpectedSource, Manager, NewDefinition, Parts};
-use crate::ports::{Consumers, From, Kafka, PortError, RawRecord, Records, Schemas, Topic};
+use crate::ports::{Consumers, From, Kafka, Place, PortError, RawRecord, Records, Schemas, Topic};
 use crate::settings::{Limits, ManagerSettings, Reconcile};
 use crate::store::Pool;
 
@@ -76,7 +76,7 @@ impl Kafka for Topics {
         Err(PortError::Unavailable(format!("nobody tells who reads {topic}")))
     }
 
-    async fn tail(&self, topic: &str, from: From) -> Result<Records, PortError> {
+    async fn tail(&self, topic: &str, from: From, _: Place) -> Result<Records, PortError> {
         let From::Offset(begin) = from else { return Err(PortError::Refused("nobody reads here".to_owned())) };
         *self.reads.lock().unwrap() += 1;
         let records = self.records.lock().unwrap().get(topic).cloned().unwrap_or_default();

@@ -26,6 +26,23 @@ const QUEUED_KILOBYTES: &str = "8192";
 pub(super) struct JobReader {
     settings: KafkaSettings,
     topics: Vec<Source>,
+    turns: Turns,
+}
+
+/// Which topic is read first: another one each time. One that fills whole batches would keep the others from being read at all,
+/// and what waits for their clocks would grow.
+#[derive(Default)]
+struct Turns {
+    last: usize,
+}
+
+impl Turns {
+    /// All of so many, in the order in which they are read now.
+    fn next(&mut self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = self.last;
+        self.last = (first + 1) % count.max(1);
+        (0..count).map(move |turn| (first + turn) % count)
+    }
 }
 
 struct Source {
@@ -57,7 +74,7 @@ impl JobReader {
             Ok(Source { name: name.clone(), consumer, next: BTreeMap::new(), ids: None, headers: Vec::new() })
         };
         let sources = topics.iter().map(source).collect::<Result<_, LogError>>()?;
-        Ok(JobReader { settings: settings.clone(), topics: sources })
+        Ok(JobReader { settings: settings.clone(), topics: sources, turns: Turns::default() })
     }
 }
 
@@ -182,10 +199,23 @@ impl Reader for JobReader {
         into.clear();
         // Where there are several, each is waited for in turn: a wait is short.
         let count = u32::try_from(self.topics.len()).unwrap_or(1).max(1);
-        for (number, source) in self.topics.iter_mut().enumerate() {
+        for number in self.turns.next(self.topics.len()) {
             let wait = if into.is_empty() { wait / count } else { Duration::ZERO };
-            source.take(number, into, wait)?;
+            self.topics[number].take(number, into, wait)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_topic_is_the_first_that_is_read_once_in_as_many_times() {
+        let mut turns = Turns::default();
+        let read: Vec<Vec<usize>> = (0..4).map(|_| turns.next(3).collect()).collect();
+        assert_eq!(read, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+        assert_eq!(turns.next(0).count(), 0);
     }
 }

@@ -90,7 +90,7 @@ impl Runner {
                 if self.items.send(Item::End(end)).await.is_err() {
                     tracing::debug!(job = self.query.id, "the reader of a query is gone");
                 }
-                self.end(&operation, Whereabouts::Submitted).await;
+                self.end((session, operation), Whereabouts::Submitted).await;
             }
             Ok((operation, Err(trouble))) => {
                 let whereabouts = match &trouble {
@@ -98,21 +98,27 @@ impl Runner {
                     _ => Whereabouts::OnItsWay,
                 };
                 answer(started, Err(trouble));
-                self.end(&operation, whereabouts).await;
+                self.end((session, operation), whereabouts).await;
             }
-            Err(trouble) => answer(started, Err(trouble)),
+            Err(trouble) => {
+                answer(started, Err(trouble));
+                self.flink.gateway.close(&session).await;
+            }
         }
-        self.flink.gateway.close(&session).await;
     }
 
     /// Sends the statement, and waits until its job is submitted. From the moment that it is sent it has to be ended.
     async fn begin(&self, session: &Session) -> Result<(Operation, Result<(), Trouble>), Trouble> {
         let AdHoc { id, select, from_start, .. } = &self.query;
         let start = if *from_start { Start::Earliest } else { Start::Latest };
-        explain::declare_sources(&self.flink, session, select, &format!("sv-adhoc-{:.8}", id), start).await?;
         let joined = join("", select)?;
-        if self.stop.is_cancelled() {
-            return Err(Trouble::Unavailable("the query was ended before it began".to_owned()));
+        let group = format!("sv-adhoc-{:.8}", id);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                return Err(Trouble::Unavailable("the query was ended before it began".to_owned()));
+            }
+            declared = explain::declare_sources(&self.flink, session, select, &group, start) => declared?,
         }
         let submitted = self.flink.gateway.submit(session, joined.text(), &self.settings()).await;
         let operation = submitted.map_err(|failure| joined.trouble_in_select(failure.reading()))?;
@@ -255,11 +261,13 @@ impl Runner {
         }
     }
 
-    /// Ends the operation, and the job by its id until it is seen to be over.
-    async fn end(&self, operation: &Operation, whereabouts: Whereabouts) {
-        if let Err(failure) = self.flink.gateway.close_operation(operation).await {
+    /// Ends the operation and its session, and the job by its id until it is seen to be over.
+    async fn end(&self, (session, operation): (Session, Operation), whereabouts: Whereabouts) {
+        if let Err(failure) = self.flink.gateway.close_operation(&operation).await {
             tracing::debug!(?failure, job = self.query.id, "a query could not be closed: its job is cancelled");
         }
+        // At once: its place is free for another one, which has a session, too, and a job may be looked for for minutes.
+        self.flink.gateway.close(&session).await;
         if whereabouts == Whereabouts::Nowhere {
             return;
         }
