@@ -1,6 +1,7 @@
 //! What every answer has in common: trace id, security headers, the error format, the request metric; and that a panic
 //! is an answer too. Wraps the whole application.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ use serde::Serialize;
 
 use super::etag::EntityTag;
 use super::gate::{By, Spending};
-use super::limits::Budget;
+use super::limits::{Budget, Caller};
 use super::line::{Line, Place, TooManyAnswers};
 use super::problem::{self, Problem};
 use super::routes::Routed;
@@ -27,6 +28,8 @@ use super::{Api, UNMATCHED, caller};
 use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
+/// Characters of a path that the audit log keeps.
+const MAX_AUDITED_CHARS: usize = 512;
 const PERMISSIONS_POLICY: &str =
     "accelerometer=(), camera=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), payment=(), usb=()";
 /// A year, and only where connections are encrypted.
@@ -50,7 +53,7 @@ struct Asked {
     /// The route that a request would have taken that is refused before.
     refused: Option<String>,
     trace_id: String,
-    address: String,
+    address: Option<IpAddr>,
     origin: Option<HeaderValue>,
     by: By,
     spending: Spending,
@@ -58,7 +61,6 @@ struct Asked {
 
 impl Asked {
     fn of(request: &ServiceRequest, is_routed: bool) -> Asked {
-        let address = caller::address(request.request());
         Asked {
             started: Instant::now(),
             method: request.method().clone(),
@@ -66,7 +68,7 @@ impl Asked {
             routed: Routed::default(),
             refused: if is_routed { None } else { request.match_pattern() },
             trace_id: trace_id(request.headers()),
-            address: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+            address: caller::address(request.request()),
             origin: request.headers().get(header::ORIGIN).cloned(),
             by: By::default(),
             spending: Spending::default(),
@@ -82,25 +84,35 @@ impl Asked {
         // What is said over a connection of the hub is no call of its own, and most of it are signs of life.
         let talks = self.route().starts_with("/hub/");
         let looks = talks || matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let is_refused =
-            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
-        is_refused || !looks && self.routed.pattern().is_some()
+        // A method that the path does not have is taken by no route, so nobody was asked who it is.
+        let is_taken = self.routed.pattern().is_some() && status != StatusCode::METHOD_NOT_ALLOWED;
+        is_refusal(status) || !looks && is_taken
     }
 
+    /// Nothing in it is as long as its caller likes. Where refusals come from is told as their callers are counted: of IPv6 the
+    /// network, in which one machine has as many addresses as it likes.
     fn entry(&self, status: StatusCode, code: Option<&str>) -> AuditEntry {
+        let address = match self.address {
+            Some(address) if !is_refusal(status) => address.to_string(),
+            address => Caller::at(address).to_string(),
+        };
         AuditEntry {
             at: Timestamp::now(),
             principal: self.by.0.borrow().clone(),
-            method: self.method.to_string(),
+            method: method_label(&self.method).to_owned(),
             route: self.route().to_owned(),
-            target: self.path.clone(),
+            target: self.path.chars().take(MAX_AUDITED_CHARS).collect(),
             status: i32::from(status.as_u16()),
             code: code.map(str::to_owned),
             trace_id: self.trace_id.clone(),
-            address: self.address.clone(),
+            address,
             calls: 1,
         }
     }
+}
+
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// A request that has no answer yet.
