@@ -24,6 +24,7 @@ use super::limits::{Budget, Caller};
 use super::line::{Line, Place, TooManyAnswers};
 use super::problem::{self, Problem};
 use super::routes::Routed;
+use super::unread::Unread;
 use super::{Api, UNMATCHED, caller};
 use crate::store::audit::AuditEntry;
 
@@ -133,7 +134,7 @@ impl Drop for UnderWay {
 
 /// The middleware.
 pub async fn finish(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let api = request.app_data::<web::Data<Api>>().cloned();
@@ -145,6 +146,7 @@ pub async fn finish(
     request.extensions_mut().insert(asked.routed.clone());
     request.extensions_mut().insert(asked.by.clone());
     request.extensions_mut().insert(asked.spending.clone());
+    let unread = Unread::of(&mut request);
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
     let outcome = match before {
         Some(Ok(answer)) => Ok(Ok(request.into_response(answer))),
@@ -194,6 +196,9 @@ pub async fn finish(
     }
     if let Ok(Some(place)) = place {
         response = response.map_body(|_, body| place.keep(body));
+    }
+    if let Some(unread) = unread {
+        response = response.map_body(|_, body| unread.held_by(body));
     }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),

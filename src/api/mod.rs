@@ -27,6 +27,7 @@ pub mod skip_to;
 pub mod sse;
 pub mod streams;
 pub mod ui;
+mod unread;
 pub mod wire;
 
 use std::collections::HashMap;

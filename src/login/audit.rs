@@ -240,9 +240,11 @@ mod tests {
             entries.into_iter().for_each(|entry| waiting.note(entry));
             (waiting.calls.len(), waiting.alike.len())
         };
-        for (route, target, status) in
-            [("/session", "/session", 204), ("/session", "/session", 400), ("/ops/held/{key}/skip", "/ops/held/a/skip", 404)]
-        {
+        for (route, target, status) in [
+            ("/session", "/session", 204),
+            ("/session", "/session", 400),
+            ("/ops/held/{key}/skip", "/ops/held/a/skip", 404),
+        ] {
             assert_eq!(noted(vec![nobody(route, target, status); 50_000]), (0, 1), "{route} {status}");
         }
         // Where nobody logs in: what is decided, and about what.
