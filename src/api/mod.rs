@@ -68,6 +68,7 @@ use crate::manager::live::Live;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
+use crate::store::pool::WriterPool;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 
@@ -170,6 +171,8 @@ pub struct Api {
     pub proxies: Proxies,
     /// The hub, where there is one.
     pub hub: Option<Arc<Door>>,
+    /// What is written by on behalf of operators: the desks' own, so that all of them together have few connections.
+    pub writers: WriterPool,
     /// What each caller may ask how often.
     pub limits: Arc<Limits>,
     waiters: HashMap<&'static str, Arc<Waiters>>,
@@ -329,6 +332,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>, limits: Arc<Lim
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
         hub,
+        writers: state.desks.first().map_or_else(|| WriterPool::new(&state.database), Desk::writers),
         limits,
         state,
         waiters,
