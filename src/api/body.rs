@@ -9,9 +9,9 @@ use actix_web::{HttpRequest, web};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::Api;
 use super::parameters::unknown;
 use super::problem::{self, ParameterError, Problem, shorten};
+use super::{Api, LAST_WORDS};
 use crate::repair::request;
 
 /// Without a service around it, as in tests.
@@ -30,19 +30,31 @@ pub async fn read(request: &HttpRequest, payload: web::Payload, limit: usize) ->
     whole(request, payload, limit).await?.ok_or_else(too_long)
 }
 
-/// All of a body; `None` if it has more than `limit` bytes. Whoever sends it has `http.send_timeout_ms` for that: nothing else
-/// would ever end a request whose body does not come.
+/// All of a body; `None` if it has more than `limit` bytes. Whoever sends it has `http.send_timeout_ms` for that, and a moment once
+/// the process stops: nothing else would ever end a request whose body does not come.
 pub async fn whole(request: &HttpRequest, payload: web::Payload, limit: usize) -> Result<Option<web::Bytes>, Problem> {
     let api = request.app_data::<web::Data<Api>>();
     let patience = api.map_or(DEFAULT_PATIENCE, |api| Duration::from_millis(api.state.settings.send_timeout_ms));
-    match tokio::time::timeout(patience, payload.to_bytes_limited(limit)).await {
-        Ok(Ok(Ok(bytes))) => Ok(Some(bytes)),
-        Ok(Ok(Err(_))) => Err(Problem::new(&problem::BAD_REQUEST, "The body ended before all of it was there")),
-        Ok(Err(_)) => Ok(None),
-        Err(_) => {
-            let detail = format!("Not all of the body was there within {} ms", patience.as_millis());
-            Err(Problem::new(&problem::BODY_TOO_SLOW, detail))
+    let why = tokio::select! {
+        read = payload.to_bytes_limited(limit) => return match read {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
+            Ok(Err(_)) => Err(Problem::new(&problem::BAD_REQUEST, "The body ended before all of it was there")),
+            Err(_) => Ok(None),
+        },
+        () = tokio::time::sleep(patience) => format!("Not all of the body was there within {} ms", patience.as_millis()),
+        () = last_words(api) => "Not all of the body was there when the service stopped".to_owned(),
+    };
+    Err(Problem::new(&problem::BODY_TOO_SLOW, why))
+}
+
+/// Returns when the process stops and everybody has had time to say the rest.
+async fn last_words(api: Option<&web::Data<Api>>) {
+    match api {
+        Some(api) => {
+            api.state.shutting_down.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
         }
+        None => std::future::pending().await,
     }
 }
 

@@ -79,8 +79,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// When the process stops and clients follow, so long everybody has to take the rest of an answer: one that takes nothing
-/// would hold up all.
+/// When the process stops, so long everybody has to send the rest of a request, and, where clients follow, to take the rest of an
+/// answer: one that does nothing would hold up all.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 

@@ -2,6 +2,7 @@
 //! out of order, and then looks at what is left for everybody else.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use reqwest::{Method, Response, StatusCode};
@@ -100,6 +101,52 @@ async fn a_body_that_does_not_come_holds_no_connection() {
         }
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("invalid_body"), "{answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_holds_up_no_stop() {
+    let world = World::new(1).await;
+    let patience = [("STREAMVIEW_HTTP__SEND_TIMEOUT_MS", "600000"), ("STREAMVIEW_HTTP__SHUTDOWN_TIMEOUT_MS", "50000")];
+    let instance = world.start_with(&patience).await;
+    let mut stream = TcpStream::connect(instance.url("").trim_start_matches("http://")).await.unwrap();
+    let head = "POST /session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\
+                Expect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut goes_on = [0; 25];
+    timeout(PATIENCE, stream.read_exact(&mut goes_on)).await.expect("the body is asked for").unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let begun = Instant::now();
+    instance.signal("TERM");
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("the connection ends").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{answer}");
+    assert_eq!(instance.until_ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_waited_for_the_audit_log_is_written_whole_however_much_it_is() {
+    let world = World::new(1).await;
+    let (_, admin) = make_key(&world, "admin", &[]).await;
+    let instance = world.start_with(&[("STREAMVIEW_AUTH__API_KEYS", "true")]).await;
+    let holder = connect(&world.database).await;
+    holder.batch_execute("begin; lock table audit_log in access exclusive mode").await.unwrap();
+    let (instance, admin) = (&instance, &admin);
+    let decides = |caller: usize| async move {
+        for number in 0..35 {
+            let path = format!("/ops/held/{caller}-{number}/skip");
+            let request = instance.http.post(instance.url(&path)).bearer_auth(admin).json(&json!({ "reason": "x" }));
+            assert_eq!(request.send().await.unwrap().status(), 404);
+        }
+    };
+    join_all((0..60).map(decides)).await;
+    holder.batch_execute("commit").await.unwrap();
+    until("the log has all of them", PATIENCE, || async {
+        (world.number("select count(*) from audit_log").await >= 60 * 35).then_some(())
+    })
+    .await;
+    let distinct = world.number("select count(distinct target) from audit_log where calls = 1").await;
+    assert_eq!((distinct, world.number("select count(*) from audit_log").await), (60 * 35, 60 * 35));
 }
 
 #[tokio::test(flavor = "multi_thread")]
