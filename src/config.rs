@@ -333,7 +333,7 @@ pub struct HttpSettings {
     pub max_hub_connections: usize,
     /// Those of one caller.
     pub max_hub_connections_per_caller: usize,
-    /// Milliseconds that a client may take nothing of what it is sent.
+    /// Milliseconds that a client may take nothing of what it is sent, or take to send a request's body.
     pub send_timeout_ms: u64,
     /// Milliseconds open requests get at shutdown.
     pub shutdown_timeout_ms: u64,

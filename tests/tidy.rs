@@ -336,6 +336,7 @@ fn each_library_stays_in_its_room() {
             &[
                 "src/schemas/",
                 "src/login/provider.rs",
+                "src/doctor/http.rs",
                 "src/streams/engines.rs",
                 "src/cli/streams/client.rs",
                 "crates/manager/src/engines/",
@@ -344,7 +345,7 @@ fn each_library_stays_in_its_room() {
                 "src/platforms/kafka/certificate.rs",
             ],
         ),
-        "only schemas/, login/provider and the manager's engines name the HTTP client and the registry's crate, and certificates/, store/wire and \
+        "only schemas/, login/provider, the manager's engines and what looks at our own port name the HTTP client and the registry's crate, and certificates/, store/wire and \
          what looks at a broker's certificate TLS",
     );
     assert_none(&mentions(&["governor"], &["src/api/limits.rs"]), "only api/limits names the crate that counts calls");

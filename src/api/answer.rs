@@ -1,6 +1,7 @@
 //! What every answer has in common: trace id, security headers, the error format, the request metric; and that a panic
 //! is an answer too. Wraps the whole application.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,15 +20,18 @@ use serde::Serialize;
 
 use super::etag::EntityTag;
 use super::gate::{By, Spending};
-use super::limits::Budget;
+use super::limits::{Budget, Caller};
 use super::line::{Line, Place, TooManyAnswers};
 use super::problem::{self, Problem};
 use super::routes::Routed;
+use super::unread::Unread;
 use super::{Api, UNMATCHED, caller};
 use crate::login::audit::AuditLog;
 use crate::store::audit::AuditEntry;
 
 const MAX_URI_BYTES: usize = 8192;
+/// Characters of a path that the audit log keeps.
+const MAX_AUDITED_CHARS: usize = 512;
 const PERMISSIONS_POLICY: &str =
     "accelerometer=(), camera=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), payment=(), usb=()";
 /// A year, and only where connections are encrypted.
@@ -51,7 +55,7 @@ struct Asked {
     /// The route that a request would have taken that is refused before.
     refused: Option<String>,
     trace_id: String,
-    address: String,
+    address: Option<IpAddr>,
     origin: Option<HeaderValue>,
     by: By,
     spending: Spending,
@@ -59,7 +63,6 @@ struct Asked {
 
 impl Asked {
     fn of(request: &ServiceRequest, is_routed: bool) -> Asked {
-        let address = caller::address(request.request());
         Asked {
             started: Instant::now(),
             method: request.method().clone(),
@@ -67,7 +70,7 @@ impl Asked {
             routed: Routed::default(),
             refused: if is_routed { None } else { request.match_pattern() },
             trace_id: trace_id(request.headers()),
-            address: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+            address: caller::address(request.request()),
             origin: request.headers().get(header::ORIGIN).cloned(),
             by: By::default(),
             spending: Spending::default(),
@@ -80,9 +83,8 @@ impl Asked {
 
     /// Whether the call changes something, or is refused.
     fn is_audited(&self, status: StatusCode) -> bool {
-        let is_refused =
-            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
-        is_refused || self.changes()
+        // A method that the path does not have is taken by no route, so nobody was asked who it is.
+        is_refusal(status.as_u16()) || self.changes() && status != StatusCode::METHOD_NOT_ALLOWED
     }
 
     /// Whether the call changes something.
@@ -93,20 +95,30 @@ impl Asked {
         !looks && self.routed.pattern().is_some()
     }
 
+    /// Nothing in it is as long as its caller likes. Where refusals come from is told as their callers are counted: of IPv6 the
+    /// network, in which one machine has as many addresses as it likes.
     fn entry(&self, status: u16, code: Option<&str>) -> AuditEntry {
+        let address = match self.address {
+            Some(address) if !is_refusal(status) => address.to_string(),
+            address => Caller::at(address).to_string(),
+        };
         AuditEntry {
             at: Timestamp::now(),
             principal: self.by.0.borrow().clone(),
-            method: self.method.to_string(),
+            method: method_label(&self.method).to_owned(),
             route: self.route().to_owned(),
-            target: self.path.clone(),
+            target: self.path.chars().take(MAX_AUDITED_CHARS).collect(),
             status: i32::from(status),
             code: code.map(str::to_owned),
             trace_id: self.trace_id.clone(),
-            address: self.address.clone(),
+            address,
             calls: 1,
         }
     }
+}
+
+fn is_refusal(status: u16) -> bool {
+    matches!(status, 401 | 403 | 429)
 }
 
 /// A request that has no answer yet.
@@ -144,7 +156,7 @@ impl Drop for Unanswered<'_> {
 
 /// The middleware.
 pub async fn finish(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let api = request.app_data::<web::Data<Api>>().cloned();
@@ -156,6 +168,7 @@ pub async fn finish(
     request.extensions_mut().insert(asked.routed.clone());
     request.extensions_mut().insert(asked.by.clone());
     request.extensions_mut().insert(asked.spending.clone());
+    let unread = Unread::of(&mut request);
     let under_way = api.as_ref().map(|api| UnderWay::new(&api.state.under_way));
     let mut unanswered = Unanswered { asked: &asked, audit: api.as_ref().map(|api| &api.state.audit) };
     let outcome = match before {
@@ -208,6 +221,9 @@ pub async fn finish(
     }
     if let Ok(Some(place)) = place {
         response = response.map_body(|_, body| place.keep(body));
+    }
+    if let Some(unread) = unread {
+        response = response.map_body(|_, body| unread.held_by(body));
     }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),

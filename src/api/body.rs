@@ -1,7 +1,8 @@
-//! Strict JSON bodies: nothing unknown, nothing malformed, and every fault named at once.
+//! Bodies: how long they may take, and JSON read strictly: nothing unknown, nothing malformed, and every fault named at once.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
@@ -10,7 +11,11 @@ use serde_json::value::RawValue;
 
 use super::parameters::unknown;
 use super::problem::{self, ParameterError, Problem, shorten};
+use super::{Api, LAST_WORDS};
 use crate::repair::request;
+
+/// Without a service around it, as in tests.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads a body of at most `limit` bytes that says it is JSON: a web page of somebody else cannot send that type without
 /// asking first.
@@ -21,13 +26,35 @@ pub async fn read(request: &HttpRequest, payload: web::Payload, limit: usize) ->
         let detail = format!("Content-Type is `{}`, it has to be `application/json`", shorten(essence));
         return Err(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    match payload.to_bytes_limited(limit).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(Problem::new(&problem::BAD_REQUEST, "The body ended before all of it was there")),
-        Err(_) => {
-            let detail = format!("The body has more than {limit} bytes");
-            Err(Problem::new(&problem::BODY_TOO_LARGE, detail))
+    let too_long = || Problem::new(&problem::BODY_TOO_LARGE, format!("The body has more than {limit} bytes"));
+    whole(request, payload, limit).await?.ok_or_else(too_long)
+}
+
+/// All of a body; `None` if it has more than `limit` bytes. Whoever sends it has `http.send_timeout_ms` for that, and a moment once
+/// the process stops: nothing else would ever end a request whose body does not come.
+pub async fn whole(request: &HttpRequest, payload: web::Payload, limit: usize) -> Result<Option<web::Bytes>, Problem> {
+    let api = request.app_data::<web::Data<Api>>();
+    let patience = api.map_or(DEFAULT_PATIENCE, |api| Duration::from_millis(api.state.settings.send_timeout_ms));
+    let why = tokio::select! {
+        read = payload.to_bytes_limited(limit) => return match read {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
+            Ok(Err(_)) => Err(Problem::new(&problem::BAD_REQUEST, "The body ended before all of it was there")),
+            Err(_) => Ok(None),
+        },
+        () = tokio::time::sleep(patience) => format!("Not all of the body was there within {} ms", patience.as_millis()),
+        () = last_words(api) => "Not all of the body was there when the service stopped".to_owned(),
+    };
+    Err(Problem::new(&problem::BODY_TOO_SLOW, why))
+}
+
+/// Returns when the process stops and everybody has had time to say the rest.
+async fn last_words(api: Option<&web::Data<Api>>) {
+    match api {
+        Some(api) => {
+            api.state.shutting_down.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
         }
+        None => std::future::pending().await,
     }
 }
 

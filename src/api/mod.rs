@@ -27,6 +27,7 @@ pub mod skip_to;
 pub mod sse;
 pub mod streams;
 pub mod ui;
+mod unread;
 pub mod wire;
 
 use std::collections::HashMap;
@@ -67,6 +68,7 @@ use crate::manager::live::Live;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
+use crate::store::pool::WriterPool;
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 
@@ -77,8 +79,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// When the process stops and clients follow, so long everybody has to take the rest of an answer: one that takes nothing
-/// would hold up all.
+/// When the process stops, so long everybody has to send the rest of a request, and, where clients follow, to take the rest of an
+/// answer: one that does nothing would hold up all.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
 
@@ -169,6 +171,8 @@ pub struct Api {
     pub proxies: Proxies,
     /// The hub, where there is one.
     pub hub: Option<Arc<Door>>,
+    /// What is written by on behalf of operators: the desks' own, so that all of them together have few connections.
+    pub writers: WriterPool,
     /// What each caller may ask how often.
     pub limits: Arc<Limits>,
     waiters: HashMap<&'static str, Arc<Waiters>>,
@@ -328,6 +332,7 @@ fn shared(state: ApiState, views: &[ViewApi], document: Vec<u8>, limits: Arc<Lim
         pages: Pages::new(&state.settings, state.gate.is_some()),
         proxies: Proxies::new(&state.settings.trusted_proxies),
         hub,
+        writers: state.desks.first().map_or_else(|| WriterPool::new(&state.database), Desk::writers),
         limits,
         state,
         waiters,

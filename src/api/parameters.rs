@@ -55,6 +55,11 @@ impl Parameters {
         self.errors.push(error);
     }
 
+    /// Whether there is one of this name that was not taken yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.received.iter().any(|(received, _)| received == name)
+    }
+
     /// Every value of a repeatable parameter.
     pub fn all(&mut self, name: &str) -> Vec<String> {
         self.received.extract_if(.., |(received, _)| received == name).map(|(_, value)| value).collect()
@@ -158,7 +163,7 @@ impl Parameters {
     pub fn time(&mut self, name: &str) -> Option<Timestamp> {
         let value = self.one(name)?;
         if let Ok(time) = value.parse::<Timestamp>()
-            && time.as_second() >= EARLIEST_SECOND
+            && is_of_postgres(time)
             && json::is_a_second(&value, time)
         {
             return Some(time);
@@ -202,6 +207,11 @@ impl Parameters {
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::of_parameters(self.errors)) }
     }
+}
+
+/// Whether Postgres has a word for this moment.
+pub fn is_of_postgres(time: Timestamp) -> bool {
+    time.as_second() >= EARLIEST_SECOND
 }
 
 /// A whole number as it is written in a query or a path: digits only.

@@ -124,6 +124,9 @@ codes! {
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body has to be JSON"
         "`Content-Type` is missing or not `application/json`. Forms of other web sites cannot send that, which is the point."
         "Send `Content-Type: application/json`.";
+    BODY_TOO_SLOW = "body_too_slow" REQUEST_TIMEOUT "The body did not come in time"
+        "A request's body has to be there within `http.send_timeout_ms` of its head. The connection ends with this answer."
+        "Send the head of a request when its body is at hand, and repeat. Operators: raise `http.send_timeout_ms` where clients are that slow.";
     BODY_TOO_LARGE = "body_too_large" PAYLOAD_TOO_LARGE "The body is too long"
         "The body is longer than this resource reads; where it holds a record, that is what `projector.max_record_bytes` allows."
         "`detail` has the limit. Send a shorter one.";

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::body::{self, Body};
 use super::gate::By;
 use super::hub::is_web_socket;
+use super::limits::Caller;
 use super::parameters::Parameters;
 use super::problem::{self, Code, Problem, ProblemBody, codes};
 use super::{Api, caller};
@@ -136,7 +137,7 @@ pub async fn begin(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
     }
     // Who signs in anew is not found by the word of before.
     end_of(gate, request.headers());
-    let word = gate.begin_session(kept).ok_or_else(|| {
+    let word = gate.begin_session(kept, &principal).ok_or_else(|| {
         Problem::new(&problem::LOGIN_UNAVAILABLE, "The system gives no random numbers").retry_after(2)
     })?;
     let cookie = cookie(&word, &api.state.settings, "")?;
@@ -174,13 +175,16 @@ pub async fn end(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespon
 pub async fn leave(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string(), &["to"]);
     let to = parameters.one("to").map_or_else(|| CONSOLE.to_owned(), |to| to.to_string());
-    if !to.starts_with(CONSOLE) || to.contains(['\\', '\r', '\n']) || !to.is_ascii() {
+    // It stands in `Location` when they are back: what no header may hold is seen now.
+    let is_plain = to.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    if !to.starts_with(CONSOLE) || !is_plain {
         parameters.reject("to", &to, "must be a page of the console, such as /ui/orders");
     }
     parameters.finish()?;
     let gate = api.state.gate.as_ref().filter(|gate| gate.has_provider()).ok_or_else(nobody_signs_in)?;
     let redirect = format!("{}{CALLBACK}", public_url(&api, &request));
-    let sent = gate.send_to_provider(redirect, to).await?;
+    let from = Caller::at(caller::address(&request)).to_string();
+    let sent = gate.send_to_provider(redirect, to, from).await?;
     let cookie = cookie_named(AWAY, (&sent.word, "Lax"), &api.state.settings, "; Max-Age=600")?;
     let mut response = HttpResponse::SeeOther();
     Ok(response.insert_header((header::LOCATION, sent.url)).insert_header((header::SET_COOKIE, cookie)).finish())
@@ -217,7 +221,7 @@ pub async fn come_back(api: web::Data<Api>, request: HttpRequest) -> Result<Http
                 by.0.replace(Some(principal.name.clone()));
             }
             end_of(gate, request.headers());
-            let word = gate.begin_session(back.kept).ok_or_else(|| {
+            let word = gate.begin_session(back.kept, &principal).ok_or_else(|| {
                 Problem::new(&problem::LOGIN_UNAVAILABLE, "The system gives no random numbers").retry_after(2)
             })?;
             response.append_header((header::SET_COOKIE, cookie(&word, settings, "")?));

@@ -134,7 +134,7 @@ pub async fn post(
         has_logged_in: caller::principal(&request).is_some(),
         idempotency_key,
     };
-    let skipped = skip_to::skip(&api.state.database, &order).await.map_err(|error| refused(error, &order, &status))?;
+    let skipped = skip_to::skip(&api.writers, &order).await.map_err(|error| refused(error, &order, &status))?;
     if skipped.is_new {
         tracing::warn!(
             view = order.view,
@@ -243,6 +243,7 @@ fn refused(error: SkipError, asked: &SkipTo, status: &ViewStatus) -> Problem {
             Problem::new(&problem::DATABASE_BUSY, "The partition is being worked on at the moment").retry_after(1)
         }
         SkipError::Database(error) => ReadError::from(error).into(),
+        SkipError::NoConnection(error) => error.into(),
     }
 }
 

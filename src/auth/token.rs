@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::api_key::{KeyHash, hash_of};
 use super::role::{Role, Roles};
 use super::{Principal, Refusal, crypto};
 
@@ -73,8 +74,12 @@ pub fn algorithm(name: &str) -> Option<Algorithm> {
 }
 
 /// The public keys of a provider.
-#[derive(Debug, Default)]
-pub struct KeySet(Vec<Key>);
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// Hash of what the provider says of them: two sets with the same are one.
+    pub print: KeyHash,
+}
 
 #[derive(Debug)]
 struct Key {
@@ -94,11 +99,12 @@ impl KeySet {
         }
         let set: Set =
             serde_json::from_slice(json).map_err(|error| format!("it is not a JSON Web Key Set: {error}"))?;
+        let print = hash_of(Value::from(set.keys.clone()).to_string().as_bytes());
         let keys: Vec<Key> = set.keys.into_iter().filter_map(Key::read).collect();
         if keys.is_empty() {
             Err("it has no key that a token can be verified with".to_owned())
         } else {
-            Ok(KeySet(keys))
+            Ok(KeySet { keys, print })
         }
     }
 
@@ -108,8 +114,8 @@ impl KeySet {
             key.algorithm.map_or(key.key.family() == head.algorithm.family(), |algorithm| algorithm == head.algorithm)
         };
         match &head.key_id {
-            Some(id) => self.0.iter().find(|key| key.id.as_ref() == Some(id)).filter(fits),
-            None => match self.0.iter().filter(fits).collect::<Vec<_>>().as_slice() {
+            Some(id) => self.keys.iter().find(|key| key.id.as_ref() == Some(id)).filter(fits),
+            None => match self.keys.iter().filter(fits).collect::<Vec<_>>().as_slice() {
                 [only] => Some(*only),
                 _ => None,
             },
@@ -119,7 +125,7 @@ impl KeySet {
 
     /// Whether it has a key of that id.
     pub fn knows(&self, id: &str) -> bool {
-        self.0.iter().any(|key| key.id.as_deref() == Some(id))
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
     }
 }
 

@@ -81,8 +81,7 @@ async fn look_inside(config: &Arc<Config>, views: &[Served]) -> Database {
         }
     };
     if timeout(LONG_PATIENCE, found.look(&client, config, views)).await.is_err() {
-        found.skip(&[REACHABLE, TLS, LOGIN], "Postgres has stopped answering");
-        found.skip(&INSIDE, "Postgres has stopped answering");
+        found.note_silence(&config.database.url.to_string());
     }
     found
 }
@@ -95,6 +94,17 @@ impl Database {
                 self.checks.push(Check::not_asked(name, "", because));
             }
         }
+    }
+
+    /// It has answered at first, and then no more: whatever a service asks there would wait as well.
+    fn note_silence(&mut self, url: &str) {
+        let words = format!("has stopped answering within {} s", LONG_PATIENCE.as_secs());
+        let fix = "see what it waits for, in SQL: select pid, wait_event, query, pg_blocking_pids(pid) from pg_stat_activity \
+                   where application_name = 'streamview-check'; or look at the server's disk and load";
+        self.checks.retain(|check| check.name != REACHABLE);
+        self.checks.insert(0, Check::failed(REACHABLE, url, words, fix));
+        self.skip(&[TLS, LOGIN], "Postgres has stopped answering");
+        self.skip(&INSIDE, "Postgres has stopped answering");
     }
 
     /// Why there is no session, and what the rest is not asked for.

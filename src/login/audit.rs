@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AuditSettings, DatabaseSettings};
 use crate::crash;
+use crate::store::DbError;
 use crate::store::audit::{self, AuditEntry};
 use crate::store::pool;
 use crate::store::sqlstate::describe;
@@ -25,53 +26,73 @@ const WAITING: usize = 10_000;
 const FORGET: Duration = Duration::from_secs(600);
 /// Rows that are taken away at a time.
 const FORGOTTEN: i64 = 10_000;
+/// Rows of one statement: however much has waited, Postgres is sent no message that it does not take.
+const SLICE: usize = 1_000;
+/// The route where everybody comes and goes, whoever they are.
+const SESSION: &str = "/session";
 
-/// Refusals of which these are alike are one entry.
+/// Calls of which these are alike are one entry, where they change nothing or nobody has logged in to make them.
 #[derive(PartialEq, Eq, Hash)]
 struct Alike {
     principal: Option<String>,
     method: String,
     route: String,
+    /// Of a refusal it does not matter.
+    target: Option<String>,
     status: i32,
     code: Option<String>,
     address: String,
 }
 
+impl Alike {
+    /// | call | together with those that are alike |
+    /// |---|---|
+    /// | refused | yes, whatever path |
+    /// | of nobody, and it fails, or somebody who is not signed in signs out | yes |
+    /// | any other | no |
+    fn of(entry: &AuditEntry) -> Option<Alike> {
+        let is_refused = matches!(entry.status, 401 | 403 | 429);
+        let changes_nothing = entry.status >= 400 || entry.route == SESSION;
+        let is_alike = is_refused || entry.principal.is_none() && changes_nothing;
+        is_alike.then(|| Alike {
+            principal: entry.principal.clone(),
+            method: entry.method.clone(),
+            route: entry.route.clone(),
+            target: (!is_refused).then(|| entry.target.clone()),
+            status: entry.status,
+            code: entry.code.clone(),
+            address: entry.address.clone(),
+        })
+    }
+}
+
 #[derive(Default)]
 struct Waiting {
     calls: Vec<AuditEntry>,
-    refusals: HashMap<Alike, AuditEntry>,
+    alike: HashMap<Alike, AuditEntry>,
     /// Beyond the bound.
     lost: u64,
 }
 
 impl Waiting {
     fn is_full(&self) -> bool {
-        self.calls.len() + self.refusals.len() >= WAITING
+        self.calls.len() + self.alike.len() >= WAITING
     }
 
     fn note(&mut self, entry: AuditEntry) {
-        if !matches!(entry.status, 401 | 403 | 429) {
-            match self.is_full() {
+        let is_full = self.is_full();
+        let Some(alike) = Alike::of(&entry) else {
+            match is_full {
                 true => self.lost += 1,
                 false => self.calls.push(entry),
             }
             return;
-        }
-        let alike = Alike {
-            principal: entry.principal.clone(),
-            method: entry.method.clone(),
-            route: entry.route.clone(),
-            status: entry.status,
-            code: entry.code.clone(),
-            address: entry.address.clone(),
         };
-        let is_full = self.is_full();
-        match self.refusals.get_mut(&alike) {
+        match self.alike.get_mut(&alike) {
             Some(first) => first.calls = first.calls.saturating_add(entry.calls),
             None if is_full => self.lost += 1,
             None => {
-                self.refusals.insert(alike, entry);
+                self.alike.insert(alike, entry);
             }
         }
     }
@@ -129,19 +150,28 @@ impl AuditLog {
     }
 
     async fn write(&self, database: &DatabaseSettings) -> Result<(), String> {
-        let Waiting { calls, refusals, lost } = std::mem::take(&mut *self.waiting());
+        let Waiting { calls, alike, lost } = std::mem::take(&mut *self.waiting());
         if lost > 0 {
             tracing::error!(lost, "calls are missing from the audit log: too many waited for it");
         }
-        let mut entries: Vec<AuditEntry> = calls.into_iter().chain(refusals.into_values()).collect();
+        let mut entries: Vec<AuditEntry> = calls.into_iter().chain(alike.into_values()).collect();
         if entries.is_empty() {
             return Ok(());
         }
         entries.sort_by_key(|entry| entry.at);
-        let written = async { audit::insert(&pool::connect_operator(database).await?, &entries).await };
-        written.await.map_err(|error| {
+        let mut written = 0;
+        let outcome = async {
+            let client = pool::connect_operator(database).await?;
+            for slice in entries.chunks(SLICE) {
+                audit::insert(&client, slice).await?;
+                written += slice.len();
+            }
+            Ok::<(), DbError>(())
+        };
+        let outcome = outcome.await;
+        outcome.map_err(|error| {
             let mut waiting = self.waiting();
-            entries.into_iter().for_each(|entry| waiting.note(entry));
+            entries.into_iter().skip(written).for_each(|entry| waiting.note(entry));
             self.0.noted.notify_one();
             describe(&error)
         })
@@ -152,7 +182,7 @@ async fn forget(settings: &AuditSettings, database: &DatabaseSettings) {
     let forgotten = async {
         let client = pool::connect_operator(database).await?;
         while audit::forget(&client, settings.retention_days, FORGOTTEN).await? == FORGOTTEN as u64 {}
-        Ok::<(), crate::store::DbError>(())
+        Ok::<(), DbError>(())
     };
     if let Err(error) = forgotten.await {
         tracing::warn!(error = describe(&error), "what is old stays in the audit log for now");
@@ -168,7 +198,7 @@ mod tests {
     fn call(status: i32, address: usize) -> AuditEntry {
         AuditEntry {
             at: Timestamp::UNIX_EPOCH,
-            principal: None,
+            principal: Some("ada".to_owned()),
             method: "POST".to_owned(),
             route: "/ops/held/skip".to_owned(),
             target: "/ops/held/skip".to_owned(),
@@ -188,14 +218,40 @@ mod tests {
         }
         waiting.note(call(202, 1));
         waiting.note(call(202, 1));
-        assert_eq!((waiting.calls.len(), waiting.refusals.len(), waiting.lost), (2, 1, 0));
-        assert_eq!(waiting.refusals.values().map(|entry| entry.calls).collect::<Vec<_>>(), [50_000]);
+        assert_eq!((waiting.calls.len(), waiting.alike.len(), waiting.lost), (2, 1, 0));
+        assert_eq!(waiting.alike.values().map(|entry| entry.calls).collect::<Vec<_>>(), [50_000]);
         for address in 2..WAITING + 2 {
             waiting.note(call(401, address));
         }
-        assert_eq!((waiting.calls.len() + waiting.refusals.len(), waiting.lost), (WAITING, 3));
+        assert_eq!((waiting.calls.len() + waiting.alike.len(), waiting.lost), (WAITING, 3));
         waiting.note(call(401, 1));
         waiting.note(call(202, 1));
         assert_eq!(waiting.lost, 4, "what is alike still counts");
+    }
+
+    #[test]
+    fn what_nobody_changes_is_one_entry_and_what_somebody_decides_is_each_its_own() {
+        let nobody = |route: &str, target: &str, status| {
+            let (route, target) = (route.to_owned(), target.to_owned());
+            AuditEntry { principal: None, route, target, ..call(status, 1) }
+        };
+        let noted = |entries: Vec<AuditEntry>| {
+            let mut waiting = Waiting::default();
+            entries.into_iter().for_each(|entry| waiting.note(entry));
+            (waiting.calls.len(), waiting.alike.len())
+        };
+        for (route, target, status) in [
+            ("/session", "/session", 204),
+            ("/session", "/session", 400),
+            ("/ops/held/{key}/skip", "/ops/held/a/skip", 404),
+        ] {
+            assert_eq!(noted(vec![nobody(route, target, status); 50_000]), (0, 1), "{route} {status}");
+        }
+        // Where nobody logs in: what is decided, and about what.
+        let skip = |key: &str, status| nobody("/ops/held/{key}/skip", &format!("/ops/held/{key}/skip"), status);
+        assert_eq!(noted(vec![skip("a", 202), skip("a", 202)]), (2, 0));
+        assert_eq!(noted(vec![skip("a", 404), skip("b", 404)]), (0, 2));
+        assert_eq!(noted(vec![skip("a", 403), skip("b", 403)]), (0, 1));
+        assert_eq!(noted(vec![call(404, 1), call(404, 1), call(204, 1)]), (3, 0));
     }
 }

@@ -117,10 +117,11 @@ impl Gate {
         self.sign_in.as_ref().map(SignIn::host)
     }
 
-    /// Where a browser is sent that wants to sign in at the provider, which sends it back to `redirect`; then it sees `to`.
-    pub async fn send_to_provider(&self, redirect: String, to: String) -> Result<Sent, Refusal> {
+    /// Where a browser is sent that wants to sign in at the provider, which sends it back to `redirect`; then it sees `to`. `from`
+    /// is who counts as one caller.
+    pub async fn send_to_provider(&self, redirect: String, to: String, from: String) -> Result<Sent, Refusal> {
         match &self.sign_in {
-            Some(sign_in) => sign_in.begin(redirect, to).await,
+            Some(sign_in) => sign_in.begin(redirect, to, from).await,
             None => Err(NO_PROVIDER),
         }
     }
@@ -137,9 +138,9 @@ impl Gate {
         Ok((back, principal))
     }
 
-    /// Begins a session for what a browser has shown; gives the word that stands for it.
-    pub fn begin_session(&self, kept: Kept) -> Option<String> {
-        self.sessions.begin(kept, Instant::now())
+    /// Begins a session of `principal` for what a browser has shown; gives the word that stands for it.
+    pub fn begin_session(&self, kept: Kept, principal: &Principal) -> Option<String> {
+        self.sessions.begin(kept, &principal.name, Instant::now())
     }
 
     /// What the session of this word was got for.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use reqwest::{Client as Http, Response, redirect};
+use reqwest::{Client as Http, Response, StatusCode, redirect};
 use serde::Deserialize;
 
 use crate::auth::token::KeySet;
@@ -36,7 +36,7 @@ struct Configuration {
 }
 
 /// Where browsers sign in, and where what they come back with is worth a token.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Endpoints {
     issuer: String,
     /// The page for people.
@@ -58,6 +58,11 @@ pub struct Client {
 #[derive(Deserialize)]
 struct Tokens {
     id_token: String,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
 }
 
 impl Provider {
@@ -112,8 +117,9 @@ impl Provider {
         Ok(found)
     }
 
-    /// The ID token that a code is worth.
-    pub async fn exchange(&self, url: &str, client: &Client, form: &[(&str, &str)]) -> Result<String> {
+    /// The ID token that a code is worth; `None` if the provider says that it is worth nothing: a wrong one, one that is over, or
+    /// somebody else's.
+    pub async fn exchange(&self, url: &str, client: &Client, form: &[(&str, &str)]) -> Result<Option<String>> {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form);
         let request = self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
@@ -126,10 +132,20 @@ impl Provider {
             secret => request.basic_auth(encoded(&client.id), Some(encoded(secret))),
         };
         let response = request.body(body.finish()).send().await.with_context(|| format!("{url} does not answer"))?;
+        if matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
+            let status = response.status();
+            let refused: Option<Refused> = serde_json::from_slice(&all(url, response).await?).ok();
+            let why = refused.map(|refused| refused.error).unwrap_or_default();
+            // What else it may be is the fault of our settings (RFC 6749, section 5.2).
+            ensure!(why == "invalid_grant", "{url} answers {status} {}", shorten(&why));
+            return Ok(None);
+        }
         let json = whole(url, response).await?;
         // What it holds is not told: it may be a token.
         let tokens: Result<Tokens, _> = serde_json::from_slice(&json);
-        Ok(tokens.map_err(|_| anyhow::anyhow!("{url} gives no id_token; does auth.oidc.scope hold openid?"))?.id_token)
+        let tokens =
+            tokens.map_err(|_| anyhow::anyhow!("{url} gives no id_token; does auth.oidc.scope hold openid?"))?;
+        Ok(Some(tokens.id_token))
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>> {
@@ -143,9 +159,18 @@ fn encoded(text: &str) -> String {
 }
 
 /// The whole of a good answer.
-async fn whole(url: &str, mut response: Response) -> Result<Vec<u8>> {
-    let away = || format!("{url} does not answer");
+async fn whole(url: &str, response: Response) -> Result<Vec<u8>> {
     ensure!(response.status().is_success(), "{url} answers {}", response.status());
+    all(url, response).await
+}
+
+/// As much of a text of somebody else's as a log line needs.
+fn shorten(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(100).collect()
+}
+
+async fn all(url: &str, mut response: Response) -> Result<Vec<u8>> {
+    let away = || format!("{url} does not answer");
     let mut answer = Vec::new();
     while let Some(chunk) = response.chunk().await.with_context(away)? {
         answer.extend_from_slice(&chunk);

@@ -14,6 +14,8 @@ use crate::auth::api_key::{KeyHash, RANDOM_BYTES, hash_of, key_of};
 
 /// Sessions at once; the one that was not used for longest ends.
 const MOST: NonZeroUsize = NonZeroUsize::new(10_000).expect("more than none");
+/// Those of one principal; then the one of theirs that was not used for longest ends, and nobody else's.
+const MOST_OF_ONE: usize = 100;
 /// How long one lasts, whatever is done in it: a working day.
 pub const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -22,6 +24,8 @@ pub(super) struct Sessions(Mutex<LruCache<KeyHash, Session>>);
 
 struct Session {
     kept: Kept,
+    /// Of the principal's name.
+    of: KeyHash,
     until: Instant,
 }
 
@@ -32,12 +36,19 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// A new one; gives its word, or nothing if the system has no random numbers.
-    pub(super) fn begin(&self, kept: Kept, now: Instant) -> Option<String> {
+    /// A new one of the principal of this name; gives its word, or nothing if the system has no random numbers.
+    pub(super) fn begin(&self, kept: Kept, name: &str, now: Instant) -> Option<String> {
         let mut random = [0; RANDOM_BYTES];
         SystemRandom::new().fill(&mut random).ok()?;
         let word = key_of(&random).replacen("svk_", "svs_", 1);
-        self.all().put(hash_of(word.as_bytes()), Session { kept, until: now + LASTS });
+        let of = hash_of(name.as_bytes());
+        let mut all = self.all();
+        // The latest come first.
+        let one_too_many = all.iter().filter(|(_, session)| session.of == of).nth(MOST_OF_ONE - 1);
+        if let Some(word) = one_too_many.map(|(word, _)| *word) {
+            all.pop(&word);
+        }
+        all.put(hash_of(word.as_bytes()), Session { kept, of, until: now + LASTS });
         Some(word)
     }
 
@@ -68,9 +79,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_signs_in_again_and_again_ends_sessions_of_their_own() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let begin = |name: &str| sessions.begin(Kept::ApiKey(name.as_bytes().to_vec()), name, now).unwrap();
+        let is_there = |word: &String| sessions.find(word.as_bytes(), now).is_some();
+        let other = begin("other");
+        let mine: Vec<String> = (0..MOST_OF_ONE).map(|_| begin("mine")).collect();
+        assert!(is_there(&mine[0]), "as many as may be");
+        begin("mine");
+        assert!(
+            is_there(&mine[0]) && !is_there(&mine[1]) && is_there(&mine[2]),
+            "the one that was not used for longest"
+        );
+        for _ in 0..MOST.get() {
+            begin("mine");
+        }
+        assert!(is_there(&other));
+        assert_eq!(sessions.all().len(), MOST_OF_ONE + 1);
+    }
+
+    #[test]
     fn a_session_is_found_by_its_word_until_it_is_over_or_ended() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let begin = |key: &str| sessions.begin(Kept::ApiKey(key.as_bytes().to_vec()), now).unwrap();
+        let begin = |key: &str| sessions.begin(Kept::ApiKey(key.as_bytes().to_vec()), key, now).unwrap();
         let (one, other) = (begin("svk_one"), begin("svk_other"));
         let found = |word: &str, at| match sessions.find(word.as_bytes(), at) {
             Some(Kept::ApiKey(key)) => Some(String::from_utf8(key).unwrap()),

@@ -3,7 +3,7 @@
 //! other. Nobody is believed for having come back.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use url::Url;
 
 use super::Kept;
-use super::provider::{Client, Provider};
+use super::provider::{Client, Endpoints, Provider};
 use crate::auth::Refusal;
 use crate::auth::api_key::{KeyHash, hash_of};
 use crate::config::{JwtSettings, OidcSettings};
@@ -23,18 +23,33 @@ use crate::store::sqlstate::describe_chain;
 /// How long somebody may take to sign in.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// So many may be on their way at once; the one that left first is forgotten.
-const MOST: NonZeroUsize = NonZeroUsize::new(1_000).expect("more than none");
+const MOST: NonZeroUsize = NonZeroUsize::new(5_000).expect("more than none");
+/// Of one caller; then the one of theirs that left first is forgotten, and nobody else's.
+const MOST_OF_ONE: usize = 100;
+/// How long it is known what the provider says of itself.
+const KNOWN: Duration = Duration::from_secs(300);
+/// Between two attempts while it says nothing of use.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// The way to the provider and back.
 pub(super) struct SignIn {
-    provider: Provider,
+    provider: Arc<Provider>,
     client: Client,
     host: String,
+    endpoints: Arc<tokio::sync::Mutex<Option<Asked>>>,
     away: Mutex<LruCache<KeyHash, Away>>,
+}
+
+/// What the provider has said of itself, and when.
+struct Asked {
+    at: Instant,
+    said: Result<Endpoints, Refusal>,
 }
 
 /// Somebody who is at the provider.
 struct Away {
+    /// Who counts as one caller.
+    from: String,
     /// Of the word that their browser keeps.
     browser: KeyHash,
     verifier: String,
@@ -72,7 +87,8 @@ impl SignIn {
             scope: oidc.scope.clone(),
         };
         let host = Url::parse(&jwt.issuer)?.host_str().unwrap_or_default().to_owned();
-        Ok(Some(SignIn { provider: Provider::new(jwt)?, client, host, away: Mutex::new(LruCache::new(MOST)) }))
+        let (provider, away) = (Arc::new(Provider::new(jwt)?), Mutex::new(LruCache::new(MOST)));
+        Ok(Some(SignIn { provider, client, host, endpoints: Arc::default(), away }))
     }
 
     /// The provider's host.
@@ -81,8 +97,8 @@ impl SignIn {
     }
 
     /// Begins: `redirect` is where the provider sends the browser back to, `to` the page that it is to see then.
-    pub(super) async fn begin(&self, redirect: String, to: String) -> Result<Sent, Refusal> {
-        let endpoints = self.provider.endpoints().await.map_err(unavailable)?;
+    pub(super) async fn begin(&self, redirect: String, to: String, from: String) -> Result<Sent, Refusal> {
+        let endpoints = self.endpoints().await?;
         let (state, verifier, nonce, word) = (random()?, random()?, random()?, random()?);
         let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
         let mut url = Url::parse(&endpoints.authorization_endpoint).map_err(|error| unavailable(error.into()))?;
@@ -97,7 +113,13 @@ impl SignIn {
             .append_pair("code_challenge_method", "S256");
         let browser = hash_of(word.as_bytes());
         let until = Instant::now() + PATIENCE;
-        self.away().put(hash_of(state.as_bytes()), Away { browser, verifier, nonce, redirect, to, until });
+        let mut away = self.away();
+        // The latest come first.
+        let one_too_many = away.iter().filter(|(_, away)| away.from == from).nth(MOST_OF_ONE - 1);
+        if let Some(state) = one_too_many.map(|(state, _)| *state) {
+            away.pop(&state);
+        }
+        away.put(hash_of(state.as_bytes()), Away { from, browser, verifier, nonce, redirect, to, until });
         Ok(Sent { url: url.into(), word })
     }
 
@@ -110,7 +132,7 @@ impl SignIn {
                 "nobody was sent to the identity provider from here with this state".to_owned(),
             ));
         };
-        let endpoints = self.provider.endpoints().await.map_err(unavailable)?;
+        let endpoints = self.endpoints().await?;
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -119,11 +141,30 @@ impl SignIn {
         ];
         let token = self.provider.exchange(&endpoints.token_endpoint, &self.client, &form).await;
         let token = token.map_err(unavailable)?;
+        let token = token.ok_or_else(|| Refusal::Invalid("the code is worth nothing to the provider".to_owned()))?;
         if nonce_of(&token).is_none_or(|nonce| nonce != away.nonce) {
             return Err(Refusal::Invalid("the token was made for another sign-in".to_owned()));
         }
         let kept = Kept::Authorization(format!("Bearer {token}").into_bytes());
         Ok(Back { kept, to: away.to })
+    }
+
+    /// Where browsers sign in, as the provider has said lately: it is not asked by each of them, and not again by whoever has it
+    /// asked and goes away.
+    async fn endpoints(&self) -> Result<Endpoints, Refusal> {
+        let (provider, known) = (Arc::clone(&self.provider), Arc::clone(&self.endpoints));
+        let asking = tokio::spawn(async move {
+            let mut known = known.lock().await;
+            if let Some(Asked { at, said }) = known.as_ref()
+                && at.elapsed() < if said.is_ok() { KNOWN } else { AGAIN }
+            {
+                return said.clone();
+            }
+            let said = provider.endpoints().await.map_err(unavailable);
+            *known = Some(Asked { at: Instant::now(), said: said.clone() });
+            said
+        });
+        asking.await.unwrap_or_else(|_| Err(Refusal::Unavailable("the service stops".to_owned())))
     }
 
     fn away(&self) -> MutexGuard<'_, LruCache<KeyHash, Away>> {

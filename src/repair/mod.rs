@@ -82,6 +82,11 @@ impl Desk {
         }
     }
 
+    /// What decisions are written by, whatever they are about.
+    pub fn writers(&self) -> WriterPool {
+        self.writers.clone()
+    }
+
     /// The rules of the build that readers read.
     pub fn rules(&self) -> ViewRules {
         self.bench().rules.clone()

@@ -5,12 +5,13 @@
 
 use jiff::Timestamp;
 
-use crate::config::DatabaseSettings;
 use crate::domain::build::Build;
 use crate::domain::units::{NextOffset, Offset, Partition};
 use crate::store::blocked::SkippedRange;
+use crate::store::pool::WriterPool;
+use crate::store::read::ReadError;
 use crate::store::sqlstate::describe;
-use crate::store::{Connection, DbError, pool};
+use crate::store::{Connection, DbError};
 
 /// What an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,11 +88,14 @@ pub enum SkipError {
     /// Postgres did not do it.
     #[error("{}", describe(.0))]
     Database(#[from] DbError),
+    /// There is no connection for it: Postgres is away, or as many decisions as may are under way.
+    #[error(transparent)]
+    NoConnection(#[from] ReadError),
 }
 
 /// Decides, in one transaction. `to` has to be within the log: the caller has seen to that.
-pub async fn skip(database: &DatabaseSettings, asked: &SkipTo) -> Result<Skipped, SkipError> {
-    let client = pool::connect_operator(database).await?;
+pub async fn skip(writers: &WriterPool, asked: &SkipTo) -> Result<Skipped, SkipError> {
+    let client = writers.open().await?;
     client.batch_execute("begin").await?;
     // An error or a dropped future ends the session, and with it the transaction.
     let skipped = decide(&client, asked).await?;

@@ -280,7 +280,7 @@ async fn a_browser_signs_in_at_the_provider_and_nobody_else_comes_back_in_its_pl
     let instance = world.start_with(&settings).await;
     let who: Value = ask(&instance, Method::GET, "/session", &[]).await.json().await.unwrap();
     assert_eq!(who["signIn"], json!({ "apiKey": false, "provider": "127.0.0.1" }));
-    for elsewhere in ["https://evil.example/", "//evil.example/ui/", "/orders", "/ui/\\evil"] {
+    for elsewhere in ["https://evil.example/", "//evil.example/ui/", "/orders", "/ui/\\evil", "/ui/%01", "/ui/%7F"] {
         let path = format!("/session/login?to={elsewhere}");
         assert_eq!(ask(&instance, Method::GET, &path, &[]).await.status(), StatusCode::BAD_REQUEST, "{elsewhere}");
     }

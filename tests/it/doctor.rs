@@ -8,10 +8,11 @@ use serde_json::Value;
 use streamview_lab::servers::{KafkaServer, PgBouncer, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::authority::{Authority, Files};
 use crate::support::orders::life;
 use crate::support::registry;
 use crate::support::servers::{self, execute, shared, with_database};
-use crate::support::world::World;
+use crate::support::world::{World, connect};
 use crate::support::{PATIENCE, until};
 
 const DATABASE: &str = "STREAMVIEW_DATABASE__URL";
@@ -481,7 +482,28 @@ async fn what_answers_and_is_no_registry_and_a_port_that_is_a_strangers_are_told
     let told = doctor(&world, &[(BIND, &page)]).await;
     let port = page.rsplit_once(':').unwrap().1;
     told.failed(&["http.port"], &format!("cannot bind http.bind = {page}"), &format!("ss -ltnp 'sport = :{port}'"));
+    // The same where TLS is meant to be spoken there; and one of ours is known behind a certificate that nobody vouches for.
+    let authority = Authority::new("somebody");
+    let files = Files::of(&authority.server());
+    let settings = files.settings();
+    let mut tls: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    tls.push((BIND, &page));
+    doctor(&world, &tls).await.failed(&["http.port"], &format!("cannot bind http.bind = {page}"), "http.bind");
+    let instance = world.start_with_tls(&settings, authority.http().build().unwrap()).await;
+    let (url, last) = (instance.url(""), tls.len() - 1);
+    tls[last].1 = url.trim_start_matches("https://");
+    doctor(&world, &tls).await.well(&["http.port"]);
     told.well(&OF_DATABASE);
+    told.well(&OF_KAFKA);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_stops_answering_has_failed() {
+    let world = World::new(1).await;
+    let holder = connect(&world.database).await;
+    holder.batch_execute("begin; lock table view_builds in access exclusive mode").await.unwrap();
+    let told = doctor(&world, &[]).await;
+    told.failed(&["database.reachable"], "has stopped answering within 15 s", "pg_blocking_pids");
     told.well(&OF_KAFKA);
 }
 

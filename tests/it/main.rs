@@ -62,6 +62,7 @@ mod limits;
 mod mending;
 mod mistakes;
 mod moving;
+mod neighbours;
 mod pause;
 mod poison;
 mod postgres_tls;

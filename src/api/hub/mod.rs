@@ -23,8 +23,8 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::http::header;
-use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Route, web};
 use serde_json::json;
 
@@ -37,7 +37,7 @@ pub(super) use self::polling::PollsOfLine;
 use super::limits::{Caller as Counts, Counted, Kind};
 use super::problem::{self, Problem};
 use super::routes::RouteSpec;
-use super::{Api, caller};
+use super::{Api, body, caller};
 use crate::auth::policy::Policy;
 use crate::auth::role::{Role, Roles};
 use crate::config::HttpSettings;
@@ -210,12 +210,9 @@ async fn brought(request: HttpRequest, payload: web::Payload, api: web::Data<Api
     let door = door(&api)?;
     let token = entry::parameter(&request, "id").ok_or_else(lacks_id)?;
     let link = door.link(&token, &identity(&request))?;
-    let incoming = match payload.to_bytes_limited(MOST_BYTES).await {
-        Ok(Ok(bytes)) => Incoming::Piece(bytes.to_vec()),
-        // The connection is told by its other half.
-        Err(_) => Incoming::TooLong,
-        Ok(Err(error)) => return Err(Problem::of_status(StatusCode::BAD_REQUEST, error.to_string())),
-    };
+    // Of one that is too long the connection is told by its other half.
+    let bytes = body::whole(&request, payload, MOST_BYTES).await?;
+    let incoming = bytes.map_or(Incoming::TooLong, |bytes| Incoming::Piece(bytes.to_vec()));
     match link.bring(incoming).await {
         true => Ok(HttpResponse::Ok().content_type("text/plain").finish()),
         false => Err(unknown()),

@@ -16,8 +16,7 @@ use crate::auth::api_key::{hash_of, prefix_of};
 use crate::auth::role::Role;
 use crate::login;
 use crate::store::api_keys::{self, NewKey, StoredKey};
-use crate::store::pool;
-use crate::store::read::ReadError;
+use crate::store::read::{self, ReadError};
 
 /// Most characters of a key's name.
 pub const MAX_NAME_CHARS: usize = 256;
@@ -143,8 +142,11 @@ pub fn expiry(text: &str) -> Option<Timestamp> {
     ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let client = pool::connect_operator(&api.state.database).await.map_err(ReadError::from)?;
-    let items = api_keys::list(&client).await.map_err(ReadError::from)?;
+    let listed = read::within_deadline(async {
+        let client = api.state.ops_pool.get().await?;
+        Ok(api_keys::list(&client).await?)
+    });
+    let items = listed.await?;
     Ok(HttpResponse::Ok().json(ApiKeyList { items: items.into_iter().map(ApiKeyBody::from).collect() }))
 }
 
@@ -192,7 +194,7 @@ pub async fn create(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         on_behalf_of: on_behalf_of.as_deref(),
         expires_at,
     };
-    let client = pool::connect_operator(&api.state.database).await.map_err(ReadError::from)?;
+    let client = api.writers.open().await?;
     let stored = ApiKeyBody::from(api_keys::insert(&client, &new).await.map_err(ReadError::from)?);
     tracing::info!(id = stored.id, name, role, created_by, on_behalf_of, "API key made");
     if let Some(gate) = &api.state.gate {
@@ -216,7 +218,7 @@ pub async fn create(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
 pub async fn revoke(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
     let id = id_in_path(&request)?;
-    let client = pool::connect_operator(&api.state.database).await.map_err(ReadError::from)?;
+    let client = api.writers.open().await?;
     let by = caller::principal(&request);
     let by = by.as_deref().map_or(ANONYMOUS, |by| by.name.as_str());
     if !api_keys::revoke(&client, id, by).await.map_err(ReadError::from)? {

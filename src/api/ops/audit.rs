@@ -11,8 +11,7 @@ use crate::api::Api;
 use crate::api::parameters::Parameters;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::store::audit::{self, AuditEntry, AuditFilter};
-use crate::store::pool;
-use crate::store::read::ReadError;
+use crate::store::read;
 
 const OUTCOMES: [&str; 3] = ["done", "refused", "failed"];
 
@@ -135,7 +134,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     if let Some(word) = outcome.as_ref().filter(|word| !OUTCOMES.contains(&word.as_str())) {
         parameters.reject("outcome", word, &format!("must be one of {}", OUTCOMES.join(", ")));
     }
-    let (from, to) = (time(&mut parameters, "from"), time(&mut parameters, "to"));
+    let (from, to) = parameters.times("from", "to");
     let filters = [
         ("principal", principal.clone()),
         ("route", route.clone()),
@@ -145,18 +144,12 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     ];
     let page = Page::take(parameters, &api.state.settings, ("/ops/audit", "-id"), &filters)?;
     let filter = AuditFilter { principal, route, outcome, from, to };
-    let client = pool::connect_operator(&api.state.database).await.map_err(ReadError::from)?;
-    let listed = audit::list(&client, &filter, page.after_id()?, i64::from(page.limit)).await;
-    let mut items: Vec<AuditBody> = listed.map_err(ReadError::from)?.into_iter().map(AuditBody::from).collect();
+    let before = page.after_id()?;
+    let listed = read::within_deadline(async {
+        let client = api.state.ops_pool.get().await?;
+        Ok(audit::list(&client, &filter, before, i64::from(page.limit)).await?)
+    });
+    let mut items: Vec<AuditBody> = listed.await?.into_iter().map(AuditBody::from).collect();
     let link = page.link(&mut items, |entry| (String::new(), entry.id.to_string()));
     Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(AuditPage { items, page_size: page.limit }))
-}
-
-fn time(parameters: &mut Parameters, name: &str) -> Option<Timestamp> {
-    let text = parameters.one(name)?;
-    let time = text.parse().ok();
-    if time.is_none() {
-        parameters.reject(name, &text, "must be a time such as 2026-01-01T00:00:00Z");
-    }
-    time
 }

@@ -10,7 +10,7 @@ use super::model::{DecidedBody, DecidedInBulkBody, HeldDetailBody, HeldPageBody}
 use super::paging::{Page, each};
 use crate::api::Api;
 use crate::api::body::Body;
-use crate::api::parameters::{MAX_ID_CHARS, Parameters};
+use crate::api::parameters::{MAX_ID_CHARS, Parameters, is_of_postgres};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::domain::held::HeldReason;
 use crate::repair::request::{HeldFilter, Request, SkipHeld};
@@ -78,7 +78,10 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let page = Page::take(parameters, &api.state.settings, ("/ops/held", "since"), &filters)?;
     let after = match &page.after {
         None => None,
-        Some((since, key)) => Some((since.parse().map_err(|_| page.unreadable())?, key.as_str())),
+        Some((since, key)) => {
+            let since = since.parse().ok().filter(|since| is_of_postgres(*since));
+            Some((since.ok_or_else(|| page.unreadable())?, key.as_str()))
+        }
     };
     let mut items = desk?.list_held(&filter, after, page.limit).await?;
     let link = page.link(&mut items, |held| (held.since.to_string(), held.key.clone()));

@@ -87,6 +87,9 @@ pub struct SignInServer {
     pub token: Arc<Mutex<String>>,
     /// What it was asked for tokens with: the head of the request and its form.
     pub asked: Arc<Mutex<Vec<(String, String)>>>,
+    /// Status and body that it has for a code, where it is worth no token.
+    pub refuses: Arc<Mutex<Option<(u16, &'static str)>>>,
+    looked: Arc<Mutex<usize>>,
 }
 
 impl SignInServer {
@@ -101,22 +104,34 @@ impl SignInServer {
         });
         let (keys, token, asked) = (provider.keys(), Arc::<Mutex<String>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let (given, told) = (Arc::clone(&token), Arc::clone(&asked));
+        let (refuses, looked) = (Arc::<Mutex<Option<(u16, &str)>>>::default(), Arc::<Mutex<usize>>::default());
+        let (refusal, looks) = (Arc::clone(&refuses), Arc::clone(&looked));
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (head, form) = request(&mut stream).await;
-                let body = match head.split(' ').nth(1) {
-                    Some("/.well-known/openid-configuration") => configuration.to_string(),
-                    Some("/keys") => keys.to_string(),
+                let (status, body) = match head.split(' ').nth(1) {
+                    Some("/.well-known/openid-configuration") => {
+                        *looks.lock().unwrap() += 1;
+                        (200, configuration.to_string())
+                    }
+                    Some("/keys") => (200, keys.to_string()),
                     _ => {
                         told.lock().unwrap().push((head, form));
-                        json!({ "id_token": *given.lock().unwrap(), "token_type": "Bearer" }).to_string()
+                        let given = json!({ "id_token": *given.lock().unwrap(), "token_type": "Bearer" }).to_string();
+                        refusal.lock().unwrap().map_or((200, given), |(status, body)| (status, body.to_owned()))
                     }
                 };
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let head =
+                    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
             }
         });
-        SignInServer { issuer, token, asked }
+        SignInServer { issuer, token, asked, refuses, looked }
+    }
+
+    /// How often it was asked what it says of itself.
+    pub fn looked(&self) -> usize {
+        *self.looked.lock().unwrap()
     }
 }
 

@@ -50,8 +50,9 @@ pub(super) struct WriteToSee {
 impl Asked {
     pub(super) fn parse(query: &str, max_wait_ms: u64) -> Result<Asked, Problem> {
         let mut parameters = Parameters::parse(query, &["minSequence", "waitMs", "asOfSequence", "asOf"]);
+        // Also where what it says is of no use: then that is the fault.
+        let is_write = parameters.has("minSequence");
         let write = parameters.number_from("minSequence", 1);
-        let is_write = query.contains("minSequence=");
         let wait = parameters.number("waitMs", 0..=max_wait_ms);
         let sequence = parameters.number_from("asOfSequence", 0);
         let moment = parameters.time("asOf");
@@ -95,6 +96,18 @@ mod tests {
         {
             assert!(Asked::parse(refused, 1000).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_name_counts_however_it_is_spelled() {
+        let write = WriteToSee { sequence: 3, wait: Duration::from_millis(5) };
+        assert_eq!(Asked::parse("%6dinSequence=3&waitMs=5", 1000).unwrap(), Asked::Write(write));
+        for beside in ["asOfSequence=1", "asOf=2026-01-01T00:00:00Z"] {
+            let refused = Asked::parse(&format!("%6dinSequence=3&{beside}"), 1000).unwrap_err();
+            assert!(refused.to_string().contains("cannot be given beside `minSequence`"), "{refused}");
+        }
+        let refused = Asked::parse("waitMs=5&asOfSequence=1&asOf=minSequence=1", 1000).unwrap_err();
+        assert!(refused.to_string().contains("`waitMs`: needs `minSequence`"), "{refused}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type};
 
 use super::super::queries::{Filters, ListQuery, Position, PositionValue, SortKey, Start};
 use super::model::OrderSummary;
-use crate::api::parameters::{MAX_ID_CHARS, Parameters, encode};
+use crate::api::parameters::{MAX_ID_CHARS, Parameters, encode, is_of_postgres};
 use crate::api::problem::{self, Problem};
 use crate::config::HttpSettings;
 use crate::domain::page::{Cursor, Direction, offset_of};
@@ -215,7 +215,7 @@ fn position(text: &str, sort: &str, sort_key: SortKey, filters: &str) -> Result<
     };
     let cursor = Cursor::decode(text, sort, filters).map_err(|error| fault(error.to_string()))?;
     let value = match sort_key {
-        SortKey::UpdatedAt => cursor.value.parse().ok().map(PositionValue::Time),
+        SortKey::UpdatedAt => cursor.value.parse().ok().filter(|time| is_of_postgres(*time)).map(PositionValue::Time),
         SortKey::TotalNet | SortKey::TotalGross => {
             is_plain_decimal(&cursor.value).then_some(PositionValue::Decimal(cursor.value))
         }
@@ -238,6 +238,17 @@ fn is_plain_decimal(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::store::types::Numeric;
+
+    #[test]
+    fn a_cursor_that_somebody_has_made_is_refused_where_postgres_has_no_word_for_its_moment() {
+        let at = |value: &str| {
+            let (value, key) = (value.to_owned(), "a".to_owned());
+            let cursor = Cursor { sort: "-updatedAt".to_owned(), direction: Direction::After, value, key };
+            position(&cursor.encode(""), "-updatedAt", SortKey::UpdatedAt, "")
+        };
+        assert!(at("-004713-11-24T00:00:00Z").is_ok());
+        assert_eq!(at("-004713-11-23T23:59:59Z").unwrap_err().code(), "invalid_cursor");
+    }
 
     fn settings() -> HttpSettings {
         HttpSettings { max_wait_ms: 10_000, max_waiters: 10, ..crate::config::Config::defaults().http }
