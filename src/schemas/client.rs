@@ -47,6 +47,9 @@ pub enum Fault {
     /// A healthy registry does not take what was sent (409, 422), with its error code.
     #[error("{1} (error {0})")]
     Rejected(u32, String),
+    /// The answer is there, and the system gives no thread to read it.
+    #[error("the system starts no thread to read a schema: {0}")]
+    NoThread(String),
 }
 
 impl Fault {
@@ -55,7 +58,7 @@ impl Fault {
         match self {
             Fault::Unreachable(..) => "unreachable",
             Fault::Denied(_) => "denied",
-            Fault::Failing(..) => "failing",
+            Fault::Failing(..) | Fault::NoThread(_) => "failing",
             Fault::Foreign(..) | Fault::NoSuchPage(..) => "foreign",
             Fault::NotFound(..) => "not_found",
             Fault::Rejected(..) => "rejected",
