@@ -154,8 +154,19 @@ impl SchemaSource {
     }
 }
 
+fn refused(detail: String) -> WriterSchema {
+    WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail))
+}
+
 async fn fetch(client: &RegistryClient, reader: &Reader, name: SchemaName) -> Result<WriterSchema, Fault> {
-    let refused = |detail: String| WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail));
+    match read(client, reader, name).await {
+        // Whoever may write to the topic can register it: all others must not wait for what never comes.
+        Err(Fault::Unusable(why)) => Ok(refused(format!("schema {name} cannot be read: {why}"))),
+        answer => answer,
+    }
+}
+
+async fn read(client: &RegistryClient, reader: &Reader, name: SchemaName) -> Result<WriterSchema, Fault> {
     let schema = client.schema(name).await?;
     match schema.kind() {
         "JSON" => Ok(WriterSchema::Json),
