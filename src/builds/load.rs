@@ -235,7 +235,10 @@ async fn read_all(
         keys += loop {
             tokio::select! {
                 Some(written) = reports.recv() => break written,
-                _ = tick.tick() => check_halted(context)?,
+                _ = tick.tick() => {
+                    check_halted(context)?;
+                    ensure!(!control.stop.is_cancelled(), CalledOff);
+                }
             }
         };
     }

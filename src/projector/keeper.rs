@@ -145,7 +145,7 @@ impl Keeper {
     }
 
     /// Offers one page of held keys to their lanes: one of them may be satisfied by now, filled by another process
-    /// (after a change of the partition count, say).
+    /// (after a change of the partition count, say), or have lost its hold to one that released it.
     async fn sweep(&mut self, client: &Connection) -> Result<(), DbError> {
         let page = control::held_page(client, &self.context.source, &self.sweep_after, PAGE).await?;
         self.sweep_after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();

@@ -47,6 +47,12 @@ pub enum Fault {
     /// A healthy registry does not take what was sent (409, 422), with its error code.
     #[error("{1} (error {0})")]
     Rejected(u32, String),
+    /// A healthy registry gives a schema that nobody here reads, now or later: an id never changes its meaning.
+    #[error("{0}")]
+    Unusable(String),
+    /// The answer is there, and the system gives no thread to read it.
+    #[error("the system starts no thread to read a schema: {0}")]
+    NoThread(String),
 }
 
 impl Fault {
@@ -55,10 +61,10 @@ impl Fault {
         match self {
             Fault::Unreachable(..) => "unreachable",
             Fault::Denied(_) => "denied",
-            Fault::Failing(..) => "failing",
+            Fault::Failing(..) | Fault::NoThread(_) => "failing",
             Fault::Foreign(..) | Fault::NoSuchPage(..) => "foreign",
             Fault::NotFound(..) => "not_found",
-            Fault::Rejected(..) => "rejected",
+            Fault::Rejected(..) | Fault::Unusable(_) => "rejected",
             Fault::Everywhere(faults) => match faults.first() {
                 Some(first) => first.as_str(),
                 None => "unreachable",
@@ -76,7 +82,7 @@ impl Fault {
 
     /// Whether it is what a healthy registry says: then another address would say the same.
     const fn is_an_answer(&self) -> bool {
-        matches!(self, Fault::NotFound(..) | Fault::Rejected(..))
+        matches!(self, Fault::NotFound(..) | Fault::Rejected(..) | Fault::Unusable(_))
     }
 }
 
@@ -274,8 +280,7 @@ impl RegistryClient {
                 continue;
             }
             if known.len() == MAX_REFERENCES {
-                let detail = format!("a schema refers to more than {MAX_REFERENCES} others");
-                return Err(Fault::Foreign(self.settings.url.to_string(), detail));
+                return Err(Fault::Unusable(format!("it refers to more than {MAX_REFERENCES} others")));
             }
             let path = format!("/subjects/{}/versions/{version}?deleted=true", escape(&subject));
             let found: Registered = self.get(&path).await?;
@@ -379,6 +384,8 @@ impl RegistryClient {
             let cause = causes(&error).last().map_or_else(|| error.to_string(), ToString::to_string);
             Fault::Unreachable(server.shown.clone(), cause, Tls::of(&server.shown, &error))
         };
+        let is_for_a_schema =
+            method == Method::GET && (path.starts_with("/schemas/") || path.starts_with("/subjects/"));
         let mut request = self.http.request(method, format!("{}{path}", server.base));
         request = request.header("accept", "application/vnd.schemaregistry.v1+json, application/json");
         let settings = &self.settings;
@@ -396,6 +403,11 @@ impl RegistryClient {
         while let Some(chunk) = response.chunk().await.map_err(away)? {
             answer.extend_from_slice(&chunk);
             if answer.len() > MAX_ANSWER {
+                let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+                let is_json = kind.is_some_and(|kind| kind.contains("json")) && answer.first() == Some(&b'{');
+                if is_for_a_schema && response.status().is_success() && is_json {
+                    return Err(Fault::Unusable(format!("it has more than {MAX_ANSWER} bytes")));
+                }
                 let detail = format!("an answer of more than {MAX_ANSWER} bytes");
                 return Err(Fault::Foreign(server.shown.clone(), detail));
             }

@@ -4,13 +4,15 @@
 //! registry says is asked again with the next attempt.
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lru::LruCache;
 
-use crate::codec::avro::{Program, Reader, Shape};
+use crate::codec::avro::{Program, Reader, Shape, Unsupported};
 use crate::codec::frame::{self, SchemaName};
 use crate::codec::schemas::WriterSchema;
 use crate::config::{NotFoundPolicy, SchemaRegistrySettings};
@@ -152,18 +154,40 @@ impl SchemaSource {
     }
 }
 
+fn refused(detail: String) -> WriterSchema {
+    WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail))
+}
+
 async fn fetch(client: &RegistryClient, reader: &Reader, name: SchemaName) -> Result<WriterSchema, Fault> {
-    let refused = |detail: String| WriterSchema::Refused(Poison::new(Reason::UnsupportedSchema, detail));
+    match read(client, reader, name).await {
+        // Whoever may write to the topic can register it: all others must not wait for what never comes.
+        Err(Fault::Unusable(why)) => Ok(refused(format!("schema {name} cannot be read: {why}"))),
+        answer => answer,
+    }
+}
+
+async fn read(client: &RegistryClient, reader: &Reader, name: SchemaName) -> Result<WriterSchema, Fault> {
     let schema = client.schema(name).await?;
     match schema.kind() {
         "JSON" => Ok(WriterSchema::Json),
         "AVRO" => {
             let references = client.references(&schema).await?;
-            Ok(match Program::compile(reader, &schema.schema, &references) {
+            Ok(match compile(reader, &schema.schema, &references)? {
                 Ok(program) => WriterSchema::Avro(Arc::new(program)),
                 Err(why) => refused(format!("schema {name} cannot be read: {why}")),
             })
         }
         other => Ok(refused(format!("schema {name} is {other}; Avro and JSON Schema are read"))),
     }
+}
+
+/// Compiles on a thread of its own: a task's stack is too small for what a registry may hold, and to overflow it ends the
+/// process, of which whoever writes records would decide.
+fn compile(reader: &Reader, text: &str, references: &[String]) -> Result<Result<Program, Unsupported>, Fault> {
+    thread::scope(|scope| {
+        let compiler = thread::Builder::new().name("compile".to_owned()).stack_size(Program::STACK);
+        let compiling = compiler.spawn_scoped(scope, || Program::compile(reader, text, references));
+        let compiled = compiling.map_err(|error| Fault::NoThread(error.to_string()))?.join();
+        Ok(compiled.unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }

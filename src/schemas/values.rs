@@ -121,16 +121,19 @@ impl Schemas for Values {
     async fn columns_of(&self, topic: &str) -> Result<Option<(Format, Vec<Column>)>, PortError> {
         let Some(client) = &self.client else { return Ok(None) };
         let path = format!("/subjects/{}/versions/latest", escape(&format!("{topic}-value")));
+        let refused = |why: String| PortError::Refused(format!("topic {topic} has no columns: {why}"));
+        let failed = |fault: Fault| match fault {
+            Fault::Unusable(why) => refused(format!("its schema cannot be read: {why}")),
+            fault => PortError::Unavailable(fault.to_string()),
+        };
         let schema: Registered = match client.get(&path).await {
             Ok(schema) => schema,
             Err(Fault::NotFound(..)) => return Ok(None),
-            Err(fault) => return Err(PortError::Unavailable(fault.to_string())),
+            Err(fault) => return Err(failed(fault)),
         };
-        let refused = |why: String| PortError::Refused(format!("topic {topic} has no columns: {why}"));
         match schema.kind() {
             "AVRO" => {
-                let references = client.references(&schema).await;
-                let references = references.map_err(|fault| PortError::Unavailable(fault.to_string()))?;
+                let references = client.references(&schema).await.map_err(failed)?;
                 let columns = columns_of_avro(&schema.schema, &references).map_err(refused)?;
                 Ok(Some((Format::Avro, columns)))
             }

@@ -8,7 +8,7 @@ use crate::domain::action::Action;
 use crate::domain::ledger::{Effect, Origin};
 use crate::domain::units::{Micros, Millis, NextOffset, Offset, Partition, Sequence};
 use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
-use crate::engine::plan::{DeadLetter, Held, NewParked, StoredParked};
+use crate::engine::plan::{DeadLetter, Held, NewParked, ParkedSummary, StoredParked};
 use crate::store::progress::BuildSource;
 use crate::store::types::{Word, array_text};
 use crate::store::{Connection, DbError};
@@ -34,22 +34,11 @@ pub type ParkedByKey = HashMap<String, Vec<StoredParked>>;
 /// What was decided, by key.
 pub type DecisionsByKey = HashMap<String, Vec<StoredDecision>>;
 
-/// What is parked behind a key, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParkedSummary {
-    /// The lowest number.
-    pub lowest: Sequence,
-    /// How many events.
-    pub count: i64,
-}
-
 /// A held row as a batch leaves it.
 #[derive(Debug)]
 pub struct HeldRow<'a> {
     /// Key.
     pub key: &'a str,
-    /// The sequence it waits for.
-    pub missing_from: Sequence,
     /// Its state.
     pub held: &'a Held,
     /// Partition of its last record.
@@ -86,6 +75,7 @@ impl ControlStatements {
             .map(|row| {
                 let refused: Vec<i64> = row.try_get(4)?;
                 let held = Held {
+                    missing_from: Sequence(row.try_get(5)?),
                     parked_count: row.try_get(1)?,
                     parked_bytes: row.try_get(2)?,
                     first_parked: row.try_get::<_, Option<i64>>(3)?.map(Sequence),
@@ -216,7 +206,7 @@ impl ControlStatements {
         rows: &[HeldRow<'_>],
     ) -> Result<u64, DbError> {
         let keys: Vec<&str> = rows.iter().map(|row| row.key).collect();
-        let missing_from: Vec<i64> = rows.iter().map(|row| row.missing_from.0).collect();
+        let missing_from: Vec<i64> = rows.iter().map(|row| row.held.missing_from.0).collect();
         let missing_to: Vec<Option<i64>> =
             rows.iter().map(|row| row.held.first_parked.map(|first| first.previous().0)).collect();
         let counts: Vec<i32> = rows.iter().map(|row| row.held.parked_count).collect();
@@ -242,7 +232,8 @@ impl ControlStatements {
             .await
     }
 
-    /// Removes the holds of `keys`.
+    /// Removes the holds of those `keys` behind which nothing is parked: another lane may have parked something while this
+    /// one drained what it knew of. Runs after the drained ones are removed.
     pub async fn delete_held(&self, client: &Connection, source: &BuildSource, keys: &[&str]) -> Result<u64, DbError> {
         client.execute(&self.delete_held, &[&source.view, &source.build.0, &keys]).await
     }
@@ -341,7 +332,7 @@ fn substitute(row: &Row, effect: Effect) -> Result<Substitute, DbError> {
     })
 }
 
-/// Up to `limit` held keys after `after`, in key order, with their partition.
+/// Up to `limit` keys after `after` that are held or have something parked behind them, in key order, with their partition.
 pub async fn held_page(
     client: &Connection,
     source: &BuildSource,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::orders::{created, item_added, life, oracle, stored};
+use crate::support::orders::{TestEvent, created, item_added, life, oracle, stored};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
@@ -64,4 +64,28 @@ async fn many_orders_that_are_decided_about_at_once_drain_in_steps_of_a_batch() 
     let largest = world.number(largest).await;
     assert!(largest <= BATCH, "a commit has {largest} events");
     assert_eq!(world.conservation().await, [ORDERS * 21, ORDERS * 21, 0, 0, 0, 0, 0]);
+}
+
+/// Events 1, 3, 4, 6 and then 2, in batches of two: what drains is cut off where the next gap begins.
+pub fn cut_before_a_gap(order: &str) -> Vec<TestEvent> {
+    let events = life(order, 6);
+    [1, 3, 4, 6, 2].map(|sequence| events[sequence - 1].clone()).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_cut_before_the_next_gap_says_what_is_missing_there() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "2")]).await;
+    let events = cut_before_a_gap("o-1");
+    world.publish(events.iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 4).await;
+    let hold = until("the hold says that 5 alone is missing", PATIENCE, || async {
+        let query = "select missing_from || ' to ' || missing_to || ', ' || parked_count from held_keys";
+        let hold: String = world.row(query).await.get(0);
+        (hold == "5 to 5, 1").then_some(hold)
+    });
+    hold.await;
+    // What is decided about the whole gap is within reach.
+    instance.posted("/ops/held/o-1/skip", &json!({ "reason": "lost", "from": 5, "to": 5 }), 202).await;
+    assert_eq!(instance.order_at("o-1", 6).await["held"], Value::Null);
 }

@@ -1,5 +1,6 @@
 //! `streamview load`: an empty build filled in bulk is the build that `serve` would have made.
 
+use crate::drain::cut_before_a_gap;
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, item_added, life, oracle, status_changed, stored};
 use crate::support::world::{TestRecord, World};
@@ -163,4 +164,16 @@ async fn a_load_ends_early_when_its_keys_need_more_memory_than_allowed() {
     world.until_consumed(6_000).await;
     assert_eq!(stored(&world).await, oracle(&events));
     drop(instance);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_ends_whose_drain_is_cut_before_the_next_gap() {
+    let world = World::new(1).await;
+    let events = cut_before_a_gap("o-1");
+    world.publish(events.iter().map(TestEvent::record)).await;
+    let (is_done, log) = load(&world, &["--set", "projector.max_batch_events=2"]).await;
+    assert!(is_done && log.contains("view orders: 5 records, "), "{log}");
+    assert_eq!(stored(&world).await, oracle(&events));
+    let hold = world.row("select missing_from, missing_to, parked_count from held_keys").await;
+    assert_eq!((hold.get::<_, i64>(0), hold.get::<_, Option<i64>>(1), hold.get::<_, i32>(2)), (5, Some(5), 1));
 }

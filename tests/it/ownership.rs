@@ -229,3 +229,78 @@ async fn events_parked_from_two_partitions_all_drain() {
     assert_eq!(instance.json("/orders/o-1").await["held"], serde_json::Value::Null);
     assert_eq!(world.conservation().await, [5, 4, 1, 0, 0, 0, 0]);
 }
+
+/// The hold of the only key that is held: from where to where numbers are missing, and how many events are parked.
+async fn until_hold(world: &World, expected: &str) {
+    let query = "select missing_from || ' to ' || missing_to || ', ' || parked_count from held_keys";
+    until(&format!("the hold is {expected}"), PATIENCE, || async {
+        let rows = world.sql.query(query, &[]).await.unwrap();
+        rows.first().is_some_and(|row| row.get::<_, String>(0) == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_one_lane_releases_while_another_one_parks_goes_on() {
+    let world = World::new(2).await;
+    let settings = ("STREAMVIEW_DATABASE__WRITE_TIMEOUT_MS", "60000");
+    let instance = world.start_with(&[settings]).await;
+    let events = life("o-1", 8);
+    let on = |partition: i32, sequence: usize| events[sequence - 1].record_on(partition);
+    world.publish([on(1, 1), on(1, 2), on(1, 4)]).await;
+    world.until_consumed(3).await;
+
+    // The lane of partition 0 has folded 3 and 4, and cannot commit yet; that of partition 1 parks another one.
+    let lock = "begin; select from projection_progress where partition = 0 for update";
+    world.sql.batch_execute(lock).await.unwrap();
+    world.publish([on(0, 3)]).await;
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    until("its commit waits", PATIENCE, || async { (world.number(waiting).await == 1).then_some(()) }).await;
+    world.publish([on(1, 5)]).await;
+    world.until_consumed(4).await;
+    world.sql.batch_execute("rollback").await.unwrap();
+    assert_eq!(instance.order_at("o-1", 5).await["held"], serde_json::Value::Null);
+
+    // Both at the very same time leave no hold at all.
+    world.publish([on(1, 7)]).await;
+    until_hold(&world, "6 to 6, 1").await;
+    world.sql.batch_execute("delete from held_keys").await.unwrap();
+    until_hold(&world, "6 to 6, 1").await;
+
+    // Somebody who does not know of it meets a copy.
+    instance.stop().await;
+    world.sql.batch_execute("delete from held_keys").await.unwrap();
+    world.publish([on(1, 7), on(1, 8)]).await;
+    let instance = world.start_with(&[settings]).await;
+    world.until_consumed(8).await;
+    until_hold(&world, "6 to 6, 2").await;
+    world.publish([on(0, 6)]).await;
+    instance.order_at("o-1", 8).await;
+    until("nothing is held", PATIENCE, || async {
+        (world.number("select count(*) from held_keys").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(world.conservation().await, [9, 8, 1, 0, 0, 0, 0]);
+    assert_eq!(stored(&world).await, oracle(&events));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_lane_has_consumed_is_not_missing() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let events = life("o-1", 6);
+    let on = |partition: i32, sequence: usize| events[sequence - 1].record_on(partition);
+    world.publish([on(1, 1), on(1, 2)]).await;
+    world.until_consumed(2).await;
+    world.publish([on(0, 3), on(0, 4)]).await;
+    world.until_consumed(4).await;
+    // This lane knows the order at 2.
+    world.publish([on(1, 6)]).await;
+    until_hold(&world, "5 to 5, 1").await;
+    let skip = serde_json::json!({ "reason": "lost", "from": 3, "to": 3 });
+    assert_eq!(instance.posted("/ops/held/o-1/skip", &skip, 409).await["code"], "already_consumed");
+    world.publish([on(0, 5)]).await;
+    assert_eq!(instance.order_at("o-1", 6).await["held"], serde_json::Value::Null);
+    assert_eq!(stored(&world).await, oracle(&events));
+}

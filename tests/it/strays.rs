@@ -19,6 +19,32 @@ fn with_value(order: &str, payload: Vec<u8>) -> TestRecord {
     TestRecord { payload: Some(payload), ..created(order).record_on(0) }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_too_large_is_its_records_fault_and_nobody_waits() {
+    let references =
+        (0..65).map(|number| json!({ "name": format!("r{number}"), "subject": format!("r{number}"), "version": 1 }));
+    let referring = json!({ "schema": "\"int\"", "references": references.collect::<Vec<_>>() });
+    let large = json!({ "schema": " ".repeat(4 * 1024 * 1024) });
+    let (world, proxy) = (World::new(2).await, Proxy::start("http://nowhere").await);
+    // One lane for both partitions: whoever waits has everybody wait.
+    let instance = start(&world, &proxy.url, &[("STREAMVIEW_PROJECTOR__LANES", "1")]).await;
+    for (id, (answer, words)) in
+        (1..).zip([(referring, "refers to more than 64 others"), (large, "more than 4194304 bytes")])
+    {
+        const KIND: &str = "application/vnd.schemaregistry.v1+json";
+        proxy.inject(Fault::Answer(200, KIND, answer.to_string().leak()));
+        let (bad, good) = (format!("bad-{id}"), format!("good-{id}"));
+        world.publish([with_value(&bad, framed(id, b"body".to_vec())), created(&good).record_on(1)]).await;
+        instance.order_at(&good, 1).await;
+        let letter = until("it is refused", PATIENCE, || async {
+            letters(&world).await.into_iter().find(|(key, ..)| *key == bad)
+        });
+        let (_, reason, error) = letter.await;
+        assert!(reason == "unsupported_schema" && error.contains(words), "{reason}: {error}");
+    }
+    assert_eq!(instance.state().await.0, "running");
+}
+
 /// What the API shows of the letters, by key.
 async fn letters(world: &World) -> Vec<(String, String, String)> {
     let rows = world.sql.query("select key, reason, error from dead_letters order by key", &[]).await.unwrap();

@@ -28,6 +28,8 @@ pub struct Loading<'c, V: Stored> {
     pub context: &'c ViewContext,
     /// The connection.
     pub session: &'c Session<V>,
+    /// What was loaded before did not hold: something may be parked behind keys that are not held.
+    pub is_in_doubt: bool,
 }
 
 impl<V: Stored> Loading<'_, V> {
@@ -50,8 +52,11 @@ impl<V: Stored> Loading<'_, V> {
         let mut to_drain: HashSet<&str> = decided.map(|(key, _)| *key).collect();
         let mut met: BTreeMap<&str, Vec<Sequence>> = BTreeMap::new();
         for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
-            let Some(entry) = entries.get(event.key).filter(|entry| entry.held.is_some()) else { continue };
-            if event.sequence == entry.last_sequence.next() {
+            let Some(entry) = entries.get(event.key) else { continue };
+            if entry.held.is_none() && !self.is_in_doubt {
+                continue;
+            }
+            if entry.held.is_some() && event.sequence == entry.last_sequence.next() {
                 to_drain.insert(event.key);
             } else if event.sequence > entry.last_sequence {
                 met.entry(event.key).or_default().push(event.sequence);
@@ -86,8 +91,7 @@ impl<V: Stored> Loading<'_, V> {
         Ok(LoadedParked { to_drain, drain_limit, rows: parked })
     }
 
-    /// Of the keys to heal those where something is parked that is not ahead any more, or counted wrongly: another
-    /// process consumed what was missing, or did not know of what we had parked.
+    /// Of the keys to heal those that need what is parked behind them ([`KeyEntry::is_in_need`]).
     async fn in_need<'a>(
         &self,
         heal: &[(&'a str, Partition)],
@@ -100,14 +104,8 @@ impl<V: Stored> Loading<'_, V> {
         let (session, source) = (self.session, &self.context.source);
         let parked = session.control.summarize_parked(session.client(), source, &keys).await;
         let parked = parked.map_err(|error| classify(error, None))?;
-        let is_in_need = |key: &&str| {
-            let Some(entry) = entries.get(*key) else { return false };
-            let counted = entry.held.as_ref().map_or(0, |held| i64::from(held.parked_count));
-            match parked.get(*key) {
-                Some(there) => there.lowest <= entry.last_sequence.next() || there.count != counted,
-                None => counted != 0,
-            }
-        };
+        let is_in_need =
+            |key: &&str| entries.get(*key).is_some_and(|entry| entry.is_in_need(parked.get(*key).copied()));
         Ok(keys.into_iter().filter(is_in_need).collect())
     }
 

@@ -52,12 +52,14 @@ pub struct Keyed<V: Stored, K: Keys<V>> {
     keys: K,
     /// None after a failure of the connection.
     session: Option<Session<V>>,
+    /// Nothing was committed since it was last found that what was loaded did not hold.
+    is_in_doubt: bool,
 }
 
 impl<V: Stored, K: Keys<V>> Keyed<V, K> {
     /// Without a connection yet.
     pub fn new(view: Arc<V>, context: Arc<ViewContext>, keys: K) -> Self {
-        Keyed { view, context, keys, session: None }
+        Keyed { view, context, keys, session: None, is_in_doubt: false }
     }
 
     fn session(&mut self) -> Result<&mut Session<V>, Failure> {
@@ -137,7 +139,8 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
             session.forget_decisions();
         }
         session.look_for_decisions(context.source.view).await?;
-        let loading = Loading { context: &context, session: self.session.as_ref().ok_or_else(no_connection)? };
+        let session = self.session.as_ref().ok_or_else(no_connection)?;
+        let loading = Loading { context: &context, session, is_in_doubt: self.is_in_doubt };
         decisions = self.keys.load(&loading, &missing, &mut entries).await?;
         let LoadedParked { to_drain, drain_limit, rows } =
             loading.parked(&batch, &heal, &entries, &decisions, course.drain_limit).await?;
@@ -179,6 +182,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let session = self.session.as_ref().ok_or_else(no_connection)?;
         Box::pin(session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH)).await?;
         crash::point("commit.done");
+        self.is_in_doubt = false;
         report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
         let blocked = blocked_of(&plan);
         let unfinished = self.remember(plan, part);
@@ -301,6 +305,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
 
     fn forget(&mut self) {
         self.keys.forget();
+        self.is_in_doubt = true;
         self.session.iter_mut().for_each(Session::forget_decisions);
     }
 

@@ -261,7 +261,7 @@ fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, V
     for (key, work) in keys {
         match (&work.entry.held, work.partition) {
             (Some(held), Some(partition)) if work.held_changed => {
-                put.push(HeldRow { key, missing_from: work.entry.last_sequence.next(), held, partition });
+                put.push(HeldRow { key, held, partition });
             }
             (None, _) if work.was_held => released.push(*key),
             _ => {}

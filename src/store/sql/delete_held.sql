@@ -1,1 +1,3 @@
-delete from held_keys where view = $1 and build = $2 and key = any ($3::text[])
+delete from held_keys h
+where h.view = $1 and h.build = $2 and h.key = any ($3::text[])
+  and not exists (select from parked_events p where p.view = $1 and p.build = $2 and p.key = h.key)

@@ -13,8 +13,9 @@ select $1, $2, $3, u.key, u.missing_from, u.missing_to, u.parked_count, u.parked
 from unnest($4::text[], $5::bigint[], $6::bigint[], $7::integer[], $8::bigint[], $9::text[], $10::integer[])
      as u (key, missing_from, missing_to, parked_count, parked_bytes, refused, partition)
 on conflict (view, build, key) do update
-set reason       = excluded.reason,
-    missing_from = excluded.missing_from,
+-- A lane that does not know how far another one has come takes nothing back.
+set reason       = case when held_keys.missing_from > excluded.missing_from then held_keys.reason else excluded.reason end,
+    missing_from = greatest(held_keys.missing_from, excluded.missing_from),
     missing_to   = excluded.missing_to,
     parked_count = excluded.parked_count,
     parked_bytes = excluded.parked_bytes,
@@ -22,5 +23,5 @@ set reason       = excluded.reason,
     topic        = excluded.topic,
     partition    = excluded.partition,
     -- another gap has to be proven anew
-    watched_ends = case when held_keys.missing_from = excluded.missing_from then held_keys.watched_ends end,
-    proven_at    = case when held_keys.missing_from = excluded.missing_from then held_keys.proven_at end
+    watched_ends = case when held_keys.missing_from >= excluded.missing_from then held_keys.watched_ends end,
+    proven_at    = case when held_keys.missing_from >= excluded.missing_from then held_keys.proven_at end

@@ -16,7 +16,7 @@ use crate::domain::units::{Partition, Sequence};
 use crate::engine::decisions::StoredDecision;
 use crate::engine::decode::{Decoded, Decoder, Event};
 use crate::engine::event_ids::{Fingerprint, LatestIds};
-use crate::engine::plan::{ByKey, DeadLetter, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
+use crate::engine::plan::{ByKey, DeadLetter, Held, KeyEntry, Parked, Plan, StoredParked, Tally, Work};
 use crate::engine::view::View;
 use outcome::{Outcome, refused_as};
 
@@ -104,6 +104,13 @@ impl<'a, V: View> Fold<'a, V> {
         let base_sequence = entry.stored.then_some(entry.last_sequence);
         let was_held = entry.held.is_some();
         let (mut held_changed, mut horizon) = (false, None);
+        if entry.held.is_none() && loaded != ParkedLoad::Presence && !parked.is_empty() {
+            // Another lane released the key while this one, or one before it, parked these. Beyond them there may be more.
+            let more = i32::from(loaded == ParkedLoad::Lowest);
+            let parked_count = i32::try_from(parked.len()).unwrap_or(i32::MAX).saturating_add(more);
+            entry.held = Some(Held { parked_count, ..Held::default() });
+            held_changed = true;
+        }
         if let Some(held) = entry.held.as_mut().filter(|_| loaded != ParkedLoad::Presence) {
             let before = (held.first_parked, held.parked_count);
             let lowest = parked.iter().map(|row| row.sequence).min();
@@ -119,7 +126,7 @@ impl<'a, V: View> Fold<'a, V> {
                 // Where nothing was loaded whole, every number lies beyond.
                 horizon = Some(whole.map(|row| row.sequence).max().unwrap_or(Sequence(i64::MIN)));
             }
-            held_changed = before != (held.first_parked, held.parked_count);
+            held_changed |= before != (held.first_parked, held.parked_count);
         }
         if let Some(latest) = entry.last_event_id.as_deref() {
             self.latest_ids.move_on(key, None, Fingerprint::of(latest));

@@ -45,11 +45,38 @@ impl<S> KeyEntry<S> {
         }
         self.event_ids.insert(id);
     }
+
+    /// Whether what is parked behind the key, `there`, has to be loaded to heal it: some of it is not ahead any more, or it is
+    /// not what the hold says. Another process consumed what was missing, or did not know of what we had parked; or a drain
+    /// was cut short, which leaves a guess of where it goes on.
+    pub fn is_in_need(&self, there: Option<ParkedSummary>) -> bool {
+        let held = self.held.as_ref();
+        let counted = held.map_or(0, |held| i64::from(held.parked_count));
+        match there {
+            Some(there) => {
+                let first = held.and_then(|held| held.first_parked);
+                there.lowest <= self.last_sequence.next() || there.count != counted || first != Some(there.lowest)
+            }
+            None => counted != 0,
+        }
+    }
+}
+
+/// What is parked behind a key, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParkedSummary {
+    /// The lowest number.
+    pub lowest: Sequence,
+    /// How many events.
+    pub count: i64,
 }
 
 /// Why and for what a key waits. It waits for `last_sequence.next()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
+    /// The number that it waits for as it is stored. A lane that did not know how far another one has come may have stored an
+    /// earlier one.
+    pub missing_from: Sequence,
     /// Lowest parked sequence, if any is parked.
     pub first_parked: Option<Sequence>,
     /// Events parked.
@@ -290,9 +317,10 @@ impl<S> Work<'_, S> {
         let last = self.entry.last_sequence;
         let mut unfinished = false;
         if let Some(held) = self.entry.held.as_mut() {
-            let before = held.refused.len();
+            let before = (held.refused.len(), held.missing_from);
             held.refused.retain(|sequence| *sequence > last);
-            self.held_changed |= held.refused.len() != before || self.changed;
+            held.missing_from = last.next();
+            self.held_changed |= before != (held.refused.len(), held.missing_from) || self.changed;
             // A lower bound that was passed: what is parked lies further on, perhaps right here.
             held.first_parked = held.first_parked.map(|first| first.max(last.next()));
             unfinished = held.first_parked == Some(last.next());
@@ -323,8 +351,10 @@ mod tests {
         }
     }
 
+    /// The hold of a key that has consumed 3.
     fn refusing(numbers: &[i64]) -> Held {
-        Held { refused: numbers.iter().copied().map(Sequence).collect(), ..Held::default() }
+        let refused = numbers.iter().copied().map(Sequence).collect();
+        Held { missing_from: Sequence(4), refused, ..Held::default() }
     }
 
     #[test]
@@ -348,6 +378,13 @@ mod tests {
             work.settle();
             assert_eq!((work.held_changed, work.entry.held), (written, Some(refusing(&[5]))), "{refused:?} {changed}");
         }
+    }
+
+    #[test]
+    fn a_held_row_is_written_when_another_lane_stored_what_is_consumed_as_missing() {
+        let mut work = work(3, Held { missing_from: Sequence(2), ..refusing(&[5]) });
+        work.settle();
+        assert_eq!((work.held_changed, work.entry.held), (true, Some(refusing(&[5]))));
     }
 
     #[test]

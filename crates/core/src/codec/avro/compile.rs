@@ -14,6 +14,9 @@ use crate::domain::decimal::Decimal;
 
 /// Most nodes in one compiled schema.
 const MAX_NODES: usize = 20_000;
+/// Most levels of JSON in a schema and all that it refers to, added up. A level takes up to 8 KiB of the parser's stack, and a
+/// schema that stands within another one goes on where that is.
+pub(super) const MAX_LEVELS: usize = 1_000;
 /// Most digits after the point.
 pub(super) const MAX_SCALE: usize = 1000;
 
@@ -201,19 +204,30 @@ fn unwrap_nullable(schema: &Schema) -> &Schema {
 }
 
 impl Program {
-    /// Compiles a writer's schema (its text, and the texts of what it refers to).
+    /// Bytes of stack that [`Program::compile`] may need, whatever the schema: more than most threads have.
+    pub const STACK: usize = 16 * 1024 * 1024;
+
+    /// Compiles a writer's schema (its text, and the texts of what it refers to). Needs a stack of [`Program::STACK`].
     pub fn compile(reader: &Reader, text: &str, references: &[String]) -> Result<Program, Unsupported> {
         let unreadable = |error: apache_avro::Error| Unsupported(format!("the schema is not valid Avro: {error}"));
         let mut plain = Plain::default();
         let texts = references.iter().map(|reference| plain.of(reference)).collect::<Vec<_>>();
-        let (root, others) = Schema::parse_str_with_list(&plain.of(text), texts).map_err(unreadable)?;
+        let text = plain.of(text);
+        if plain.levels > MAX_LEVELS {
+            let detail = format!("the schema and what it refers to have {} levels, at most {MAX_LEVELS}", plain.levels);
+            return Err(Unsupported(detail));
+        }
+        let (root, others) = Schema::parse_str_with_list(&text, texts).map_err(unreadable)?;
         let mut names = NamesRef::new();
         for schema in others.iter().chain([&root]) {
             collect_names(schema, None, &mut names);
         }
-        let mut compiler =
-            Compiler { reader, plain: &plain, names, known: HashMap::new(), nodes: Vec::new(), records: Vec::new() };
+        let (known, begun, nodes, records) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut compiler = Compiler { reader, plain: &plain, names, known, begun, nodes, records };
         let root = compiler.node(&root, None)?;
+        while let Some(begun) = compiler.begun.pop() {
+            compiler.finish(begun)?;
+        }
         let program = Program { nodes: compiler.nodes, records: compiler.records, root };
         program.check_root()?;
         Ok(program)
@@ -261,6 +275,8 @@ struct Compiler<'r, 's> {
     names: NamesRef<'s>,
     /// Nodes of named types; of records as soon as they are begun, for a record may hold itself.
     known: HashMap<Name, usize>,
+    /// Records without their fields yet: one that begins where it is met would go as deep as a chain of names is long.
+    begun: Vec<(usize, &'s RecordSchema, Name)>,
     nodes: Vec<Node>,
     records: Vec<Record>,
 }
@@ -274,7 +290,7 @@ impl<'s> Compiler<'_, 's> {
         Ok(self.nodes.len() - 1)
     }
 
-    fn node(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> Result<usize, Unsupported> {
+    fn node(&mut self, schema: &'s Schema, namespace: NamespaceRef<'_>) -> Result<usize, Unsupported> {
         let node = match schema {
             Schema::Null => Node::Null,
             Schema::Boolean => Node::Boolean,
@@ -332,7 +348,7 @@ impl<'s> Compiler<'_, 's> {
         self.push(node)
     }
 
-    fn record(&mut self, schema: &RecordSchema, namespace: NamespaceRef<'_>) -> Result<usize, Unsupported> {
+    fn record(&mut self, schema: &'s RecordSchema, namespace: NamespaceRef<'_>) -> Result<usize, Unsupported> {
         let full = schema.name.fully_qualified_name(namespace).into_owned();
         if let Some(node) = self.known.get(&full) {
             return Ok(*node);
@@ -341,7 +357,12 @@ impl<'s> Compiler<'_, 's> {
         self.records.push(Record::default());
         let node = self.push(Node::Record(index))?;
         self.known.insert(full.clone(), node);
+        self.begun.push((index, schema, full));
+        Ok(node)
+    }
 
+    /// Compiles the fields of a record.
+    fn finish(&mut self, (index, schema, full): (usize, &'s RecordSchema, Name)) -> Result<(), Unsupported> {
         let name = self.plain.original(schema.name.name());
         let ours = self.reader.names.get(name);
         let slots = ours.and_then(|name| self.reader.slots.get(name)).unwrap_or(&self.reader.any);
@@ -365,6 +386,6 @@ impl<'s> Compiler<'_, 's> {
         record.defaults = defaults.iter().filter(|(slot, _)| !has(slot)).cloned().collect();
         record.wanted = record.fields.iter().filter(|member| member.slot.is_some()).count() + record.defaults.len();
         self.records[index] = record;
-        Ok(node)
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@
 //! | a default of another type, or of no branch of its union, or an enum's that is no symbol | Java before 1.9, with `setValidateDefaults(false)`, and Python look at none | left out: a writer's default says nothing of what was written |
 //! | `"type": "error"` | Java reads it as a record | `record` |
 //! | a `logicalType` that is no text | Java passes over it | left out |
+//! | a named type as the `type` of another name | Java's parser takes the inner one | the inner one |
 //!
 //! Documentation, order and aliases of the writer are left out too: nobody asks for them.
 
@@ -20,12 +21,19 @@ use serde_json::{Map, Value};
 #[derive(Debug, Default)]
 pub struct Plain {
     originals: HashMap<String, String>,
+    /// How deep all schemas so far are, added up.
+    pub levels: usize,
 }
 
 impl Plain {
     /// The schema as the strict parser takes it. What is no JSON comes back as it is: the parser says what is wrong.
     pub fn of(&mut self, text: &str) -> String {
         let Ok(mut schema) = serde_json::from_str::<Value>(text) else { return text.to_owned() };
+        // The parser of schemas that refer to each other panics where the outer name is the one that is referred to.
+        while let Some(inner) = schema.get_mut("type").filter(|inner| inner.get("name").is_some()) {
+            schema = inner.take();
+        }
+        self.levels += levels(&schema);
         self.schema(&mut schema);
         schema.to_string()
     }
@@ -118,6 +126,15 @@ impl Plain {
         let plain = format!("_plain_{}", part.chars().map(letter).collect::<String>());
         self.originals.insert(plain.clone(), part.to_owned());
         Cow::Owned(plain)
+    }
+}
+
+/// How deep lists and objects are nested.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(levels).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -493,3 +493,64 @@ fn names_in_other_letters_are_told_as_they_were_written() {
     let nul = r#"{"type":"record","name":"A","fields":[{"name":"b\u0000","type":"int"}]}"#;
     assert!(Program::compile(&Reader::new(SHAPE), nul, &[]).is_err(), "Postgres could not store it");
 }
+
+/// What `work` gives on a stack of so many bytes; an overflow ends the whole process.
+fn on_a_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, work).unwrap();
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn records_that_name_each_other_may_be_a_chain_of_any_length() {
+    let record = |number: usize| {
+        let kind = if number == 1 { r#""int""#.to_owned() } else { format!(r#"["null","R{}"]"#, number - 1) };
+        format!(r#"{{"type":"record","name":"R{number}","fields":[{{"name":"p","type":{kind}}}]}}"#)
+    };
+    let defined = |number: usize| format!(r#"{{"name":"f{number}","type":{}}}"#, record(number));
+    let fields = (1..=6_000).map(defined).collect::<Vec<_>>().join(",");
+    let all = format!(r#"{{"type":"record","name":"Defs","fields":[{fields}]}}"#);
+    let schema = r#"{"type":"record","name":"Made","fields":[{"name":"note","type":"R6000"}]}"#;
+    // As many bytes as threads have that nobody gave more: the length needs none.
+    let program =
+        on_a_stack(2 * 1024 * 1024, || Program::compile(&Reader::new(SHAPE), schema, &[all]).map_err(|why| why.0));
+    let program = program.unwrap();
+    assert_eq!(program.read(&[2, 2, 0]).unwrap().json, r#"{"note":{"p":{"p":{"p":null}}}}"#);
+    assert_eq!(program.read(&[2; 100]).unwrap_err().reason, Reason::NestingTooDeep);
+}
+
+/// A record that holds lists of lists of ... of the next one, which is a schema of its own.
+fn chain(count: usize, lists: usize) -> (String, Vec<String>) {
+    let schema = |number: usize| {
+        let next = if number + 1 == count { "int".to_owned() } else { format!("S{}", number + 1) };
+        let list = |kind: String, _| format!(r#"{{"type":"array","items":{kind}}}"#);
+        let kind = (0..lists).fold(format!(r#""{next}""#), list);
+        format!(r#"{{"type":"record","name":"S{number}","fields":[{{"name":"p","type":{kind}}}]}}"#)
+    };
+    (schema(0), (1..count).map(schema).collect())
+}
+
+#[test]
+fn schemas_that_refer_to_each_other_have_levels_up_to_the_bound() {
+    // Three levels each for the record, its fields and the one field.
+    for (count, lists, fits) in [(10, 97, true), (10, 98, false), (60, 120, false), (1, 120, true)] {
+        let (schema, references) = chain(count, lists);
+        let compiled = on_a_stack(Program::STACK, || Program::compile(&Reader::new(SHAPE), &schema, &references));
+        match compiled {
+            Ok(_) => assert!(fits, "{count} of {lists}"),
+            Err(why) => {
+                assert!(!fits && why.0.contains("levels, at most 1000"), "{count} of {lists}: {why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reference_that_is_a_type_of_another_name_is_that_type() {
+    let reference = r#"{"name":"X","type":{"name":"Y","type":{"type":"record","name":"Z","fields":[]}}}"#.to_owned();
+    let schema = |name: &str| format!(r#"{{"type":"record","name":"A","fields":[{{"name":"b","type":"{name}"}}]}}"#);
+    let compile = |name: &str| Program::compile(&Reader::new(SHAPE), &schema(name), std::slice::from_ref(&reference));
+    assert_eq!(compile("Z").unwrap().read(&[]).unwrap().json, r#"{"b":{}}"#);
+    assert!(compile("X").is_err());
+}

@@ -13,14 +13,13 @@ use crate::domain::units::{Micros, Offset, Partition, Sequence};
 use crate::engine::decisions::{Substitute, Verdict};
 use crate::engine::decode::{Overrules, keys_of};
 use crate::engine::event_ids::EventIds;
-use crate::engine::plan::Stranger;
+use crate::engine::plan::{ParkedSummary, Stranger};
 use basket::{Basket, State};
 
 mod basket;
 mod refold;
 mod rules;
 use crate::domain::counters::Counters;
-use crate::engine::plan::Held;
 
 const LIMITS: FoldLimits = FoldLimits {
     history: History::Payload,
@@ -151,6 +150,12 @@ impl Stored {
         }
     }
 
+    fn summary(&self, key: &str) -> Option<ParkedSummary> {
+        let parked = &self.keys.get(key)?.parked;
+        let (lowest, _) = parked.first_key_value()?;
+        Some(ParkedSummary { lowest: *lowest, count: parked.len() as i64 })
+    }
+
     fn is_decided(&self, key: &str) -> bool {
         let next = self.entry(key).last_sequence.next();
         self.decisions.get(key).into_iter().flatten().any(|decision| decision.covers(next))
@@ -217,7 +222,7 @@ impl Stored {
             .filter_map(|decoded| decoded.outcome.as_ref().ok())
             .filter(|event| event.sequence == self.entry(event.key).last_sequence.next())
             .map(|event| event.key)
-            .chain(heal.iter().map(String::as_str))
+            .chain(heal.iter().map(String::as_str).filter(|key| self.entry(key).is_in_need(self.summary(key))))
             .chain(keys.iter().copied().filter(|key| self.is_decided(key)))
             .collect();
         let met = |key: &str| -> HashSet<Sequence> {
@@ -540,6 +545,7 @@ impl Stored {
         prop_assert_eq!(held.first_parked, kept.parked.keys().next().copied());
         prop_assert!(held.refused.iter().all(|sequence| *sequence > kept.last_sequence));
         prop_assert_eq!(kept.held.is_some(), held.parked_count > 0 || !held.refused.is_empty());
+        prop_assert!(kept.held.as_ref().is_none_or(|held| held.missing_from == kept.last_sequence.next()));
         Ok(())
     }
 

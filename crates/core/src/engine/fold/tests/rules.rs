@@ -290,7 +290,7 @@ fn a_key_remembers_the_refused_numbers_ahead_of_it() {
     assert_eq!(refused_by(consumed(1), 3), (vec![3], true));
     assert_eq!(refused_by(consumed(1), 2), (vec![2], true));
     assert_eq!(refused_by(consumed(1), 1), (vec![], false), "it is behind");
-    let known = Held { refused: [Sequence(3)].into(), ..Held::default() };
+    let known = Held { missing_from: Sequence(2), refused: [Sequence(3)].into(), ..Held::default() };
     assert_eq!(refused_by(KeyEntry { held: Some(known), ..consumed(1) }, 3), (vec![3], false), "nothing is new");
 }
 
@@ -306,7 +306,7 @@ fn the_lowest_refused_numbers_are_remembered() {
     let max = MAX_REFUSED as i64;
     let with = |count: i64| {
         let refused = (10..10 + count).map(Sequence).collect();
-        KeyEntry { held: Some(Held { refused, ..Held::default() }), ..consumed(1) }
+        KeyEntry { held: Some(Held { missing_from: Sequence(2), refused, ..Held::default() }), ..consumed(1) }
     };
     let (one_less, changed) = refused_by(with(max - 1), 5_000);
     assert_eq!((one_less.len(), one_less.last(), changed), (MAX_REFUSED, Some(&5_000), true));
@@ -314,6 +314,53 @@ fn the_lowest_refused_numbers_are_remembered() {
     assert_eq!((full.len(), full.last(), changed), (MAX_REFUSED, Some(&(9 + max)), false));
     let (lower, changed) = refused_by(with(max), 5);
     assert_eq!((lower.len(), lower[0], lower.last(), changed), (MAX_REFUSED, 5, Some(&(8 + max)), true));
+}
+
+/// As many as a step may drain, and then the next gap: what lies beyond is a guess, and has to be looked at.
+#[test]
+fn a_drain_that_is_cut_before_the_next_gap_ends_with_what_is_missing_there() {
+    let all = [parked(12, true), parked(13, true), parked(15, true)];
+    let held = Some(holding(&all));
+    let [twelve, thirteen, fifteen] = all;
+    let start = Start {
+        parked: vec![twelve, thirteen],
+        load: Some(ParkedLoad::Lowest),
+        ..Start::of(KeyEntry { held, ..consumed(10) })
+    };
+    let entry = start.plan(LIMITS, &[good(11)], |mut plan| {
+        let work = plan.keys.remove(KEY).unwrap();
+        assert_eq!((work.entry.last_sequence, work.unfinished), (Sequence(13), true));
+        *work.entry
+    });
+    let there = ParkedSummary { lowest: Sequence(15), count: 1 };
+    assert!(entry.is_in_need(Some(there)), "{:?}", entry.held);
+    Start { parked: vec![fifteen], ..Start::of(entry) }.fold(LIMITS, &[], |plan| {
+        let work = &plan.keys[KEY];
+        assert_eq!((work.unfinished, work.held_changed), (false, true));
+        assert_eq!(work.entry.held.as_ref().unwrap().first_parked, Some(Sequence(15)));
+        assert!(!work.entry.is_in_need(Some(there)));
+    });
+}
+
+/// Two lanes at once: one released the key, the other one parked behind it.
+#[test]
+fn what_is_parked_behind_a_key_without_a_hold_is_held_or_drained() {
+    let rows = || vec![parked(4, true), parked(6, true)];
+    let without_hold = |last: i64, parked: Vec<StoredParked>, load: ParkedLoad| {
+        Start { parked, load: Some(load), ..Start::of(consumed(last)) }.fold(LIMITS, &[], |plan| {
+            let work = &plan.keys[KEY];
+            let held = work.entry.held.as_ref();
+            let held =
+                held.map(|held| (held.missing_from.0, held.first_parked.map(|first| first.0), held.parked_count));
+            (held, work.held_changed, work.unfinished, numbers(plan))
+        })
+    };
+    assert_eq!(without_hold(2, rows(), ParkedLoad::All), (Some((3, Some(4), 2)), true, false, vec![]));
+    assert_eq!(without_hold(3, rows(), ParkedLoad::All), (Some((5, Some(6), 1)), true, false, vec![4]));
+    // There may be more of them: the next step tells.
+    let one = vec![parked(4, true)];
+    assert_eq!(without_hold(3, one, ParkedLoad::Lowest), (Some((5, Some(5), 1)), true, true, vec![4]));
+    assert_eq!(without_hold(3, vec![], ParkedLoad::All), (None, false, false, vec![]));
 }
 
 fn replacing(sequence: i64, substitute: Sent) -> StoredDecision {
