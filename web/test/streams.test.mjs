@@ -459,7 +459,8 @@ test('who comes back to a tab sees what has been missed, and nothing twice', asy
   const file = page.waitForEvent('download');
   await page.getByRole('button', { name: 'JSON lines' }).click();
   const positions = (await textOf(await file)).trim().split('\n').map((line) => JSON.parse(line)).map(({ partition, offset }) => `${partition}/${offset}`);
-  assert.ok(positions.length > 10 && positions.includes('0/0'), `${positions.length} records`);
+  // Which partition comes first is the broker's affair, and the others may not have come yet.
+  assert.ok(positions.length > 10 && positions.some((position) => position.endsWith('/0')), `${positions.length} records: ${positions.slice(0, 5)}`);
   assert.equal(new Set(positions).size, positions.length, 'no record twice');
   await close();
 });
