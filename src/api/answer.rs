@@ -27,7 +27,7 @@ use super::routes::Routed;
 use super::unread::Unread;
 use super::{Api, UNMATCHED, caller};
 use crate::login::audit::AuditLog;
-use crate::store::audit::AuditEntry;
+use crate::store::audit::{AuditEntry, is_refusal};
 
 const MAX_URI_BYTES: usize = 8192;
 /// Characters of a path that the audit log keeps.
@@ -84,7 +84,7 @@ impl Asked {
     /// Whether the call changes something, or is refused.
     fn is_audited(&self, status: StatusCode) -> bool {
         // A method that the path does not have is taken by no route, so nobody was asked who it is.
-        is_refusal(status.as_u16()) || self.changes() && status != StatusCode::METHOD_NOT_ALLOWED
+        is_refusal(i32::from(status.as_u16())) || self.changes() && status != StatusCode::METHOD_NOT_ALLOWED
     }
 
     /// Whether the call changes something.
@@ -99,7 +99,7 @@ impl Asked {
     /// network, in which one machine has as many addresses as it likes.
     fn entry(&self, status: u16, code: Option<&str>) -> AuditEntry {
         let address = match self.address {
-            Some(address) if !is_refusal(status) => address.to_string(),
+            Some(address) if !is_refusal(i32::from(status)) => address.to_string(),
             address => Caller::at(address).to_string(),
         };
         AuditEntry {
@@ -115,10 +115,6 @@ impl Asked {
             calls: 1,
         }
     }
-}
-
-fn is_refusal(status: u16) -> bool {
-    matches!(status, 401 | 403 | 429)
 }
 
 /// A request that has no answer yet.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AuditSettings, DatabaseSettings};
 use crate::crash;
 use crate::store::DbError;
-use crate::store::audit::{self, AuditEntry};
+use crate::store::audit::{self, AuditEntry, is_refusal};
 use crate::store::pool;
 use crate::store::sqlstate::describe;
 
@@ -51,7 +51,7 @@ impl Alike {
     /// | of nobody, and it fails, or somebody who is not signed in signs out | yes |
     /// | any other | no |
     fn of(entry: &AuditEntry) -> Option<Alike> {
-        let is_refused = matches!(entry.status, 401 | 403 | 429);
+        let is_refused = is_refusal(entry.status);
         let changes_nothing = entry.status >= 400 || entry.route == SESSION;
         let is_alike = is_refused || entry.principal.is_none() && changes_nothing;
         is_alike.then(|| Alike {

@@ -39,6 +39,11 @@ impl AuditEntry {
     }
 }
 
+/// Whether a status says that somebody was not let in, by who they are or how often they came.
+pub const fn is_refusal(status: i32) -> bool {
+    matches!(status, 401 | 403 | 429)
+}
+
 /// Which entries.
 #[derive(Debug, Default, Clone)]
 pub struct AuditFilter {
