@@ -180,7 +180,7 @@ impl Membership {
 
     /// Leaves the group; whoever leaves longer than `patience` is left to the end of its session.
     pub async fn end(self, patience: Duration) {
-        let Membership { member, leaving, context, .. } = self;
+        let Membership { member, mut leaving, context, .. } = self;
         if tokio::task::spawn_blocking(move || member.leave()).await.is_err() {
             tracing::error!("leaving the group panicked");
         }

@@ -113,7 +113,7 @@ impl RunningView {
     /// Stops all parts: the batch under way is finished or abandoned, the outbox flushed, the group left.
     pub async fn stop(self) {
         self.status.stopping();
-        for stage in self.stages {
+        for mut stage in self.stages {
             stage.stop.cancel();
             stage.parts.ended().await;
         }
@@ -246,8 +246,7 @@ pub async fn project<V: Stored, K: Keys<V>>(
         give_up(&context, &detail);
     }
     // Whatever became of the coordinator: without it nobody works, and nothing is ours.
-    crew.lanes_stop.cancel();
-    crew.readers.iter().for_each(|reader| reader.stop());
+    crew.stop();
     context.status.disown_all();
     crew.parts.ended().await;
     // The view has halted if nobody has stopped it, and there is nothing left to do here.
@@ -263,7 +262,20 @@ struct Crew {
     errands: Vec<UnboundedSender<Errand<Heal>>>,
 }
 
+/// Whoever is aborted leaves no thread behind, which would keep its queues and with them a whole Kafka client.
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Crew {
+    /// Ends all work.
+    fn stop(&self) {
+        self.lanes_stop.cancel();
+        self.readers.iter().for_each(|reader| reader.stop());
+    }
+
     /// Joins the group and consumes until `stop`. An error says why that could not begin.
     async fn consume<A: Applier<Errand = Heal>>(
         &mut self,

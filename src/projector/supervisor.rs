@@ -121,7 +121,7 @@ impl Supervisor {
     }
 
     /// Waits until everything has ended; to be called when everything was told to.
-    pub async fn ended(mut self) {
+    pub async fn ended(&mut self) {
         while let Some(done) = self.tasks.join_next().await {
             log_end(done.map_err(|error| error.to_string()));
         }

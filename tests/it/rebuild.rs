@@ -271,3 +271,46 @@ async fn the_command_rebuilds_and_rolls_back_with_and_without_an_instance() {
     assert!(refused.log_text().contains("there are: orders"), "{}", refused.log_text());
     instance.stop().await;
 }
+
+/// Threads of a process that read for its lanes.
+fn readers(instance: &Instance) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", instance.pid())).unwrap();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("read-")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_whose_driver_loses_its_connection_leaves_no_threads() {
+    const GATE: i64 = 4711;
+    let world = World::new(1).await;
+    // Nobody becomes the owner of a partition of the new build as long as the gate is shut.
+    let gate = format!(
+        "create function gate() returns trigger language plpgsql as $$ begin
+             if new.build = 2 then perform pg_advisory_xact_lock_shared({GATE}); end if; return new; end $$;
+         create trigger gate before update on projection_progress for each row execute function gate();
+         select pg_advisory_lock({GATE})"
+    );
+    world.sql.batch_execute(&gate).await.unwrap();
+    let instance = world.start_with(&[("STREAMVIEW_DATABASE__WRITE_TIMEOUT_MS", "60000")]).await;
+    world.publish(life("o-1", 4).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 4).await;
+    let before = readers(&instance);
+
+    let id = begin(&instance, json!({ "reason": "interrupted", "keepHours": 0 })).await;
+    let lock = format!(
+        "hashtextextended('streamview operation {id}', 0) = (l.classid::bigint << 32) | l.objid::bigint and l.objsubid = 1"
+    );
+    let waits = format!("select count(*) from pg_locks where locktype = 'advisory' and not granted and objid = {GATE}");
+    until("the load waits at the gate", PATIENCE, || async { (world.number(&waits).await > 0).then_some(()) }).await;
+    let end =
+        format!("select count(pg_terminate_backend(l.pid)) from pg_locks l where l.locktype = 'advisory' and {lock}");
+    assert_eq!(world.number(&end).await, 1, "the driver's connection");
+    until("it is driven anew", PATIENCE, || async {
+        (instance.log_text().matches("operation is driven here").count() == 2).then_some(())
+    })
+    .await;
+    world.sql.batch_execute(&format!("select pg_advisory_unlock({GATE})")).await.unwrap();
+    let over = until_over(&instance, id).await;
+    assert_eq!(over["state"], "done", "{over}");
+    until("as many readers as before", PATIENCE, || async { (readers(&instance) == before).then_some(()) }).await;
+}
