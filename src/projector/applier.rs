@@ -248,6 +248,9 @@ pub trait Applier: Send + Sized + 'static {
     /// Forgets what it knows of stored rows: they are not as it believes.
     fn forget(&mut self);
 
+    /// Large batches are over for now: gives back memory that it can do without.
+    fn rest(&mut self);
+
     /// A partition is opened. A halt: that must not happen (again).
     fn opened(&mut self, partition: Partition) -> Result<(), Halt>;
 

@@ -140,6 +140,7 @@ impl<A: Applier> Lane<A> {
                 () = at(give_back_at) => {
                     give_back_at = None;
                     mailbox.shrink();
+                    self.applier.rest();
                 }
                 batch = mailbox.take(not_before) => {
                     not_before = Instant::now() + interval;

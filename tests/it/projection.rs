@@ -102,6 +102,45 @@ async fn a_known_event_under_a_new_number_advances_the_sequence_and_nothing_else
     instance.until_metric("streamview_duplicates_total", &["\"sequence\""], 0.0).await;
 }
 
+/// After a restart nothing of these orders is in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_events_that_come_again_change_nothing_whatever_they_say() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let orders = ["copied", "rivalled", "broken", "held", "copied-and-goes-on"].map(|order| life(order, 3));
+    let [copied, rivalled, broken, held, goes_on] = &orders;
+    let first = [&copied[..], &rivalled[..1], &broken[..2], &held[1..], &goes_on[..2]].concat();
+    world.publish(first.iter().map(TestEvent::record)).await;
+    world.until_consumed(10).await;
+    instance.stop().await;
+
+    let rival = created("rivalled").with("eventId", "other".into());
+    let mut is_broken = created("broken").record();
+    is_broken.payload = Some(b"{".to_vec());
+    let new = life("new", 2);
+    let again = [&copied[..1], std::slice::from_ref(&rival), &held[..1], &goes_on[..1], &goes_on[2..], &new].concat();
+    world.publish(again.iter().map(TestEvent::record).chain([is_broken])).await;
+    let instance = world.start().await;
+    world.until_consumed(18).await;
+
+    assert_eq!(instance.json("/orders/broken").await["held"], Value::Null);
+    let applied = [&copied[..], &rivalled[..1], &broken[..2], held, goes_on, &new].concat();
+    assert_eq!(stored(&world).await, oracle(&applied));
+    assert_eq!(world.number("select count(*) from held_keys").await, 0);
+    let mut reasons =
+        refusals(&world).await.into_iter().map(|(_, reason, order, _)| (order.unwrap(), reason)).collect::<Vec<_>>();
+    reasons.sort();
+    assert_eq!(
+        reasons,
+        [("broken".into(), "invalid_json".into()), ("rivalled".into(), "sequence_conflict".to_owned())]
+    );
+    world.publish(copied[..1].iter().chain(&broken[2..]).map(TestEvent::record)).await;
+    instance.order_at("broken", 3).await;
+    let [consumed, applied, duplicate, late, conflict, parked, dead_lettered] = world.conservation().await;
+    assert_eq!([consumed, applied, conflict, parked, dead_lettered], [20, 15, 1, 0, 1]);
+    assert_eq!(duplicate + late, 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_event_under_the_last_number_is_a_dead_letter_and_does_not_hold_the_order() {
     let world = World::new(1).await;

@@ -20,6 +20,9 @@ use crate::store::sqlstate::classify;
 /// Bytes that an entry costs beside what it points to: map slot, list links, and what the allocator adds to eight pieces.
 const OVERHEAD: usize = 224;
 
+/// At rest this part of the limit is kept, the keys of last.
+const KEPT_AT_REST: usize = 4;
+
 struct Kept<S> {
     entry: Box<KeyEntry<S>>,
     partition: Partition,
@@ -57,7 +60,23 @@ impl<S> Cached<S> {
         if let Some((_, replaced)) = self.entries.push(key.into(), Kept { entry, partition, generation, bytes }) {
             self.bytes -= replaced.bytes;
         }
-        while self.bytes > self.limit
+        self.shrink(self.limit);
+    }
+
+    /// Drops the oldest but for a quarter of the limit.
+    fn rest(&mut self) {
+        self.shrink(self.limit / KEPT_AT_REST);
+        // The map keeps the room that it had at its largest.
+        let mut kept = LruCache::unbounded();
+        while let Some((key, entry)) = self.entries.pop_lru() {
+            kept.push(key, entry);
+        }
+        self.entries = kept;
+    }
+
+    /// Drops the oldest until no more than `limit` bytes are left.
+    fn shrink(&mut self, limit: usize) {
+        while self.bytes > limit
             && let Some((_, oldest)) = self.entries.pop_lru()
         {
             self.bytes -= oldest.bytes;
@@ -133,6 +152,10 @@ impl<V: Stored> Keys<V> for Cached<V::State> {
         }
     }
 
+    fn rest(&mut self) {
+        Cached::rest(self);
+    }
+
     fn bytes(&self) -> usize {
         self.bytes
     }
@@ -163,6 +186,22 @@ mod tests {
         }
         assert!(cache.take_entry("0", &owned(1)).is_none());
         assert!(cache.take_entry("999", &owned(1)).is_some());
+    }
+
+    #[test]
+    fn at_rest_the_keys_of_last_are_kept() {
+        let mut cache: Cached<()> = Cached::new(100_000);
+        for n in 0..1000 {
+            cache.put_entry(&n.to_string(), Box::default(), 0, (Partition(0), 1));
+        }
+        let before = cache.entries.len();
+        cache.rest();
+        assert!((before / 5..=before / 4).contains(&cache.entries.len()), "{} of {before}", cache.entries.len());
+        assert!(cache.bytes <= 25_000);
+        // In their order: what comes next drops the oldest of them.
+        let kept: Vec<&str> = cache.entries.iter().map(|(key, _)| &**key).collect();
+        let expected: Vec<String> = (0..1000).rev().take(kept.len()).map(|n| n.to_string()).collect();
+        assert_eq!(kept, expected);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub trait Keys<V: Stored>: Send + Sync + 'static {
     /// Keeps a key as it was committed; `bytes` is what its state holds, the place its partition and generation.
     fn put(&mut self, key: &str, work: Work<'_, V::State>, bytes: usize, place: (Partition, u64));
 
+    /// Nothing has come for a while: gives memory back, as far as it can be had again.
+    fn rest(&mut self) {}
+
     /// Bytes held, roughly.
     fn bytes(&self) -> usize;
 

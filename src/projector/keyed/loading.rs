@@ -11,7 +11,7 @@ use crate::domain::poison::{Poison, Reason};
 use crate::domain::record::Headers;
 use crate::domain::units::{Partition, Sequence};
 use crate::engine::decisions::Verdict;
-use crate::engine::decode::Decoded;
+use crate::engine::decode::Headed;
 use crate::engine::plan::{ByKey, KeyEntry};
 use crate::failure::Failure;
 use crate::projector::context::ViewContext;
@@ -42,7 +42,7 @@ impl<V: Stored> Loading<'_, V> {
     /// event is in the batch or that need healing, presence only for the others.
     pub async fn parked<'a>(
         &self,
-        batch: &[Decoded<'a, V>],
+        batch: &[Headed<'a>],
         heal: &[(&'a str, Partition)],
         entries: &ByKey<'a, Box<KeyEntry<V::State>>>,
         decisions: &DecisionsByKey,
@@ -51,15 +51,15 @@ impl<V: Stored> Loading<'_, V> {
         let decided = entries.iter().filter(|(key, entry)| is_decided(decisions, key, entry.last_sequence.next()));
         let mut to_drain: HashSet<&str> = decided.map(|(key, _)| *key).collect();
         let mut met: BTreeMap<&str, Vec<Sequence>> = BTreeMap::new();
-        for event in batch.iter().filter_map(|decoded| decoded.outcome.as_ref().ok()) {
-            let Some(entry) = entries.get(event.key) else { continue };
+        for (key, sequence) in batch.iter().filter_map(Headed::place) {
+            let Some(entry) = entries.get(key) else { continue };
             if entry.held.is_none() && !self.is_in_doubt {
                 continue;
             }
-            if entry.held.is_some() && event.sequence == entry.last_sequence.next() {
-                to_drain.insert(event.key);
-            } else if event.sequence > entry.last_sequence {
-                met.entry(event.key).or_default().push(event.sequence);
+            if entry.held.is_some() && sequence == entry.last_sequence.next() {
+                to_drain.insert(key);
+            } else if sequence > entry.last_sequence {
+                met.entry(key).or_default().push(sequence);
             }
         }
         to_drain.extend(self.in_need(heal, entries).await?);

@@ -30,7 +30,7 @@ use crate::crash;
 use crate::domain::poison::Reason;
 use crate::domain::record::Record;
 use crate::domain::units::Partition;
-use crate::engine::decode::{Decoded, Decoder, keys_of};
+use crate::engine::decode::{Decoder, Headed, keys_of};
 use crate::engine::fold::{Fold, ParkedLoad};
 use crate::engine::plan::{Plan, Work};
 use crate::failure::{Failure, Halt};
@@ -123,14 +123,14 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let (parked, decisions, known_schemas); // outlive the batch, whose events may be drained from them
         let limits = context.fold_limits();
         let decoder = Decoder { view: &*view, limits: limits.record, overrules: &course.overrules, schemas: &schemas };
-        // Grown step by step it would be copied more often than it is read.
-        let mut batch: Vec<Decoded<'_, V>> = Vec::with_capacity(part.len());
-        batch.extend(part.records().map(|(_, record)| decoder.decode(record)));
+        // Payloads are decoded one by one as they are folded: events of a whole batch would take several times its memory.
+        let mut heads: Vec<Headed<'_>> = Vec::with_capacity(part.len());
+        heads.extend(part.records().map(|(_, record)| decoder.head(&record)));
         crash::point("batch.decoded");
 
         let heal = course.heal_of(part.owned);
         let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
-        let mut keys = keys_of(&batch);
+        let mut keys = keys_of(&heads);
         keys.extend(&to_heal);
         let (mut entries, missing) = self.take_known(keys, (part.owned, &to_heal));
         let session = self.session()?;
@@ -143,7 +143,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let loading = Loading { context: &context, session, is_in_doubt: self.is_in_doubt };
         decisions = self.keys.load(&loading, &missing, &mut entries).await?;
         let LoadedParked { to_drain, drain_limit, rows } =
-            loading.parked(&batch, &heal, &entries, &decisions, course.drain_limit).await?;
+            loading.parked(&heads, &heal, &entries, &decisions, course.drain_limit).await?;
         parked = rows;
         // The entries are out of memory by now: whoever cannot load them again cannot wait for a schema.
         known_schemas =
@@ -151,15 +151,15 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         crash::point("batch.loaded");
 
         let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
-        fold.reserve(entries.len(), batch.len());
+        fold.reserve(entries.len(), heads.len());
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
             let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
             fold.add_key(key, entry, (rows, loaded), decided);
         }
-        for decoded in batch {
-            fold.take(decoded);
+        for ((_, record), head) in part.records().zip(heads) {
+            fold.take(fold.decoder().decode_headed(record, head));
         }
         for (key, partition) in &heal {
             fold.heal(key, *partition);
@@ -186,9 +186,13 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
         let blocked = blocked_of(&plan);
         let unfinished = self.remember(plan, part);
+        self.show_bytes();
+        Ok((Done { advances, blocked }, unfinished))
+    }
+
+    fn show_bytes(&self) {
         let bytes = i64::try_from(self.keys.bytes()).unwrap_or(i64::MAX);
         self.context.metrics.cache_bytes.with_label_values(&[self.context.source.view]).set(bytes);
-        Ok((Done { advances, blocked }, unfinished))
     }
 
     /// Remembers the keys of a plan as they are stored now; gives those with more to drain.
@@ -307,6 +311,11 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         self.keys.forget();
         self.is_in_doubt = true;
         self.session.iter_mut().for_each(Session::forget_decisions);
+    }
+
+    fn rest(&mut self) {
+        self.keys.rest();
+        self.show_bytes();
     }
 
     fn opened(&mut self, partition: Partition) -> Result<(), Halt> {

@@ -69,14 +69,38 @@ impl<V: View> Copy for Decoder<'_, V> {}
 /// A payload as its view read it, and its JSON text.
 type Read<'a, V> = (Parsed<'a, <V as View>::Event<'a>>, Cow<'a, str>);
 
+/// What a record says about its event outside its payload, and the payload; or why it is none.
+#[derive(Debug)]
+pub struct Headed<'a>(Result<(Head<'a>, &'a [u8]), Refused<'a>>);
+
+impl<'a> Headed<'a> {
+    /// The key and number that the record is about, as far as both are readable.
+    pub fn place(&self) -> Option<(&'a str, Sequence)> {
+        match &self.0 {
+            Ok((head, _)) => Some((head.key, head.sequence)),
+            Err(refused) => refused.place,
+        }
+    }
+}
+
 impl<'a, V: View> Decoder<'a, V> {
     /// Decodes one record.
     pub fn decode(self, record: Record<'a>) -> Decoded<'a, V> {
-        Decoded { record, outcome: self.event(record) }
+        self.decode_headed(record, self.head(&record))
     }
 
-    fn event(self, record: Record<'a>) -> Result<Event<'a, V>, Refused<'a>> {
-        let (head, payload) = codec::head(&record, self.limits)?;
+    /// Reads what stands outside the payload: which keys a batch is about has to be known before any event is taken.
+    pub fn head(self, record: &Record<'a>) -> Headed<'a> {
+        Headed(codec::head(record, self.limits))
+    }
+
+    /// Decodes the record whose head that is.
+    pub fn decode_headed(self, record: Record<'a>, head: Headed<'a>) -> Decoded<'a, V> {
+        let outcome = head.0.and_then(|(head, payload)| self.event(record, head, payload));
+        Decoded { record, outcome }
+    }
+
+    fn event(self, record: Record<'a>, head: Head<'a>, payload: &'a [u8]) -> Result<Event<'a, V>, Refused<'a>> {
         let refuse = |poison| Refused { poison, place: Some((head.key, head.sequence)), key: Some(head.key) };
         if let Some(poison) = self.overrules.refused.get(&record.origin()) {
             return Err(refuse(poison.clone()));
@@ -121,12 +145,9 @@ fn with_hint(poison: Poison, record: &Record<'_>) -> Poison {
 }
 
 /// The keys that a batch touches.
-pub fn keys_of<'a, V: View>(batch: &[Decoded<'a, V>]) -> HashSet<&'a str, RandomState> {
-    let mut keys = HashSet::with_capacity_and_hasher(batch.len(), RandomState::default());
-    keys.extend(batch.iter().filter_map(|decoded| match &decoded.outcome {
-        Ok(event) => Some(event.key),
-        Err(refused) => refused.place.map(|(key, _)| key),
-    }));
+pub fn keys_of<'a>(heads: &[Headed<'a>]) -> HashSet<&'a str, RandomState> {
+    let mut keys = HashSet::with_capacity_and_hasher(heads.len(), RandomState::default());
+    keys.extend(heads.iter().filter_map(Headed::place).map(|(key, _)| key));
     keys
 }
 

@@ -85,11 +85,15 @@ impl<'a, V: View> Fold<'a, V> {
         Fold { decoder, limits, latest_ids: LatestIds::default(), plan }
     }
 
-    /// Makes room for so many keys and records.
+    /// What records are decoded with before they are taken.
+    pub fn decoder(&self) -> Decoder<'a, V> {
+        self.decoder
+    }
+
+    /// Makes room for so many keys and records. Grown step by step it would be copied more often than it is read.
     pub fn reserve(&mut self, keys: usize, records: usize) {
         self.plan.keys.reserve(keys);
         self.plan.ledger.reserve(records);
-        self.plan.details.reserve(records);
     }
 
     /// Brings in a key with what is known to be parked behind it: the lowest events with their bodies if they are

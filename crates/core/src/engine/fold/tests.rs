@@ -11,7 +11,7 @@ use crate::domain::history::History;
 use crate::domain::ledger::Origin;
 use crate::domain::units::{Micros, Offset, Partition, Sequence};
 use crate::engine::decisions::{Substitute, Verdict};
-use crate::engine::decode::{Overrules, keys_of};
+use crate::engine::decode::{Headed, Overrules, keys_of};
 use crate::engine::event_ids::EventIds;
 use crate::engine::plan::{ParkedSummary, Stranger};
 use basket::{Basket, State};
@@ -208,26 +208,23 @@ impl Stored {
             .collect()
     }
 
-    /// One attempt, as `attempt.rs` makes it; `commit` false is a crash before the commit. Gives keys left to heal.
+    /// One attempt, as the keyed applier makes it; `commit` false is a crash before the commit. Gives keys left to heal.
     fn attempt(&mut self, batch: &[(i64, &Sent)], heal: &[String], drain_limit: usize, commit: bool) -> Vec<String> {
         let view = Basket::new();
         let (overrules, schemas) = (Overrules::default(), Schemas::default());
         let decoder = Decoder { view: &view, limits: LIMITS.record, overrules: &overrules, schemas: &schemas };
-        let decoded: Vec<Decoded<'_, Basket>> =
-            batch.iter().map(|(offset, sent)| decoder.decode(sent.record(*offset))).collect();
-        let mut keys = keys_of(&decoded);
+        let heads: Vec<Headed<'_>> = batch.iter().map(|(offset, sent)| decoder.head(&sent.record(*offset))).collect();
+        let mut keys = keys_of(&heads);
         keys.extend(heal.iter().map(String::as_str));
-        let to_drain: HashSet<&str> = decoded
-            .iter()
-            .filter_map(|decoded| decoded.outcome.as_ref().ok())
-            .filter(|event| event.sequence == self.entry(event.key).last_sequence.next())
-            .map(|event| event.key)
+        let places = || heads.iter().filter_map(Headed::place);
+        let to_drain: HashSet<&str> = places()
+            .filter(|(key, sequence)| *sequence == self.entry(key).last_sequence.next())
+            .map(|(key, _)| key)
             .chain(heal.iter().map(String::as_str).filter(|key| self.entry(key).is_in_need(self.summary(key))))
             .chain(keys.iter().copied().filter(|key| self.is_decided(key)))
             .collect();
         let met = |key: &str| -> HashSet<Sequence> {
-            let events = decoded.iter().filter_map(|decoded| decoded.outcome.as_ref().ok());
-            events.filter(|event| event.key == key).map(|event| event.sequence).collect()
+            places().filter(|(other, _)| *other == key).map(|(_, sequence)| sequence).collect()
         };
         let whole = |key: &str| if to_drain.contains(key) { drain_limit } else { 0 };
         let parked: HashMap<&str, Vec<StoredParked>> =
@@ -240,8 +237,8 @@ impl Stored {
             let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
             fold.add_key(key, Box::new(self.entry(key)), (rows, loaded), decided);
         }
-        for record in decoded {
-            fold.take(record);
+        for ((offset, sent), head) in batch.iter().zip(heads) {
+            fold.take(decoder.decode_headed(sent.record(*offset), head));
         }
         for key in heal {
             fold.heal(key, Partition(0));
