@@ -291,8 +291,7 @@ fn items<'a, F: Field<'a>>(
         Poison::new(Reason::SchemaViolation, detail)
     };
     let Some(field) = field else { return Err(refused(None)) };
-    let shown = field.shown();
-    let Some(list) = field.entries().filter(|list| list.len() <= MAX_ITEMS) else { return Err(refused(Some(shown))) };
+    let list = field.entries(MAX_ITEMS).map_err(|field| refused(Some(field.shown())))?;
     let mut items = Vec::with_capacity(list.len());
     for (index, entry) in list.into_iter().enumerate() {
         let in_items =

@@ -29,8 +29,8 @@ pub trait Field<'a>: Sized {
     fn decimal(&self) -> Option<Decimal>;
     /// A moment (finer digits are cut).
     fn micros(&self) -> Option<Micros>;
-    /// The entries of a list.
-    fn entries(self) -> Option<Vec<Self::Entry>>;
+    /// The entries of a list of `most` or fewer; anything else comes back as it is.
+    fn entries(self, most: usize) -> Result<Vec<Self::Entry>, Self>;
 
     /// What a producer of this format writes for a decimal, in words.
     const A_DECIMAL: &'static str;
@@ -62,8 +62,11 @@ impl<'a> Field<'a> for &'a RawValue {
         json::micros(&self.text()?)
     }
 
-    fn entries(self) -> Option<Vec<&'a RawValue>> {
-        serde_json::from_str(self.get()).ok()
+    fn entries(self, most: usize) -> Result<Vec<&'a RawValue>, Self> {
+        match serde_json::from_str::<Vec<_>>(self.get()) {
+            Ok(list) if list.len() <= most => Ok(list),
+            _ => Err(self),
+        }
     }
 
     const A_DECIMAL: &'static str =
@@ -141,8 +144,11 @@ impl<'a> Field<'a> for Typed<'a> {
         }
     }
 
-    fn entries(self) -> Option<Vec<FieldSet<'a>>> {
-        if let Typed::Rows(rows) = self { Some(rows) } else { None }
+    fn entries(self, most: usize) -> Result<Vec<FieldSet<'a>>, Self> {
+        match self {
+            Typed::Rows(rows) if rows.len() <= most => Ok(rows),
+            other => Err(other),
+        }
     }
 
     const A_DECIMAL: &'static str = "the logical type decimal or big-decimal, a whole number, or a text; at most 18 digits before and 12 after the point";
@@ -207,8 +213,12 @@ mod tests {
         assert_eq!(Field::decimal(&raw("\"2.5\"")), number("2.5"));
         let moment = raw("\"1970-01-01T00:00:01Z\"");
         assert_eq!([moment, digits].map(|field| Field::micros(&field)), [Some(Micros(1_000_000)), None]);
-        let entries = Field::entries(list).map(|entries| entries.iter().map(|entry| entry.get()).collect::<Vec<_>>());
-        assert_eq!((entries, Field::entries(text).is_none()), (Some(vec!["1", "{}"]), true));
+        fn entries(field: &RawValue, most: usize) -> Result<Vec<&str>, &str> {
+            let entries = Field::entries(field, most).map_err(RawValue::get)?;
+            Ok(entries.into_iter().map(RawValue::get).collect())
+        }
+        assert_eq!(entries(list, 2), Ok(vec!["1", "{}"]));
+        assert_eq!([entries(list, 1), entries(text, 2)], [Err(list.get()), Err(text.get())]);
     }
 
     #[test]
@@ -226,8 +236,8 @@ mod tests {
         assert_eq!(Typed::Micros(Micros(5)).micros(), Some(Micros(5)));
         assert_eq!(Typed::Text("1970-01-01T00:00:01Z").micros(), Some(Micros(1_000_000)));
         assert_eq!(Typed::Integer(5).micros(), None);
-        assert_eq!(rows.clone().entries(), Some(vec![vec![(3, Typed::Null)]]));
-        assert_eq!(Typed::Null.entries(), None);
+        assert_eq!(rows.clone().entries(1), Ok(vec![vec![(3, Typed::Null)]]));
+        assert_eq!([rows.clone(), Typed::Null].map(|field| field.entries(0)), [Err(rows.clone()), Err(Typed::Null)]);
         let shown =
             [Typed::Null, Typed::Text("a"), Typed::Integer(1), rows, Typed::Other("a map")].map(|field| field.shown());
         assert_eq!(shown, ["null", "\"a\"", "1", "a list of 1", "a map"]);

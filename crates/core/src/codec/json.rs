@@ -29,8 +29,8 @@ pub fn check_storable(payload: &[u8]) -> Result<&str, Poison> {
     let text = std::str::from_utf8(payload)
         .map_err(|error| Poison::new(Reason::InvalidJson, format!("the value is not UTF-8: {error}")))?;
     check_depth_and_numbers(payload)?;
-    if memchr::memmem::find(payload, b"\\u").is_some() {
-        check_escapes(payload)?;
+    if let Some(first) = memchr::memchr(b'\\', payload) {
+        check_escapes(&payload[first..])?;
     }
     Ok(text)
 }
@@ -95,23 +95,14 @@ pub fn envelope_hint(payload: &str) -> &'static str {
 }
 
 fn check_depth_and_numbers(payload: &[u8]) -> Result<(), Poison> {
-    let (mut depth, mut in_string, mut digits) = (0usize, false, 0usize);
-    let mut index = 0;
-    while index < payload.len() {
-        let byte = payload[index];
-        if in_string {
-            match memchr::memchr2(b'"', b'\\', &payload[index..]) {
-                None => return Ok(()), // unterminated: the parser says so
-                Some(at) if payload[index + at] == b'"' => {
-                    in_string = false;
-                    index += at + 1;
-                }
-                Some(at) => index += at + 2,
-            }
-            continue;
-        }
+    let (mut depth, mut index) = (0usize, 0);
+    while let Some(&byte) = payload.get(index) {
+        index += 1;
         match byte {
-            b'"' => in_string = true,
+            b'"' => match string_length(&payload[index..]) {
+                Some(length) => index += length,
+                None => return Ok(()), // unterminated: the parser says so
+            },
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
@@ -120,17 +111,36 @@ fn check_depth_and_numbers(payload: &[u8]) -> Result<(), Poison> {
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'e' | b'E' if digits > 0 => check_exponent(&payload[index + 1..])?,
+            b'0'..=b'9' => index += check_number(&payload[index - 1..])? - 1,
             _ => {}
         }
-        digits = if byte.is_ascii_digit() || (byte == b'.' && digits > 0) { digits + 1 } else { 0 };
-        if digits > MAX_STORED_DIGITS {
-            let detail = format!("a number has more than {MAX_STORED_DIGITS} digits");
-            return Err(Poison::new(Reason::Unrepresentable, detail));
-        }
-        index += 1;
     }
     Ok(())
+}
+
+/// Bytes from behind the quote that opens a string to behind the one that ends it; `None` if none does.
+fn string_length(text: &[u8]) -> Option<usize> {
+    let mut index = 0;
+    loop {
+        let at = index + memchr::memchr2(b'"', b'\\', text.get(index..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        index = at + 2;
+    }
+}
+
+/// The length of the digits and points that `text` begins with.
+fn check_number(text: &[u8]) -> Result<usize, Poison> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
+    if length > MAX_STORED_DIGITS {
+        let detail = format!("a number has more than {MAX_STORED_DIGITS} digits");
+        return Err(Poison::new(Reason::Unrepresentable, detail));
+    }
+    if let [b'e' | b'E', exponent @ ..] = &text[length..] {
+        check_exponent(exponent)?;
+    }
+    Ok(length)
 }
 
 fn check_exponent(after_e: &[u8]) -> Result<(), Poison> {
@@ -182,11 +192,47 @@ fn escape_at(bytes: &[u8]) -> Option<u32> {
 /// The text of a JSON string; borrowed when it has no escapes. `None` for anything but a string.
 pub fn unquote(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if memchr::memchr(b'\\', inner.as_bytes()).is_some() {
+        serde_json::from_str(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
 }
 
 /// An RFC 3339 time with its offset, as microseconds since the epoch (finer digits are cut).
 pub fn micros(text: &str) -> Option<Micros> {
+    usual_micros(text.as_bytes()).or_else(|| any_micros(text))
+}
+
+/// A time as most producers write it, `YYYY-MM-DDThh:mm:ss[.fraction]Z`, without the parser. `None` decides nothing:
+/// [`any_micros`] does.
+fn usual_micros(text: &[u8]) -> Option<Micros> {
+    let (&date_time, rest) = text.split_first_chunk()?;
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2] = date_time else {
+        return None;
+    };
+    let nanosecond = match rest {
+        [b'Z'] => 0,
+        [b'.', fraction @ .., b'Z'] if matches!(fraction.len(), 1..=9) => {
+            number(fraction)? * 10i32.pow(9 - fraction.len() as u32)
+        }
+        _ => return None,
+    };
+    let year = number(&[y1, y2, y3, y4])?.try_into().ok()?;
+    let two = |tens, ones| number(&[tens, ones])?.try_into().ok();
+    let (hour, minute, second) = (two(h1, h2)?, two(n1, n2)?, two(s1, s2)?);
+    // Without a second 60, which there may have been.
+    let civil = jiff::civil::DateTime::new(year, two(m1, m2)?, two(d1, d2)?, hour, minute, second, nanosecond).ok()?;
+    Some(Micros(jiff::tz::Offset::UTC.to_timestamp(civil).ok()?.as_microsecond()))
+}
+
+/// The number that at most nine digits write.
+fn number(digits: &[u8]) -> Option<i32> {
+    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i32::from(byte - b'0')))
+}
+
+/// A time in any of the forms that RFC 3339 has.
+fn any_micros(text: &str) -> Option<Micros> {
     if !has_rfc3339_shape(text.as_bytes()) {
         return None;
     }
@@ -253,6 +299,9 @@ fn has_rfc3339_shape(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
     use super::*;
 
     fn reason(payload: &str) -> Option<Reason> {
@@ -316,6 +365,11 @@ mod tests {
         assert_eq!(reason(r#"{"x":"a\"1e99999"}"#), None, "the string goes on behind its escaped quote");
         let half = "9".repeat(MAX_STORED_DIGITS / 2);
         assert_eq!(reason(&format!("[{half}.{half}]")), Some(Reason::Unrepresentable), "the point is one of them");
+        // Right behind a text or a number.
+        for opened in [r#"""["#, "1[", r#"1""{"#] {
+            assert_eq!(reason(&opened.repeat(MAX_DEPTH)), None, "{opened}");
+            assert_eq!(reason(&opened.repeat(MAX_DEPTH + 1)), Some(Reason::NestingTooDeep), "{opened}");
+        }
         // Neither is a number: what they are, the parser says.
         assert_eq!(reason("[e99999]"), None);
         assert_eq!(reason(&format!("[.{}]", "9".repeat(MAX_STORED_DIGITS))), None);
@@ -393,6 +447,50 @@ mod tests {
         }
         for loose in ["1970-01-01 00:00:00Z", "1970-01-01T00:00:00+24:00", "1970-01-01T00:00:00+12:60"] {
             assert_eq!(read(loose), None, "{loose}: not RFC 3339, though the parser would take it");
+        }
+    }
+
+    #[test]
+    fn what_most_producers_write_is_read_without_the_parser() {
+        let read = |text: &str| usual_micros(text.as_bytes());
+        assert_eq!(read("1970-01-01T00:00:01Z"), Some(Micros(1_000_000)));
+        assert_eq!(read("2024-02-29T23:59:59.123456789Z"), Some(Micros(1_709_251_199_123_456)));
+        assert_eq!(read("2026-01-31T12:00:00.25Z"), Some(Micros(1_769_860_800_250_000)));
+        for other in
+            ["1970-01-01T00:00:01+00:00", "2016-12-31T23:59:60Z", "1970-01-01t00:00:00z", "2026-02-29T00:00:00Z"]
+        {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    /// A time in the usual form, or one that is wrong or another one by a little.
+    fn near_a_time() -> impl Strategy<Value = String> {
+        let year = prop_oneof![4 => 1970..2100, 1 => 0..10_000];
+        let calendar = (year, 1..13, prop_oneof![20 => 1..29, 4 => 28..33, 1 => Just(0)]);
+        let clock = (prop_oneof![20 => 0..24, 1 => Just(24)], 0..60, prop_oneof![20 => 0..60, 2 => 59..62]);
+        let zone = prop_oneof![8 => Just("Z"), 1 => prop::sample::select(vec!["z", "+00:00", "-05:30", ""])];
+        let slip = prop::option::weighted(0.3, (0..40usize, "[0-9TZ:. +-]"));
+        (calendar, clock, prop_oneof!["", "\\.[0-9]{1,9}", "\\.[0-9]{0,11}"], zone, slip).prop_map(
+            |((year, month, day), (hour, minute, second), fraction, zone, slip)| {
+                let mut text =
+                    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}");
+                if let Some((at, other)) = slip.filter(|(at, _)| *at < text.len()) {
+                    text.replace_range(at..=at, &other);
+                }
+                text
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+        #[test]
+        fn the_usual_way_never_says_otherwise_than_the_parser(text in near_a_time()) {
+            let (usual, parsed) = (usual_micros(text.as_bytes()), any_micros(&text));
+            prop_assert!(usual.is_none() || usual == parsed, "{}: {:?}, {:?}", text, usual, parsed);
+            // What it leaves to the parser it has to leave: another zone, or a second 60.
+            let is_usual = text.ends_with('Z') && text.contains('T') && !text.contains(":60");
+            prop_assert!(usual.is_some() || parsed.is_none() || !is_usual, "{} was left to the parser", text);
         }
     }
 }

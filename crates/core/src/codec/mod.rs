@@ -116,8 +116,12 @@ fn read_sequence(record: &Record<'_>, first: Sequence) -> Result<Sequence, Poiso
 
 /// A hint where the header is there but for its case, or nothing.
 pub fn in_another_case(record: &Record<'_>, name: &str) -> String {
-    match record.headers.iter().find(|(other, _)| *other != name && other.eq_ignore_ascii_case(name)) {
-        Some((other, _)) => format!("; there is a header `{other}`, but Kafka tells upper and lower case apart"),
+    let name = name.as_bytes();
+    match record.headers.raw().find(|(other, _)| *other != name && other.eq_ignore_ascii_case(name)) {
+        Some((other, _)) => {
+            let other = String::from_utf8_lossy(other);
+            format!("; there is a header `{other}`, but Kafka tells upper and lower case apart")
+        }
         None => String::new(),
     }
 }

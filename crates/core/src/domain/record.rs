@@ -65,6 +65,11 @@ impl<'a> Headers<'a> {
 
     /// Name and value of each header, in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or("\u{fffd}"), value))
+    }
+
+    /// The same with names as they came, for who compares them: that costs less than to read them as text.
+    pub fn raw(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let (length, tail) = rest.split_first_chunk::<4>()?;
@@ -73,14 +78,14 @@ impl<'a> Headers<'a> {
             let length = i32::from_le_bytes(*length);
             let (value, tail) = tail.split_at_checked(length.max(0) as usize)?;
             rest = tail;
-            Some((std::str::from_utf8(name).unwrap_or("\u{fffd}"), (length >= 0).then_some(value)))
+            Some((name, (length >= 0).then_some(value)))
         })
     }
 
     /// The value of `name` if it stands there; `Err` if it stands there twice with different values.
     pub fn only(self, name: &str) -> Result<Option<&'a [u8]>, &'a [u8]> {
         let mut found: Option<&'a [u8]> = None;
-        for (_, value) in self.iter().filter(|(header, _)| *header == name) {
+        for (_, value) in self.raw().filter(|(header, _)| *header == name.as_bytes()) {
             let value = value.unwrap_or_default();
             match found {
                 Some(first) if first != value => return Err(value),
@@ -319,5 +324,16 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Headers::from_encoded(&bytes[..cut]).iter().count() < 2);
         }
+    }
+
+    #[test]
+    fn a_name_that_is_no_utf8_is_shown_as_such_and_is_nobody_elses() {
+        let mut bytes = Vec::new();
+        Headers::push(&mut bytes, b"a\xff", Some(b"1"));
+        Headers::push(&mut bytes, b"a", Some(b"2"));
+        let headers = Headers::from_encoded(&bytes);
+        assert_eq!(headers.only("a"), Ok(Some(b"2".as_slice())));
+        assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["\u{fffd}", "a"]);
+        assert_eq!(headers.raw().map(|(name, _)| name).collect::<Vec<_>>(), [b"a\xff".as_slice(), b"a"]);
     }
 }
