@@ -92,15 +92,18 @@ impl Mailbox {
 
     fn take_now(&self, is_due: bool) -> Taken {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_enough = next.len() >= ENOUGH.min(self.max_events) || next.size() >= self.max_bytes;
         match next.is_empty() {
             true => Taken::Nothing,
-            false if is_due || is_enough => {
+            false if is_due || self.is_enough(&next) => {
                 let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).batch.take();
                 Taken::Batch(std::mem::replace(&mut *next, spare.unwrap_or_default()))
             }
             false => Taken::TooFew,
         }
+    }
+
+    fn is_enough(&self, batch: &RecordBatch) -> bool {
+        batch.len() >= ENOUGH.min(self.max_events) || batch.size() >= self.max_bytes
     }
 
     /// Waits until there is room, at most `limit`; tells whether there is.
@@ -112,12 +115,18 @@ impl Mailbox {
     }
 
     /// Lets `read` add as many records as the next batch may still take.
+    ///
+    /// Whoever takes is woken where another look shows something else: at the first that is there, and when it became enough. In
+    /// between it waits for its time, which comes by itself; to wake it for each record would cost more than the record. No wake-up
+    /// is lost: it asks to be notified before it looks, and `Notify` keeps one notification for the next who waits.
     fn fill(&self, read: impl FnOnce(&mut RecordBatch, usize) -> usize) -> usize {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self.max_events.saturating_sub(next.len());
+        let (was_empty, was_enough) = (next.is_empty(), self.is_enough(&next));
         let count = read(&mut next, room);
+        let is_news = was_empty && !next.is_empty() || !was_enough && self.is_enough(&next);
         drop(next);
-        if count > 0 {
+        if is_news {
             self.filled.notify_one();
         }
         count
@@ -208,9 +217,13 @@ impl LaneReader {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
-    use crate::domain::record::{Headers, Record};
-    use crate::domain::units::Offset;
+    use crate::domain::record::{Headers, PartitionEnd, Record, UnreadableBatch};
+    use crate::domain::units::{NextOffset, Offset};
 
     fn filled(mailbox: &Mailbox, count: i64) {
         for offset in 0..count {
@@ -236,6 +249,120 @@ mod tests {
         let small = Mailbox::new(3, 1_000_000);
         filled(&small, 3);
         assert!(matches!(small.take_now(false), Taken::Batch(_)), "a full one does not wait");
+    }
+
+    /// How often whoever waits was woken.
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl std::task::Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Calls {
+        /// Since they were counted last.
+        fn counted(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_is_woken_at_the_first_record_and_at_enough_and_not_in_between() {
+        let calls = Arc::new(Calls::default());
+        let waker = Waker::from(Arc::clone(&calls));
+        let mut context = Context::from_waker(&waker);
+        let not_before = Instant::now() + Duration::from_secs(3600);
+        // Enough are 500, or as many or as many bytes as a batch may have at most.
+        for (mailbox, enough) in [
+            (Mailbox::new(10_000, 1_000_000), 500),
+            (Mailbox::new(3, 1_000_000), 3),
+            (Mailbox::new(10_000, 70), 7),
+            (Mailbox::new(1, 1_000_000), 1),
+        ] {
+            let mut take = pin!(mailbox.take(not_before));
+            assert!(take.as_mut().poll(&mut context).is_pending());
+            assert_eq!(calls.counted(), 0);
+            let fill_one = || {
+                let payload = Some([7; 10].as_slice());
+                let (partition, offset, headers) = (Partition(0), Offset(0), Headers::default());
+                let record = Record { partition, offset, timestamp_ms: None, key: None, payload, headers };
+                mailbox.fill(|batch, _| {
+                    batch.push(1, record, |_| {});
+                    1
+                });
+            };
+            fill_one();
+            assert_eq!(calls.counted(), 1, "it is there, of {enough}");
+            for _ in 2..enough {
+                assert!(take.as_mut().poll(&mut context).is_pending());
+                fill_one();
+                assert_eq!(calls.counted(), 0, "it is neither the first nor enough, of {enough}");
+            }
+            if enough > 1 {
+                assert!(take.as_mut().poll(&mut context).is_pending());
+                fill_one();
+                assert_eq!(calls.counted(), 1, "now they are {enough}");
+            }
+            let Poll::Ready(batch) = take.as_mut().poll(&mut context) else { panic!("{enough} are there") };
+            assert_eq!(batch.len(), enough);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_nobody_waits_is_found_by_whoever_takes_next() {
+        let mut context = Context::from_waker(Waker::noop());
+        let mailbox = Mailbox::new(10_000, 1_000_000);
+        let not_before = Instant::now() + Duration::from_secs(3600);
+        filled(&mailbox, 1);
+        {
+            let mut given_up = pin!(mailbox.take(not_before));
+            assert!(given_up.as_mut().poll(&mut context).is_pending(), "one is too few");
+            filled(&mailbox, 499);
+        }
+        // It was woken and never looked: a lane that had something else to do.
+        let mut take = pin!(mailbox.take(not_before));
+        let Poll::Ready(batch) = take.as_mut().poll(&mut context) else { panic!("500 are enough") };
+        assert_eq!(batch.len(), 500);
+        // What woke it is used up by the look that finds nothing, and the next record wakes it again.
+        let calls = Arc::new(Calls::default());
+        let waker = Waker::from(Arc::clone(&calls));
+        let mut context = Context::from_waker(&waker);
+        let mut take = pin!(mailbox.take(Instant::now()));
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        filled(&mailbox, 1);
+        assert_eq!(calls.counted(), 1);
+        assert!(take.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[tokio::test]
+    async fn an_end_without_records_and_what_cannot_be_read_wake_whoever_takes_and_a_problem_does_not() {
+        let calls = Arc::new(Calls::default());
+        let waker = Waker::from(Arc::clone(&calls));
+        let mut context = Context::from_waker(&waker);
+        let mailbox = Mailbox::new(10_000, 1_000_000);
+        let mut take = pin!(mailbox.take(Instant::now()));
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        // The reader counts it, so that it looks again, and it goes another way.
+        mailbox.fill(|_, _| 1);
+        assert_eq!(calls.counted(), 0);
+        let (partition, generation) = (Partition(0), 1);
+        mailbox.fill(|batch, _| {
+            batch.push_end(PartitionEnd { partition, generation, next_offset: NextOffset(7) });
+            1
+        });
+        assert_eq!(calls.counted(), 1);
+        let Poll::Ready(batch) = take.as_mut().poll(&mut context) else { panic!("an end is there") };
+        assert_eq!((batch.len(), batch.ends().len()), (0, 1));
+        let mut take = pin!(mailbox.take(Instant::now()));
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        mailbox.fill(|batch, _| {
+            batch.push_unreadable(UnreadableBatch { partition, generation, offset: Offset(7), text: String::new() });
+            1
+        });
+        assert_eq!(calls.counted(), 1);
+        assert!(take.as_mut().poll(&mut context).is_ready());
     }
 
     /// Takes what is there; gives the bytes that it had room for.

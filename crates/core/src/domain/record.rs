@@ -104,16 +104,44 @@ impl<'a> Headers<'a> {
     }
 }
 
+/// A record of a batch without its bytes. A lane has some 20,000 of them at a time, twice; so they are packed.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    partition: Partition,
     generation: u64,
     offset: Offset,
-    timestamp_ms: Option<Millis>,
-    start: usize,
-    key: Option<usize>,
-    payload: Option<usize>,
-    headers: usize,
+    /// Means nothing unless `has_timestamp`: no number is left for "none", a producer may have set any.
+    timestamp_ms: Millis,
+    /// Where it ends among the bytes of the batch, its headers being the last of it. It begins where the one before it ends.
+    end: usize,
+    partition: Partition,
+    key: Length,
+    payload: Length,
+    has_timestamp: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 48);
+
+/// The length of a key or value that may be missing.
+///
+/// 32 bits are enough: Kafka's own format has 31 for it, and what the projector reads is 100 MiB at most (the end of the range of
+/// `projector.max_record_bytes`). A longer one is refused, never cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Length(u32);
+
+impl Length {
+    const MISSING: Length = Length(u32::MAX);
+
+    /// # Panics
+    /// Above 4 GiB less 2 bytes.
+    fn of(length: Option<usize>) -> Length {
+        let Some(length) = length else { return Length::MISSING };
+        let packed = u32::try_from(length).ok().map(Length).filter(|packed| *packed != Length::MISSING);
+        packed.expect("Kafka has 31 bits for the length of a key or value")
+    }
+
+    fn get(self) -> Option<usize> {
+        (self != Length::MISSING).then_some(self.0 as usize)
+    }
 }
 
 /// The end of a partition's log as a reader saw it: everything readable before it was read.
@@ -155,20 +183,19 @@ pub struct RecordBatch {
 impl RecordBatch {
     /// Adds a copy of `record`; `encode_headers` appends its headers in stored form.
     pub fn push(&mut self, generation: u64, record: Record<'_>, encode_headers: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
+        let (key, payload) = (Length::of(record.key.map(<[u8]>::len)), Length::of(record.payload.map(<[u8]>::len)));
         self.bytes.extend_from_slice(record.key.unwrap_or_default());
         self.bytes.extend_from_slice(record.payload.unwrap_or_default());
-        let before_headers = self.bytes.len();
         encode_headers(&mut self.bytes);
         self.entries.push(Entry {
-            partition: record.partition,
             generation,
             offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            start,
-            key: record.key.map(<[u8]>::len),
-            payload: record.payload.map(<[u8]>::len),
-            headers: self.bytes.len() - before_headers,
+            timestamp_ms: record.timestamp_ms.unwrap_or(Millis(0)),
+            end: self.bytes.len(),
+            partition: record.partition,
+            key,
+            payload,
+            has_timestamp: record.timestamp_ms.is_some(),
         });
     }
 
@@ -223,17 +250,20 @@ impl RecordBatch {
 
     /// The records with their generation, in arrival order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Record<'_>)> {
-        self.entries.iter().map(|entry| {
-            let key_end = entry.start + entry.key.unwrap_or(0);
-            let payload_end = key_end + entry.payload.unwrap_or(0);
+        let mut start = 0;
+        self.entries.iter().map(move |entry| {
+            let (key, payload) = (entry.key.get(), entry.payload.get());
+            let key_end = start + key.unwrap_or(0);
+            let payload_end = key_end + payload.unwrap_or(0);
             let record = Record {
                 partition: entry.partition,
                 offset: entry.offset,
-                timestamp_ms: entry.timestamp_ms,
-                key: entry.key.map(|_| &self.bytes[entry.start..key_end]),
-                payload: entry.payload.map(|_| &self.bytes[key_end..payload_end]),
-                headers: Headers(&self.bytes[payload_end..payload_end + entry.headers]),
+                timestamp_ms: entry.has_timestamp.then_some(entry.timestamp_ms),
+                key: key.map(|_| &self.bytes[start..key_end]),
+                payload: payload.map(|_| &self.bytes[key_end..payload_end]),
+                headers: Headers(&self.bytes[payload_end..entry.end]),
             };
+            start = entry.end;
             (entry.generation, record)
         })
     }
@@ -276,6 +306,64 @@ mod tests {
         batch.clear();
         assert!(batch.is_empty() && batch.size() == 0 && batch.room() >= size, "its memory is kept");
         assert_eq!(RecordBatch::default().room(), 0);
+    }
+
+    #[test]
+    fn a_batch_keeps_what_is_missing_apart_from_what_is_empty_and_every_number_to_its_end() {
+        let parts = [None, Some(b"".as_slice()), Some(b"x".as_slice())];
+        let microseconds = 1_700_000_000_000_000;
+        let times = [i64::MIN, i64::MIN + 1, -2, -1, 0, 1, microseconds, i64::MAX - 1, i64::MAX];
+        let times: Vec<_> = [None].into_iter().chain(times.map(|time| Some(Millis(time)))).collect();
+        let ends = [(0, i32::MIN, i64::MIN), (u64::MAX, i32::MAX, i64::MAX), (u64::from(u32::MAX) + 1, -1, -1)];
+        let mut put = Vec::new();
+        for key in parts {
+            for payload in parts {
+                for (timestamp_ms, (generation, partition, offset)) in times.iter().zip(ends.into_iter().cycle()) {
+                    put.push((generation, partition, offset, *timestamp_ms, key, payload));
+                }
+            }
+        }
+        let mut batch = RecordBatch::default();
+        for (number, (generation, partition, offset, timestamp_ms, key, payload)) in put.iter().copied().enumerate() {
+            let (partition, offset, headers) = (Partition(partition), Offset(offset), Headers::default());
+            let record = Record { partition, offset, timestamp_ms, key, payload, headers };
+            // Every third has some, of other lengths each time.
+            let name = vec![b'h'; number];
+            batch.push(generation, record, |out| {
+                if number % 3 == 0 {
+                    Headers::push(out, &name, None);
+                }
+            });
+        }
+        let read = batch.iter().map(|(generation, record)| {
+            let Record { partition, offset, timestamp_ms, key, payload, .. } = record;
+            (generation, partition.0, offset.0, timestamp_ms, key, payload)
+        });
+        assert_eq!(read.collect::<Vec<_>>(), put);
+        for (number, (_, record)) in batch.iter().enumerate() {
+            let found: Vec<_> = record.headers.iter().map(|(name, value)| (name.len(), value)).collect();
+            assert_eq!(found, if number % 3 == 0 { vec![(number, None)] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn a_length_is_kept_up_to_the_last_that_is_not_the_word_for_none() {
+        assert_eq!(Length::of(None).get(), None);
+        for length in [0, 1, i32::MAX as usize, u32::MAX as usize - 1] {
+            assert_eq!(Length::of(Some(length)).get(), Some(length));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "31 bits")]
+    fn a_length_that_would_be_the_word_for_none_is_refused() {
+        Length::of(Some(u32::MAX as usize));
+    }
+
+    #[test]
+    #[should_panic(expected = "31 bits")]
+    fn a_length_of_33_bits_is_refused_rather_than_cut() {
+        Length::of(Some(u32::MAX as usize + 1));
     }
 
     #[test]
