@@ -108,8 +108,10 @@ mod tests {
 
     use super::*;
 
+    type Read<'a> = Option<Result<Vec<Item<'a>>, Poison>>;
+
     /// Lines in one pass, and one by one.
-    fn both_ways(list: &str) -> (Option<Result<Vec<Item<'_>>, Poison>>, Option<Result<Vec<Item<'_>>, Poison>>) {
+    fn both_ways(list: &str) -> (Read<'_>, Read<'_>) {
         let list: &RawValue = serde_json::from_str(list).unwrap();
         let at_once = list.open_all().map(|lines| items_of(Version::One, lines.into_iter().map(Ok)));
         let entries = list.entries(MAX_ITEMS).ok();
