@@ -299,7 +299,7 @@ pub async fn consumer(api: web::Data<Api>, request: HttpRequest) -> Result<HttpR
     let (views, _) = selected_views(&api, &request)?;
     let pool = &api.state.ops_pool;
     let progress =
-        join_all(views.iter().map(|status| read::within_deadline(read::progress(pool, status.view, status.build))));
+        join_all(views.iter().map(|status| pool.within_deadline(read::progress(pool, status.view, status.build))));
     let views = views.iter().zip(progress.await).map(|(status, progress)| consumer_of(status, progress));
     Ok(HttpResponse::Ok().json(Consumers { views: views.collect() }))
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +19,7 @@ use crate::projector::supervisor;
 use crate::status::{Pause, Reporter, StatusSnapshot, ViewState, ViewStatus};
 use crate::store::observation::{self, Counts, Position};
 use crate::store::progress::BuildSource;
+use crate::store::read::ReadPool;
 use crate::store::sqlstate::describe_read;
 use crate::telemetry::metrics::Metrics;
 
@@ -36,7 +36,7 @@ pub struct Observer {
     /// Gauges.
     pub metrics: Arc<Metrics>,
     /// Reads Postgres.
-    pub pool: Pool,
+    pub pool: ReadPool,
     /// For its log reader.
     pub kafka: KafkaSettings,
     /// Told of the number of parked events, if this process projects.

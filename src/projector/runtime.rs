@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use deadpool_postgres::Pool;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,7 @@ use crate::projector::supervisor::{self, Supervisor};
 use crate::schemas::SchemaSource;
 use crate::status::{Phase, Reporter, ViewStatus};
 use crate::store::progress::BuildSource;
+use crate::store::read::ReadPool;
 use crate::store::rows::Stored;
 use crate::telemetry::metrics::Metrics;
 
@@ -48,7 +48,7 @@ pub struct Parts {
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// Reads for the observer.
-    pub pool: Pool,
+    pub pool: ReadPool,
     /// The view's active build.
     pub build: Build,
     /// What the rows of that build mean.

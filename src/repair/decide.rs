@@ -20,7 +20,7 @@ use crate::domain::units::Sequence;
 use crate::store::Connection;
 use crate::store::read::ReadError;
 
-/// The longest that one call may take, reading and decoding the letters of a bulk call included.
+/// The longest that one call may take, reading and decoding the letters of a bulk call included; or as long as its statement may.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// By what a call that is made again is known, and how its answer is spelled to be kept.
@@ -60,10 +60,11 @@ impl Desk {
     /// the first; also when both come at the same time.
     pub async fn call(&self, request: &Request, why: &Why, once: Option<Once<'_>>) -> Result<Called, DeskError> {
         let late = Err(DeskError::Database(ReadError::Unavailable(None)));
+        let longest = DEADLINE.max(self.writers.longest());
         if request.is_dry_run() {
-            return tokio::time::timeout(DEADLINE, self.rehearse(request)).await.unwrap_or(late);
+            return tokio::time::timeout(longest, self.rehearse(request)).await.unwrap_or(late);
         }
-        tokio::time::timeout(DEADLINE, self.decide(request, why, once)).await.unwrap_or(late)
+        tokio::time::timeout(longest, self.decide(request, why, once)).await.unwrap_or(late)
     }
 
     async fn rehearse(&self, request: &Request) -> Result<Called, DeskError> {

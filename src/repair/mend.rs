@@ -70,7 +70,8 @@ impl Desk {
         spell: SpellMend,
     ) -> Result<(Spelled, bool), DeskError> {
         let late = Err(DeskError::Database(ReadError::Unavailable(None)));
-        tokio::time::timeout(DEADLINE, self.mend_in_time(asked, why, once, spell)).await.unwrap_or(late)
+        let longest = DEADLINE.max(self.writers.longest());
+        tokio::time::timeout(longest, self.mend_in_time(asked, why, once, spell)).await.unwrap_or(late)
     }
 
     async fn mend_in_time(

@@ -13,7 +13,7 @@ use super::rules::{KeyFacts, NotNow};
 use super::{Desk, DeskError};
 use crate::domain::record::{Headers, Record};
 use crate::domain::units::{Offset, Partition, Sequence};
-use crate::store::read::{ReadError, within_deadline};
+use crate::store::read::{ReadError, ReadPool};
 
 /// Parked events, letters and decisions shown with a held key.
 const SHOWN: i64 = 20;
@@ -32,7 +32,7 @@ impl Desk {
         after: Option<(Timestamp, &str)>,
         limit: u32,
     ) -> Result<Vec<HeldKey>, ReadError> {
-        within_deadline(async {
+        self.pool.within_deadline(async {
             let client = self.pool.get().await?;
             Ok(read::held(&client, self.view, filter, after, i64::from(limit) + 1).await?)
         })
@@ -46,7 +46,7 @@ impl Desk {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Letter>, ReadError> {
-        within_deadline(async {
+        self.pool.within_deadline(async {
             let client = self.pool.get().await?;
             Ok(read::letters(&client, self.view, filter, before, i64::from(limit) + 1).await?)
         })
@@ -60,7 +60,7 @@ impl Desk {
         statuses: &[String],
         most: u32,
     ) -> Result<(Vec<LettersOfTopic>, bool), ReadError> {
-        within_deadline(async {
+        self.pool.within_deadline(async {
             let client = self.pool.get().await?;
             Ok(read::topics_of_letters(&client, self.view, statuses, i64::from(most)).await?)
         })
@@ -74,7 +74,7 @@ impl Desk {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<OperatorDecision>, ReadError> {
-        within_deadline(async {
+        self.pool.within_deadline(async {
             let client = self.pool.get().await?;
             Ok(read::decisions(&client, self.view, filter, before, i64::from(limit) + 1).await?)
         })
@@ -83,7 +83,7 @@ impl Desk {
 
     /// A held key with all that is known about it.
     pub async fn show_held(&self, key: &str) -> Result<HeldDetail, DeskError> {
-        in_time(self.read_held(key)).await
+        in_time(&self.pool, self.read_held(key)).await
     }
 
     async fn read_held(&self, key: &str) -> Result<HeldDetail, DeskError> {
@@ -128,7 +128,7 @@ impl Desk {
 
     /// A dead letter with its record.
     pub async fn show_letter(&self, id: i64) -> Result<LetterDetail, DeskError> {
-        in_time(self.read_letter(id)).await
+        in_time(&self.pool, self.read_letter(id)).await
     }
 
     async fn read_letter(&self, id: i64) -> Result<LetterDetail, DeskError> {
@@ -168,8 +168,8 @@ impl Desk {
 }
 
 /// As long as a read may take.
-async fn in_time<T>(read: impl Future<Output = Result<T, DeskError>>) -> Result<T, DeskError> {
-    within_deadline(async { Ok(read.await) }).await?
+async fn in_time<T>(pool: &ReadPool, read: impl Future<Output = Result<T, DeskError>>) -> Result<T, DeskError> {
+    pool.within_deadline(async { Ok(read.await) }).await?
 }
 
 fn step(step: Step, effect: impl Into<String>) -> NextStep {

@@ -12,7 +12,7 @@ use crate::domain::build::{Build, BuildId};
 use crate::domain::changes::Reached;
 use crate::domain::units::{Partition, Sequence};
 use crate::store::names;
-use crate::store::read::{ReadError, ReadPool, within_deadline};
+use crate::store::read::{ReadError, ReadPool};
 
 /// A row of a view as readers are shown it, with what it may be chosen by.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub struct Earlier {
 
 /// How far `build` is, or the active one; `None` if no build is active.
 pub async fn horizon(pool: &ReadPool, view: &str, build: Option<Build>) -> Result<Option<Horizon>, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/read_horizon.sql")).await?;
         let rows = connection.query(&statement, &[&view, &build.map(|build| build.0)]).await?;
@@ -122,7 +122,7 @@ pub async fn horizon(pool: &ReadPool, view: &str, build: Option<Build>) -> Resul
 
 /// The last switch away from `build`, if there was one.
 pub async fn last_switch(pool: &ReadPool, build: BuildId) -> Result<Option<Switch>, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/last_switch.sql")).await?;
         let row = connection.query_opt(&statement, &[&build.view, &build.build.0]).await?;
@@ -133,7 +133,7 @@ pub async fn last_switch(pool: &ReadPool, build: BuildId) -> Result<Option<Switc
 
 /// The switch of that number.
 pub async fn switch_of_id(pool: &ReadPool, view: &str, id: i64) -> Result<Option<Switch>, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/switch_of_id.sql")).await?;
         let row = connection.query_opt(&statement, &[&view, &id]).await?;
@@ -261,7 +261,7 @@ async fn within<T>(
     build: BuildId,
     read: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, ReadError>,
 ) -> Result<T, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let mut connection = pool.get().await?;
         let reading = connection.build_transaction().read_only(true).start().await?;
         let by_index = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::pool;
-use super::read::{ReadError, within_deadline};
+use super::read::{self, ReadError};
 use crate::config::DatabaseSettings;
 
 /// Keys of one statement: bounds what callers wait for each other.
@@ -30,6 +30,7 @@ pub struct SharedLookup {
 
 struct Shared {
     settings: DatabaseSettings,
+    deadline: Duration,
     sql: &'static str,
     gathering: Mutex<Gathering>,
 }
@@ -51,8 +52,8 @@ struct Asked {
 impl SharedLookup {
     /// Does not connect yet.
     pub fn new(settings: &DatabaseSettings, sql: &'static str) -> Self {
-        let (settings, gathering) = (settings.clone(), Mutex::default());
-        SharedLookup { shared: Arc::new(Shared { settings, sql, gathering }) }
+        let (settings, deadline) = (settings.clone(), read::deadline(settings));
+        SharedLookup { shared: Arc::new(Shared { settings, deadline, sql, gathering: Mutex::default() }) }
     }
 
     /// The row of `key`, as it is now or a moment later.
@@ -66,7 +67,7 @@ impl SharedLookup {
         if must_begin {
             tokio::spawn(work(AtWork { shared: Arc::clone(&self.shared), ended: false }));
         }
-        within_deadline(async { answered.await.unwrap_or(Err(ReadError::Unavailable(None))) }).await
+        read::within(self.shared.deadline, async { answered.await.unwrap_or(Err(ReadError::Unavailable(None))) }).await
     }
 }
 
@@ -84,9 +85,9 @@ async fn work(mut at_work: AtWork) {
         tokio::task::yield_now().await;
         let Some(batch) = at_work.next_batch(&mut session) else { return };
         let (keys, answers): (Vec<String>, Vec<_>) = batch.into_iter().map(|asked| (asked.key, asked.answer)).unzip();
-        let mut found = within_deadline(ask(&at_work.shared, &mut session, &keys)).await;
+        let mut found = read::within(at_work.shared.deadline, ask(&at_work.shared, &mut session, &keys)).await;
         if matches!(found, Err(ReadError::Displaced(_))) {
-            found = within_deadline(ask(&at_work.shared, &mut session, &keys)).await;
+            found = read::within(at_work.shared.deadline, ask(&at_work.shared, &mut session, &keys)).await;
         }
         if found.is_err() {
             session = None; // whatever is wrong with it

@@ -1,6 +1,5 @@
 //! What the observer reads for lag and gauges, through the read pool.
 
-use deadpool_postgres::Pool;
 use jiff::Timestamp;
 
 use crate::domain::held::HeldReason;
@@ -8,7 +7,7 @@ use crate::domain::meaning::StoredMeaning;
 use crate::domain::units::{NextOffset, Partition};
 use crate::store::meaning::meaning_of;
 use crate::store::progress::BuildSource;
-use crate::store::read::ReadError;
+use crate::store::read::{ReadError, ReadPool};
 use crate::store::types::SeenTime;
 
 /// Where one partition of a build stands.
@@ -43,7 +42,7 @@ pub struct Counts {
 pub type Observation = (Vec<Position>, Counts, Option<StoredMeaning>);
 
 /// Reads all of it in one go.
-pub async fn observe(pool: &Pool, source: &BuildSource) -> Result<Observation, ReadError> {
+pub async fn observe(pool: &ReadPool, source: &BuildSource) -> Result<Observation, ReadError> {
     let client = pool.get().await?;
     let positions = client.prepare_cached(include_str!("sql/progress_positions.sql")).await?;
     let rows = client.query(&positions, &[&source.view, &source.build.0, &source.topic]).await?;

@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 
 use crate::config::DatabaseSettings;
 use crate::store::DbError;
-use crate::store::read::ReadError;
+use crate::store::read::{ReadError, ReadPool};
 use crate::store::roles::Role;
 use crate::store::wire::{Guard, Way};
 
@@ -24,12 +24,12 @@ pub type ReadConnection = deadpool_postgres::Object;
 
 /// Builds the read pool: read-only transactions, bounded statement time, bounded wait for a connection.
 /// Connects lazily, so it works while Postgres is away.
-pub fn read_pool(settings: &DatabaseSettings) -> Result<Pool, DbError> {
+pub fn read_pool(settings: &DatabaseSettings) -> Result<ReadPool, DbError> {
     pool_of(settings, Role::Writer)
 }
 
 /// The pool of operators' reads, and that of what the API reads of views: the same, unless that has an address of its own.
-pub fn read_pools(settings: &DatabaseSettings) -> Result<(Pool, Pool), DbError> {
+pub fn read_pools(settings: &DatabaseSettings) -> Result<(ReadPool, ReadPool), DbError> {
     let of_operators = read_pool(settings)?;
     let of_views = match settings.reads_apart() {
         true => pool_of(&settings.for_reads(), Role::Reader)?,
@@ -38,17 +38,18 @@ pub fn read_pools(settings: &DatabaseSettings) -> Result<(Pool, Pool), DbError> 
     Ok((of_operators, of_views))
 }
 
-fn pool_of(settings: &DatabaseSettings, role: Role) -> Result<Pool, DbError> {
+fn pool_of(settings: &DatabaseSettings, role: Role) -> Result<ReadPool, DbError> {
     let (config, guard) = way(settings, "streamview-read")?.into_parts();
     let connect = Reading { guard, session: read_session(settings, role) };
     let manager = Manager::from_connect(config, connect, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    Ok(Pool::builder(manager)
+    let pool = Pool::builder(manager)
         .max_size(settings.read_pool_size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(Duration::from_millis(settings.read_timeout_ms)))
         .create_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))
         .build()
-        .expect("a runtime is given, so timeouts are allowed"))
+        .expect("a runtime is given, so timeouts are allowed");
+    Ok(ReadPool::new(pool, settings))
 }
 
 /// The stream manager's pool: its statements may write, and wait as long as an operator's decision may. One connection is held for
@@ -197,6 +198,11 @@ impl WriterPool {
     /// Connects lazily, so it works while Postgres is away.
     pub fn new(settings: &DatabaseSettings) -> Self {
         WriterPool { settings: settings.clone(), slots: Arc::new(Semaphore::new(WRITERS)) }
+    }
+
+    /// How long one statement takes at most, as [`deadline`](super::read::deadline) is for reads: it waits for its turn, and then runs.
+    pub fn longest(&self) -> Duration {
+        Duration::from_millis(2 * self.settings.decision_timeout_ms + 1_000)
     }
 
     /// Opens a connection, waiting for a free slot as long as a statement of it may take.

@@ -1,5 +1,6 @@
 //! What the API reads of the control tables, and what a failed read means to a caller.
 
+use crate::config::DatabaseSettings;
 use crate::domain::build::Build;
 use crate::domain::counters::Counters;
 use crate::domain::units::{Epoch, NextOffset, Partition};
@@ -10,6 +11,7 @@ use crate::store::wire;
 
 use std::error::Error;
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +20,40 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 /// The pool that every read goes through.
-pub type ReadPool = deadpool_postgres::Pool;
+#[derive(Clone)]
+pub struct ReadPool {
+    pool: deadpool_postgres::Pool,
+    deadline: Duration,
+}
+
+impl ReadPool {
+    /// `settings` are those that the pool was made by.
+    pub fn new(pool: deadpool_postgres::Pool, settings: &DatabaseSettings) -> Self {
+        ReadPool { pool, deadline: deadline(settings) }
+    }
+
+    /// Runs a read, giving up when the database has gone silent.
+    pub async fn within_deadline<T>(&self, read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+        within(self.deadline, read).await
+    }
+}
+
+impl Deref for ReadPool {
+    type Target = deadpool_postgres::Pool;
+
+    fn deref(&self) -> &Self::Target {
+        &self.pool
+    }
+}
 
 /// Reads the last sequence of each key that a view holds; keys without a row are left out.
 pub type SequencesOf = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
 
-/// The longest that one read may take, waiting for a connection included. Statements end sooner by themselves
-/// (`statement_timeout`); this is for a server that no longer answers at all.
-const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// The longest that one read may take: what it may wait for a connection, and as much for its statement, which ends sooner by
+/// itself (`statement_timeout`). This is for a server that no longer answers at all; a new connection has five seconds of it.
+pub fn deadline(settings: &DatabaseSettings) -> Duration {
+    Duration::from_millis(2 * settings.read_timeout_ms + 1_000).max(Duration::from_secs(5))
+}
 
 /// Why a read gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -107,9 +135,12 @@ impl From<deadpool_postgres::PoolError> for ReadError {
     }
 }
 
-/// Runs a read, giving up when the database has gone silent.
-pub async fn within_deadline<T>(read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
-    tokio::time::timeout(READ_DEADLINE, read).await.unwrap_or(Err(ReadError::Unavailable(None)))
+/// Runs a read for no longer than that.
+pub async fn within<T>(
+    deadline: Duration,
+    read: impl Future<Output = Result<T, ReadError>>,
+) -> Result<T, ReadError> {
+    tokio::time::timeout(deadline, read).await.unwrap_or(Err(ReadError::Unavailable(None)))
 }
 
 /// Runs a read, and once more if it was displaced: a standby cancels whoever is in the way of what it replays
@@ -169,4 +200,32 @@ fn progress_of(row: &Row) -> Result<PartitionProgress, ReadError> {
             dead_lettered: row.try_get("dead_lettered")?,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::pool;
+
+    /// The answer of a read that takes so long, where statements may run for so long.
+    async fn answer(read_timeout_ms: u64, takes_ms: u64) -> Result<(), ReadError> {
+        let mut settings = Config::defaults().database;
+        settings.read_timeout_ms = read_timeout_ms;
+        let read = async {
+            tokio::time::sleep(Duration::from_millis(takes_ms)).await;
+            Ok(())
+        };
+        pool::read_pool(&settings).unwrap().within_deadline(read).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_may_take_as_long_as_is_set() {
+        // By its connection and by its statement.
+        for (read_timeout_ms, longest) in [(10, 5_000), (2_000, 5_000), (30_000, 61_000), (600_000, 1_201_000)] {
+            assert!(answer(read_timeout_ms, longest - 1).await.is_ok(), "{read_timeout_ms} ms");
+            let late = answer(read_timeout_ms, longest + 1).await;
+            assert!(matches!(late, Err(ReadError::Unavailable(None))), "{read_timeout_ms} ms");
+        }
+    }
 }

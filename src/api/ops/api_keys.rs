@@ -16,7 +16,7 @@ use crate::auth::api_key::{hash_of, prefix_of};
 use crate::auth::role::Role;
 use crate::login;
 use crate::store::api_keys::{self, NewKey, StoredKey};
-use crate::store::read::{self, ReadError};
+use crate::store::read::ReadError;
 
 /// Most characters of a key's name.
 pub const MAX_NAME_CHARS: usize = 256;
@@ -142,7 +142,7 @@ pub fn expiry(text: &str) -> Option<Timestamp> {
     ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string(), &[]).finish()?;
-    let listed = read::within_deadline(async {
+    let listed = api.state.ops_pool.within_deadline(async {
         let client = api.state.ops_pool.get().await?;
         Ok(api_keys::list(&client).await?)
     });

@@ -11,7 +11,6 @@ use crate::api::Api;
 use crate::api::parameters::Parameters;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::store::audit::{self, AuditEntry, AuditFilter};
-use crate::store::read;
 
 const OUTCOMES: [&str; 3] = ["done", "refused", "failed"];
 
@@ -145,7 +144,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRespo
     let page = Page::take(parameters, &api.state.settings, ("/ops/audit", "-id"), &filters)?;
     let filter = AuditFilter { principal, route, outcome, from, to };
     let before = page.after_id()?;
-    let listed = read::within_deadline(async {
+    let listed = api.state.ops_pool.within_deadline(async {
         let client = api.state.ops_pool.get().await?;
         Ok(audit::list(&client, &filter, before, i64::from(page.limit)).await?)
     });

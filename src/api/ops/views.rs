@@ -14,7 +14,7 @@ use crate::domain::meaning::{Difference, Meaning, Standing, StoredRules, ViewRul
 use crate::status::ViewStatus;
 use crate::store::builds::{self, ShownBuild};
 use crate::store::leftovers::{self, Leftover};
-use crate::store::read::{self, ReadError, ReadPool};
+use crate::store::read::{ReadError, ReadPool};
 
 /// The views with their builds.
 #[derive(Debug, Serialize, ToSchema)]
@@ -179,7 +179,8 @@ pub struct DifferenceBody {
     ))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (views, _) = selected_views(&api, &request)?;
-    let reads = views.iter().map(|status| read::within_deadline(read_view(&api.state.ops_pool, status.view)));
+    let pool = &api.state.ops_pool;
+    let reads = views.iter().map(|status| pool.within_deadline(read_view(pool, status.view)));
     let found = try_join_all(reads).await?;
     let items = views.iter().zip(found).map(|(status, found)| view_body(status, found)).collect();
     Ok(HttpResponse::Ok().json(ViewList { items }))

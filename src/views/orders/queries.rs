@@ -20,7 +20,7 @@ use crate::domain::units::Sequence;
 use crate::store::changes::Shown;
 use crate::store::lookup::SharedLookup;
 use crate::store::pool::ReadConnection;
-use crate::store::read::{ReadError, ReadPool, within_deadline};
+use crate::store::read::{ReadError, ReadPool};
 use crate::store::types::{BoxedError, Numeric, Records, Word};
 
 /// Matching orders are counted exactly up to this many.
@@ -227,7 +227,7 @@ fn raw(text: String) -> Box<RawValue> {
 
 /// Reads up to `limit` events of an order after `after`; `None` for an unknown order.
 pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> Result<Option<EventsRead>, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/read_events.sql")).await?;
         let rows = connection.query(&statement, &[&order_id, &after, &(i64::from(limit) + 1)]).await?;
@@ -258,27 +258,33 @@ pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> 
 
 /// The last sequence of each of `order_ids` that has a row: one query for everybody who waits.
 pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>> {
-    Box::pin(within_deadline(async move {
+    Box::pin(async move {
+        let read = async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/read_sequences.sql")).await?;
         let rows = connection.query(&statement, &[&order_ids]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-    }))
+        };
+        pool.within_deadline(read).await
+    })
 }
 
 /// These orders as lists show them, for those who follow changes.
 pub fn shown(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, Shown)>, ReadError>> {
-    Box::pin(within_deadline(async move {
+    Box::pin(async move {
+        let read = async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/read_summaries.sql")).await?;
         let rows = connection.query(&statement, &[&order_ids]).await?;
         rows.iter().map(|row| shown_of(&summary_of(row, 0)?)).collect()
-    }))
+        };
+        pool.within_deadline(read).await
+    })
 }
 
 /// One page of a list, as [`shown`], without counting; with the position behind it if more follow.
 pub async fn shown_page(pool: &ReadPool, query: &ListQuery) -> Result<(Vec<Shown>, Option<Position>), ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let connection = pool.get().await?;
         let mut rows = run(&connection, &Sql::page(query)).await?;
         let more = rows.len() > query.limit as usize;
@@ -308,7 +314,7 @@ fn shown_of(order: &OrderSummary<'_>) -> Result<(String, Shown), ReadError> {
 
 /// Reads one page of orders and counts all that match.
 pub async fn list(pool: &ReadPool, estimates: &Estimates, query: &ListQuery) -> Result<Listing, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         let connection = pool.get().await?;
         let page = Sql::page(query);
         // Both are sent before the first answer is awaited.

@@ -14,7 +14,7 @@ use crate::domain::units::Sequence;
 use crate::engine::refold::{Refold, Unfoldable, Until};
 use crate::engine::view::StoredDetails;
 use crate::store::lookup::SharedLookup;
-use crate::store::read::{ReadError, ReadPool, within_deadline};
+use crate::store::read::{ReadError, ReadPool};
 use crate::store::types::{SqlTimestamp, Word};
 use crate::views::orders::Orders;
 use crate::views::orders::queries::{self, OrderRead};
@@ -35,7 +35,7 @@ pub async fn order_at(
     until: Until,
     rules: &Rules,
 ) -> Result<Past, ReadError> {
-    within_deadline(async {
+    pool.within_deadline(async {
         loop {
             let Some(now) = queries::order(lookup, order_id).await? else { return Ok(Past::Unknown(None)) };
             let Some(present) = now.sequence else { return Ok(Past::Unknown(now.held)) };
