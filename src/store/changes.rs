@@ -39,6 +39,8 @@ pub struct Horizon {
     pub active: Build,
     /// The number of the last commit of each partition of the build that was asked about.
     pub commits: HashMap<Partition, i64>,
+    /// Whether that build notes which rows came with a commit. One from before V024 has an index of its ledger instead.
+    pub has_notes: bool,
 }
 
 /// Readers were taken from one build to another.
@@ -88,6 +90,8 @@ pub struct Entry {
     pub event_type: String,
     /// What it did, as the ledger says.
     pub effect: String,
+    /// Whether the ledger has the row. One that somebody took out of it is told to nobody, and keeps its place.
+    pub is_there: bool,
 }
 
 /// Another row, where it stands.
@@ -108,7 +112,8 @@ pub async fn horizon(pool: &ReadPool, view: &str, build: Option<Build>) -> Resul
         let statement = connection.prepare_cached(include_str!("sql/read_horizon.sql")).await?;
         let rows = connection.query(&statement, &[&view, &build.map(|build| build.0)]).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let mut horizon = Horizon { active: Build(first.try_get(0)?), commits: HashMap::new() };
+        let (active, has_notes) = (Build(first.try_get(0)?), first.try_get(3)?);
+        let mut horizon = Horizon { active, commits: HashMap::new(), has_notes };
         for row in &rows {
             // No partition of the build was taken over yet.
             if let (Some(partition), Some(commit)) = (row.try_get(1)?, row.try_get(2)?) {
@@ -163,14 +168,23 @@ fn commits_of(json: serde_json::Value) -> Result<HashMap<Partition, i64>, ReadEr
     numbers.map_err(|error| ReadError::unreadable(error.into()))
 }
 
-/// Up to `limit` rows of each partition, in order within each.
-pub async fn page(pool: &ReadPool, build: BuildId, ahead: &[Ahead], limit: usize) -> Result<Vec<Entry>, ReadError> {
+/// Up to `limit` rows of each partition, in order within each; `has_notes` as the [`Horizon`] says of the build.
+pub async fn page(
+    pool: &ReadPool,
+    (build, has_notes): (BuildId, bool),
+    ahead: &[Ahead],
+    limit: usize,
+) -> Result<Vec<Entry>, ReadError> {
     let partitions: Vec<i32> = ahead.iter().map(|part| part.partition.0).collect();
     let commits: Vec<i64> = ahead.iter().map(|part| part.from.commit).collect();
     let seen: Vec<i64> = ahead.iter().map(|part| part.from.rows).collect();
     let until: Vec<i64> = ahead.iter().map(|part| part.until).collect();
     let rows = within(pool, build, async |reading| {
-        let statement = reading.prepare_cached(include_str!("sql/read_ledger_page.sql")).await?;
+        let page = match has_notes {
+            true => include_str!("sql/read_commits_page.sql"),
+            false => include_str!("sql/read_ledger_page.sql"),
+        };
+        let statement = reading.prepare_cached(page).await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(reading.query(&statement, &[&partitions, &commits, &seen, &until, &limit]).await?)
     });
@@ -182,14 +196,16 @@ pub async fn page(pool: &ReadPool, build: BuildId, ahead: &[Ahead], limit: usize
 }
 
 fn entry_of(row: &Row) -> Result<Entry, ReadError> {
+    let text = |column| row.try_get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     Ok(Entry {
         partition: Partition(row.try_get(0)?),
         commit: row.try_get(1)?,
         key: row.try_get(2)?,
         sequence: Sequence(row.try_get(3)?),
-        event_id: row.try_get(4)?,
-        event_type: row.try_get(5)?,
-        effect: row.try_get(6)?,
+        event_id: text(4)?,
+        event_type: text(5)?,
+        effect: text(6)?,
+        is_there: row.try_get::<_, Option<&str>>(6)?.is_some(),
     })
 }
 
