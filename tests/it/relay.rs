@@ -44,7 +44,7 @@ async fn assert_once(world: &World, letters: usize) {
     assert_eq!(letters_on_topic(world), letters_in_table(world).await, "each letter once");
 }
 
-fn signal(kafka: &KafkaServer, name: &str) {
+pub fn signal(kafka: &KafkaServer, name: &str) {
     let pid = kafka.pid().unwrap().to_string();
     assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
 }

@@ -1,9 +1,13 @@
 //! Rights that Kafka takes away: each is named for as long as it is missing, reads go on, and nothing has to be restarted
 //! when it is back.
 
+use streamview::config::Config;
+use streamview::platforms::kafka::dead_member::static_members;
+use streamview::platforms::kafka::rights::{Rights, RightsReader};
 use streamview_lab::servers::KafkaServer;
 
 use crate::conditions::assert_steady;
+use crate::relay::signal;
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, life};
 use crate::support::servers;
@@ -90,4 +94,23 @@ async fn a_missing_right_stays_visible_by_its_name_while_reads_work() {
     instance.until_ready().await;
     world.publish(life("o-2", 2).iter().map(TestEvent::record)).await;
     instance.order_at("o-2", 2).await;
+}
+
+/// librdkafka ends the process if a request to a group's coordinator runs into its own time-out before it could be sent.
+#[test]
+fn a_coordinator_that_is_found_after_we_gave_up_ends_no_process() {
+    let kafka = servers::own_kafka();
+    let mut settings = Config::defaults().kafka;
+    settings.bootstrap_servers = kafka.bootstrap();
+    let reader = RightsReader::open(&settings).unwrap();
+    // It is connected, and does not know the group's coordinator yet.
+    assert_eq!(reader.of_topic("nobody"), Rights::Missing);
+    signal(&kafka, "STOP");
+    let (given_up, dropped) = (reader.of_group("late"), static_members(&settings, "late"));
+    assert!(matches!(given_up, Rights::Untold(_)), "{given_up:?}");
+    assert!(dropped.is_err(), "{dropped:?}");
+    signal(&kafka, "CONT");
+    // Both requests are answered now, the one that nobody waits for as well.
+    let mut answers = (0..10).map(|_| reader.of_group("late"));
+    assert!(answers.any(|rights| matches!(rights, Rights::Told(_))));
 }

@@ -13,7 +13,8 @@ use streamview::codec::json::check_storable;
 use streamview::domain::poison::{Poison, Reason};
 use streamview::domain::units::Sequence;
 use streamview::views::orders::contract::ALL;
-use streamview::views::orders::event::{self, MAX_ITEMS};
+use streamview::views::orders::event;
+use streamview::views::orders::lines::MAX_ITEMS;
 
 const TYPES: [(&str, &str); 3] = [
     ("OrderCreated", include_str!("../../schemas/json/order_created.schema.json")),

@@ -163,6 +163,27 @@ async fn a_batch_too_large_to_receive_stops_its_partition_by_name_and_the_others
     assert_eq!(stored(&world).await, expected);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn records_larger_than_what_an_answer_brings_of_a_partition_come_whole_from_each_in_turn() {
+    let world = World::new(3).await;
+    // 256 KiB are asked for of each partition, and no batch is that small.
+    let lives: Vec<_> = (0..3)
+        .map(|partition| {
+            let life = life(&format!("o-{partition}"), 5).into_iter();
+            life.map(|event| event.with("note", "x".repeat(600_000).into())).collect::<Vec<_>>()
+        })
+        .collect();
+    for (partition, event) in (0..).zip(&lives).flat_map(|(partition, life)| life.iter().map(move |e| (partition, e))) {
+        world.publish([event.record_on(partition)]).await;
+    }
+    let _instance = world.start_with(&[("STREAMVIEW_KAFKA__QUEUE_BYTES", "1048576")]).await;
+
+    world.until_consumed(15).await;
+
+    assert_eq!(stored(&world).await, oracle(lives.iter().flatten()));
+    assert_eq!(world.conservation().await, [15, 15, 0, 0, 0, 0, 0]);
+}
+
 /// Empties the view, as the runbook says.
 async fn start_over(world: &World) {
     let start_over = "truncate orders_1.orders, orders_1.order_items, orders_1.ledger;

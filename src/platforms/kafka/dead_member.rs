@@ -13,10 +13,12 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaSettings;
 use crate::platforms::kafka::closing::Closing;
+use crate::platforms::kafka::coordinator::REQUEST_TIMEOUT;
 use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::{base_config, consumer, open};
 
-const TIMEOUT_MS: i32 = 5_000;
+/// How long the group is asked who is in it.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long is tried to remove one member.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
@@ -128,10 +130,11 @@ fn describe<C: ConsumerContext>(client: &BaseConsumer<C>, group: &str) -> Result
         let options =
             sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
         let mut error = [0; 256];
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, TIMEOUT_MS, error.as_mut_ptr(), error.len());
+        let timeout_ms = REQUEST_TIMEOUT.as_millis() as i32;
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, error.as_mut_ptr(), error.len());
         let queue = sys::rd_kafka_queue_new(client);
         sys::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
-        let event = sys::rd_kafka_queue_poll(queue, TIMEOUT_MS + 1_000);
+        let event = sys::rd_kafka_queue_poll(queue, ANSWER.as_millis() as i32);
         let answer = if event.is_null() { Err("no answer".to_owned()) } else { read_event(event) };
         if !event.is_null() {
             sys::rd_kafka_event_destroy(event);

@@ -125,8 +125,13 @@ impl PartitionQueue {
     /// Returns how much was read. Reads nothing more after the first batch that cannot be read: librdkafka goes on
     /// behind some of them by itself.
     ///
-    /// One message at a time: librdkafka's batch call (2.2 to 2.12, its issue 4844) counts the end of a partition as
-    /// a record, and the next rebalance resumes fetching after the record that follows: it is never read.
+    /// One message at a time, although many at once would cost half as much (docs/performance.md). A rebalance throws away what is
+    /// queued and fetches again from where we are by librdkafka's account, which it keeps wrongly with both of its other calls:
+    /// - the batch call (2.2 to 2.12, its issue 4844) counts the end of a partition as a record, so the record that follows is
+    ///   never read;
+    /// - the callback call (to 2.12) counts the end of a transaction even if it was thrown away, so the records before it,
+    ///   which were thrown away with it, are never read. And it takes the whole queue out while it runs: to the thread that
+    ///   fetches it is empty then, and may be filled beyond its bound.
     pub fn read_into(&self, batch: &mut RecordBatch, room: usize, problems: &mut Vec<FetchProblem>) -> usize {
         let most = room.min(CHUNK);
         for count in 0..most {

@@ -12,6 +12,7 @@ mod certificate;
 mod closing;
 pub mod consumer;
 mod consumers;
+mod coordinator;
 pub mod dead_member;
 #[cfg(feature = "embedded-engine")]
 pub mod embedded;

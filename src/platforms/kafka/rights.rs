@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,10 +11,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaSettings;
+use crate::platforms::kafka::coordinator::REQUEST_TIMEOUT;
 use crate::platforms::kafka::listener::Listener;
 use crate::platforms::kafka::{base_config, open};
 
-const TIMEOUT_MS: i32 = 4_000;
+/// How long the broker is asked.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// Something that a rule of the broker allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,14 +128,15 @@ impl RightsReader {
         unsafe {
             let options = sys::rd_kafka_AdminOptions_new(client, kind);
             let mut error = [0; 256];
-            sys::rd_kafka_AdminOptions_set_request_timeout(options, TIMEOUT_MS, error.as_mut_ptr(), error.len());
+            let timeout_ms = REQUEST_TIMEOUT.as_millis() as i32;
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, error.as_mut_ptr(), error.len());
             let refused = sys::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
             if !refused.is_null() {
                 sys::rd_kafka_error_destroy(refused);
             }
             let queue = sys::rd_kafka_queue_new(client);
             request(client, options, queue);
-            let event = sys::rd_kafka_queue_poll(queue, TIMEOUT_MS + 500);
+            let event = sys::rd_kafka_queue_poll(queue, ANSWER.as_millis() as i32);
             let rights = match event.is_null() {
                 true => Rights::Untold("there is no answer".to_owned()),
                 false if sys::rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {

@@ -15,10 +15,9 @@ use crate::domain::decimal::Decimal;
 use crate::domain::poison::{Poison, Reason};
 use crate::engine::view::Parsed;
 use crate::views::orders::contract::ALL;
+use crate::views::orders::lines::{Lines, items};
 use crate::views::orders::versions::Version;
 
-/// Most items in one `OrderCreated`.
-pub const MAX_ITEMS: usize = 10_000;
 /// Names of all fields, as producers write them; Avro programs know a field by its place here.
 const NAMES: [&str; 14] = [
     "type",
@@ -120,7 +119,7 @@ fn present<'de, F: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: 
 }
 
 impl<'a> Fields<Typed<'a>> {
-    fn of(set: FieldSet<'a>) -> Self {
+    pub(super) fn of(set: FieldSet<'a>) -> Self {
         let mut values = [const { None }; NAMES.len()];
         for (slot, value) in set {
             values[usize::from(slot)] = Some(value);
@@ -167,26 +166,25 @@ impl<'a> Fields<Typed<'a>> {
 pub fn parse<'a>(head: &Head<'a>, payload: &'a str) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
     let fields = object(payload, "the value")?;
     let event_type = event_type(head, &fields, None)?;
-    read(head, fields, event_type, |entry: &RawValue| object(entry.get(), "the item"))
+    read(head, fields, event_type)
 }
 
 /// Reads an order event from Avro; the same rules.
 pub fn parse_avro<'a>(head: &Head<'a>, event: avro::Event<'a>) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
     let fields = Fields::of(event.fields);
     let event_type = event_type(head, &fields, Some((event.record, event.is_ours)))?;
-    read(head, fields, event_type, |entry| Ok(Fields::of(entry)))
+    read(head, fields, event_type)
 }
 
-fn read<'a, F: Field<'a>>(
+fn read<'a, F: Lines<'a>>(
     head: &Head<'a>,
     fields: Fields<F>,
     event_type: Cow<'a, str>,
-    open: impl Fn(F::Entry) -> Result<Fields<F>, Poison>,
 ) -> Result<Parsed<'a, OrderEvent<'a>>, Poison> {
     let version = Version::of(head.version)?;
     let event_id = fields::name("eventId", fields.event_id.as_ref())?;
     let occurred_at = fields::timestamp("occurredAt", fields.occurred_at.as_ref())?;
-    let event = event(head, (version, &event_type), fields, open)?;
+    let event = event(head, (version, &event_type), fields)?;
     Ok(Parsed { event_id, event_type, occurred_at, event })
 }
 
@@ -195,21 +193,20 @@ pub fn parse_stored<'a>(head: &Head<'a>, payload: &'a str) -> Result<Option<Orde
     let version = Version::of(head.version)?;
     let fields = object(payload, "the value")?;
     let event_type = head.event_type.unwrap_or_default();
-    event(head, (version, event_type), fields, |entry: &RawValue| object(entry.get(), "the item"))
+    event(head, (version, event_type), fields)
 }
 
-fn event<'a, F: Field<'a>>(
+fn event<'a, F: Lines<'a>>(
     head: &Head<'a>,
     (version, event_type): (Version, &str),
     fields: Fields<F>,
-    open: impl Fn(F::Entry) -> Result<Fields<F>, Poison>,
 ) -> Result<Option<OrderEvent<'a>>, Poison> {
     let order_id = fields.order_id.as_ref();
     let event = match event_type {
         "OrderCreated" => OrderEvent::Created {
             customer_id: fields::name("customerId", fields.customer_id.as_ref())?,
             currency: currency(fields.currency.as_ref())?,
-            items: items(version, fields.items, open)?,
+            items: items(version, fields.items)?,
         },
         "OrderItemAdded" => OrderEvent::ItemAdded(item(version, &fields)?),
         "OrderStatusChanged" => OrderEvent::StatusChanged { status: fields::name("status", fields.status.as_ref())? },
@@ -219,7 +216,7 @@ fn event<'a, F: Field<'a>>(
     Ok(Some(event))
 }
 
-fn object<'a>(text: &'a str, what: &str) -> Result<Fields<&'a RawValue>, Poison> {
+pub(super) fn object<'a>(text: &'a str, what: &str) -> Result<Fields<&'a RawValue>, Poison> {
     if !text.trim_ascii_start().starts_with('{') {
         // A byte order mark would not be seen.
         let shown = text.chars().take(40).collect::<String>().replace('\u{feff}', "\\ufeff");
@@ -280,29 +277,7 @@ fn currency<'a, F: Field<'a>>(field: Option<&F>) -> Result<Cow<'a, str>, Poison>
     Err(fields::violation("currency", field, "three upper-case letters (ISO 4217)"))
 }
 
-fn items<'a, F: Field<'a>>(
-    version: Version,
-    field: Option<F>,
-    open: impl Fn(F::Entry) -> Result<Fields<F>, Poison>,
-) -> Result<Vec<Item<'a>>, Poison> {
-    let refused = |shown: Option<String>| {
-        let shown = shown.unwrap_or_else(|| "missing".to_owned());
-        let detail = format!("field items is {shown}; expected an array of at most {MAX_ITEMS} items");
-        Poison::new(Reason::SchemaViolation, detail)
-    };
-    let Some(field) = field else { return Err(refused(None)) };
-    let list = field.entries(MAX_ITEMS).map_err(|field| refused(Some(field.shown())))?;
-    let mut items = Vec::with_capacity(list.len());
-    for (index, entry) in list.into_iter().enumerate() {
-        let in_items =
-            |poison: Poison| Poison::new(Reason::SchemaViolation, format!("items[{index}]: {}", poison.detail));
-        let fields = open(entry).map_err(in_items)?;
-        items.push(item(version, &fields).map_err(in_items)?);
-    }
-    Ok(items)
-}
-
-fn item<'a, F: Field<'a>>(version: Version, fields: &Fields<F>) -> Result<Item<'a>, Poison> {
+pub(super) fn item<'a, F: Field<'a>>(version: Version, fields: &Fields<F>) -> Result<Item<'a>, Poison> {
     Ok(Item {
         item_id: fields::name("itemId", fields.item_id.as_ref())?,
         sku: fields::name("sku", fields.sku.as_ref())?,
@@ -371,5 +346,25 @@ mod tests {
         }
         assert_eq!(refusal(Head { key: "o-2", ..HEAD }, CREATED), Reason::KeyMismatch);
         assert_eq!(refusal(Head { version: 3, ..HEAD }, CREATED), Reason::UnsupportedVersion);
+    }
+
+    #[test]
+    fn a_list_that_is_none_of_items_is_shown_by_its_beginning() {
+        let refused = |list: &str| {
+            let (before, items) = CREATED.split_once(r#""items":"#).unwrap();
+            let payload = format!("{before}\"items\":{list}{}", items.split_once("}]").unwrap().1);
+            parse(&HEAD, &payload).unwrap_err().detail
+        };
+        let many = format!("[{}1]", "1,".repeat(10_000));
+        for (list, shown) in
+            [("7", "7"), ("null", "null"), (r#"{"itemId":1}"#, r#"{"itemId":1}"#), (&many, &many[..80])]
+        {
+            let expected = format!("field items is {shown}; expected an array of at most 10000 items");
+            assert_eq!(refused(list), expected);
+        }
+        assert_eq!(refused("[[]]"), "items[0]: the item is not a JSON object: []");
+        assert_eq!(refused("[{}]"), "items[0]: field itemId is missing; expected a string");
+        let missing = parse(&HEAD, &CREATED.replacen("items", "lines", 1)).unwrap_err().detail;
+        assert_eq!(missing, "field items is missing; expected an array of at most 10000 items");
     }
 }

@@ -5,6 +5,7 @@ pub mod as_of;
 pub mod contract;
 pub mod estimates;
 pub mod event;
+pub mod lines;
 pub mod project;
 pub mod queries;
 pub mod rows;

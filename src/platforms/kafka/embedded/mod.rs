@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::config::KafkaSettings;
 use crate::embedded::log::{Delivery, Log, LogError, Reader, Writer};
 use crate::manager::ports::{Kafka, PortError};
+use crate::platforms::kafka::coordinator::REQUEST_TIMEOUT;
 use crate::platforms::kafka::listener::{Listener, listen};
 use crate::platforms::kafka::topics::Topics;
 use crate::platforms::kafka::{base_config, open};
@@ -126,9 +127,10 @@ impl Log for JobLog {
         let admin: AdminClient<Listener> =
             open(&base_config(&self.settings), heard).map_err(|error| LogError::Halt(error.to_string()))?;
         let names: Vec<&str> = groups.iter().map(String::as_str).collect();
-        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         self.wait(async {
-            let answers = match admin.delete_groups(&names, &options).await {
+            let asked = tokio::time::timeout(TIMEOUT, admin.delete_groups(&names, &options)).await;
+            let answers = match asked.unwrap_or(Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut))) {
                 Ok(answers) => answers,
                 Err(error) if self.delivery == Delivery::AtLeastOnce => {
                     tracing::debug!(error = %error, "groups cannot be deleted");
