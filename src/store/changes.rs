@@ -39,7 +39,8 @@ pub struct Horizon {
     pub active: Build,
     /// The number of the last commit of each partition of the build that was asked about.
     pub commits: HashMap<Partition, i64>,
-    /// Whether that build notes which rows came with a commit. One from before V024 has an index of its ledger instead.
+    /// Whether that build notes which rows came with a commit. One from before that was done has an index of
+    /// its ledger instead.
     pub has_notes: bool,
 }
 

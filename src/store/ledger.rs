@@ -36,7 +36,7 @@ pub struct Commit {
 /// Writes ledger rows on one connection.
 pub struct LedgerWriter {
     copy: Statement,
-    /// None in a build from before V024, whose ledger has an index by commit instead.
+    /// None in a build from before commits were noted, whose ledger has an index by them instead.
     note: Option<Statement>,
 }
 
@@ -44,7 +44,10 @@ impl LedgerWriter {
     /// Prepares, on a connection whose search path begins with the build's schema.
     pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
         let copy = client.prepare(include_str!("sql/copy_ledger.sql")).await?;
-        let has_commits: bool = client.query_one("select to_regclass(format('%I.commits', current_schema())) is not null", &[]).await?.try_get(0)?;
+        let has_commits: bool = client
+            .query_one("select to_regclass(format('%I.commits', current_schema())) is not null", &[])
+            .await?
+            .try_get(0)?;
         let note = match has_commits {
             true => Some(client.prepare(include_str!("sql/note_commit.sql")).await?),
             false => None,

@@ -384,6 +384,10 @@ impl Listener {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_goes_on_from_build_to_build_and_back() {
     let world = World::new(2).await;
+    // A build from before commits were noted.
+    let old_form = "drop table orders_1.commits; update view_builds set rules = rules - 'ledger'; \
+                    create index ledger_commits on orders_1.ledger (commit_partition, commit_number)";
+    world.sql.batch_execute(old_form).await.unwrap();
     let api = world.launch_command(&["serve", "--only", "api"], &[]);
     api.until_ready().await;
     let one = BuildId::new("orders", 1);
@@ -462,6 +466,26 @@ async fn a_stream_goes_on_from_build_to_build_and_back() {
     // One order's cursor knows no build.
     let order = Listener::open(&api.url("/orders/p0-1/changes"), "").await.begin_id().await;
     Listener::open(&api.url("/orders/p0-1/changes"), &order).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_takes_out_of_the_ledger_is_told_to_nobody_and_moves_no_cursor() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let url = instance.url("/orders/changes");
+    let begin = Listener::open(&url, "").await.begin_id().await;
+    world.publish(records(&[life("o-1", 4), life("o-2", 2)].concat())).await;
+    let events = Listener::open(&url, &begin).await.take(6).await;
+    world.sql.batch_execute("delete from orders_1.ledger where key = 'o-1' and sequence = 2").await.unwrap();
+    world.publish(records(&[item_added("o-2", 3)])).await;
+    let ids = [&begin].into_iter().chain(events.iter().map(|event| &event.id));
+    for (seen, id) in ids.enumerate() {
+        let mut expected = told(&events[seen..]);
+        expected.retain(|row| *row != ("o-1".to_owned(), 2));
+        expected.push(("o-2".to_owned(), 3));
+        let mut back = Listener::open(&url, id).await;
+        assert_eq!(told(&back.take(expected.len()).await), expected, "after {seen}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

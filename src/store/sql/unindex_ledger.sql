@@ -1,7 +1,7 @@
 -- Runs twice without harm.
 truncate ledger;
 alter table ledger drop constraint if exists ledger_pkey;
--- Builds from before V024 have this index instead of the table.
+-- Builds from before commits were noted have this index instead of the table.
 drop index if exists ledger_commits;
 create table if not exists commits (
     partition integer not null,
