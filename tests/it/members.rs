@@ -79,7 +79,9 @@ async fn of_two_holders_of_one_seat_the_fenced_one_takes_the_next_and_goes_on() 
         (shares == (2, 2)).then_some(())
     })
     .await;
-    assert!(first.log_text().contains("is fenced"), "{}", first.log_text());
+    // Nearly always the first; on a busy machine it may come back under the name after the second one has joined.
+    let logs = [first.log_text(), second.log_text()];
+    assert!(logs.iter().any(|log| log.contains("is fenced")), "{logs:?}");
     world.publish((0..4).map(|partition| on(partition, &life(&format!("o-{partition}"), 1)[0]))).await;
     let sql = crate::support::world::connect(&elsewhere).await;
     until("every record is consumed by one of them", PATIENCE, || async {
