@@ -1,7 +1,7 @@
 // What stands around every page: navigation, connection, zone, theme, who has signed in; and what happens when a page does not load.
 import { useComputed, useSignalEffect } from '@preact/signals';
 import { Component, type ComponentChildren, type ComponentType } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { root } from './api';
 import { connection } from './live';
 import { pageAt, pages, type Page, type PageProps } from './pages';
@@ -143,7 +143,8 @@ function Loaded({ page, named, address }: { page: Page; named: Record<string, st
       () => setFailed(true),
     );
   }, [page]);
-  useEffect(() => {
+  // At once: a key that is pressed as soon as the page is seen is meant for it.
+  useLayoutEffect(() => {
     document.title = `${page.title} · StreamView`;
     // Who has come by a link begins at the top of the new page; who has loaded it, where the browser says.
     if (last) {

@@ -183,7 +183,7 @@ export function Act({ right, why, apart = false, children, ...rest }: { right: R
 export function Dialog({ title, close, children, wide = false }: { title: string; close: () => void; children: ComponentChildren; wide?: boolean }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const [before, own] = [document.activeElement, dialog.current];
     own?.showModal();
     // To what is to be written, if anything is, and not to Close.

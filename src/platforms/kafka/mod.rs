@@ -20,6 +20,7 @@ pub mod fetch;
 pub mod inspect;
 mod listener;
 pub mod log;
+mod prefetch;
 pub mod probe;
 pub mod producer;
 pub mod rights;

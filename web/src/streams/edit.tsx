@@ -1,5 +1,5 @@
 // Another text for a stream: judged while it is written, and what would be lost is told before anything happens.
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { ask, Problem, useAsk, type Call } from '../api';
 import { Errors, useOnce } from '../operations/decide';
 import type { Source } from '../query/model';
@@ -22,7 +22,7 @@ export function Edit({ stream, etag, close, done }: { stream: Stream; etag: stri
   const [name, setName] = useState(stream.name);
   const form = useRef<HTMLFormElement>(null);
   // As dialogs do: it begins at the first field.
-  useEffect(() => form.current?.querySelector('input')?.focus(), []);
+  useLayoutEffect(() => form.current?.querySelector('input')?.focus(), []);
   const [text, setText] = useState(stream.sqlScript);
   // What somebody has changed since does not move the ground under who edits.
   const [first] = useState({ etag, name: stream.name, text: stream.sqlScript });
