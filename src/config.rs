@@ -29,7 +29,7 @@ pub use secret::{Secret, SecretUrl, web_addresses};
 pub use wire::TlsMode;
 
 pub use crate::domain::history::History;
-pub use crate::domain::meaning::{Told, ViewRules};
+pub use crate::domain::meaning::ViewRules;
 
 use layers::Layers;
 
@@ -563,7 +563,6 @@ impl Config {
             history: view.history.unwrap_or(self.projector.history),
             first_sequence: Sequence(view.first_sequence.unwrap_or(self.projector.first_sequence)),
             default_tax_rate: view.tax.as_ref().unwrap_or(&self.tax).default_rate.clone(),
-            ledger: Told::ByCommits,
         }
     }
 

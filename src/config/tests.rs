@@ -657,12 +657,8 @@ fn a_view_has_the_rules_of_the_process_but_for_its_own() {
     ];
     let config = Config::load(None, environment(&[&process[..], &own[..]].concat()), &[]).unwrap();
     let rules = config.rules_of(&config.views["orders"]);
-    let expected = ViewRules {
-        history: History::Off,
-        first_sequence: Sequence(0),
-        default_tax_rate: "0.19".to_owned(),
-        ledger: Told::ByCommits,
-    };
+    let expected =
+        ViewRules { history: History::Off, first_sequence: Sequence(0), default_tax_rate: "0.19".to_owned() };
     assert_eq!(rules, expected);
     assert_eq!(config.gap_policy_of(&config.views["orders"]), GapPolicy::Skip);
     for (key, value) in

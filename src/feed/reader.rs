@@ -51,7 +51,7 @@ impl Reader {
     /// Behind everything that there is now; `None` while no build is active.
     pub async fn now(&self) -> Result<Option<FeedCursor>, ReadError> {
         let horizon = changes::horizon(&self.pool, self.view, None).await?;
-        Ok(horizon.map(|Horizon { active, commits, .. }| FeedCursor {
+        Ok(horizon.map(|Horizon { active, commits }| FeedCursor {
             build: active,
             came_by: None,
             cut: Cut::at(commits),
@@ -100,7 +100,7 @@ impl Reader {
         }
         let limit = (limit / ahead.len()).max(1);
         let Merged { entries, cut, is_all } =
-            self.read((cursor, horizon.has_notes), &ahead, limit).await.map_err(|error| gone(error, cursor))?;
+            self.read(cursor, &ahead, limit).await.map_err(|error| gone(error, cursor))?;
         let mut cursor = FeedCursor { cut, ..cursor.clone() };
         let entries = self.without_known(&cursor, entries).await?;
         let is_all = is_all && leaving.is_none();
@@ -126,14 +126,9 @@ impl Reader {
         }
     }
 
-    async fn read(
-        &self,
-        (cursor, has_notes): (&FeedCursor, bool),
-        ahead: &[Ahead],
-        limit: usize,
-    ) -> Result<Merged, ReadError> {
+    async fn read(&self, cursor: &FeedCursor, ahead: &[Ahead], limit: usize) -> Result<Merged, ReadError> {
         let build = BuildId { view: self.view, build: cursor.build };
-        let entries = changes::page(&self.pool, (build, has_notes), ahead, limit.saturating_add(1)).await?;
+        let entries = changes::page(&self.pool, build, ahead, limit.saturating_add(1)).await?;
         let mut read = Read::new(ahead, entries, limit);
         let open = read.open();
         if !open.is_empty() {

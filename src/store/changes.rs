@@ -39,9 +39,6 @@ pub struct Horizon {
     pub active: Build,
     /// The number of the last commit of each partition of the build that was asked about.
     pub commits: HashMap<Partition, i64>,
-    /// Whether that build notes which rows came with a commit. One from before that was done has an index of
-    /// its ledger instead.
-    pub has_notes: bool,
 }
 
 /// Readers were taken from one build to another.
@@ -113,8 +110,7 @@ pub async fn horizon(pool: &ReadPool, view: &str, build: Option<Build>) -> Resul
         let statement = connection.prepare_cached(include_str!("sql/read_horizon.sql")).await?;
         let rows = connection.query(&statement, &[&view, &build.map(|build| build.0)]).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let (active, has_notes) = (Build(first.try_get(0)?), first.try_get(3)?);
-        let mut horizon = Horizon { active, commits: HashMap::new(), has_notes };
+        let mut horizon = Horizon { active: Build(first.try_get(0)?), commits: HashMap::new() };
         for row in &rows {
             // No partition of the build was taken over yet.
             if let (Some(partition), Some(commit)) = (row.try_get(1)?, row.try_get(2)?) {
@@ -169,23 +165,14 @@ fn commits_of(json: serde_json::Value) -> Result<HashMap<Partition, i64>, ReadEr
     numbers.map_err(|error| ReadError::unreadable(error.into()))
 }
 
-/// Up to `limit` rows of each partition, in order within each; `has_notes` as the [`Horizon`] says of the build.
-pub async fn page(
-    pool: &ReadPool,
-    (build, has_notes): (BuildId, bool),
-    ahead: &[Ahead],
-    limit: usize,
-) -> Result<Vec<Entry>, ReadError> {
+/// Up to `limit` rows of each partition, in order within each.
+pub async fn page(pool: &ReadPool, build: BuildId, ahead: &[Ahead], limit: usize) -> Result<Vec<Entry>, ReadError> {
     let partitions: Vec<i32> = ahead.iter().map(|part| part.partition.0).collect();
     let commits: Vec<i64> = ahead.iter().map(|part| part.from.commit).collect();
     let seen: Vec<i64> = ahead.iter().map(|part| part.from.rows).collect();
     let until: Vec<i64> = ahead.iter().map(|part| part.until).collect();
     let rows = within(pool, build, async |reading| {
-        let page = match has_notes {
-            true => include_str!("sql/read_commits_page.sql"),
-            false => include_str!("sql/read_ledger_page.sql"),
-        };
-        let statement = reading.prepare_cached(page).await?;
+        let statement = reading.prepare_cached(include_str!("sql/read_commits_page.sql")).await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(reading.query(&statement, &[&partitions, &commits, &seen, &until, &limit]).await?)
     });

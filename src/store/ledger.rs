@@ -36,23 +36,14 @@ pub struct Commit {
 /// Writes ledger rows on one connection.
 pub struct LedgerWriter {
     copy: Statement,
-    /// None in a build from before commits were noted, whose ledger has an index by them instead.
-    note: Option<Statement>,
+    note: Statement,
 }
 
 impl LedgerWriter {
     /// Prepares, on a connection whose search path begins with the build's schema.
     pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
         let copy = client.prepare(include_str!("sql/copy_ledger.sql")).await?;
-        let has_commits: bool = client
-            .query_one("select to_regclass(format('%I.commits', current_schema())) is not null", &[])
-            .await?
-            .try_get(0)?;
-        let note = match has_commits {
-            true => Some(client.prepare(include_str!("sql/note_commit.sql")).await?),
-            false => None,
-        };
-        Ok(LedgerWriter { copy, note })
+        Ok(LedgerWriter { copy, note: client.prepare(include_str!("sql/note_commit.sql")).await? })
     }
 
     /// Writes `rows`, each with its commit, by one `COPY`, inside a fenced transaction. A row that is there already
@@ -84,7 +75,6 @@ impl LedgerWriter {
     /// Notes for who follows the ledger which rows came with which commit: `rows` are those of whole commits, by key and number
     /// within each.
     pub async fn note(&self, writing: Writing<'_>, rows: &[(Commit, &LedgerRow<'_>)]) -> Result<(), DbError> {
-        let Some(note) = &self.note else { return Ok(()) };
         let mut by_commit: BTreeMap<Commit, (Vec<&str>, Vec<i64>)> = BTreeMap::new();
         for (commit, row) in rows {
             let (keys, sequences) = by_commit.entry(*commit).or_default();
@@ -92,7 +82,7 @@ impl LedgerWriter {
             sequences.push(row.sequence.0);
         }
         let notes = by_commit.iter().map(async |(commit, (keys, sequences))| {
-            writing.client().execute(note, &[&commit.partition.0, &commit.number, keys, sequences]).await
+            writing.client().execute(&self.note, &[&commit.partition.0, &commit.number, keys, sequences]).await
         });
         try_join_all(notes).await.map(drop)
     }

@@ -242,7 +242,7 @@ fn build_body(build: ShownBuild) -> BuildBody {
     }
 }
 
-fn rules_body(ViewRules { history, first_sequence, default_tax_rate, .. }: ViewRules) -> RulesBody {
+fn rules_body(ViewRules { history, first_sequence, default_tax_rate }: ViewRules) -> RulesBody {
     RulesBody { history, first_sequence: first_sequence.0, default_tax_rate }
 }
 

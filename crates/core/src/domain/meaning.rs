@@ -20,27 +20,6 @@ pub struct ViewRules {
     pub first_sequence: Sequence,
     /// Tax rate of items that carry none, a plain decimal.
     pub default_tax_rate: String,
-    /// How who follows the ledger finds the rows of a commit.
-    #[serde(default, skip_serializing_if = "Told::is_by_index")]
-    pub ledger: Told,
-}
-
-/// How who follows a ledger finds the rows of a commit. It says nothing of the rows, and what a build has is seen by its
-/// tables; it stands with the rules so that a binary that would not note its commits does not know them, and stands still.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// By an index of the ledger, as before commits were noted.
-    #[default]
-    ByIndex,
-    /// By the notes of each commit.
-    ByCommits,
-}
-
-impl Told {
-    fn is_by_index(&self) -> bool {
-        *self == Told::ByIndex
-    }
 }
 
 /// A sequence as a plain number.
@@ -258,8 +237,8 @@ mod tests {
     use super::*;
 
     fn meaning(projection_version: i32, rate: &str) -> Meaning {
-        let (history, first_sequence, ledger) = (History::Payload, Sequence(1), Told::ByCommits);
-        let rules = ViewRules { history, first_sequence, default_tax_rate: rate.to_owned(), ledger };
+        let rules =
+            ViewRules { history: History::Payload, first_sequence: Sequence(1), default_tax_rate: rate.to_owned() };
         Meaning { projection_version, rules }
     }
 
@@ -303,8 +282,8 @@ mod tests {
     fn each_setting_that_differs_is_named_with_both_values() {
         let stored = meaning(1, "0.19");
         assert_eq!(stored.differences(&meaning(1, "0.190")), [], "the same number");
-        let (history, first_sequence, ledger) = (History::Off, Sequence(0), Told::ByIndex);
-        let rules = ViewRules { history, first_sequence, default_tax_rate: "0.07".to_owned(), ledger };
+        let rules =
+            ViewRules { history: History::Off, first_sequence: Sequence(0), default_tax_rate: "0.07".to_owned() };
         let differences = stored.differences(&Meaning { projection_version: 2, rules });
         assert_eq!(
             in_words(&differences),
@@ -330,13 +309,10 @@ mod tests {
 
     #[test]
     fn rules_are_stored_by_names_that_stay() {
-        let text = r#"{"history":"payload","first_sequence":1,"default_tax_rate":"0.19","ledger":"by_commits"}"#;
-        let before = r#"{"history":"payload","first_sequence":1,"default_tax_rate":"0.19"}"#;
+        let text = r#"{"history":"payload","first_sequence":1,"default_tax_rate":"0.19"}"#;
         let rules = meaning(1, "0.19").rules;
-        for (text, rules) in [(text, rules.clone()), (before, ViewRules { ledger: Told::ByIndex, ..rules })] {
-            assert_eq!(serde_json::to_string(&rules).unwrap(), text);
-            assert_eq!(serde_json::from_str::<ViewRules>(text).unwrap(), rules);
-        }
+        assert_eq!(serde_json::to_string(&rules).unwrap(), text);
+        assert_eq!(serde_json::from_str::<ViewRules>(text).unwrap(), rules);
         let later = text.replace('}', r#","rounding":"down"}"#);
         assert!(serde_json::from_str::<ViewRules>(&later).is_err(), "what is not known is not passed over");
     }
