@@ -407,8 +407,8 @@ impl<'b, V: Stored> Bench<'b, V> {
                 |(_, commit)| *commit,
             )
         };
-        let commits: Vec<Commit> = wrong.iter().map(of_row).collect();
-        LedgerWriter::prepare(self.client()).await?.write(self.at.writing(), &wrong, &commits).await?;
+        let wrong: Vec<_> = wrong.iter().map(|row| (of_row(row), row)).collect();
+        LedgerWriter::prepare(self.client()).await?.write(self.at.writing(), &wrong).await?;
         Ok(())
     }
 }

@@ -139,7 +139,9 @@ impl Reader {
                 }
             }
         }
-        Ok(read.merge(cursor.cut.clone()))
+        let mut merged = read.merge(cursor.cut.clone());
+        merged.entries.retain(|(entry, _)| entry.is_there);
+        Ok(merged)
     }
 
     /// Without the rows that were told from the build that the reader came from.

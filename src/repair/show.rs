@@ -32,11 +32,12 @@ impl Desk {
         after: Option<(Timestamp, &str)>,
         limit: u32,
     ) -> Result<Vec<HeldKey>, ReadError> {
-        self.pool.within_deadline(async {
-            let client = self.pool.get().await?;
-            Ok(read::held(&client, self.view, filter, after, i64::from(limit) + 1).await?)
-        })
-        .await
+        self.pool
+            .within_deadline(async {
+                let client = self.pool.get().await?;
+                Ok(read::held(&client, self.view, filter, after, i64::from(limit) + 1).await?)
+            })
+            .await
     }
 
     /// A page of dead letters; one more than `limit` if there is a next page.
@@ -46,11 +47,12 @@ impl Desk {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Letter>, ReadError> {
-        self.pool.within_deadline(async {
-            let client = self.pool.get().await?;
-            Ok(read::letters(&client, self.view, filter, before, i64::from(limit) + 1).await?)
-        })
-        .await
+        self.pool
+            .within_deadline(async {
+                let client = self.pool.get().await?;
+                Ok(read::letters(&client, self.view, filter, before, i64::from(limit) + 1).await?)
+            })
+            .await
     }
 
     /// Which topics the letters in these states came from, the topic of most first; of the newest `most`, and whether there
@@ -60,11 +62,12 @@ impl Desk {
         statuses: &[String],
         most: u32,
     ) -> Result<(Vec<LettersOfTopic>, bool), ReadError> {
-        self.pool.within_deadline(async {
-            let client = self.pool.get().await?;
-            Ok(read::topics_of_letters(&client, self.view, statuses, i64::from(most)).await?)
-        })
-        .await
+        self.pool
+            .within_deadline(async {
+                let client = self.pool.get().await?;
+                Ok(read::topics_of_letters(&client, self.view, statuses, i64::from(most)).await?)
+            })
+            .await
     }
 
     /// A page of decisions; one more than `limit` if there is a next page.
@@ -74,11 +77,12 @@ impl Desk {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<OperatorDecision>, ReadError> {
-        self.pool.within_deadline(async {
-            let client = self.pool.get().await?;
-            Ok(read::decisions(&client, self.view, filter, before, i64::from(limit) + 1).await?)
-        })
-        .await
+        self.pool
+            .within_deadline(async {
+                let client = self.pool.get().await?;
+                Ok(read::decisions(&client, self.view, filter, before, i64::from(limit) + 1).await?)
+            })
+            .await
     }
 
     /// A held key with all that is known about it.

@@ -88,6 +88,8 @@ pub struct Entry {
     pub event_type: String,
     /// What it did, as the ledger says.
     pub effect: String,
+    /// Whether the ledger has the row. One that somebody took out of it is told to nobody, and keeps its place.
+    pub is_there: bool,
 }
 
 /// Another row, where it stands.
@@ -170,7 +172,7 @@ pub async fn page(pool: &ReadPool, build: BuildId, ahead: &[Ahead], limit: usize
     let seen: Vec<i64> = ahead.iter().map(|part| part.from.rows).collect();
     let until: Vec<i64> = ahead.iter().map(|part| part.until).collect();
     let rows = within(pool, build, async |reading| {
-        let statement = reading.prepare_cached(include_str!("sql/read_ledger_page.sql")).await?;
+        let statement = reading.prepare_cached(include_str!("sql/read_commits_page.sql")).await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(reading.query(&statement, &[&partitions, &commits, &seen, &until, &limit]).await?)
     });
@@ -182,14 +184,16 @@ pub async fn page(pool: &ReadPool, build: BuildId, ahead: &[Ahead], limit: usize
 }
 
 fn entry_of(row: &Row) -> Result<Entry, ReadError> {
+    let text = |column| row.try_get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     Ok(Entry {
         partition: Partition(row.try_get(0)?),
         commit: row.try_get(1)?,
         key: row.try_get(2)?,
         sequence: Sequence(row.try_get(3)?),
-        event_id: row.try_get(4)?,
-        event_type: row.try_get(5)?,
-        effect: row.try_get(6)?,
+        event_id: text(4)?,
+        event_type: text(5)?,
+        effect: text(6)?,
+        is_there: row.try_get::<_, Option<&str>>(6)?.is_some(),
     })
 }
 

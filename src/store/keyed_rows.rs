@@ -91,7 +91,7 @@ pub fn tables(rows: &KeyedRows, history: History) -> Vec<Table> {
         print: format!(
             "hash_record_extended(row(this.sequence, this.event_id, this.event_type, this.occurred_at, this.effect{payload}), 0)"
         ),
-        not_values: format!("key,sequence,partition,offset,commit_partition,commit_number{without}"),
+        not_values: format!("key,sequence,partition,offset,commit_partition,commit{without}"),
     };
     let ledger = (history != History::Off).then_some(ledger);
     [own].into_iter().chain(details).chain(ledger).collect()

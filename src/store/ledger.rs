@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
 
 use crate::domain::ledger::LedgerRow;
@@ -24,7 +25,7 @@ pub const INDEX: &str = include_str!("sql/index_ledger.sql");
 pub const UNINDEX: &str = include_str!("sql/unindex_ledger.sql");
 
 /// A commit of one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Commit {
     /// The partition.
     pub partition: Partition,
@@ -35,22 +36,24 @@ pub struct Commit {
 /// Writes ledger rows on one connection.
 pub struct LedgerWriter {
     copy: Statement,
+    note: Statement,
 }
 
 impl LedgerWriter {
     /// Prepares, on a connection whose search path begins with the build's schema.
     pub async fn prepare(client: &Connection) -> Result<Self, DbError> {
-        Ok(LedgerWriter { copy: client.prepare(include_str!("sql/copy_ledger.sql")).await? })
+        let copy = client.prepare(include_str!("sql/copy_ledger.sql")).await?;
+        Ok(LedgerWriter { copy, note: client.prepare(include_str!("sql/note_commit.sql")).await? })
     }
 
     /// Writes `rows`, each with its commit, by one `COPY`, inside a fenced transaction. A row that is there already
     /// breaks the primary key.
-    pub async fn write(&self, writing: Writing<'_>, rows: &[LedgerRow<'_>], commits: &[Commit]) -> Result<(), DbError> {
+    pub async fn write(&self, writing: Writing<'_>, rows: &[(Commit, &LedgerRow<'_>)]) -> Result<(), DbError> {
         if rows.is_empty() {
             return Ok(());
         }
         let mut copy = CopyRows::start(writing.client(), &self.copy, 11).await?;
-        for (row, commit) in rows.iter().zip(commits) {
+        for (commit, row) in rows {
             let LedgerRow { key, sequence, event_id, event_type, occurred_at, origin, effect, payload } = row;
             copy.row()
                 .await?
@@ -67,6 +70,21 @@ impl LedgerWriter {
                 .put(commit.number);
         }
         copy.finish().await
+    }
+
+    /// Notes for who follows the ledger which rows came with which commit: `rows` are those of whole commits, by key and number
+    /// within each.
+    pub async fn note(&self, writing: Writing<'_>, rows: &[(Commit, &LedgerRow<'_>)]) -> Result<(), DbError> {
+        let mut by_commit: BTreeMap<Commit, (Vec<&str>, Vec<i64>)> = BTreeMap::new();
+        for (commit, row) in rows {
+            let (keys, sequences) = by_commit.entry(*commit).or_default();
+            keys.push(row.key);
+            sequences.push(row.sequence.0);
+        }
+        let notes = by_commit.iter().map(async |(commit, (keys, sequences))| {
+            writing.client().execute(&self.note, &[&commit.partition.0, &commit.number, keys, sequences]).await
+        });
+        try_join_all(notes).await.map(drop)
     }
 }
 

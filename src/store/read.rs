@@ -136,10 +136,7 @@ impl From<deadpool_postgres::PoolError> for ReadError {
 }
 
 /// Runs a read for no longer than that.
-pub async fn within<T>(
-    deadline: Duration,
-    read: impl Future<Output = Result<T, ReadError>>,
-) -> Result<T, ReadError> {
+pub async fn within<T>(deadline: Duration, read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
     tokio::time::timeout(deadline, read).await.unwrap_or(Err(ReadError::Unavailable(None)))
 }
 
@@ -204,28 +201,19 @@ fn progress_of(row: &Row) -> Result<PartitionProgress, ReadError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::Config;
-    use crate::store::pool;
+    use crate::store::pool::{WriterPool, read_pool};
 
-    /// The answer of a read that takes so long, where statements may run for so long.
-    async fn answer(read_timeout_ms: u64, takes_ms: u64) -> Result<(), ReadError> {
+    #[test]
+    fn reads_and_decisions_may_take_as_long_as_is_set() {
         let mut settings = Config::defaults().database;
-        settings.read_timeout_ms = read_timeout_ms;
-        let read = async {
-            tokio::time::sleep(Duration::from_millis(takes_ms)).await;
-            Ok(())
-        };
-        pool::read_pool(&settings).unwrap().within_deadline(read).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_read_may_take_as_long_as_is_set() {
-        // By its connection and by its statement.
-        for (read_timeout_ms, longest) in [(10, 5_000), (2_000, 5_000), (30_000, 61_000), (600_000, 1_201_000)] {
-            assert!(answer(read_timeout_ms, longest - 1).await.is_ok(), "{read_timeout_ms} ms");
-            let late = answer(read_timeout_ms, longest + 1).await;
-            assert!(matches!(late, Err(ReadError::Unavailable(None))), "{read_timeout_ms} ms");
+        // By their connection and by their statement.
+        for (set, read, decision) in
+            [(10, 5_000, 1_020), (2_000, 5_000, 5_000), (2_001, 5_002, 5_002), (600_000, 1_201_000, 1_201_000)]
+        {
+            (settings.read_timeout_ms, settings.decision_timeout_ms) = (set, set);
+            assert_eq!(read_pool(&settings).unwrap().deadline.as_millis(), read, "{set}");
+            assert_eq!(WriterPool::new(&settings).longest().as_millis(), decision, "{set}");
         }
     }
 }

@@ -71,8 +71,9 @@ impl<V: Stored> Scratch<V> {
         let writing = Writing::to_scratch(client);
         self.rows.write(writing, set).await?;
         // Of no commit.
-        let nobodys = vec![Commit { partition: Partition(0), number: 0 }; ledger.len()];
-        self.ledger.write(writing, ledger, &nobodys).await
+        let nobodys = Commit { partition: Partition(0), number: 0 };
+        let ledger: Vec<_> = ledger.iter().map(|row| (nobodys, row)).collect();
+        self.ledger.write(writing, &ledger).await
     }
 }
 

@@ -75,7 +75,7 @@ async fn content(world: &World, build: i32) -> BTreeMap<&'static str, Vec<String
     let tables = [
         ("orders", format!("select to_jsonb(t) from orders_{build}.orders t")),
         ("items", format!("select to_jsonb(t) from orders_{build}.order_items t")),
-        ("ledger", format!("select to_jsonb(t) - 'commit_partition' - 'commit_number' from orders_{build}.ledger t")),
+        ("ledger", format!("select to_jsonb(t) - 'commit_partition' - 'commit' from orders_{build}.ledger t")),
         (
             "progress",
             "select to_jsonb(t) - 'build' - 'owner' - 'owner_epoch' - 'updated_at' - 'decisions' - 'commits' \
@@ -287,7 +287,7 @@ async fn commits_are_numbered_so_that_what_was_parked_or_healed_comes_after_what
     let live = world.start().await;
     let commits = async || world.number("select commits from projection_progress").await;
     let ledger = async |order_id: &str| -> Vec<(i64, i64, i64)> {
-        let query = "select sequence, \"offset\", commit_number from orders_1.ledger \
+        let query = "select sequence, \"offset\", commit from orders_1.ledger \
                      where key = $1 and commit_partition = 0 order by sequence";
         let rows = world.sql.query(query, &[&order_id]).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()

@@ -19,6 +19,7 @@ use crate::builds::{create, feed, until_consumed_by};
 use crate::support::listener::{Event, Listener, Road};
 use crate::support::load::Load;
 use crate::support::orders::{TestEvent, created, item_added, life, status_changed};
+use crate::support::servers::migrate_database;
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
 
@@ -462,6 +463,52 @@ async fn a_stream_goes_on_from_build_to_build_and_back() {
     // One order's cursor knows no build.
     let order = Listener::open(&api.url("/orders/p0-1/changes"), "").await.begin_id().await;
     Listener::open(&api.url("/orders/p0-1/changes"), &order).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_takes_out_of_the_ledger_is_told_to_nobody_and_moves_no_cursor() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let url = instance.url("/orders/changes");
+    let begin = Listener::open(&url, "").await.begin_id().await;
+    world.publish(records(&[life("o-1", 4), life("o-2", 2)].concat())).await;
+    let events = Listener::open(&url, &begin).await.take(6).await;
+    world.sql.batch_execute("delete from orders_1.ledger where key = 'o-1' and sequence = 2").await.unwrap();
+    world.publish(records(&[item_added("o-2", 3)])).await;
+    let ids = [&begin].into_iter().chain(events.iter().map(|event| &event.id));
+    for (seen, id) in ids.enumerate() {
+        let mut expected = told(&events[seen..]);
+        expected.retain(|row| *row != ("o-1".to_owned(), 2));
+        expected.push(("o-2".to_owned(), 3));
+        let mut back = Listener::open(&url, id).await;
+        assert_eq!(told(&back.take(expected.len()).await), expected, "after {seen}");
+    }
+}
+
+/// Up to migration 23 an index of the ledger said which rows came with a commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_goes_on_over_the_upgrade_that_gives_commits_rows_of_their_own() {
+    let world = World::new(2).await;
+    let instance = world.start().await;
+    let begin = Listener::open(&instance.url("/orders/changes"), "").await.begin_id().await;
+    world.publish(records(&[life("o-1", 4), life("o-2", 2), life("o-3", 3)].concat())).await;
+    let events = Listener::open(&instance.url("/orders/changes"), &begin).await.take(9).await;
+    instance.stop().await;
+    let taken_back = "drop table orders_1.commits; alter table orders_1.ledger rename column commit to commit_number; \
+                      create index ledger_commits on orders_1.ledger (commit_partition, commit_number); \
+                      delete from refinery_schema_history where version >= 24";
+    world.sql.batch_execute(taken_back).await.unwrap();
+    migrate_database(&world.database).await;
+    let instance = world.start().await;
+    world.publish(records(&[item_added("o-2", 3)])).await;
+    instance.order_at("o-2", 3).await;
+    let ids = [&begin].into_iter().chain(events.iter().map(|event| &event.id));
+    for (seen, id) in ids.enumerate() {
+        let mut expected = told(&events[seen..]);
+        expected.push(("o-2".to_owned(), 3));
+        let mut back = Listener::open(&instance.url("/orders/changes"), id).await;
+        assert_exactly_once(&told(&back.take(expected.len()).await), &expected, &format!("after {seen}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

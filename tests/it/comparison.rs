@@ -202,7 +202,7 @@ async fn what_was_changed_is_named_by_order_column_and_both_values() {
         update orders_2.ledger set payload = repeat('x', 400) || 'b' where key = 'long' and sequence = 1;
         delete from orders_2.orders where order_id = 'gone';
         update orders_1.orders set order_id = 'only', dedup_event_id = 'x' where order_id = 'steady';
-        update orders_2.ledger set commit_number = 77, partition = 9, \"offset\" = 5 where key = 'o-1'";
+        update orders_2.ledger set commit = 77, partition = 9, \"offset\" = 5 where key = 'o-1'";
     world.sql.batch_execute(sabotage).await.unwrap();
     let (comparison, found) = compare_orders(&world).await;
 

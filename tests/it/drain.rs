@@ -29,7 +29,7 @@ async fn other_orders_of_the_partition_go_on_while_a_long_drain_does() {
     assert_eq!(order["held"], Value::Null);
     world.until_consumed(PARKED + 1 + 4 * BATCH).await;
     let last = async |which: &str| {
-        world.number(&format!("select max(commit_number) from orders_1.ledger where key {which} 'long'")).await
+        world.number(&format!("select max(commit) from orders_1.ledger where key {which} 'long'")).await
     };
     let (others, long_ones) = (last("<>").await, last("=").await);
     assert!(others < long_ones, "the others were done with commit {others}, the drain with commit {long_ones}");
@@ -60,7 +60,7 @@ async fn many_orders_that_are_decided_about_at_once_drain_in_steps_of_a_batch() 
     .await;
 
     let largest = "select max(events) from (select count(*) events from orders_1.ledger where effect <> 'skipped' \
-                   group by commit_partition, commit_number) commits";
+                   group by commit_partition, commit) commits";
     let largest = world.number(largest).await;
     assert!(largest <= BATCH, "a commit has {largest} events");
     assert_eq!(world.conservation().await, [ORDERS * 21, ORDERS * 21, 0, 0, 0, 0, 0]);

@@ -479,7 +479,8 @@ async fn the_example_of_the_readme_runs() {
 
     // The database was taken back to an earlier moment: what the client has seen cannot be gone on from. It begins anew.
     instance.stop().await;
-    let taken_back = "update projection_progress set commits = 0; update orders_1.ledger set commit_number = 0";
+    let taken_back = "update projection_progress set commits = 0; update orders_1.ledger set commit = 0; \
+                      truncate orders_1.commits";
     world.sql.batch_execute(taken_back).await.unwrap();
     let instance = world.start().await;
     road.lead_to(&instance.address);

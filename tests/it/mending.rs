@@ -127,7 +127,7 @@ async fn from_the_log_the_ledger_is_mended_too_and_followers_are_told_nothing_tw
     );
     let changes = "update orders_1.ledger set payload = replace(payload, 'CUP', 'CAP') where key = 'o-2' and sequence = 2; \
                    insert into orders_1.ledger select key, 9, event_id, event_type, occurred_at, partition, \"offset\", effect, \
-                   payload, commit_partition, commit_number from orders_1.ledger where key = 'o-2' and sequence = 1";
+                   payload, commit_partition, commit from orders_1.ledger where key = 'o-2' and sequence = 1";
     world.sql.batch_execute(changes).await.unwrap();
     let refused = instance.posted("/ops/orders/o-2/rebuild", &json!({ "reason": "x", "from": "log" }), 409).await;
     assert_eq!((&refused["code"], &refused["reason"]), (&json!("not_mendable"), &json!("log_differs")), "{refused:#}");
@@ -140,10 +140,10 @@ async fn from_the_log_the_ledger_is_mended_too_and_followers_are_told_nothing_tw
     );
     assert!(changed["events[2].payload"]["new"].as_str().unwrap().contains("CUP"), "{mended:#}");
     let without_commits = |rows: Vec<String>| -> Vec<String> {
-        rows.into_iter().map(|row| row.split("\"commit_number\"").next().unwrap().to_owned()).collect()
+        rows.into_iter().map(|row| row.split("\"commit\"").next().unwrap().to_owned()).collect()
     };
     assert_eq!(without_commits(content(&world, 1).await), without_commits(before));
-    let commits = "select count(distinct commit_number) from orders_1.ledger where key = 'o-2' and sequence in (3, 4)";
+    let commits = "select count(distinct commit) from orders_1.ledger where key = 'o-2' and sequence in (3, 4)";
     assert_eq!(world.number(commits).await, 1, "the lost row has the commit of the next one");
 }
 

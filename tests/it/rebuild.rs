@@ -56,7 +56,7 @@ async fn content(world: &World, build: i32) -> Vec<String> {
     let query = format!(
         "select 'o' || to_jsonb(o)::text from orders_{build}.orders o
          union all select 'i' || to_jsonb(i)::text from orders_{build}.order_items i
-         union all select 'l' || (to_jsonb(l) - 'commit_partition' - 'commit_number')::text from orders_{build}.ledger l
+         union all select 'l' || (to_jsonb(l) - 'commit_partition' - 'commit')::text from orders_{build}.ledger l
          order by 1"
     );
     world.sql.query(&query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()

@@ -40,6 +40,7 @@ fn entry(partition: i32, commit: i64, key: &str, sequence: i64) -> Entry {
         event_id: String::new(),
         event_type: String::new(),
         effect: String::new(),
+        is_there: true,
     }
 }
 

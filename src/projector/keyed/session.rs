@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use futures_util::future::{join, join3, join5};
+use futures_util::future::{join, join4, join5};
 
 use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
 use crate::domain::units::Partition;
 use crate::engine::decisions::Verdict;
-use crate::engine::plan::{Plan, Work};
+use crate::engine::plan::{ByKey, Plan, Work};
 use crate::engine::view::{ChangedKey, View, WriteSet};
 use crate::failure::Failure;
 use crate::projector::context::ViewContext;
@@ -173,14 +173,14 @@ impl<V: Stored> Session<V> {
     ) -> Result<(), Failure> {
         let keys = plan.in_order();
         let ledger = if context.meaning.rules.history == History::Off { &[] } else { plan.ledger.as_slice() };
-        let commits = commits_of(plan, ledger, advances)?;
+        let ledger = in_commits(&keys, ledger, advances)?;
         let set = write_set(plan, if with_keys { &keys } else { &[] });
         let rows = self.rows.write(writing, &set);
-        let ledger = self.ledger.write(writing, ledger, &commits);
-        let (rows, ledger, control) = join3(rows, ledger, self.write_control(context, plan, &keys)).await;
+        let (writes, notes) = (self.ledger.write(writing, &ledger), self.ledger.note(writing, &ledger));
+        let (rows, writes, notes, control) = join4(rows, writes, notes, self.write_control(context, plan, &keys)).await;
         // In the order in which they were sent: what follows a failure fails, too.
         let rows = rows.map_err(|error| self.classify(error))?;
-        ledger.map_err(|error| self.classify(error))?;
+        writes.and(notes).map_err(|error| self.classify(error))?;
         control?;
         if rows == Written::Stale { Err(Failure::Stale) } else { Ok(()) }
     }
@@ -235,25 +235,30 @@ fn write_set<'p, 'a, V: Stored>(plan: &'p Plan<'a, V>, keys: &[InWork<'p, 'a, V>
     WriteSet { changed, details: &plan.details }
 }
 
-/// The commit of each ledger row: that of the partition in whose turn its key is, so that all rows of a key in one
-/// transaction have the same.
-fn commits_of<V: Stored>(
-    plan: &Plan<'_, V>,
-    ledger: &[LedgerRow<'_>],
+/// The ledger rows by key and number, each with its commit: that of the partition in whose turn its key is, so that all rows of
+/// a key in one transaction have the same. `keys` are in order.
+fn in_commits<'p, 'a, S>(
+    keys: &[(&'a str, &'p Work<'a, S>)],
+    ledger: &'p [LedgerRow<'a>],
     advances: &[Advance],
-) -> Result<Vec<Commit>, Failure> {
+) -> Result<Vec<(Commit, &'p LedgerRow<'a>)>, Failure> {
     let numbers: HashMap<Partition, i64> = advances.iter().map(|advance| (advance.partition, advance.commit)).collect();
-    ledger
-        .iter()
-        .map(|row| {
-            let partition = plan.keys.get(row.key).and_then(|work| work.partition);
-            let commit = partition.and_then(|partition| Some(Commit { partition, number: *numbers.get(&partition)? }));
-            commit.ok_or_else(|| {
-                let detail = format!("`{}` has consumed {} in nobody's turn", row.key, row.sequence);
-                Failure::halt("internal_error", detail, "this is a bug: report it with the log, then restart")
-            })
-        })
-        .collect()
+    let mut places: ByKey<'_, (usize, Commit)> = ByKey::with_capacity_and_hasher(keys.len(), Default::default());
+    for (place, (key, work)) in keys.iter().enumerate() {
+        let commit = work.partition.and_then(|partition| Some(Commit { partition, number: *numbers.get(&partition)? }));
+        places.extend(commit.map(|commit| (*key, (place, commit))));
+    }
+    let placed = ledger.iter().map(|row| {
+        let (place, commit) = places.get(row.key).copied().ok_or_else(|| {
+            let detail = format!("`{}` has consumed {} in nobody's turn", row.key, row.sequence);
+            Failure::halt("internal_error", detail, "this is a bug: report it with the log, then restart")
+        })?;
+        Ok((place, commit, row))
+    });
+    let mut placed = placed.collect::<Result<Vec<_>, Failure>>()?;
+    // Numbers of one key were consumed in order, which a stable sort keeps.
+    placed.sort_by_key(|(place, ..)| *place);
+    Ok(placed.into_iter().map(|(_, commit, row)| (commit, row)).collect())
 }
 
 fn held_rows<'p, S>(keys: &[(&'p str, &'p Work<'_, S>)]) -> (Vec<HeldRow<'p>>, Vec<&'p str>) {

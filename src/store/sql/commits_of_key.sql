@@ -1,1 +1,1 @@
-select sequence, commit_partition, commit_number from ledger where key = $1
+select sequence, commit_partition, commit from ledger where key = $1

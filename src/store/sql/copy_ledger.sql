@@ -1,3 +1,3 @@
 copy ledger (key, sequence, event_id, event_type, occurred_at, partition, "offset", effect, payload, commit_partition,
-             commit_number)
+             commit)
 from stdin (format binary)

@@ -3,7 +3,7 @@
 select asked.place
 from unnest($1::text[], $2::bigint[]) with ordinality asked (key, sequence, place)
 cross join lateral (
-    select commit_partition, commit_number from ledger where key = asked.key and sequence = asked.sequence offset 0
+    select commit_partition, commit from ledger where key = asked.key and sequence = asked.sequence offset 0
 ) l
 left join unnest($3::integer[], $4::bigint[]) as until (partition, commit) on until.partition = l.commit_partition
-where l.commit_number <= coalesce(until.commit, 0)
+where l.commit <= coalesce(until.commit, 0)

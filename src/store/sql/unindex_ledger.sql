@@ -1,4 +1,3 @@
 -- Runs twice without harm.
-truncate ledger;
+truncate ledger, commits;
 alter table ledger drop constraint if exists ledger_pkey;
-drop index if exists ledger_commits;

@@ -34,7 +34,7 @@ found (build, has_schema, rows) as (
       and n.nspname not in (select $1 || '_' || build from known)
       and (not exists (select from pg_class c where c.relnamespace = n.oid)
            or exists (select from pg_class c
-                      join pg_attribute a on a.attrelid = c.oid and a.attname = 'commit_number'
+                      join pg_attribute a on a.attrelid = c.oid and a.attname = 'commit_partition'
                       where c.relnamespace = n.oid and c.relname = 'ledger' and c.relkind = 'r'))
 )
 select build, bool_or(has_schema), sum(rows)::bigint

@@ -260,10 +260,10 @@ pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> 
 pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>> {
     Box::pin(async move {
         let read = async {
-        let connection = pool.get().await?;
-        let statement = connection.prepare_cached(include_str!("sql/read_sequences.sql")).await?;
-        let rows = connection.query(&statement, &[&order_ids]).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+            let connection = pool.get().await?;
+            let statement = connection.prepare_cached(include_str!("sql/read_sequences.sql")).await?;
+            let rows = connection.query(&statement, &[&order_ids]).await?;
+            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
         };
         pool.within_deadline(read).await
     })
@@ -273,10 +273,10 @@ pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, R
 pub fn shown(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, Shown)>, ReadError>> {
     Box::pin(async move {
         let read = async {
-        let connection = pool.get().await?;
-        let statement = connection.prepare_cached(include_str!("sql/read_summaries.sql")).await?;
-        let rows = connection.query(&statement, &[&order_ids]).await?;
-        rows.iter().map(|row| shown_of(&summary_of(row, 0)?)).collect()
+            let connection = pool.get().await?;
+            let statement = connection.prepare_cached(include_str!("sql/read_summaries.sql")).await?;
+            let rows = connection.query(&statement, &[&order_ids]).await?;
+            rows.iter().map(|row| shown_of(&summary_of(row, 0)?)).collect()
         };
         pool.within_deadline(read).await
     })

@@ -183,12 +183,13 @@ async fn an_existing_database_is_upgraded_in_place() {
     let [consumed, rest @ ..] = world.conservation().await;
     assert_eq!(consumed, rest.iter().sum::<i64>());
     until("new rows are numbered, old ones are not", PATIENCE, || async {
-        let numbered = "select count(*) from orders_1.ledger where commit_number > 0 and commit_partition >= 0";
-        let plain = "select count(*) from orders_1.ledger where commit_number = 0 and commit_partition = -1";
+        let numbered = "select count(*) from orders_1.ledger where commit > 0 and commit_partition >= 0";
+        let plain = "select count(*) from orders_1.ledger where commit = 0 and commit_partition = -1";
         let counts = (world.number(numbered).await, world.number(plain).await);
         (counts == (7, before["ledger"].len() as i64)).then_some(())
     })
     .await;
+    assert_eq!(world.number("select sum(cardinality(keys)) from orders_1.commits").await, 7);
     // Letters that were published then are not published again.
     instance.stop().await;
     assert!(world.dead_letters_on_topic().is_empty());
