@@ -302,7 +302,7 @@ async fn a_whole_service_runs_by_a_writer_that_may_act_as_owner_and_a_reader() {
     assert_done(&writer, &["update orders_2.orders set status = status"]).await;
     assert_denied(&writer, &["truncate orders_2.orders", "drop table orders_2.orders"]).await;
     let owned = "select count(*) from pg_tables where schemaname = 'orders_2' and tableowner = 'streamview_owner'";
-    assert_eq!(world.number(owned).await, 3);
+    assert_eq!(world.number(owned).await, 4);
     world.publish(life("later", 3).iter().map(TestEvent::record)).await;
     instance.order_at("later", 3).await;
     let back = instance.posted("/ops/views/orders/rollback", &json!({ "reason": "to see" }), 202).await;

@@ -1,5 +1,6 @@
 -- What this role may not do that a service has to; one row for each table or view. $1: schemas of builds, $2: the table of
--- each that has one row for each key, which is changed in place, $3: whether callers log in with keys, $4: whether it manages streams.
+-- each that has one row for each key, which is changed in place, as that of commits is, $3: whether callers log in with keys,
+-- $4: whether it manages streams.
 with needed (schema, relation, privilege, columns) as (
     select 'public'::text, relation, unnest(string_to_array(privileges, ' ')), null::text
     from (values
@@ -30,7 +31,7 @@ with needed (schema, relation, privilege, columns) as (
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = any($1::text[]) and c.relkind = 'r'
     union all
-    select build.schema, build.relation, 'update', null
+    select build.schema, unnest(array[build.relation, 'commits']), 'update', null
     from unnest($1::text[], $2::text[]) as build (schema, relation)
 ), missing as (
     select m.schema, m.relation, m.privilege, string_agg(m.columns, ', ') as columns, min(m.place) as place
