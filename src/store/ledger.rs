@@ -17,11 +17,11 @@ use crate::store::fence::Writing;
 use crate::store::types::SqlTimestamp;
 use crate::store::{Connection, DbError};
 
-/// Makes the table, without its index, in the schema that is first in the search path.
+/// Makes the table, without its index, and that of its commits, in the schema that is first in the search path.
 pub const CREATE: &str = include_str!("sql/create_ledger.sql");
 /// Its index: at once, or when the rows are there.
 pub const INDEX: &str = include_str!("sql/index_ledger.sql");
-/// Empties the table and takes the index off; may run twice.
+/// Empties both tables and takes the index off; may run twice.
 pub const UNINDEX: &str = include_str!("sql/unindex_ledger.sql");
 
 /// A commit of one partition.

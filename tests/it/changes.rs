@@ -485,7 +485,11 @@ async fn a_row_that_somebody_takes_out_of_the_ledger_is_told_to_nobody_and_moves
     }
 }
 
-/// Up to migration 23 an index of the ledger said which rows came with a commit.
+/// Takes build 1 back to migration 23: an index of the ledger said which rows came with a commit.
+pub const BEFORE_COMMITS: &str = "drop table orders_1.commits; \
+    alter table orders_1.ledger rename column commit to commit_number; \
+    create index ledger_commits on orders_1.ledger (commit_partition, commit_number)";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_goes_on_over_the_upgrade_that_gives_commits_rows_of_their_own() {
     let world = World::new(2).await;
@@ -494,10 +498,8 @@ async fn who_follows_goes_on_over_the_upgrade_that_gives_commits_rows_of_their_o
     world.publish(records(&[life("o-1", 4), life("o-2", 2), life("o-3", 3)].concat())).await;
     let events = Listener::open(&instance.url("/orders/changes"), &begin).await.take(9).await;
     instance.stop().await;
-    let taken_back = "drop table orders_1.commits; alter table orders_1.ledger rename column commit to commit_number; \
-                      create index ledger_commits on orders_1.ledger (commit_partition, commit_number); \
-                      delete from refinery_schema_history where version >= 24";
-    world.sql.batch_execute(taken_back).await.unwrap();
+    world.sql.batch_execute(BEFORE_COMMITS).await.unwrap();
+    world.sql.batch_execute("delete from refinery_schema_history where version >= 24").await.unwrap();
     migrate_database(&world.database).await;
     let instance = world.start().await;
     world.publish(records(&[item_added("o-2", 3)])).await;
@@ -508,6 +510,24 @@ async fn who_follows_goes_on_over_the_upgrade_that_gives_commits_rows_of_their_o
         expected.push(("o-2".to_owned(), 3));
         let mut back = Listener::open(&instance.url("/orders/changes"), id).await;
         assert_exactly_once(&told(&back.take(expected.len()).await), &expected, &format!("after {seen}"));
+    }
+}
+
+/// As in a build that is made anew in place while a follower stands within a commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_within_a_commit_that_is_gone_is_told_all_of_the_next() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let url = instance.url("/orders/changes");
+    let begin = Listener::open(&url, "").await.begin_id().await;
+    world.publish(records(&life("o-1", 6))).await;
+    let events = Listener::open(&url, &begin).await.take(6).await;
+    world.sql.batch_execute("delete from orders_1.commits").await.unwrap();
+    world.publish(records(&life("o-2", 6))).await;
+    instance.order_at("o-2", 6).await;
+    for event in &events {
+        let told = told(&Listener::open(&url, &event.id).await.take(6).await);
+        assert_exactly_once(&told, &(1..=6).map(|number| ("o-2".to_owned(), number)).collect::<Vec<_>>(), &event.id);
     }
 }
 

@@ -1,4 +1,4 @@
--- Of each partition $1 the next $5 rows: those of commits after $2, but for the first $3 rows, up to commit $4; each as the ledger
+-- Of each partition $1 the next $5 rows: those of commits after $2, but for the first $3 rows of the very next, up to commit $4; each as the ledger
 -- has it, or with nulls if somebody took it out. They come in order, since the commits are read by their index and each one's
 -- rows stand by key and sequence: to sort them would mean to read all that lies ahead.
 select told.partition, told.commit, told.key, told.sequence, l.event_id, l.event_type, l.effect
@@ -12,8 +12,8 @@ cross join lateral (
         where partition = ahead.partition and commit > ahead.commit and commit <= ahead.until
         order by commit
     ) c
-    cross join lateral unnest(c.keys, c.sequences) as of_commit (key, sequence)
-    offset ahead.rows
+    cross join lateral unnest(c.keys, c.sequences) with ordinality as of_commit (key, sequence, place)
+    where c.commit > ahead.commit + 1 or of_commit.place > ahead.rows
     limit $5
 ) told
 left join lateral (

@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 
 use refinery::Target;
 use serde_json::{Value, json};
+use streamview::config::{Config, SecretUrl};
+use streamview::store::migrate;
 
+use crate::changes::BEFORE_COMMITS;
 use crate::support::instance::Instance;
 use crate::support::orders::{created, item_added, life, status_changed};
 use crate::support::servers::{execute, migrate_database, shared, with_database};
@@ -208,4 +211,25 @@ async fn a_database_whose_load_was_cut_short_is_upgraded_too() {
     let key =
         "select count(*) from pg_constraint where conname = 'ledger_pkey' and conrelid = 'orders_1.ledger'::regclass";
     assert_eq!(world.number(key).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_is_upgraded_however_long_that_takes_and_a_build_of_an_old_process_by_the_next_migration() {
+    let world = World::new(1).await;
+    let mut settings = Config::defaults().database;
+    (settings.url, settings.write_timeout_ms) = (SecretUrl::new(&world.database), 10);
+    world.sql.batch_execute(BEFORE_COMMITS).await.unwrap();
+    let rows = "delete from refinery_schema_history where version >= 24; \
+                insert into orders_1.ledger select 'o-' || n % 1000, n, n, 'OrderCreated', now(), 0, n, 'applied', null, 0, \
+                n / 1000 + 1 from generate_series(1, 100000) n";
+    world.sql.batch_execute(rows).await.unwrap();
+    assert_eq!(migrate::migrate(&settings).await.unwrap(), ["V24__commits"]);
+    let noted = "select count(*) from orders_1.commits c, unnest(c.keys, c.sequences) as noted (key, sequence) \
+                 join orders_1.ledger l using (key, sequence) where (c.partition, c.commit) = (l.commit_partition, l.commit)";
+    assert_eq!(world.number(noted).await, 100_000);
+
+    world.sql.batch_execute(BEFORE_COMMITS).await.unwrap();
+    assert!(migrate::migrate(&settings).await.unwrap().is_empty());
+    assert_eq!(world.number(noted).await, 100_000);
+    assert!(migrate::migrate(&settings).await.unwrap().is_empty(), "and it changes nothing where that was done");
 }

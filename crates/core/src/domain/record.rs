@@ -104,7 +104,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// A record of a batch without its bytes. A lane has some 20,000 of them at a time, twice; so they are packed.
+/// A record of a batch without its bytes. A lane has some 15,000 of them at a time, twice; so they are packed.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     generation: u64,

@@ -31,7 +31,7 @@ pub struct ViewSpec {
     pub tables: BuildScripts,
 }
 
-/// What the tables of a build are, but for the ledger, which is the engine's. Scripts name no schema: they are run by the
+/// What the tables of a build are, but for `ledger` and `commits`, which are the engine's. Scripts name no schema: they are run by the
 /// owner of the tables, with the build's schema first in the search path.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildScripts {
@@ -48,7 +48,7 @@ pub struct BuildScripts {
 }
 
 impl BuildScripts {
-    /// No tables but the ledger.
+    /// No tables but the engine's.
     pub const NONE: BuildScripts = BuildScripts { create: "", index: &[], unindex: "", publish: "", rows: None };
 }
 
