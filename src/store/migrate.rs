@@ -15,18 +15,15 @@ pub(super) const LOCK: i64 = 0x5374_7265_616d; // "Stream"
 
 const CANNOT_USE: &str = "cannot use database.url";
 
-/// What is there is rewritten whole, however long that takes, and by whatever plan is best for it. Locks are waited for, but not
-/// for ever: who reads waits behind.
-const PATIENCE: &str = "set statement_timeout = 0; set lock_timeout = '1min'; set enable_seqscan = on";
-
 /// A build that a process of the version before has made after the migration is brought up to date by the next one.
 const AGAIN: &str = include_str!("../../migrations/V024__commits.sql");
 
 /// Applies what is missing; returns the names of the migrations applied now.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<Vec<String>> {
     fit::check(settings).await.context(CANNOT_USE)?;
-    let mut client = pool::connect_owner(settings, "public").await.context(CANNOT_USE)?;
-    client.batch_execute(PATIENCE).await?;
+    let mut client = pool::connect_migrator(settings).await.context(CANNOT_USE)?;
+    // Whole tables are read.
+    client.batch_execute("set enable_seqscan = on").await?;
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
     let report = embedded::migrations::runner().run_async(&mut client).await.map_err(in_words)?;
     client.batch_execute(AGAIN).await.context("a build cannot be brought up to date")?;

@@ -134,6 +134,13 @@ pub async fn connect_owner(settings: &DatabaseSettings, search_path: &str) -> Re
     connect(settings, ("streamview-projector", search_path), Role::Owner, patience(settings)).await
 }
 
+/// Likewise, for migrations: what is there is rewritten whole, however long that takes. A lock is waited for, but not for ever:
+/// who reads waits behind.
+pub async fn connect_migrator(settings: &DatabaseSettings) -> Result<Client, DbError> {
+    let patience = Patience { statement_ms: 0, lock_ms: 60_000 };
+    connect(settings, ("streamview-projector", "public"), Role::Owner, patience).await
+}
+
 fn patience(settings: &DatabaseSettings) -> Patience {
     Patience { statement_ms: settings.write_timeout_ms, lock_ms: 2_000 }
 }

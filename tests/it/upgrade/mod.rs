@@ -217,7 +217,8 @@ async fn a_database_whose_load_was_cut_short_is_upgraded_too() {
 async fn a_ledger_is_upgraded_however_long_that_takes_and_a_build_of_an_old_process_by_the_next_migration() {
     let world = World::new(1).await;
     let mut settings = Config::defaults().database;
-    (settings.url, settings.write_timeout_ms) = (SecretUrl::new(&world.database), 10);
+    (settings.url, settings.connect_timeout_ms) = (SecretUrl::new(&world.database), 30_000);
+    settings.write_timeout_ms = 10;
     world.sql.batch_execute(BEFORE_COMMITS).await.unwrap();
     let rows = "delete from refinery_schema_history where version >= 24; \
                 insert into orders_1.ledger select 'o-' || n % 1000, n, n, 'OrderCreated', now(), 0, n, 'applied', null, 0, \
