@@ -258,28 +258,30 @@ pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> 
 
 /// The last sequence of each of `order_ids` that has a row: one query for everybody who waits.
 pub fn sequences(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>> {
-    Box::pin(async move {
-        let read = async {
-            let connection = pool.get().await?;
-            let statement = connection.prepare_cached(include_str!("sql/read_sequences.sql")).await?;
-            let rows = connection.query(&statement, &[&order_ids]).await?;
-            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-        };
-        pool.within_deadline(read).await
-    })
+    let of_row = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    Box::pin(async move { of_each(&pool, include_str!("sql/read_sequences.sql"), &order_ids, of_row).await })
 }
 
 /// These orders as lists show them, for those who follow changes.
 pub fn shown(pool: ReadPool, order_ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(String, Shown)>, ReadError>> {
-    Box::pin(async move {
-        let read = async {
-            let connection = pool.get().await?;
-            let statement = connection.prepare_cached(include_str!("sql/read_summaries.sql")).await?;
-            let rows = connection.query(&statement, &[&order_ids]).await?;
-            rows.iter().map(|row| shown_of(&summary_of(row, 0)?)).collect()
-        };
-        pool.within_deadline(read).await
+    let of_row = |row: &Row| shown_of(&summary_of(row, 0)?);
+    Box::pin(async move { of_each(&pool, include_str!("sql/read_summaries.sql"), &order_ids, of_row).await })
+}
+
+/// What `sql` says of those of `order_ids` that there are.
+async fn of_each<T>(
+    pool: &ReadPool,
+    sql: &str,
+    order_ids: &[String],
+    of_row: fn(&Row) -> Result<T, ReadError>,
+) -> Result<Vec<T>, ReadError> {
+    pool.within_deadline(async {
+        let connection = pool.get().await?;
+        let statement = connection.prepare_cached(sql).await?;
+        let rows = connection.query(&statement, &[&order_ids]).await?;
+        rows.iter().map(of_row).collect()
     })
+    .await
 }
 
 /// One page of a list, as [`shown`], without counting; with the position behind it if more follow.
