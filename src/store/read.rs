@@ -50,9 +50,10 @@ impl Deref for ReadPool {
 pub type SequencesOf = fn(ReadPool, Vec<String>) -> BoxFuture<'static, Result<Vec<(String, i64)>, ReadError>>;
 
 /// The longest that one read may take: what it may wait for a connection, and as much for its statement, which ends sooner by
-/// itself (`statement_timeout`). This is for a server that no longer answers at all; a new connection has five seconds of it.
+/// itself (`statement_timeout`); or what a new connection may take, where that is longer. This is for a server that no longer
+/// answers at all.
 pub fn deadline(settings: &DatabaseSettings) -> Duration {
-    Duration::from_millis(2 * settings.read_timeout_ms + 1_000).max(Duration::from_secs(5))
+    Duration::from_millis(settings.connect_timeout_ms.max(2 * settings.read_timeout_ms + 1_000))
 }
 
 /// Why a read gave no answer.
@@ -215,5 +216,7 @@ mod tests {
             assert_eq!(read_pool(&settings).unwrap().deadline.as_millis(), read, "{set}");
             assert_eq!(WriterPool::new(&settings).longest().as_millis(), decision, "{set}");
         }
+        (settings.read_timeout_ms, settings.connect_timeout_ms) = (2_000, 5_001);
+        assert_eq!(read_pool(&settings).unwrap().deadline.as_millis(), 5_001, "a connection may take longer");
     }
 }
