@@ -466,6 +466,21 @@ fn there_are_no_catch_all_rooms() {
 }
 
 #[test]
+fn scripts_look_for_programs_where_cargo_was_told_to_put_them() {
+    let mut found = Vec::new();
+    for path in ["scripts", ".ci"].into_iter().flat_map(|folder| files(folder, "")) {
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            // What a script calls `$target` it has made of it.
+            let line = line.replace("$target/", "");
+            if line.contains("target/debug/") || line.contains("target/release/") {
+                found.push(format!("{}:{}: {}", relative(&path), number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&found, "CARGO_TARGET_DIR comes before `target`");
+}
+
+#[test]
 fn sql_is_lower_case_and_in_files() {
     let mut found = Vec::new();
     let keywords = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "FROM ", "WHERE "];

@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Rebuild a view from its log, beside the live one, and switch readers to it
 ///
 /// Instances of `serve` do the work; readers go on reading the old build until the new one is ready, and the old one is
-/// kept and fed for a rollback. Where no instance runs, this command does the work itself.
+/// kept and fed for a rollback. Where no instance runs, this command does the work itself. Exit code 1 if it fails or is called
+/// off while this command waits for its end.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     /// View [default: the first one]
@@ -67,7 +68,7 @@ enum ModeArg {
 
 /// Switch readers back to the build that they left last
 ///
-/// It was fed all the time, so it shows every event that came since.
+/// It was fed all the time, so it shows every event that came since. Exit code 1 if it fails or is called off.
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
     /// View [default: the first one]
@@ -129,33 +130,36 @@ async fn follow(
     (watch, json): (bool, bool),
     stop: CancellationToken,
 ) -> Result<()> {
-    let ours = if is_driven(config, desk, id).await? { None } else { Some(drive(config, desk, &stop).await?) };
-    let is_ours = ours.is_some();
+    let is_driven = is_driven(config, desk, id, &stop).await?;
+    // Who is told to stop before that is known begins nothing.
+    let ours = if is_driven || stop.is_cancelled() { None } else { Some(drive(config, desk, &stop).await?) };
     let mut shown = Progress { is_quiet: json, ..Progress::default() };
-    let operation = loop {
+    loop {
         let operation = desk.operation(id).await.map_err(explain)?;
-        if operation.state != OperationState::Running || !(watch || is_ours) {
-            break operation;
+        if operation.state != OperationState::Running || !(watch || ours.is_some()) {
+            break;
         }
         shown.show(&operation);
         tokio::select! {
-            () = stop.cancelled() => break operation,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(LOOK) => {}
         }
-    };
+    }
     shown.end();
     stop.cancel();
     if let Some(ours) = ours {
         ours.await.context("the steward did not end in order")?;
     }
+    // Our steward may have come to the end of it while it was stopped.
+    let operation = desk.operation(id).await.map_err(explain)?;
     if json {
-        return print_json(&OperationBody::from(&operation));
+        print_json(&OperationBody::from(&operation))?;
     }
-    told(&operation)
+    told(&operation, json, is_driven)
 }
 
-/// Whether an instance drives it, or has.
-async fn is_driven(config: &Config, desk: &Desk, id: i64) -> Result<bool> {
+/// Whether an instance drives it, or has; not, as far as is known, if we are told to stop first.
+async fn is_driven(config: &Config, desk: &Desk, id: i64, stop: &CancellationToken) -> Result<bool> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if desk.operation(id).await.map_err(explain)?.state != OperationState::Running {
@@ -170,7 +174,10 @@ async fn is_driven(config: &Config, desk: &Desk, id: i64) -> Result<bool> {
         if tokio::time::Instant::now() >= deadline {
             return Ok(false);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(LOOK) => {}
+        }
     }
 }
 
@@ -185,18 +192,19 @@ async fn drive(config: &Arc<Config>, desk: &Desk, stop: &CancellationToken) -> R
     Ok(tokio::spawn(Steward::new(household, active)?.run(stop.clone())))
 }
 
-/// What became of it, in words; an error if not what was asked for.
-fn told(operation: &Operation) -> Result<()> {
+/// What became of it, in words unless it `is_quiet`; an error if not what was asked for, also where nothing is said.
+fn told(operation: &Operation, is_quiet: bool, is_driven: bool) -> Result<()> {
     let id = operation.id;
-    match operation.state {
+    let words = match operation.state {
         OperationState::Done => {
             let to = operation.to_build.map_or_else(String::new, |build| format!(": readers read build {build}"));
-            println!("operation {id} is done{to}");
-            Ok(())
+            format!("operation {id} is done{to}")
+        }
+        OperationState::Running if is_driven => {
+            format!("it goes on in an instance of `streamview serve`: GET /ops/operations/{id}")
         }
         OperationState::Running => {
-            println!("it goes on in an instance of `streamview serve`: GET /ops/operations/{id}");
-            Ok(())
+            format!("operation {id} is left where it is: the next instance of `streamview serve` goes on with it")
         }
         OperationState::Cancelled => bail!("operation {id} was called off"),
         OperationState::Failed => {
@@ -204,7 +212,11 @@ fn told(operation: &Operation) -> Result<()> {
             let word = |name: &str| error.and_then(|error| error[name].as_str()).unwrap_or_default().to_owned();
             bail!("operation {id} has failed, {}: {}; {}", word("code"), word("detail"), word("nextStep"))
         }
+    };
+    if !is_quiet {
+        println!("{words}");
     }
+    Ok(())
 }
 
 /// How far it is: one line that changes on a terminal, a line per change elsewhere.

@@ -7,7 +7,7 @@ mod files;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -138,7 +138,7 @@ pub async fn run(arguments: StreamsArgs, config: &Config) -> Result<()> {
         Action::Plan { stream, .. } => {
             let stream = find(&client, &stream.context("name a stream")?).await?;
             let plan = client.post(&format!("{}/plan", href(&stream)), &json!({})).await?.body;
-            if place.json { print_json(&plan) } else { show_plan(&stream, &plan) }
+            show_plan(&stream, &plan, place.json)
         }
         Action::List => list(&client, place.json).await,
         Action::Deploy { stream, accept_state_loss, from_beginning } => {
@@ -210,30 +210,55 @@ async fn list(client: &Client, json: bool) -> Result<()> {
 /// Asks that something becomes of a stream, and tells how far that is.
 async fn wanted(client: &Client, (stream, what, body): (&str, &str, &Value), json: bool) -> Result<()> {
     let stream = find(client, stream).await?;
-    let answer = client.post(&format!("{}/{what}", href(&stream)), body).await?;
+    let answer = client.post(&format!("{}/{what}", href(&stream)), body).await?.body;
     if json {
-        return print_json(&answer.body);
+        print_json(&answer)?;
+    } else {
+        println!("{}", in_words(&answer));
     }
-    println!("{}", in_words(&answer.body));
-    ensure!(text(&answer.body, "state") != "failed", "{}", text(&answer.body, "lastError"));
-    Ok(())
+    match failure(&answer) {
+        Some(why) => bail!("{}: {why}", text(&answer, "name")),
+        None => Ok(()),
+    }
+}
+
+/// Why a stream does not do what is wanted of it, and will not before somebody deploys it. Its `state` does not tell: what is seen
+/// to have failed may be about to be begun again, or nobody wants it to run.
+fn failure(stream: &Value) -> Option<String> {
+    let is_to_run = ["running", "paused"].contains(&text(stream, "wanted"));
+    let has_failed = stream["failedRevision"].is_number() && stream["failedRevision"] == stream["revision"];
+    if !(is_to_run && has_failed) {
+        return None;
+    }
+    let why = match text(stream, "lastError") {
+        "" => "the engine does not say why",
+        error => error,
+    };
+    let name = text(stream, "name");
+    Some(format!("its text could not be brought to run: {why}; `streamview streams deploy '{name}'` tries it again"))
 }
 
 /// How a stream stands, in a line.
 fn in_words(stream: &Value) -> String {
     let (name, wanted, state) = (text(stream, "name"), text(stream, "wanted"), text(stream, "state"));
-    let why = match (text(stream, "lastError"), stream["isSettled"].as_bool()) {
-        ("", Some(true)) => String::new(),
-        ("", _) => "; the service goes on with it".to_owned(),
-        (error, _) => format!(": {error}"),
+    let why = match text(stream, "lastError") {
+        "" => String::new(),
+        error => format!(": {error}"),
     };
-    format!("{name} is wanted {wanted}, and is {state}{why}")
+    let is_over = stream["isSettled"] == true || failure(stream).is_some();
+    let rest = if is_over { "" } else { "; the service goes on with it" };
+    format!("{name} is wanted {wanted}, and is {state}{why}{rest}")
 }
 
-fn show_plan(stream: &Value, plan: &Value) -> Result<()> {
-    println!("{}: {}: {}", text(stream, "name"), text(plan, "effect"), text(plan, "reason"));
-    for step in plan["steps"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        println!("  {step}");
+/// What a deployment would do; an error if it would be refused.
+fn show_plan(stream: &Value, plan: &Value, json: bool) -> Result<()> {
+    if json {
+        print_json(plan)?;
+    } else {
+        println!("{}: {}: {}", text(stream, "name"), text(plan, "effect"), text(plan, "reason"));
+        for step in plan["steps"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            println!("  {step}");
+        }
     }
     let refused = client::statement_errors(&plan["refused"]);
     if !refused.is_empty() {
@@ -255,4 +280,49 @@ async fn logs(client: &Client, (stream, limit): (&str, u32), json: bool) -> Resu
     }
     println!("{}", in_words(&stream));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that somebody wants so and that is seen so, whose revision 2 has failed or not.
+    fn stream(wanted: &str, state: &str, failed: Option<i32>) -> Value {
+        json!({
+            "name": "Big", "wanted": wanted, "state": state, "revision": 2, "failedRevision": failed, "lastError": "no room",
+            "isSettled": false,
+        })
+    }
+
+    #[test]
+    fn only_a_text_that_shall_run_and_is_given_up_makes_a_command_fail() {
+        for (wanted, state, failed, is_failure) in [
+            ("running", "failed", Some(2), true),
+            // Nobody looks at it as failed for long, and the text before may run.
+            ("running", "absent", Some(2), true),
+            ("running", "running", Some(2), true),
+            ("paused", "absent", Some(2), true),
+            // It is begun again; what it was seen to be before it was deployed says nothing.
+            ("running", "failed", None, false),
+            ("running", "starting", Some(1), false),
+            // It has stopped, as it was asked to.
+            ("stopped", "failed", Some(2), false),
+            ("draft", "failed", Some(2), false),
+        ] {
+            let found = failure(&stream(wanted, state, failed));
+            assert_eq!(found.is_some(), is_failure, "{wanted}, {state}, {failed:?}: {found:?}");
+        }
+        let told = failure(&stream("running", "failed", Some(2))).unwrap();
+        assert!(told.contains("no room; `streamview streams deploy 'Big'` tries it again"), "{told}");
+    }
+
+    #[test]
+    fn it_is_told_whether_anybody_goes_on_with_a_stream() {
+        let is_told = |stream: &Value| in_words(stream).ends_with("; the service goes on with it");
+        assert!(is_told(&stream("running", "failed", None)) && is_told(&stream("stopped", "running", Some(2))));
+        assert!(!is_told(&stream("running", "failed", Some(2))));
+        let mut settled = stream("stopped", "failed", Some(2));
+        settled["isSettled"] = json!(true);
+        assert_eq!(in_words(&settled), "Big is wanted stopped, and is failed: no room");
+    }
 }

@@ -12,8 +12,15 @@ pub fn check(config: &Config) -> Vec<Check> {
         Ok(()) => Check::ok(NAME, "", "usable"),
         Err(error) => unusable(&error),
     };
-    let known = "see what it is for in docs/security.md, and take it back if that is not meant";
-    let warnings = config.warnings().into_iter().map(|warning| Check::warning(NAME, "", warning, known));
+    let allowed = config.warnings();
+    let fix_of = |warning: &str| match allowed.contains(&warning) {
+        true => "see what it is for in docs/security.md, and take it back if that is not meant",
+        false => "put a certificate that counts now, and its key, into the files of http.tls; a restart is not needed",
+    };
+    let warnings = app::warnings(config).into_iter().map(|warning| {
+        let fix = fix_of(&warning);
+        Check::warning(NAME, "", warning, fix)
+    });
     std::iter::once(first).chain(warnings).collect()
 }
 

@@ -498,6 +498,27 @@ async fn what_answers_and_is_no_registry_and_a_port_that_is_a_strangers_are_told
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_over_is_told_though_settings_are_usable() {
+    let world = World::new(1).await;
+    let authority = Authority::new("ours");
+    for (issued, expected) in
+        [(authority.server(), vec!["ok"]), (authority.server_of_yesteryear(), vec!["ok", "warning"])]
+    {
+        let files = Files::of(&issued);
+        let settings = files.settings();
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let told = doctor(&world, &settings).await;
+        let lines = told.lines("settings");
+        let found: Vec<&str> = lines.iter().map(|line| line["status"].as_str().unwrap()).collect();
+        assert_eq!((found, told.code), (expected, 0), "{lines:#?}");
+        if let Some(warning) = lines.get(1) {
+            let (message, fix) = (warning["message"].as_str().unwrap(), warning["fix"].as_str().unwrap());
+            assert!(message.contains("is over since 2021-01-01") && fix.contains("http.tls"), "{warning}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_stops_answering_has_failed() {
     let world = World::new(1).await;
     let holder = connect(&world.database).await;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::cli::run;
 use crate::support::instance::Instance;
 use crate::support::load::Load;
 use crate::support::orders::{TestEvent, life, oracle, stored};
@@ -270,4 +271,72 @@ async fn the_command_rebuilds_and_rolls_back_with_and_without_an_instance() {
     assert_eq!(refused.until_ended().await.code(), Some(1));
     assert!(refused.log_text().contains("there are: orders"), "{}", refused.log_text());
     instance.stop().await;
+}
+
+/// Waits until a command shows that its operation waits for a word.
+async fn until_shown_ready(command: &Instance) {
+    until("the command shows that it is ready", PATIENCE, || async {
+        command.log_text().lines().any(|line| line.starts_with("ready")).then_some(())
+    })
+    .await;
+}
+
+/// Of an operation that a command drives alone nobody takes care until an instance runs; of that of an instance, the instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_interrupted_says_who_goes_on_with_its_operation() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    world.publish(life("o-1", 5).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 5).await;
+    instance.stop().await;
+    let (left, goes_on) =
+        ("the next instance of `streamview serve` goes on with it", "it goes on in an instance of `streamview serve`");
+
+    let alone = world.launch_command(&["rebuild", "--reason", "nothing runs", "--manual"], &[]);
+    until_shown_ready(&alone).await;
+    alone.signal("INT");
+    assert_eq!(alone.until_ended().await.code(), Some(0), "{}", alone.log_text());
+    let told = alone.log_text();
+    assert!(told.contains(&format!("operation 1 is left where it is: {left}")) && !told.contains(goes_on), "{told}");
+
+    let instance = world.start().await;
+    until("readers may be switched", PATIENCE, || async {
+        (instance.post("/ops/operations/1/cutover", &json!({})).await.status() == 202).then_some(())
+    })
+    .await;
+    assert_eq!(until_over(&instance, 1).await["state"], "done");
+    let watching = world.launch_command(&["rebuild", "--reason", "an instance runs", "--manual", "--watch"], &[]);
+    until_shown_ready(&watching).await;
+    watching.signal("INT");
+    assert_eq!(watching.until_ended().await.code(), Some(0), "{}", watching.log_text());
+    let told = watching.log_text();
+    assert!(told.contains(goes_on) && !told.contains(left), "{told}");
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_fails_or_is_called_off_fails_its_command_in_json_too() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    world.publish(life("o-1", 5).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 5).await;
+    let call_off = async {
+        let ready = "select count(*) from operations where state = 'running' and phase = 'ready'";
+        until("it waits for a word", PATIENCE, || async { (world.number(ready).await == 1).then_some(()) }).await;
+        instance.posted("/ops/operations/1/cancel", &json!({}), 202).await;
+    };
+    let watched = ["rebuild", "--reason", "to be called off", "--manual", "--watch", "--json"];
+    let ((code, out, error), ()) = tokio::join!(run(&world, &watched, ""), call_off);
+    let operation: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &operation["state"]), (1, &json!("cancelled")), "{out}{error}");
+    assert!(error.contains("operation 1 was called off"), "{error}");
+    instance.stop().await;
+
+    // Nothing runs, so the command finds out by itself that the log has lost what the build was made from.
+    world.truncate(0, 3).await;
+    let (code, out, error) = run(&world, &["rebuild", "--reason", "cannot be done", "--json"], "").await;
+    let operation: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &operation["state"]), (1, &json!("failed")), "{out}{error}");
+    assert_eq!(operation["error"]["code"], "history_truncated", "{operation}");
+    assert!(error.contains("operation 2 has failed, history_truncated"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! `streamview streams`: files under version control, applied to a running service.
 
 use serde_json::{Value, json};
+use streamview_lab::ksqldb_stand_in::{Refuse, Switches};
 
 use crate::cli::run;
 use crate::streams::{BIG, BIGGER, Service, Stage};
@@ -11,6 +12,15 @@ async fn command(service: &Service<'_>, arguments: &[&str]) -> (i32, String) {
     let arguments = [&["streams", "--url", url.as_str()], arguments].concat();
     let (code, out, error) = run(&service.stage.world, &arguments, "").await;
     (code, format!("{out}{error}"))
+}
+
+/// The same with `--json`; its exit code and the JSON that it prints.
+async fn as_json(service: &Service<'_>, arguments: &[&str]) -> (i32, Value) {
+    let url = service.instance.url("");
+    let arguments = [&["streams", "--json", "--url", url.as_str()], arguments].concat();
+    let (code, out, error) = run(&service.stage.world, &arguments, "").await;
+    let answer = serde_json::from_str(&out).unwrap_or_else(|wrong| panic!("{arguments:?}: {wrong}: {out}{error}"));
+    (code, answer)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,4 +145,77 @@ async fn a_stream_is_planned_deployed_stopped_and_deleted_by_its_name() {
         let (code, told, error) = run(&stage.world, &["streams", "list", "--url", url], "").await;
         assert!(code == 1 && error.contains(words), "{url}: {code} {told}{error}");
     }
+}
+
+/// The gate and the judgement of the engine let it through, the deployment does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_the_engine_refuses_to_run_fails_each_time_until_it_is_deployed_again() {
+    let stage = Stage::new().await;
+    // As long as by default what has failed is seen as failed: until a second look.
+    let service = stage.start(&[("STREAMVIEW_MANAGER__RECONCILE_INTERVAL_MS", "5000")]).await;
+    service.declare_orders().await;
+    let body = json!({ "@type": "statement_error", "error_code": 40001, "message": "nothing may run here" });
+    let words = "/ksql CREATE STREAM VIEW".to_owned();
+    let refuse = vec![Refuse { words, times: None, status: 400, body, retry_after: None }];
+    stage.ksqldb.switch(&Switches { refuse, ..Switches::default() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    std::fs::write(folder.path().join("Big.sql"), BIG).unwrap();
+
+    let (code, told) = command(&service, &["apply", "-f", path]).await;
+    assert!(
+        code == 1 && told.contains("stream Big failed: ") && told.contains("nothing may run here"),
+        "{code} {told}"
+    );
+    // It is written down as its file says now, and stands failed: nobody tries it unasked.
+    let words = "stream Big failed: its text could not be brought to run: nothing may run here; \
+                 `streamview streams deploy 'Big'` tries it again";
+    for arguments in [&["apply", "-f", path][..], &["apply", "-f", path, "--dry-run"], &["plan", "-f", path]] {
+        let (code, told) = command(&service, arguments).await;
+        assert!(code == 1 && told.contains(words), "{arguments:?}: {code} {told}");
+    }
+    let (code, told) = as_json(&service, &["apply", "-f", path]).await;
+    assert_eq!((code, &told["items"][0]["outcome"]), (1, &json!("failed")), "{told}");
+    let listed = service.get("/api/streams").await.must(200).body;
+    let stream = &listed["items"][0];
+    assert_eq!((&stream["wanted"], &stream["failedRevision"]), (&json!("running"), &json!(1)), "{stream}");
+    std::fs::write(folder.path().join("Big.sql"), format!("-- wanted: draft\n{BIG}")).unwrap();
+    let (code, told) = command(&service, &["apply", "-f", path]).await;
+    assert_eq!((code, told.as_str()), (0, "stream Big unchanged\n"), "a draft is left as it is, whatever it does");
+
+    // Whoever has it stopped gets what they ask for, also while it is still seen as failed.
+    let (code, told) = command(&service, &["deploy", "big"]).await;
+    assert!(code == 1 && told.contains("nothing may run here"), "{code} {told}");
+    let (code, told) = command(&service, &["stop", "Big"]).await;
+    assert!(code == 0 && told.contains("Big is wanted stopped"), "{code} {told}");
+
+    stage.ksqldb.switch(&Switches::default()).unwrap();
+    std::fs::write(folder.path().join("Big.sql"), BIG).unwrap();
+    let (code, told) = command(&service, &["apply", "-f", path]).await;
+    assert!(code == 0 && told.contains("stream Big changed: Big is wanted running"), "{code} {told}");
+    let (code, told) = command(&service, &["apply", "-f", path]).await;
+    assert_eq!((code, told.as_str()), (0, "stream Big unchanged\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_in_words_fails_in_json_and_tells_it_all() {
+    let stage = Stage::new().await;
+    let service = stage.start_with_orders().await;
+    // The engine knows the source from here on, so it judges what selects from it.
+    service.running("Big", BIG).await;
+    service.create("Bad", "SELECT NOTHING FROM orders").await;
+    let (code, told) = command(&service, &["plan", "Bad"]).await;
+    assert!(code == 1 && told.contains("Bad would be refused"), "{code} {told}");
+    let (code, plan) = as_json(&service, &["plan", "Bad"]).await;
+    assert_eq!((code, plan["refused"].as_array().unwrap().len()), (1, 1), "{plan}");
+    let (code, plan) = as_json(&service, &["plan", "Big"]).await;
+    assert_eq!((code, &plan["effect"]), (0, &json!("nothing")), "{plan}");
+
+    // No file has become anybody's stream, so nothing is pruned; what became of the files is told all the same.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("astray.sql"), "SELECT * FROM elsewhere").unwrap();
+    let (code, told) = as_json(&service, &["apply", "--prune", "-f", folder.path().to_str().unwrap()]).await;
+    let outcomes: Vec<(&Value, &Value)> =
+        told["items"].as_array().unwrap().iter().map(|item| (&item["name"], &item["outcome"])).collect();
+    assert_eq!((code, outcomes), (1, vec![(&json!("astray"), &json!("failed"))]), "{told}");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Seen, statement_errors};
 use super::files::{self, SourceFile, StreamFile, Wanted};
-use super::{href, in_words, text};
+use super::{failure, href, in_words, text};
 use crate::cli::desk::print_json;
 
 /// How it is applied.
@@ -60,13 +60,15 @@ impl Apply<'_> {
             };
             self.tell(&mut all, ("stream", &file.name), done);
         }
-        if self.prune {
-            self.prune(&folder.streams, &streams, &mut all).await?;
-        }
+        let pruned = match self.prune {
+            true => self.prune(&folder.streams, &streams, &mut all).await,
+            false => Ok(()),
+        };
         if self.json {
             let item = |done: &Done| json!({ "kind": done.kind, "name": done.name, "outcome": done.outcome, "detail": done.detail });
             print_json(&json!({ "dryRun": self.dry_run, "items": all.iter().map(item).collect::<Vec<_>>() }))?;
         }
+        pruned?;
         let failed = all.iter().filter(|done| done.outcome == "failed").count();
         ensure!(failed == 0, "{failed} of {} could not be applied", all.len());
         Ok(())
@@ -136,7 +138,7 @@ impl Apply<'_> {
         }
         let made = self.client.post("/api/streams", &body).await?.body;
         let stands = self.want(file.wanted, &made).await?;
-        Ok(Done { owner: Some(text(&made, "owner").to_owned()), ..Done::new(what, "created", in_words(&stands)) })
+        Ok(judged(file, &stands, "created", in_words(&stands)))
     }
 
     async fn change(&self, file: &StreamFile, found: &Value, to_come: &[String]) -> Result<Done> {
@@ -151,7 +153,7 @@ impl Apply<'_> {
         let is_as_wanted = steps(file.wanted, text(found, "wanted")).is_empty();
         let owner = Some(text(found, "owner").to_owned());
         if is_same_text && is_same_name && is_as_wanted {
-            return Ok(Done { owner, ..Done::new(what, "unchanged", "") });
+            return Ok(judged(file, found, "unchanged", String::new()));
         }
         if self.dry_run {
             let plan =
@@ -180,7 +182,7 @@ impl Apply<'_> {
             stands = self.client.put(&href(found), &body, seen).await?.body;
         }
         let stands = self.want(file.wanted, &stands).await?;
-        Ok(Done { owner, ..Done::new(what, "changed", in_words(&stands)) })
+        Ok(judged(file, &stands, "changed", in_words(&stands)))
     }
 
     /// Asks for what the file wants, if that is not so already.
@@ -223,6 +225,17 @@ impl Apply<'_> {
         }
         Ok(())
     }
+}
+
+/// What became of a stream; `failed` where its text could not be brought to run, be everything else as its file says: nobody tries
+/// that again unasked. Of a draft nobody wants it.
+fn judged(file: &StreamFile, stands: &Value, outcome: &'static str, detail: String) -> Done {
+    let (outcome, detail) = match failure(stands).filter(|_| file.wanted != Wanted::Draft) {
+        Some(why) => ("failed", why),
+        None => (outcome, detail),
+    };
+    let owner = Some(text(stands, "owner").to_owned());
+    Done { owner, ..Done::new(("stream", &file.name), outcome, detail) }
 }
 
 /// What has to be asked of a stream that is wanted as `now` says. A draft is left as it is, whatever it does.
