@@ -201,6 +201,12 @@ test('a view is rebuilt, compared, switched and rolled back', async () => {
   await page.getByRole('link', { name: 'Builds' }).click();
   await page.getByRole('button', { name: 'Rebuild …' }).click();
   await page.getByLabel('Why', { exact: true }).fill('to see what differs');
+  // Hours that nobody has written are asked for: they are not 0.
+  const hours = page.getByLabel(/^Hours that the build/);
+  await hours.fill('');
+  await page.getByLabel('Why', { exact: true }).press('Enter');
+  await until('the hours are asked for', () => hours.evaluate((field) => field.validity.valueMissing && field === document.activeElement));
+  await hours.fill('24');
   await page.getByRole('button', { name: 'Rebuild', exact: true }).click();
   await page.waitForURL(/operations\/builds\/\d+$/);
   await page.getByText('It waits for a word.').waitFor({ timeout: 90_000 });

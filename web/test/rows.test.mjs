@@ -1,14 +1,10 @@
 // Rows as they come, as they are kept and as they are now.
 import assert from 'node:assert/strict';
-import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { buildSync } from 'esbuild';
+import { load } from './bundle.mjs';
 
 globalThis.window = globalThis;
-const entry = join(dirname(fileURLToPath(import.meta.url)), '../src/rows.ts');
-const [{ text }] = buildSync({ entryPoints: [entry], bundle: true, format: 'esm', write: false }).outputFiles;
-const { Feed, MOST } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
+const { Feed, MOST } = await load('rows.ts');
 
 const row = (...cells) => JSON.stringify({ row: { columns: cells } });
 const shown = (feed, key) => feed.current(key).rows.map((row) => feed.cells(row));
