@@ -132,6 +132,27 @@ test('every digit of a row is shown, rows replace each other by key, and a limit
   await close();
 });
 
+test('a new run begins with no row picked, and by a key that its rows have', async () => {
+  const { page, close } = await open(`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID, AMOUNT FROM orders LIMIT 5')}`);
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await page.locator('.progress .state', { hasText: /5 rows/ }).waitFor();
+  const picked = page.getByRole('complementary', { name: 'The picked row' });
+  await rows(page).nth(2).click();
+  await picked.getByText('AMOUNT:').waitFor();
+  await page.getByRole('button', { name: 'Current' }).click();
+  const key = page.getByLabel('A row for each');
+  await key.selectOption('AMOUNT');
+  await page.getByText(/rows as they are now, by AMOUNT/).waitFor();
+  await type(page, 'SQL', 'SELECT ORDER_ID, PRODUCT FROM orders LIMIT 4');
+  await page.keyboard.press('Control+Enter');
+  await page.getByRole('columnheader', { name: /PRODUCT/ }).waitFor();
+  await page.locator('.progress .state', { hasText: /4 rows/ }).waitFor();
+  assert.equal(await picked.count(), 0, 'no row of the run before, under the columns of this one');
+  assert.equal(await key.inputValue(), 'ORDER_ID');
+  await page.getByText(/rows as they are now, by ORDER_ID/).waitFor();
+  await close();
+});
+
 test('a stream is made of a query, deployed, watched, changed with a plan of what is lost, and deleted', async () => {
   const { page, close } = await open('/ui/streams', { expected: [/status of 409/] });
   await page.getByText('No stream is written down.').waitFor();

@@ -315,7 +315,7 @@ function Result({ tab, run, stale }: { tab: Tab; run: Run; stale: boolean }) {
           <button type="button" class="quiet" onClick={() => (tab.text.value = run.sql)}>Take it back</button>
         </p>
       )}
-      <Watch feed={run.feed} label="Rows of the query" name="query" live={state !== 'ended'} view={tab.view.value} setView={(view) => (tab.view.value = view)}
+      <Watch key={run.began} feed={run.feed} label="Rows of the query" name="query" live={state !== 'ended'} view={tab.view.value} setView={(view) => (tab.view.value = view)}
         keyed={groupedBy(run.sql)} find={tab.find.value} setFind={(find) => (tab.find.value = find)}
         empty={state === 'ended' ? 'No row came.' : 'No row yet. A query over what comes waits for what comes.'} />
     </div>
