@@ -146,3 +146,50 @@ test('an answer that cannot be read is said where it was asked for', async () =>
   assert.equal(keys[0], keys[1], 'what has perhaps been done is not done twice');
   await close();
 });
+
+test('an order that was repaired waits for nothing any more, on a page that was open meanwhile too', async () => {
+  const { items } = await (await fetch(`${server.base}/ops/held?pageSize=200`)).json();
+  const { key, parkedCount } = items.find(({ reason, parkedCount }) => reason === 'gap' && parkedCount > 0);
+  // The look that finds it held no more.
+  const { page, close } = await open(`/ui/orders/${key}`, { expected: [/status of 404/] });
+  const history = page.getByRole('region', { name: 'Events of the order' });
+  await history.getByText('missing, the order waits for it').first().waitFor();
+  const parked = history.getByText('parked', { exact: true });
+  await parked.first().waitFor();
+  assert.equal(await parked.count(), parkedCount);
+  const skipped = await fetch(`${server.base}/ops/held/${key}/skip`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ reason: 'lost by the producer' }) });
+  assert.equal(skipped.status, 202);
+  await page.locator('.head .flag', { hasText: 'held' }).waitFor({ state: 'detached' });
+  await until('what was parked is applied', async () => (await (await fetch(`${server.base}/orders/${key}/events`)).json()).items.length === (await history.locator('tbody tr').count()));
+  assert.equal(await parked.count(), 0);
+  assert.equal(await history.getByText(/missing/).count(), 0);
+  await close();
+});
+
+test('a number that has changed since it was told is told anew, and what was written stays', async () => {
+  const { page, close } = await open('/ui/operations/letters', { expected: [/status of 409/] });
+  let matched = 4;
+  const made = [];
+  await page.route(/\/ops\/dead-letters\/skip/, (route) => {
+    const request = route.request();
+    const dryRun = request.url().endsWith('?dry_run=true');
+    const { expect, reason } = request.postDataJSON();
+    if (!dryRun) made.push([expect, reason]);
+    if (!dryRun && expect !== matched) return route.fulfill({ status: 409, contentType: 'application/problem+json', json: { code: 'count_changed', detail: `${matched} match now, ${expect} were expected` } });
+    return route.fulfill({ json: { dryRun, matched, more: false, possible: matched, decided: dryRun ? 0 : matched, sample: [], impossible: 0, impossibleSample: [] } });
+  });
+  await page.getByRole('button', { name: 'Skip all that match …' }).click();
+  await page.getByLabel('Why', { exact: true }).fill('nobody misses them');
+  await page.getByRole('button', { name: 'Tell how many' }).click();
+  await page.getByText('4 match; 4 would be decided').waitFor();
+  matched = 5;
+  await page.getByRole('button', { name: 'Skip 4' }).click();
+  await page.getByRole('alert').getByText('5 match now, 4 were expected').waitFor();
+  await page.getByRole('button', { name: 'Tell how many' }).click();
+  await page.getByText('5 match; 5 would be decided').waitFor();
+  assert.equal(await page.getByRole('alert').count(), 0, 'what was refused is over');
+  await page.getByRole('button', { name: 'Skip 5' }).click();
+  await page.getByText('5 letters decided.').waitFor();
+  assert.deepEqual(made, [[4, 'nobody misses them'], [5, 'nobody misses them']]);
+  await close();
+});
