@@ -193,3 +193,35 @@ test('a number that has changed since it was told is told anew, and what was wri
   assert.deepEqual(made, [[4, 'nobody misses them'], [5, 'nobody misses them']]);
   await close();
 });
+
+test('the number of orders is counted again while they come, and what waits behind the list is shown when it is asked for', async () => {
+  const to = new Date(Math.floor(Date.now() / 60_000) * 60_000 + 3_600_000).toISOString();
+  const { page, close } = await open(`/ui/orders?to=${to}`);
+  await page.route((url) => url.pathname === '/orders' && url.searchParams.get('pageSize') === '1' && url.searchParams.get('to') === to && !url.searchParams.has('status'),
+    (route) => route.fulfill({ json: { items: [], page: null, pageSize: 1, total: 123_456, totalIsEstimate: false } }));
+  await page.getByText('123,456 orders match').waitFor();
+  const first = () => page.locator('tbody tr').first().getAttribute('data-order');
+  const stood = await first();
+  const asked = page.waitForRequest((request) => new URL(request.url()).searchParams.get('pageSize') === '50');
+  await page.getByRole('button', { name: /new, show/ }).click();
+  await asked;
+  await until('they are on top', async () => (await first()) !== stood);
+  await close();
+});
+
+test('where more orders are held than are listed, those in view are seen to be held all the same', async () => {
+  const { page, close } = await open('/ui/orders?sort=orderId');
+  await page.route('**/ops/held?*', async (route) => {
+    const response = await route.fetch();
+    const { items } = await response.json();
+    await route.fulfill({ response, json: { items: Array.from({ length: 200 }, (_, at) => ({ ...items[0], key: `other-${at}` })) } });
+  });
+  await page.route(/\/orders\/order-\d+$/, async (route) => {
+    const response = await route.fetch();
+    const order = await response.json();
+    await route.fulfill({ response, json: { ...order, held: { reason: 'gap', missingFrom: 2, missingTo: null, parkedCount: 1, parkedBytes: 1, since: order.updatedAt, href: '' } } });
+  });
+  await page.getByText('200 or more orders are held').waitFor();
+  await page.locator('tbody tr').first().getByRole('link', { name: 'held' }).waitFor();
+  await close();
+});
