@@ -22,6 +22,8 @@ export interface Column {
   type: string;
   /** Most pixels that it takes by itself. */
   most?: number;
+  /** How a value is written, where that is not as it is. */
+  written?: (value: unknown) => string;
 }
 
 export function isNumeric({ type }: Column): boolean {

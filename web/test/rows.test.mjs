@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { load } from './bundle.mjs';
 
 globalThis.window = globalThis;
-const { Feed, keyOf, MOST } = await load('rows.ts');
+const { columnsOf, Feed, keyOf, MOST } = await load('rows.ts');
 
 const row = (...cells) => JSON.stringify({ row: { columns: cells } });
 const shown = (feed, key) => feed.current(key).rows.map((row) => feed.cells(row));
@@ -83,4 +83,10 @@ test('rows are told apart by columns that they have', () => {
     [[['CUSTOMER'], ['N']], ['N'], [2]],
     [[['CUSTOMER'], []], ['PRODUCT'], [0]],
   ]) assert.deepEqual(keyOf(columns, ...lists), { names, key });
+});
+
+test('columns are those of a row, not those that they consist of', () => {
+  const names = (schema) => columnsOf({ schema }).map(({ name }) => name);
+  assert.deepEqual(names('`id` STRING, `items` ARRAY<STRUCT<`sku` STRING, `qty` INT>>, `to``tal` DECIMAL(10, 2)'), ['id', 'items', 'to`tal']);
+  assert.deepEqual(names(''), []);
 });

@@ -237,10 +237,32 @@ test('a stream is made of a query, deployed, watched, changed with a plan of wha
   await close();
 });
 
+test('first rows stand under their own columns, whatever these consist of', async () => {
+  const { page, close } = await open('/ui/streams');
+  await page.route('**/api/validate', (route) => route.fulfill({ json: { valid: true, errors: [], checkedBy: 'engine' } }));
+  await page.route('**/api/test/query', (route) => route.fulfill({ json: {
+    schema: '`id` STRING, `items` ARRAY<STRUCT<`sku` STRING, `qty` INT>>, `to``tal` DECIMAL(10, 2)', rows: [{ row: { columns: ['a', [{ sku: 'tea', qty: 2 }], '9.90'] } }], end: 'limit', reason: null,
+  } }));
+  await page.goto(`${base}/ui/streams/new#name=Nested&sql=${encodeURIComponent('SELECT id, items, total FROM orders')}`);
+  await page.getByText('Can run, says the engine.').waitFor();
+  await page.getByRole('button', { name: 'Show its first 10 rows' }).click();
+  const first = page.getByRole('region', { name: 'First rows' });
+  await first.waitFor();
+  assert.deepEqual(await first.getByRole('columnheader').allTextContents(), ['id', 'items', 'to`tal']);
+  assert.deepEqual(await first.getByRole('cell').allTextContents(), ['a', '[{"sku":"tea","qty":2}]', '9.90']);
+  await close();
+});
+
 test('a topic is watched from its beginning, by partition and key, and a record is seen whole', async () => {
   const { page, close } = await open('/ui/topics/orders/live?from=earliest', { permissions: ['clipboard-read', 'clipboard-write'] });
   await until('records come', async () => (await rows(page).count()) > 10);
   await page.getByRole('button', { name: 'Pause' }).click();
+  // Times have their day, and are of the zone that is chosen, those of rows that were there before too.
+  const times = async () => new Set((await page.locator('.grid-row:not(.mark) [role=gridcell]:first-child').allTextContents()).map((time) => time.replace(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /, '')));
+  for (const zone of ['UTC', 'local']) {
+    await page.getByLabel('Time zone').selectOption(zone);
+    await until(`times in ${zone}`, async () => [...(await times())].join().replace(/CES?T/, 'local') === zone);
+  }
   await page.getByRole('spinbutton', { name: 'Partition' }).fill('1');
   await page.waitForURL(/partition=1/);
   await until('only that partition', async () => (await page.locator('.grid-row [role=gridcell]:nth-child(2)').allTextContents()).every((partition) => partition === '1'));
