@@ -153,6 +153,33 @@ test('a new run begins with no row picked, and by a key that its rows have', asy
   await close();
 });
 
+test('a query whose page is left, or whose tab is closed, while its text is checked does not begin', async () => {
+  const { page, close } = await open('/ui/streams');
+  const begun = [];
+  page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => begun.push(...String(payload).matchAll(/"target":"ExecuteAdHoc"/g))));
+  await page.route('**/api/validate', () => undefined);
+  await page.goto(`${base}/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`);
+  const run = page.getByRole('button', { name: 'Run', exact: true });
+  const checking = page.getByRole('button', { name: 'Checking …' });
+  await run.click();
+  await checking.waitFor();
+  await page.getByRole('link', { name: 'Orders', exact: true }).click();
+  await page.getByRole('heading', { name: 'Orders', exact: true }).waitFor();
+  await page.getByRole('link', { name: 'Query', exact: true }).click();
+  await run.waitFor();
+  assert.equal(await page.locator('.progress').count(), 0);
+  await run.click();
+  await checking.waitFor();
+  await page.getByRole('button', { name: 'Close from orders' }).click();
+  // What begins afterwards is all that has begun.
+  await page.unroute('**/api/validate');
+  await type(page, 'SQL', 'SELECT PRODUCT FROM orders LIMIT 3');
+  await page.keyboard.press('Control+Enter');
+  await page.locator('.progress .state', { hasText: /3 rows/ }).waitFor();
+  assert.equal(begun.length, 1);
+  await close();
+});
+
 test('a stream is made of a query, deployed, watched, changed with a plan of what is lost, and deleted', async () => {
   const { page, close } = await open('/ui/streams', { expected: [/status of 409/] });
   await page.getByText('No stream is written down.').waitFor();

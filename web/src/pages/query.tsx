@@ -141,6 +141,8 @@ function One({ tab, engines, sources, missing }: OneProps) {
     const found = await checked.now();
     setWaits(false);
     if (found && !found.valid) return;
+    // The page was left meanwhile, or the tab closed: nothing would stop what begins now.
+    if (place.peek().parts[0] !== 'query' || !tabs.peek().includes(tab)) return;
     remember(text);
     tab.run.value = new Run(text, engine, tab.fromBeginning.value);
   };
