@@ -267,8 +267,6 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
   const [, draw] = useState(0);
   const [paused, setPaused] = useState(false);
   const store = useRef({ ...noRows(), pointed: false, dirty: false, at: 0 });
-  const pausedNow = useRef(false);
-  pausedNow.current = paused;
   const now = store.current;
 
   useEffect(() => {
