@@ -44,3 +44,9 @@ export function pretty(text: string): string {
   }
   return out;
 }
+
+/** The names of the first parts of a list or an object, as many as are wanted, and how many it has; none of anything else. */
+export function partsOf(value: unknown, most: number): { names: string[]; count: number } {
+  const names = value === null || typeof value !== 'object' ? [] : Object.keys(value);
+  return { names: names.slice(0, most), count: names.length };
+}

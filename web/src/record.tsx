@@ -1,9 +1,9 @@
-// A JSON value as a tree: as many nodes as a person can take in at first, the rest when asked for. Arrow keys go along it; what
+// A JSON value as a tree: as many nodes as a person can take in at first, also of a list that is long, the rest when asked for. Arrow keys go along it; what
 // is picked of it can be copied, by its path or by its value.
-import { useState } from 'preact/hooks';
+import { useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { TargetedKeyboardEvent } from 'preact';
-import { faithful, parse, pretty } from './json';
-import { Copy } from './widgets';
+import { faithful, parse, partsOf, pretty } from './json';
+import { Copy, count } from './widgets';
 
 const AT_FIRST = 200;
 
@@ -13,13 +13,7 @@ type Path = (string | number)[];
 export function Record({ text, label }: { text: string; label: string }) {
   const [raw, setRaw] = useState(false);
   const [picked, setPicked] = useState<Path | null>(null);
-  let value: unknown;
-  let readable = true;
-  try {
-    value = parse(text);
-  } catch {
-    readable = false;
-  }
+  const { value, readable } = useMemo(() => read(text), [text]);
   const isTree = readable && !raw;
   return (
     <div class="record">
@@ -41,6 +35,14 @@ export function Record({ text, label }: { text: string; label: string }) {
       ) : <pre tabIndex={0} aria-label={label}>{readable ? pretty(text) : text}</pre>}
     </div>
   );
+}
+
+function read(text: string): { value?: unknown; readable: boolean } {
+  try {
+    return { value: parse(text), readable: true };
+  } catch {
+    return { readable: false };
+  }
 }
 
 /** A path as JSONPath has it. */
@@ -84,8 +86,16 @@ function Node({ value, path, open, budget, picked, pick }: NodeProps) {
   const place = written(path);
   const key = name === undefined ? null : <span class="key">{name}: </span>;
   const shown = { title: place, tabIndex: path.length === 0 ? 0 : -1, 'aria-current': picked === place ? ('true' as const) : undefined };
-  const entries = value === null || typeof value !== 'object' ? [] : Object.entries(value);
-  if (entries.length === 0) {
+  const [most, setMost] = useState(AT_FIRST);
+  const { names, count: all } = partsOf(value, most);
+  // Who asks for more goes on at the first of them.
+  const last = useRef<Element | null>(null);
+  useLayoutEffect(() => {
+    const next = last.current?.nextElementSibling;
+    (next instanceof HTMLButtonElement ? next : next?.querySelector('button'))?.focus();
+    last.current = null;
+  }, [most]);
+  if (all === 0) {
     return <button type="button" class="leaf" {...shown} onClick={() => pick(path)}>{key}<Leaf value={value} /></button>;
   }
   const isList = Array.isArray(value);
@@ -96,13 +106,19 @@ function Node({ value, path, open, budget, picked, pick }: NodeProps) {
         setUnfolded(!unfolded);
         pick(path);
       }}>
-        {key}{begin}{!unfolded && <span class="muted"> {entries.length} … {end}</span>}
+        {key}{begin}{!unfolded && <span class="muted"> {count(all)} … {end}</span>}
       </button>
       {unfolded && (
         <div class="inside">
-          {entries.map(([name, inner]) => (
-            <Node key={name} value={inner} path={[...path, isList ? Number(name) : name]} open={open - 1} budget={budget} picked={picked} pick={pick} />
+          {names.map((name) => (
+            <Node key={name} value={(value as { [name: string]: unknown })[name]} path={[...path, isList ? Number(name) : name]} open={open - 1} budget={budget} picked={picked} pick={pick} />
           ))}
+          {all > most && (
+            <button type="button" class="leaf" tabIndex={-1} onClick={(event) => {
+              last.current = event.currentTarget.previousElementSibling;
+              setMost(most + AT_FIRST);
+            }}>the next {Math.min(all - most, AT_FIRST)} of {count(all)}</button>
+          )}
         </div>
       )}
       {unfolded && <div>{end}</div>}

@@ -22,6 +22,8 @@ export interface Column {
   type: string;
   /** Most pixels that it takes by itself. */
   most?: number;
+  /** How a value is written, where that is not as it is. */
+  written?: (value: unknown) => string;
 }
 
 export function isNumeric({ type }: Column): boolean {
@@ -35,10 +37,12 @@ interface Now {
   upTo: number;
   rows: Map<string, Row>;
   forgotten: number;
+  /** Whether rows that were kept no more when it was asked for are not in it. */
+  partial: boolean;
 }
 
-function nothing(key: string | null = null): Now {
-  return { key, upTo: 0, rows: new Map(), forgotten: 0 };
+function nothing(key: string | null = null, partial = false): Now {
+  return { key, upTo: 0, rows: new Map(), forgotten: 0, partial };
 }
 
 export class Feed {
@@ -54,7 +58,7 @@ export class Feed {
   /** Whether rows replace others. */
   changes = false;
   private ring: Row[] = [];
-  private stood: { rows: Row[]; total: number; now: Now } | null = null;
+  private stood: { rows: Row[]; total: number; now: Now; cut: boolean } | null = null;
   private timer = 0;
   private n = 0;
   private second = { begin: 0, total: 0 };
@@ -96,7 +100,7 @@ export class Feed {
     this.rate = 0;
     this.dropped = 0;
     this.now = nothing();
-    if (this.stood) this.stood = again ? { ...this.stood, total: 0 } : { rows: [], total: 0, now: nothing() };
+    if (this.stood) this.stood = again ? { ...this.stood, total: 0 } : { rows: [], total: 0, now: nothing(), cut: false };
     this.draw();
   }
 
@@ -119,7 +123,8 @@ export class Feed {
   pause(on: boolean): void {
     // What is so now was gathered over all that came, of which the ring has the last alone.
     if (on) this.gather();
-    this.stood = on ? { rows: this.latest(), total: this.total, now: { ...this.now, rows: new Map(this.now.rows) } } : null;
+    const rows = this.latest();
+    this.stood = on ? { rows, total: this.total, now: { ...this.now, rows: new Map(this.now.rows) }, cut: this.isCut(rows) } : null;
     this.paused.value = on;
     this.drawn.value += 1;
   }
@@ -141,15 +146,16 @@ export class Feed {
   }
 
   /** One row for each key: the latest, at the place of the first. */
-  current(key: number[]): { rows: Row[]; forgotten: number } {
+  current(key: number[]): { rows: Row[]; forgotten: number; partial: boolean } {
     const name = key.join();
     let now = this.stood?.now ?? this.now;
     if (now.key !== name) {
-      now = nothing(name);
-      for (const row of this.kept()) this.take(now, row, key);
+      const kept = this.kept();
+      now = nothing(name, this.stood?.cut ?? this.isCut(kept));
+      for (const row of kept) this.take(now, row, key);
       if (!this.stood) this.now = now;
     } else if (!this.stood) this.gather();
-    return { rows: [...now.rows.values()], forgotten: now.forgotten };
+    return { rows: [...now.rows.values()], forgotten: now.forgotten, partial: now.partial };
   }
 
   /** What has come since, for the key that was asked for last. */
@@ -172,6 +178,11 @@ export class Feed {
       now.rows.delete(now.rows.keys().next().value!);
       now.forgotten += 1;
     }
+  }
+
+  /** Whether more has come than these. */
+  private isCut(rows: Row[]): boolean {
+    return this.total > rows.filter(({ kind }) => kind !== 'mark').length;
   }
 
   private latest(): Row[] {
@@ -215,6 +226,17 @@ export function columnsOf(header: { schema?: string; columns?: { name: string; t
     }
   }
   return columns;
+}
+
+/** By which columns rows are told apart: those of the first list that has any of them, else the first. */
+export function keyOf(columns: Column[], ...lists: (string[] | null)[]): { names: string[]; key: number[] } {
+  const numbers = (names: string[]) => columns.flatMap((column, index) => (names.some((name) => same(column.name, name)) ? [index] : []));
+  const names = lists.find((list) => list && numbers(list).length > 0) ?? columns.slice(0, 1).map(({ name }) => name);
+  return { names, key: numbers(names) };
+}
+
+function same(one: string, other: string): boolean {
+  return one.toLowerCase() === other.toLowerCase();
 }
 
 /** What stands before what: numbers by their size, also those that are longer than a double. */

@@ -73,7 +73,7 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
   // As wide as what came first needs, within reason; wider by hand.
   for (const [index, column] of columns.entries()) {
     if (rows.length === 0 || (guessed.current[column.name] !== undefined && rows.length > 300)) continue;
-    const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index]).length), column.name.length + 4);
+    const longest = rows.slice(-40).reduce((most, row) => Math.max(most, shown(feed.cells(row)[index], column).length), column.name.length + 4);
     guessed.current[column.name] = Math.min(Math.max(longest * 7.6 + 26, 70, guessed.current[column.name] ?? 0), column.most ?? 380);
   }
   const width = (column: Column) => widths[column.name] ?? guessed.current[column.name] ?? 140;
@@ -141,7 +141,7 @@ export function LiveTable({ label, feed, columns, rows: latest, kinds, picked, p
               {row.kind === 'mark' ? <span role="gridcell" class="mark">{row.text}</span> : (
                 <>
                   {kinds && <span role="gridcell" class="kind">{WORDS[row.kind]![0]} {WORDS[row.kind]![1]}</span>}
-                  {columns.map((column, place) => <Cell key={place} of={feed.cells(row)[place]} number={isNumeric(column)} />)}
+                  {columns.map((column, place) => <Cell key={place} of={feed.cells(row)[place]} column={column} />)}
                 </>
               )}
             </div>
@@ -173,18 +173,20 @@ function alongHead(event: TargetedKeyboardEvent<HTMLElement>, box: HTMLElement):
   event.preventDefault();
 }
 
-export function shown(value: unknown): string {
+export function shown(value: unknown, column?: Column): string {
   if (value === undefined) return 'none';
   if (value === null) return 'null';
+  if (column?.written) return column.written(value);
   if (typeof value === 'object') return JSON.stringify(value);
   return String(value);
 }
 
-function Cell({ of, number }: { of: unknown; number: boolean }) {
+function Cell({ of, column }: { of: unknown; column: Column }) {
+  const number = isNumeric(column);
   if (of === undefined) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>none</span>;
   if (of === null) return <span role="gridcell" class={number ? 'nothing num' : 'nothing'}>null</span>;
   if (of === '') return <span role="gridcell" class="nothing">empty</span>;
-  return <span role="gridcell" class={number ? 'num' : ''}>{shown(of).slice(0, 400)}</span>;
+  return <span role="gridcell" class={number ? 'num' : ''}>{shown(of, column).slice(0, 400)}</span>;
 }
 
 /** Makes a column wider or narrower: by pointer, or by arrow keys. */

@@ -3,7 +3,7 @@ import type { ComponentChildren } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
 import { faithful } from './json';
 import { Record } from './record';
-import { compare, MOST, recordOf, type Column, type Feed, type Row } from './rows';
+import { compare, keyOf, MOST, recordOf, type Column, type Feed, type Row } from './rows';
 import { LiveTable, type Sort } from './table';
 import { Copy, count, Download, Toolbar } from './widgets';
 
@@ -39,10 +39,10 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
   const [picked, setPicked] = useState<Row | null>(null);
   const [sort, setSort] = useState<Sort | null>(null);
   const [chosen, setChosen] = useState<string[] | null>(null);
-  const names = chosen ?? (keyed.some((name) => columns.some((column) => same(column.name, name))) ? keyed : columns.slice(0, 1).map(({ name }) => name));
-  const key = columns.flatMap((column, index) => (names.some((name) => same(column.name, name)) ? [index] : []));
+  // Other columns may come than those that were chosen from.
+  const { names, key } = keyOf(columns, chosen, keyed);
   const stands = feed.paused.value || !live;
-  const { rows, hidden, forgotten, kept } = useMemo(() => {
+  const { rows, hidden, forgotten, partial, kept } = useMemo(() => {
     const current = view === 'current' ? feed.current(key) : null;
     const kept = current?.rows ?? feed.kept();
     const words = find.toLowerCase();
@@ -55,7 +55,7 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
     }
     const hidden = kept.length - rows.length;
     if (newest && !(sort && stands)) rows = [...rows].reverse();
-    return { rows, hidden, forgotten: current?.forgotten ?? 0, kept: kept.length };
+    return { rows, hidden, forgotten: current?.forgotten ?? 0, partial: current?.partial ?? false, kept: kept.length };
   }, [feed, feed.drawn.value, view, key.join(), find, only, sort, stands, newest]);
   const asObject = (row: Row) => (record ?? ((row, columns) => recordOf(row.text, columns)))(row, columns);
 
@@ -107,6 +107,7 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
       )}
       {(feed.total > 0 || kept > 0) && <p class="small muted bounds">
         {view === 'current' ? `${count(kept)} rows as they are now, by ${names.join(', ')}` : feed.total > MOST ? `The last ${count(Math.min(kept, MOST))} of ${count(feed.total)} rows` : `${count(feed.total)} rows`}
+        {partial && `; keys that last changed before the ${count(MOST)} rows that were kept when this was chosen are not here`}
         {forgotten > 0 && `; ${count(forgotten)} more keys are not kept`}
         {hidden > 0 && `; ${count(hidden)} hidden by what is looked for`}
         {feed.dropped > 0 && `; ${count(feed.dropped)} came too fast and were not shown`}.
@@ -114,8 +115,4 @@ export function Watch({ feed, label, name, live, view, setView, keyed = [], find
       </p>}
     </>
   );
-}
-
-function same(one: string, other: string): boolean {
-  return one.toLowerCase() === other.toLowerCase();
 }

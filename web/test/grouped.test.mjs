@@ -1,13 +1,9 @@
 // By which columns the rows of a query are told apart, where they are shown as they are now.
 import assert from 'node:assert/strict';
-import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { buildSync } from 'esbuild';
+import { load } from './bundle.mjs';
 
-const entry = join(dirname(fileURLToPath(import.meta.url)), '../src/query/grouped.ts');
-const [{ text }] = buildSync({ entryPoints: [entry], bundle: true, format: 'esm', write: false }).outputFiles;
-const { groupedBy } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
+const { groupedBy } = await load('query/grouped.ts');
 
 test('rows that are replaced are those of the same group, a window included', () => {
   for (const [text, names] of [

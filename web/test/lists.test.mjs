@@ -146,3 +146,82 @@ test('an answer that cannot be read is said where it was asked for', async () =>
   assert.equal(keys[0], keys[1], 'what has perhaps been done is not done twice');
   await close();
 });
+
+test('an order that was repaired waits for nothing any more, on a page that was open meanwhile too', async () => {
+  const { items } = await (await fetch(`${server.base}/ops/held?pageSize=200`)).json();
+  const { key, parkedCount } = items.find(({ reason, parkedCount }) => reason === 'gap' && parkedCount > 0);
+  // The look that finds it held no more.
+  const { page, close } = await open(`/ui/orders/${key}`, { expected: [/status of 404/] });
+  const history = page.getByRole('region', { name: 'Events of the order' });
+  await history.getByText('missing, the order waits for it').first().waitFor();
+  const parked = history.getByText('parked', { exact: true });
+  await parked.first().waitFor();
+  assert.equal(await parked.count(), parkedCount);
+  const skipped = await fetch(`${server.base}/ops/held/${key}/skip`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ reason: 'lost by the producer' }) });
+  assert.equal(skipped.status, 202);
+  await page.locator('.head .flag', { hasText: 'held' }).waitFor({ state: 'detached' });
+  await until('what was parked is applied', async () => (await (await fetch(`${server.base}/orders/${key}/events`)).json()).items.length === (await history.locator('tbody tr').count()));
+  assert.equal(await parked.count(), 0);
+  assert.equal(await history.getByText(/missing/).count(), 0);
+  await close();
+});
+
+test('a number that has changed since it was told is told anew, and what was written stays', async () => {
+  const { page, close } = await open('/ui/operations/letters', { expected: [/status of 409/] });
+  let matched = 4;
+  const made = [];
+  await page.route(/\/ops\/dead-letters\/skip/, (route) => {
+    const request = route.request();
+    const dryRun = request.url().endsWith('?dry_run=true');
+    const { expect, reason } = request.postDataJSON();
+    if (!dryRun) made.push([expect, reason]);
+    if (!dryRun && expect !== matched) return route.fulfill({ status: 409, contentType: 'application/problem+json', json: { code: 'count_changed', detail: `${matched} match now, ${expect} were expected` } });
+    return route.fulfill({ json: { dryRun, matched, more: false, possible: matched, decided: dryRun ? 0 : matched, sample: [], impossible: 0, impossibleSample: [] } });
+  });
+  await page.getByRole('button', { name: 'Skip all that match …' }).click();
+  await page.getByLabel('Why', { exact: true }).fill('nobody misses them');
+  await page.getByRole('button', { name: 'Tell how many' }).click();
+  await page.getByText('4 match; 4 would be decided').waitFor();
+  matched = 5;
+  await page.getByRole('button', { name: 'Skip 4' }).click();
+  await page.getByRole('alert').getByText('5 match now, 4 were expected').waitFor();
+  await page.getByRole('button', { name: 'Tell how many' }).click();
+  await page.getByText('5 match; 5 would be decided').waitFor();
+  assert.equal(await page.getByRole('alert').count(), 0, 'what was refused is over');
+  await page.getByRole('button', { name: 'Skip 5' }).click();
+  await page.getByText('5 letters decided.').waitFor();
+  assert.deepEqual(made, [[4, 'nobody misses them'], [5, 'nobody misses them']]);
+  await close();
+});
+
+test('the number of orders is counted again while they come, and what waits behind the list is shown when it is asked for', async () => {
+  const to = new Date(Math.floor(Date.now() / 60_000) * 60_000 + 3_600_000).toISOString();
+  const { page, close } = await open(`/ui/orders?to=${to}`);
+  await page.route((url) => url.pathname === '/orders' && url.searchParams.get('pageSize') === '1' && url.searchParams.get('to') === to && !url.searchParams.has('status'),
+    (route) => route.fulfill({ json: { items: [], page: null, pageSize: 1, total: 123_456, totalIsEstimate: false } }));
+  await page.getByText('123,456 orders match').waitFor();
+  const first = () => page.locator('tbody tr').first().getAttribute('data-order');
+  const stood = await first();
+  const asked = page.waitForRequest((request) => new URL(request.url()).searchParams.get('pageSize') === '50');
+  await page.getByRole('button', { name: /new, show/ }).click();
+  await asked;
+  await until('they are on top', async () => (await first()) !== stood);
+  await close();
+});
+
+test('where more orders are held than are listed, those in view are seen to be held all the same', async () => {
+  const { page, close } = await open('/ui/orders?sort=orderId');
+  await page.route('**/ops/held?*', async (route) => {
+    const response = await route.fetch();
+    const { items } = await response.json();
+    await route.fulfill({ response, json: { items: Array.from({ length: 200 }, (_, at) => ({ ...items[0], key: `other-${at}` })) } });
+  });
+  await page.route(/\/orders\/order-\d+$/, async (route) => {
+    const response = await route.fetch();
+    const order = await response.json();
+    await route.fulfill({ response, json: { ...order, held: { reason: 'gap', missingFrom: 2, missingTo: null, parkedCount: 1, parkedBytes: 1, since: order.updatedAt, href: '' } } });
+  });
+  await page.getByText('200 or more orders are held').waitFor();
+  await page.locator('tbody tr').first().getByRole('link', { name: 'held' }).waitFor();
+  await close();
+});

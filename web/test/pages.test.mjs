@@ -102,6 +102,24 @@ test('every digit is shown as it was sent', async () => {
   await close();
 });
 
+test('a list of a hundred thousand parts is shown a part at a time', async () => {
+  const { page, close } = await open('/ui/orders');
+  const order = { orderId: 'long', customerId: 'c', status: null, currency: 'EUR', totalNet: '1.10', totalGross: '1.10', itemCount: 0, lastEventSequence: 1, lastEventId: 'e', updatedAt: '2026-01-01T00:00:00Z', taxBasis: 'event', anomalies: [], items: [], held: null };
+  await page.route('**/orders/long', (route) => route.fulfill({ json: { ...order, parts: Array.from({ length: 100_000 }, (_, at) => at * 2) } }));
+  await page.route('**/orders/long/*', (route) => route.fulfill({ json: { items: [], pageSize: 50 } }));
+  await page.getByLabel('Go to order').fill('long');
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Show the answer as JSON' }).click();
+  const tree = page.locator('.tree');
+  const more = tree.getByRole('button', { name: 'the next 200 of 100,000' });
+  await more.waitFor();
+  assert.ok((await tree.getByRole('button').count()) < 300);
+  await more.press('Enter');
+  await until('the first of the next has the focus', () => page.evaluate(() => document.activeElement.textContent === '200: 400'));
+  assert.ok((await tree.getByRole('button').count()) < 500);
+  await close();
+});
+
 test('a held order is seen, repaired with the original beside the replacement, and goes on', async () => {
   // The replacement that is refused, and the look that finds it held no more.
   const { page, close } = await open('/ui/orders', { expected: [/status of 422/, /status of 404/] });
@@ -201,6 +219,12 @@ test('a view is rebuilt, compared, switched and rolled back', async () => {
   await page.getByRole('link', { name: 'Builds' }).click();
   await page.getByRole('button', { name: 'Rebuild …' }).click();
   await page.getByLabel('Why', { exact: true }).fill('to see what differs');
+  // Hours that nobody has written are asked for: they are not 0.
+  const hours = page.getByLabel(/^Hours that the build/);
+  await hours.fill('');
+  await page.getByLabel('Why', { exact: true }).press('Enter');
+  await until('the hours are asked for', () => hours.evaluate((field) => field.validity.valueMissing && field === document.activeElement));
+  await hours.fill('24');
   await page.getByRole('button', { name: 'Rebuild', exact: true }).click();
   await page.waitForURL(/operations\/builds\/\d+$/);
   await page.getByText('It waits for a word.').waitFor({ timeout: 90_000 });

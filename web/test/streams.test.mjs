@@ -132,6 +132,54 @@ test('every digit of a row is shown, rows replace each other by key, and a limit
   await close();
 });
 
+test('a new run begins with no row picked, and by a key that its rows have', async () => {
+  const { page, close } = await open(`/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID, AMOUNT FROM orders LIMIT 5')}`);
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  await page.locator('.progress .state', { hasText: /5 rows/ }).waitFor();
+  const picked = page.getByRole('complementary', { name: 'The picked row' });
+  await rows(page).nth(2).click();
+  await picked.getByText('AMOUNT:').waitFor();
+  await page.getByRole('button', { name: 'Current' }).click();
+  const key = page.getByLabel('A row for each');
+  await key.selectOption('AMOUNT');
+  await page.getByText(/rows as they are now, by AMOUNT/).waitFor();
+  await type(page, 'SQL', 'SELECT ORDER_ID, PRODUCT FROM orders LIMIT 4');
+  await page.keyboard.press('Control+Enter');
+  await page.getByRole('columnheader', { name: /PRODUCT/ }).waitFor();
+  await page.locator('.progress .state', { hasText: /4 rows/ }).waitFor();
+  assert.equal(await picked.count(), 0, 'no row of the run before, under the columns of this one');
+  assert.equal(await key.inputValue(), 'ORDER_ID');
+  await page.getByText(/rows as they are now, by ORDER_ID/).waitFor();
+  await close();
+});
+
+test('a query whose page is left, or whose tab is closed, while its text is checked does not begin', async () => {
+  const { page, close } = await open('/ui/streams');
+  const begun = [];
+  page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => begun.push(...String(payload).matchAll(/"target":"ExecuteAdHoc"/g))));
+  await page.route('**/api/validate', () => undefined);
+  await page.goto(`${base}/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`);
+  const run = page.getByRole('button', { name: 'Run', exact: true });
+  const checking = page.getByRole('button', { name: 'Checking …' });
+  await run.click();
+  await checking.waitFor();
+  await page.getByRole('link', { name: 'Orders', exact: true }).click();
+  await page.getByRole('heading', { name: 'Orders', exact: true }).waitFor();
+  await page.getByRole('link', { name: 'Query', exact: true }).click();
+  await run.waitFor();
+  assert.equal(await page.locator('.progress').count(), 0);
+  await run.click();
+  await checking.waitFor();
+  await page.getByRole('button', { name: 'Close from orders' }).click();
+  // What begins afterwards is all that has begun.
+  await page.unroute('**/api/validate');
+  await type(page, 'SQL', 'SELECT PRODUCT FROM orders LIMIT 3');
+  await page.keyboard.press('Control+Enter');
+  await page.locator('.progress .state', { hasText: /3 rows/ }).waitFor();
+  assert.equal(begun.length, 1);
+  await close();
+});
+
 test('a stream is made of a query, deployed, watched, changed with a plan of what is lost, and deleted', async () => {
   const { page, close } = await open('/ui/streams', { expected: [/status of 409/] });
   await page.getByText('No stream is written down.').waitFor();
@@ -216,10 +264,32 @@ test('a stream is made of a query, deployed, watched, changed with a plan of wha
   await close();
 });
 
+test('first rows stand under their own columns, whatever these consist of', async () => {
+  const { page, close } = await open('/ui/streams');
+  await page.route('**/api/validate', (route) => route.fulfill({ json: { valid: true, errors: [], checkedBy: 'engine' } }));
+  await page.route('**/api/test/query', (route) => route.fulfill({ json: {
+    schema: '`id` STRING, `items` ARRAY<STRUCT<`sku` STRING, `qty` INT>>, `to``tal` DECIMAL(10, 2)', rows: [{ row: { columns: ['a', [{ sku: 'tea', qty: 2 }], '9.90'] } }], end: 'limit', reason: null,
+  } }));
+  await page.goto(`${base}/ui/streams/new#name=Nested&sql=${encodeURIComponent('SELECT id, items, total FROM orders')}`);
+  await page.getByText('Can run, says the engine.').waitFor();
+  await page.getByRole('button', { name: 'Show its first 10 rows' }).click();
+  const first = page.getByRole('region', { name: 'First rows' });
+  await first.waitFor();
+  assert.deepEqual(await first.getByRole('columnheader').allTextContents(), ['id', 'items', 'to`tal']);
+  assert.deepEqual(await first.getByRole('cell').allTextContents(), ['a', '[{"sku":"tea","qty":2}]', '9.90']);
+  await close();
+});
+
 test('a topic is watched from its beginning, by partition and key, and a record is seen whole', async () => {
   const { page, close } = await open('/ui/topics/orders/live?from=earliest', { permissions: ['clipboard-read', 'clipboard-write'] });
   await until('records come', async () => (await rows(page).count()) > 10);
   await page.getByRole('button', { name: 'Pause' }).click();
+  // Times have their day, and are of the zone that is chosen, those of rows that were there before too.
+  const times = async () => new Set((await page.locator('.grid-row:not(.mark) [role=gridcell]:first-child').allTextContents()).map((time) => time.replace(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /, '')));
+  for (const zone of ['UTC', 'local']) {
+    await page.getByLabel('Time zone').selectOption(zone);
+    await until(`times in ${zone}`, async () => [...(await times())].join().replace(/CES?T/, 'local') === zone);
+  }
   await page.getByRole('spinbutton', { name: 'Partition' }).fill('1');
   await page.waitForURL(/partition=1/);
   await until('only that partition', async () => (await page.locator('.grid-row [role=gridcell]:nth-child(2)').allTextContents()).every((partition) => partition === '1'));

@@ -7,7 +7,7 @@ import { forbidden } from '../session';
 import { span, Time } from '../time';
 import { Act, bytes, CopyCurl, count, Empty, Failure, Pager, Shown, State, Table, Value } from '../widgets';
 import { Decide, useOnce } from './decide';
-import { words, type Operation, type ViewOfBuilds } from './model';
+import { keptFor, words, type Operation, type ViewOfBuilds } from './model';
 
 type Wish = 'rebuild' | 'rollback' | 'verify' | 'pause' | 'resume';
 
@@ -123,11 +123,11 @@ function Wanted({ wish, view, close, again }: { wish: Wish; view: string; close:
   };
   const keep = (
     <label class="field"><span>Hours that the build which readers leave is kept and fed</span>
-      <input type="number" min={0} max={8760} value={hours} onInput={(event) => setHours(event.currentTarget.value)} /></label>
+      <input type="number" required min={0} max={8760} step={1} value={hours} onInput={(event) => setHours(event.currentTarget.value)} /></label>
   );
   if (wish === 'rebuild') {
     return (
-      <Decide<Operation> title={`Rebuild ${view}`} path="/ops/views/rebuild" verb="Rebuild" close={close} done={begun} body={{ view, cutover: manual ? 'manual' : 'auto', keepHours: Number(hours) }}
+      <Decide<Operation> title={`Rebuild ${view}`} path="/ops/views/rebuild" verb="Rebuild" close={close} done={begun} body={{ view, cutover: manual ? 'manual' : 'auto', ...keptFor(hours) }}
         effect={<p>A new build is made from the whole log beside the old one, and compared with it. Readers go on reading the old one until they are switched.</p>}
         fields={<>
           <label class="check"><input type="checkbox" checked={manual} onChange={(event) => setManual(event.currentTarget.checked)} /> <span>Wait for my word before readers are switched</span></label>
@@ -136,7 +136,7 @@ function Wanted({ wish, view, close, again }: { wish: Wish; view: string; close:
     );
   }
   if (wish === 'rollback') {
-    return <Decide<Operation> title={`Roll ${view} back`} path={`/ops/views/${encodeURIComponent(view)}/rollback`} verb="Roll back" danger close={close} done={begun} body={{ keepHours: Number(hours) }}
+    return <Decide<Operation> title={`Roll ${view} back`} path={`/ops/views/${encodeURIComponent(view)}/rollback`} verb="Roll back" danger close={close} done={begun} body={{ ...keptFor(hours) }}
       effect={<p>Readers go back to the build that they left last. It was fed all the time and shows every event that came since.</p>} fields={keep} />;
   }
   if (wish === 'verify') {

@@ -12,8 +12,16 @@ import { words } from './model';
 
 const me = kept('actor', '');
 
+interface Once {
+  run: (path: string, call: Call) => Promise<void>;
+  busy: boolean;
+  problem: Problem | null;
+  /** Says no more what went wrong. */
+  forget: () => void;
+}
+
 /** Makes a call once, however often it is asked for. */
-export function useOnce<T>(done: (data: T) => void): { run: (path: string, call: Call) => Promise<void>; busy: boolean; problem: Problem | null } {
+export function useOnce<T>(done: (data: T) => void, failed?: (problem: Problem) => void): Once {
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);
   const intent = useRef({ what: '', key: '' });
@@ -28,13 +36,14 @@ export function useOnce<T>(done: (data: T) => void): { run: (path: string, call:
     } catch (error) {
       const problem = problemFrom(error);
       setProblem(problem);
+      failed?.(problem);
       // It was answered: what is asked for next is another intent.
       if (problem.status > 0 && problem.status < 500) intent.current = { what: '', key: '' };
     } finally {
       setBusy(false);
     }
   };
-  return { run, busy, problem };
+  return { run, busy, problem, forget: () => setProblem(null) };
 }
 
 /** Why, and where nobody signs in, who. */
@@ -141,6 +150,9 @@ export function DecideMany({ title, path, filter, what, verb, close, done }: { t
   const make = useOnce<Bulk>((data) => {
     setMade(data);
     done();
+  }, ({ code }) => {
+    // What was told is so no more: it is told anew, and the reason stays.
+    if (code === 'count_changed') setTold(null);
   });
   const problem = make.problem ?? tell.problem;
   return (
@@ -154,7 +166,10 @@ export function DecideMany({ title, path, filter, what, verb, close, done }: { t
         <form onSubmit={(event) => {
           event.preventDefault();
           if (told) void make.run(path, call());
-          else void tell.run(`${path}?dry_run=true`, call());
+          else {
+            make.forget();
+            void tell.run(`${path}?dry_run=true`, call());
+          }
         }}>
           <p>Of every one that matches {inWords(filter)}. First it is told how many that are; nothing changes by that.</p>
           <Why reason={reason} set={(reason) => {

@@ -136,3 +136,8 @@ export interface ViewOfBuilds {
 export function words(name: string): string {
   return name.replaceAll('_', ' ');
 }
+
+/** How long the build that readers leave is kept, as a part of a call: a field in which nothing stands says nothing, and not 0. */
+export function keptFor(hours: string): { keepHours?: number } {
+  return hours.trim() === '' ? {} : { keepHours: Number(hours) };
+}

@@ -28,6 +28,8 @@ export function Detail({ id }: { id: string }) {
   const heldNow = now.data?.held ?? (now.error?.body.held as Held | undefined) ?? null;
   const unknown = now.error?.code === 'order_not_found' && !now.data;
   const held = useAsk<HeldDetail>(heldNow && may('operate') ? `/ops/held/${encodeURIComponent(id)}` : null);
+  // What is known of a hold outlives it: what it waited for is missing no more, and what was parked is told as applied.
+  const waits = heldNow && held.answer && !held.isOther ? faithful<HeldDetail>(held.answer.text) : undefined;
   useEffect(() => follow({
     path: `${path}/changes`,
     open: (resumed) => !resumed && now.again(),
@@ -63,7 +65,7 @@ export function Detail({ id }: { id: string }) {
       {unknown ? null : <div class="head section"><h2>History</h2><div class="tools"><CopyCurl path={`${path}/events`} what="the history" /></div></div>}
       {unknown ? null : events.error?.code === 'history_off' ? <p class="empty">{events.error.detail}</p>
         : events.error && !events.data ? <Failure problem={events.error} again={events.again} />
-          : <History events={events.answer ? faithful<{ items: OrderEvent[] }>(events.answer.text).items : []} held={held.answer && faithful<HeldDetail>(held.answer.text)} asOf={asOf} more={(events.data?.items.length ?? 0) >= 200} />}
+          : <History events={events.answer ? faithful<{ items: OrderEvent[] }>(events.answer.text).items : []} held={waits} asOf={asOf} more={(events.data?.items.length ?? 0) >= 200} />}
     </section>
   );
 }

@@ -7,11 +7,9 @@ import { change, go, narrow, place, to } from '../router';
 import { may } from '../session';
 import { clock, Time } from '../time';
 import { Between, CopyCurl, count, Download, Empty, Pager, Shown, State, Table, Toolbar, Typed, Value } from '../widgets';
-import { kindOf, missing, STATUSES, type Changed, type Held, type HeldKey, type Order, type OrderPage } from './model';
+import { kindOf, missing, MOST_HELD, STATUSES, type Changed, type Held, type HeldKey, type Order, type OrderPage } from './model';
+import { begin, heldOf, isCut, merge, MOST_WAITING, noRows, PAGE_SIZE, take, type Filter, type Rows, type Waits } from './rows';
 
-const PAGE_SIZE = 50;
-/** Orders that are kept while somebody points at the list; of more only that there are more. */
-const MOST_WAITING = 1000;
 const SORTS: [string, string, string][] = [['orderId', 'Order', ''], ['totalGross', 'Gross', 'num'], ['totalNet', 'Net', 'num'], ['updatedAt', 'Updated', '']];
 
 export function List() {
@@ -19,17 +17,20 @@ export function List() {
   const customer = hash.get('customer') ?? '';
   const asked = useMemo(() => pathOf(query, customer), [query.toString(), customer]);
   const list = useAsk<OrderPage>(asked.path);
+  // Orders come without the list being asked for again.
+  const counted = useAsk<OrderPage>(asked.count, { every: COUNTED_EVERY });
+  const total = counted.isOther || counted.at < list.at ? list.data : counted.data;
   const sort = query.get('sort') ?? '-updatedAt';
   const atTop = sort === '-updatedAt' && !query.has('cursor') && !query.has('to');
   const live = useLive(list.data?.items, asked, atTop, list.again);
-  const held = useAsk<{ items: HeldKey[] }>(may('operate') ? '/ops/held?pageSize=200' : null, { every: 5000 });
-  const seen = useHeldOf(may('operate') ? NONE : live.rows);
-  const heldOf: ReadonlyMap<string, Waits> = held.data ? new Map(held.data.items.map((key) => [key.key, key])) : seen;
+  const held = useAsk<{ items: HeldKey[] }>(may('operate') ? `/ops/held?pageSize=${MOST_HELD}` : null, { every: 5000 });
+  const seen = useHeldOf(may('operate') && !isCut(held.data?.items) ? NONE : live.rows);
+  const waits = heldOf(held.data?.items, seen);
   return (
     <section>
       <div class="head">
         <h1>Orders</h1>
-        {list.data && <span class="muted">{list.data.totalIsEstimate ? 'about ' : ''}{count(list.data.total)} {list.data.total === 1 ? 'order' : 'orders'}{asked.filtered ? ' match' : ''}</span>}
+        {total && <span class="muted">{total.totalIsEstimate ? 'about ' : ''}{count(total.total)} {total.total === 1 ? 'order' : 'orders'}{asked.filtered ? ' match' : ''}</span>}
         <span class="muted">{live.word}</span>
         <div class="tools">
           {live.waiting > 0 && <button type="button" class="primary" onClick={live.show}>{live.waiting}{live.waiting === MOST_WAITING && ' or more'} new, show</button>}
@@ -63,7 +64,7 @@ export function List() {
                 </tr>
               </thead>
               <tbody>
-                {live.rows.map((order) => <Row key={order.orderId} order={order} held={heldOf.get(order.orderId)} changed={live.changed.get(order.orderId)} gone={live.gone.has(order.orderId)} />)}
+                {live.rows.map((order) => <Row key={order.orderId} order={order} held={waits.get(order.orderId)} changed={live.changed.get(order.orderId)} gone={live.gone.has(order.orderId)} />)}
               </tbody>
             </Table>
           </div>
@@ -75,12 +76,14 @@ export function List() {
 }
 
 const NONE: Order[] = [];
-type Waits = Parameters<typeof missing>[0];
+/** Milliseconds between counts of all that match. */
+const COUNTED_EVERY = 15_000;
 /** How long it is believed that an order waits or does not, and how many are asked about at once. */
 const BELIEVED = 30_000;
 const AT_ONCE = 6;
 
-/** Readers may not list what is held, but each order says whether it is: those in view are asked, a few at a time. */
+/** Readers may not list what is held, nor has the list all of a great many, but each order says whether it is: those in view are asked,
+ * a few at a time. */
 function useHeldOf(rows: Order[]): ReadonlyMap<string, Waits> {
   const [held, setHeld] = useState<ReadonlyMap<string, Waits>>(new Map());
   const store = useRef({ asked: new Map<string, number>(), rows });
@@ -151,7 +154,7 @@ function HeldBanner({ held }: { held: HeldKey[] | undefined }) {
   return (
     <div class="note">
       <p>
-        <strong>{held.length === 1 ? '1 order is held' : `${held.length}${held.length === 200 ? ' or more' : ''} orders are held`}</strong>:{' '}
+        <strong>{held.length === 1 ? '1 order is held' : `${held.length}${isCut(held) ? ' or more' : ''} orders are held`}</strong>:{' '}
         {held.slice(0, 5).map((key, index) => <span key={key.key}>{index > 0 && ', '}<a class="mono" href={to(['orders', key.key])}>{key.key}</a></span>)}
         {held.length > 5 && <> and {held.length - 5} more</>}.{' '}
         <a href={to(['operations', 'held'])}>See what they wait for</a>
@@ -162,9 +165,11 @@ function HeldBanner({ held }: { held: HeldKey[] | undefined }) {
 
 interface AskedList {
   path: string;
+  /** The same for the number alone. */
+  count: string;
   /** The stream of all that may come into it; what leaves the filter has to be seen, too. */
   stream: string;
-  statuses: string[];
+  filter: Filter;
   filtered: boolean;
 }
 
@@ -173,14 +178,18 @@ function pathOf(query: URLSearchParams, customer: string): AskedList {
   const statuses = query.getAll('status');
   for (const status of statuses) all.append('status', status);
   if (customer) for (const to of [all, stream]) to.set('customerId', customer);
-  for (const name of ['from', 'to', 'sort', 'cursor']) {
+  const filter = { statuses, from: query.get('from'), to: query.get('to') };
+  for (const name of ['from', 'to'] as const) if (filter[name]) all.set(name, filter[name]);
+  const counted = new URLSearchParams(all);
+  counted.set('pageSize', '1');
+  for (const name of ['sort', 'cursor']) {
     const value = query.get(name);
     if (value) all.set(name, value);
   }
   const filtered = statuses.length > 0 || customer !== '' || query.has('from') || query.has('to');
   all.set('pageSize', String(PAGE_SIZE));
   const rest = stream.toString();
-  return { path: `/orders?${all}`, stream: `/orders/changes${rest && `?${rest}`}`, statuses, filtered };
+  return { path: `/orders?${all}`, count: `/orders?${counted}`, stream: `/orders/changes${rest && `?${rest}`}`, filter, filtered };
 }
 
 function Filters({ query, customer }: { query: URLSearchParams; customer: string }) {
@@ -243,12 +252,8 @@ function useCounts(): Record<string, string> {
   return counts;
 }
 
-interface LiveRows {
+interface LiveRows extends Pick<Rows, 'changed' | 'gone'> {
   rows: Order[];
-  /** How often a row has changed, and which do not match the filter any more. */
-  changed: Map<string, number>;
-  gone: Set<string>;
-  /** Orders that have come and are not shown. */
   waiting: number;
   paused: boolean;
   word: string;
@@ -257,28 +262,16 @@ interface LiveRows {
   point: (at: boolean) => void;
 }
 
-/** The rows of `first`, kept up to date. One order is one row, whatever was told how often. */
+/** The rows of `first`, kept up to date. */
 function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, again: () => void): LiveRows {
   const [, draw] = useState(0);
   const [paused, setPaused] = useState(false);
-  const store = useRef({ rows: new Map<string, Order>(), order: [] as string[], changed: new Map<string, number>(), gone: new Set<string>(), waiting: new Map<string, Order>(), pointed: false, dirty: false, at: 0 });
-  const pausedNow = useRef(false);
-  pausedNow.current = paused;
+  const store = useRef({ ...noRows(), pointed: false, dirty: false, at: 0 });
   const now = store.current;
 
   useEffect(() => {
     if (!first) return;
-    // What came while the list was on its way is newer than the list where its number is.
-    const before = now.rows;
-    const later = (order: Order) => {
-      const known = now.waiting.get(order.orderId) ?? before.get(order.orderId);
-      return known && known.lastEventSequence > order.lastEventSequence ? known : order;
-    };
-    now.rows = new Map(first.map((order) => [order.orderId, later(order)]));
-    now.order = first.map((order) => order.orderId);
-    for (const id of now.order) now.waiting.delete(id);
-    now.gone.clear();
-    now.changed.clear();
+    begin(now, first);
     if (!atTop) now.waiting.clear();
     now.at = Date.now();
     draw((turn) => turn + 1);
@@ -287,26 +280,12 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
   useEffect(() => {
     if (paused) return undefined;
     now.waiting.clear();
-    const matches = (order: Order) => asked.statuses.length === 0 || (order.status !== null && asked.statuses.includes(order.status));
     const stop = follow({
       path: asked.stream,
       open: (resumed) => !resumed && again(),
       event: ({ name, data }) => {
         if (name !== 'order') return;
-        const order = parse<Changed>(data);
-        const known = now.rows.get(order.orderId);
-        if (known) {
-          if (order.lastEventSequence < known.lastEventSequence) return;
-          now.rows.set(order.orderId, order);
-          now.changed.set(order.orderId, (now.changed.get(order.orderId) ?? 0) + 1);
-          if (matches(order)) now.gone.delete(order.orderId);
-          else now.gone.add(order.orderId);
-        } else if (matches(order)) {
-          now.waiting.delete(order.orderId);
-          now.waiting.set(order.orderId, order);
-          const [oldest] = now.waiting.keys();
-          if (now.waiting.size > MOST_WAITING && oldest !== undefined) now.waiting.delete(oldest);
-        } else now.waiting.delete(order.orderId);
+        take(now, asked.filter, parse<Changed>(data));
         now.dirty = true;
       },
     });
@@ -322,7 +301,7 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
       stop();
       window.clearInterval(timer);
     };
-  }, [asked.stream, asked.statuses.join(), atTop, paused]);
+  }, [asked.stream, JSON.stringify(asked.filter), atTop, paused]);
 
   const cut = ['bad', 'wait'].includes(connection.value.state);
   const rows = now.order.map((id) => now.rows.get(id)).filter((order) => order !== undefined);
@@ -330,7 +309,11 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
     if (atTop) {
       merge(now);
       draw((turn) => turn + 1);
-    } else narrow({ sort: null });
+    } else {
+      // Where only the times keep the list from its top, its address is the same.
+      narrow({ sort: null });
+      again();
+    }
   };
   return {
     rows, changed: now.changed, gone: now.gone, waiting: now.waiting.size, paused, show,
@@ -341,17 +324,4 @@ function useLive(first: Order[] | undefined, asked: AskedList, atTop: boolean, a
     },
     point: (at) => (now.pointed = at),
   };
-}
-
-function merge(now: { rows: Map<string, Order>; order: string[]; gone: Set<string>; waiting: Map<string, Order>; changed: Map<string, number> }): void {
-  for (const [id, order] of now.waiting) {
-    now.rows.set(id, order);
-    now.changed.set(id, (now.changed.get(id) ?? 0) + 1);
-  }
-  now.waiting.clear();
-  for (const id of now.gone) now.rows.delete(id);
-  now.gone.clear();
-  const newest = [...now.rows.values()].sort((a, b) => Date.parse(b.updatedAt) - Date.parse(a.updatedAt) || (a.orderId < b.orderId ? 1 : -1));
-  now.order = newest.slice(0, PAGE_SIZE).map((order) => order.orderId);
-  now.rows = new Map(now.order.map((id) => [id, now.rows.get(id)!]));
 }

@@ -80,6 +80,9 @@ export interface HeldKey {
   href: string;
 }
 
+/** So many held orders are listed at most, those that wait longest. */
+export const MOST_HELD = 200;
+
 /** Statuses of the event contract, in the order of an order's life. */
 export const STATUSES = ['Created', 'Paid', 'Packed', 'Shipped', 'Delivered', 'Cancelled', 'Returned', 'Refunded'];
 

@@ -6,8 +6,9 @@ import { stream as watch } from '../hub';
 import { parse } from '../json';
 import { follow } from '../live';
 import type { PageProps } from '../pages';
+import { COLUMNS, copiesOf, recordCells, type Record } from '../preview/records';
 import { change, place, to } from '../router';
-import { cellsOf, columnsOf, Feed, kindOf, type Column, type Row } from '../rows';
+import { cellsOf, columnsOf, Feed, kindOf, type Row } from '../rows';
 import { Apart } from '../streams/list';
 import { kindOf as kindOfState, word, type Stream } from '../streams/model';
 import { clock, fieldOf, instantOf, zoneName } from '../time';
@@ -101,44 +102,6 @@ function Rows({ stream }: { stream: Stream }) {
         find={find} setFind={setFind} empty={stream.state === 'running' ? 'No row yet. What its sources get from now on is shown here.' : <>No row comes as long as the stream does not run. <a href={to(['streams', stream.id])}>To the stream</a></>} />
     </>
   );
-}
-
-interface Record {
-  partition: number;
-  offset: number;
-  timestamp?: string;
-  key?: string;
-  keyFormat?: string;
-  headers?: { name: string; text?: string; base64?: string; bytes?: number }[];
-  moreHeaders?: number;
-  schemaId?: number;
-  format: string;
-  value: unknown;
-  error?: string;
-}
-
-const COLUMNS: Column[] = [{ name: 'Time', type: '' }, { name: 'Partition', type: 'int' }, { name: 'Offset', type: 'bigint' }, { name: 'Key', type: '', most: 260 }, { name: 'Schema', type: 'int' }, { name: 'Headers', type: '', most: 220 }, { name: 'Value', type: '' }];
-
-/** Headers in one line; the record has them whole. */
-function headersOf(headers: Record['headers'], more = 0): string | undefined {
-  if (!headers) return undefined;
-  const all = headers.map(({ name, text, base64, bytes }) => `${name}: ${text === '' ? '""' : text ?? (base64 === undefined ? 'null' : `base64 ${base64}`)}${bytes === undefined ? '' : ' …'}`);
-  return [...all, ...(more > 0 ? [`${count(more)} more`] : [])].join(', ');
-}
-
-/** The cells of a record; what cannot be read says why. */
-function recordCells(text: string): unknown[] {
-  const { timestamp, partition, offset, key, headers, moreHeaders, schemaId, format, value, error } = parse<Record>(text);
-  const at = timestamp === undefined ? null : Date.parse(timestamp);
-  const words = format === 'tombstone' ? 'deleted' : format === 'tooLarge' ? `too large to show: ${JSON.stringify(value)}` : typeof value === 'string' ? value : /"value":([\s\S]*)\}$/.exec(text)?.[1] ?? '';
-  return [at === null ? null : `${clock(at)} ${zoneName(at)}`, partition, offset, key, schemaId, headersOf(headers, moreHeaders), error ? `unreadable (${error}): ${words}` : words];
-}
-
-/** A key is copied as it is written in the topic: what is no text, as base64. */
-function copiesOf({ kind, text }: Row): [string, string][] {
-  if (kind === 'mark') return [];
-  const { partition, offset, key } = parse<Record>(text);
-  return [...(key === undefined ? [] : [['Copy key', key] as [string, string]]), ['Copy position', `${partition}/${offset}`]];
 }
 
 const BEGINNINGS: [string, string][] = [['latest', 'what comes'], ['earliest', 'the earliest'], ['offset', 'an offset …'], ['time', 'a time …']];

@@ -141,6 +141,8 @@ function One({ tab, engines, sources, missing }: OneProps) {
     const found = await checked.now();
     setWaits(false);
     if (found && !found.valid) return;
+    // The page was left meanwhile, or the tab closed: nothing would stop what begins now.
+    if (place.peek().parts[0] !== 'query' || !tabs.peek().includes(tab)) return;
     remember(text);
     tab.run.value = new Run(text, engine, tab.fromBeginning.value);
   };
@@ -315,7 +317,7 @@ function Result({ tab, run, stale }: { tab: Tab; run: Run; stale: boolean }) {
           <button type="button" class="quiet" onClick={() => (tab.text.value = run.sql)}>Take it back</button>
         </p>
       )}
-      <Watch feed={run.feed} label="Rows of the query" name="query" live={state !== 'ended'} view={tab.view.value} setView={(view) => (tab.view.value = view)}
+      <Watch key={run.began} feed={run.feed} label="Rows of the query" name="query" live={state !== 'ended'} view={tab.view.value} setView={(view) => (tab.view.value = view)}
         keyed={groupedBy(run.sql)} find={tab.find.value} setFind={(find) => (tab.find.value = find)}
         empty={state === 'ended' ? 'No row came.' : 'No row yet. A query over what comes waits for what comes.'} />
     </div>

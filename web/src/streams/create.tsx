@@ -4,6 +4,7 @@ import { ask, Problem, useAsk, type Call } from '../api';
 import { Errors, useOnce } from '../operations/decide';
 import type { Engine, Source } from '../query/model';
 import { change, go, leaving, place, to } from '../router';
+import { columnsOf } from '../rows';
 import { Sql } from '../sql';
 import { useValidation, type Validation } from '../validate';
 import { Act, CopyCurl, Empty, Failure, Shown, Table } from '../widgets';
@@ -145,7 +146,7 @@ function FirstRows({ text, engine, ready }: { text: string; engine: string; read
       setState({ of: text, problem: error as Problem, busy: false });
     }
   };
-  const names = (state.trial?.schema ?? '').match(/`[^`]*`(?= )/g)?.map((name) => name.slice(1, -1)) ?? [];
+  const columns = columnsOf({ schema: state.trial?.schema ?? '' });
   return (
     <>
       <p class="tools">
@@ -155,7 +156,7 @@ function FirstRows({ text, engine, ready }: { text: string; engine: string; read
       {state.problem && <Failure problem={state.problem} />}
       {state.trial && (state.trial.rows.length === 0 ? <Empty>No row within 8 s.</Empty> : (
         <Table label="First rows">
-          <thead><tr>{names.map((name, column) => <th scope="col" key={name} class={typeof state.trial?.rows[0]?.row.columns[column] === 'number' ? 'num' : ''}>{name}</th>)}</tr></thead>
+          <thead><tr>{columns.map(({ name }, column) => <th scope="col" key={column} class={typeof state.trial?.rows[0]?.row.columns[column] === 'number' ? 'num' : ''}>{name}</th>)}</tr></thead>
           <tbody>{state.trial.rows.map((row, index) => <tr key={index}>{row.row.columns.map((cell, column) => <td key={column} class={typeof cell === 'number' ? 'num' : ''}>{shown(cell)}</td>)}</tr>)}</tbody>
         </Table>
       ))}
