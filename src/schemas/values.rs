@@ -43,7 +43,7 @@ impl Values {
     pub fn new(settings: &SchemaRegistrySettings, metrics: Arc<Metrics>) -> Result<Values> {
         Ok(Values {
             client: if settings.url.is_empty() { None } else { Some(RegistryClient::new(settings)?) },
-            source: SchemaSource::new("stream_manager", Shape::NONE, settings, metrics)?,
+            source: SchemaSource::new("stream_manager", Shape::SQL, settings, metrics)?,
             questions: Mutex::new(Questions::new(Instant::now())),
         })
     }
@@ -62,7 +62,10 @@ impl Values {
             // What is not kept is no schema: the registry does not know it, and the value only looks like a frame.
             Ok(WriterSchema::Refused(poison)) if self.source.known(name).is_none() => PortError::Refused(poison.detail),
             Ok(schema) => return Ok(schema),
-            Err(Absent::Unknown { .. }) => PortError::Unavailable(format!("schema {name} is not in the registry")),
+            Err(Absent::Unknown { .. }) => PortError::Unavailable(format!(
+                "schema {name} is not in the registry: register it there, or set schema_registry.not_found = dead_letter and \
+                 restart, so that such records are refused"
+            )),
             Err(Absent::Away(why)) => {
                 let why = PortError::Unavailable(why);
                 self.questions().away(why.clone(), Instant::now());
@@ -137,7 +140,7 @@ impl Schemas for Values {
                 let columns = columns_of_avro(&schema.schema, &references).map_err(refused)?;
                 Ok(Some((Format::Avro, columns)))
             }
-            "JSON" => Ok(Some((Format::Json, columns_of_json_schema(&schema.schema).map_err(refused)?))),
+            "JSON" => Ok(Some((Format::JsonSchema, columns_of_json_schema(&schema.schema).map_err(refused)?))),
             other => Err(refused(format!("its schema is {other}; Avro and JSON Schema are read"))),
         }
     }

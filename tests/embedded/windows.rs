@@ -1,10 +1,12 @@
 //! Windows on a real Kafka: what is explained, written, kept over a stop, and set aside.
 
+use rdkafka::Message;
 use serde_json::{Value, json};
 use streamview::manager::engines::{Changes, Engine, StopMode, Stopped};
 
 use crate::bench::{PER_MINUTE, definition, deployment, engine, order, patient_engine, source, values};
-use crate::support::world::{World, header, records};
+use crate::support::servers;
+use crate::support::world::{TestRecord, World, header, records};
 use crate::support::{PATIENCE, until};
 
 const MINUTE: i64 = 60_000;
@@ -48,11 +50,7 @@ async fn windows_are_written_once_and_go_on_after_a_stop() {
     assert_eq!(written[0], json!({"minute": "1970-01-01T00:00:00.000Z", "customer": "a", "n": 21, "total": 30.01}));
 
     // What comes too late goes aside; what cannot be read, too.
-    let bad = crate::support::world::TestRecord {
-        payload: Some(b"{\"id\":1}{\"id\":2}".to_vec()),
-        partition: Some(0),
-        ..Default::default()
-    };
+    let bad = TestRecord { payload: Some(b"{\"id\":1}{\"id\":2}".to_vec()), partition: Some(0), ..Default::default() };
     world.publish([order(0, 23, "a", 1, 1_000), bad]).await;
     for (aside, words) in [(format!("{output}.late"), "late"), (format!("{output}.dlq"), "trailing characters")] {
         let letter = until(&format!("one stands in {aside}"), PATIENCE * 2, || async {
@@ -102,4 +100,36 @@ async fn a_header_whose_name_is_not_text_ends_no_query() {
     });
     assert_eq!(rows.await, [json!({"id": 1, "_headers": {"\u{fffd}": "odd"}})]);
     engine.stop(&deployment, &handle, StopMode::Final).await.unwrap();
+}
+
+/// 1,000,000 bytes are what the client sends by itself, 1,048,588 what a topic takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_record_is_set_aside_without_its_value_and_a_row_that_is_too_large_ends_its_query_by_name() {
+    let servers = servers::shared();
+    let world = World::on(&servers.kafka, &servers.database, 1, &[("max.message.bytes", "20000000")]).await;
+    let (engine, definition) = (engine(&world.kafka), definition());
+    let mut deployment = deployment(&definition, &world.topic, 1, None);
+    "SELECT id, customer FROM orders".clone_into(&mut deployment.select.sql);
+    let output = deployment.names.topic();
+    world.create_topic(&output, 1, &[]).await;
+    let handle = engine.deploy(&deployment).await.unwrap();
+    let broken = TestRecord { payload: Some(vec![b'x'; 2_000_000]), partition: Some(0), ..TestRecord::default() };
+    let customer = "c".repeat(1_010_000);
+    world.publish([broken, order(0, 1, &customer, 100, 0)]).await;
+    let rows = until("the row is written", PATIENCE, || async {
+        Some(values(&world, &output)).filter(|rows| !rows.is_empty())
+    });
+    assert_eq!(rows.await, [json!({"id": 1, "customer": customer})]);
+    let letter = records(&world.kafka, &format!("{output}.dlq")).pop().unwrap();
+    assert!(letter.payload().is_none());
+    assert_eq!(header(&letter, "x-original-offset").unwrap(), "0");
+    let omitted = header(&letter, "x-dlq-payload").unwrap();
+    assert_eq!(omitted, "value omitted; the value has 2000000 bytes");
+
+    world.publish([order(0, 2, &"c".repeat(1_100_000), 100, 0)]).await;
+    let why =
+        until("the query ends", PATIENCE, || async { engine.details(&handle.job_id).await.unwrap().failure }).await;
+    let of = format!("{}:0:2 is larger than topic {output} takes", world.topic);
+    assert!(why.contains(&of), "{why}");
+    engine.remove(&handle, &[]).await.unwrap();
 }

@@ -69,7 +69,10 @@ async fn columns_and_values_are_read_by_the_registry_and_what_it_cannot_say_is_s
 
     let schema = register(real, &format!("{plain}-value"), Format::Json, JSON).await;
     let (format, columns) = values.columns_of(&plain).await.unwrap().unwrap();
-    assert_eq!((format, words(&columns)), (Written::Json, ["ID bigint", "NAME string"].map(str::to_owned).to_vec()));
+    assert_eq!(
+        (format, words(&columns)),
+        (Written::JsonSchema, ["ID bigint", "NAME string"].map(str::to_owned).to_vec())
+    );
     let body = br#"{"ID":9007199254740993,"NAME":"x"}"#.to_vec();
     let read = values.decode(&framed(schema, body)).await.unwrap().unwrap();
     assert_eq!((read.format, read.json.as_str()), (Written::Json, r#"{"ID":"9007199254740993","NAME":"x"}"#));

@@ -125,8 +125,8 @@ pub(super) struct SourceBody {
     /// The Kafka topic.
     #[schema(min_length = 1, max_length = 249)]
     topic: String,
-    /// `json` or `avro`.
-    #[schema(pattern = "^(json|avro)$")]
+    /// `json`, `json_schema` (JSON in the framing of a registry) or `avro`.
+    #[schema(pattern = "^(json|json_schema|avro)$")]
     format: String,
     /// Its columns, in order: `name`, `type` such as `int`, `string`, `decimal(10, 2)`, `timestamp(3)`, `array<string>`, and
     /// `nullable`, true if left out.
@@ -246,7 +246,7 @@ pub(super) async fn source(name: String, request: &HttpRequest, payload: web::Pa
     let bytes = body::read(request, payload, SOURCE_BYTES).await?;
     let mut body = Body::parse(&bytes, &["topic", "format", "columns", "eventTime", "table"])?;
     let topic = body.required_text("topic", 249).unwrap_or_default();
-    let format: Option<Format> = body.value("format", true, "must be json or avro");
+    let format: Option<Format> = body.value("format", true, "must be json, json_schema or avro");
     let columns: Option<Vec<Column>> = body.value("columns", true, "must be a list of columns");
     if columns.as_ref().is_some_and(Vec::is_empty) {
         body.reject("columns", "[]", "must have at least one column");
@@ -255,7 +255,7 @@ pub(super) async fn source(name: String, request: &HttpRequest, payload: web::Pa
     let table: Option<Table> =
         body.value("table", false, "must be an object with key, a list of columns, and keyFormat, text or json");
     if format == Some(Format::View) {
-        body.reject("format", "view", "must be json or avro");
+        body.reject("format", "view", "must be json, json_schema or avro");
     }
     body.finish()?;
     let (format, columns) = (format.unwrap_or(Format::Json), columns.unwrap_or_default());

@@ -37,8 +37,11 @@ const NAMES: [&str; 14] = [
 ];
 
 /// What this view wants of Avro records.
-pub const AVRO: avro::Shape =
-    avro::Shape { fields: &NAMES, schemas: &[ALL[0].avro, ALL[3].avro, ALL[1].avro, ALL[4].avro, ALL[2].avro] };
+pub const AVRO: avro::Shape = avro::Shape {
+    fields: &NAMES,
+    schemas: &[ALL[0].avro, ALL[3].avro, ALL[1].avro, ALL[4].avro, ALL[2].avro],
+    ..avro::Shape::NONE
+};
 
 /// A line of an order as the event states it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use datafusion::logical_expr::LogicalPlan;
 use streamview_manager::engines::{Refusal, Select};
 
-use crate::plan::{Limits, Prepared, Purpose, Windowed, origin, session, window};
+use crate::plan::{Limits, Prepared, Purpose, Windowed, origin, planned, said, session, window};
 use crate::schema;
 
 pub(crate) use self::fault::Fault;
@@ -69,7 +69,7 @@ pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Re
     typed.truncate(columns.len());
     let columns = typed;
     joins::judge(&plan, &select.sources).map_err(refused)?.map_err(faulty)?;
-    let template = crate::plan::planned(&plan, &state).map_err(refused)?;
+    let template = planned(&plan, &state).and_then(|plan| said(plan, &columns)).map_err(refused)?;
     let mut prepared = Prepared {
         template,
         plan,

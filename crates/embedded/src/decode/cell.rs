@@ -59,8 +59,8 @@ pub(super) fn cell<'j>(raw: &'j str, of: &DataType) -> Result<Cell<'j>, String> 
         }
         DataType::String => text().map(Cell::Text),
         DataType::Bytes => text().and_then(|text| STANDARD.decode(text.as_bytes()).ok()).map(Cell::Bytes),
-        DataType::Date => text().and_then(|text| Date32Type::parse(&text)).map(|days| Cell::Whole(days.into())),
-        DataType::Time => text().and_then(|text| Time64MicrosecondType::parse(&text)).map(Cell::Whole),
+        DataType::Date => text().and_then(|text| day(&text)).map(|days| Cell::Whole(days.into())),
+        DataType::Time => text().and_then(|text| time_of_day(&text)).map(Cell::Whole),
         DataType::Timestamp(digits) if is_number => {
             whole(raw).and_then(|ms| units(i128::from(ms) * 1_000_000, *digits)).map(Cell::Whole)
         }
@@ -97,10 +97,23 @@ fn whole(text: &str) -> Option<i64> {
 fn special(text: &str) -> Option<f64> {
     match text {
         "NaN" => Some(f64::NAN),
-        "Infinity" => Some(f64::INFINITY),
-        "-Infinity" => Some(f64::NEG_INFINITY),
+        // As we write it, and as it comes out of Avro.
+        "Infinity" | "inf" => Some(f64::INFINITY),
+        "-Infinity" | "-inf" => Some(f64::NEG_INFINITY),
         _ => None,
     }
+}
+
+/// `2026-11-30`. The parser takes moments as well, whose day depends on the zone, and dates without their zeros.
+fn day(text: &str) -> Option<i32> {
+    let is_day = matches!(text.as_bytes(), [_, _, _, _, b'-', _, _, b'-', _, _]);
+    is_day.then(|| Date32Type::parse(text)).flatten()
+}
+
+/// `12:34`, `12:34:56` or with a fraction. The parser takes bare numbers as well, and `1:02 PM`.
+fn time_of_day(text: &str) -> Option<i64> {
+    let is_plain = text.bytes().all(|letter| matches!(letter, b'0'..=b'9' | b':' | b'.'));
+    (is_plain && text.as_bytes().get(2) == Some(&b':')).then(|| Time64MicrosecondType::parse(text)).flatten()
 }
 
 /// A moment by ISO 8601; UTC where it names no zone.

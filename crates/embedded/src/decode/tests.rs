@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use datafusion::arrow::util::display::array_value_to_string;
-use streamview_manager::catalog::{Column, Format};
+use streamview_core::codec::avro::{Program, Reader, Shape};
+use streamview_manager::catalog::infer::Sample;
+use streamview_manager::catalog::{Column, Format, columns_of_avro, exact_numbers};
 
 use super::*;
 use crate::log::{Batch, Place};
@@ -88,6 +90,7 @@ fn nothing_is_rounded_or_taken_for_something_else() {
         ("double", "1e400", None),
         ("double", "\"12.5\"", None),
         ("double", "\"NaN\"", Some("NaN")),
+        ("double", "\"-Infinity\"", Some("-inf")),
         ("decimal(20, 2)", "123456789012345678.10", Some("123456789012345678.10")),
         ("decimal(20, 2)", "\"0.10\"", Some("0.10")),
         ("decimal(20, 2)", "0.105", None),
@@ -100,7 +103,16 @@ fn nothing_is_rounded_or_taken_for_something_else() {
         ("bytes", "\"%\"", None),
         ("date", "\"2026-02-28\"", Some("2026-02-28")),
         ("date", "\"2026-02-30\"", None),
+        // In UTC it is the day before.
+        ("date", "\"2026-01-01T00:30:00+01:00\"", None),
+        ("date", "\"20260105\"", None),
+        ("date", "\"2026-1-5\"", None),
+        ("date", "\"+10999-12-31\"", None),
         ("time", "\"12:34:56.123456\"", Some("12:34:56.123456")),
+        ("time", "\"12:34\"", Some("12:34:00")),
+        ("time", "\"45296000000\"", None),
+        ("time", "\"1:02 PM\"", None),
+        ("time", "\"12:34:56Z\"", None),
         ("timestamp(3)", "\"2026-11-28T21:53:28.123Z\"", Some("2026-11-28T21:53:28.123")),
         ("timestamp(3)", "\"2026-11-28 22:53:28.123+01:00\"", Some("2026-11-28T21:53:28.123")),
         ("timestamp(3)", "\"2026-11-28T21:53:28\"", Some("2026-11-28T21:53:28")),
@@ -163,4 +175,97 @@ fn columns_that_no_query_reads_are_not_looked_at() {
     let rows = decoder.take().unwrap();
     assert!(rows.column(0).is_null(0) && rows.column(4).is_null(0));
     assert!(rows.column(1).is_valid(0));
+}
+
+/// A field of this type of Avro: its column, and what the body of a record becomes that holds nothing else.
+fn of_avro(field_type: &str, body: &[u8]) -> (String, Result<String, String>) {
+    let schema = format!(r#"{{"type":"record","name":"O","fields":[{{"name":"x","type":{field_type}}}]}}"#);
+    let of = columns_of_avro(&schema, &[]).unwrap().remove(0).data_type.to_string();
+    let program = Program::compile(&Reader::new(Shape::SQL), &schema, &[]).unwrap();
+    let event = program.read(body).unwrap();
+    let (mut outcomes, rows) = decode(&[("x", &of)], &[&exact_numbers(&event.json)]);
+    (of, outcomes.remove(0).map(|()| rows[0][0].clone()))
+}
+
+/// A whole number as Avro writes it.
+fn whole(number: i64) -> Vec<u8> {
+    let mut rest = ((number << 1) ^ (number >> 63)) as u64;
+    let mut bytes = Vec::new();
+    while rest >= 0x80 {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes
+}
+
+#[test]
+fn every_type_of_avro_is_read_as_what_the_catalogue_says_it_is() {
+    let logical = |of: &str, logical: &str| format!(r#"{{"type":"{of}","logicalType":"{logical}"}}"#);
+    for (field_type, body, expected) in [
+        ("\"boolean\"".to_owned(), vec![1], "boolean true"),
+        ("\"int\"".to_owned(), whole(-7), "int -7"),
+        ("\"long\"".to_owned(), whole(i64::MAX), "bigint 9223372036854775807"),
+        ("\"float\"".to_owned(), 0.1_f32.to_le_bytes().to_vec(), "double 0.1"),
+        ("\"double\"".to_owned(), f64::INFINITY.to_le_bytes().to_vec(), "double inf"),
+        ("\"double\"".to_owned(), f64::NEG_INFINITY.to_le_bytes().to_vec(), "double -inf"),
+        ("\"float\"".to_owned(), f32::NAN.to_le_bytes().to_vec(), "double NaN"),
+        ("\"string\"".to_owned(), vec![4, b'h', b'i'], "string hi"),
+        ("\"bytes\"".to_owned(), vec![4, b'h', b'i'], "bytes 6869"),
+        (logical("int", "date"), whole(20_787), "date 2026-11-30"),
+        (logical("int", "time-millis"), whole(45_296_500), "time 12:34:56.500"),
+        (logical("long", "time-micros"), whole(45_296_000_001), "time 12:34:56.000001"),
+        (logical("long", "timestamp-millis"), whole(1_700_000_000_123), "timestamp(3) 2023-11-14T22:13:20.123"),
+        (logical("long", "timestamp-micros"), whole(1_700_000_000_000_001), "timestamp(6) 2023-11-14T22:13:20.000001"),
+        (
+            logical("long", "timestamp-micros"),
+            whole(253_402_300_799_999_999),
+            "timestamp(6) 9999-12-31T23:59:59.999999",
+        ),
+        (logical("long", "local-timestamp-millis"), whole(1_700_000_000_123), "timestamp(3) 2023-11-14T22:13:20.123"),
+        (logical("long", "local-timestamp-micros"), whole(1_700_000_000_000_000), "timestamp(6) 2023-11-14T22:13:20"),
+        (
+            logical("long", "local-timestamp-nanos"),
+            whole(1_700_000_000_000_000_001),
+            "timestamp(9) 2023-11-14T22:13:20.000000001",
+        ),
+        (
+            r#"{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}"#.to_owned(),
+            vec![4, 0x04, 0xd2],
+            "decimal(10, 2) 12.34",
+        ),
+    ] {
+        let (of, read) = of_avro(&field_type, &body);
+        assert_eq!(format!("{of} {}", read.as_deref().unwrap_or_else(|why| why)), expected, "{field_type}");
+    }
+    // Its scale is in each value, so there is no column that has it.
+    let schema =
+        r#"{"type":"record","name":"O","fields":[{"name":"x","type":{"type":"bytes","logicalType":"big-decimal"}}]}"#;
+    assert!(columns_of_avro(schema, &[]).is_err());
+}
+
+#[test]
+fn every_value_of_a_sample_is_read_by_the_columns_that_were_inferred_from_it() {
+    for (texts, expected) in [
+        (&["2026-11-28T10:15:30Z", "2026-11-28T10:15:30.123456+01:00"][..], "timestamp(6)"),
+        (&["2026-11-28T10:15:30.1234567Z"], "timestamp(9)"),
+        // As Java writes it where the seconds are 0, with the name of its zone, and with the comma of ISO 8601.
+        (&["2026-11-28T10:15:30Z", "2026-11-28T10:15Z"], "string"),
+        (&["2026-11-28T10:15:30+01:00[Europe/Berlin]"], "string"),
+        (&["2026-11-28T10:15:30,5Z"], "string"),
+        (&["2026-11-28T23:59:60Z"], "string"),
+        // Nanoseconds reach from 1677 to 2262.
+        (&["2026-11-28T10:15:30.1234567Z", "0001-01-01T00:00:00+00:00"], "timestamp(6)"),
+        (&["2026-11-28", "0001-01-01", "9999-12-31"], "date"),
+        (&["2026-11-28", "2026-11-28T10:15:30Z"], "string"),
+    ] {
+        let values: Vec<String> = texts.iter().map(|text| format!("{{\"x\":\"{text}\"}}")).collect();
+        let mut sample = Sample::default();
+        assert!(values.iter().all(|value| sample.add(value.as_bytes())));
+        let of = sample.columns().unwrap().remove(0).data_type.to_string();
+        assert_eq!(of, expected, "{texts:?}");
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let (outcomes, _) = decode(&[("x", &of)], &values);
+        assert!(outcomes.iter().all(Result::is_ok), "{texts:?}: {outcomes:?}");
+    }
 }

@@ -26,14 +26,16 @@ pub(super) struct Taken {
 
 /// Reads records of a query's sources.
 pub(super) struct Intake {
-    sources: Vec<(Decoder, Format)>,
+    /// With their topics.
+    sources: Vec<(Decoder, Format, String)>,
     schemas: Option<Arc<dyn Schemas>>,
 }
 
 impl Intake {
     pub fn new(prepared: &Prepared, schemas: Option<Arc<dyn Schemas>>) -> Intake {
-        let decoder =
-            |(number, source): (usize, &Source)| (Decoder::new(source, prepared.needed(number)), source.format);
+        let decoder = |(number, source): (usize, &Source)| {
+            (Decoder::new(source, prepared.needed(number)), source.format, source.topic.clone())
+        };
         Intake { sources: prepared.streams().iter().enumerate().map(decoder).collect(), schemas }
     }
 
@@ -60,7 +62,7 @@ impl Intake {
                 taken.refused.insert((record.place, record.offset), why);
             }
         }
-        for (number, (decoder, _)) in self.sources.iter_mut().enumerate() {
+        for (number, (decoder, ..)) in self.sources.iter_mut().enumerate() {
             if decoder.rows() > 0 {
                 let rows =
                     decoder.take().map_err(|error| LogError::Halt(format!("rows do not fit together: {error}")))?;
@@ -71,32 +73,64 @@ impl Intake {
     }
 
     fn add(&mut self, record: &Record<'_>, value: &[u8], runtime: &Runtime) -> Result<Result<(), String>, LogError> {
-        let Some((decoder, format)) = self.sources.get_mut(record.place.topic) else { return Ok(Ok(())) };
-        let json = json_of(value, *format, self.schemas.as_deref(), runtime)?;
+        let Some((decoder, format, topic)) = self.sources.get_mut(record.place.topic) else { return Ok(Ok(())) };
+        let json = json_of((topic, record, value), *format, self.schemas.as_deref(), runtime)?;
         Ok(json.and_then(|json| decoder.add(record, &json)))
     }
 }
 
-/// A record's value as JSON, or why it cannot be read.
+/// The value of a record of that topic as JSON, or why it cannot be read.
 ///
 /// # Errors
 /// When the registry does not answer: the same record is to be read again.
 pub(super) fn json_of<'v>(
-    value: &'v [u8],
+    (topic, record, value): (&str, &Record<'_>, &'v [u8]),
     format: Format,
     schemas: Option<&dyn Schemas>,
     runtime: &Runtime,
 ) -> Result<Result<Cow<'v, [u8]>, String>, LogError> {
     match (format, schemas) {
-        (Format::Json | Format::View, _) => Ok(Ok(Cow::Borrowed(value))),
+        (Format::Json | Format::JsonSchema, _) => Ok(Ok(Cow::Borrowed(unframed(value)))),
+        (Format::View, _) => Ok(Ok(Cow::Borrowed(value))),
         (Format::Avro, None) => {
             Err(LogError::Halt("Avro is read by a schema registry: set schema_registry.url".to_owned()))
         }
         (Format::Avro, Some(schemas)) => match runtime.block_on(schemas.decode(value)) {
             Ok(Some(decoded)) => Ok(Ok(Cow::Owned(decoded.json.into_bytes()))),
             Ok(None) => Ok(Err("its value is not framed as Avro of a schema registry".to_owned())),
-            Err(PortError::Unavailable(why)) => Err(LogError::Again(why)),
+            Err(PortError::Unavailable(why)) => {
+                let (partition, offset) = (record.place.partition, record.offset);
+                Err(LogError::Again(format!("the record at {topic}:{partition}:{offset} waits: {why}")))
+            }
             Err(error) => Ok(Err(error.to_string())),
         },
+    }
+}
+
+/// JSON without the frame that serializers of a registry put before it: a zero byte and four of the schema's number. No JSON begins with a
+/// zero byte, so it is known whatever the topic is declared as; and the columns are there already, so the schema is not asked for.
+fn unframed(value: &[u8]) -> &[u8] {
+    match value {
+        [0, _, _, _, _, json @ ..] => json,
+        plain => plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_read_with_the_frame_of_a_registry_and_without() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut batch = Batch::default();
+        batch.push((Place { topic: 0, partition: 0 }, 0), None, (None, None), std::iter::empty());
+        let record = batch.records().next().expect("it was pushed");
+        for format in [Format::Json, Format::JsonSchema] {
+            for value in [&b"{}"[..], b"\0\0\0\0\x07{}"] {
+                let json = json_of(("t", &record, value), format, None, &runtime).expect("no registry is asked");
+                assert_eq!(json.as_deref(), Ok(&b"{}"[..]), "{value:?}");
+            }
+        }
     }
 }

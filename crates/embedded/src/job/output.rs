@@ -25,6 +25,10 @@ pub(super) struct Writing {
     plain: Headers,
 }
 
+/// Bytes of a record's key, value and headers that any topic takes, with what is added to them: 1,048,588 is what one takes by default. Of
+/// a larger one the letter says where it stands.
+const MOST_ASIDE: usize = 900_000;
+
 /// Which records the rows of one batch of a topic are made of: `topic:partition:offset`, and behind it `:n` of all but the first
 /// that one record gives. A row that is written twice has the same again, for it is in the same place among those of its record.
 pub(super) struct Origins<'t> {
@@ -140,7 +144,21 @@ impl Writing {
         if let Some(timestamp_ms) = record.timestamp_ms {
             headers.push(header("x-original-timestamp", timestamp_ms));
         }
-        let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
+        let (mut key, mut value) = (record.key, record.value);
+        let length = value.map_or(0, <[u8]>::len);
+        let own: usize = record.headers().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
+        let beside = key.map_or(0, <[u8]>::len) + own;
+        if beside + length > MOST_ASIDE {
+            value = None;
+            let mut left_out = "value";
+            if beside > MOST_ASIDE {
+                left_out = "key, headers and value";
+                key = None;
+                headers.drain(..record.headers().count());
+            }
+            headers.push(header("x-dlq-payload", format!("{left_out} omitted; the value has {length} bytes")));
+        }
+        let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
         Outgoing { topic: to.into(), key, value, headers: Arc::new(headers), origin: None }
     }
 }

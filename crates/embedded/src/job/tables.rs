@@ -245,7 +245,10 @@ impl Tables {
             let number = self.of_topics.get(record.place.topic);
             let Some(table) = number.and_then(|number| self.tables.get_mut(*number)) else { continue };
             let json = match record.value {
-                Some(value) => json_of(value, table.format, self.schemas.as_deref(), runtime)?.map(Some),
+                Some(value) => {
+                    let of_topic = (table.topic.as_str(), &record, value);
+                    json_of(of_topic, table.format, self.schemas.as_deref(), runtime)?.map(Some)
+                }
                 None => Ok(None),
             };
             if let Err(why) = json.and_then(|json| table.rows.take(&record, json.as_deref())) {

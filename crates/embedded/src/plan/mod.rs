@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::DataType as Arrow;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::expressions::{CastExpr, Column as Place};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use futures_util::FutureExt;
@@ -230,6 +233,29 @@ pub(crate) fn planned(plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dy
     // It asks our slots only, which answer at once.
     let planned = planner.create_physical_plan(plan, state).now_or_never();
     planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited for something".to_owned())))
+}
+
+/// The plan with its results in the types that these columns have. Arrow has more types than the catalogue (whole numbers without a
+/// sign, decimals of 76 digits): what the catalogue's does not hold fails as a `CAST` does, and so is refused, instead of being null.
+pub(crate) fn said(plan: Arc<dyn ExecutionPlan>, columns: &[Column]) -> Result<Arc<dyn ExecutionPlan>> {
+    let results = plan.schema();
+    let said = |(at, of): (usize, &Arrow)| {
+        let said = columns.get(at).map(|column| schema::to_arrow(&column.data_type));
+        said.filter(|said| said != of)
+    };
+    let types: Vec<_> = results.fields().iter().map(|field| field.data_type()).enumerate().map(said).collect();
+    if types.iter().all(Option::is_none) {
+        return Ok(plan);
+    }
+    let exprs = results.fields().iter().zip(types).enumerate().map(|(at, (field, said))| {
+        let place: Arc<dyn PhysicalExpr> = Arc::new(Place::new(field.name(), at));
+        let expr = match said {
+            Some(said) => Arc::new(CastExpr::new(place, said, None)) as Arc<dyn PhysicalExpr>,
+            None => place,
+        };
+        (expr, field.name().clone())
+    });
+    Ok(Arc::new(ProjectionExec::try_new(exprs, plan)?))
 }
 
 /// Which source a scan reads.

@@ -117,6 +117,22 @@ async fn a_result_that_does_not_fit_refuses_its_row_alone() {
 }
 
 #[tokio::test]
+async fn a_result_that_the_catalogues_type_does_not_hold_is_refused_and_never_null() {
+    for (expr, bad, good) in [
+        ("cast(b as bigint unsigned) + cast(b as bigint unsigned)", (1, MAX, 0), "2"),
+        ("cast(m as decimal(60, 2)) + cast(m as decimal(60, 2))", (1, 1, NINES), "2.00"),
+    ] {
+        let rows = [(1, 1, 100, "k", T), (bad.0, bad.1, bad.2, "k", T), (1, 1, 100, "k", T)];
+        let (out, refused) = rows_of(&format!("select {expr} as x from n"), &rows).await;
+        assert_eq!(out, [good, good], "{expr}");
+        assert!(matches!(refused.as_slice(), [(1, why)] if !why.is_empty()), "{expr}: {refused:?}");
+    }
+    let rows = [(1, MAX, 0, "bad", T), (1, 1, 0, "good", T)];
+    let (out, failed) = window_of("max(cast(b as bigint unsigned)) + cast(1 as bigint unsigned)", &rows, false).await;
+    assert_eq!((out, failed.len()), (vec!["good|2".to_owned()], 1));
+}
+
+#[tokio::test]
 async fn constants_that_do_not_fit_are_not_wrapped_around_when_they_are_planned() {
     for expr in ["9223372036854775807 + 1", "b * 0 + 4611686018427387904 * 2", "-9223372036854775807 - 2"] {
         let (out, refused) = rows_of(&format!("select {expr} as x from n"), &[(1, 1, 1, "k", T)]).await;

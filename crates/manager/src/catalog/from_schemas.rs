@@ -160,6 +160,8 @@ impl<'s> Avro<'s> {
                 }
                 _ => return None,
             },
+            // Each value has a scale of its own.
+            "big-decimal" => return None,
             "uuid" => Some(DataType::String),
             "date" => Some(DataType::Date),
             "time-millis" | "time-micros" => Some(DataType::Time),
@@ -253,7 +255,9 @@ impl<'s> Json<'s> {
             return None;
         }
         let schema = self.resolved(schema);
-        if let Some(variants) = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array) {
+        // Of one, `allOf` is how a reference is given a description of its own.
+        let variants = ["oneOf", "anyOf", "allOf"].iter().find_map(|key| schema.get(*key)?.as_array());
+        if let Some(variants) = variants {
             let mut others = variants.iter().filter(|variant| text(variant, "type") != "null");
             let (only, more) = (others.next()?, others.next());
             let (data_type, nullable) = self.data_type(only, depth + 1)?;
@@ -280,11 +284,12 @@ impl<'s> Json<'s> {
                 ("int8" | "int16" | "int32", _) | ("", Some(true)) => DataType::Int,
                 _ => DataType::BigInt,
             },
-            "number" => DataType::Double,
+            "number" => scale(schema).map_or(DataType::Double, |scale| DataType::Decimal { precision: 38, scale }),
             "string" => match text(schema, "format") {
                 "date" => DataType::Date,
-                "time" => DataType::Time,
-                "date-time" => DataType::Timestamp(3),
+                // Microseconds are what most clocks have, and reach over all years that can be written.
+                "date-time" => DataType::Timestamp(6),
+                // A time of day has a zone there (RFC 3339), and none in a column.
                 _ => DataType::String,
             },
             "array" => DataType::Array(of("items")?),
@@ -296,6 +301,13 @@ impl<'s> Json<'s> {
             _ => return None,
         })
     }
+}
+
+/// The digits behind the point of a number that Kafka Connect has written as a decimal.
+fn scale(schema: &Value) -> Option<u8> {
+    let of_connect = text(schema, "title") == "org.apache.kafka.connect.data.Decimal";
+    let scale = schema.pointer("/connect.parameters/scale").filter(|_| of_connect)?;
+    scale.as_str()?.parse().ok().filter(|scale| *scale <= 38)
 }
 
 /// Whether its bounds say that 32 bits hold it; `None` if it has none.
@@ -355,15 +367,22 @@ mod tests {
             "small":{"type":"integer","minimum":0,"maximum":100},
             "name":{"$ref":"#/definitions/p"},
             "at":{"oneOf":[{"type":"null"},{"type":"string","format":"date-time"}]},
+            "clock":{"type":"string","format":"time"},
+            "told":{"allOf":[{"$ref":"#/definitions/p"}],"description":"its own"},
+            "PRICE":{"type":"number","title":"org.apache.kafka.connect.data.Decimal","connect.index":2,
+                "connect.version":1,"connect.type":"bytes","connect.parameters":{"scale":"2"}},
             "lines":{"type":"array","items":{"type":"object","properties":{"a":{"type":"boolean"}}}},
             "any":{}}}"##;
         let expected = [
             "ORDER_ID bigint not null",
             "AMOUNT double",
-            "at timestamp(3)",
+            "PRICE decimal(38, 2)",
+            "at timestamp(6)",
+            "clock string",
             "lines array<row<`a` boolean>>",
             "name string",
             "small int",
+            "told string",
         ];
         assert_eq!(shown(columns_of_json_schema(schema).unwrap()), expected);
         assert!(columns_of_json_schema("{}").is_err());

@@ -58,7 +58,11 @@ enum Text {
     Any,
     Date,
     /// With so many digits of a second at most.
-    Timestamp(u8),
+    Timestamp {
+        digits: u8,
+        /// Whether 64 bits hold it in nanoseconds, which reach from 1677 to 2262.
+        fits_nanos: bool,
+    },
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -220,10 +224,10 @@ impl Shape {
             Shape::Double => DataType::Double,
             Shape::Text(Text::Any) => DataType::String,
             Shape::Text(Text::Date) => DataType::Date,
-            Shape::Text(Text::Timestamp(digits)) => DataType::Timestamp(match digits {
+            Shape::Text(Text::Timestamp { digits, fits_nanos }) => DataType::Timestamp(match digits {
                 0..=3 => 3,
-                4..=6 => 6,
-                _ => 9,
+                7.. if *fits_nanos => 9,
+                _ => 6,
             }),
             Shape::List(of) => DataType::Array(Box::new(of.data_type(depth + 1)?)),
             Shape::Object(object) => return object.data_type(depth),
@@ -248,11 +252,14 @@ impl Text {
         match is_dated {
             true if bytes.len() == 10 && text.parse::<Date>().is_ok() => Text::Date,
             // With its time and its zone: else nobody knows when it was.
-            true if bytes.get(10) == Some(&b'T') && text.parse::<Timestamp>().is_ok() => {
-                let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
-                let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-                u8::try_from(digits).ok().filter(|digits| *digits <= 9).map_or(Text::Any, Text::Timestamp)
-            }
+            true if is_moment(bytes) => match text.parse::<Timestamp>() {
+                Ok(moment) => {
+                    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+                    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count() as u8;
+                    Text::Timestamp { digits, fits_nanos: i64::try_from(moment.as_nanosecond()).is_ok() }
+                }
+                Err(_) => Text::Any,
+            },
             _ => Text::Any,
         }
     }
@@ -260,10 +267,26 @@ impl Text {
     fn with(self, other: Text) -> Text {
         match (self, other) {
             (Text::Date, Text::Date) => Text::Date,
-            (Text::Timestamp(one), Text::Timestamp(other)) => Text::Timestamp(one.max(other)),
+            (
+                Text::Timestamp { digits: one, fits_nanos: fits },
+                Text::Timestamp { digits: other, fits_nanos: fits_too },
+            ) => Text::Timestamp { digits: one.max(other), fits_nanos: fits && fits_too },
             _ => Text::Any,
         }
     }
+}
+
+/// Whether it is spelled as those read it who read the column: `2026-11-30T12:34:56[.fraction]` with `Z` or `±hh:mm` behind it. The
+/// parser takes more, such as times without seconds, with a comma, or with the name of a zone.
+fn is_moment(text: &[u8]) -> bool {
+    let [.., b'T', _, _, b':', _, _, b':', b'0'..=b'5', b'0'..=b'9'] = text.get(..19).unwrap_or_default() else {
+        return false;
+    };
+    let digits = match &text[19..] {
+        [b'.', fraction @ ..] => 1 + fraction.iter().take_while(|digit| digit.is_ascii_digit()).count(),
+        _ => 0,
+    };
+    digits != 1 && digits <= 10 && matches!(&text[19 + digits..], [b'Z'] | [b'+' | b'-', b'0' | b'1', _, b':', _, _])
 }
 
 #[cfg(test)]

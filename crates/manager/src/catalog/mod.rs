@@ -49,6 +49,8 @@ impl Source {
 pub enum Format {
     /// A JSON object per record.
     Json,
+    /// A JSON object per record in Confluent's framing, its JSON Schema in the registry.
+    JsonSchema,
     /// Avro in Confluent's framing, its schema in the registry.
     Avro,
     /// They are in no topic: rows of a view of this service. Nobody declares such a source.

@@ -410,7 +410,7 @@ fn is_name(name: &str) -> bool {
 fn check(source: &Source) -> Result<(), Fault> {
     let invalid = |field, problem: String| Err(Fault::Invalid { field, problem });
     if source.is_view() {
-        return invalid("format", "`view` is no format of a topic: write json or avro".to_owned());
+        return invalid("format", "`view` is no format of a topic: write json, json_schema or avro".to_owned());
     }
     if !is_name(&source.name) {
         let name = &source.name;

@@ -192,7 +192,7 @@ async fn value(value: Option<&[u8]>, schemas: Option<&dyn Schemas>, most_bytes: 
             Ok(Some(decoded)) => {
                 let shape = match decoded.format {
                     Format::Avro => Shape::Avro,
-                    Format::Json | Format::View => Shape::Json,
+                    Format::Json | Format::JsonSchema | Format::View => Shape::Json,
                 };
                 return Value { schema: framed_by(bytes), ..plain(shape, on_one_line(decoded.json)) };
             }

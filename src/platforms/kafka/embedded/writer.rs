@@ -4,15 +4,15 @@
 //! that did before, so two that tried again would end each other for ever. After an error it settles what is under way with
 //! the producer that it has; where that cannot be done any more, it says that it was fenced, or why it halts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -20,6 +20,7 @@ use super::{TIMEOUT, fault, meaning};
 use crate::config::KafkaSettings;
 use crate::embedded::log::{Delivery, LogError, ORIGIN, Outgoing, Place, Position, Writer};
 use crate::platforms::kafka::listener::Listener;
+use crate::platforms::kafka::producer::MAX_MESSAGE_BYTES;
 use crate::platforms::kafka::{base_config, open};
 
 /// How long the coordinator waits for a transaction of somebody who has gone.
@@ -34,6 +35,26 @@ const FIRST_STEP: Duration = Duration::from_secs(30);
 struct Heard {
     listener: Listener,
     lost: Arc<AtomicU64>,
+    /// What of it never will, in words: it is larger than the broker takes.
+    too_large: Arc<Mutex<Option<String>>>,
+}
+
+impl Heard {
+    /// What was too large since this was asked last.
+    fn take_too_large(&self) -> Option<String> {
+        self.too_large.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Names a record that is too large, and what it is made of.
+fn too_large(topic: &str, record: &impl Message) -> String {
+    let bytes = record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len);
+    let mut headers = record.headers().into_iter().flat_map(Headers::iter);
+    let origin = headers.find(|header| header.key == ORIGIN).and_then(|header| header.value);
+    let of = origin.map(|at| format!(" made of the record at {}", String::from_utf8_lossy(at))).unwrap_or_default();
+    format!(
+        "a row of {bytes} bytes{of} is larger than topic {topic} takes: raise its max.message.bytes, or select less of it"
+    )
 }
 
 impl ClientContext for Heard {
@@ -50,8 +71,12 @@ impl ProducerContext for Heard {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
+        if let Err((error, record)) = result {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                let why = too_large(record.topic(), record);
+                *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            }
             tracing::debug!(error = %error, "a record of a query did not arrive");
         }
     }
@@ -87,12 +112,14 @@ impl JobWriter {
         delivery: Delivery,
         crash: fn(&'static str),
     ) -> Result<JobWriter, LogError> {
-        let heard = Heard { listener: Listener::new(settings), lost: Arc::default() };
+        let heard = Heard { listener: Listener::new(settings), lost: Arc::default(), too_large: Arc::default() };
         let mut config = base_config(settings);
         config
             .set("enable.idempotence", "true")
             .set("linger.ms", "2")
             .set("message.timeout.ms", "30000")
+            // What is too large is the topic's to say: the client's own bound is below that of most topics.
+            .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("partitioner", "murmur2_random");
         if delivery == Delivery::ExactlyOnce {
             config.set("transactional.id", name).set("transaction.timeout.ms", TRANSACTION_MS);
@@ -275,7 +302,10 @@ impl Writer for JobWriter {
                 Ok(())
             }
             Err(error) => {
-                let fault = self.fault(&error);
+                let fault = match self.heard.take_too_large() {
+                    Some(why) => LogError::Halt(why),
+                    None => self.fault(&error),
+                };
                 // What cannot be settled now is before anything else is done.
                 if fault != LogError::Fenced
                     && let Err(error) = self.settle()

@@ -31,6 +31,8 @@ pub struct Program {
     pub(super) nodes: Vec<Node>,
     pub(super) records: Vec<Record>,
     pub(super) root: usize,
+    /// As its [`Shape`] has it.
+    pub(super) spells_times: bool,
 }
 
 /// How to read one value. Numbers point into [`Program::nodes`] and [`Program::records`].
@@ -54,7 +56,14 @@ pub(super) enum Node {
         has_length: bool,
     },
     /// A time without a zone: a number that names no moment.
-    NoMoment(&'static str),
+    NoMoment {
+        what: &'static str,
+        per_second: i64,
+    },
+    /// A time of day that is written out.
+    TimeOfDay {
+        per_second: i64,
+    },
     Millis,
     Micros,
     Nanos,
@@ -120,6 +129,7 @@ pub struct Reader {
     /// The same over all records, for writers whose record has another name.
     any: HashMap<String, u8>,
     defaults: HashMap<String, Vec<(u8, Preset)>>,
+    spells_times: bool,
 }
 
 impl Reader {
@@ -134,6 +144,7 @@ impl Reader {
             slots: HashMap::new(),
             any: shape.fields.iter().enumerate().map(|(slot, name)| ((*name).to_owned(), slot as u8)).collect(),
             defaults: HashMap::new(),
+            spells_times: shape.spells_times,
         };
         for text in shape.schemas {
             let schema = Schema::parse_str(text).expect("the view's schemas are valid Avro");
@@ -228,7 +239,8 @@ impl Program {
         while let Some(begun) = compiler.begun.pop() {
             compiler.finish(begun)?;
         }
-        let program = Program { nodes: compiler.nodes, records: compiler.records, root };
+        let spells_times = reader.spells_times;
+        let program = Program { nodes: compiler.nodes, records: compiler.records, root, spells_times };
         program.check_root()?;
         Ok(program)
     }
@@ -294,11 +306,19 @@ impl<'s> Compiler<'_, 's> {
         let node = match schema {
             Schema::Null => Node::Null,
             Schema::Boolean => Node::Boolean,
+            Schema::TimeMillis if self.reader.spells_times => Node::TimeOfDay { per_second: 1_000 },
+            Schema::TimeMicros if self.reader.spells_times => Node::TimeOfDay { per_second: 1_000_000 },
             Schema::Int | Schema::TimeMillis => Node::Int,
             Schema::Long | Schema::TimeMicros => Node::Long,
-            Schema::LocalTimestampMillis => Node::NoMoment("a local-timestamp-millis, a time without its zone"),
-            Schema::LocalTimestampMicros => Node::NoMoment("a local-timestamp-micros, a time without its zone"),
-            Schema::LocalTimestampNanos => Node::NoMoment("a local-timestamp-nanos, a time without its zone"),
+            Schema::LocalTimestampMillis => {
+                Node::NoMoment { what: "a local-timestamp-millis, a time without its zone", per_second: 1_000 }
+            }
+            Schema::LocalTimestampMicros => {
+                Node::NoMoment { what: "a local-timestamp-micros, a time without its zone", per_second: 1_000_000 }
+            }
+            Schema::LocalTimestampNanos => {
+                Node::NoMoment { what: "a local-timestamp-nanos, a time without its zone", per_second: 1_000_000_000 }
+            }
             Schema::Float => Node::Float,
             Schema::Double => Node::Double,
             Schema::Bytes => Node::Bytes,

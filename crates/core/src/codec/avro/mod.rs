@@ -25,11 +25,17 @@ pub struct Shape {
     /// The view's own schemas (`.avsc` texts, records), one or more per event: their names, aliases and defaults say
     /// which field of a writer is which of ours. A record may stand in several, as its versions.
     pub schemas: &'static [&'static str],
+    /// Whether times of day and times without a zone are written out in the JSON text, as SQL knows them (`12:34:56.5`,
+    /// `2026-01-31T12:00:00`), and moments beyond 9999-12-30T22:00Z as well. Else they are the numbers that they are in Avro,
+    /// which is what ledgers hold.
+    pub spells_times: bool,
 }
 
 impl Shape {
     /// Of a view that reads no Avro.
-    pub const NONE: Shape = Shape { fields: &[], schemas: &[] };
+    pub const NONE: Shape = Shape { fields: &[], schemas: &[], spells_times: false };
+    /// Of SQL, which reads the JSON text of any record.
+    pub const SQL: Shape = Shape { spells_times: true, ..Shape::NONE };
 }
 
 /// One Avro event, read.

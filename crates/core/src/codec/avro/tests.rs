@@ -24,6 +24,7 @@ const SHAPE: Shape = Shape {
         {"name":"size","type":"long","default":7},
         {"name":"rows","type":{"type":"array","items":{"type":"record","name":"Row","fields":[
             {"name":"id","type":"string"},{"name":"size","type":"long","default":3}]}},"default":[]}]}"#],
+    ..Shape::NONE
 };
 
 fn compile(schema: &str) -> Program {
@@ -305,6 +306,7 @@ fn records_within_all_kinds_of_fields_are_known_with_their_defaults() {
                 {"name":"count","type":["int","null"],"default":4},
                 {"name":"price","type":[{"type":"bytes","logicalType":"decimal","precision":9,"scale":3},"null"],
                  "default":"\u00ff"}]}]}]}"#],
+        ..Shape::NONE
     };
     let reader = Reader::new(KINDS);
     let minus = Typed::Decimal(Decimal::new(-1, 3));
@@ -446,6 +448,39 @@ fn a_refused_field_of_avro_is_told_what_avro_has_for_it() {
     }
     let detail = decimal("price", Some(&Typed::Other("a double, which is not exact"))).unwrap_err().detail;
     assert!(detail.contains("the logical type decimal"), "{detail}");
+}
+
+#[test]
+fn times_are_spelled_out_for_sql_and_are_the_numbers_that_they_are_for_views() {
+    let day = 86_400_000;
+    for (kind, logical, count, spelled, plain) in [
+        ("int", "time-millis", 45_296_500, "\"12:34:56.5\"", "45296500"),
+        ("long", "time-micros", 45_296_000_001, "\"12:34:56.000001\"", "45296000001"),
+        ("int", "time-millis", day - 1, "\"23:59:59.999\"", "86399999"),
+        ("int", "time-millis", day, "86400000", "86400000"),
+        ("int", "time-millis", -1, "-1", "-1"),
+        ("long", "local-timestamp-millis", 1_700_000_000_000, "\"2023-11-14T22:13:20\"", "1700000000000"),
+        ("long", "local-timestamp-micros", 1_700_000_000_000_001, "\"2023-11-14T22:13:20.000001\"", "1700000000000001"),
+        (
+            "long",
+            "local-timestamp-nanos",
+            1_700_000_000_000_000_001,
+            "\"2023-11-14T22:13:20.000000001\"",
+            "1700000000000000001",
+        ),
+        ("long", "local-timestamp-millis", i64::MAX, "9223372036854775807", "9223372036854775807"),
+        ("long", "timestamp-micros", 253_402_300_799_999_999, "\"9999-12-31T23:59:59.999999Z\"", "253402300799999999"),
+        ("long", "timestamp-micros", 1_700_000_000_000_000, "\"2023-11-14T22:13:20Z\"", "\"2023-11-14T22:13:20Z\""),
+    ] {
+        let schema = format!(
+            r#"{{"type":"record","name":"O","fields":[{{"name":"x","type":{{"type":"{kind}","logicalType":"{logical}"}}}}]}}"#
+        );
+        let body = encode(r#""long""#, Value::Long(count));
+        for (shape, expected) in [(Shape::SQL, spelled), (Shape::NONE, plain)] {
+            let program = Program::compile(&Reader::new(shape), &schema, &[]).unwrap();
+            assert_eq!(program.read(&body).unwrap().json, format!("{{\"x\":{expected}}}"), "{logical} {count}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Walks one body by its program: fields that the view wants on one side, the JSON text of everything on the other.
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+
 use crate::codec::avro::Event;
 use crate::codec::avro::bytes::{Bytes, broken};
 use crate::codec::avro::compile::{MAX_SCALE, Node, Program};
@@ -196,10 +199,21 @@ impl<'a> Walk<'a> {
                 }
                 Typed::Other("a date")
             }
-            Node::NoMoment(what) => {
-                let number = self.bytes.long()?;
-                self.text.display(number);
+            Node::NoMoment { what, per_second } => {
+                let count = self.bytes.long()?;
+                match civil(count, *per_second).filter(|_| self.program.spells_times) {
+                    Some(at) => self.text.quoted(at),
+                    None => self.text.display(count),
+                }
                 Typed::Other(what)
+            }
+            Node::TimeOfDay { per_second } => {
+                let count = if *per_second == 1_000 { self.bytes.int()?.into() } else { self.bytes.long()? };
+                match civil(count, *per_second).filter(|at| at.date() == EPOCH.date()) {
+                    Some(at) => self.text.quoted(at.time()),
+                    None => self.text.display(count),
+                }
+                Typed::Other("a time of day")
             }
             Node::Uuid { has_length } => self.uuid(*has_length)?,
             Node::BigDecimal => self.big_decimal()?,
@@ -227,7 +241,15 @@ impl<'a> Walk<'a> {
             Ok(time) => Typed::Micros(Micros(time.as_microsecond())),
             Err(_) => Typed::Other("a time after the year 9999 or before -9999"),
         };
-        self.text.time(time, count);
+        if time.is_err()
+            && self.program.spells_times
+            && let Some(at) = civil(count, per_second)
+        {
+            // The last two hours of the year 9999, where times that never come are put.
+            self.text.quoted(format_args!("{at}Z"));
+        } else {
+            self.text.time(time, count);
+        }
         Ok(typed)
     }
 
@@ -305,6 +327,18 @@ impl<'a> Walk<'a> {
         self.depth -= 1;
         Ok(())
     }
+}
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+/// What a clock without a zone shows so many parts of a second after 1970 began; `None` beyond the years -9999 to 9999.
+fn civil(count: i64, per_second: i64) -> Option<DateTime> {
+    let passed = match per_second {
+        1_000 => SignedDuration::from_millis(count),
+        1_000_000 => SignedDuration::from_micros(count),
+        _ => SignedDuration::from_nanos(count),
+    };
+    EPOCH.checked_add(passed).ok()
 }
 
 /// The decimal, if it has at most as many digits as an event may give; zeros at the end do not count.

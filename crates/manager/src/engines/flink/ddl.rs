@@ -57,9 +57,10 @@ fn source_table(
     start: Start,
 ) -> Result<String, Trouble> {
     views::refuse(source)?;
+    refuse_framed(source)?;
     // Flink reads Avro's times of the registry as those without a zone; JSON's end with a `Z`.
     let clock = match source.format {
-        Format::Json | Format::View => Clock::WithZone,
+        Format::Json | Format::JsonSchema | Format::View => Clock::WithZone,
         Format::Avro => Clock::WithoutZone,
     };
     let mut parts = Vec::new();
@@ -153,6 +154,19 @@ fn watermark(column: &str, delay_ms: u64) -> Result<String, Trouble> {
     ))
 }
 
+/// Refuses JSON with the frame of a registry before it, which none of Flink's formats takes off: the job would fail at the first record.
+fn refuse_framed(source: &Source) -> Result<(), Trouble> {
+    if source.format != Format::JsonSchema {
+        return Ok(());
+    }
+    let message = format!(
+        "the values of `{}` are JSON Schema of a registry, with five bytes before the JSON that Flink does not read: run the query on \
+         the embedded engine or ksqlDB",
+        source.name
+    );
+    Err(Trouble::Refused(Refusal { code: "framed_json".to_owned(), message, line: None, column: None }))
+}
+
 /// How values are read; with `value.` in front where the connector wants it.
 fn value_options(settings: &FlinkSettings, format: Format, prefix: &str) -> Vec<(String, String)> {
     let options: &[(&str, &str)] = match format {
@@ -164,8 +178,8 @@ fn value_options(settings: &FlinkSettings, format: Format, prefix: &str) -> Vec<
             ("json.ignore-parse-errors", "false"),
         ],
         Format::Avro => &[("format", "avro-confluent"), ("avro-confluent.url", &settings.registry_url)],
-        // It is refused before.
-        Format::View => &[],
+        // They are refused before.
+        Format::JsonSchema | Format::View => &[],
     };
     options.iter().map(|(name, value)| (format!("{prefix}{name}"), (*value).to_owned())).collect()
 }

@@ -94,6 +94,7 @@ impl Ksqldb {
 pub(super) fn source(described: SourceDescription) -> Option<Source> {
     let format = match described.value_format.as_str() {
         "JSON" => Format::Json,
+        "JSON_SR" => Format::JsonSchema,
         "AVRO" => Format::Avro,
         _ => return None,
     };
@@ -151,6 +152,7 @@ fn difference(declared: &Source, there: &SourceDescription, takes_all: bool) -> 
 pub(super) fn format_word(format: Format) -> &'static str {
     match format {
         Format::Json => "JSON",
+        Format::JsonSchema => "JSON_SR",
         Format::Avro => "AVRO",
         // It is refused before, by its own word.
         Format::View => "NONE",
