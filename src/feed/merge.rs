@@ -111,7 +111,8 @@ impl Read {
     }
 
     /// Everything whose turn has come. If anything was read, that is never nothing: the first row of the earliest
-    /// transaction that is ahead waits for nothing.
+    /// transaction that is ahead waits for nothing. Where rows wait in a circle, because a key was lost and mended behind what
+    /// came after it, one of them goes first.
     pub fn merge(self, mut cut: Cut) -> Merged {
         let mut told = vec![0; self.queues.len()];
         let mut order: Vec<(usize, usize)> = Vec::new();
@@ -128,9 +129,14 @@ impl Read {
                     told[number] += 1;
                 }
             }
-            if order.len() == before {
-                break;
+            if order.len() > before {
+                continue;
             }
+            let first = self.queues.iter().position(|queue| !queue.entries.is_empty());
+            let Some(first) = first.filter(|_| order.is_empty()) else { break };
+            cut.pass(&self.queues[first].entries[0].1);
+            order.push((first, 0));
+            told[first] = 1;
         }
         let mut is_all = true;
         for (queue, told) in self.queues.iter().zip(&told) {
