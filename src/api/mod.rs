@@ -256,6 +256,9 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         }
     })
     .keep_alive(KEEP_ALIVE)
+    // A row is sent when it is there. Else the kernel keeps it until what was sent before has been answered for, which a client's
+    // kernel may leave for 40 ms each time, and the end of a long answer as well.
+    .tcp_nodelay(true)
     // Who closes its side has gone away, and its place is free: a stream would notice when it is next sent something.
     .h1_allow_half_closed(false)
     .client_request_timeout(CLIENT_REQUEST_TIMEOUT)
