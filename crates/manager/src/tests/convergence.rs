@@ -342,8 +342,15 @@ impl Stage {
                     let text = self.texts[usize::try_from(target).unwrap() - 1];
                     if job.sql == text { Ok(()) } else { fault("another text runs") }
                 }
-                // What fails again and again is not begun for ever.
+                // What fails again and again is not begun for ever; nor is the text before, taken back, when it does no better, though
+                // its job has died with the process since, and is seen to fail no more.
                 (Some(_), []) if self.record.observed == ObservedState::Failed => Ok(()),
+                (Some(_), [])
+                    if self.record.failed_revision == Some(self.record.revision)
+                        && self.record.restarts >= self.rules.restarts =>
+                {
+                    Ok(())
+                }
                 _ => fault("not one job runs"),
             },
             _ => fault("it is not as it is wanted"),
