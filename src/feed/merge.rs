@@ -132,11 +132,10 @@ impl Read {
             if order.len() > before {
                 continue;
             }
-            let first = self.queues.iter().position(|queue| !queue.entries.is_empty());
-            let Some(first) = first.filter(|_| order.is_empty()) else { break };
-            cut.pass(&self.queues[first].entries[0].1);
-            order.push((first, 0));
-            told[first] = 1;
+            let Some(number) = self.in_a_circle(&told) else { break };
+            cut.pass(&self.queues[number].entries[told[number]].1);
+            order.push((number, told[number]));
+            told[number] += 1;
         }
         let mut is_all = true;
         for (queue, told) in self.queues.iter().zip(&told) {
@@ -150,6 +149,28 @@ impl Read {
             self.queues.into_iter().map(|queue| queue.entries.into_iter().map(Some).collect()).collect();
         let entries = order.into_iter().filter_map(|(queue, place)| taken[queue][place].take()).collect();
         Merged { entries, cut, is_all }
+    }
+
+    /// A partition whose next row waits for one that comes behind itself, by way of other partitions. What waits for a part that was
+    /// not read is in no circle yet.
+    fn in_a_circle(&self, told: &[usize]) -> Option<usize> {
+        let waits_for = |number: usize| -> Option<usize> {
+            let queue = &self.queues[number];
+            let earlier = (*queue.waits_for.get(told[number])?)?;
+            let next = self.queues.iter().position(|queue| queue.ahead.partition == earlier.partition)?;
+            (told[next] < self.queues[next].entries.len()).then_some(next)
+        };
+        (0..self.queues.len()).find(|number| {
+            let mut at = waits_for(*number);
+            for _ in 0..self.queues.len() {
+                match at {
+                    Some(next) if next == *number => return true,
+                    Some(next) => at = waits_for(next),
+                    None => return false,
+                }
+            }
+            false
+        })
     }
 
     /// Whether a row of `key` is yet to be told.

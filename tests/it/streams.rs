@@ -590,6 +590,20 @@ async fn a_declaration_that_somebody_else_has_changed_is_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_format_that_a_topic_may_have_can_be_declared() {
+    let stage = Stage::new().await;
+    let service = stage.start_with_orders().await;
+    for format in ["json", "json_schema", "avro"] {
+        let path = format!("/api/catalog/as_{format}");
+        let columns = json!([{ "name": "ID", "type": "bigint" }]);
+        let body = json!({ "topic": stage.orders, "format": format, "columns": columns });
+        let answer = service.call("PUT", &path, Some(body), &[]).await;
+        assert_eq!((answer.status / 100, &answer.body["format"]), (2, &json!(format)), "{format}: {}", answer.body);
+        assert_eq!(service.get(&path).await.body["format"], format);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_change_the_same_declaration_one_is_first() {
     let stage = Stage::new().await;
     let service = stage.start_with_orders().await;

@@ -91,10 +91,10 @@ async fn serve(fleet: &Fleet, workload: Workload, kinds: &[Kind]) -> Result<(Vec
     Ok((ours, copied.context("no run of the service")?))
 }
 
-/// Whether our CPU per event, history kept, is above that share of the peer's; says so.
+/// Whether our CPU per event, history kept, is above that share of the peer's, or was not measured; says so.
 pub fn is_above(rounds: &[Peers], bound: f64) -> bool {
     let ratios = rounds.iter().filter_map(|round| Some(round.ours.first()?.us() / round.peer.us())).collect();
-    let Some(ratio) = Figure::of("", Less, true, ratios) else { return false };
+    let Some(ratio) = Figure::of("", Less, true, ratios) else { return true };
     let is_above = ratio.median > bound;
     let verdict = if is_above { "ABOVE" } else { "within" };
     println!(

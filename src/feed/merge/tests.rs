@@ -113,17 +113,24 @@ fn a_key_that_moved_to_another_partition_keeps_its_order() {
 #[test]
 fn rows_that_wait_in_a_circle_are_told_all_the_same() {
     // Both keys were lost whole, and mended one after the other behind their later events.
-    let mut ledger = vec![entry(0, 1, "a", 2), entry(0, 2, "b", 1), entry(1, 1, "b", 2), entry(1, 2, "a", 1)];
-    for limit in [1, 5] {
-        let (mut cut, mut told) = (Cut::default(), Vec::new());
+    let circle = [entry(0, 1, "a", 2), entry(0, 2, "b", 1), entry(1, 1, "b", 2), entry(1, 2, "a", 1)];
+    for (limit, moving) in [(1, 0), (5, 0), (2, 1), (2, 30)] {
+        let mut ledger = circle.to_vec();
+        let (mut cut, mut told, mut grown) = (Cut::default(), Vec::new(), 0);
         loop {
+            // Another partition goes on meanwhile, so that there is something to tell in each page.
+            if grown < moving {
+                grown += 1;
+                ledger.push(entry(2, grown, "c", grown));
+            }
             let page = next(&ledger, &cut, limit);
             assert!(page.is_all || !page.entries.is_empty(), "a page that does not move");
             told.extend(page.entries.into_iter().map(|(entry, _)| entry));
             cut = page.cut;
-            if page.is_all {
+            if page.is_all && grown == moving {
                 break;
             }
+            assert!(grown < 10 || told.iter().any(|entry| entry.key == "a"), "those that wait are never told");
         }
         let place = |entry: &Entry| (entry.partition, entry.commit);
         told.sort_by_key(place);

@@ -19,7 +19,7 @@ use datafusion::arrow::datatypes::{DataType as Arrow, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use streamview_manager::catalog::{DataType, KeyFormat, Source};
+use streamview_manager::catalog::{DataType, KeyFormat, Source, unframed};
 
 use self::cell::{Cell, cell};
 use self::columns::Build;
@@ -96,6 +96,7 @@ impl Decoder {
     fn key_cells<'r>(&self, record: &Record<'r>) -> Result<Vec<Cell<'r>>, String> {
         let Some((numbers, format)) = &self.key else { return Ok(Vec::new()) };
         let key = record.key.ok_or("it has no key, and its topic is a table")?;
+        let key = if *format == KeyFormat::Json { unframed(key) } else { key };
         let key = std::str::from_utf8(key).map_err(|_| "its key is not UTF-8")?;
         let fields = match format {
             KeyFormat::Text => None,

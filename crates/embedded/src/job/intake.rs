@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use streamview_manager::catalog::{Format, Source};
+use streamview_manager::catalog::{Format, Source, unframed};
 use streamview_manager::ports::{PortError, Schemas};
 use tokio::runtime::Runtime;
 
@@ -104,15 +104,6 @@ pub(super) fn json_of<'v>(
             }
             Err(error) => Ok(Err(error.to_string())),
         },
-    }
-}
-
-/// JSON without the frame that serializers of a registry put before it: a zero byte and four of the schema's number. No JSON begins with a
-/// zero byte, so it is known whatever the topic is declared as; and the columns are there already, so the schema is not asked for.
-fn unframed(value: &[u8]) -> &[u8] {
-    match value {
-        [0, _, _, _, _, json @ ..] => json,
-        plain => plain,
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Writing {
     plain: Headers,
 }
 
-/// Bytes of a record's key, value and headers that any topic takes, with what is added to them: 1,048,588 is what one takes by default. Of
+/// Bytes of a record's key, value and headers that a topic takes, with what is added to them: 1,048,588 unless it is set otherwise. Of
 /// a larger one the letter says where it stands.
 const MOST_ASIDE: usize = 900_000;
 

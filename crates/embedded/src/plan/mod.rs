@@ -11,7 +11,7 @@ use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::expressions::{CastExpr, Column as Place};
+use datafusion::physical_plan::expressions::{Column as Place, cast};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -250,11 +250,12 @@ pub(crate) fn said(plan: Arc<dyn ExecutionPlan>, columns: &[Column]) -> Result<A
     let exprs = results.fields().iter().zip(types).enumerate().map(|(at, (field, said))| {
         let place: Arc<dyn PhysicalExpr> = Arc::new(Place::new(field.name(), at));
         let expr = match said {
-            Some(said) => Arc::new(CastExpr::new(place, said, None)) as Arc<dyn PhysicalExpr>,
+            Some(said) => cast(place, &results, said)?,
             None => place,
         };
-        (expr, field.name().clone())
+        Ok((expr, field.name().clone()))
     });
+    let exprs = exprs.collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(ProjectionExec::try_new(exprs, plan)?))
 }
 

@@ -255,9 +255,10 @@ impl<'s> Json<'s> {
             return None;
         }
         let schema = self.resolved(schema);
-        // Of one, `allOf` is how a reference is given a description of its own.
-        let variants = ["oneOf", "anyOf", "allOf"].iter().find_map(|key| schema.get(*key)?.as_array());
-        if let Some(variants) = variants {
+        // Of one, `allOf` is how a reference is given a description of its own; beside a type it only bounds what is there.
+        let is_typed = ["type", "properties"].iter().any(|key| schema.get(*key).is_some());
+        let keys: &[&str] = if is_typed { &["oneOf", "anyOf"] } else { &["oneOf", "anyOf", "allOf"] };
+        if let Some(variants) = keys.iter().find_map(|key| schema.get(*key)?.as_array()) {
             let mut others = variants.iter().filter(|variant| text(variant, "type") != "null");
             let (only, more) = (others.next()?, others.next());
             let (data_type, nullable) = self.data_type(only, depth + 1)?;
@@ -284,7 +285,8 @@ impl<'s> Json<'s> {
                 ("int8" | "int16" | "int32", _) | ("", Some(true)) => DataType::Int,
                 _ => DataType::BigInt,
             },
-            "number" => scale(schema).map_or(DataType::Double, |scale| DataType::Decimal { precision: 38, scale }),
+            // Decimals of Kafka Connect among them: whether these are numbers or base64 their schema does not say.
+            "number" => DataType::Double,
             "string" => match text(schema, "format") {
                 "date" => DataType::Date,
                 // Microseconds are what most clocks have, and reach over all years that can be written.
@@ -301,13 +303,6 @@ impl<'s> Json<'s> {
             _ => return None,
         })
     }
-}
-
-/// The digits behind the point of a number that Kafka Connect has written as a decimal.
-fn scale(schema: &Value) -> Option<u8> {
-    let of_connect = text(schema, "title") == "org.apache.kafka.connect.data.Decimal";
-    let scale = schema.pointer("/connect.parameters/scale").filter(|_| of_connect)?;
-    scale.as_str()?.parse().ok().filter(|scale| *scale <= 38)
 }
 
 /// Whether its bounds say that 32 bits hold it; `None` if it has none.
@@ -369,20 +364,21 @@ mod tests {
             "at":{"oneOf":[{"type":"null"},{"type":"string","format":"date-time"}]},
             "clock":{"type":"string","format":"time"},
             "told":{"allOf":[{"$ref":"#/definitions/p"}],"description":"its own"},
-            "PRICE":{"type":"number","title":"org.apache.kafka.connect.data.Decimal","connect.index":2,
-                "connect.version":1,"connect.type":"bytes","connect.parameters":{"scale":"2"}},
+            "short":{"type":"string","allOf":[{"minLength":1},{"maxLength":9}]},
+            "whole":{"properties":{"a":{"type":"boolean"}},"allOf":[{"properties":{"b":{"type":"boolean"}}}]},
             "lines":{"type":"array","items":{"type":"object","properties":{"a":{"type":"boolean"}}}},
             "any":{}}}"##;
         let expected = [
             "ORDER_ID bigint not null",
             "AMOUNT double",
-            "PRICE decimal(38, 2)",
             "at timestamp(6)",
             "clock string",
             "lines array<row<`a` boolean>>",
             "name string",
+            "short string",
             "small int",
             "told string",
+            "whole row<`a` boolean>",
         ];
         assert_eq!(shown(columns_of_json_schema(schema).unwrap()), expected);
         assert!(columns_of_json_schema("{}").is_err());

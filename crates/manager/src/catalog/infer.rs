@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::value::RawValue;
 
-use super::{Column, DataType};
+use super::{Column, DataType, unframed};
 
 /// How deep types may nest.
 const MAX_DEPTH: usize = 16;
@@ -77,7 +77,7 @@ struct Object {
 impl Sample {
     /// Looks at one value; `false` if it is no JSON object.
     pub fn add(&mut self, value: &[u8]) -> bool {
-        let fields = serde_json::from_slice::<&RawValue>(value).ok().and_then(|value| fields(value.get()));
+        let fields = serde_json::from_slice::<&RawValue>(unframed(value)).ok().and_then(|value| fields(value.get()));
         match fields {
             Some(fields) => self.object.add(fields, 0),
             None => self.others += 1,
@@ -365,6 +365,10 @@ mod tests {
             assert_eq!(sample(&["{\"a\": 1}", value]).columns(), None, "{value:?}");
         }
         assert_eq!(sample(&[]).columns(), None);
+        assert!(
+            sample(&["\u{0}\u{0}\u{0}\u{0}\u{1}{\"a\": 1}"]).columns().is_some(),
+            "the frame of a registry is no part of it"
+        );
         let deep = format!("{{\"a\": {}1{}}}", "[".repeat(100), "]".repeat(100));
         assert_eq!(sample(&[&deep]).columns(), None);
         assert_eq!(sample(&["{\"\": 1, \"a\\u0000\": 1, \"b\": 1}"]).columns().unwrap().len(), 1);

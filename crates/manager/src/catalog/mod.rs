@@ -57,6 +57,15 @@ pub enum Format {
     View,
 }
 
+/// JSON without the frame that serializers of a registry put before it: a zero byte and four of the schema's number. No JSON begins with a
+/// zero byte, so it is known whatever the topic is declared as; and the columns are there already, so the schema is not asked for.
+pub fn unframed(json: &[u8]) -> &[u8] {
+    match json {
+        [0, _, _, _, _, json @ ..] => json,
+        plain => plain,
+    }
+}
+
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -35,26 +35,32 @@ const FIRST_STEP: Duration = Duration::from_secs(30);
 struct Heard {
     listener: Listener,
     lost: Arc<AtomicU64>,
-    /// What of it never will, in words: it is larger than the broker takes.
-    too_large: Arc<Mutex<Option<String>>>,
+    /// The largest that never will, with its bytes and in words: it is larger than the broker takes. With it went all that it stood in
+    /// one batch with.
+    too_large: Arc<Mutex<Option<(usize, String)>>>,
 }
 
 impl Heard {
     /// What was too large since this was asked last.
     fn take_too_large(&self) -> Option<String> {
-        self.too_large.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.too_large.lock().unwrap_or_else(PoisonError::into_inner).take().map(|(_, why)| why)
     }
 }
 
-/// Names a record that is too large, and what it is made of.
-fn too_large(topic: &str, record: &impl Message) -> String {
+/// The bytes of a record that is too large, and in words what it is.
+fn too_large(record: &impl Message) -> (usize, String) {
     let bytes = record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len);
-    let mut headers = record.headers().into_iter().flat_map(Headers::iter);
-    let origin = headers.find(|header| header.key == ORIGIN).and_then(|header| header.value);
-    let of = origin.map(|at| format!(" made of the record at {}", String::from_utf8_lossy(at))).unwrap_or_default();
-    format!(
-        "a row of {bytes} bytes{of} is larger than topic {topic} takes: raise its max.message.bytes, or select less of it"
-    )
+    let header = |name: &str| {
+        let found = record.headers()?.iter().find(|header| header.key == name)?.value?;
+        Some(String::from_utf8_lossy(found).into_owned())
+    };
+    let what = match (header("x-dlq-error"), header(ORIGIN)) {
+        (Some(_), _) => "a record that is set aside,".to_owned(),
+        (None, Some(at)) => format!("a row of {bytes} bytes made of the record at {at}"),
+        (None, None) => format!("a row of {bytes} bytes"),
+    };
+    let topic = record.topic();
+    (bytes, format!("{what} is larger than topic {topic} takes: raise its max.message.bytes, or select less of it"))
 }
 
 impl ClientContext for Heard {
@@ -74,8 +80,11 @@ impl ProducerContext for Heard {
         if let Err((error, record)) = result {
             self.lost.fetch_add(1, Ordering::Relaxed);
             if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                let why = too_large(record.topic(), record);
-                *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                let this = too_large(record);
+                let mut largest = self.too_large.lock().unwrap_or_else(PoisonError::into_inner);
+                if largest.as_ref().is_none_or(|(bytes, _)| *bytes < this.0) {
+                    *largest = Some(this);
+                }
             }
             tracing::debug!(error = %error, "a record of a query did not arrive");
         }
@@ -289,6 +298,8 @@ impl Writer for JobWriter {
     }
 
     fn commit(&mut self, records: &[Outgoing], positions: &[Position]) -> Result<(), LogError> {
+        // What was told of an earlier attempt.
+        drop(self.heard.take_too_large());
         let done = match self.delivery {
             Delivery::ExactlyOnce => {
                 self.settle().map_err(|error| self.fault(&error))?;
@@ -302,6 +313,7 @@ impl Writer for JobWriter {
                 Ok(())
             }
             Err(error) => {
+                self.producer.poll(Duration::ZERO);
                 let fault = match self.heard.take_too_large() {
                     Some(why) => LogError::Halt(why),
                     None => self.fault(&error),

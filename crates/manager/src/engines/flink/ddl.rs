@@ -161,7 +161,7 @@ fn refuse_framed(source: &Source) -> Result<(), Trouble> {
     }
     let message = format!(
         "the values of `{}` are JSON Schema of a registry, with five bytes before the JSON that Flink does not read: run the query on \
-         the embedded engine or ksqlDB",
+         the embedded engine or ksqlDB, or declare the source as json if its producers write plain JSON all the same",
         source.name
     );
     Err(Trouble::Refused(Refusal { code: "framed_json".to_owned(), message, line: None, column: None }))

@@ -283,7 +283,7 @@ impl Engine for Ksqldb {
         Ok(query::rows(self.client.clone(), response, nature, query.time_limit))
     }
 
-    /// Those whose values are JSON or Avro and whose columns have types that are known here.
+    /// Those whose values are JSON (with the frame of a registry or without) or Avro, and whose columns have types that are known here.
     async fn sources(&self) -> Result<Vec<Source>, Trouble> {
         Ok(self.all_described().await?.into_iter().filter_map(sources::source).collect())
     }

@@ -90,7 +90,7 @@ impl Ksqldb {
     }
 }
 
-/// As a source of the catalogue; `None` if its values are neither JSON nor Avro, or a type has no name here.
+/// As a source of the catalogue; `None` if its values are neither JSON, with the frame of a registry or without, nor Avro, or a type has no name here.
 pub(super) fn source(described: SourceDescription) -> Option<Source> {
     let format = match described.value_format.as_str() {
         "JSON" => Format::Json,
