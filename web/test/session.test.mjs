@@ -190,8 +190,7 @@ test('who signs in again at the identity provider finds what was written, and wh
 });
 
 test('a look for the session that fails is made again, and signing out that fails is said', async () => {
-  // A text names no icon: a browser that has the time asks for one that is not there.
-  const { page, close } = await open('/ui/THIRD-PARTY.txt', { expected: [/401/, /404/, /ERR_FAILED/] });
+  const { page, close } = await open('/ui/THIRD-PARTY.txt', { expected: [/401/, /ERR_FAILED/], hasIcon: false });
   await page.route('**/session', (route) => route.abort(), { times: 1 });
   await page.goto(`${server.base}/ui/orders`);
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();

@@ -346,7 +346,9 @@ impl Stage {
                 // its job has died with the process since, and is seen to fail no more.
                 (Some(_), []) if self.record.observed == ObservedState::Failed => Ok(()),
                 (Some(_), [])
-                    if self.record.failed_revision == Some(self.record.revision)
+                    if self.record.observed == ObservedState::Absent
+                        && self.model.kind.dies_with_us()
+                        && self.record.failed_revision == Some(self.record.revision)
                         && self.record.restarts >= self.rules.restarts =>
                 {
                     Ok(())
