@@ -87,8 +87,7 @@ bench-embedded: ## measure the embedded engine: from memory, over Kafka, beside 
 bench-peers: ## measure the best peer, Debezium's JDBC sink, beside us; needs Java and Maven. ARGS=--smoke: two minutes, with a bound
 	@scripts/setup --tests
 ifneq ($(filter --smoke,$(ARGS)),)
-	unset CFLAGS; cargo bench --locked --profile smoke --bench end_to_end --no-run && scripts/check-release smoke
-	unset CFLAGS; cargo bench --locked --profile smoke --bench end_to_end -- --phases peers \
+	cargo bench --locked --profile dev --bench end_to_end -- --phases peers \
 		--results benches/results-peers.json --events 900000 --repeat 1 --peer-ratio 0.8
 else
 	unset CFLAGS; cargo build --release --locked && scripts/check-release

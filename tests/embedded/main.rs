@@ -18,5 +18,6 @@ mod orders;
 mod playground;
 mod service;
 mod tables;
+mod transactions;
 mod views;
 mod windows;

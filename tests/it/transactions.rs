@@ -1,7 +1,5 @@
 //! What a log holds beside records that count: control records, aborted and open transactions, holes.
 
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use streamview::config::Config;
 use streamview::platforms::kafka::bounded::read_topic;
 use streamview_lab::servers::{KafkaOptions, KafkaServer};
@@ -9,49 +7,9 @@ use streamview_lab::servers::{KafkaOptions, KafkaServer};
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, life, oracle, stored};
 use crate::support::servers;
+use crate::support::transactions::Transactions;
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
-
-/// A producer of transactions.
-struct Transactions {
-    producer: ThreadedProducer<DefaultProducerContext>,
-    topic: String,
-}
-
-impl Transactions {
-    /// Fences every earlier producer of that id and aborts what it left open.
-    fn new(world: &World, id: &str) -> Transactions {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &world.kafka).set("transactional.id", format!("{}-{id}", world.topic));
-        let producer: ThreadedProducer<_> = config.set("linger.ms", "1").create().unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
-        Transactions { producer, topic: world.topic.clone() }
-    }
-
-    /// Opens a transaction with these events and leaves it open, all of them written.
-    fn open<'a>(&self, partition: i32, events: impl IntoIterator<Item = &'a TestEvent>) {
-        self.producer.begin_transaction().unwrap();
-        for event in events {
-            let record = event.record();
-            let mut headers = rdkafka::message::OwnedHeaders::new();
-            for (key, value) in &record.headers {
-                headers = headers.insert(rdkafka::message::Header { key, value: Some(value) });
-            }
-            let (key, payload) = (record.key.unwrap(), record.payload.unwrap());
-            let outgoing = BaseRecord::to(&self.topic).partition(partition).key(&key).payload(&payload);
-            self.producer.send(outgoing.headers(headers)).map_err(|(error, _)| error).unwrap();
-        }
-        self.producer.flush(PATIENCE).unwrap();
-    }
-
-    fn commit(&self) {
-        self.producer.commit_transaction(PATIENCE).unwrap();
-    }
-
-    fn abort(&self) {
-        self.producer.abort_transaction(PATIENCE).unwrap();
-    }
-}
 
 /// Waits until every partition is consumed to its end.
 async fn until_caught_up(instance: &Instance, ends: i64) {
@@ -73,7 +31,7 @@ async fn three_aborted_transactions_in_ten_leave_no_trace_and_no_lag() {
     let mut ends = 0;
     for number in 0..20 {
         let events = life(&format!("o-{number}"), 4);
-        transactions.open(number % 2, &events);
+        transactions.open(events.iter().map(|event| event.record_on(number % 2)));
         // Each transaction ends with a control record; the last one on either partition is aborted.
         ends += 5;
         if [1, 4, 7, 11, 18, 19].contains(&number) {
@@ -102,7 +60,7 @@ async fn an_open_transaction_holds_back_its_partition_only_and_is_gone_once_its_
     let world = World::new(2).await;
     let instance = world.start().await;
     let hanging = Transactions::new(&world, "hanging");
-    hanging.open(0, &life("never", 3));
+    hanging.open(life("never", 3).iter().map(|event| event.record_on(0)));
     let (behind, beside) = (life("behind", 3), life("beside", 3));
     world.publish(behind.iter().map(|event| event.record_on(0))).await;
     world.publish(beside.iter().map(|event| event.record_on(1))).await;

@@ -42,7 +42,8 @@ pub struct World {
     producer: FutureProducer,
 }
 
-fn encoded(record: &TestRecord) -> OwnedHeaders {
+/// The headers of a record.
+pub fn encoded(record: &TestRecord) -> OwnedHeaders {
     let all = record.headers.iter();
     all.fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }

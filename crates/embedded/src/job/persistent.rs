@@ -374,7 +374,7 @@ impl Query {
         }
         run.reader.next(&mut run.batch, pause)?;
         let begun = Instant::now();
-        run.places.note(&run.batch, begun);
+        run.is_dirty |= run.places.note(&run.batch, begun);
         if !run.batch.is_empty() {
             run.is_dirty = true;
             Counts::add(&self.job.counts.read, run.batch.len());

@@ -55,8 +55,9 @@ impl Places {
         self.0.get(&place).is_some_and(|progress| offset < progress.judged)
     }
 
-    /// Notes what was read.
-    pub fn note(&mut self, batch: &Batch, now: Instant) {
+    /// Notes what was read. Whether a partition ended behind something that is no record: that is a step to be kept, too.
+    pub fn note(&mut self, batch: &Batch, now: Instant) -> bool {
+        let mut has_stepped = false;
         for record in batch.records() {
             if let Some(progress) = self.0.get_mut(&record.place) {
                 progress.next = record.offset + 1;
@@ -65,10 +66,12 @@ impl Places {
         }
         for (place, next) in &batch.ends {
             if let Some(progress) = self.0.get_mut(place) {
+                has_stepped |= *next > progress.next;
                 progress.next = progress.next.max(*next);
                 progress.caught_up.get_or_insert(now);
             }
         }
+        has_stepped
     }
 
     /// Whether all that an earlier run has judged was read again. Until then no window may close: a row that came late by its
