@@ -87,7 +87,8 @@ bench-embedded: ## measure the embedded engine: from memory, over Kafka, beside 
 bench-peers: ## measure the best peer, Debezium's JDBC sink, beside us; needs Java and Maven. ARGS=--smoke: two minutes, with a bound
 	@scripts/setup --tests
 ifneq ($(filter --smoke,$(ARGS)),)
-	cargo bench --locked --profile dev --bench end_to_end -- --phases peers \
+	# What the development build has made is used again; only the service is optimised for this.
+	cargo bench --locked --profile dev --config profile.dev.package.streamview.opt-level=1 --bench end_to_end -- --phases peers \
 		--results benches/results-peers.json --events 900000 --repeat 1 --peer-ratio 0.8
 else
 	unset CFLAGS; cargo build --release --locked && scripts/check-release

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::PATIENCE;
 use super::authority::{Authority, Files, Issued, Whom, params};
 
 impl Authority {
@@ -45,7 +46,9 @@ impl Authority {
     /// A client of HTTP that trusts this authority alone.
     pub fn http(&self) -> ClientBuilder {
         streamview::schemas::client::install_tls();
-        Client::builder().tls_certs_only([Certificate::from_pem(self.pem().as_bytes()).unwrap()])
+        let authority = Certificate::from_pem(self.pem().as_bytes()).unwrap();
+        // Nothing is silent for so long, and no test waits for ever.
+        Client::builder().tls_certs_only([authority]).read_timeout(PATIENCE)
     }
 
     /// The same, which shows a certificate.

@@ -60,7 +60,10 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     loop {
         tick.tick().await;
-        if let Some(answer) = probe().await {
+        let Ok(answer) = tokio::time::timeout(patience * LIMIT, probe()).await else {
+            panic!("the probe itself has not come back, in vain until {what}");
+        };
+        if let Some(answer) = answer {
             return answer;
         }
         if standstill.is_due(Instant::now()) {
