@@ -76,7 +76,7 @@ async fn windows_are_written_once_and_go_on_after_a_stop() {
 }
 
 /// Whether the topic was made.
-async fn streamview_is_there(world: &World, topic: &str) -> bool {
+pub async fn streamview_is_there(world: &World, topic: &str) -> bool {
     use streamview::manager::ports::Kafka;
     let mut config = streamview::config::Config::defaults();
     config.kafka.bootstrap_servers.clone_from(&world.kafka);

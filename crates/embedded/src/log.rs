@@ -103,8 +103,11 @@ pub trait Log: Send + Sync {
 pub trait Reader: Send {
     /// The partitions of each topic as they are now.
     fn partitions(&mut self) -> Result<Vec<Vec<i32>>, LogError>;
-    /// The first offset that is there, and the next one.
+    /// The first offset that is there, and the one behind all that can be read: where the first open transaction begins, if there
+    /// is one.
     fn bounds(&mut self, place: Place) -> Result<(i64, i64), LogError>;
+    /// The offset behind all that was written, records of open transactions included.
+    fn end(&mut self, place: Place) -> Result<i64, LogError>;
     /// By what each topic is known again after it was deleted and made anew; `None` where brokers have no such ids.
     fn ids(&mut self) -> Result<Vec<Option<String>>, LogError>;
     /// Reads these partitions, too, from these offsets on.

@@ -1,4 +1,5 @@
-//! Asks the broker for a topic's id (KIP-516): a topic that was deleted and created again has another one.
+//! Asks the broker for a topic's id (KIP-516): a topic that was deleted and created again has another one. And for the ends of its
+//! partitions, whatever transactions are open.
 #![allow(unsafe_code)] // DescribeTopics is not in the safe wrapper
 
 use std::ffi::{CStr, CString};
@@ -27,7 +28,7 @@ pub enum TopicIdentity {
     Missing,
 }
 
-/// A client that asks for topic ids. Its calls block: use it from a blocking thread.
+/// A client that asks for topic ids, and for ends. Its calls block: use it from a blocking thread.
 ///
 /// It asks with care. While librdkafka (2.12.1) has a request for the controller under way and that broker is gone, it connects
 /// to it again at each change of its state, without any backoff (`rd_kafka_broker_controller_async` schedules a connection, and
@@ -47,7 +48,10 @@ impl TopicIdReader {
         let name = topic.to_owned();
         let topic = CString::new(topic).map_err(|_| KafkaError::ClientCreation("topic name holds a NUL".into()))?;
         let mut config = base_config(settings);
-        config.set("group.id", "streamview-topic-id"); // asked for by the client, never joined
+        config
+            .set("group.id", "streamview-topic-id") // asked for by the client, never joined
+            // An end is that of the log, not where the first open transaction begins.
+            .set("isolation.level", "read_uncommitted");
         let client = open(&config, Listener::new(settings))?;
         Ok(TopicIdReader { client, topic, name, is_away: AtomicBool::new(false) })
     }
@@ -61,6 +65,22 @@ impl TopicIdReader {
         }
         listen(&self.client);
         answer.map_err(|error| self.client.context().said().unwrap_or(error))
+    }
+
+    /// Asks for the offset behind all that was written to a partition, records of open transactions included. `Err` says why there was
+    /// no answer.
+    pub fn end(&self, partition: i32) -> Result<i64, String> {
+        let patience = Duration::from_millis(TIMEOUT_MS.unsigned_abs().into());
+        match self.client.fetch_watermarks(&self.name, partition, patience) {
+            Ok((_, end)) => {
+                self.client.context().forget();
+                Ok(end)
+            }
+            Err(error) => {
+                listen(&self.client);
+                Err(self.client.context().said().unwrap_or_else(|| error.to_string()))
+            }
+        }
     }
 
     fn ask_with_care(&self) -> Result<TopicIdentity, String> {

@@ -218,7 +218,7 @@ impl Looking {
             left_out.why = pushed.refused.into_iter().next_back().map(|refused| refused.why).or(left_out.why);
             out.extend(pushed.out);
         }
-        self.places.tell_idle(&mut self.execution, self.idle, now);
+        self.places.tell_idle(&mut self.execution, &mut *self.reader, self.idle, now);
         out.extend(self.runtime.block_on(self.execution.close(now_ms()))?);
         let failed = self.execution.take_failed_groups();
         left_out.failed_groups += failed.len() as u64;

@@ -380,7 +380,7 @@ impl Query {
             Counts::add(&self.job.counts.read, run.batch.len());
             self.compute(run)?;
         }
-        run.places.tell_idle(&mut run.execution, self.settings.idle, begun);
+        run.places.tell_idle(&mut run.execution, &mut *run.reader, self.settings.idle, begun);
         let closed = match run.places.are_where_they_were() {
             true => self.runtime.block_on(run.execution.close(now_ms())),
             false => Ok(Vec::new()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::log::{Batch, Place};
+use crate::log::{Batch, LogError, Place, Reader};
 use crate::run::Execution;
 
 /// How far a partition was read.
@@ -17,6 +17,8 @@ pub(super) struct Progress {
     pub future: BTreeSet<i64>,
     /// Since when it is read to its end.
     caught_up: Option<Instant>,
+    /// What was there when it had been silent for so long: it is silent once that is read, too.
+    end: Option<i64>,
     is_idle: bool,
 }
 
@@ -61,7 +63,7 @@ impl Places {
         for record in batch.records() {
             if let Some(progress) = self.0.get_mut(&record.place) {
                 progress.next = record.offset + 1;
-                (progress.caught_up, progress.is_idle) = (None, false);
+                (progress.caught_up, progress.end, progress.is_idle) = (None, None, false);
             }
         }
         for (place, next) in &batch.ends {
@@ -82,14 +84,47 @@ impl Places {
     }
 
     /// Tells the query of partitions that are read to their end and have been silent for so long. One that we are slow to read
-    /// is none of them: it holds windows open.
-    pub fn tell_idle(&mut self, execution: &mut Execution, silence: Duration, now: Instant) {
+    /// is none of them, nor is one of which not all can be read: it holds windows open.
+    ///
+    /// | when it has been silent for so long | |
+    /// |---|---|
+    /// | all is read | it is idle |
+    /// | there is more that can be read | it is idle as soon as that is read, if none of it ends its silence |
+    /// | a transaction is open, or nobody answers | it has to be silent for as long once more, and is asked again then |
+    pub fn tell_idle(&mut self, execution: &mut Execution, reader: &mut dyn Reader, silence: Duration, now: Instant) {
+        if !execution.has_windows() {
+            return;
+        }
+        let mut is_answered = true;
         for (place, progress) in &mut self.0 {
-            let is_silent = progress.caught_up.is_some_and(|since| now.duration_since(since) >= silence);
-            if is_silent && !progress.is_idle {
-                progress.is_idle = true;
-                execution.idle(place.topic, place.partition);
+            let is_long = progress.caught_up.is_some_and(|since| now.duration_since(since) >= silence);
+            if progress.is_idle || !is_long {
+                continue;
+            }
+            // Where one question was waited for in vain the others are: each would hold up the query for as long.
+            if progress.end.is_none() && is_answered {
+                progress.end = readable_whole(reader, *place).unwrap_or_else(|error| {
+                    tracing::debug!(partition = place.partition, error = %error, "whether a partition is silent is not known");
+                    is_answered = false;
+                    None
+                });
+            }
+            match progress.end {
+                None => progress.caught_up = Some(now),
+                Some(end) if progress.next >= end => {
+                    progress.is_idle = true;
+                    execution.idle(place.topic, place.partition);
+                }
+                Some(_) => {}
             }
         }
     }
+}
+
+/// The offset behind all of a partition, if all of it can be read: no transaction is open in it.
+fn readable_whole(reader: &mut dyn Reader, place: Place) -> Result<Option<i64>, LogError> {
+    // In this order: what is written between the questions makes the second answer larger, and never looks like a transaction.
+    let written = reader.end(place)?;
+    let (_, readable) = reader.bounds(place)?;
+    Ok((readable >= written).then_some(readable))
 }

@@ -1,6 +1,7 @@
 //! Jobs against brokers in memory: what they write, and what of it survives whatever happens to them.
 #![allow(clippy::unwrap_used)]
 
+mod silence;
 mod views;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Kafka in memory, for tests: topics, groups, transactions, fencing, and commits that fail.
+//! Kafka in memory, for tests: topics, groups, transactions, also open ones, fencing, and commits that fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,7 @@ struct State {
     failures: Vec<Option<Failure>>,
     made: u64,
     has_no_transactions: bool,
+    keeps_ends: bool,
 }
 
 #[derive(Default)]
@@ -33,6 +34,20 @@ struct Stored {
     partitions: Vec<Vec<Written>>,
     /// First offset of each partition.
     low: HashMap<i32, i64>,
+    /// By partition, how many records are before a transaction that nobody has ended.
+    open: HashMap<i32, usize>,
+}
+
+impl Stored {
+    fn written(&self, partition: i32) -> &[Written] {
+        self.partitions.get(usize::try_from(partition).unwrap_or_default()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that can be read: none from an open transaction on.
+    fn readable(&self, partition: i32) -> &[Written] {
+        let written = self.written(partition);
+        &written[..self.open.get(&partition).map_or(written.len(), |before| written.len().min(*before))]
+    }
 }
 
 /// A record in memory.
@@ -67,7 +82,7 @@ impl Memory {
         let mut state = self.lock();
         state.made += 1;
         let id = format!("id-{}", state.made);
-        let topic = Stored { id, partitions: vec![Vec::new(); partitions], low: HashMap::new() };
+        let topic = Stored { id, partitions: vec![Vec::new(); partitions], low: HashMap::new(), open: HashMap::new() };
         state.topics.insert(name.to_owned(), topic);
         self.shared.1.notify_all();
     }
@@ -100,6 +115,27 @@ impl Memory {
             topic.partitions[0].push(record);
         }
         self.shared.1.notify_all();
+    }
+
+    /// What is appended to a partition from now on is of a transaction that is not ended yet.
+    pub fn open_transaction(&self, topic: &str, partition: i32) {
+        if let Some(topic) = self.lock().topics.get_mut(topic) {
+            let before = topic.written(partition).len();
+            topic.open.insert(partition, before);
+        }
+    }
+
+    /// Commits it.
+    pub fn commit_transaction(&self, topic: &str, partition: i32) {
+        if let Some(topic) = self.lock().topics.get_mut(topic) {
+            topic.open.remove(&partition);
+        }
+        self.shared.1.notify_all();
+    }
+
+    /// Whether anybody says where partitions end.
+    pub fn tell_ends(&self, are_told: bool) {
+        self.lock().keeps_ends = !are_told;
     }
 
     /// Takes away what is below an offset.
@@ -192,8 +228,7 @@ impl MemoryReader {
         for (place, (next, is_told)) in &mut self.at {
             let name = &self.topics[place.topic];
             let topic = state.topics.get(name).ok_or_else(|| gone(name))?;
-            let written = &topic.partitions[usize::try_from(place.partition).unwrap_or_default()];
-            for record in written.iter().skip(usize::try_from(*next).unwrap_or_default()) {
+            for record in topic.readable(place.partition).iter().skip(usize::try_from(*next).unwrap_or_default()) {
                 if into.is_full() {
                     return Ok(true);
                 }
@@ -218,11 +253,18 @@ impl Reader for MemoryReader {
 
     fn bounds(&mut self, place: Place) -> Result<(i64, i64), LogError> {
         let bounds = self.each(|topic| {
-            let records = topic.partitions.get(usize::try_from(place.partition).unwrap_or_default());
             let low = topic.low.get(&place.partition).copied().unwrap_or_default();
-            (low, records.map_or(0, |records| i64::try_from(records.len()).unwrap_or_default()))
+            (low, i64::try_from(topic.readable(place.partition).len()).unwrap_or_default())
         })?;
         Ok(bounds[place.topic])
+    }
+
+    fn end(&mut self, place: Place) -> Result<i64, LogError> {
+        if self.log.lock().keeps_ends {
+            return Err(LogError::Again("nobody answers".to_owned()));
+        }
+        let ends = self.each(|topic| i64::try_from(topic.written(place.partition).len()).unwrap_or_default())?;
+        Ok(ends[place.topic])
     }
 
     fn ids(&mut self) -> Result<Vec<Option<String>>, LogError> {

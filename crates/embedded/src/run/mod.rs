@@ -180,6 +180,11 @@ impl Execution {
         }
     }
 
+    /// Whether it waits for the time of its partitions to come forward.
+    pub fn has_windows(&self) -> bool {
+        matches!(self.kind, Kind::Windows(_))
+    }
+
     /// Windows that end at or before this were written before: their rows are late, and they are not written again.
     pub fn resume(&mut self, closed_until_ms: i64) {
         if let Kind::Windows(windows) = &mut self.kind {

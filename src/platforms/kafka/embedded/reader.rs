@@ -50,8 +50,8 @@ struct Source {
     consumer: BaseConsumer<Listener>,
     /// For each assigned partition the offset that comes next.
     next: BTreeMap<i32, i64>,
-    /// Who asks for the topic's id, once somebody has: a client that is made anew each time takes longer than a row may.
-    ids: Option<TopicIdReader>,
+    /// Who asks for the topic's id and for ends, once somebody has: a client that is made anew each time takes longer than a row may.
+    asker: Option<TopicIdReader>,
     /// Where the headers of a record are read into.
     headers: Vec<u8>,
 }
@@ -71,7 +71,7 @@ impl JobReader {
                 .set("fetch.wait.max.ms", settings.fetch_wait_max_ms.to_string())
                 .set("queued.max.messages.kbytes", QUEUED_KILOBYTES);
             let consumer = open(&config, Listener::new(settings)).map_err(|error| LogError::Halt(error.to_string()))?;
-            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new(), ids: None, headers: Vec::new() })
+            Ok(Source { name: name.clone(), consumer, next: BTreeMap::new(), asker: None, headers: Vec::new() })
         };
         let sources = topics.iter().map(source).collect::<Result<_, LogError>>()?;
         Ok(JobReader { settings: settings.clone(), topics: sources, turns: Turns::default() })
@@ -86,16 +86,25 @@ impl Source {
         }
     }
 
-    fn id(&mut self, settings: &KafkaSettings) -> Result<Option<String>, LogError> {
-        let reader = match self.ids.take() {
-            Some(reader) => reader,
+    fn asker(&mut self, settings: &KafkaSettings) -> Result<&TopicIdReader, LogError> {
+        let asker = match self.asker.take() {
+            Some(asker) => asker,
             None => TopicIdReader::open(settings, &self.name).map_err(|error| LogError::Halt(error.to_string()))?,
         };
-        match self.ids.insert(reader).read() {
+        Ok(&*self.asker.insert(asker))
+    }
+
+    fn id(&mut self, settings: &KafkaSettings) -> Result<Option<String>, LogError> {
+        match self.asker(settings)?.read() {
             Ok(TopicIdentity::Id(id)) => Ok(Some(id)),
             Ok(TopicIdentity::Missing) => Err(LogError::Halt(format!("topic {} is not there", self.name))),
             Err(why) => Err(LogError::Again(format!("the id of topic {} cannot be asked for: {why}", self.name))),
         }
+    }
+
+    fn end(&mut self, partition: i32, settings: &KafkaSettings) -> Result<i64, LogError> {
+        let end = self.asker(settings)?.end(partition);
+        end.map_err(|why| LogError::Again(format!("the end of {}:{partition} cannot be asked for: {why}", self.name)))
     }
 
     /// Takes what there is, after at most `wait` for the first record.
@@ -182,6 +191,11 @@ impl Reader for JobReader {
         let source = &self.topics[place.topic];
         let bounds = source.consumer.fetch_watermarks(&source.name, place.partition, TIMEOUT);
         bounds.map_err(|error| source.fault(&error))
+    }
+
+    /// Not by the client that reads: a reader of committed records is told where the first open transaction begins.
+    fn end(&mut self, place: Place) -> Result<i64, LogError> {
+        self.topics[place.topic].end(place.partition, &self.settings)
     }
 
     fn ids(&mut self) -> Result<Vec<Option<String>>, LogError> {

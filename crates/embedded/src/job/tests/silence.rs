@@ -1,0 +1,104 @@
+//! When a partition is silent, by a clock that the test holds.
+
+use std::collections::BTreeSet;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::encode::values;
+use crate::job::intake::Intake;
+use crate::job::places::Places;
+use crate::job::runtime;
+use crate::log::{Batch, Place, Reader};
+use crate::plan::{Bounds, Limits, Prepared, Purpose};
+use crate::run::Execution;
+
+const SILENCE: Duration = Duration::from_secs(30);
+/// What time it is by the clock of the rows, in milliseconds since 1970: long after all of them.
+const NOW: i64 = 36_000_000;
+const NOTHING: [(i64, i64); 0] = [];
+
+/// What a job does in its turns, of a count per minute.
+struct Turns {
+    log: Memory,
+    reader: Box<dyn Reader>,
+    intake: Intake,
+    execution: Execution,
+    places: Places,
+    batch: Batch,
+    runtime: Runtime,
+    now: Instant,
+}
+
+impl Turns {
+    fn new(partitions: i32) -> Turns {
+        let log = Memory::default();
+        log.topic("orders", usize::try_from(partitions).unwrap());
+        let prepared = Prepared::new(&select(PER_MINUTE), Purpose::Persistent, &Limits::default()).unwrap();
+        let mut execution = prepared.start(Bounds::default()).unwrap();
+        execution.assign(0, &(0..partitions).collect::<Vec<_>>());
+        let (mut reader, mut places) = (log.reader(&["orders".to_owned()]).unwrap(), Places::default());
+        for partition in 0..partitions {
+            let place = Place { topic: 0, partition };
+            places.add(place, 0, 0, BTreeSet::new());
+            reader.assign(&[(place, 0)]).unwrap();
+        }
+        let (intake, runtime) = (Intake::new(&prepared, None), runtime().unwrap());
+        Turns { log, reader, intake, execution, places, batch: Batch::default(), runtime, now: Instant::now() }
+    }
+
+    /// An order in so many seconds since 1970.
+    fn order(&self, partition: usize, second: i64) {
+        let ts = second * 1_000;
+        self.log.publish("orders", partition, ts, &format!(r#"{{"id":1,"customer":"a","amount":1,"ts":{ts}}}"#));
+    }
+
+    /// The windows that close: which minute, and how many orders.
+    fn turn(&mut self) -> Vec<(i64, i64)> {
+        self.reader.next(&mut self.batch, Duration::ZERO).unwrap();
+        self.places.note(&self.batch, self.now);
+        let taken = self.intake.take(&self.batch, |_| false, &self.runtime).unwrap();
+        for (source, rows) in taken.rows {
+            let pushed = self.runtime.block_on(self.execution.push(source, rows, NOW)).unwrap();
+            assert!(pushed.late.is_empty(), "{pushed:?}");
+        }
+        self.places.tell_idle(&mut self.execution, &mut *self.reader, SILENCE, self.now);
+        let closed = self.runtime.block_on(self.execution.close(NOW)).unwrap();
+        let of = |output: &crate::run::Output| {
+            let (start, _) = output.window.unwrap();
+            (start / 60_000, values(&output.rows, 0)[2].as_i64().unwrap())
+        };
+        closed.iter().map(of).collect()
+    }
+
+    /// The same, of a turn now and one after each second that passes.
+    fn pass(&mut self, time: Duration) -> Vec<(i64, i64)> {
+        let mut closed = self.turn();
+        for _ in 0..time.as_secs() {
+            self.now += Duration::from_secs(1);
+            closed.extend(self.turn());
+        }
+        closed
+    }
+}
+
+#[test]
+fn a_partition_with_an_open_transaction_is_not_silent() {
+    let mut turns = Turns::new(1);
+    turns.order(0, 1);
+    turns.log.open_transaction("orders", 0);
+    turns.order(0, 2);
+    assert_eq!(turns.pass(10 * SILENCE), NOTHING);
+    turns.log.commit_transaction("orders", 0);
+    assert_eq!(turns.pass(SILENCE), [(0, 2)]);
+}
+
+#[test]
+fn a_partition_whose_end_nobody_tells_is_not_silent() {
+    let mut turns = Turns::new(1);
+    turns.order(0, 1);
+    turns.log.tell_ends(false);
+    assert_eq!(turns.pass(10 * SILENCE), NOTHING);
+    turns.log.tell_ends(true);
+    assert_eq!(turns.pass(SILENCE), [(0, 1)]);
+}
