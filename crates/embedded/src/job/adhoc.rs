@@ -19,7 +19,7 @@ use super::places::Places;
 use super::tables::{Stop, TableNow, Tables};
 use super::{Outside, now_ms, runtime, spawn, told};
 use crate::encode::values;
-use crate::log::{Batch, LogError, Reader};
+use crate::log::{Batch, LogError, Place, Reader};
 use crate::plan::Prepared;
 use crate::run::{Execution, Output};
 use crate::settings::Settings;
@@ -204,20 +204,21 @@ impl Looking {
     /// Computes what was read, and hands out; `false` if the reader is gone.
     fn compute(&mut self, batch: &Batch) -> Result<bool, Stop> {
         let now = Instant::now();
-        self.places.note(batch, now);
         let taken = self.intake.take(batch, |_| false, &self.runtime)?;
         let mut left_out = self.seen.left_out.clone();
         left_out.refused += taken.refused.len() as u64;
         left_out.why = taken.refused.into_values().next_back().or(left_out.why);
-        let mut out = Vec::new();
+        let (mut out, mut moved) = (Vec::new(), BTreeSet::new());
         for (source, rows) in taken.rows {
             let pushed = self.runtime.block_on(self.execution.push(source, rows, now_ms()))?;
             left_out.refused += pushed.refused.len() as u64;
             left_out.late += pushed.late.len() as u64;
             left_out.future += pushed.future.len() as u64;
+            moved.extend(pushed.moved.iter().map(|partition| Place { topic: source, partition: *partition }));
             left_out.why = pushed.refused.into_iter().next_back().map(|refused| refused.why).or(left_out.why);
             out.extend(pushed.out);
         }
+        self.places.note(batch, &moved, now);
         self.places.tell_idle(&mut self.execution, &mut *self.reader, self.idle, now);
         out.extend(self.runtime.block_on(self.execution.close(now_ms()))?);
         let failed = self.execution.take_failed_groups();

@@ -374,12 +374,13 @@ impl Query {
         }
         run.reader.next(&mut run.batch, pause)?;
         let begun = Instant::now();
-        run.is_dirty |= run.places.note(&run.batch, begun);
+        let mut moved = BTreeSet::new();
         if !run.batch.is_empty() {
             run.is_dirty = true;
             Counts::add(&self.job.counts.read, run.batch.len());
-            self.compute(run)?;
+            moved = self.compute(run)?;
         }
+        run.is_dirty |= run.places.note(&run.batch, &moved, begun);
         run.places.tell_idle(&mut run.execution, &mut *run.reader, self.settings.idle, begun);
         let closed = match run.places.are_where_they_were() {
             true => self.runtime.block_on(run.execution.close(now_ms())),
@@ -426,19 +427,22 @@ impl Query {
         }
     }
 
-    /// Has the query take a batch. What it does not count goes aside, unless an earlier run has seen to that.
-    fn compute(&mut self, run: &mut Run) -> Result<(), Over> {
+    /// Has the query take a batch. What it does not count goes aside, unless an earlier run has seen to that. Gives the partitions of
+    /// which some row said how late it is.
+    fn compute(&mut self, run: &mut Run) -> Result<BTreeSet<Place>, Over> {
         let places = &run.places;
         let is_left_out = |record: &Record<'_>| places.was_future(record.place, record.offset);
         let Taken { rows, refused, tombstones } = run.intake.take(&run.batch, is_left_out, &self.runtime)?;
         let counts = &self.job.counts;
         Counts::add(&counts.tombstones, usize::try_from(tombstones).unwrap_or_default());
+        let mut moved = BTreeSet::new();
         let mut aside: BTreeMap<(Place, i64), (Aside, String)> =
             refused.into_iter().map(|(at, why)| (at, (Aside::Refused, why))).collect();
         for (source, rows) in rows {
             let pushed = self.runtime.block_on(run.execution.push(source, rows, now_ms()));
             let pushed = pushed.map_err(|failure| Over::Failed(told(failure)))?;
             self.give(run, &pushed.out, Some(&self.job.topics[source]));
+            moved.extend(pushed.moved.iter().map(|partition| Place { topic: source, partition: *partition }));
             let at = |partition, offset| (Place { topic: source, partition }, offset);
             let refused =
                 pushed.refused.into_iter().map(|row| (at(row.partition, row.offset), (Aside::Refused, row.why)));
@@ -452,7 +456,7 @@ impl Query {
         }
         aside.retain(|(place, offset), _| !run.places.is_judged(*place, *offset));
         if aside.is_empty() {
-            return Ok(());
+            return Ok(moved);
         }
         let Run { batch, pending, places, aside: counted, .. } = run;
         let records: Vec<(Record<'_>, &(Aside, String))> =
@@ -472,7 +476,7 @@ impl Query {
             }
             pending.push(self.writing.aside(to, &self.job.topics[record.place.topic], &record, why));
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Writes what waits, and how far all partitions were read.

@@ -15,7 +15,7 @@ pub(super) struct Progress {
     pub judged: i64,
     /// Offsets of rows that were from the future when they were read first.
     pub future: BTreeSet<i64>,
-    /// Since when it is read to its end.
+    /// Since when it is read to its end, and says nothing of the time.
     caught_up: Option<Instant>,
     /// What was there when it had been silent for so long: it is silent once that is read, too.
     end: Option<i64>,
@@ -57,12 +57,19 @@ impl Places {
         self.0.get(&place).is_some_and(|progress| offset < progress.judged)
     }
 
-    /// Notes what was read. Whether a partition ended behind something that is no record: that is a step to be kept, too.
-    pub fn note(&mut self, batch: &Batch, now: Instant) -> bool {
+    /// Notes what was read. `moved`: where a row said how late it is. Only that ends a silence: what is set aside, or is no row,
+    /// moves no clock, and would keep every window open for as long as it comes.
+    ///
+    /// Gives whether a partition ended behind something that is no record: that is a step to be kept, too.
+    pub fn note(&mut self, batch: &Batch, moved: &BTreeSet<Place>, now: Instant) -> bool {
         let mut has_stepped = false;
         for record in batch.records() {
             if let Some(progress) = self.0.get_mut(&record.place) {
                 progress.next = record.offset + 1;
+            }
+        }
+        for place in moved {
+            if let Some(progress) = self.0.get_mut(place) {
                 (progress.caught_up, progress.end, progress.is_idle) = (None, None, false);
             }
         }
@@ -83,7 +90,7 @@ impl Places {
         self.0.values().all(|progress| progress.next >= progress.judged)
     }
 
-    /// Tells the query of partitions that are read to their end and have been silent for so long. One that we are slow to read
+    /// Tells the query of partitions that are read to their end and have been silent for so long since. One that we are slow to read
     /// is none of them, nor is one of which not all can be read: it holds windows open.
     ///
     /// | when it has been silent for so long | |

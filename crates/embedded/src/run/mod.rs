@@ -1,6 +1,6 @@
 //! A query that runs: rows of topics go in, rows come out. No I/O and no clock; whoever reads the topics says what time it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -55,6 +55,8 @@ pub struct Pushed {
     pub late: Vec<(i32, i64)>,
     /// Partition and offset of rows whose time lies too far in the future.
     pub future: Vec<(i32, i64)>,
+    /// Partitions that said how late it is, by a row whose time counts: none of them is idle any more.
+    pub moved: BTreeSet<i32>,
 }
 
 /// Rows that came out.
@@ -230,7 +232,7 @@ impl Execution {
     }
 
     /// Nothing comes of a partition that has been read to its end: it does not hold the watermark back any more, until it has
-    /// rows again. Once all are idle, windows close by the clock.
+    /// rows again ([`Pushed::moved`]). Once all are idle, windows close by the clock.
     pub fn idle(&mut self, source: usize, partition: i32) {
         if let Kind::Windows(windows) = &mut self.kind {
             windows.clocks.idle(source, partition);

@@ -137,6 +137,7 @@ impl Windows {
                 }
                 Some(row_time) => {
                     self.clocks.move_to((source, partition), row_time.saturating_sub(time.lateness_ms));
+                    pushed.moved.insert(partition);
                     let pane = row_time.div_euclid(slide_ms) * slide_ms;
                     let is_late = self.closed_until.is_some_and(|closed| pane + size_ms <= closed);
                     if is_late {

@@ -56,12 +56,14 @@ impl Turns {
     /// The windows that close: which minute, and how many orders.
     fn turn(&mut self) -> Vec<(i64, i64)> {
         self.reader.next(&mut self.batch, Duration::ZERO).unwrap();
-        self.places.note(&self.batch, self.now);
+        let mut moved = BTreeSet::new();
         let taken = self.intake.take(&self.batch, |_| false, &self.runtime).unwrap();
         for (source, rows) in taken.rows {
             let pushed = self.runtime.block_on(self.execution.push(source, rows, NOW)).unwrap();
             assert!(pushed.late.is_empty(), "{pushed:?}");
+            moved.extend(pushed.moved.iter().map(|partition| Place { topic: source, partition: *partition }));
         }
+        self.places.note(&self.batch, &moved, self.now);
         self.places.tell_idle(&mut self.execution, &mut *self.reader, SILENCE, self.now);
         let closed = self.runtime.block_on(self.execution.close(NOW)).unwrap();
         let of = |output: &crate::run::Output| {
@@ -101,4 +103,70 @@ fn a_partition_whose_end_nobody_tells_is_not_silent() {
     assert_eq!(turns.pass(10 * SILENCE), NOTHING);
     turns.log.tell_ends(true);
     assert_eq!(turns.pass(SILENCE), [(0, 1)]);
+}
+
+#[test]
+fn what_is_set_aside_ends_no_silence_and_a_row_does() {
+    let mut turns = Turns::new(2);
+    turns.order(1, 1);
+    let mut closed = Vec::new();
+    for second in 0..40 {
+        match second % 4 {
+            0 => turns.log.publish("orders", 0, 0, "no JSON"),
+            1 => turns.log.put("orders", "a", None),
+            2 => turns.log.publish("orders", 0, 0, r#"{"id":1}"#),
+            _ => turns.order(0, NOW / 1_000 + 3_600),
+        }
+        // The other partition goes on, and is in another minute.
+        turns.order(1, 130);
+        closed.extend(turns.pass(Duration::from_secs(1)));
+    }
+    assert_eq!(closed, [(0, 1)]);
+    turns.log.publish("orders", 0, 0, "no JSON");
+    turns.order(1, 250);
+    assert_eq!(turns.turn(), [(2, 40)], "it is silent still");
+    turns.order(0, 260);
+    turns.order(1, 400);
+    assert_eq!(turns.turn(), NOTHING, "it is waited for again");
+    assert_eq!(turns.pass(SILENCE), [(4, 2), (6, 1)]);
+}
+
+#[test]
+fn a_partition_is_not_silent_before_all_is_read_that_came_meanwhile() {
+    let mut turns = Turns::new(2);
+    turns.order(1, 1);
+    turns.order(1, 130);
+    assert_eq!(turns.pass(SILENCE - Duration::from_secs(1)), NOTHING);
+    // More than is read at once, and a row behind it.
+    (0..20_000).for_each(|_| turns.log.publish("orders", 0, 0, "no JSON"));
+    turns.order(0, 2);
+    turns.order(1, 130);
+    assert_eq!(turns.pass(Duration::from_secs(5)), NOTHING);
+    assert_eq!(turns.pass(SILENCE), [(0, 2), (2, 2)]);
+}
+
+#[tokio::test]
+async fn a_partition_of_which_nothing_can_be_read_holds_no_window_of_a_deployed_query() {
+    let bench = Bench::new(2);
+    bench.order(0, 1, "a", "1", 1_000);
+    bench.deploy(&deployment(PER_MINUTE, 1, None)).await;
+    let rows = until(|| {
+        bench.log.publish("orders", 1, 0, "no JSON");
+        Some(bench.log.values(&bench.output)).filter(|rows| !rows.is_empty())
+    })
+    .await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_partition_of_which_nothing_can_be_read_holds_no_window_of_a_look() {
+    let bench = Bench::new(2);
+    bench.order(0, 1, "a", "1", 1_000);
+    let mut rows = bench.engine.query(look(PER_MINUTE, true)).await.unwrap();
+    until(|| {
+        bench.log.publish("orders", 1, 0, "no JSON");
+        let item = rows.next().now_or_never()?;
+        matches!(item, Some(Item::Row(_))).then_some(())
+    })
+    .await;
 }
