@@ -85,7 +85,7 @@ pub(crate) fn look(
     let mut execution = started.map_err(|failure| LogError::Halt(told(failure)))?;
     let tables = Tables::of(&prepared, &execution, outside, settings)?;
     for number in 0..topics.len() {
-        let of_topic = places.0.keys().filter(|place| place.topic == number).map(|place| place.partition);
+        let of_topic = places.all.keys().filter(|place| place.topic == number).map(|place| place.partition);
         execution.assign(number, &of_topic.collect::<Vec<_>>());
     }
     reader.assign(&from)?;
@@ -275,7 +275,7 @@ impl Looking {
         };
         let mut from = Vec::new();
         for place in found {
-            if !self.places.0.contains_key(&place) {
+            if !self.places.all.contains_key(&place) {
                 let (low, _) = self.reader.bounds(place)?;
                 self.places.add(place, low, 0, BTreeSet::new());
                 from.push((place, low));
@@ -285,7 +285,7 @@ impl Looking {
             return Ok(());
         }
         for number in 0..self.topics {
-            let of_topic = self.places.0.keys().filter(|place| place.topic == number).map(|place| place.partition);
+            let of_topic = self.places.all.keys().filter(|place| place.topic == number).map(|place| place.partition);
             self.execution.assign(number, &of_topic.collect::<Vec<_>>());
         }
         self.reader.assign(&from)

@@ -482,8 +482,8 @@ impl Query {
     /// Writes what waits, and how far all partitions were read.
     fn commit(&mut self, run: &mut Run) -> Result<(), LogError> {
         let (held, closed_until) = (run.execution.held_from(), run.execution.closed_until());
-        let mut positions = Vec::with_capacity(run.places.0.len());
-        for (place, progress) in &mut run.places.0 {
+        let mut positions = Vec::with_capacity(run.places.all.len());
+        for (place, progress) in &mut run.places.all {
             let offset = held.get(&(place.topic, place.partition)).copied().unwrap_or(progress.next);
             progress.forget_future(offset);
             let notes = Notes {
@@ -514,7 +514,7 @@ impl Query {
             return Err(LogError::Halt("a topic was deleted and made anew while the query was reading it".to_owned()));
         }
         let found = all_places(&run.reader.partitions()?);
-        let new: Vec<Place> = found.into_iter().filter(|place| !run.places.0.contains_key(place)).collect();
+        let new: Vec<Place> = found.into_iter().filter(|place| !run.places.all.contains_key(place)).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -525,7 +525,7 @@ impl Query {
             from.push((place, low));
         }
         for number in 0..self.job.topics.len() {
-            let of_topic = run.places.0.keys().filter(|place| place.topic == number);
+            let of_topic = run.places.all.keys().filter(|place| place.topic == number);
             run.execution.assign(number, &of_topic.map(|place| place.partition).collect::<Vec<_>>());
         }
         run.is_dirty = true;

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use crate::log::{Batch, LogError, Place, Reader};
 use crate::run::Execution;
 
+/// Longer than any turn of a job that is well: it waits for records for a tenth of a second, and commits in less than one.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
 /// How far a partition was read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
@@ -33,28 +36,32 @@ impl Progress {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Places(pub BTreeMap<Place, Progress>);
+pub(super) struct Places {
+    pub all: BTreeMap<Place, Progress>,
+    /// When it was looked last which of them are silent.
+    looked: Option<Instant>,
+}
 
 impl Places {
     pub fn add(&mut self, place: Place, next: i64, judged: i64, future: BTreeSet<i64>) {
-        self.0.insert(place, Progress { next, judged, future, ..Progress::default() });
+        self.all.insert(place, Progress { next, judged, future, ..Progress::default() });
     }
 
     /// Notes a row that is from the future, and will not be when it is read again.
     pub fn note_future(&mut self, place: Place, offset: i64) {
-        if let Some(progress) = self.0.get_mut(&place) {
+        if let Some(progress) = self.all.get_mut(&place) {
             progress.future.insert(offset);
         }
     }
 
     /// Whether a row is read again that was from the future.
     pub fn was_future(&self, place: Place, offset: i64) -> bool {
-        self.0.get(&place).is_some_and(|progress| offset < progress.judged && progress.future.contains(&offset))
+        self.all.get(&place).is_some_and(|progress| offset < progress.judged && progress.future.contains(&offset))
     }
 
     /// Whether a row was judged by an earlier run: it is read again for the sake of an open window only.
     pub fn is_judged(&self, place: Place, offset: i64) -> bool {
-        self.0.get(&place).is_some_and(|progress| offset < progress.judged)
+        self.all.get(&place).is_some_and(|progress| offset < progress.judged)
     }
 
     /// Notes what was read. `moved`: where a row said how late it is. Only that ends a silence: what is set aside, or is no row,
@@ -64,17 +71,17 @@ impl Places {
     pub fn note(&mut self, batch: &Batch, moved: &BTreeSet<Place>, now: Instant) -> bool {
         let mut has_stepped = false;
         for record in batch.records() {
-            if let Some(progress) = self.0.get_mut(&record.place) {
+            if let Some(progress) = self.all.get_mut(&record.place) {
                 progress.next = record.offset + 1;
             }
         }
         for place in moved {
-            if let Some(progress) = self.0.get_mut(place) {
+            if let Some(progress) = self.all.get_mut(place) {
                 (progress.caught_up, progress.end, progress.is_idle) = (None, None, false);
             }
         }
         for (place, next) in &batch.ends {
-            if let Some(progress) = self.0.get_mut(place) {
+            if let Some(progress) = self.all.get_mut(place) {
                 has_stepped |= *next > progress.next;
                 progress.next = progress.next.max(*next);
                 progress.caught_up.get_or_insert(now);
@@ -87,7 +94,7 @@ impl Places {
     /// own partition was still counted where another partition held its window open, and the one may be read again sooner now
     /// than the other.
     pub fn are_where_they_were(&self) -> bool {
-        self.0.values().all(|progress| progress.next >= progress.judged)
+        self.all.values().all(|progress| progress.next >= progress.judged)
     }
 
     /// Tells the query of partitions that are read to their end and have been silent for so long since. One that we are slow to read
@@ -102,8 +109,9 @@ impl Places {
         if !execution.has_windows() {
             return;
         }
+        self.listen_anew(execution, now);
         let mut is_answered = true;
-        for (place, progress) in &mut self.0 {
+        for (place, progress) in &mut self.all {
             let is_long = progress.caught_up.is_some_and(|since| now.duration_since(since) >= silence);
             if progress.is_idle || !is_long {
                 continue;
@@ -124,6 +132,23 @@ impl Places {
                 }
                 Some(_) => {}
             }
+        }
+    }
+
+    /// Who stood still (the process was halted, a commit or a reader of rows took long) has heard nobody meanwhile: silences are
+    /// counted anew from now on, and what was idle is so only if there is nothing to be read of it.
+    fn listen_anew(&mut self, execution: &mut Execution, now: Instant) {
+        let has_stood_still = self.looked.is_some_and(|before| now.duration_since(before) >= STANDSTILL);
+        self.looked = Some(now);
+        if !has_stood_still {
+            return;
+        }
+        execution.wake();
+        for progress in self.all.values_mut().filter(|progress| progress.caught_up.is_some()) {
+            if !progress.is_idle {
+                progress.caught_up = Some(now);
+            }
+            (progress.is_idle, progress.end) = (false, None);
         }
     }
 }

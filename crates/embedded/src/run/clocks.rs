@@ -42,6 +42,11 @@ impl Clocks {
         }
     }
 
+    /// None is idle any more.
+    pub(crate) fn wake(&mut self) {
+        self.0.values_mut().for_each(|clock| clock.is_idle = false);
+    }
+
     /// A row was seen.
     pub(crate) fn move_to(&mut self, partition: Partition, time: i64) {
         let clock = self.0.entry(partition).or_default();

@@ -239,6 +239,13 @@ impl Execution {
         }
     }
 
+    /// No partition is idle any more, until it is said again.
+    pub fn wake(&mut self) {
+        if let Kind::Windows(windows) = &mut self.kind {
+            windows.clocks.wake();
+        }
+    }
+
     /// Closes the windows that the watermark has passed. `now_ms`: where all partitions are idle.
     pub async fn close(&mut self, now_ms: i64) -> Result<Vec<Output>, Failure> {
         self.whole()?;

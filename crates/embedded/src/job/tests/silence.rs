@@ -170,3 +170,29 @@ async fn a_partition_of_which_nothing_can_be_read_holds_no_window_of_a_look() {
     })
     .await;
 }
+
+#[test]
+fn who_stood_still_listens_anew_before_a_partition_is_silent() {
+    let mut turns = Turns::new(1);
+    turns.order(0, 1);
+    assert_eq!(turns.turn(), NOTHING);
+    turns.now += 2 * SILENCE;
+    assert_eq!(turns.pass(SILENCE - Duration::from_secs(1)), NOTHING);
+    assert_eq!(turns.pass(Duration::from_secs(1)), [(0, 1)]);
+}
+
+#[test]
+fn who_stood_still_reads_what_has_come_of_idle_partitions_before_a_window_closes() {
+    let mut turns = Turns::new(2);
+    for _ in 0..=SILENCE.as_secs() {
+        turns.order(0, 1);
+        assert_eq!(turns.pass(Duration::from_secs(1)), NOTHING);
+    }
+    turns.now += SILENCE;
+    // More than is read at once, and a row of the partition that is idle.
+    (0..10_000).for_each(|_| turns.order(0, 130));
+    turns.order(1, 2);
+    assert_eq!(turns.turn(), NOTHING);
+    assert_eq!(turns.turn(), NOTHING);
+    assert_eq!(turns.pass(SILENCE), [(0, 32), (2, 10_000)]);
+}
