@@ -29,8 +29,9 @@ use crate::plan::{Bounds, Window, Windowed};
 /// Pieces of state of a pane before they are made one.
 const MAX_PIECES: usize = 16;
 
-/// 0001-01-01T00:00Z. What lies before is a broken clock, and may not be counted with.
-const FIRST_MS: i64 = -62_135_596_800_000;
+/// 1678-01-01T00:00Z. What lies before is a broken clock, and may not be counted with: nanoseconds begin in 1677, in the midst of a
+/// window, and `date_bin` counts in them whatever the column has.
+const FIRST_MS: i64 = -9_214_560_000_000;
 
 /// The open windows of a query.
 pub(crate) struct Windows {
@@ -127,7 +128,7 @@ impl Windows {
             let is_kept = match row_time {
                 None => false,
                 Some(row_time) if row_time < FIRST_MS => {
-                    let why = "the row's time is before the year 1".to_owned();
+                    let why = "the row's time is before the year 1678".to_owned();
                     pushed.refused.push(Refused { partition, offset, why });
                     false
                 }

@@ -121,6 +121,46 @@ async fn a_time_before_all_times_is_refused_alone() {
 }
 
 #[tokio::test]
+async fn a_time_at_the_edges_of_nanoseconds_is_refused_alone() {
+    const IN_A_MS: i64 = 1_000_000;
+    let of_nanos = "to_timestamp_nanos(id)";
+    for (by, windows) in [
+        (format!("tumble({of_nanos}, interval '1 minute')"), 1),
+        (format!("date_trunc('minute', {of_nanos})"), 1),
+        (format!("date_bin(interval '1 minute', {of_nanos})"), 1),
+        (format!("hop({of_nanos}, interval '1 minute', interval '3 minutes')"), 3),
+    ] {
+        let mut query = started(&format!("select count(*) as n from orders group by {by}"));
+        // An offset is the time in nanoseconds.
+        let at = |nanos: i64| order(nanos, "a", 1, T);
+        let (first, minute) = (i64::MIN, i64::MIN + 60_000 * IN_A_MS);
+        let batch = [at(first), at(minute), at(T * IN_A_MS), at(i64::MAX), at((T + 600_000) * IN_A_MS)];
+        let pushed = query.push(0, rows(&batch), NOW).await.unwrap();
+        let refused: Vec<_> = pushed.refused.iter().map(|refused| refused.offset).collect();
+        assert_eq!((refused, pushed.future), (vec![first, minute], vec![(0, i64::MAX)]), "{by}");
+        assert_eq!(closed(&mut query).await, vec!["1"; windows], "{by}");
+    }
+    // Where it is not too far in the future, it is counted.
+    let sql = format!("select count(*) as n from orders group by tumble({of_nanos}, interval '1 minute')");
+    let mut query = prepared(&sql).start(Bounds { max_ahead_ms: i64::MAX, ..Bounds::default() }).unwrap();
+    let pushed = query.push(0, rows(&[order(i64::MAX, "a", 1, T)]), NOW).await.unwrap();
+    assert!(pushed.refused.is_empty() && pushed.future.is_empty(), "{pushed:?}");
+    assert_eq!(query.usage().open_windows, 1);
+}
+
+/// It counts in nanoseconds, and is null of what these do not reach.
+#[tokio::test]
+async fn a_time_that_date_bin_does_not_know_is_refused_alone() {
+    let mut query = started("select count(*) as n from orders group by date_bin(interval '1 minute', ts)");
+    // The year 1000, and 1678, the first that counts.
+    let (before, first) = (-30_610_224_000_000, -9_214_560_000_000);
+    let batch = [order(0, "a", 1, before), order(1, "a", 1, first), order(2, "a", 1, T)];
+    let pushed = query.push(0, rows(&batch), NOW).await.unwrap();
+    assert_eq!(pushed.refused.iter().map(|refused| refused.offset).collect::<Vec<_>>(), [0]);
+    assert_eq!(closed(&mut query).await, ["1"]);
+}
+
+#[tokio::test]
 async fn a_row_that_fails_is_not_in_its_window_and_the_others_are() {
     let sql = "select customer, sum(10 / quantity) as q from orders group by customer, date_trunc('minute', ts)";
     let mut query = started(sql);
