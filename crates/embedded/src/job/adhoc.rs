@@ -78,7 +78,7 @@ pub(crate) fn look(
     for place in all_places(&reader.partitions()?) {
         let (low, high) = reader.bounds(place)?;
         let offset = if query.from_start { low } else { high };
-        places.add(place, offset, 0, BTreeSet::new());
+        places.add(place, offset, (0, 0), BTreeSet::new());
         from.push((place, offset));
     }
     let started = prepared.start(settings.bounds(settings.adhoc_memory_bytes));
@@ -277,7 +277,7 @@ impl Looking {
         for place in found {
             if !self.places.all.contains_key(&place) {
                 let (low, _) = self.reader.bounds(place)?;
-                self.places.add(place, low, 0, BTreeSet::new());
+                self.places.add(place, low, (0, 0), BTreeSet::new());
                 from.push((place, low));
             }
         }

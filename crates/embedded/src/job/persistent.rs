@@ -15,7 +15,7 @@ use streamview_manager::engines::ObservedState;
 use tokio::runtime::Runtime;
 
 use super::intake::{Intake, Taken};
-use super::notes::Notes;
+use super::notes::{Judged, Notes, mark};
 use super::output::{Origins, Writing};
 use super::places::Places;
 use super::seen::{Counts, Job, Wish};
@@ -91,6 +91,7 @@ pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
         (&job.definition, plan.revision),
     );
     let mut query = Query {
+        text: mark(&job.statement),
         job: Arc::clone(&job),
         prepared: plan.prepared,
         outside: plan.outside,
@@ -160,6 +161,8 @@ impl From<LogError> for Over {
 /// What stays while it is begun again and again.
 struct Query {
     job: Arc<Job>,
+    /// By what its text is known again.
+    text: u64,
     prepared: Prepared,
     outside: Outside,
     settings: Settings,
@@ -210,11 +213,11 @@ impl Query {
         for place in &places {
             let bounds = reader.bounds(*place)?;
             let (offset, judged, future) = match known.get(place) {
-                None => (bounds.0, bounds.0, BTreeSet::new()),
+                None => (bounds.0, (bounds.0, bounds.0), BTreeSet::new()),
                 Some(position) => {
                     let notes = self.read_notes(position, bounds, ids[place.topic].as_deref())?;
                     closed = closed.max(notes.closed_until);
-                    (position.offset, notes.read, notes.future)
+                    (position.offset, (notes.read, notes.judged_by(self.text)), notes.future)
                 }
             };
             progress.add(*place, offset, judged, future);
@@ -454,7 +457,11 @@ impl Query {
             });
             aside.extend(refused.chain(late).chain(future));
         }
-        aside.retain(|(place, offset), _| !run.places.is_judged(*place, *offset));
+        aside.retain(|(place, offset), (kind, _)| match kind {
+            // Another text may have counted what this one refuses: nobody has written that down.
+            Aside::Refused => !run.places.is_judged_alike(*place, *offset),
+            Aside::Future | Aside::Late => !run.places.is_judged(*place, *offset),
+        });
         if aside.is_empty() {
             return Ok(moved);
         }
@@ -488,6 +495,7 @@ impl Query {
             progress.forget_future(offset);
             let notes = Notes {
                 read: progress.next.max(progress.judged),
+                judged: Some(Judged { text: self.text, below: progress.next.max(progress.judged_alike) }),
                 closed_until,
                 future: progress.future.clone(),
                 topic_id: run.ids[place.topic].clone(),
@@ -521,7 +529,7 @@ impl Query {
         let mut from = Vec::new();
         for place in new {
             let (low, _) = run.reader.bounds(place)?;
-            run.places.add(place, low, low, BTreeSet::new());
+            run.places.add(place, low, (low, low), BTreeSet::new());
             from.push((place, low));
         }
         for number in 0..self.job.topics.len() {

@@ -16,6 +16,8 @@ pub(super) struct Progress {
     pub next: i64,
     /// Below this offset everything was judged by an earlier run.
     pub judged: i64,
+    /// Below this one by a run of the same text.
+    pub judged_alike: i64,
     /// Offsets of rows that were from the future when they were read first.
     pub future: BTreeSet<i64>,
     /// Since when it is read to its end, and says nothing of the time.
@@ -43,8 +45,9 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub fn add(&mut self, place: Place, next: i64, judged: i64, future: BTreeSet<i64>) {
-        self.all.insert(place, Progress { next, judged, future, ..Progress::default() });
+    /// One that is read from `next` on. `judged`: up to where it was, by whatever text and by this one.
+    pub fn add(&mut self, place: Place, next: i64, (judged, judged_alike): (i64, i64), future: BTreeSet<i64>) {
+        self.all.insert(place, Progress { next, judged, judged_alike, future, ..Progress::default() });
     }
 
     /// Notes a row that is from the future, and will not be when it is read again.
@@ -62,6 +65,11 @@ impl Places {
     /// Whether a row was judged by an earlier run: it is read again for the sake of an open window only.
     pub fn is_judged(&self, place: Place, offset: i64) -> bool {
         self.all.get(&place).is_some_and(|progress| offset < progress.judged)
+    }
+
+    /// Likewise by a run of the same text.
+    pub fn is_judged_alike(&self, place: Place, offset: i64) -> bool {
+        self.all.get(&place).is_some_and(|progress| offset < progress.judged_alike)
     }
 
     /// Notes what was read. `moved`: where a row said how late it is. Only that ends a silence: what is set aside, or is no row,

@@ -677,6 +677,35 @@ async fn a_row_from_the_future_is_a_dead_letter_and_not_counted_when_it_is_read_
     assert!(!notes.contains("future="), "it is not read again any more: {notes}, {point:?}");
 }
 
+#[tokio::test]
+async fn what_only_a_changed_text_refuses_is_a_dead_letter_once_though_it_was_judged_before() {
+    let mut bench = Bench::new(1);
+    // No window closes: all is read again.
+    let settings = Settings { idle: Duration::from_secs(600), ..settings() };
+    bench.engine = Embedded::new(Arc::new(bench.log.clone()), None, settings);
+    let hourly = |of: &str| {
+        format!(
+            "SELECT tumble(ts, INTERVAL '1 hour') AS hour, {of} AS n FROM orders GROUP BY tumble(ts, INTERVAL '1 hour')"
+        )
+    };
+    let (counts, sums) = (hourly("COUNT(*)"), hourly("SUM(CAST(customer AS bigint))"));
+    bench.order(0, 1, "7", "1", 1_000);
+    bench.order(0, 2, "seven", "1", 2_000);
+    bench.log.publish("orders", 0, 0, "no JSON");
+    let mut deployed = deployment(&counts, 1, None);
+    let mut handle = bench.deploy(&deployed).await;
+    let (dead, mut letters) = (format!("{}.dlq", bench.output), Vec::new());
+    for attempt in 2..5 {
+        until(|| (bench.counts(|counts| Counts::get(&counts.read)) == 3).then_some(())).await;
+        let point = bench.stop(&deployed, &handle).await;
+        letters.push(bench.log.values(&dead).len());
+        deployed = deployment(&sums, attempt, Some(point));
+        handle = bench.deploy(&deployed).await;
+    }
+    // What both refuse stands there twice.
+    assert_eq!(letters, [1, 3, 3]);
+}
+
 fn group_of(handle: &Handle) -> String {
     let kept = handle.keeps_at.as_ref().unwrap();
     streamview_manager::names::group_of(&kept.path).unwrap().to_owned()

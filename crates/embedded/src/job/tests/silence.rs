@@ -40,7 +40,7 @@ impl Turns {
         let (mut reader, mut places) = (log.reader(&["orders".to_owned()]).unwrap(), Places::default());
         for partition in 0..partitions {
             let place = Place { topic: 0, partition };
-            places.add(place, 0, 0, BTreeSet::new());
+            places.add(place, 0, (0, 0), BTreeSet::new());
             reader.assign(&[(place, 0)]).unwrap();
         }
         let (intake, runtime) = (Intake::new(&prepared, None), runtime().unwrap());
