@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use streamview::views::orders::queries::HISTORY_PAGE_BYTES;
 
+use crate::rest::link;
+use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, item_added, life, oracle, status_changed, stored};
 use crate::support::world::{TestRecord, World};
 
@@ -108,4 +111,68 @@ async fn a_history_begins_with_the_first_event_also_where_numbers_begin_at_0() {
     };
     assert_eq!(sequences("/orders/o-1/events").await, [0, 1, 2]);
     assert_eq!(sequences("/orders/o-1/events?afterSequence=0").await, [1, 2]);
+}
+
+/// An event whose payload has so many bytes as Postgres writes it.
+fn of_bytes(order: &str, sequence: i64, bytes: usize) -> TestEvent {
+    let event = status_changed(order, sequence, "Paid").with("note", json!(""));
+    // A space behind each colon, and behind each comma between two fields.
+    let spaces = 2 * event.body.as_object().unwrap().len() - 1;
+    let note = "x".repeat(bytes - event.body.to_string().len() - spaces);
+    event.with("note", json!(note))
+}
+
+/// The numbers on each page, as `Link` leads from one to the next.
+async fn pages(instance: &Instance, from: &str) -> Vec<Vec<i64>> {
+    let (mut pages, mut next) = (Vec::new(), Some(from.to_owned()));
+    while let Some(path) = next {
+        let response = instance.get(&path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        next = link(&response, "next");
+        let page: Value = response.json().await.unwrap();
+        assert_eq!(page["pageSize"], 200, "the one in effect, however many there are");
+        let items = page["items"].as_array().unwrap();
+        assert!(items.iter().all(|item| item["payload"]["status"] != Value::Null), "{path}: each with its payload");
+        pages.push(items.iter().map(|item| item["sequence"].as_i64().unwrap()).collect());
+    }
+    pages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_ends_before_it_would_have_more_than_its_bytes_of_payloads() {
+    const LARGE: usize = 900_000;
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let last = usize::try_from(HISTORY_PAGE_BYTES).unwrap() - 4 * LARGE;
+    for (order, last, expected) in
+        [("o-full", last, vec![vec![1, 2, 3, 4, 5], vec![6]]), ("o-over", last + 1, vec![vec![1, 2, 3, 4], vec![5, 6]])]
+    {
+        let sizes = [LARGE, LARGE, LARGE, LARGE, last, 1_000];
+        let events = sizes.iter().zip(1..).map(|(bytes, sequence)| of_bytes(order, sequence, *bytes).record());
+        world.publish(events).await;
+        instance.order_at(order, 6).await;
+        let stored = format!(
+            "select sum(octet_length(payload::text)) from order_events_view where order_id = '{order}' and sequence <= 5"
+        );
+        assert_eq!(world.number(&stored).await, i64::try_from(4 * LARGE + last).unwrap(), "{order}");
+        assert_eq!(pages(&instance, &format!("/orders/{order}/events?pageSize=200")).await, expected, "{order}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_larger_than_a_page_may_be_has_a_page_to_itself() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    // Written out, these numbers have 4.5 million digits.
+    let mut huge = of_bytes("o-1", 2, 600_000).record();
+    let text = String::from_utf8(huge.payload.unwrap()).unwrap();
+    let numbers = vec!["1e300"; 15_000].join(",");
+    huge.payload = Some(text.replacen('{', &format!("{{\"odd\":[{numbers}],"), 1).into_bytes());
+    let [before, after] = [1, 3].map(|sequence| status_changed("o-1", sequence, "Paid").record());
+    world.publish([before, huge, after]).await;
+    instance.order_at("o-1", 3).await;
+    let stored = "select octet_length(payload::text) from order_events_view where sequence = 2";
+    assert!(world.row(stored).await.get::<_, i32>(0) > i32::try_from(HISTORY_PAGE_BYTES).unwrap());
+    assert_eq!(pages(&instance, "/orders/o-1/events?pageSize=200").await, [vec![1], vec![2], vec![3]]);
+    assert_eq!(pages(&instance, "/orders/o-1/events?pageSize=200&afterSequence=1").await, [vec![2], vec![3]]);
 }

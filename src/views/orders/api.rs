@@ -269,14 +269,16 @@ struct EventsParameters {
     /// Only events after this sequence number; from the first if left out.
     #[param(rename = "afterSequence", minimum = 0, required = false)]
     after_sequence: Option<i64>,
-    /// Events on a page.
+    /// Most events on a page; large payloads make it shorter.
     #[param(rename = "pageSize", minimum = 1, maximum = 200, default = 50, required = false)]
     page_size: Option<u32>,
 }
 
 /// Get an order's history
 ///
-/// Every event that the order has consumed, by sequence number, with what became of it. Follow `Link: rel="next"`.
+/// Every event that the order has consumed, by sequence number, with what became of it. Follow `Link: rel="next"`: a page ends
+/// after `pageSize` events, or before it would have more than 4 MiB of payloads. It has one event at least, however large, if
+/// any follows.
 #[utoipa::path(get, path = "/orders/{orderId}/events", tag = "orders",
     params(
         ("orderId" = String, Path, description = "The order's id", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$", example = "order-1"),

@@ -26,6 +26,10 @@ use crate::store::types::{BoxedError, Numeric, Records, Word};
 /// Matching orders are counted exactly up to this many.
 pub const EXACT_TOTAL: i64 = 10_000;
 
+/// Bytes of payloads, as Postgres writes them, that a page of a history has at most; but its first event is there however
+/// large it is. Each is held several times while the page is answered.
+pub const HISTORY_PAGE_BYTES: i64 = 4 * 1024 * 1024;
+
 /// Where the planner expects so many, its estimate is the total: no realistic error of it leads below [`EXACT_TOTAL`].
 const CERTAINLY_MANY: i64 = 5 * EXACT_TOTAL;
 
@@ -225,35 +229,39 @@ fn raw(text: String) -> Box<RawValue> {
     RawValue::from_string(text).expect("Postgres prints json and jsonb as JSON")
 }
 
-/// Reads up to `limit` events of an order after `after`; `None` for an unknown order.
+/// Reads up to `limit` events of an order after `after`, within [`HISTORY_PAGE_BYTES`]; `None` for an unknown order.
 pub async fn events(pool: &ReadPool, order_id: &str, after: i64, limit: u32) -> Result<Option<EventsRead>, ReadError> {
     pool.within_deadline(async {
         let connection = pool.get().await?;
         let statement = connection.prepare_cached(include_str!("sql/read_events.sql")).await?;
-        let rows = connection.query(&statement, &[&order_id, &after, &(i64::from(limit) + 1)]).await?;
+        let rows = connection.query(&statement, &[&order_id, &after, &i64::from(limit), &HISTORY_PAGE_BYTES]).await?;
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut events = Vec::with_capacity(rows.len());
+        let (mut events, mut more) = (Vec::with_capacity(rows.len()), false);
         for row in &rows {
-            let sequence: Option<i64> = row.try_get("sequence")?;
-            let Some(sequence) = sequence else { continue }; // a known order without further events
-            events.push(OrderEvent {
-                sequence,
-                event_id: row.try_get("event_id")?,
-                event_type: row.try_get("event_type")?,
-                occurred_at: row.try_get("occurred_at")?,
-                partition: row.try_get("partition")?,
-                offset: row.try_get("offset")?,
-                effect: row.try_get("effect")?,
-                payload: row.try_get::<_, Option<String>>("payload")?.map(raw),
-            });
+            match row.try_get::<_, Option<bool>>("fits")? {
+                Some(true) => events.push(event_of(row)?),
+                Some(false) => more = true,
+                None => {} // a known order without further events
+            }
         }
-        let more = events.len() > limit as usize;
-        events.truncate(limit as usize);
         Ok(Some(EventsRead { events, more }))
     })
     .await
+}
+
+fn event_of(row: &Row) -> Result<OrderEvent, ReadError> {
+    Ok(OrderEvent {
+        sequence: row.try_get("sequence")?,
+        event_id: row.try_get("event_id")?,
+        event_type: row.try_get("event_type")?,
+        occurred_at: row.try_get("occurred_at")?,
+        partition: row.try_get("partition")?,
+        offset: row.try_get("offset")?,
+        effect: row.try_get("effect")?,
+        payload: row.try_get::<_, Option<String>>("payload")?.map(raw),
+    })
 }
 
 /// The last sequence of each of `order_ids` that has a row: one query for everybody who waits.

@@ -15,6 +15,10 @@ use crate::domain::units::Micros;
 pub const MAX_DEPTH: usize = 64;
 /// Longest digit run that is let through in a number we only store.
 const MAX_STORED_DIGITS: usize = 1000;
+/// `jsonb` writes numbers out: the exponents of a payload may come to so many digits for each of its bytes ...
+const GROWTH: usize = 8;
+/// ... and to so many beyond.
+const HEADROOM: usize = 4 * 1024;
 
 /// The mark that some producers put before a text in UTF-8. RFC 8259 forbids writing it and allows passing over it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -96,6 +100,7 @@ pub fn envelope_hint(payload: &str) -> &'static str {
 
 fn check_depth_and_numbers(payload: &[u8]) -> Result<(), Poison> {
     let (mut depth, mut index) = (0usize, 0);
+    let mut room = payload.len().saturating_mul(GROWTH).saturating_add(HEADROOM);
     while let Some(&byte) = payload.get(index) {
         index += 1;
         match byte {
@@ -111,7 +116,7 @@ fn check_depth_and_numbers(payload: &[u8]) -> Result<(), Poison> {
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'0'..=b'9' => index += check_number(&payload[index - 1..])? - 1,
+            b'0'..=b'9' => index += check_number(&payload[index - 1..], &mut room)? - 1,
             _ => {}
         }
     }
@@ -130,26 +135,34 @@ fn string_length(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The length of the digits and points that `text` begins with.
-fn check_number(text: &[u8]) -> Result<usize, Poison> {
+/// The length of the digits and points that `text` begins with. What an exponent makes of them is taken from `room`.
+fn check_number(text: &[u8], room: &mut usize) -> Result<usize, Poison> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
     if length > MAX_STORED_DIGITS {
         let detail = format!("a number has more than {MAX_STORED_DIGITS} digits");
         return Err(Poison::new(Reason::Unrepresentable, detail));
     }
     if let [b'e' | b'E', exponent @ ..] = &text[length..] {
-        check_exponent(exponent)?;
+        check_exponent(exponent, room)?;
     }
     Ok(length)
 }
 
-fn check_exponent(after_e: &[u8]) -> Result<(), Poison> {
+fn check_exponent(after_e: &[u8], room: &mut usize) -> Result<(), Poison> {
     let digits = after_e.strip_prefix(b"+").or_else(|| after_e.strip_prefix(b"-")).unwrap_or(after_e);
     let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let significant = digits[..length].iter().skip_while(|byte| **byte == b'0').count();
     if significant > 3 {
         return Err(Poison::new(Reason::Unrepresentable, "a number has an exponent beyond 999"));
     }
+    let zeros = digits[..length].iter().fold(0, |value, digit| value * 10 + usize::from(digit - b'0'));
+    let Some(left) = room.checked_sub(zeros) else {
+        let detail = format!(
+            "written out, the numbers with exponents have more than {GROWTH} digits for each byte of the payload"
+        );
+        return Err(Poison::new(Reason::Unrepresentable, detail));
+    };
+    *room = left;
     Ok(())
 }
 
@@ -369,6 +382,22 @@ mod tests {
         // Neither is a number: what they are, the parser says.
         assert_eq!(reason("[e99999]"), None);
         assert_eq!(reason(&format!("[.{}]", "9".repeat(MAX_STORED_DIGITS))), None);
+    }
+
+    #[test]
+    fn exponents_may_come_to_a_few_digits_for_each_byte() {
+        for exponent in ["e999", "E+999", "e-999", "e000999"] {
+            let numbers = format!("[{}]", vec![format!("1.5{exponent}"); 100].join(","));
+            let fewest = (100 * 999 - HEADROOM).div_ceil(GROWTH);
+            assert!(numbers.len() < fewest, "the spaces behind it make it as long as it has to be");
+            assert_eq!(reason(&format!("{numbers:<fewest$}")), None, "{exponent}");
+            let too_few = fewest - 1;
+            assert_eq!(reason(&format!("{numbers:<too_few$}")), Some(Reason::Unrepresentable), "{exponent}");
+        }
+        // A few of them pass in any payload, and what is text or has no exponent counts for nothing.
+        assert_eq!(reason("[1e999,1e999,1e-999,1e999]"), None);
+        assert_eq!(reason(&format!("[{}]", vec![r#""1e999""#; 1_000].join(","))), None);
+        assert_eq!(reason(&format!("[{}]", vec!["1e0"; 10_000].join(","))), None);
     }
 
     #[test]
