@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, LocalBoxStream};
 use serde_json::json;
 
 use super::parameters::Parameters;
@@ -65,7 +65,7 @@ impl From<TooManyFollowers> for Problem {
 }
 
 /// What there is now, in pages.
-pub type Present = BoxStream<'static, Result<Vec<Shown>, ReadError>>;
+pub type Present = LocalBoxStream<'static, Result<Vec<Shown>, ReadError>>;
 
 /// The answer: `present` if it is asked for, then what `follower` is told, each row as an event called `name`.
 pub fn answer(request: &HttpRequest, name: &'static str, follower: Follower, present: Option<Present>) -> HttpResponse {

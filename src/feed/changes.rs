@@ -204,10 +204,14 @@ impl Feed {
         Ok(Slot { metrics: Arc::clone(&self.resources.metrics), _permit: permit })
     }
 
-    /// Reads the first page for one client, when its turn comes.
+    /// Reads the first page for one client, when its turn comes; once more if that was displaced, as in
+    /// [`crate::store::read::twice`], since whoever has no answer yet would be told so.
     pub(super) async fn first_page(&self, cursor: &FeedCursor) -> Result<Page, FeedError> {
         let _turn = self.arrivals.acquire().await.expect("the semaphore is never closed");
-        self.reader.next(cursor, PAGE).await
+        match self.reader.next(cursor, PAGE).await {
+            Err(FeedError::Read(ReadError::Displaced(_))) => self.reader.next(cursor, PAGE).await,
+            page => page,
+        }
     }
 
     /// Reads the next page for one that has an answer already, and can wait for the projector.
@@ -226,13 +230,17 @@ impl Feed {
         if self.board.status().records_behind() >= BACKLOG { gently(took) } else { (4 * took).clamp(REST.0, REST.1) }
     }
 
-    /// The rows of these keys as they are now.
+    /// The rows of these keys as they are now; likewise once more, for a first page is one with its rows.
     pub(super) async fn rows(&self, keys: HashSet<&str>) -> Result<HashMap<String, Arc<Shown>>, ReadError> {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
-        let keys = keys.into_iter().map(str::to_owned).collect();
-        let rows = (self.shown)(self.resources.pool.clone(), keys).await?;
+        let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+        let read = || (self.shown)(self.resources.pool.clone(), keys.clone());
+        let rows = match read().await {
+            Err(ReadError::Displaced(_)) => read().await?,
+            rows => rows?,
+        };
         Ok(rows.into_iter().map(|(key, row)| (key, Arc::new(row))).collect())
     }
 

@@ -19,7 +19,7 @@ use crate::feed::reader::{FeedError, Page};
 use crate::feed::waiters::Waiters;
 use crate::feed::wanted::{Filter, Wanted};
 use crate::store::changes::{self, Shown};
-use crate::store::read::ReadError;
+use crate::store::read::{self, ReadError};
 
 /// A client hears something at least so often.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -89,7 +89,7 @@ impl ListFollower {
         let is_resumed = cursor.is_some();
         let cursor = match cursor {
             Some(cursor) => cursor,
-            None => feed.reader.now().await?.ok_or(Refused::NoBuild)?,
+            None => read::twice(async || feed.reader.now().await).await?.ok_or(Refused::NoBuild)?,
         };
         let (feed, told) = (Arc::clone(feed), cursor.encode(feed.reader.view));
         let (ready, stage) = (VecDeque::new(), Stage::Behind);

@@ -65,6 +65,33 @@ impl Replicated {
     async fn until_replayed(&self) {
         until_replayed(&self.replica, &self.world.sql).await;
     }
+
+    /// Has so many `reads` wait on the standby for a table whose view they hold, and cancelled there, once.
+    async fn in_the_way<T>(&self, (table, view): (&str, &str), count: i64, reads: impl Future<Output = T>) -> T {
+        let flush = "create table if not exists flushed (); comment on table flushed is 'all before is sent'";
+        let holder = connect(&self.world.database).await;
+        let lock = format!("begin; lock table {table} in access exclusive mode");
+        holder.batch_execute(&lock).await.unwrap();
+        self.world.sql.batch_execute(flush).await.unwrap();
+        self.until_replayed().await;
+        let conflict = async {
+            until("the reads wait on the standby", PATIENCE, || async {
+                let query = "select count(*) from pg_stat_activity where application_name in ('streamview-lookup', \
+                             'streamview-read') and wait_event_type = 'Lock'";
+                (self.replica.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
+            })
+            .await;
+            // Its replay needs the view that all of them hold; it goes on only when it has cancelled them. One change, and no more:
+            // who is in the way a second time is told so.
+            let change = format!("begin; alter view {view} set (security_barrier = false); rollback");
+            self.world.sql.batch_execute(&change).await.unwrap();
+            self.world.sql.batch_execute(flush).await.unwrap();
+            self.until_replayed().await;
+            holder.batch_execute("rollback").await.unwrap();
+        };
+        let (answers, ()) = tokio::join!(reads, conflict);
+        answers
+    }
 }
 
 async fn until_replayed(replica: &Client, primary: &Client) {
@@ -202,13 +229,7 @@ async fn a_read_that_is_in_the_way_of_what_a_replica_replays_is_made_again() {
     pair.world.publish(life("o-1", 3).iter().map(TestEvent::record)).await;
     instance.order_at("o-1", 3).await;
     pair.until_replayed().await;
-    let flush = "create table if not exists flushed (); comment on table flushed is 'all before is sent'";
 
-    // Readers on the standby hold the view and wait for its table.
-    let holder = connect(&pair.world.database).await;
-    holder.batch_execute("begin; lock table orders_1.orders in access exclusive mode").await.unwrap();
-    pair.world.sql.batch_execute(flush).await.unwrap();
-    pair.until_replayed().await;
     let reads = async {
         tokio::join!(
             instance.get("/orders/o-1"),
@@ -216,25 +237,23 @@ async fn a_read_that_is_in_the_way_of_what_a_replica_replays_is_made_again() {
             instance.get("/orders/o-1/events")
         )
     };
-    let conflict = async {
-        until("the reads wait on the standby", PATIENCE, || async {
-            let query = "select count(*) from pg_stat_activity where application_name in ('streamview-lookup', \
-                         'streamview-read') and wait_event_type = 'Lock'";
-            (pair.replica.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 3).then_some(())
-        })
-        .await;
-        // Its replay needs the view that all of them hold; it goes on only when it has cancelled them. One change, and no more: who
-        // is in the way a second time is told so.
-        let change = "begin; alter view orders_view set (security_barrier = false); rollback";
-        pair.world.sql.batch_execute(change).await.unwrap();
-        pair.world.sql.batch_execute(flush).await.unwrap();
-        pair.until_replayed().await;
-        holder.batch_execute("rollback").await.unwrap();
-    };
-    let ((order, list, events), ()) = tokio::join!(reads, conflict);
-    for answer in [order, list, events] {
+    let (order, list, events) = pair.in_the_way(("orders_1.orders", "orders_view"), 3, reads).await;
+    // What an order is now it does not wait for, but its history.
+    let then = instance.get("/orders/o-1?asOfSequence=2");
+    let then = pair.in_the_way(("orders_1.ledger", "order_events_view"), 1, then).await;
+    for answer in [order, list, events, then] {
         let (status, url) = (answer.status(), answer.url().clone());
         assert_eq!(status, 200, "{url}: {}", answer.text().await.unwrap());
+    }
+    // A page of what there is now, in the middle of an answer, and an order before one.
+    let urls = ["/orders/changes?snapshot=true", "/orders/o-1/changes?snapshot=true"].map(|path| instance.url(path));
+    let snapshot = async |url: &str| Listener::open(url, "").await.take(2).await;
+    let reads = async { tokio::join!(snapshot(&urls[0]), snapshot(&urls[1])) };
+    let (list, order) = pair.in_the_way(("orders_1.orders", "orders_view"), 2, reads).await;
+    for told in [list, order] {
+        let told: Vec<(&str, &Value)> =
+            told.iter().map(|event| (event.name.as_str(), &event.data["lastEventSequence"])).collect();
+        assert_eq!(told, [("order", &json!(3)), ("snapshot", &Value::Null)]);
     }
     let query = "select confl_lock from pg_stat_database_conflicts where datname = current_database()";
     until("the conflict is counted", PATIENCE, || async {

@@ -9,6 +9,7 @@ use crate::api::{Api, answer};
 use crate::config::ViewRules;
 use crate::engine::refold::{Unfoldable, Until};
 use crate::store::lookup::SharedLookup;
+use crate::store::read;
 use crate::views::orders::as_of::Past;
 use crate::views::orders::as_of::queries::{Rules, order_at};
 
@@ -30,7 +31,9 @@ pub(super) async fn answer_as_of(
     request: &HttpRequest,
     (order_id, until): (&str, Until),
 ) -> Result<HttpResponse, Problem> {
-    match order_at((lookup, &api.state.pool), order_id, until, &rules(api)?).await? {
+    let rules = rules(api)?;
+    let past = read::twice(async || order_at((lookup, &api.state.pool), order_id, until, &rules).await).await?;
+    match past {
         Past::Was(past) => {
             let words = words_of_tag(past.build, past.sequence(), None);
             let mut response = HttpResponse::Ok();

@@ -17,7 +17,7 @@ use crate::domain::units::Sequence;
 use crate::feed::changes::Feed;
 use crate::feed::following::{Follower, KeyFollower, ListFollower, RowFollower};
 use crate::feed::wanted::Filter;
-use crate::store::read::ReadPool;
+use crate::store::read::{self, ReadPool};
 
 use std::sync::Arc;
 
@@ -160,7 +160,8 @@ pub(super) async fn order_changes(api: web::Data<Api>, request: HttpRequest) -> 
     let (last, present) = match sent {
         Some(sent) => (sent.read(|text| KeyCursor::decode(text, VIEW, &order_id))?.0, None),
         None => {
-            let now = queries::shown(pool.clone(), vec![order_id.clone()]).await?.pop();
+            let shown = async || queries::shown(pool.clone(), vec![order_id.clone()]).await;
+            let now = read::twice(shown).await?.pop();
             let last = now.as_ref().map_or(Sequence(-1), |(_, order)| order.sequence);
             let page = now.map(|(_, order)| Ok(vec![order]));
             (last, snapshot.then(|| Box::pin(stream::iter(page)) as Present))
@@ -205,7 +206,8 @@ fn present(pool: ReadPool, filters: Filters) -> Present {
         let pool = pool.clone();
         async move {
             let mut query = query?;
-            match queries::shown_page(&pool, &query).await {
+            let page = read::twice(async || queries::shown_page(&pool, &query).await).await;
+            match page {
                 Ok((orders, None)) => Some((Ok(orders), None)),
                 Ok((orders, Some(position))) => {
                     query.start = Start::At(Direction::After, position);
