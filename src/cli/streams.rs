@@ -100,7 +100,7 @@ enum Action {
     Delete {
         /// Name or id
         stream: String,
-        /// Delete its topic too, with all records
+        /// Delete its topic too, with all records, and what was put aside beside it (.dlq, .late)
         #[arg(long)]
         delete_topic: bool,
     },

@@ -26,7 +26,7 @@ enum Act {
     Update,
     /// And is deployed again.
     Stop,
-    /// With its topic.
+    /// With its topic, and what stands beside it.
     Delete,
     /// Its topic stays.
     Leave,
@@ -72,6 +72,7 @@ fn points(act: Act) -> &'static [&'static str] {
             "manager.remove.called",
             "manager.remove.done",
             "manager.delete.topic",
+            "manager.delete.topic:2",
             "manager.delete.done",
         ],
         Act::Leave => &["manager.remove.done", "manager.delete.done"],
@@ -204,12 +205,14 @@ impl Scene {
                 .filter(is_ours)
                 .map(|orphan| (orphan["kind"].as_str().unwrap(), orphan["name"].as_str().unwrap()))
                 .collect();
-            let has_topic = topics(&self.world).await.contains(&stream.topic);
+            let there: Vec<String> =
+                topics(&self.world).await.into_iter().filter(|topic| topic.starts_with(&stream.topic)).collect();
+            let has_topic = there.contains(&stream.topic);
             // One group holds its positions, whatever has become of it.
             let groups = self.groups(stream);
             let is_so = match act {
                 Act::Leave => ours == [("topic", stream.topic.as_str())] && groups.is_empty(),
-                Act::Delete => ours.is_empty() && !has_topic && groups.is_empty(),
+                Act::Delete => ours.is_empty() && there.is_empty() && groups.is_empty(),
                 Act::Deploy | Act::Update | Act::Stop => ours.is_empty() && has_topic && groups.len() == 1,
             };
             is_so.then_some(())
@@ -263,6 +266,12 @@ async fn dies_at(act: Act, point: &'static str, random: Rng) {
     }
     if is_in_commit && act != Act::Deploy {
         scene.publish(150).await;
+    }
+    if act == Act::Delete {
+        // As if something had been put aside: that goes, too, wherever it dies between them.
+        for ending in ["dlq", "late"] {
+            scene.world.create_topic(&format!("{}.{ending}", stream.topic), 1, &[]).await;
+        }
     }
     ask(&dying, &stream, act).await;
     let Scene { world, input, orders, random, what } = &mut scene;

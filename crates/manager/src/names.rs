@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 
 /// The longest slug.
 const MAX_SLUG: usize = 40;
+/// How topics end that stand beside a stream's: what the embedded engine could not read, and rows that came late. It makes them
+/// when there is something to put aside.
+const BESIDE: [&str; 2] = [".dlq", ".late"];
 /// How restore points begin that are consumer groups.
 const GROUP_SCHEME: &str = "kafka-group:";
 
@@ -26,6 +29,11 @@ impl Names {
         format!("view_{}_{}", self.slug, self.tag)
     }
 
+    /// The topics beside it, where the embedded engine puts aside what has no place in it: there once something was.
+    pub fn beside(&self) -> [String; 2] {
+        BESIDE.map(|ending| format!("{}{ending}", self.topic()))
+    }
+
     /// The stream or table that it fills: `VIEW_<SLUG>_<TAG>`.
     pub fn sink(&self) -> String {
         self.topic().to_ascii_uppercase()
@@ -45,6 +53,11 @@ impl Names {
     pub fn job_family(&self) -> String {
         format!("sv-{}-{}", self.slug, self.tag)
     }
+}
+
+/// The name of the topic that one of this name stands beside; of any other it is the name itself.
+pub fn beside_which(topic: &str) -> &str {
+    BESIDE.iter().find_map(|ending| topic.strip_suffix(ending)).unwrap_or(topic)
 }
 
 /// The job id that is chosen for one deployment in Flink: 32 hex digits. `cluster` tells Flink clusters apart.
@@ -105,6 +118,16 @@ mod tests {
         let longest = Names::of("0123abcdffffffffffffffffffffffff", &"ab_".repeat(50));
         assert!(longest.topic().len() <= 63, "{}", longest.topic());
         assert_eq!(longest.sink(), longest.topic().to_uppercase());
+    }
+
+    #[test]
+    fn what_stands_beside_a_topic_is_known_by_its_name() {
+        let names = Names::of("0123abcdffffffffffffffffffffffff", "orders");
+        assert_eq!(names.beside(), ["view_orders_0123abcd.dlq", "view_orders_0123abcd.late"]);
+        for beside in names.beside() {
+            assert_eq!(beside_which(&beside), names.topic());
+        }
+        assert_eq!(beside_which("orders.later"), "orders.later");
     }
 
     #[test]

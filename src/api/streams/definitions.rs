@@ -199,7 +199,7 @@ pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
 #[utoipa::path(delete, path = "/api/streams/{id}", operation_id = "delete_stream", tag = "streams",
     params(
         ("id" = String, Path, description = "Its id, with or without hyphens", min_length = 1, max_length = 256, pattern = "^[^\\x00]+$"),
-        ("deleteTopic" = Option<bool>, Query, description = "Delete its topic too, with all records."),
+        ("deleteTopic" = Option<bool>, Query, description = "Delete its topic too, with all records, and `<topic>.dlq` and `<topic>.late`, where the embedded engine puts aside what has no place in it."),
         ("waitMs" = Option<u64>, Query, description = "Milliseconds to wait until it is gone; the most that may be if left out.", minimum = 0, maximum = 5000),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of what the caller has read: if somebody has changed it since, nothing is done (412)."),
     ),

@@ -362,9 +362,14 @@ pub(crate) fn give_up(record: &mut Record, cause: Option<String>) -> Happened {
     Happened::with("given_up", format!("begun {} times in a row: {error}", record.restarts + 1))
 }
 
-/// The topic of a deleted definition cannot be deleted now.
-pub(crate) fn topic_stays(record: &mut Record, error: &PortError, now: Timestamp, rules: &Reconcile) -> Happened {
-    let detail = format!("topic `{}` cannot be deleted: {error}", record.names().topic());
+/// A topic of a deleted definition cannot be deleted now.
+pub(crate) fn topic_stays(
+    record: &mut Record,
+    (topic, error): (&str, &PortError),
+    now: Timestamp,
+    rules: &Reconcile,
+) -> Happened {
+    let detail = format!("topic `{topic}` cannot be deleted: {error}");
     record.failures = record.failures.saturating_add(1);
     let detail = match record.failures < TOPIC_REFUSALS {
         true => format!("{detail}; it is tried again"),

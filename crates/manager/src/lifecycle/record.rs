@@ -143,6 +143,15 @@ impl Record {
         Names::of(&self.id, &self.first_name)
     }
 
+    /// Its topic, and those that its engine may have made beside it.
+    pub fn topics(&self) -> Vec<String> {
+        let names = self.names();
+        match self.engine {
+            EngineKind::Embedded => [names.topic()].into_iter().chain(names.beside()).collect(),
+            EngineKind::Flink | EngineKind::Ksqldb => vec![names.topic()],
+        }
+    }
+
     /// What its engine calls it.
     pub fn handle(&self) -> Handle {
         let names = self.names();

@@ -6,7 +6,7 @@ use crate::catalog::Source;
 use crate::engines::{Changes, Deployment, EngineKind, Handle, Observed, Select, StopMode};
 use crate::fault::Fault;
 use crate::lifecycle::record::is_active;
-use crate::names::Names;
+use crate::names::{Names, beside_which};
 use crate::store::{Known, Leftover};
 
 impl Shared {
@@ -30,7 +30,11 @@ impl Shared {
         let (known, leftovers) = (self.store.known().await?, self.store.leftovers().await?);
         found.orphans.extend(observed.iter().filter_map(|(engine, job)| orphaned_job(*engine, job, &known)));
         let is_known = |topic: &str| known.iter().any(|known| known.topic == topic);
-        let orphaned = topics.iter().filter(|topic| is_ours(&topic.name) && !is_known(&topic.name));
+        let orphaned = topics.iter().filter(|topic| {
+            // What stands beside the topic of a stream is the stream's, too.
+            let of_stream = beside_which(&topic.name);
+            is_ours(of_stream) && !is_known(of_stream)
+        });
         found.orphans.extend(orphaned.map(|topic| orphaned_topic(&topic.name, &leftovers)));
         Ok(found)
     }
@@ -105,7 +109,7 @@ fn orphaned_job(engine: EngineKind, job: &Observed, known: &[Known]) -> Option<O
 }
 
 fn orphaned_topic(topic: &str, leftovers: &[Leftover]) -> Orphan {
-    let note = match leftovers.iter().find(|leftover| leftover.topic == topic) {
+    let note = match leftovers.iter().find(|leftover| leftover.topic == beside_which(topic)) {
         Some(Leftover { name, deleted_by, deleted_at, .. }) => {
             format!("it is what `{name}` left, which {deleted_by} deleted at {deleted_at}")
         }

@@ -301,7 +301,7 @@ impl Shared {
         let rest = self.until(id, patience, |_| false).await?;
         let mut leaves = Vec::new();
         if record.attempt > 0 && !record.delete_topic {
-            leaves.push(format!("topic `{}` with its records", record.names().topic()));
+            leaves = self.topics_left(&record).await;
         }
         match &rest {
             // Why the topic is still there.
@@ -313,6 +313,26 @@ impl Shared {
             None => {}
         }
         Ok(Deletion { is_done: rest.is_none(), leaves })
+    }
+
+    /// The topics that stay when their stream goes, as sentences. Whether anything stands beside the first, only the brokers know.
+    async fn topics_left(&self, record: &Record) -> Vec<String> {
+        let (topic, mut beside) = (record.names().topic(), record.topics());
+        beside.retain(|name| *name != topic);
+        let mut left = vec![format!("topic `{topic}` with its records")];
+        if beside.is_empty() {
+            return left;
+        }
+        match self.parts.kafka.topics().await {
+            Ok(topics) => {
+                beside.retain(|name| topics.iter().any(|topic| topic.name == *name));
+                left.extend(beside.iter().map(|name| format!("topic `{name}` with what was put aside")));
+            }
+            Err(error) => {
+                left.push(format!("topics `{}`, if they are there: {error}", beside.join("`, `")));
+            }
+        }
+        left
     }
 
     async fn ask(

@@ -77,7 +77,7 @@ pub struct DeployOptions {
 /// How something is deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
-    /// Its topic, too, with all records.
+    /// Its topic, too, with all records, and those beside it.
     pub delete_topic: bool,
     /// The version that the caller has read (`If-Match`).
     pub expected_version: Option<i32>,

@@ -173,14 +173,17 @@ async fn end(shared: &Shared, record: Record, job_id: String) -> Result<(), Faul
 
 async fn forget(shared: &Shared, record: Record) -> Result<(), Fault> {
     if record.delete_topic && record.attempt > 0 {
-        if let Err(error) = shared.parts.kafka.delete_topic(&record.names().topic()).await {
-            let rules = &shared.parts.settings.reconcile;
-            return change(shared, record, |record| {
-                Some(outcome::topic_stays(record, &error, Timestamp::now(), rules))
-            })
-            .await;
+        for topic in record.topics() {
+            if let Err(error) = shared.parts.kafka.delete_topic(&topic).await {
+                let rules = &shared.parts.settings.reconcile;
+                return change(shared, record, |record| {
+                    Some(outcome::topic_stays(record, (&topic, &error), Timestamp::now(), rules))
+                })
+                .await;
+            }
+            // Whoever comes next begins with the first of them again: one that is not there is fine.
+            shared.crash("manager.delete.topic");
         }
-        shared.crash("manager.delete.topic");
     }
     shared.store.forget(&record).await?;
     shared.crash("manager.delete.done");

@@ -215,3 +215,23 @@ async fn embedded_deploy_and_stop_survive_the_end_of_the_manager_and_its_jobs_at
 async fn embedded_update_and_delete_survive_the_end_of_the_manager_and_its_jobs_at_every_point() {
     matrix(EngineKind::Embedded, &[Act::Update, Act::Pause, Act::Delete]).await;
 }
+
+/// A deletion takes several topics of the embedded engine: whoever comes next takes those that are left.
+#[tokio::test]
+async fn a_deletion_that_ends_between_two_topics_is_gone_on_with() {
+    let stage = Stage::new(&[EngineKind::Embedded]).await;
+    let definition = before(&stage, Act::Delete).await;
+    let beside = [".dlq", ".late"].map(|ending| format!("{}{ending}", definition.output_topic));
+    stage.topics.names.lock().unwrap().extend(beside.clone());
+    crash_at("manager.delete.topic");
+    let doomed = stage.run();
+    ask(&doomed.manager, &definition.id, Act::Delete).await;
+    doomed.dies().await;
+    stage.model().with(World::forget_jobs);
+    assert_eq!(stage.ours(), beside);
+    let running = stage.run();
+    is_gone(&running.manager, &definition.id, "the first topic was deleted").await;
+    assert_eq!(stage.ours(), [""; 0]);
+    assert_eq!(running.manager.orphans().await.unwrap().orphans, []);
+    running.stop().await;
+}

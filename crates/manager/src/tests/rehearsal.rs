@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::model::World;
-use super::stage::{ANNA, PATIENCE, Stage, create, deployed, settled, until};
+use super::stage::{ANNA, PATIENCE, Stage, WITH_TOPIC, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::catalog::{KeyFormat, Table};
 use crate::definition::Intent;
@@ -244,6 +244,42 @@ async fn orphans_are_listed_and_removed_by_a_person_only() {
     assert_eq!(stage.ours(), ["view_of_somebody"]);
     let again = running.manager.remove_orphan(OrphanKind::Topic, None, "view_of_somebody", "anna").await;
     assert!(matches!(again, Err(Why::NotFound { what: "orphan", .. })));
+}
+
+/// What the embedded engine has put aside goes with its stream, or is named as what stays.
+#[tokio::test]
+async fn what_stands_beside_the_topic_of_a_stream_goes_with_it_or_is_told() {
+    let stage = Stage::new(&[EngineKind::Embedded]).await;
+    let running = stage.run();
+    let put = |topic: String| stage.topics.names.lock().unwrap().insert(topic);
+    let whole = deployed(&running.manager, "orders", FIRST).await;
+    put(format!("{}.dlq", whole.output_topic));
+    put(format!("{}.late", whole.output_topic));
+    let deletion = running.manager.delete(&whole.id, WITH_TOPIC, PATIENCE, "anna").await.unwrap();
+    assert!(deletion.is_done && deletion.leaves.is_empty(), "{deletion:?}");
+    assert_eq!(stage.ours(), [""; 0]);
+
+    let left = deployed(&running.manager, "orders", FIRST).await;
+    let letters = format!("{}.dlq", left.output_topic);
+    put(letters.clone());
+    put("shop.dlq".to_owned());
+    put("view_of_somebody.late".to_owned());
+    assert_eq!(running.manager.orphans().await.unwrap().orphans, [], "a stream has them");
+    let deletion = running.manager.delete(&left.id, DeleteOptions::default(), PATIENCE, "anna").await.unwrap();
+    assert!(deletion.is_done && deletion.leaves.len() == 2, "nothing came late: {deletion:?}");
+    for (told, topic) in deletion.leaves.iter().zip([&left.output_topic, &letters]) {
+        assert!(told.starts_with(&format!("topic `{topic}` with ")), "{deletion:?}");
+    }
+    let listed = running.manager.orphans().await.unwrap().orphans;
+    let names: Vec<&str> = listed.iter().map(|orphan| orphan.name.as_str()).collect();
+    assert_eq!(names, [left.output_topic.as_str(), letters.as_str()]);
+    assert!(listed.iter().all(|orphan| orphan.kind == OrphanKind::Topic && orphan.note.contains("anna")), "{listed:?}");
+    for orphan in listed.iter().rev() {
+        running.manager.remove_orphan(OrphanKind::Topic, None, &orphan.id, "anna").await.unwrap();
+    }
+    assert_eq!(running.manager.orphans().await.unwrap().orphans, []);
+    assert_eq!(stage.ours(), ["shop.dlq", "view_of_somebody.late"]);
+    running.stop().await;
 }
 
 #[tokio::test]
