@@ -1,6 +1,6 @@
 // One order: what it is, what it waits for, how it came to be, and how it was.
 import { useEffect, useState } from 'preact/hooks';
-import { useAsk, type Answer } from '../api';
+import { linked, useAsk, type Answer } from '../api';
 import { follow } from '../live';
 import { faithful, pretty } from '../json';
 import { Record } from '../record';
@@ -65,7 +65,7 @@ export function Detail({ id }: { id: string }) {
       {unknown ? null : <div class="head section"><h2>History</h2><div class="tools"><CopyCurl path={`${path}/events`} what="the history" /></div></div>}
       {unknown ? null : events.error?.code === 'history_off' ? <p class="empty">{events.error.detail}</p>
         : events.error && !events.data ? <Failure problem={events.error} again={events.again} />
-          : <History events={events.answer ? faithful<{ items: OrderEvent[] }>(events.answer.text).items : []} held={waits} asOf={asOf} more={(events.data?.items.length ?? 0) >= 200} />}
+          : <History events={events.answer ? faithful<{ items: OrderEvent[] }>(events.answer.text).items : []} held={waits} asOf={asOf} more={linked(events.answer?.headers, 'next') !== null} />}
     </section>
   );
 }
