@@ -97,13 +97,15 @@ pub async fn serve(
     config.warnings().into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let (gate, audit) = (Gate::new(&config.auth, &config.database)?, AuditLog::default());
     let certificates = Certificates::new(&config.http.tls)?;
-    let ((pool, reads), metrics) = (pool::read_pools(&config.database)?, Arc::new(Metrics::new()));
+    let ((pool, reads), watch) = (pool::read_pools(&config.database)?, pool::watch_pools(&config.database)?);
+    let metrics = Arc::new(Metrics::new());
     let (apis, joined) = (apis_of(&views), joined((&config, &views), &reads)?);
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         builds = wait_for_builds(&config, &views, only) => builds?,
     };
-    let (desks, ahead, stewards) = staff((&config, &metrics), (views, builds), (&pool, only != Only::Api))?;
+    let (desks, ahead, stewards) =
+        staff((&config, &metrics), (views, builds), (&pool, &watch.primary), only != Only::Api)?;
     let boards: Vec<Arc<ViewBoard>> = stewards.iter().map(Steward::board).collect();
     let shutting_down = CancellationToken::new();
     // It lives where reads are served: whoever only projects answers for nobody.
@@ -112,6 +114,7 @@ pub async fn serve(
     let state = ApiState {
         pool: reads,
         ops_pool: pool,
+        watch,
         database: config.database.clone(),
         settings: config.http.clone(),
         certificates: certificates.clone(),
@@ -174,7 +177,8 @@ fn apis_of(views: &[Served]) -> Vec<ViewApi> {
 fn staff(
     (config, metrics): (&Arc<Config>, &Arc<Metrics>),
     (views, builds): (Vec<Served>, Vec<FoundBuild>),
-    (pool, projects): (&ReadPool, bool),
+    (pool, watch): (&ReadPool, &ReadPool),
+    projects: bool,
 ) -> Result<(Vec<Desk>, AheadOf, Vec<Steward>)> {
     let writers = pool::WriterPool::new(&config.database);
     let desks = views
@@ -183,7 +187,7 @@ fn staff(
         .map(|(served, build)| desk(served, (config, &build.meaning.rules), metrics, (pool.clone(), writers.clone())));
     let desks = desks.collect::<Result<Vec<Desk>>>()?;
     let (served, found): (Vec<Served>, Vec<FoundBuild>) = views.into_iter().zip(builds).unzip();
-    let households = households(config, served, (&desks, pool, projects));
+    let households = households(config, served, (&desks, watch, projects));
     let ahead = ahead_of(households.clone());
     let stewards = households.into_iter().zip(found).map(|(household, found)| Steward::new(household, found));
     Ok((desks, ahead, stewards.collect::<Result<Vec<Steward>>>()?))

@@ -93,9 +93,9 @@ async fn databases(api: &Api) -> Vec<Check> {
     {
         return known;
     }
-    let mut fresh = vec![database("database", &api.state.ops_pool).await];
-    if api.state.database.reads_apart() && api.state.serve_reads {
-        let reads = database("read_database", &api.state.pool).await;
+    let mut fresh = vec![database("database", &api.state.watch.primary).await];
+    if let Some(pool) = api.state.watch.of_views.as_ref().filter(|_| api.state.serve_reads) {
+        let reads = database("read_database", pool).await;
         if let [primary] = fresh.as_mut_slice()
             && (primary.status, reads.status) == ("unavailable", "ok")
         {

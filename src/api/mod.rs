@@ -68,7 +68,7 @@ use crate::manager::live::Live;
 use crate::repair::Desk;
 use crate::repair::operations::Ahead;
 use crate::status::ViewStatus;
-use crate::store::pool::WriterPool;
+use crate::store::pool::{WatchPools, WriterPool};
 use crate::store::read::ReadPool;
 use crate::telemetry::metrics::Metrics;
 
@@ -106,6 +106,8 @@ pub struct ApiState {
     pub pool: ReadPool,
     /// What operators read by: the same, unless views are read by an address of their own.
     pub ops_pool: ReadPool,
+    /// What tells whether the databases answer, however busy readers are.
+    pub watch: WatchPools,
     /// For the few requests that write.
     pub database: DatabaseSettings,
     /// Address and limits.

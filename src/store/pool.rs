@@ -25,25 +25,44 @@ pub type ReadConnection = deadpool_postgres::Object;
 /// Builds the read pool: read-only transactions, bounded statement time, bounded wait for a connection.
 /// Connects lazily, so it works while Postgres is away.
 pub fn read_pool(settings: &DatabaseSettings) -> Result<ReadPool, DbError> {
-    pool_of(settings, Role::Writer)
+    pool_of(settings, Role::Writer, settings.read_pool_size)
 }
 
 /// The pool of operators' reads, and that of what the API reads of views: the same, unless that has an address of its own.
 pub fn read_pools(settings: &DatabaseSettings) -> Result<(ReadPool, ReadPool), DbError> {
     let of_operators = read_pool(settings)?;
     let of_views = match settings.reads_apart() {
-        true => pool_of(&settings.for_reads(), Role::Reader)?,
+        true => pool_of(&settings.for_reads(), Role::Reader, settings.read_pool_size)?,
         false => of_operators.clone(),
     };
     Ok((of_operators, of_views))
 }
 
-fn pool_of(settings: &DatabaseSettings, role: Role) -> Result<ReadPool, DbError> {
+/// What tells whether the databases answer, and where views stand. Readers have no part in it: however many of them wait for
+/// a connection, that is no outage.
+#[derive(Clone)]
+pub struct WatchPools {
+    /// Where it is written.
+    pub primary: ReadPool,
+    /// Where views are read, if that is an address of its own.
+    pub of_views: Option<ReadPool>,
+}
+
+/// Connections of such a pool at most: for probes, and one for the observer of each build.
+const WATCHERS: usize = 4;
+
+/// The pools beside those of [`read_pools`] for who watches.
+pub fn watch_pools(settings: &DatabaseSettings) -> Result<WatchPools, DbError> {
+    let of_views = settings.reads_apart().then(|| pool_of(&settings.for_reads(), Role::Reader, WATCHERS));
+    Ok(WatchPools { primary: pool_of(settings, Role::Writer, WATCHERS)?, of_views: of_views.transpose()? })
+}
+
+fn pool_of(settings: &DatabaseSettings, role: Role, connections: usize) -> Result<ReadPool, DbError> {
     let (config, guard) = way(settings, "streamview-read")?.into_parts();
     let connect = Reading { guard, session: read_session(settings, role) };
     let manager = Manager::from_connect(config, connect, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     let pool = Pool::builder(manager)
-        .max_size(settings.read_pool_size)
+        .max_size(connections)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(Duration::from_millis(settings.read_timeout_ms)))
         .create_timeout(Some(Duration::from_millis(settings.connect_timeout_ms)))

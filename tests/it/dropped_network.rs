@@ -169,6 +169,7 @@ impl Desk {
         let state = ApiState {
             pool,
             ops_pool,
+            watch: streamview::store::pool::watch_pools(&config.database).unwrap(),
             database: config.database.clone(),
             settings: config.http.clone(),
             certificates: None,

@@ -161,6 +161,7 @@ impl Server {
         let state = ApiState {
             pool,
             ops_pool,
+            watch: streamview::store::pool::watch_pools(&config.database).unwrap(),
             database: config.database.clone(),
             settings: config.http.clone(),
             certificates: None,

@@ -1,7 +1,9 @@
 //! Postgres, Kafka, a lock, a right or a topic is away: the view waits, says so, and goes on by itself.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::shutdown::DEADLINE;
@@ -128,6 +130,47 @@ async fn an_instance_that_waits_for_kafka_and_postgres_leaves_the_cores_to_other
 
     println!("{:.1} % of a core while it waits", share * 100.0);
     assert!(share < 0.2, "{:.0} % of a core", share * 100.0);
+}
+
+/// Asks for a list again and again until it is told to stop, and counts the answers of a full pool.
+async fn list_on(instance: &Instance, enough: &AtomicBool, busy: &AtomicUsize) {
+    while !enough.load(Ordering::Relaxed) {
+        let answer: Value = instance.get("/orders").await.json().await.unwrap();
+        busy.fetch_add(usize::from(answer["code"] == "database_busy"), Ordering::Relaxed);
+    }
+}
+
+/// Slow reads take every connection that readers have: they are busy, and nothing else is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_who_take_all_connections_are_no_outage_of_the_database() {
+    let world = World::new(1).await;
+    let (pool, patience) = ("STREAMVIEW_DATABASE__READ_POOL_SIZE", "STREAMVIEW_DATABASE__READ_TIMEOUT_MS");
+    let instance = world.start_with(&[(pool, "1"), (patience, "3000")]).await;
+    world.publish([life("o-1", 1)[0].record()]).await;
+    instance.order_at("o-1", 1).await;
+    instance.until_running().await;
+    let waits = || instance.log_text().matches("waiting_for_database").count();
+    let before = waits();
+    // Only lists read it now, each until it runs out of time.
+    let other_session = connect(&world.database).await;
+    other_session.batch_execute("begin; lock table orders_1.orders in access exclusive mode").await.unwrap();
+
+    let (enough, busy) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let look = async {
+        until("readers are refused", PATIENCE, || async { (busy.load(Ordering::Relaxed) > 10).then_some(()) }).await;
+        // While they go on.
+        let ready = instance.readiness().await;
+        enough.store(true, Ordering::Relaxed);
+        ready
+    };
+    let readers = join_all((0..8).map(|_| list_on(&instance, &enough, &busy)));
+    let (ready, _) = tokio::join!(look, readers);
+
+    let view = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "view:orders").unwrap();
+    assert_eq!(view["detail"], "running", "{ready}");
+    assert_eq!(waits(), before, "{}", instance.log_text());
+    other_session.batch_execute("rollback").await.unwrap();
+    assert_eq!(instance.json("/orders").await["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

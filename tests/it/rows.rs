@@ -176,6 +176,7 @@ impl Desk {
         let state = ApiState {
             pool: reads,
             ops_pool,
+            watch: pool::watch_pools(&config.database).unwrap(),
             database: config.database.clone(),
             settings: config.http.clone(),
             certificates: None,
