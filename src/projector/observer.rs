@@ -24,7 +24,7 @@ use crate::store::sqlstate::describe_read;
 use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Kafka counts as away after this many silent rounds.
+/// Kafka counts as away after this many silent rounds, and lag that was not observed in so many is not shown.
 const PATIENCE: u32 = 2;
 
 /// The observer of one view.
@@ -48,7 +48,7 @@ impl Observer {
     pub async fn run(self, stop: CancellationToken) {
         let mut histories: HashMap<Partition, LagHistory> = HashMap::new();
         let mut log: Option<Arc<LogReader>> = None;
-        let mut silent = 0;
+        let (mut silent, mut unseen) = (0, 0);
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -77,6 +77,7 @@ impl Observer {
                     }
                 }
             }
+            unseen = if marks.is_ok() && stored.is_ok() { 0 } else { unseen + 1 };
             match stored {
                 Ok((positions, counts, meaning)) => {
                     self.status.clear(Reporter::Tables);
@@ -91,6 +92,9 @@ impl Observer {
                 Err(error) => {
                     self.status.report(Reporter::Tables, Waiting::Database, &describe_read(&error));
                 }
+            }
+            if unseen >= PATIENCE {
+                self.hide_lags();
             }
             self.show_pauses();
         }
@@ -142,6 +146,13 @@ impl Observer {
             lags.push(lag);
         }
         self.status.observe_lags(asked, now, lags);
+    }
+
+    /// The last number would be taken for one of now. Other processes may see the same build still: theirs is shown then.
+    fn hide_lags(&self) {
+        // A build has metrics of its own, so these are all of this view.
+        self.metrics.consumer_lag.reset();
+        self.metrics.consumer_lag_seconds.reset();
     }
 
     fn show_pauses(&self) {

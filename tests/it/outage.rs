@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::Value;
 
+use crate::metrics::series;
 use crate::shutdown::DEADLINE;
 use crate::support::instance::Instance;
 use crate::support::load::{Load, letters_in_table, letters_on_topic};
@@ -98,6 +99,39 @@ async fn a_broker_killed_twice_under_load_costs_nothing_but_time() {
     println!("{rebalances} rebalances");
     assert!(rebalances <= 4.0, "at most one loss and one return per outage, not {rebalances}");
     instance.until_running().await;
+}
+
+/// Nobody takes the last number for one of now, least of all where the state says nothing of Kafka and Postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_that_cannot_be_observed_is_not_shown_until_it_is_again() {
+    let (mut postgres, mut kafka) = (servers::own_postgres(), servers::own_kafka());
+    let world = World::on(&kafka.bootstrap(), &postgres.url("postgres"), 2, &[]).await;
+    world.publish(life("o-1", 3).iter().map(TestEvent::record)).await;
+    let api = world.launch_command(&["serve", "--only", "api"], &[]);
+    api.until_ready().await;
+    let until_shown = async |partitions: usize| {
+        for name in ["kafka_consumer_lag", "kafka_consumer_lag_seconds"] {
+            until(&format!("{partitions} series of {name} are shown"), PATIENCE, || async {
+                (series(&api, name, &[]).await == partitions).then_some(())
+            })
+            .await;
+        }
+    };
+    until_shown(2).await;
+    assert_eq!(api.metric("kafka_consumer_lag", &[]).await, 3.0);
+
+    kafka.kill_hard().unwrap();
+    until_shown(0).await;
+    let ready = api.readiness().await;
+    assert!(ready.to_string().contains("not_projecting"), "{ready}");
+    kafka.restart().unwrap();
+    until_shown(2).await;
+    assert_eq!(api.metric("kafka_consumer_lag", &[]).await, 3.0);
+
+    postgres.kill_hard().unwrap();
+    until_shown(0).await;
+    postgres.restart().unwrap();
+    until_shown(2).await;
 }
 
 /// Seconds of a core that a process has used so far.
