@@ -269,8 +269,12 @@ impl Steward {
             }
         }
         let wanted: Vec<Build> = wanted.into_iter().map(|seen| seen.build).collect();
-        if active != self.active && self.running.contains_key(&active) {
+        if active != self.active
+            && let Some(runner) = self.running.get(&active)
+        {
             tracing::info!(view = self.board.view, from = %self.active, to = %active, "readers read another build");
+            // What it has counted so far, perhaps for days, would look as if it had happened just now.
+            runner.metrics.begin_anew();
             self.active = active;
             self.equip_desk();
         }

@@ -2,10 +2,11 @@
 //!
 //! Counters are added once per batch. Labels never hold ids; every known series exists at 0 from the start.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -276,6 +277,30 @@ impl Metrics {
         }
     }
 
+    /// Has what is counted of views begin anew: every series is there, at 0. Nobody keeps a series to count by.
+    pub fn begin_anew(&self) {
+        for counter in [
+            &self.events,
+            &self.unknown_events,
+            &self.duplicates,
+            &self.out_of_order,
+            &self.dead_letters,
+            &self.decisions,
+            &self.decisions_taken,
+            &self.registry_requests,
+            &self.anomalies,
+            &self.odd_record_times,
+            &self.consumed,
+            &self.fenced,
+            &self.rebalances,
+        ] {
+            make_anew(counter);
+        }
+        for histogram in [&self.upserts_duration, &self.batch_records, &self.event_age] {
+            make_anew(histogram);
+        }
+    }
+
     /// The text exposition format, version 0.0.4: what the process counts, and what `builds` count of their views.
     pub fn render(&self, builds: &[Arc<Metrics>]) -> Result<Vec<u8>, prometheus::Error> {
         let own = self.registry.gather().into_iter();
@@ -308,6 +333,16 @@ impl Default for Metrics {
 /// Builds have all of the catalogue; what has no view is the process's.
 fn is_of_a_view(metric: &Metric) -> bool {
     metric.get_label().iter().any(|label| matches!(label.name(), "view" | "group"))
+}
+
+/// The same series, at 0.
+fn make_anew<B: MetricVecBuilder>(series: &MetricVec<B>) {
+    let known = series.collect();
+    series.reset();
+    for metric in known.iter().flat_map(MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> = metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        series.with(&labels);
+    }
 }
 
 /// Adds series; counters of the same labels are one.
@@ -360,7 +395,7 @@ fn http_requests(registry: &Registry) -> HistogramVec {
     register(registry, HistogramVec::new(options.buckets(HTTP_BUCKETS.to_vec()), &["method", "route", "status"]))
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     let collector = made.expect("the catalogue's names and labels are valid");
     registry.register(Box::new(collector.clone())).expect("the catalogue names each metric once");
     collector
@@ -383,6 +418,29 @@ mod tests {
         ] {
             assert!(text.contains(series), "{series} is missing from\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_counted_of_a_view_begins_anew_and_its_gauges_stay() {
+        let metrics = Metrics::new();
+        metrics.prepare_view("orders", &["OrderCreated"], &["invalid_json"]);
+        metrics.events.with_label_values(&["orders", "OrderCreated"]).inc_by(7);
+        metrics.batch_records.with_label_values(&["orders"]).observe(7.0);
+        metrics.parked_events.with_label_values(&["orders"]).set(7);
+        let render = || String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
+        let before = render();
+
+        metrics.begin_anew();
+
+        for line in [
+            r#"streamview_events_total{type="OrderCreated",view="orders"} 0"#,
+            r#"streamview_batch_records_count{view="orders"} 0"#,
+            r#"streamview_batch_records_bucket{view="orders",le="10"} 0"#,
+            r#"streamview_parked_events{view="orders"} 7"#,
+        ] {
+            assert!(render().lines().any(|other| other == line), "{line} in {}", render());
+        }
+        assert_eq!(render().lines().count(), before.lines().count(), "every series is there");
     }
 
     #[test]

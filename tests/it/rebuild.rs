@@ -138,6 +138,31 @@ async fn a_view_is_rebuilt_under_traffic_switched_to_and_rolled_back_without_an_
     instance.stop().await;
 }
 
+/// What a build has counted while another one was shown would look as if it had happened at the switch.
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_begin_anew_with_each_build_that_readers_come_to_read() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let consumed = "streamview_records_consumed_total";
+    world.publish(life("o-1", 9).iter().map(TestEvent::record)).await;
+    instance.until_metric(consumed, &[], 9.0).await;
+
+    let id = begin(&instance, json!({ "reason": "to go back again" })).await;
+    assert_eq!(until_over(&instance, id).await["state"], "done");
+    instance.until_metric(consumed, &[], 0.0).await;
+    world.publish(life("o-2", 3).iter().map(TestEvent::record)).await;
+    instance.until_metric(consumed, &[], 3.0).await;
+    until_consumed_by(&world, 1, 12).await;
+
+    let back = instance.posted("/ops/views/orders/rollback", &json!({ "reason": "to see it undone" }), 202).await;
+    assert_eq!(until_over(&instance, back["id"].as_i64().unwrap()).await["state"], "done");
+    instance.until_metric(consumed, &[], 0.0).await;
+    assert_eq!(instance.metric("streamview_batch_records_count", &[]).await, 0.0);
+    world.publish(life("o-3", 2).iter().map(TestEvent::record)).await;
+    instance.until_metric(consumed, &[], 2.0).await;
+    assert_eq!(instance.metric("streamview_events_total", &[]).await, 2.0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_operation_at_a_time_waits_for_the_word_and_can_be_called_off() {
     let world = World::new(1).await;
