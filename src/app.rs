@@ -1,6 +1,6 @@
 //! Puts the parts of the process together, serves, drains.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::hub::{Audited, HubParts, HubSettings};
 use crate::api::routes::ViewApi;
+use crate::api::starting::{self, Starting};
 use crate::api::{self, AheadOf, ApiState, EnginesOf, Server};
 use crate::board::ViewBoard;
 use crate::builds::{self, BuildError};
@@ -41,6 +42,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long it is looked, before a rebuild is begun, what can be expected of it.
 const LOOKS_AHEAD: Duration = Duration::from_secs(5);
+
+/// So long who calls waits for a process that starts; then it is told what that waits for.
+const STARTS: Duration = Duration::from_millis(500);
 
 /// How long the audit log has at least to be written to its end, however long the rest of a stop took.
 const LAST_NOTES: Duration = Duration::from_secs(2);
@@ -100,9 +104,11 @@ pub async fn serve(
     let ((pool, reads), watch) = (pool::read_pools(&config.database)?, pool::watch_pools(&config.database)?);
     let metrics = Arc::new(Metrics::new());
     let (apis, joined) = (apis_of(&views), joined((&config, &views), &reads)?);
+    let listener =
+        api::listen(config.http.bind).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
     let builds = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        builds = wait_for_builds(&config, &views, only) => builds?,
+        builds = start((&config, &views, only), &listener, (certificates.as_ref(), &metrics)) => builds?,
     };
     let (desks, ahead, stewards) =
         staff((&config, &metrics), (views, builds), (&pool, &watch.primary), only != Only::Api)?;
@@ -124,10 +130,7 @@ pub async fn serve(
         views: boards.clone(),
         desks,
         ahead,
-        hub: live.clone().map(|live| HubParts {
-            service: Arc::new(Audited::new(live, audit.clone())),
-            settings: HubSettings::of(&config.http),
-        }),
+        hub: live.clone().map(|live| hub_of(live, &audit, &config)),
         live,
         manager: streams.as_ref().map(|streams| streams.manager.clone()),
         engines: engines_of(streams.as_ref()),
@@ -136,8 +139,7 @@ pub async fn serve(
         under_way: Arc::default(),
     };
     let left = state.clone();
-    let (server, addresses) =
-        api::serve(state, apis).with_context(|| format!("cannot bind http.bind = {}", config.http.bind))?;
+    let (server, addresses) = api::serve(state, listener, apis).context("cannot serve")?;
     announce((config.http.tls.scheme(), addresses), ready);
     let (handle, stop_views, stop_noting) = (server.handle(), CancellationToken::new(), CancellationToken::new());
     let mut looking =
@@ -197,6 +199,10 @@ fn staff(
 fn live_of(streams: Streams) -> (Streams, Live) {
     let live = Live::of(&streams.manager);
     (streams.counting(live.queries.clone()), live)
+}
+
+fn hub_of(live: Live, audit: &AuditLog, config: &Config) -> HubParts {
+    HubParts { service: Arc::new(Audited::new(live, audit.clone())), settings: HubSettings::of(&config.http) }
 }
 
 fn engines_of(streams: Option<&Streams>) -> EnginesOf {
@@ -353,9 +359,32 @@ pub fn desk(
     Ok(Desk::new(view.name, (config, gap_policy, rules), (checker, mender, view.sequences), pools))
 }
 
+/// The active build of each view. While Postgres does not tell, whoever calls is told that: nobody who asks whether the process lives
+/// has to start it again.
+async fn start(
+    (config, views, only): (&Config, &[Served], Only),
+    listener: &TcpListener,
+    (certificates, metrics): (Option<&Arc<Certificates>>, &Arc<Metrics>),
+) -> Result<Vec<FoundBuild>> {
+    let starting = Starting::new(views.iter().map(|(view, _)| view.name).collect(), Arc::clone(metrics));
+    let mut builds = std::pin::pin!(wait_for_builds(config, views, only, &starting));
+    if let Ok(builds) = tokio::time::timeout(STARTS, &mut builds).await {
+        return builds;
+    }
+    let answers = starting::serve(&starting, listener, &config.http, certificates.cloned()).context("cannot serve")?;
+    let builds = builds.await;
+    drop(answers);
+    builds
+}
+
 /// The active build of each view, as soon as Postgres answers. What no waiting can mend is an error at once: a schema that
 /// is not ours, a database or a way to it that cannot carry us.
-async fn wait_for_builds(config: &Config, views: &[Served], only: Only) -> Result<Vec<FoundBuild>> {
+async fn wait_for_builds(
+    config: &Config,
+    views: &[Served],
+    only: Only,
+    starting: &Starting,
+) -> Result<Vec<FoundBuild>> {
     let mut backoff = Backoff::default();
     loop {
         let error = match find_builds(config, views, only).await {
@@ -372,9 +401,11 @@ async fn wait_for_builds(config: &Config, views: &[Served], only: Only) -> Resul
             None if matches!(error.downcast_ref(), Some(Unfit::TooFew)) => {}
             None => return Err(error),
         }
+        let error = describe_chain(error.chain());
         if backoff.failures() == 0 {
-            tracing::warn!(error = describe_chain(error.chain()), "waiting for Postgres");
+            tracing::warn!(error, "waiting for Postgres");
         }
+        starting.waits(error);
         tokio::time::sleep(backoff.next_wait()).await;
     }
 }

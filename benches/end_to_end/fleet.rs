@@ -1,6 +1,7 @@
 //! The servers of a run, and the service as a process of its own.
 
 use std::fs;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -246,17 +247,26 @@ impl Service {
         Ok(String::from_utf8(connection.get("/metrics").await?.body.to_vec())?)
     }
 
-    /// Waits until HTTP answers.
+    /// Waits until it serves.
     pub fn wait_for_http(&mut self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while !self.serves().unwrap_or(false) {
             self.check_alive()?;
             if Instant::now() > deadline {
-                bail!("streamview does not listen on port {}\n{}", self.port, self.log_tail());
+                bail!("streamview does not serve on port {}\n{}", self.port, self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// Whether it serves: its port is open before.
+    fn serves(&self) -> io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(status == *b"HTTP/1.1 200")
     }
 
     /// SIGTERM, and waits for the orderly end.

@@ -42,7 +42,7 @@ pub struct Check {
     pub detail: String,
 }
 
-fn check(name: impl Into<String>, ok: bool, detail: impl Into<String>) -> Check {
+pub(super) fn check(name: impl Into<String>, ok: bool, detail: impl Into<String>) -> Check {
     Check { name: name.into(), status: if ok { "ok" } else { "unavailable" }, detail: detail.into() }
 }
 
@@ -82,6 +82,11 @@ pub async fn readyz(api: web::Data<Api>) -> HttpResponse {
         let status = if checks.iter().all(|check| check.status == "ok") { "ok" } else { "degraded" };
         return HttpResponse::Ok().json(Health { status, checks });
     }
+    unavailable(checks)
+}
+
+/// The answer of a process that cannot serve.
+pub(super) fn unavailable(checks: Vec<Check>) -> HttpResponse {
     let mut response = HttpResponse::ServiceUnavailable().json(Health { status: "unavailable", checks });
     response.extensions_mut().insert(OwnFormat);
     response

@@ -25,6 +25,7 @@ pub mod routes;
 pub mod session;
 pub mod skip_to;
 pub mod sse;
+pub mod starting;
 pub mod streams;
 pub mod ui;
 mod unread;
@@ -32,7 +33,7 @@ pub mod wire;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub use actix_web::dev::Server;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +85,8 @@ const CLIENT_DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// answer: one that does nothing would hold up all.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS_PER_WORKER: usize = 10_000;
+/// Connections that wait to be accepted at most.
+const BACKLOG: i32 = 1_024;
 
 /// Looks what can be expected of a rebuild of a view, by name; it takes seconds at most.
 pub type AheadOf = Arc<dyn Fn(&'static str) -> Ahead + Send + Sync>;
@@ -203,12 +207,22 @@ fn views_of(state: &ApiState) -> Vec<Arc<ViewStatus>> {
     state.views.iter().map(|board| board.status()).collect()
 }
 
-/// Binds `http.bind` and makes the server, which serves while it is polled. Returns the bound addresses too, so that
-/// port 0 can be used. Must be called within a Tokio runtime that outlives the server.
+/// Binds the address. Who connects from now on waits until somebody serves over it.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a process that was here before are in nobody's way.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Makes the server, which serves over the listener while it is polled. Returns the bound addresses too, so that port 0 can be
+/// used. Must be called within a Tokio runtime that outlives the server.
 ///
 /// Signals are the caller's: stop it with [`actix_web::dev::ServerHandle::stop`]. `views` are the APIs of the views; each is
 /// in the documentation, but its routes exist only where the view is in `state.views` and reads are served.
-pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<SocketAddr>)> {
+pub fn serve(state: ApiState, listener: TcpListener, views: Vec<ViewApi>) -> io::Result<(Server, Vec<SocketAddr>)> {
     let settings = state.settings.clone();
     let locks = match &state.gate {
         Some(gate) => Locks::Closed(Arc::clone(gate)),
@@ -273,8 +287,8 @@ pub fn serve(state: ApiState, views: Vec<ViewApi>) -> io::Result<(Server, Vec<So
         Some(tls) => server
             .tls_handshake_timeout(TLS_HANDSHAKE_TIMEOUT)
             .max_connection_rate(MAX_CONNECTIONS_PER_WORKER)
-            .bind_rustls_0_23(settings.bind, tls)?,
-        None => server.bind(settings.bind)?,
+            .listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
     };
     let addresses = server.addrs();
     Ok((server.run(), addresses))

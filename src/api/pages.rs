@@ -71,7 +71,12 @@ pub async fn metrics(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
         }
     }
     let builds: Vec<Arc<Metrics>> = shown.into_iter().map(|shown| shown.metrics).collect();
-    let text = metrics.render(&builds).map_err(|error| {
+    exposition(metrics, &builds)
+}
+
+/// What the process counts, and what `builds` count of their views, as Prometheus reads it.
+pub(super) fn exposition(metrics: &Metrics, builds: &[Arc<Metrics>]) -> Result<HttpResponse, Problem> {
+    let text = metrics.render(builds).map_err(|error| {
         tracing::error!(error = %error, "could not write the metrics");
         Problem::new(&problem::INTERNAL_ERROR, "The metrics could not be written")
     })?;

@@ -214,6 +214,9 @@ codes! {
     TOO_MANY_FOLLOWERS = "too_many_followers" SERVICE_UNAVAILABLE "Too many clients follow changes"
         "As many clients as `http.max_followers` allows follow changes already."
         "Repeat after `Retry-After` seconds, or ask another instance. Operators: raise `http.max_followers`.";
+    STARTING = "starting" SERVICE_UNAVAILABLE "The service is starting"
+        "The process is there, but its database has not told yet what there is to serve."
+        "Repeat after `Retry-After` seconds. Operators: `/readyz` and the log say what it waits for.";
     DATABASE_UNAVAILABLE = "database_unavailable" SERVICE_UNAVAILABLE "The database does not answer"
         "The service cannot reach its database at the moment. It reconnects by itself."
         "Repeat after `Retry-After` seconds. Operators: `/readyz` and the log say why.";

@@ -68,8 +68,7 @@ async fn another_log_is_refused_at_once() {
 async fn what_cannot_be_told_in_time_is_told_by_the_operation() {
     let world = World::new(1).await;
     let nowhere = world.launch(&[("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")]);
-    until("it answers", PATIENCE, || async { nowhere.http.get(nowhere.url("/livez")).send().await.ok().map(drop) })
-        .await;
+    nowhere.until_serving().await;
     let asked = std::time::Instant::now();
     let operation = nowhere.posted("/ops/views/rebuild", &json!({ "reason": "no Kafka" }), 202).await;
     assert!(asked.elapsed().as_secs() < 20, "{:?}", asked.elapsed());

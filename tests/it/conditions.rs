@@ -158,7 +158,7 @@ async fn a_missing_topic_stays_visible_until_it_is_created() {
     let world = World::new(1).await;
     world.delete_topic(&world.topic).await;
     let instance = world.launch(&[]);
-    until("it serves", PATIENCE, || async { instance.http.get(instance.url("/livez")).send().await.ok() }).await;
+    instance.until_serving().await;
 
     assert_steady(&instance, "waiting_for_kafka", &format!("topic {} does not exist", world.topic)).await;
 

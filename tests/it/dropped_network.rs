@@ -187,7 +187,8 @@ impl Desk {
             shutting_down: CancellationToken::new(),
             under_way: Arc::default(),
         };
-        let (server, addresses) = api::serve(state, Vec::new()).unwrap();
+        let listener = api::listen(config.http.bind).unwrap();
+        let (server, addresses) = api::serve(state, listener, Vec::new()).unwrap();
         tokio::spawn(server);
         Desk { address: addresses[0], engine, queries }
     }

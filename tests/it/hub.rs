@@ -179,7 +179,8 @@ impl Server {
             shutting_down: shutting_down.clone(),
             under_way: Arc::default(),
         };
-        let (server, addresses) = api::serve(state, Vec::new()).unwrap();
+        let listener = api::listen(config.http.bind).unwrap();
+        let (server, addresses) = api::serve(state, listener, Vec::new()).unwrap();
         let (handle, running) = (server.handle(), tokio::spawn(server));
         Server { address: addresses[0], service, shutting_down, handle, running, metrics }
     }

@@ -313,6 +313,44 @@ async fn a_missing_dlq_topic_stops_nothing_and_gets_each_letter_once_when_it_app
     assert_eq!(letters_on_topic(&world), letters, "each letter once");
 }
 
+/// As long as Postgres is away at the start nobody is served, and nobody has a reason to start the process again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_starts_without_postgres_lives_and_says_so_until_it_serves() {
+    let mut postgres = servers::own_postgres();
+    let world = World::on(&servers::shared().kafka, &postgres.url("postgres"), 1, &[]).await;
+    world.publish(life("o-1", 3).iter().map(TestEvent::record)).await;
+    postgres.kill_hard().unwrap();
+    let (instance, other) = (world.launch(&[]), world.launch_command(&["serve", "--only", "api"], &[]));
+    for starting in [&instance, &other] {
+        let ready = until("readiness says why", PATIENCE, || async {
+            let response = starting.http.get(starting.url("/readyz")).send().await.ok()?;
+            assert_eq!(response.status().as_u16(), 503);
+            let ready: Value = response.json().await.unwrap();
+            ready.to_string().contains("Connection refused").then_some(ready)
+        })
+        .await;
+        let names = ready["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["database", "view:orders"], "{ready}");
+        assert_eq!(starting.json("/livez").await["status"], "ok");
+        let state =
+            async |state: &str| starting.metric("streamview_consumer_state", &[&format!("state=\"{state}\"")]).await;
+        assert_eq!((state("waiting_for_database").await, state("running").await), (1.0, 0.0));
+        for path in ["/", "/orders", "/ops/held", "/nobody/knows"] {
+            assert_eq!(starting.refusal(path, 503).await["code"], "starting", "{path}");
+        }
+        assert_eq!(starting.post("/livez", &Value::Null).await.status().as_u16(), 405);
+    }
+    other.stop().await;
+
+    postgres.restart().unwrap();
+    instance.until_ready().await;
+    instance.order_at("o-1", 3).await;
+    instance.until_metric("streamview_consumer_state", &["state=\"running\""], 1.0).await;
+    assert_eq!(instance.metric("streamview_consumer_state", &[]).await, 1.0, "what was shown before is gone");
+    assert!(instance.get("/problems/starting").await.status().is_success());
+    instance.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_while_postgres_is_away_exits_0_in_time() {
     let mut postgres = servers::own_postgres();

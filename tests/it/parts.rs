@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, until};
 /// Starts an instance whose part panics at that point, and waits for the halt.
 async fn halted_by(world: &World, point: &str, part: &str, settings: &[(&str, &str)]) -> Instance {
     let instance = world.launch(&[settings, &[("STREAMVIEW_PANIC_AT", point)]].concat());
-    until("it serves", PATIENCE, || async { instance.http.get(instance.url("/livez")).send().await.ok() }).await;
+    instance.until_serving().await;
     world.publish([created("o-1").record(), item_added("o-1", 3).record()]).await;
     let mut broken = item_added("o-2", 1).record();
     broken.payload = Some(b"{ broken".to_vec());

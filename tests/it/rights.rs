@@ -11,7 +11,6 @@ use crate::relay::signal;
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, life};
 use crate::support::servers;
-use crate::support::until;
 use crate::support::world::World;
 
 /// Whoever comes in by the plain listener. Everybody may do everything with what no rule names.
@@ -83,10 +82,7 @@ async fn a_missing_right_stays_visible_by_its_name_while_reads_work() {
     leave_only(&kafka, ("--group", &world.group), &["Delete"]);
     leave_only(&kafka, ("--topic", &world.topic), &["Write"]);
     let instance = world.launch(&[]);
-    until("it serves", crate::support::PATIENCE, || async {
-        instance.http.get(instance.url("/livez")).send().await.ok()
-    })
-    .await;
+    instance.until_serving().await;
     assert_steady(&instance, "waiting_for_kafka", "grant READ on the consumer group").await;
     assert_reads_work(&instance).await;
     acl(&kafka, &["--remove", "--force", "--topic", &world.topic]);

@@ -195,7 +195,8 @@ impl Desk {
             under_way: Arc::default(),
         };
         let audit = state.audit.clone();
-        let (server, addresses) = api::serve(state, Vec::new()).unwrap();
+        let listener = api::listen(config.http.bind).unwrap();
+        let (server, addresses) = api::serve(state, listener, Vec::new()).unwrap();
         tokio::spawn(server);
         let (address, http) = (addresses[0], reqwest::Client::new());
         Desk { world, manager, live, engine, address, http, audit, config }

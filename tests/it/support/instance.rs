@@ -135,6 +135,15 @@ impl Instance {
         .await
     }
 
+    /// Waits until it serves, whatever its views wait for: the port is open before.
+    pub async fn until_serving(&self) {
+        until("it serves", PATIENCE, || async {
+            let response = self.http.get(self.url("/")).send().await.ok()?;
+            (response.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
     pub async fn until_ready(&self) {
         until(&format!("the instance is ready; its log: {}", self.log.display()), PATIENCE, || async {
             assert!(self.exit_status().is_none(), "the instance has ended: {}", self.log_text());
