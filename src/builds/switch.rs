@@ -14,7 +14,7 @@ use super::{BuildError, end, lock};
 use crate::crash;
 use crate::domain::build::BuildId;
 use crate::domain::units::{NextOffset, Partition};
-use crate::engine::view::BuildScripts;
+use crate::engine::view::{BuildScripts, KeyTable, KeyedRows};
 use crate::store::sqlstate::is_lost_lock;
 use crate::store::{Connection, dead_letters, names};
 
@@ -38,12 +38,21 @@ pub struct Stand {
 pub type Stands = BTreeMap<Partition, Stand>;
 
 /// How a switch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Switched {
     /// Readers read the new build. How long the old one, and then both, stood still for it.
     Done(Duration),
-    /// The new build was not as far as the old one in time, or had yet to take a decision: nothing has changed.
-    Behind,
+    /// The new build was not as far as the old one in time: nothing has changed.
+    Behind(Lack),
+}
+
+/// What a build lacks that another one has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// Records that it has yet to apply.
+    pub records: i64,
+    /// Decisions that it has yet to take, by their ids; some of them, if they are many.
+    pub decisions: Vec<i64>,
 }
 
 /// What is switched.
@@ -87,22 +96,22 @@ pub async fn switch(client: &Connection, switch: Switch<'_>) -> Result<Switched,
     client.batch_execute(LOCK_TIMEOUT).await?;
     let began = Instant::now();
     match carry_out(client, switch, &before).await {
-        Ok(true) => {
+        Ok(None) => {
             crash::point("switch.before_commit");
             end(client, Ok(())).await?;
             crash::point("switch.committed");
             Ok(Switched::Done(began.elapsed()))
         }
-        Ok(false) => {
+        Ok(Some(lack)) => {
             client.batch_execute("rollback").await?;
-            Ok(Switched::Behind)
+            Ok(Switched::Behind(lack))
         }
         Err(error) => end(client, Err(error)).await,
     }
 }
 
-/// Whether all of it was done.
-async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> Result<bool, BuildError> {
+/// What the new build lacks, if that was in the way; `None`: all of it was done.
+async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> Result<Option<Lack>, BuildError> {
     let Switch { from, to, keep_seconds, operation, scripts } = switch;
     match (lock(client, to).await?, lock(client, from).await?) {
         (None, _) => return Err(BuildError::Unknown(to)),
@@ -112,7 +121,10 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
     }
     // What a relay has under way is no letter of the new build's yet; and no batch has to wait for it.
     dead_letters::hold_relay(client, to.view).await?;
-    let Some(left) = stand_still(client, from, to).await? else { return Ok(false) };
+    let left = match stand_still(client, (from, to), scripts).await? {
+        Ok(left) => left,
+        Err(lack) => return Ok(Some(lack)),
+    };
     client.execute(include_str!("sql/lock_progress_of.sql"), &[&to.view, &to.build.0]).await?;
     crash::point("switch.locked");
     for statement in [include_str!("sql/adopt_published.sql"), include_str!("sql/revoke_refused.sql")] {
@@ -121,37 +133,50 @@ async fn carry_out(client: &Connection, switch: Switch<'_>, before: &Stands) -> 
     client.execute(include_str!("sql/keep.sql"), &[&from.view, &from.build.0, &keep_seconds]).await?;
     client.execute(include_str!("sql/activate.sql"), &[&to.view, &to.build.0]).await?;
     // What the new build made of a decision that the old one has yet to take is told from the new one.
-    let shared = if lacks_decisions(client, from, to).await? { Stands::new() } else { within(before, &left) };
+    let has_all = lacking_decisions(client, (from, to), scripts).await?.is_empty();
+    let shared = if has_all { within(before, &left) } else { Stands::new() };
     let (known, ours) = (commits(&left), commits(&shared));
     let insert = include_str!("sql/insert_switch.sql");
     client.execute(insert, &[&from.view, &from.build.0, &to.build.0, &known, &ours, &operation]).await?;
     client.batch_execute(&format!("set local search_path = {}", names::search_path(to))).await?;
     client.batch_execute(scripts.publish).await?;
-    Ok(true)
+    Ok(None)
 }
 
-/// Has `from` stand still until the end of the transaction, and waits until `to` is as far. How far that is; `None` if it took
-/// too long.
-async fn stand_still(client: &Connection, from: BuildId, to: BuildId) -> Result<Option<Stands>, BuildError> {
+/// Has `from` stand still until the end of the transaction, and waits until `to` is as far. How far that is, or what `to` lacks if it
+/// took too long.
+async fn stand_still(
+    client: &Connection,
+    (from, to): (BuildId, BuildId),
+    scripts: &BuildScripts,
+) -> Result<Result<Stands, Lack>, BuildError> {
     client.execute(include_str!("sql/lock_progress_of.sql"), &[&from.view, &from.build.0]).await?;
     let left = stands(client, from).await?;
     let begun = Instant::now();
-    while behind(&stands(client, to).await?, &left) > 0 || lacks_decisions(client, to, from).await? {
+    loop {
+        let records = behind(&stands(client, to).await?, &left);
+        let decisions = lacking_decisions(client, (to, from), scripts).await?;
+        if records == 0 && decisions.is_empty() {
+            return Ok(Ok(left));
+        }
         if begun.elapsed() >= STANDSTILL {
-            return Ok(None);
+            return Ok(Err(Lack { records, decisions }));
         }
         tokio::time::sleep(LOOK).await;
     }
-    Ok(Some(left))
 }
 
 /// Has `from` stand still, `to` being at least as far, until [`let_go`]; `false` if that could not be had now, and it goes on.
-pub async fn hold(client: &Connection, from: BuildId, to: BuildId) -> Result<bool, BuildError> {
+pub async fn hold(
+    client: &Connection,
+    (from, to): (BuildId, BuildId),
+    scripts: &BuildScripts,
+) -> Result<bool, BuildError> {
     client.batch_execute("begin").await?;
     client.batch_execute(LOCK_TIMEOUT).await?;
-    match stand_still(client, from, to).await {
-        Ok(Some(_)) => return Ok(true),
-        Ok(None) => {}
+    match stand_still(client, (from, to), scripts).await {
+        Ok(Ok(_)) => return Ok(true),
+        Ok(Err(_)) => {}
         Err(BuildError::Database(error)) if is_lost_lock(&error) => {}
         Err(error) => return end(client, Err(error)).await,
     }
@@ -164,10 +189,23 @@ pub async fn let_go(client: &Connection) -> Result<(), BuildError> {
     Ok(client.batch_execute("rollback").await?)
 }
 
-/// Whether `build` has yet to take a decision that `other` has taken: orders would go back, at the same offsets.
-async fn lacks_decisions(client: &Connection, build: BuildId, other: BuildId) -> Result<bool, BuildError> {
-    let statement = include_str!("sql/lacks_decisions.sql");
-    Ok(client.query_one(statement, &[&build.view, &build.build.0, &other.build.0]).await?.try_get(0)?)
+/// Some of the decisions that `build` has yet to take, although their turn has come, and that `other` has taken: orders would go back,
+/// at the same offsets.
+async fn lacking_decisions(
+    client: &Connection,
+    (build, other): (BuildId, BuildId),
+    scripts: &BuildScripts,
+) -> Result<Vec<i64>, BuildError> {
+    let row = match scripts.rows {
+        Some(KeyedRows { of_key: KeyTable { name, key, sequence }, .. }) => {
+            format!("(select k.{sequence} from {}.{name} k where k.{key} = d.key)", names::schema(build))
+        }
+        // Nothing tells how far a key is.
+        None => "d.sequence - 1".to_owned(),
+    };
+    let statement = include_str!("sql/lacking_decisions.sql").replace("{row}", &row);
+    let rows = client.query(&statement, &[&build.view, &build.build.0, &other.build.0]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// How far the new build was a moment ago, where all of that is within what the old one has applied; nothing where it was

@@ -301,7 +301,12 @@ impl Desk {
             return Err(Refusal::new(Obstacle::WrongPhase, detail).because(Seen::Operation(id)).into());
         }
         if !operations::ask(&client, id, text, by).await? {
-            return Err(over(&find_one(&client, id).await?).into());
+            let operation = find_one(&client, id).await?;
+            if operation.state != OperationState::Running {
+                return Err(over(&operation).into());
+            }
+            let detail = format!("Operation {id} was called off, or has gone on, meanwhile");
+            return Err(Refusal::new(Obstacle::WrongPhase, detail).because(Seen::Operation(id)).into());
         }
         tracing::info!(view = self.view, operation = id, asked = text, actor = by, "asked of an operation");
         find_one(&client, id).await

@@ -6,7 +6,7 @@
 //! | `preflight` | begins anew |
 //! | `loading`, `indexing` | loads anew, into the same build |
 //! | `catching_up`, `comparing`, `ready` | goes on |
-//! | `cutting_over` | looks which build readers read: the switch is one transaction |
+//! | `cutting_over` | looks which build readers read: the switch is one transaction. Until it has happened it can be called off |
 //!
 //! An error of the way to Postgres ends the driver and not the operation: the steward has it driven again.
 
@@ -23,7 +23,7 @@ use crate::board::ViewBoard;
 use crate::builds::compare::{self, CompareError, Pace, Pair};
 use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
 use crate::builds::preflight::preflight;
-use crate::builds::switch::{self, Switch, Switched, behind, stands};
+use crate::builds::switch::{self, Lack, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
 use crate::crash;
 use crate::domain::build::{Build, BuildId};
@@ -40,8 +40,9 @@ use crate::store::{Connection, DbError, build, names, pauses, pool, progress};
 pub(super) const NOTE: Duration = Duration::from_millis(500);
 /// So close is close enough to compare and to switch: the switch waits for the rest.
 pub(super) const CLOSE: i64 = 2_000;
-/// Between two attempts to switch.
+/// Between two attempts to switch; longer each time that the new build was behind, as the old one stands still for each.
 const AGAIN: Duration = Duration::from_millis(200);
+const MOST_AGAIN: Duration = Duration::from_secs(6);
 /// How long the old build is kept if nothing else was asked for.
 const KEEP_HOURS: f64 = 24.0;
 
@@ -309,6 +310,7 @@ impl Course<'_> {
             writer,
             operation: self.operation.id,
             builds: (from, to),
+            scripts: self.spec.tables,
             keys: Arc::clone(&keys),
             is_full: false,
         };
@@ -459,6 +461,7 @@ impl Course<'_> {
         let scripts = self.spec.tables;
         let wanted =
             Switch { from, to, keep_seconds: keep_hours * 3600.0, operation: self.operation.id, scripts: &scripts };
+        let mut pause = AGAIN;
         loop {
             self.note(self.operation.records_done, None).await?;
             match switch::switch(&writer, wanted).await {
@@ -468,13 +471,27 @@ impl Course<'_> {
                     self.driver.board.look_now();
                     return Ok(());
                 }
-                Ok(Switched::Behind) => tracing::debug!(view = to.view, "the new build is not as far yet"),
+                Ok(Switched::Behind(Lack { records, decisions })) => {
+                    pause = (pause * 2).min(MOST_AGAIN);
+                    let (view, operation) = (to.view, self.operation.id);
+                    match pause == MOST_AGAIN {
+                        true => tracing::warn!(view, operation, build = %to.build, records, ?decisions,
+                            "readers are not switched yet: the build that they are to read lacks this"),
+                        false => {
+                            tracing::debug!(view, operation, records, ?decisions, "the new build is not as far yet")
+                        }
+                    }
+                }
                 Err(BuildError::Database(error)) if is_lost_lock(&error) => {
                     tracing::debug!(view = to.view, "readers kept the public names; tried again");
                 }
                 Err(error) => return Err(error.into()),
             }
-            tokio::time::sleep(AGAIN).await;
+            let until = tokio::time::Instant::now() + pause;
+            while tokio::time::Instant::now() < until {
+                tokio::time::sleep(NOTE.min(until - tokio::time::Instant::now())).await;
+                self.note(self.operation.records_done, None).await?;
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::builds::switch::{self, behind, stands};
 use crate::domain::build::BuildId;
 use crate::domain::comparison::Difference;
 use crate::domain::history::History;
+use crate::engine::view::BuildScripts;
 use crate::store::Connection;
 use crate::store::sqlstate::describe_chain;
 
@@ -37,6 +38,8 @@ pub(super) struct Findings {
     pub operation: i64,
     /// The old one and the new one.
     pub builds: (BuildId, BuildId),
+    /// Their tables.
+    pub scripts: BuildScripts,
     /// How many keys are done.
     pub keys: Arc<AtomicU64>,
     /// Whether no more differences are kept.
@@ -46,9 +49,8 @@ pub(super) struct Findings {
 impl Findings {
     /// Whether the old build stands still now, and the new one is as far.
     async fn hold(&self) -> Result<bool> {
-        let (old, new) = self.builds;
         for _ in 0..HOLDS {
-            if switch::hold(&self.writer, old, new).await? {
+            if switch::hold(&self.writer, self.builds, &self.scripts).await? {
                 return Ok(true);
             }
             tokio::time::sleep(AGAIN).await;

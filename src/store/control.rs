@@ -315,6 +315,7 @@ fn decision(row: &Row) -> Result<StoredDecision, DbError> {
         verdict,
         reason: row.try_get("reason")?,
         decided_at: Micros(decided_at.as_microsecond()),
+        is_awaited: row.try_get("is_awaited")?,
     })
 }
 

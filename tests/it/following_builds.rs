@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use streamview::builds;
-use streamview::builds::switch::{self, Switch, Switched};
+use streamview::builds::switch::{self, Lack, Switch, Switched};
 use streamview::domain::build::BuildId;
 use streamview::views::orders::TABLES;
 
@@ -204,7 +204,9 @@ async fn a_decision_that_one_build_has_taken_and_the_other_has_not_is_told_once_
     old.stop().await;
     api.posted("/ops/held/o-1/skip", &skip(6), 202).await;
     until_taken_by(&world, 2, 2).await;
-    assert_eq!(switched(&world, 2, 1).await, Switched::Behind);
+    let id = world.number("select max(id) from event_decisions").await;
+    let lack = Lack { records: 0, decisions: vec![id] };
+    assert_eq!(switched(&world, 2, 1).await, Switched::Behind(lack));
     let old = feed(&world, one, &[]);
     until_taken_by(&world, 1, 2).await;
     assert!(matches!(switched(&world, 2, 1).await, Switched::Done(_)));
@@ -212,4 +214,43 @@ async fn a_decision_that_one_build_has_taken_and_the_other_has_not_is_told_once_
     assert_eq!(told(&live.take(4).await), pairs("o-1", &[6, 7, 8, 9]));
     old.stop().await;
     new.stop().await;
+}
+
+/// One has the event itself, another one holds no more of the order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_whose_turn_never_comes_in_a_build_holds_up_no_switch() {
+    let world = World::new(1).await;
+    let api = world.launch_command(&["serve", "--only", "api"], &[]);
+    api.until_ready().await;
+    let one = BuildId::new("orders", 1);
+    let skip = json!({ "reason": "lost", "from": 3, "to": 3 });
+    let (old, ahead) = (feed(&world, one, &[]), feed(&world, create(&world, 2).await, &[]));
+    let without_third = life("o-1", 5).into_iter().filter(|event| event.sequence != 3).collect::<Vec<_>>();
+    world.publish(records(&without_third)).await;
+    for build in [1, 2] {
+        until_consumed_by(&world, build, 4).await;
+    }
+    old.stop().await;
+    world.publish([item_added("o-1", 3).record()]).await;
+    until_consumed_by(&world, 2, 5).await;
+    api.posted("/ops/held/o-1/skip", &skip, 202).await;
+    until_taken_by(&world, 2, 1).await;
+    let applied = "select count(*) from orders_2.ledger where sequence = 3 and effect = 'applied'";
+    assert_eq!(world.number(applied).await, 1, "it is passed over");
+    let old = feed(&world, one, &[]);
+    until_taken_by(&world, 1, 1).await;
+    until_consumed_by(&world, 1, 5).await;
+
+    // The order's records are gone when a third one is made.
+    let end = world.number("select next_offset from projection_progress where build = 1").await;
+    world.truncate(0, end).await;
+    world.publish(records(&life("o-2", 2))).await;
+    let truncated = feed(&world, create(&world, 3).await, &[]);
+    until_consumed_by(&world, 3, 2).await;
+    until_consumed_by(&world, 1, 7).await;
+    assert_eq!(world.number("select count(*) from orders_3.orders where order_id = 'o-1'").await, 0);
+    assert!(matches!(switched(&world, 1, 3).await, Switched::Done(_)));
+    for view in [old, ahead, truncated] {
+        view.stop().await;
+    }
 }

@@ -365,3 +365,33 @@ async fn an_operation_that_fails_or_is_called_off_fails_its_command_in_json_too(
     assert_eq!(operation["error"]["code"], "history_truncated", "{operation}");
     assert!(error.contains("operation 2 has failed, history_truncated"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_to_a_build_that_nobody_feeds_says_so_and_can_be_called_off() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    world.publish(life("o-1", 3).iter().map(TestEvent::record)).await;
+    instance.order_at("o-1", 3).await;
+    let id = begin(&instance, json!({ "reason": "the next version" })).await;
+    assert_eq!(until_over(&instance, id).await["state"], "done");
+    instance.stop().await;
+    world.sql.batch_execute("update view_builds set projection_version = 99 where build = 1").await.unwrap();
+
+    let instance = world.start().await;
+    world.publish(life("o-2", 1).iter().map(TestEvent::record)).await;
+    instance.order_at("o-2", 1).await;
+    let back = instance.posted("/ops/views/orders/rollback", &json!({ "reason": "back" }), 202).await;
+    let id = back["id"].as_i64().unwrap();
+    until_phase(&instance, id, "cutting_over").await;
+    let operation = instance.json(&format!("/ops/operations/{id}")).await;
+    let waiting_for = operation["waitingFor"].as_str().unwrap();
+    assert!(waiting_for.contains("build 1") && waiting_for.contains(&format!("/ops/operations/{id}/cancel")), "{operation}");
+    until("the log says what it lacks", PATIENCE, || async {
+        instance.log_text().contains("the build that they are to read lacks this").then_some(())
+    })
+    .await;
+    instance.posted(&format!("/ops/operations/{id}/cancel"), &json!({}), 202).await;
+    assert_eq!(until_over(&instance, id).await["state"], "cancelled");
+    assert_eq!(active(&world).await, 2);
+    instance.order_at("o-2", 1).await;
+}

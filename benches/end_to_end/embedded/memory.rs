@@ -81,6 +81,10 @@ impl Reader for Read {
         Ok((0, i64::MAX))
     }
 
+    fn end(&mut self, _: Place) -> Result<i64, LogError> {
+        Ok(i64::MAX)
+    }
+
     fn ids(&mut self) -> Result<Vec<Option<String>>, LogError> {
         Ok(vec![None])
     }

@@ -167,7 +167,18 @@ fn href(id: i64) -> String {
 
 /// Why an operation that could go on does not.
 fn waiting_for(operation: &Operation) -> Option<String> {
-    if operation.state != OperationState::Running || operation.phase != Phase::Ready {
+    if operation.state != OperationState::Running {
+        return None;
+    }
+    if operation.phase == Phase::CuttingOver {
+        return Some(format!(
+            "Readers are switched as soon as build {} has applied all that the present one has, and has taken the same decisions. \
+             `GET /ops/views` tells whether it is fed and how far it is, the log what it lacks; POST {}/cancel calls it off",
+            operation.to_build.map_or(0, |build| build.0),
+            href(operation.id)
+        ));
+    }
+    if operation.phase != Phase::Ready {
         return None;
     }
     let call = format!("POST {}/cutover", href(operation.id));

@@ -84,9 +84,9 @@ impl Phase {
         matches!(self, Phase::CatchingUp | Phase::Comparing | Phase::Ready | Phase::CuttingOver)
     }
 
-    /// Whether it can still be called off: once readers are being switched it is too late.
+    /// Whether it can still be called off: until readers were switched, which is one transaction.
     pub fn may_be_cancelled(self) -> bool {
-        self < Phase::CuttingOver
+        self < Phase::Done
     }
 }
 
@@ -111,6 +111,6 @@ mod tests {
         assert!(phases.into_iter().all(Phase::may_be_cancelled));
         let last = [Phase::Ready, Phase::CuttingOver, Phase::Done];
         assert_eq!(last.map(Phase::feeds), [true, true, false]);
-        assert_eq!(last.map(Phase::may_be_cancelled), [true, false, false]);
+        assert_eq!(last.map(Phase::may_be_cancelled), [true, true, false]);
     }
 }

@@ -20,6 +20,8 @@ pub struct StoredDecision {
     pub reason: String,
     /// When it was made.
     pub decided_at: Micros,
+    /// Whether this build has yet to say what became of it.
+    pub is_awaited: bool,
 }
 
 /// What happens at the decided numbers.
@@ -92,7 +94,15 @@ mod tests {
 
     fn decision(verdict: Verdict) -> StoredDecision {
         let (sequence, sequence_to) = (Sequence(3), Sequence(5));
-        StoredDecision { id: 1, sequence, sequence_to, verdict, reason: "lost".into(), decided_at: Micros::EPOCH }
+        StoredDecision {
+            id: 1,
+            sequence,
+            sequence_to,
+            verdict,
+            reason: "lost".into(),
+            decided_at: Micros::EPOCH,
+            is_awaited: false,
+        }
     }
 
     fn substitute(effect: Effect) -> Verdict {

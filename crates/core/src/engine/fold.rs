@@ -208,6 +208,7 @@ impl<'a, V: View> Fold<'a, V> {
             work.partition = Some(partition);
         }
         self.drain(key, partition);
+        self.pass_over_decisions(key);
     }
 
     /// The plan.

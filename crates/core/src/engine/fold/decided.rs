@@ -35,6 +35,16 @@ impl<'a, V: View> Fold<'a, V> {
         Some(taken)
     }
 
+    /// Settles what this build waits for in vain: decisions about numbers that the key has left behind, as it had refused less when
+    /// they were made, or begins with a later number. It is as far as they would have brought it.
+    pub(super) fn pass_over_decisions(&mut self, key: &'a str) {
+        let work = self.work(key);
+        let last = work.entry.last_sequence;
+        let passed = work.decisions.iter().filter(|decision| decision.is_awaited && decision.sequence_to <= last);
+        let settled: Vec<Settled> = passed.map(|decision| Settled { id: decision.id, refused: None }).collect();
+        self.plan.settled.extend(settled);
+    }
+
     /// Consumes the decided numbers. The ledger gets one row, under the last of them.
     fn skip(&mut self, key: &'a str, decision: &'a StoredDecision) {
         let (from, to) = (decision.sequence, decision.sequence_to);

@@ -186,7 +186,8 @@ impl Stored {
         self.decided += 1;
         let id = self.decided;
         let (sequence, sequence_to) = (Sequence(sequence), Sequence(sequence_to));
-        mine.push(StoredDecision { id, sequence, sequence_to, verdict, reason: "r".into(), decided_at: Micros(7) });
+        let (reason, decided_at, is_awaited) = ("r".to_owned(), Micros(7), true);
+        mine.push(StoredDecision { id, sequence, sequence_to, verdict, reason, decided_at, is_awaited });
         mine.sort_by_key(|decision| decision.sequence);
     }
 

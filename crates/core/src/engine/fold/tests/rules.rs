@@ -379,7 +379,22 @@ fn replacing(sequence: i64, substitute: Sent) -> StoredDecision {
         verdict: Verdict::Take(Box::new(substitute)),
         reason: "mended".into(),
         decided_at: Micros::EPOCH,
+        is_awaited: true,
     }
+}
+
+#[test]
+fn a_decision_about_a_number_that_the_key_has_left_behind_is_passed_over_once() {
+    let heal = |last, is_awaited| {
+        let decision = StoredDecision { is_awaited, ..replacing(2, good(2)) };
+        Start { decisions: vec![decision], ..Start::of(consumed(last)) }
+    };
+    heal(3, true).fold(LIMITS, &[], |plan| {
+        assert_eq!(plan.settled, [Settled { id: 7, refused: None }]);
+        assert!(numbers(plan).is_empty() && plan.tally.decisions.is_empty() && !plan.keys[KEY].changed);
+    });
+    heal(3, false).fold(LIMITS, &[], |plan| assert_eq!(plan.settled, []));
+    heal(0, true).fold(LIMITS, &[], |plan| assert_eq!(plan.settled, [], "it may still have its turn"));
 }
 
 #[test]
