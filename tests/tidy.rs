@@ -495,24 +495,44 @@ fn sql_is_lower_case_and_in_files() {
     assert_none(&found, "SQL keywords are lower case");
 }
 
-#[test]
-fn every_metric_is_on_a_dashboard_or_marked_internal() {
+/// How names of our metrics begin.
+const METRICS: [&str; 3] = ["streamview_", "kafka_consumer_", "http_requests_"];
+
+/// The names of all metrics that are registered.
+fn catalogue() -> BTreeSet<String> {
     let catalogue = fs::read_to_string(root().join("src/telemetry/metrics.rs")).unwrap();
     let code = catalogue.split("#[cfg(test)]").next().unwrap_or_default();
-    let names: BTreeSet<&str> = code
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .filter(|text| ["streamview_", "kafka_consumer_", "http_requests_"].iter().any(|start| text.starts_with(start)))
-        .collect();
+    let quoted = code.split('"').skip(1).step_by(2);
+    let names: BTreeSet<String> =
+        quoted.filter(|text| METRICS.iter().any(|start| text.starts_with(start))).map(str::to_owned).collect();
     assert!(names.len() > 15, "the catalogue was not found: {names:?}");
+    names
+}
+
+/// An alert over a metric that nobody registers never fires, and nobody would notice.
+#[test]
+fn every_metric_of_an_alert_is_registered_and_documented() {
+    let (names, alerts) = (catalogue(), fs::read_to_string(root().join("grafana/prometheus/alerts.yml")).unwrap());
+    let document = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let code = alerts.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let words = code.flat_map(|line| line.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_')));
+    let used: BTreeSet<&str> = words.filter(|word| METRICS.iter().any(|start| word.starts_with(start))).collect();
+    assert!(used.len() > 10, "the alerts were not understood: {used:?}");
+    let is_known = |name: &str| names.contains(name) && document.contains(&format!("`{name}`"));
+    let of_histogram =
+        |name: &str| ["_bucket", "_sum", "_count"].iter().filter_map(|end| name.strip_suffix(end)).any(is_known);
+    let missing: Vec<String> =
+        used.into_iter().filter(|name| !is_known(name) && !of_histogram(name)).map(str::to_owned).collect();
+    assert_none(&missing, "every metric of an alert is in the catalogue and in docs/metrics.md");
+}
+
+#[test]
+fn every_metric_is_on_a_dashboard_or_marked_internal() {
+    let names = catalogue();
     let dashboards: String = files("grafana", ".json").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let internal = ["streamview_process_start_time_seconds"];
-    let missing: Vec<String> = names
-        .into_iter()
-        .filter(|name| !dashboards.contains(name) && !internal.contains(name))
-        .map(str::to_owned)
-        .collect();
+    let missing: Vec<String> =
+        names.into_iter().filter(|name| !dashboards.contains(name) && !internal.contains(&name.as_str())).collect();
     assert_none(&missing, "every metric is on a dashboard or marked internal");
 }
 

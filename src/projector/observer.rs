@@ -143,6 +143,7 @@ impl Observer {
             let labels = [self.status.group.as_str(), self.source.topic.as_str(), &partition.to_string()];
             self.metrics.consumer_lag.with_label_values(&labels).set(lag.lag);
             self.metrics.consumer_lag_seconds.with_label_values(&labels).set(lag.lag_seconds);
+            self.metrics.next_offset.with_label_values(&labels).set(lag.position.next_offset.0);
             lags.push(lag);
         }
         self.status.observe_lags(asked, now, lags);

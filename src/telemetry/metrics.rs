@@ -61,6 +61,8 @@ pub struct Metrics {
     pub consumer_lag: IntGaugeVec,
     /// `kafka_consumer_lag_seconds{group,topic,partition}`.
     pub consumer_lag_seconds: GaugeVec,
+    /// `streamview_next_offset{group,topic,partition}`: the first offset that is not applied yet.
+    pub next_offset: IntGaugeVec,
     /// `streamview_consumer_state{view,state}`: 1 for the current state.
     pub consumer_state: IntGaugeVec,
     /// `streamview_partitions_paused{view,reason}`: owned partitions that nothing is read from.
@@ -111,7 +113,7 @@ pub struct Metrics {
 
 /// What deployed queries of the embedded engine do.
 pub struct QueryMetrics {
-    /// `streamview_query_records{query,outcome}`: what has become of records since they were deployed.
+    /// `streamview_query_records{query,outcome}`: what has become of records since the job began in this process.
     pub records: IntGaugeVec,
     /// `streamview_query_state_bytes{query}`: what each of them holds.
     pub state_bytes: IntGaugeVec,
@@ -190,6 +192,7 @@ impl Metrics {
             ),
             consumer_lag: gauge("kafka_consumer_lag", "Records not applied yet.", by_partition),
             consumer_lag_seconds: float_gauge("kafka_consumer_lag_seconds", "Age of the oldest of them.", by_partition),
+            next_offset: gauge("streamview_next_offset", "First offset not applied yet.", by_partition),
             consumer_state: gauge("streamview_consumer_state", "1 for the current state.", &["view", "state"]),
             partitions_paused: gauge("streamview_partitions_paused", "Owned, but not read.", by_reason),
             view_paused: gauge("streamview_view_paused", "1 while an operator has it stand still.", by_view),

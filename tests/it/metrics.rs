@@ -71,6 +71,7 @@ async fn every_promised_metric_is_there_at_zero_from_the_start_in_valid_expositi
         instance.get(path).await;
     }
     instance.until_metric("streamview_events_total", &["type=\"OrderCreated\""], 1.0).await;
+    instance.until_metric("streamview_next_offset", &["partition=\"0\""], 4.0).await;
     let text = instance.get("/metrics").await.text().await.unwrap();
     let exposition = Exposition::parse(&text).unwrap();
     assert!(exposition.value("http_requests_duration_seconds_count", "route=/orders/{orderId}").unwrap() >= 1.0);
