@@ -366,6 +366,14 @@ fn one_function_configures_every_client_of_kafka() {
     );
 }
 
+/// `println!` panics where whoever reads from the pipe has left.
+#[test]
+fn commands_print_by_one_way() {
+    let found = mentions(&["println!(", "print!("], &["crates/"]);
+    let found = found.into_iter().filter(|hit| !hit.contains("eprint")).collect::<Vec<_>>();
+    assert_none(&found, "cli::output prints, and nothing else does");
+}
+
 #[test]
 fn the_repair_desk_knows_no_http() {
     let words = ["crate::api", "\"/", "href", "\"GET\"", "\"POST\"", "utoipa", "StatusCode"];

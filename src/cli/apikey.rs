@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::desk::{or_dash, print_json, table};
+use super::output;
 use crate::api::ops::api_keys::{ApiKeyBody, ApiKeyList, EXPIRES_FORM, MAX_NAME_CHARS, NewApiKeyBody, expiry};
 use crate::auth::api_key::{hash_of, prefix_of};
 use crate::config::Config;
@@ -94,7 +95,7 @@ pub async fn run(arguments: ApikeyArgs, config: &Config) -> Result<()> {
             if json {
                 return print_json(&NewApiKeyBody { stored, key });
             }
-            println!("{key}");
+            output::line(&key)?;
             eprintln!("key {} of {name}, {role}; it is not shown again", stored.id);
             if !config.auth.api_keys {
                 eprintln!("auth.api_keys is false in the settings in force here: with them no key lets anybody in");
@@ -113,13 +114,13 @@ pub async fn run(arguments: ApikeyArgs, config: &Config) -> Result<()> {
                     vec![key.id.to_string(), key.prefix, key.role, key.state.to_owned(), expires, used, key.name]
                 })
                 .collect();
-            print!("{}", table(&["ID", "BEGINS", "ROLE", "STATE", "EXPIRES", "LAST USED", "NAME"], &rows));
+            output::text(table(&["ID", "BEGINS", "ROLE", "STATE", "EXPIRES", "LAST USED", "NAME"], &rows))?;
         }
         Action::Revoke { id } => {
             if !api_keys::revoke(&client, id, COMMAND_LINE).await? {
                 bail!("there is no API key {id}");
             }
-            println!("key {id} is revoked");
+            output::line(format_args!("key {id} is revoked"))?;
         }
     }
     Ok(())

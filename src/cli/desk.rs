@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use super::output;
 use crate::api::ops::model::{DecidedBody, DecidedInBulkBody, DecisionBody, NextStepBody};
 use crate::api::ops::render::spell;
 use crate::app;
@@ -129,7 +130,7 @@ pub async fn decide(desk: &Desk, request: &Request, why: &WhyArgs, json: bool) -
         Ok(bulk) => bulk_text(&bulk),
         Err(_) => decided_text(&serde_json::from_value::<DecidedBody>(answer.body)?),
     };
-    print!("{text}");
+    output::text(text)?;
     Ok(())
 }
 
@@ -170,8 +171,7 @@ fn bulk_text(bulk: &DecidedInBulkBody) -> String {
 
 /// Prints what the API would answer.
 pub fn print_json(body: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(body)?);
-    Ok(())
+    output::line(serde_json::to_string_pretty(body)?)
 }
 
 /// Rows in aligned columns under their names; the last column is as long as it is.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::desk::{self, BulkArgs, Common, WhyArgs, or_dash, parse_age, table};
+use super::output;
 use crate::api::ops::model::{ImportedBody, LetterBody, LetterDetailBody, LetterPageBody};
 use crate::config::Config;
 use crate::platforms::kafka::bounded::read_topic;
@@ -181,7 +182,7 @@ pub async fn run(arguments: DlqArgs, config: &Config) -> Result<()> {
             if common.json {
                 return desk::print_json(&letter);
             }
-            print!("{}", shown(&letter));
+            output::text(shown(&letter))?;
             Ok(())
         }
         DlqAction::Skip(arguments) => {
@@ -236,9 +237,9 @@ async fn list(desk: &Desk, filter: &LetterFilter, limit: u32, json: bool) -> Res
     if json {
         return desk::print_json(&LetterPageBody { items, page_size: limit });
     }
-    print!("{}", table(&COLUMNS, &items.iter().map(row).collect::<Vec<_>>()));
+    output::text(table(&COLUMNS, &items.iter().map(row).collect::<Vec<_>>()))?;
     if more {
-        println!("… and more: narrow the filter, or raise --limit");
+        output::line("… and more: narrow the filter, or raise --limit")?;
     }
     Ok(())
 }
@@ -313,7 +314,10 @@ async fn import(arguments: ImportArgs, config: &Config) -> Result<()> {
     if common.json {
         desk::print_json(&ImportedBody::from(&imported))?;
     } else {
-        println!("{} read, {} imported, {} known already", imported.read, imported.imported, imported.known);
+        output::line(format_args!(
+            "{} read, {} imported, {} known already",
+            imported.read, imported.imported, imported.known
+        ))?;
     }
     if let (true, Some(reason)) = (redrive, why.reason) {
         let why = WhyArgs { reason, actor: why.actor, idempotency_key: None };

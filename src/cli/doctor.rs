@@ -1,11 +1,13 @@
 //! `streamview doctor`: what keeps the service from running, and what to do about it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 
+use super::desk::print_json;
+use super::output;
 use crate::config::{Config, ConfigError};
 use crate::doctor::{self, Report};
 
@@ -37,13 +39,10 @@ pub fn run(arguments: &DoctorArgs, config: Result<Config, ConfigError>) -> Resul
 }
 
 fn print(arguments: &DoctorArgs, report: &Report) -> Result<()> {
-    let mut out = std::io::stdout();
     if arguments.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
-        return Ok(());
+        return print_json(report);
     }
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    write!(out, "{}", report.text(out.is_terminal() && !is_set("NO_COLOR") && !is_dumb))?;
-    Ok(())
+    output::text(report.text(std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb))
 }

@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::desk::{self, BulkArgs, Common, WhyArgs, or_dash, parse_age, table};
+use super::output;
 use crate::api::ops::model::{HeldDetailBody, HeldKeyBody, HeldPageBody};
 use crate::config::Config;
 use crate::domain::held::HeldReason;
@@ -111,7 +112,7 @@ pub async fn run(arguments: HeldArgs, config: &Config) -> Result<()> {
             if common.json {
                 return desk::print_json(&held);
             }
-            print!("{}", shown(&held));
+            output::text(shown(&held))?;
             Ok(())
         }
         HeldAction::Skip { one, from, to, filter, bulk, why, common } => {
@@ -134,9 +135,9 @@ async fn list(desk: &Desk, filter: &HeldFilter, limit: u32, json: bool) -> Resul
         return desk::print_json(&HeldPageBody { items, page_size: limit });
     }
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-    print!("{}", table(&["KEY", "REASON", "WAITS FOR", "PARKED", "BYTES", "SINCE", "DECIDED", "PROVEN"], &rows));
+    output::text(table(&["KEY", "REASON", "WAITS FOR", "PARKED", "BYTES", "SINCE", "DECIDED", "PROVEN"], &rows))?;
     if more {
-        println!("… and more: narrow the filter, or raise --limit");
+        output::line("… and more: narrow the filter, or raise --limit")?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use super::output;
 use crate::app;
 use crate::builds::load::LoadControl;
 use crate::config::Config;
@@ -55,24 +56,24 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
     };
     if arguments.discard {
         view.discard_load(parts).await?;
-        println!("view {}: the tables of build {build} are empty again", view.name);
+        output::line(format_args!("view {}: the tables of build {build} are empty again", view.name))?;
         return Ok(());
     }
     let loaded = view.load(parts, LoadControl::new(arguments.memory as usize * 1024 * 1024)).await?;
     let seconds = (loaded.reading + loaded.finishing).as_secs_f64();
-    println!(
+    output::line(format_args!(
         "view {}: {} records, {} keys in {seconds:.1} s ({:.0} records/s); {:.1} s of it for rows and indexes",
         view.name,
         loaded.records,
         loaded.keys,
         loaded.records as f64 / seconds,
         loaded.finishing.as_secs_f64()
-    );
+    ))?;
     if loaded.left > 0 {
-        println!(
+        output::line(format_args!(
             "the keys needed more than --memory {}: {} records are left for `streamview serve`",
             arguments.memory, loaded.left
-        );
+        ))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod dlq;
 mod doctor;
 pub mod held;
 pub mod load;
+mod output;
 mod pauses;
 #[cfg(feature = "playground")]
 pub mod playground;
@@ -179,8 +180,8 @@ async fn migrate(roles: bool, config: &Config) -> Result<()> {
         false => app::migrate(config, &views).await?,
     };
     match applied.as_slice() {
-        [] => println!("the database is up to date"),
-        applied => println!("applied: {}", applied.join(", ")),
+        [] => output::line("the database is up to date")?,
+        applied => output::line(format_args!("applied: {}", applied.join(", ")))?,
     }
     Ok(())
 }
@@ -193,17 +194,17 @@ fn run(command: Command, config: Config) -> Result<()> {
                 eprintln!("warning: {warning}");
             }
             for sentence in &config.secret_files {
-                println!("{sentence}");
+                output::line(sentence)?;
             }
-            println!("settings are usable");
+            output::line("settings are usable")?;
             return Ok(());
         }
         Command::Config { action: ConfigAction::Show } => {
-            print!("{}", config.to_toml_redacted());
+            output::text(config.to_toml_redacted())?;
             return Ok(());
         }
         Command::Openapi => {
-            println!("{}", crate::api::openapi(&app::view_apis()).to_pretty_json()?);
+            output::line(crate::api::openapi(&app::view_apis()).to_pretty_json()?)?;
             return Ok(());
         }
         #[cfg(feature = "playground")]

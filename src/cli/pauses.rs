@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::desk::{Common, WhyArgs, acting, checked, explain, open, print_json};
+use super::output;
 use crate::api::ops::pauses::spell;
 use crate::config::Config;
 use crate::repair::pause::{CalledPause, SpellPause, Standstill};
@@ -60,10 +61,15 @@ async fn stand_still(arguments: StandstillArgs, asked: Standstill, config: &Conf
     let pause = &body["paused"];
     let text = |name: &str| pause[name].as_str().unwrap_or_default();
     match pause.is_null() {
-        true => println!("view {} goes on", desk.view),
+        true => output::line(format_args!("view {} goes on", desk.view))?,
         false => {
             let who = acting(text("actor"), pause["onBehalfOf"].as_str());
-            println!("view {} is paused by {who} since {}: {}", desk.view, text("since"), text("reason"))
+            output::line(format_args!(
+                "view {} is paused by {who} since {}: {}",
+                desk.view,
+                text("since"),
+                text("reason")
+            ))?
         }
     }
     Ok(())

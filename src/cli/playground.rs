@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::output;
 use crate::app::{self, Only};
 use crate::config::{Config, KafkaSettings, SecretUrl};
 use crate::domain::build::Build;
@@ -124,7 +125,7 @@ async fn play(arguments: PlaygroundArgs, mut config: Config, stop: CancellationT
         streams::prepare(&config, &view.topic).await?;
     }
     if !stop.is_cancelled() {
-        println!("{}", welcome(address, &config, published.delivered, sample.as_deref().unwrap_or("ord-1")));
+        output::line(welcome(address, &config, published.delivered, sample.as_deref().unwrap_or("ord-1")))?;
         if !arguments.no_open && !arguments.once {
             open(&console(address, &config)).await;
         }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use streamview_lab::seed::{Purchases, create_topics, publish_records};
 use tokio_util::sync::CancellationToken;
 
+use super::output;
 use super::seed::{parse_rate, until_interrupted};
 use crate::config::Config;
 use crate::platforms::kafka::base_config;
@@ -49,7 +50,7 @@ pub async fn run(args: PurchasesArgs, config: &Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let publishing = publish_records(&kafka, &args.topic, &mut rows, Some(args.rate), cancel.clone(), |_| {});
     let confirmed = until_interrupted(publishing, &cancel).await?;
-    println!("{} purchases confirmed", confirmed.delivered);
+    output::line(format_args!("{} purchases confirmed", confirmed.delivered))?;
     let reason = confirmed.first_error.as_deref().unwrap_or("no reason given");
     ensure!(confirmed.failed == 0, "the broker did not confirm {} records, first because: {reason}", confirmed.failed);
     Ok(())

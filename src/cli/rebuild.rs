@@ -1,6 +1,6 @@
 //! `streamview rebuild` and `streamview rollback`: ask for an operation, watch it, and do the work where nobody else does.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Common, WhyArgs, checked, explain, open, print_json};
+use super::output;
 use crate::api::ops::operations::{OperationBody, spell};
 use crate::app::{self, Signals};
 use crate::config::Config;
@@ -116,7 +117,7 @@ async fn carry_out(
         Err(error) => return Err(explain(error)),
     };
     if !json {
-        println!("operation {id}: {} of view {}", asked.kind().as_str(), desk.view);
+        output::line(format_args!("operation {id}: {} of view {}", asked.kind().as_str(), desk.view))?;
     }
     let stop = signals.stop.clone();
     signals.with(follow(config, &desk, id, (watch, json), stop)).await
@@ -139,13 +140,13 @@ async fn follow(
         if operation.state != OperationState::Running || !(watch || ours.is_some()) {
             break;
         }
-        shown.show(&operation);
+        shown.show(&operation)?;
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(LOOK) => {}
         }
     }
-    shown.end();
+    shown.end()?;
     stop.cancel();
     if let Some(ours) = ours {
         ours.await.context("the steward did not end in order")?;
@@ -214,7 +215,7 @@ fn told(operation: &Operation, is_quiet: bool, is_driven: bool) -> Result<()> {
         }
     };
     if !is_quiet {
-        println!("{words}");
+        output::line(words)?;
     }
     Ok(())
 }
@@ -227,7 +228,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn show(&mut self, operation: &Operation) {
+    fn show(&mut self, operation: &Operation) -> Result<()> {
         let body = OperationBody::from(operation);
         let mut line = body.phase.to_owned();
         if let (Some(percent), Some(total)) = (body.progress.percent, body.progress.total) {
@@ -240,21 +241,21 @@ impl Progress {
             line = format!("{line}: {waiting_for}");
         }
         if self.is_quiet || line == self.last {
-            return;
+            return Ok(());
         }
         if std::io::stdout().is_terminal() {
-            print!("\r\x1b[K{line}");
-            // A line that is not seen is no reason to fail.
-            std::io::stdout().flush().ok();
+            output::text(format_args!("\r\x1b[K{line}"))?;
         } else {
-            println!("{line}");
+            output::line(&line)?;
         }
         self.last = line;
+        Ok(())
     }
 
-    fn end(&self) {
-        if !self.is_quiet && !self.last.is_empty() && std::io::stdout().is_terminal() {
-            println!();
+    fn end(&self) -> Result<()> {
+        if self.is_quiet || self.last.is_empty() || !std::io::stdout().is_terminal() {
+            return Ok(());
         }
+        output::line("")
     }
 }

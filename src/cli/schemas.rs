@@ -1,11 +1,10 @@
 //! `streamview schemas`: our event schemas and those in the registry.
 
-use std::io::{self, Write};
-
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::output;
 use crate::config::Config;
 use crate::schemas::client::RegistryClient;
 use crate::schemas::subjects::{self, Format, Strategy, Subject, Succession};
@@ -79,19 +78,19 @@ async fn register(client: &RegistryClient, subject: &Subject) -> Result<bool> {
         return Ok(false);
     }
     let id = subjects::register(client, subject).await.with_context(|| format!("registering {}", subject.name))?;
-    println!("{}: registered as id {id}", subject.name);
+    output::line(format_args!("{}: registered as id {id}", subject.name))?;
     Ok(true)
 }
 
 async fn check(client: &RegistryClient, subject: &Subject) -> Result<bool> {
     let verdict = subjects::check(client, subject).await.with_context(|| format!("checking {}", subject.name))?;
     match &verdict {
-        Succession::First => println!("{}: nothing registered yet", subject.name),
-        Succession::Compatible => println!("{}: compatible", subject.name),
+        Succession::First => output::line(format_args!("{}: nothing registered yet", subject.name))?,
+        Succession::Compatible => output::line(format_args!("{}: compatible", subject.name))?,
         Succession::Incompatible(reasons) => {
-            println!("{}: not compatible", subject.name);
+            output::line(format_args!("{}: not compatible", subject.name))?;
             for reason in reasons {
-                println!("  {reason}");
+                output::line(format_args!("  {reason}"))?;
             }
         }
     }
@@ -101,18 +100,17 @@ async fn check(client: &RegistryClient, subject: &Subject) -> Result<bool> {
 async fn diff(client: &RegistryClient, subject: &Subject) -> Result<bool> {
     let latest = subjects::latest(client, subject).await.with_context(|| format!("reading {}", subject.name))?;
     let Some(latest) = latest else {
-        println!("{}: nothing registered yet", subject.name);
+        output::line(format_args!("{}: nothing registered yet", subject.name))?;
         return Ok(false);
     };
     let (theirs, ours) = (pretty(&latest), pretty(&subject.schema));
     if theirs == ours {
-        println!("{}: as registered", subject.name);
+        output::line(format_args!("{}: as registered", subject.name))?;
         return Ok(true);
     }
-    println!("{}: differs (- registered, + ours)", subject.name);
+    output::line(format_args!("{}: differs (- registered, + ours)", subject.name))?;
     let (theirs, ours): (Vec<&str>, Vec<&str>) = (theirs.lines().collect(), ours.lines().collect());
-    // Long, hence often read through a pager that is left early: an error then, no panic.
-    writeln!(io::stdout(), "{}", changed_lines(&theirs, &ours).join("\n"))?;
+    output::line(changed_lines(&theirs, &ours).join("\n"))?;
     Ok(false)
 }
 

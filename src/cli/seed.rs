@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::output;
 use crate::codec::json::is_a_second;
 use crate::config::Config;
 use crate::platforms::kafka::base_config;
@@ -140,7 +141,7 @@ pub async fn run(args: SeedArgs, config: &Config) -> anyhow::Result<()> {
     let mut report = Report::start();
     let publishing = publish(&kafka, topic, &plan, args.rate, cancel.clone(), |sent| report.update(sent));
     let summary = until_interrupted(publishing, &cancel).await?;
-    println!("{}", describe(&summary));
+    output::line(describe(&summary))?;
     if summary.failed > 0 {
         let reason = summary.first_error.as_deref().unwrap_or("no reason given");
         anyhow::bail!("the broker did not confirm {} records, first because: {reason}", summary.failed);

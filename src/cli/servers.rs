@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::output;
 use streamview_lab::ksqldb_stand_in::{KsqldbStandIn, Options, run_if_asked};
 use streamview_lab::servers::{
     FlinkCluster, FlinkOptions, KafkaOptions, KafkaServer, Postgres, PostgresOptions, RegistryOptions, SchemaRegistry,
@@ -50,25 +51,25 @@ pub fn run(arguments: &ServersArgs) -> Result<()> {
     };
     let registry = if arguments.registry { Some(SchemaRegistry::start(&RegistryOptions::default())?) } else { None };
     if let Some(registry) = &registry {
-        println!("STREAMVIEW_SCHEMA_REGISTRY__URL={}", registry.url());
+        output::line(format_args!("STREAMVIEW_SCHEMA_REGISTRY__URL={}", registry.url()))?;
     }
     if flink.is_some() || ksqldb.is_some() {
-        println!("STREAMVIEW_MANAGER__ENABLED=true");
+        output::line("STREAMVIEW_MANAGER__ENABLED=true")?;
     }
     if flink.is_some() && ksqldb.is_some() {
-        println!("STREAMVIEW_MANAGER__DEFAULT_ENGINE=flink");
+        output::line("STREAMVIEW_MANAGER__DEFAULT_ENGINE=flink")?;
     }
     if let Some(flink) = &flink {
-        println!("STREAMVIEW_FLINK__GATEWAY_URL={}", flink.gateway_url());
-        println!("STREAMVIEW_FLINK__REST_URL={}", flink.rest_url());
-        println!("STREAMVIEW_FLINK__SAVEPOINT_DIR={}", flink.savepoint_dir());
+        output::line(format_args!("STREAMVIEW_FLINK__GATEWAY_URL={}", flink.gateway_url()))?;
+        output::line(format_args!("STREAMVIEW_FLINK__REST_URL={}", flink.rest_url()))?;
+        output::line(format_args!("STREAMVIEW_FLINK__SAVEPOINT_DIR={}", flink.savepoint_dir()))?;
     }
     if let Some(ksqldb) = &ksqldb {
-        println!("STREAMVIEW_KSQLDB__URL={}", ksqldb.url());
+        output::line(format_args!("STREAMVIEW_KSQLDB__URL={}", ksqldb.url()))?;
     }
     // Last: by these two `scripts/servers` sees that all are ready.
-    println!("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS={}", kafka.bootstrap());
-    println!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres"));
+    output::line(format_args!("STREAMVIEW_KAFKA__BOOTSTRAP_SERVERS={}", kafka.bootstrap()))?;
+    output::line(format_args!("STREAMVIEW_DATABASE__URL={}", postgres.url("postgres")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let signals = crate::app::Signals::listen()?;

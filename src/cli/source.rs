@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use super::desk::{checked, or_dash, table};
+use super::output;
 use crate::config::Config;
 use crate::repair::source::{self, BoundBuild, SourceMove};
 use crate::store::{migrate, pool};
@@ -54,16 +55,16 @@ pub async fn run(arguments: SourceArgs, config: &Config) -> Result<()> {
         SourceAction::Show { view } => {
             settings_of(config, &view)?;
             let (bound, moves) = (source::bindings(&client, &view).await?, source::moves(&client, &view).await?);
-            print!("{}", shown(&bound, &moves));
+            output::text(shown(&bound, &moves))?;
         }
         SourceAction::Moved { view, from, reason, actor } => {
             let to = settings_of(config, &view)?;
             let why = checked(reason, actor)?;
             let client = pool::connect_operator(&config.database).await.context("cannot use database.url")?;
             let id = source::decide(&client, &view, (&from, to), &why).await?;
-            println!(
+            output::line(format_args!(
                 "decision {id}: view {view} goes on from topic {to}, at the offsets that it had in {from}; start its instances"
-            );
+            ))?;
         }
     }
     Ok(())

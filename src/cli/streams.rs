@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use self::apply::Apply;
 use self::client::Client;
 use super::desk::{print_json, table};
+use super::output;
 use crate::config::Config;
 
 /// Define, deploy and watch streaming SQL on a running service (manager.enabled = true)
@@ -154,9 +155,9 @@ pub async fn run(arguments: StreamsArgs, config: &Config) -> Result<()> {
             if place.json {
                 return print_json(&deleted);
             }
-            println!("{}", text(&deleted, "message"));
+            output::line(text(&deleted, "message"))?;
             for left in deleted["leaves"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                println!("  it leaves {left}");
+                output::line(format_args!("  it leaves {left}"))?;
             }
             Ok(())
         }
@@ -203,7 +204,7 @@ async fn list(client: &Client, json: bool) -> Result<()> {
             .to_vec()
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    print!("{}", table(&["NAME", "ENGINE", "WANTED", "STATE", "OWNER", "TOPIC", "ID"], &rows));
+    output::text(table(&["NAME", "ENGINE", "WANTED", "STATE", "OWNER", "TOPIC", "ID"], &rows))?;
     Ok(())
 }
 
@@ -214,7 +215,7 @@ async fn wanted(client: &Client, (stream, what, body): (&str, &str, &Value), jso
     if json {
         print_json(&answer)?;
     } else {
-        println!("{}", in_words(&answer));
+        output::line(in_words(&answer))?;
     }
     match failure(&answer) {
         Some(why) => bail!("{}: {why}", text(&answer, "name")),
@@ -255,9 +256,9 @@ fn show_plan(stream: &Value, plan: &Value, json: bool) -> Result<()> {
     if json {
         print_json(plan)?;
     } else {
-        println!("{}: {}: {}", text(stream, "name"), text(plan, "effect"), text(plan, "reason"));
+        output::line(format_args!("{}: {}: {}", text(stream, "name"), text(plan, "effect"), text(plan, "reason")))?;
         for step in plan["steps"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            println!("  {step}");
+            output::line(format_args!("  {step}"))?;
         }
     }
     let refused = client::statement_errors(&plan["refused"]);
@@ -276,9 +277,9 @@ async fn logs(client: &Client, (stream, limit): (&str, u32), json: bool) -> Resu
     for event in page["items"].as_array().into_iter().flatten().rev() {
         let by = event["actor"].as_str().map_or_else(String::new, |actor| format!(" by {actor}"));
         let detail = event["detail"].as_str().map_or_else(String::new, |detail| format!(": {detail}"));
-        println!("{}  {}{by}{detail}", text(event, "at"), text(event, "what"));
+        output::line(format_args!("{}  {}{by}{detail}", text(event, "at"), text(event, "what")))?;
     }
-    println!("{}", in_words(&stream));
+    output::line(in_words(&stream))?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::output;
 use crate::app;
 use crate::builds::verify::{Ask, Basis, Report, Scope, Verification};
 use crate::config::Config;
@@ -89,9 +90,9 @@ pub async fn run(arguments: VerifyArgs, config: &Arc<Config>) -> Result<()> {
         }
     };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        output::line(serde_json::to_string_pretty(&found)?)?;
     } else {
-        print!("{}", in_words(&format!("view {}, build {build}", view.name), &found));
+        output::text(in_words(&format!("view {}, build {build}", view.name), &found))?;
     }
     if !found.is_clean() {
         bail!("{} keys differ, {} cannot be told", found.comparison.compared - found.comparison.equal, found.untold);

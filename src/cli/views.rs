@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::desk::print_json;
+use super::output;
 use crate::builds::{self, BuildError};
 use crate::config::Config;
 use crate::store::leftovers::{self, Leftover};
@@ -49,14 +50,14 @@ pub async fn run(arguments: ViewsArgs, config: &Config) -> Result<()> {
     for left in found {
         let outcome = if dry_run { Outcome::Listed } else { remove(&client, &left).await };
         if !json {
-            println!("{}", in_words(&left, &outcome));
+            output::line(in_words(&left, &outcome))?;
         }
         done.push((left, outcome));
     }
     if json {
         print_json(&json!({ "items": done.iter().map(|(left, outcome)| as_json(left, outcome)).collect::<Vec<_>>() }))?;
     } else if done.is_empty() {
-        println!("nothing is left over");
+        output::line("nothing is left over")?;
     }
     match done.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).count() {
         0 => Ok(()),

@@ -158,6 +158,20 @@ async fn letters_of_a_topic_are_taken_over_once_and_redriven() {
     assert_eq!(world.number("select count(*) from dead_letters where published_at is null").await, 0);
 }
 
+/// As with `streamview openapi | head`, but that nobody reads at all.
+#[test]
+fn whoever_stops_reading_makes_no_command_fail() {
+    for arguments in [&["openapi"][..], &["config", "show"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {error}");
+        assert!(!error.contains("panicked") && !error.contains("error"), "{arguments:?}: {error}");
+    }
+}
+
 /// Without its settings it keeps four heaps for each core, and what is free for ten seconds.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

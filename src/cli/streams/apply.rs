@@ -9,6 +9,7 @@ use super::client::{Client, Seen, statement_errors};
 use super::files::{self, SourceFile, StreamFile, Wanted};
 use super::{failure, href, in_words, text};
 use crate::cli::desk::print_json;
+use crate::cli::output;
 
 /// How it is applied.
 pub(super) struct Apply<'a> {
@@ -47,7 +48,7 @@ impl Apply<'_> {
         };
         for file in &folder.sources {
             let done = self.source(file, &declared).await;
-            self.tell(&mut all, ("source", &file.name), done);
+            self.tell(&mut all, ("source", &file.name), done)?;
         }
         // A dry run declares nothing: what selects from these cannot be judged yet.
         let is_new = |done: &&Done| self.dry_run && done.outcome == "created";
@@ -58,7 +59,7 @@ impl Apply<'_> {
                 None => self.create(file, &to_come).await,
                 Some(found) => self.change(file, found, &to_come).await,
             };
-            self.tell(&mut all, ("stream", &file.name), done);
+            self.tell(&mut all, ("stream", &file.name), done)?;
         }
         let pruned = match self.prune {
             true => self.prune(&folder.streams, &streams, &mut all).await,
@@ -75,15 +76,19 @@ impl Apply<'_> {
     }
 
     /// Prints what was done as soon as it is.
-    fn tell(&self, all: &mut Vec<Done>, what: (&'static str, &str), done: Result<Done>) {
+    fn tell(&self, all: &mut Vec<Done>, what: (&'static str, &str), done: Result<Done>) -> Result<()> {
         let done = done.unwrap_or_else(|error| Done::new(what, "failed", format!("{error:#}")));
         if !self.json {
             let (would, separator) =
                 (if self.dry_run { "would be " } else { "" }, if done.detail.is_empty() { "" } else { ": " });
             let would = if matches!(done.outcome, "failed" | "unchanged") { "" } else { would };
-            println!("{} {} {would}{}{separator}{}", done.kind, done.name, done.outcome, done.detail);
+            output::line(format_args!(
+                "{} {} {would}{}{separator}{}",
+                done.kind, done.name, done.outcome, done.detail
+            ))?;
         }
         all.push(done);
+        Ok(())
     }
 
     async fn source(&self, file: &SourceFile, catalog: &Value) -> Result<Done> {
@@ -221,7 +226,7 @@ impl Apply<'_> {
                     .await
                     .map(|answer| Done::new(what, "deleted", leaves(&answer.body))),
             };
-            self.tell(all, what, done);
+            self.tell(all, what, done)?;
         }
         Ok(())
     }
