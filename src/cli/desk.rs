@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::output;
 use crate::api::ops::model::{DecidedBody, DecidedInBulkBody, DecisionBody, NextStepBody};
@@ -114,24 +115,32 @@ pub async fn open(config: &Config, common: &Common) -> Result<Desk> {
 
 /// Asks for a decision and prints what came of it.
 pub async fn decide(desk: &Desk, request: &Request, why: &WhyArgs, json: bool) -> Result<()> {
+    let answer = ask(desk, request, why).await?;
+    if json {
+        return print_json(&answer);
+    }
+    output::text(in_words(&answer)?)
+}
+
+/// Asks for a decision; gives what the API would answer.
+pub async fn ask(desk: &Desk, request: &Request, why: &WhyArgs) -> Result<Value> {
     let key = why.idempotency_key.as_deref();
     let checked = checked(why.reason.clone(), why.actor.clone())?;
     let visible = |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     ensure!(key.is_none_or(visible), "--idempotency-key must have 1 to 255 visible ASCII characters");
     let (why, once) = (checked, key.map(|key| Once { key, spell }));
-    let answer = match desk.call(request, &why, once).await.map_err(explain)? {
-        Called::Now(outcome) => spell(&outcome),
-        Called::Before(answer) => answer,
-    };
-    if json {
-        return print_json(&answer.body);
-    }
-    let text = match serde_json::from_value::<DecidedInBulkBody>(answer.body.clone()) {
+    Ok(match desk.call(request, &why, once).await.map_err(explain)? {
+        Called::Now(outcome) => spell(&outcome).body,
+        Called::Before(answer) => answer.body,
+    })
+}
+
+/// Such an answer, for a terminal.
+pub fn in_words(answer: &Value) -> Result<String> {
+    Ok(match serde_json::from_value::<DecidedInBulkBody>(answer.clone()) {
         Ok(bulk) => bulk_text(&bulk),
-        Err(_) => decided_text(&serde_json::from_value::<DecidedBody>(answer.body)?),
-    };
-    output::text(text)?;
-    Ok(())
+        Err(_) => decided_text(&serde_json::from_value::<DecidedBody>(answer.clone())?),
+    })
 }
 
 /// What the desk says, for a terminal.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -57,7 +58,8 @@ enum DlqAction {
     /// Take over the letters of a DLQ topic that the table does not have
     ///
     /// Reads the topic from its beginning to its end as it is now. Letters are known by their original position, so
-    /// that nothing is imported twice. They can be skipped, replaced and redriven like any other then.
+    /// that nothing is imported twice. They can be skipped, replaced and redriven like any other then. With --json one object: read,
+    /// imported, known, and with --redrive the answers of redriven.
     Import(ImportArgs),
 }
 
@@ -311,21 +313,37 @@ async fn import(arguments: ImportArgs, config: &Config) -> Result<()> {
     });
     let imported = desk.import(letters).await.map_err(desk::explain)?;
     reading.await?.with_context(|| format!("cannot read {topic} to its end; what was read is imported"))?;
-    if common.json {
-        desk::print_json(&ImportedBody::from(&imported))?;
-    } else {
-        output::line(format_args!(
-            "{} read, {} imported, {} known already",
-            imported.read, imported.imported, imported.known
-        ))?;
+    if !common.json {
+        let counts =
+            format!("{} read, {} imported, {} known already", imported.read, imported.imported, imported.known);
+        output::line(counts)?;
     }
+    let (mut answers, mut outcome) = (Vec::new(), Ok(()));
     if let (true, Some(reason)) = (redrive, why.reason) {
         let why = WhyArgs { reason, actor: why.actor, idempotency_key: None };
-        for ids in imported.ids.chunks(MAX_BULK as usize) {
-            let filter = LetterFilter { ids: Some(ids.to_vec()), ..LetterFilter::default() };
-            let bulk = BulkBounds { dry_run: false, limit: MAX_BULK, expect: Some(ids.len()) };
-            desk::decide(&desk, &Request::RedriveByFilter(filter, bulk), &why, common.json).await?;
+        outcome = redrive_all(&desk, &imported.ids, &why, (common.json, &mut answers)).await;
+    }
+    if common.json {
+        let mut body = serde_json::to_value(ImportedBody::from(&imported))?;
+        if redrive {
+            body["redriven"] = Value::Array(answers);
         }
+        desk::print_json(&body)?;
+    }
+    outcome
+}
+
+/// Has these letters redriven, as many at a time as a call takes. Each answer is told as it comes; as JSON together with all else,
+/// so that it is one document.
+async fn redrive_all(desk: &Desk, ids: &[i64], why: &WhyArgs, (json, answers): (bool, &mut Vec<Value>)) -> Result<()> {
+    for ids in ids.chunks(MAX_BULK as usize) {
+        let filter = LetterFilter { ids: Some(ids.to_vec()), ..LetterFilter::default() };
+        let bulk = BulkBounds { dry_run: false, limit: MAX_BULK, expect: Some(ids.len()) };
+        let answer = desk::ask(desk, &Request::RedriveByFilter(filter, bulk), why).await?;
+        if !json {
+            output::text(desk::in_words(&answer)?)?;
+        }
+        answers.push(answer);
     }
     Ok(())
 }

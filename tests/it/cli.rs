@@ -149,8 +149,18 @@ async fn letters_of_a_topic_are_taken_over_once_and_redriven() {
     let large = done_json(&world, &["dlq", "list", "--with-reason", "record_too_large"]).await;
     assert_eq!((&large["items"][0]["key"], &large["items"][0]["sequence"]), (&json!("large"), &json!(1)));
     world.sql.execute("delete from dead_letters", &[]).await.unwrap();
-    let text = done(&world, &["dlq", "import", "--redrive", "--reason", "the bound was raised"]).await;
-    assert!(text.contains("2 match, 1 decided, 1 cannot be") && text.contains("contract_violated"), "{text}");
+    // All of it is one document.
+    let told = done_json(&world, &["dlq", "import", "--redrive", "--reason", "the bound was raised"]).await;
+    assert_eq!((&told["read"], &told["imported"], &told["known"]), (&json!(3), &json!(2), &json!(1)), "{told:#}");
+    let redriven = told["redriven"].as_array().unwrap();
+    let counts =
+        redriven.iter().map(|told| [&told["matched"], &told["decided"], &told["impossible"]]).collect::<Vec<_>>();
+    assert_eq!(counts, [[&json!(2), &json!(1), &json!(1)]], "{told:#}");
+    assert_eq!(redriven[0]["impossibleSample"][0]["code"], "contract_violated");
+    let again = ["dlq", "import", "--redrive", "--reason", "the bound was raised"];
+    assert_eq!(done(&world, &again).await, "3 read, 0 imported, 3 known already\n");
+    let plain = done_json(&world, &["dlq", "import"]).await;
+    assert_eq!(plain, json!({ "read": 3, "imported": 0, "known": 3 }));
 
     let instance = world.start().await;
     assert_eq!(instance.order_at("large", 2).await["held"], Value::Null);
