@@ -164,11 +164,19 @@ pub async fn serve(
     let patience = Duration::from_millis(config.projector.shutdown_timeout_ms);
     let deadline = Instant::now() + patience;
     let drained = drain(answered.map(drop), (stewards, &boards), (deadline, patience));
-    let (drained, ()) = join(drained, end_managing(managing, deadline)).await;
+    let (drained, managed) = join(drained, end_managing(managing, deadline)).await;
     http.abort();
     // What was called last is noted, even where the rest took all of the time.
     end_notes(noting, &stop_noting, deadline.max(Instant::now() + LAST_NOTES)).await;
-    ended.map_or(drained, |ended| bail!("{ended}"))
+    first_failure([ended.map_or(Ok(()), |ended| bail!("{ended}")), drained, managed])
+}
+
+/// What a stop comes to. One failure is the process's; of others, which may follow from it, the log tells.
+fn first_failure<const N: usize>(outcomes: [Result<()>; N]) -> Result<()> {
+    let mut failures = outcomes.into_iter().filter_map(Result::err);
+    let Some(first) = failures.next() else { return Ok(()) };
+    failures.for_each(|other| tracing::error!("{other:#}"));
+    Err(first)
 }
 
 fn apis_of(views: &[Served]) -> Vec<ViewApi> {
@@ -226,11 +234,16 @@ async fn manage(streams: Option<Streams>, stop: CancellationToken) {
 }
 
 /// Waits until the stream manager has made the call that it was making. What it does not finish, whoever leads next finds again.
-async fn end_managing(managing: JoinHandle<()>, deadline: Instant) {
+/// Who has ended before has said why.
+async fn end_managing(managing: JoinHandle<()>, deadline: Instant) -> Result<()> {
     let is_over = managing.is_finished();
     if !is_over && !matches!(tokio::time::timeout_at(deadline, managing).await, Ok(Ok(()))) {
-        tracing::warn!("the stream manager was not stopped in order; who leads next goes on from what is written");
+        bail!(
+            "the stream manager was not stopped in order within projector.shutdown_timeout_ms; who leads next goes on from \
+             what is written"
+        );
     }
+    Ok(())
 }
 
 /// Waits until what was called is noted. Who has ended before has said why.
@@ -523,5 +536,22 @@ fn part_ended(part: &str, end: Result<impl std::fmt::Debug, JoinError>) -> Strin
         Ok(end) => format!("the {part} ended although nobody asked it to: {end:?}; report it with the log"),
         Err(Ok(panic)) => format!("the {part} panicked: {}; report it with the log", panic_text(&*panic)),
         Err(Err(error)) => format!("the {part} ended: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manager_that_does_not_end_in_time_fails_the_stop() {
+        let endless = tokio::spawn(std::future::pending());
+        let managed = end_managing(endless, Instant::now()).await;
+        let failure = first_failure([Ok(()), Ok(()), managed]).unwrap_err();
+        assert!(failure.to_string().contains("stream manager was not stopped in order"), "{failure}");
+        let ending = tokio::spawn(std::future::ready(()));
+        assert!(end_managing(ending, Instant::now() + LAST_NOTES).await.is_ok());
+        let first = first_failure([Err(anyhow::anyhow!("first")), Ok(()), Err(failure)]).unwrap_err();
+        assert_eq!(first.to_string(), "first");
     }
 }
