@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::{OptionFuture, join, join_all};
 use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -487,6 +488,28 @@ pub fn configured_views(config: &Config) -> Result<Vec<Served>> {
         .collect()
 }
 
+/// SIGTERM and Ctrl-C, as they come.
+pub struct Interrupts {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Interrupts {
+    /// Begins to listen: from now on neither of them ends the process by itself.
+    pub fn listen() -> Result<Interrupts> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Interrupts { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one; gives the exit code of who is ended by it, as shells have it.
+    pub async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => 130,
+        }
+    }
+}
+
 /// What the operator wants of the process, and the task that listens for it.
 pub struct Signals {
     /// Cancelled by SIGTERM or Ctrl-C; a second signal ends the process at once.
@@ -497,17 +520,12 @@ pub struct Signals {
 impl Signals {
     /// Begins to listen.
     pub fn listen() -> Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let stop = CancellationToken::new();
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (stop, mut interrupts) = (CancellationToken::new(), Interrupts::listen()?);
         let first = stop.clone();
         let listening = tokio::spawn(async move {
             crash::point("part.signals");
             loop {
-                let code = tokio::select! {
-                    _ = terminate.recv() => 143,
-                    _ = interrupt.recv() => 130,
-                };
+                let code = interrupts.next().await;
                 if first.is_cancelled() {
                     std::process::exit(code);
                 }

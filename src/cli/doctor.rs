@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::desk::print_json;
-use super::output;
+use super::{output, signals};
 use crate::config::{Config, ConfigError};
 use crate::doctor::{self, Report};
 
@@ -27,7 +27,10 @@ pub fn run(arguments: &DoctorArgs, config: Result<Config, ConfigError>) -> Resul
     let report = match config {
         Ok(config) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let report = runtime.block_on(doctor::examine(&Arc::new(config)));
+            let report = runtime.block_on(async {
+                signals::end_at_first()?;
+                Ok::<_, anyhow::Error>(doctor::examine(&Arc::new(config)).await)
+            })?;
             // A blocking call to a dead broker must not hold up the exit.
             runtime.shutdown_background();
             report

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use super::output;
 use crate::app;
@@ -20,7 +21,7 @@ use crate::telemetry::metrics::Metrics;
 /// memory, writes into tables without indexes and builds these at the end. What comes out is what `serve` would have
 /// made, and `serve` goes on from there. Until it is done the view is not to be read, and instances of `serve` wait.
 ///
-/// A load that was cut short is run again, and begins anew. The role of database.url has to own the tables, as for
+/// A load that was cut short is run again, and begins anew; SIGTERM and Ctrl-C stop one. The role of database.url has to own the tables, as for
 /// `migrate`; the consumer group is kafka.group_id with `.load` behind it.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
@@ -36,8 +37,8 @@ pub struct LoadArgs {
     discard: bool,
 }
 
-/// Runs the command.
-pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
+/// Runs the command. A load that is told to `stop` leaves its group, so that nobody waits for a dead member.
+pub async fn run(arguments: LoadArgs, config: &Arc<Config>, stop: CancellationToken) -> Result<()> {
     let views = app::configured_views(config)?;
     let known: Vec<&str> = views.iter().map(|(view, _)| view.name).collect();
     let known = format!("there is no view {}; known: {}", arguments.view, known.join(", "));
@@ -59,7 +60,8 @@ pub async fn run(arguments: LoadArgs, config: &Arc<Config>) -> Result<()> {
         output::line(format_args!("view {}: the tables of build {build} are empty again", view.name))?;
         return Ok(());
     }
-    let loaded = view.load(parts, LoadControl::new(arguments.memory as usize * 1024 * 1024)).await?;
+    let control = LoadControl { stop, ..LoadControl::new(arguments.memory as usize * 1024 * 1024) };
+    let loaded = view.load(parts, control).await?;
     let seconds = (loaded.reading + loaded.finishing).as_secs_f64();
     output::line(format_args!(
         "view {}: {} records, {} keys in {seconds:.1} s ({:.0} records/s); {:.1} s of it for rows and indexes",

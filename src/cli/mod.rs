@@ -18,6 +18,7 @@ pub mod schemas;
 pub mod seed;
 #[cfg(feature = "playground")]
 pub mod servers;
+mod signals;
 pub mod source;
 mod streams;
 pub mod verify;
@@ -25,12 +26,14 @@ mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Only};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::store::sqlstate::describe_chain;
 use crate::telemetry;
 
@@ -58,10 +61,10 @@ Settings: defaults < --config file < environment < --set. The environment variab
 STREAMVIEW_KAFKA__GROUP_ID: section and key in capitals, joined by two underscores.
 
 Exit codes:
-  0    done, or stopped by the first SIGTERM or Ctrl-C
-  1    failed; the message says what to do
-  2    wrong arguments or settings
-  130  a second Ctrl-C while stopping    143  a second SIGTERM";
+  0         done; a service, rebuild or rollback also where the first SIGTERM or Ctrl-C has stopped it
+  1         failed; the message says what to do
+  2         wrong arguments or settings
+  130, 143  ended by Ctrl-C, by SIGTERM: a service, rebuild or rollback by the second one, whatever else by the first";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -128,6 +131,18 @@ enum ConfigAction {
     Show,
 }
 
+impl Command {
+    /// Whether it listens for signals itself, and ends in order.
+    fn hears_signals(&self) -> bool {
+        match self {
+            Command::Serve { .. } | Command::Load(_) | Command::Rebuild(_) | Command::Rollback(_) => true,
+            #[cfg(feature = "playground")]
+            Command::Playground(_) | Command::Seed(_) | Command::Purchases(_) => true,
+            _ => false,
+        }
+    }
+}
+
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -159,9 +174,16 @@ pub fn main() -> i32 {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("error: {}", describe_chain(error.chain()));
-            if error.is::<crate::config::ConfigError>() { UNUSABLE } else { 1 }
+            exit_code(&error)
         }
     }
+}
+
+fn exit_code(error: &anyhow::Error) -> i32 {
+    if let Some(interrupted) = error.downcast_ref::<signals::Interrupted>() {
+        return interrupted.code;
+    }
+    if error.is::<ConfigError>() { UNUSABLE } else { 1 }
 }
 
 /// Begins to log; the first lines say what of the environment is not a setting of ours.
@@ -213,51 +235,58 @@ fn run(command: Command, config: Config) -> Result<()> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let config = Arc::new(config);
-    let result = runtime.block_on(async {
-        match command {
-            Command::Serve { only } => {
-                init_logs(&config)?;
-                let signals = app::Signals::listen()?;
-                let views = app::configured_views(&config)?;
-                let stop = signals.stop.clone();
-                signals.with(app::serve(Arc::clone(&config), views, only, stop, None)).await
-            }
-            Command::Migrate { roles } => migrate(roles, &config).await,
-            Command::Load(arguments) => {
-                init_logs(&config)?;
-                load::run(arguments, &config).await
-            }
-            Command::Verify(arguments) => verify::run(arguments, &config).await,
-            #[cfg(feature = "playground")]
-            Command::Playground(arguments) => playground::run(arguments, &config).await,
-            Command::Schemas(arguments) => schemas::run(arguments, &config).await,
-            #[cfg(feature = "playground")]
-            Command::Seed(arguments) => seed::run(arguments, &config).await,
-            #[cfg(feature = "playground")]
-            Command::Purchases(arguments) => purchases::run(arguments, &config).await,
-            Command::Held(arguments) => held::run(arguments, &config).await,
-            Command::Dlq(arguments) => dlq::run(arguments, &config).await,
-            Command::Source(arguments) => source::run(arguments, &config).await,
-            Command::Streams(arguments) => streams::run(arguments, &config).await,
-            Command::Views(arguments) => views::run(arguments, &config).await,
-            Command::Apikey(arguments) => apikey::run(arguments, &config).await,
-            Command::Rebuild(arguments) => {
-                init_logs(&config)?;
-                rebuild::rebuild(arguments, &config, app::Signals::listen()?).await
-            }
-            Command::Rollback(arguments) => {
-                init_logs(&config)?;
-                rebuild::rollback(arguments, &config, app::Signals::listen()?).await
-            }
-            Command::Pause(arguments) => pauses::pause(arguments, &config).await,
-            Command::Resume(arguments) => pauses::resume(arguments, &config).await,
-            #[cfg(feature = "playground")]
-            Command::Servers(_) => Ok(()),
-            Command::Config { .. } | Command::Openapi | Command::Doctor(_) => Ok(()),
-        }
-    });
+    let result = runtime.block_on(carry_out(command, Arc::new(config)));
     // A blocking call to a dead broker must not hold up the exit.
     runtime.shutdown_background();
     result
+}
+
+/// Does what takes a runtime.
+async fn carry_out(command: Command, config: Arc<Config>) -> Result<()> {
+    if !command.hears_signals() {
+        signals::end_at_first()?;
+    }
+    match command {
+        Command::Serve { only } => {
+            init_logs(&config)?;
+            let signals = app::Signals::listen()?;
+            let views = app::configured_views(&config)?;
+            let stop = signals.stop.clone();
+            signals.with(app::serve(Arc::clone(&config), views, only, stop, None)).await
+        }
+        Command::Migrate { roles } => migrate(roles, &config).await,
+        Command::Load(arguments) => {
+            init_logs(&config)?;
+            let (stop, patience) = (CancellationToken::new(), config.projector.shutdown_timeout_ms);
+            let loading = load::run(arguments, &config, stop.clone());
+            signals::in_order(loading, &stop, Duration::from_millis(patience)).await
+        }
+        Command::Verify(arguments) => verify::run(arguments, &config).await,
+        #[cfg(feature = "playground")]
+        Command::Playground(arguments) => playground::run(arguments, &config).await,
+        Command::Schemas(arguments) => schemas::run(arguments, &config).await,
+        #[cfg(feature = "playground")]
+        Command::Seed(arguments) => seed::run(arguments, &config).await,
+        #[cfg(feature = "playground")]
+        Command::Purchases(arguments) => purchases::run(arguments, &config).await,
+        Command::Held(arguments) => held::run(arguments, &config).await,
+        Command::Dlq(arguments) => dlq::run(arguments, &config).await,
+        Command::Source(arguments) => source::run(arguments, &config).await,
+        Command::Streams(arguments) => streams::run(arguments, &config).await,
+        Command::Views(arguments) => views::run(arguments, &config).await,
+        Command::Apikey(arguments) => apikey::run(arguments, &config).await,
+        Command::Rebuild(arguments) => {
+            init_logs(&config)?;
+            rebuild::rebuild(arguments, &config, app::Signals::listen()?).await
+        }
+        Command::Rollback(arguments) => {
+            init_logs(&config)?;
+            rebuild::rollback(arguments, &config, app::Signals::listen()?).await
+        }
+        Command::Pause(arguments) => pauses::pause(arguments, &config).await,
+        Command::Resume(arguments) => pauses::resume(arguments, &config).await,
+        #[cfg(feature = "playground")]
+        Command::Servers(_) => Ok(()),
+        Command::Config { .. } | Command::Openapi | Command::Doctor(_) => Ok(()),
+    }
 }

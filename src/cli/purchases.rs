@@ -4,10 +4,10 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use streamview_lab::seed::{Purchases, create_topics, publish_records};
-use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::seed::{parse_rate, until_interrupted};
+use crate::app::Signals;
 use crate::config::Config;
 use crate::platforms::kafka::base_config;
 
@@ -47,9 +47,9 @@ pub async fn run(args: PurchasesArgs, config: &Config) -> anyhow::Result<()> {
     let step = SignedDuration::try_from_secs_f64(1.0 / args.rate).context("--rate is too small")?;
     let purchases = Purchases::new(fastrand::u64(..), Timestamp::now(), step);
     let mut rows = purchases.take(args.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)));
-    let cancel = CancellationToken::new();
-    let publishing = publish_records(&kafka, &args.topic, &mut rows, Some(args.rate), cancel.clone(), |_| {});
-    let confirmed = until_interrupted(publishing, &cancel).await?;
+    let signals = Signals::listen()?;
+    let publishing = publish_records(&kafka, &args.topic, &mut rows, Some(args.rate), signals.stop.clone(), |_| {});
+    let confirmed = until_interrupted(publishing, signals).await?;
     output::line(format_args!("{} purchases confirmed", confirmed.delivered))?;
     let reason = confirmed.first_error.as_deref().unwrap_or("no reason given");
     ensure!(confirmed.failed == 0, "the broker did not confirm {} records, first because: {reason}", confirmed.failed);

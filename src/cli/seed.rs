@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::output;
+use crate::app::Signals;
 use crate::codec::json::is_a_second;
 use crate::config::Config;
 use crate::platforms::kafka::base_config;
@@ -137,10 +137,10 @@ pub async fn run(args: SeedArgs, config: &Config) -> anyhow::Result<()> {
     create_topics(&kafka, &[(topic, args.partitions)]).await?;
     eprintln!("publishing to {topic} at {bootstrap}, seed {}, from order-{}", plan.seed, plan.start_order);
 
-    let cancel = CancellationToken::new();
+    let signals = Signals::listen()?;
     let mut report = Report::start();
-    let publishing = publish(&kafka, topic, &plan, args.rate, cancel.clone(), |sent| report.update(sent));
-    let summary = until_interrupted(publishing, &cancel).await?;
+    let publishing = publish(&kafka, topic, &plan, args.rate, signals.stop.clone(), |sent| report.update(sent));
+    let summary = until_interrupted(publishing, signals).await?;
     output::line(describe(&summary))?;
     if summary.failed > 0 {
         let reason = summary.first_error.as_deref().unwrap_or("no reason given");
@@ -187,18 +187,21 @@ impl SeedArgs {
     }
 }
 
-/// Ctrl-C ends the work gently: it stops sending and still waits for the confirmations.
-pub(super) async fn until_interrupted<T>(work: impl Future<Output = T>, cancel: &CancellationToken) -> T {
-    tokio::pin!(work);
-    tokio::select! {
-        done = &mut work => return done,
-        signal = tokio::signal::ctrl_c() => match signal {
-            Ok(()) => eprintln!("interrupted, waiting for confirmations"),
-            Err(err) => eprintln!("cannot listen for Ctrl-C, stopping: {err}"),
-        },
-    }
-    cancel.cancel();
-    work.await
+/// The first signal ends the work gently: it stops sending and still waits for the confirmations.
+pub(super) async fn until_interrupted<T>(
+    work: impl Future<Output = anyhow::Result<T>>,
+    signals: Signals,
+) -> anyhow::Result<T> {
+    let stop = signals.stop.clone();
+    let mut work = std::pin::pin!(work);
+    let telling = async {
+        tokio::select! {
+            done = &mut work => return done,
+            () = stop.cancelled() => eprintln!("interrupted, waiting for confirmations"),
+        }
+        work.await
+    };
+    signals.with(telling).await
 }
 
 /// A line on stderr now and then.

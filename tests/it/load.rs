@@ -92,6 +92,27 @@ async fn a_loaded_build_is_the_one_that_serve_makes_and_serve_goes_on_with_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_told_to_stop_ends_in_order_with_the_code_of_the_signal() {
+    let world = World::new(1).await;
+    let events: Vec<TestEvent> = (0..20).flat_map(|number| life(&format!("o-{number}"), 4)).collect();
+    world.publish(events.iter().map(TestEvent::record)).await;
+    let loading = world.launch_command(&["load"], &[("STREAMVIEW_STOP_AT", "load.stripped")]);
+    loading.until_stopped().await;
+    // It hears of it as soon as it goes on, before it has read anything.
+    loading.signal("TERM");
+    loading.signal("CONT");
+
+    let status = loading.until_ended().await;
+
+    let log = loading.log_text();
+    assert_eq!(status.code(), Some(143), "{status}: {log}");
+    assert!(log.contains("error: stopped by a signal: the load was called off"), "{log}");
+    let (is_done, log) = load(&world, &[]).await;
+    assert!(is_done, "{log}");
+    assert_eq!(stored(&world).await, oracle(&events));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_was_cut_short_keeps_everybody_out_and_begins_anew() {
     let world = World::new(1).await;
     let events: Vec<TestEvent> = (0..20).flat_map(|number| life(&format!("o-{number}"), 4)).collect();

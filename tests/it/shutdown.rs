@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::instance::Instance;
 use crate::support::load::Load;
 use crate::support::servers::{self, execute, with_database};
-use crate::support::world::World;
+use crate::support::world::{World, connect};
 use crate::support::{PATIENCE, until};
 
 /// `projector.shutdown_timeout_ms` of the instances here; one that does not drain within it exits with 1.
@@ -79,6 +79,43 @@ async fn whoever_leaves_orderly_is_replaced_at_once_not_after_its_session() {
 
     until("the other one has all", PATIENCE, || async { (world.number(&query).await == 4).then_some(()) }).await;
     assert!(left.elapsed() < SESSION / 2, "{:?}", left.elapsed());
+}
+
+/// A process that dies of a signal has no code: it would not even die as process 1 of a container.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_is_ended_by_the_first_signal_with_its_code() {
+    // Longer than anything that is waited for here.
+    const PATIENT: [(&str, &str); 2] =
+        [("STREAMVIEW_DATABASE__READ_TIMEOUT_MS", "600000"), ("STREAMVIEW_DATABASE__DECISION_TIMEOUT_MS", "600000")];
+    const WAITING: &str =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let world = World::new(1).await;
+    let locker = connect(&world.database).await;
+    // By the lock of `migrate`, and of tables that the others come to.
+    let locks = format!(
+        "begin; lock table held_keys, view_pauses in access exclusive mode; select pg_advisory_xact_lock({})",
+        0x5374_7265_616d_i64
+    );
+    for (arguments, signal, code) in [
+        (&["held", "list"][..], "TERM", 143),
+        (&["pause", "--reason", "to see"], "TERM", 143),
+        (&["migrate"], "INT", 130),
+    ] {
+        locker.batch_execute(&locks).await.unwrap();
+        let command = world.launch_command(arguments, &PATIENT);
+        until("it waits for a lock", PATIENCE, || async {
+            assert!(command.exit_status().is_none(), "{arguments:?}: {}", command.log_text());
+            (world.number(WAITING).await > 0).then_some(())
+        })
+        .await;
+        command.signal(signal);
+        let status = command.until_ended().await;
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {status}: {}", command.log_text());
+        // Postgres sees that nobody is there any more once it has the lock.
+        locker.batch_execute("rollback").await.unwrap();
+        until("its session is over", PATIENCE, || async { (world.number(WAITING).await == 0).then_some(()) }).await;
+    }
+    assert_eq!(world.number("select count(*) from view_pauses").await, 0, "what was under way is rolled back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
