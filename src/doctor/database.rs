@@ -14,7 +14,7 @@ use crate::store::inspect::{self, BuildTables, Closed, Ownership, ReadOnly, Sess
 use crate::store::migrate::{self, OtherSchema};
 use crate::store::progress::{self, BuildSource};
 use crate::store::sqlstate::describe;
-use crate::store::{Connection, DbError, pool};
+use crate::store::{Connection, DbError, pool, roles};
 
 /// What was found of Postgres.
 pub struct Database {
@@ -220,7 +220,10 @@ impl Database {
 async fn missing_grants(config: &Config, builds: &[BuildTables<'_>]) -> Result<(String, Vec<String>), DbError> {
     let writer = pool::connect_writer(&config.database, "public").await?;
     let role = inspect::session(&writer).await?.role;
-    Ok((role, inspect::missing_grants(&writer, builds, (config.auth.api_keys, config.manager.enabled)).await?))
+    // Where there are roles a function of the owner's does it.
+    let forgets = config.audit.retention_days > 0 && !roles::are_there(&writer).await?;
+    let of_whom = (config.auth.api_keys, config.manager.enabled, forgets);
+    Ok((role, inspect::missing_grants(&writer, builds, of_whom).await?))
 }
 
 /// A build, and the table of it whose rows are changed in place.

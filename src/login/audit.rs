@@ -121,25 +121,24 @@ impl AuditLog {
 
     /// Writes what is noted until `stop`, and then what is left.
     pub async fn run(self, settings: AuditSettings, database: DatabaseSettings, stop: CancellationToken) {
-        let (mut is_blind, mut forgot) = (false, None::<Instant>);
+        let (mut is_blind, mut is_stuck, mut forgot) = (false, false, None::<Instant>);
         loop {
             crash::point("part.audit");
             let is_over = stop.is_cancelled();
-            match self.write(&database).await {
-                Ok(()) => is_blind = false,
-                Err(error) => {
-                    if !is_blind {
-                        tracing::warn!(error, "calls wait for the audit log, which cannot be written");
-                    }
-                    is_blind = true;
-                }
+            if let Some(error) = new_trouble(&mut is_blind, self.write(&database).await) {
+                tracing::warn!(error, "calls wait for the audit log, which cannot be written");
             }
             if is_over {
                 return;
             }
             if settings.retention_days > 0 && !is_blind && forgot.is_none_or(|forgot| forgot.elapsed() >= FORGET) {
                 forgot = Some(Instant::now());
-                forget(&settings, &database).await;
+                if let Some(error) = new_trouble(&mut is_stuck, forget(&settings, &database).await) {
+                    tracing::warn!(
+                        error,
+                        "what is old stays in the audit log, and this is told once; `streamview doctor` names a grant that is missing"
+                    );
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -178,15 +177,19 @@ impl AuditLog {
     }
 }
 
-async fn forget(settings: &AuditSettings, database: &DatabaseSettings) {
+/// What trouble begins with. Each time that it is met again until something has worked it is told no more.
+fn new_trouble(is_in_trouble: &mut bool, outcome: Result<(), String>) -> Option<String> {
+    let is_known = std::mem::replace(is_in_trouble, outcome.is_err());
+    outcome.err().filter(|_| !is_known)
+}
+
+async fn forget(settings: &AuditSettings, database: &DatabaseSettings) -> Result<(), String> {
     let forgotten = async {
         let client = pool::connect_operator(database).await?;
         while audit::forget(&client, settings.retention_days, FORGOTTEN).await? == FORGOTTEN as u64 {}
         Ok::<(), DbError>(())
     };
-    if let Err(error) = forgotten.await {
-        tracing::warn!(error = describe(&error), "what is old stays in the audit log for now");
-    }
+    forgotten.await.map_err(|error| describe(&error))
 }
 
 #[cfg(test)]
@@ -208,6 +211,15 @@ mod tests {
             address: address.to_string(),
             calls: 1,
         }
+    }
+
+    #[test]
+    fn trouble_is_told_when_it_begins_and_when_it_begins_again() {
+        let mut is_in_trouble = false;
+        let denied = || Err("permission denied".to_owned());
+        let told = [Ok(()), denied(), denied(), denied(), Ok(()), denied()]
+            .map(|outcome| new_trouble(&mut is_in_trouble, outcome).is_some());
+        assert_eq!(told, [false, true, false, false, false, true]);
     }
 
     #[test]

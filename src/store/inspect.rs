@@ -120,12 +120,12 @@ fn millis(time: SystemTime) -> i64 {
 /// A build and the table of it that has one row for each key, if there is one.
 pub type BuildTables<'a> = (BuildId, Option<&'a str>);
 
-/// What the session's role lacks to serve these builds, for callers that log in with keys or not, and with streams to manage or
-/// not; as grants: `usage on schema orders_1`, `insert on public.held_keys`.
+/// What the session's role lacks to serve these builds, for callers that log in with keys or not, with streams to manage or not,
+/// with an audit log whose old entries it takes away itself or not; as grants: `usage on schema orders_1`, `insert on public.held_keys`.
 pub async fn missing_grants(
     client: &Connection,
     builds: &[BuildTables<'_>],
-    (with_keys, with_streams): (bool, bool),
+    (with_keys, with_streams, forgets): (bool, bool, bool),
 ) -> Result<Vec<String>, DbError> {
     let schemas: Vec<String> = builds.iter().map(|(build, _)| names::schema(*build)).collect();
     let tables: Vec<Option<&str>> = builds.iter().map(|(_, table)| *table).collect();
@@ -133,9 +133,8 @@ pub async fn missing_grants(
     for row in client.query(include_str!("sql/missing_usage.sql"), &[&schemas]).await? {
         missing.push(format!("usage on schema {}", row.try_get::<_, String>(0)?));
     }
-    for row in
-        client.query(include_str!("sql/missing_grants.sql"), &[&schemas, &tables, &with_keys, &with_streams]).await?
-    {
+    let needed = include_str!("sql/missing_grants.sql");
+    for row in client.query(needed, &[&schemas, &tables, &with_keys, &with_streams, &forgets]).await? {
         missing.push(format!("{} on {}", row.try_get::<_, String>(1)?, row.try_get::<_, String>(0)?));
     }
     Ok(missing)

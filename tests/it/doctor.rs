@@ -302,6 +302,14 @@ async fn a_grant_that_is_missing_is_told_as_the_sql_that_gives_it() {
     let rebuilds = told.lines("database.rebuilds")[0];
     assert!(rebuilds["fix"].as_str().unwrap().contains("with postgres in database.url"), "{rebuilds}");
 
+    // Who keeps the audit log for ever takes nothing out of it.
+    world.sql.batch_execute(&format!("revoke delete on audit_log from \"{role}\"")).await.unwrap();
+    doctor(&world, &[settings[0], ("STREAMVIEW_AUDIT__RETENTION_DAYS", "0")]).await.well(&["database.grants"]);
+    let told = doctor(&world, &settings).await;
+    let fix = told.failed(&["database.grants"], "lacks delete on public.audit_log", "grant delete on public.audit_log");
+    run_sql(&world.database, &fix).await;
+    doctor(&world, &settings).await.well(&["database.grants"]);
+
     world.sql.batch_execute(&format!("revoke usage on schema orders_1 from \"{role}\"")).await.unwrap();
     let fix =
         doctor(&world, &settings).await.failed(&["database.grants"], "lacks usage on schema orders_1", "grant usage");

@@ -3,6 +3,8 @@
 
 use reqwest::Response;
 use serde_json::{Value, json};
+use streamview::config::{Config, DatabaseSettings, SecretUrl};
+use streamview::store::{audit, pool};
 
 use crate::doctor::doctor;
 use crate::support::instance::Instance;
@@ -676,6 +678,13 @@ async fn the_documented_grants_are_enough_to_project_decide_verify_and_mend() {
     doctor(&world, &[&[("STREAMVIEW_DATABASE__URL", url.as_str())][..], &managed].concat())
         .await
         .well(&["database.grants"]);
+    // What is old goes from the audit log, too.
+    let insert = "insert into audit_log (at, method, route, target, status, trace_id, address, calls)
+                  values (now() - interval '400 days', 'GET', '/', '/', 200, '', '', 1)";
+    world.sql.batch_execute(insert).await.unwrap();
+    let settings = DatabaseSettings { url: SecretUrl::new(url.as_str()), ..Config::defaults().database };
+    let client = pool::connect_operator(&settings).await.unwrap();
+    assert_eq!(audit::forget(&client, 365, 10).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

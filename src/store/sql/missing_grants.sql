@@ -1,6 +1,6 @@
 -- What this role may not do that a service has to; one row for each table or view. $1: schemas of builds, $2: the table of
 -- each that has one row for each key, which is changed in place, as that of commits is, $3: whether callers log in with keys,
--- $4: whether it manages streams.
+-- $4: whether it manages streams, $5: whether it takes old entries out of the audit log itself.
 with needed (schema, relation, privilege, columns) as (
     select 'public'::text, relation, unnest(string_to_array(privileges, ' ')), null::text
     from (values
@@ -23,6 +23,8 @@ with needed (schema, relation, privilege, columns) as (
     from unnest(array['stream_definitions', 'stream_revisions', 'stream_events', 'stream_leftovers', 'stream_sources',
                       'stream_queries']) as relation
     where $4
+    union all
+    select 'public', 'audit_log', 'delete', null where $5
     union all
     select 'public', 'view_builds', 'update',
            unnest(array['active', 'source_cluster', 'source_topic', 'source_topic_id', 'bound_at', 'rules'])
