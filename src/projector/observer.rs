@@ -154,6 +154,7 @@ impl Observer {
         // A build has metrics of its own, so these are all of this view.
         self.metrics.consumer_lag.reset();
         self.metrics.consumer_lag_seconds.reset();
+        self.metrics.next_offset.reset();
     }
 
     fn show_pauses(&self) {

@@ -110,7 +110,7 @@ async fn lag_that_cannot_be_observed_is_not_shown_until_it_is_again() {
     let api = world.launch_command(&["serve", "--only", "api"], &[]);
     api.until_ready().await;
     let until_shown = async |partitions: usize| {
-        for name in ["kafka_consumer_lag", "kafka_consumer_lag_seconds"] {
+        for name in ["kafka_consumer_lag", "kafka_consumer_lag_seconds", "streamview_next_offset"] {
             until(&format!("{partitions} series of {name} are shown"), PATIENCE, || async {
                 (series(&api, name, &[]).await == partitions).then_some(())
             })
