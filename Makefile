@@ -84,7 +84,7 @@ bench-embedded: ## measure the embedded engine: from memory, over Kafka, beside 
 		--phases embedded --results benches/results-embedded.json $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: ## measure the best peer, Debezium's JDBC sink, beside us; needs Java and Maven. ARGS=--smoke: two minutes, with a bound
+bench-peers: ## measure the best peer, Debezium's JDBC sink, beside us; needs Java and Maven. ARGS=--smoke: four minutes, with a bound
 	@scripts/setup --tests
 ifneq ($(filter --smoke,$(ARGS)),)
 	# What the development build has made is used again; only the service is optimised for this.

@@ -203,7 +203,7 @@ async fn lacking_decisions(
         // Nothing tells how far a key is.
         None => "d.sequence - 1".to_owned(),
     };
-    let statement = include_str!("sql/lacking_decisions.sql").replace("{row}", &row);
+    let statement = include_str!("sql/lacking_decisions.sql").replace("null::bigint", &row);
     let rows = client.query(&statement, &[&build.view, &build.build.0, &other.build.0]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

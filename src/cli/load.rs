@@ -21,8 +21,8 @@ use crate::telemetry::metrics::Metrics;
 /// memory, writes into tables without indexes and builds these at the end. What comes out is what `serve` would have
 /// made, and `serve` goes on from there. Until it is done the view is not to be read, and instances of `serve` wait.
 ///
-/// A load that was cut short is run again, and begins anew; SIGTERM and Ctrl-C stop one. The role of database.url has to own the tables, as for
-/// `migrate`; the consumer group is kafka.group_id with `.load` behind it.
+/// A load that was cut short, by SIGTERM or Ctrl-C too, is run again, and begins anew. The role of database.url has to own
+/// the tables, as for `migrate`; the consumer group is kafka.group_id with `.load` behind it.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// View to load

@@ -219,7 +219,7 @@ impl Database {
 /// What is missing, and to whom: asked by a session as the projector has it.
 async fn missing_grants(config: &Config, builds: &[BuildTables<'_>]) -> Result<(String, Vec<String>), DbError> {
     let writer = pool::connect_writer(&config.database, "public").await?;
-    let role = inspect::session(&writer).await?.role;
+    let role = inspect::role(&writer).await?;
     // Where there are roles a function of the owner's does it.
     let forgets = config.audit.retention_days > 0 && !roles::are_there(&writer).await?;
     let of_whom = (config.auth.api_keys, config.manager.enabled, forgets);

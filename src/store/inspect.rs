@@ -86,7 +86,12 @@ pub enum ReadOnly {
     OfServer,
 }
 
-/// Looks at a session.
+/// As whom a session acts. One that has taken a role need not see more of itself.
+pub async fn role(client: &Connection) -> Result<String, DbError> {
+    client.query_one("select current_user::text", &[]).await?.try_get(0)
+}
+
+/// Looks at a session that has taken no role.
 pub async fn session(client: &Connection) -> Result<Session, DbError> {
     let row = client.query_one(include_str!("sql/inspect_session.sql"), &[]).await?;
     let text = |index| row.try_get::<_, Option<String>>(index).map(Option::unwrap_or_default);

@@ -385,7 +385,10 @@ async fn a_rollback_to_a_build_that_nobody_feeds_says_so_and_can_be_called_off()
     until_phase(&instance, id, "cutting_over").await;
     let operation = instance.json(&format!("/ops/operations/{id}")).await;
     let waiting_for = operation["waitingFor"].as_str().unwrap();
-    assert!(waiting_for.contains("build 1") && waiting_for.contains(&format!("/ops/operations/{id}/cancel")), "{operation}");
+    assert!(
+        waiting_for.contains("build 1") && waiting_for.contains(&format!("/ops/operations/{id}/cancel")),
+        "{operation}"
+    );
     until("the log says what it lacks", PATIENCE, || async {
         instance.log_text().contains("the build that they are to read lacks this").then_some(())
     })

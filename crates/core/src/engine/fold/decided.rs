@@ -42,6 +42,7 @@ impl<'a, V: View> Fold<'a, V> {
         let last = work.entry.last_sequence;
         let passed = work.decisions.iter().filter(|decision| decision.is_awaited && decision.sequence_to <= last);
         let settled: Vec<Settled> = passed.map(|decision| Settled { id: decision.id, refused: None }).collect();
+        work.decided |= !settled.is_empty();
         self.plan.settled.extend(settled);
     }
 

@@ -1,6 +1,7 @@
 //! One rule of the fold per test: what is counted, what is bounded, what a refusal leaves behind.
 
 use super::*;
+use crate::engine::decisions::Settled;
 
 const KEY: &str = "o-0";
 

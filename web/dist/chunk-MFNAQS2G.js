@@ -1,0 +1,1 @@
+import{j as t,k as m,y as o}from"./chunk-NNGKCG35.js";var a=o("theme","system"),e=t(0);m(()=>{document.documentElement.dataset.theme=a.value,e.value=e.peek()+1});window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change",()=>e.value+=1);export{a,e as b};
