@@ -387,7 +387,7 @@ async fn start(
     }
     let answers = starting::serve(&starting, listener, &config.http, certificates.cloned()).context("cannot serve")?;
     let builds = builds.await;
-    drop(answers);
+    answers.end().await;
     builds
 }
 

@@ -10,6 +10,7 @@ use actix_web::http::{KeepAlive, Method};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use futures_util::future::join;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::gate::Locks;
@@ -55,14 +56,29 @@ impl Starting {
     }
 }
 
-/// Answers over that listener until what is given back is dropped; others can serve over it as well. Must be called within a
-/// Tokio runtime.
+/// Who answers meanwhile.
+pub struct Answering {
+    over: DropGuard,
+    serving: JoinHandle<()>,
+}
+
+impl Answering {
+    /// Ends it. Who calls from then on waits for who serves next.
+    pub async fn end(self) {
+        drop(self.over);
+        // What it died of is in the log.
+        self.serving.await.ok();
+    }
+}
+
+/// Answers over that listener until it is ended, or what is given back is dropped; others can serve over it as well. Must be
+/// called within a Tokio runtime.
 pub fn serve(
     starting: &Arc<Starting>,
     listener: &TcpListener,
     settings: &HttpSettings,
     certificates: Option<Arc<Certificates>>,
-) -> io::Result<DropGuard> {
+) -> io::Result<Answering> {
     let over = CancellationToken::new();
     let tls = certificates.as_ref().map(Certificates::server_config).transpose().map_err(io::Error::other)?;
     let send_timeout = Duration::from_millis(settings.send_timeout_ms);
@@ -87,12 +103,15 @@ pub fn serve(
     .disable_signals();
     let listener = listener.try_clone()?;
     let server = match tls {
-        Some(tls) => server.tls_handshake_timeout(TLS_HANDSHAKE_TIMEOUT).listen_rustls_0_23(listener, tls)?,
+        Some(tls) => server
+            .tls_handshake_timeout(TLS_HANDSHAKE_TIMEOUT)
+            .max_connection_rate(MAX_CONNECTIONS_PER_WORKER)
+            .listen_rustls_0_23(listener, tls)?,
         None => server.listen(listener)?,
     };
     let (server, ended) = (server.run(), over.clone());
     let handle = server.handle();
-    tokio::spawn(async move {
+    let serving = tokio::spawn(async move {
         let end = async {
             ended.cancelled().await;
             handle.stop(true).await;
@@ -101,7 +120,7 @@ pub fn serve(
             tracing::error!(error = %error, "what a starting process waits for could not be answered");
         }
     });
-    Ok(over.drop_guard())
+    Ok(Answering { over: over.drop_guard(), serving })
 }
 
 /// For everybody, as where more is served.

@@ -43,11 +43,14 @@ pub struct PurchasesArgs {
 pub async fn run(args: PurchasesArgs, config: &Config) -> anyhow::Result<()> {
     let kafka = base_config(&config.kafka);
     eprintln!("publishing purchases to {} at {}", args.topic, config.kafka.bootstrap_servers);
-    create_topics(&kafka, &[(&args.topic, args.partitions)]).await?;
+    let (signals, topics) = (Signals::listen()?, [(args.topic.as_str(), args.partitions)]);
+    tokio::select! {
+        () = signals.stop.cancelled() => return Ok(()),
+        created = create_topics(&kafka, &topics) => created?,
+    }
     let step = SignedDuration::try_from_secs_f64(1.0 / args.rate).context("--rate is too small")?;
     let purchases = Purchases::new(fastrand::u64(..), Timestamp::now(), step);
     let mut rows = purchases.take(args.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)));
-    let signals = Signals::listen()?;
     let publishing = publish_records(&kafka, &args.topic, &mut rows, Some(args.rate), signals.stop.clone(), |_| {});
     let confirmed = until_interrupted(publishing, signals).await?;
     output::line(format_args!("{} purchases confirmed", confirmed.delivered))?;

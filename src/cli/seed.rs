@@ -129,15 +129,20 @@ pub async fn run(args: SeedArgs, config: &Config) -> anyhow::Result<()> {
         None => &config.views.get("orders").context("the configuration has no view named orders")?.topic,
     };
     let plan = args.plan(Timestamp::now(), || fastrand::u64(..SEEDS));
-    // Who is not let in is told why by the client that asks first.
-    let (settings, first) = (config.kafka.clone(), topic.clone());
-    let asked = tokio::task::spawn_blocking(move || LogReader::open(&settings, &first)?.partitions());
-    asked.await?.map_err(|error| anyhow::anyhow!("{}", error.at(bootstrap)))?;
-    let kafka = base_config(&config.kafka);
-    create_topics(&kafka, &[(topic, args.partitions)]).await?;
+    let (kafka, signals) = (base_config(&config.kafka), Signals::listen()?);
+    let prepare = async {
+        // Who is not let in is told why by the client that asks first.
+        let (settings, first) = (config.kafka.clone(), topic.clone());
+        let asked = tokio::task::spawn_blocking(move || LogReader::open(&settings, &first)?.partitions());
+        asked.await?.map_err(|error| anyhow::anyhow!("{}", error.at(bootstrap)))?;
+        create_topics(&kafka, &[(topic, args.partitions)]).await
+    };
+    tokio::select! {
+        () = signals.stop.cancelled() => return Ok(()),
+        prepared = prepare => prepared?,
+    }
     eprintln!("publishing to {topic} at {bootstrap}, seed {}, from order-{}", plan.seed, plan.start_order);
 
-    let signals = Signals::listen()?;
     let mut report = Report::start();
     let publishing = publish(&kafka, topic, &plan, args.rate, signals.stop.clone(), |sent| report.update(sent));
     let summary = until_interrupted(publishing, signals).await?;

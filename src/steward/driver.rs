@@ -483,6 +483,7 @@ impl Course<'_> {
                     }
                 }
                 Err(BuildError::Database(error)) if is_lost_lock(&error) => {
+                    pause = AGAIN;
                     tracing::debug!(view = to.view, "readers kept the public names; tried again");
                 }
                 Err(error) => return Err(error.into()),

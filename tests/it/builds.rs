@@ -281,6 +281,39 @@ async fn what_the_live_build_refused_another_tries_by_itself_behind_what_was_dec
     assert_eq!(statuses, ["taken", "refused", "refused"]);
 }
 
+/// Both decisions come to a key that is held already, as it is after a load, or where nobody has fed the build for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_slept_takes_what_was_decided_last_and_has_one_outcome_of_each() {
+    let world = World::new(1).await;
+    let live = world.start().await;
+    let build = create(&world, 2).await;
+    let shadow = feed(&world, build, &[]);
+    world.publish([created("owner").record(), created("o-1").record(), broken("o-1", 2)]).await;
+    for number in [1, 2] {
+        until_consumed_by(&world, number, 3).await;
+    }
+    shadow.stop().await;
+    let refused = "select count(*) from event_decisions where revoked";
+    for count in [1, 2] {
+        let reused = item_added("o-1", 2).with("eventId", json!(created("owner").event_id()));
+        replace(&world, &live, "o-1", &reused.body).await;
+        until(&format!("{count} are refused"), PATIENCE, || async {
+            (world.number(refused).await == count).then_some(())
+        })
+        .await;
+    }
+    live.posted("/ops/held/o-1/skip", &json!({ "reason": "given up" }), 202).await;
+    live.order_at("o-1", 2).await;
+
+    let shadow = feed(&world, build, &[]);
+    until_settled(&world).await;
+    assert_eq!(content(&world, 2).await, content(&world, 1).await);
+    let outcomes = outcomes(&world).await;
+    let two: Vec<&str> = outcomes.iter().filter(|outcome| outcome.1 == 2).map(|outcome| outcome.2.as_str()).collect();
+    assert_eq!(two, ["decision 3 was made in its place", "decision 3 was made in its place", "taken"]);
+    shadow.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_are_numbered_so_that_what_was_parked_or_healed_comes_after_what_was_there_before() {
     let world = World::new(1).await;

@@ -18,7 +18,7 @@ use streamview_manager::ports::Schemas;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::job::Counts;
-use crate::job::{self, Cannot, Job, Outside, Plan, Wish, writer_name};
+use crate::job::{self, Cannot, Job, Outside, Plan, Wish, mark, writer_name};
 use crate::log::{Log, LogError};
 use crate::plan::{Prepared, Purpose};
 use crate::settings::Settings;
@@ -270,6 +270,7 @@ impl Embedded {
             settings: self.inner.settings.clone(),
             revision: deployment.revision,
             goes_on: deployment.restore.is_some(),
+            text: mark(&meaning_of(&deployment.select)),
             permit: Box::new(permit),
             fenced: Box::new(move || {
                 if let Some(inner) = weak.upgrade() {
@@ -301,6 +302,12 @@ fn cannot(why: Cannot) -> Trouble {
         Cannot::NothingKept(why) => refused("restore_point_gone", why),
         Cannot::Failed(why) => refused("cannot_run", why),
     }
+}
+
+/// All that says what becomes of a record: the statement, and how each source is read.
+fn meaning_of(select: &Select) -> String {
+    let sources = serde_json::to_string(&select.sources).expect("sources are plain data");
+    format!("{}\n{sources}", select.sql)
 }
 
 /// The consumer group of a deployment: that of whom it goes on from, else one of its own.

@@ -172,8 +172,9 @@ fn waiting_for(operation: &Operation) -> Option<String> {
     }
     if operation.phase == Phase::CuttingOver {
         return Some(format!(
-            "Readers are switched as soon as build {} has applied all that the present one has, and has taken the same decisions. \
-             `GET /ops/views` tells whether it is fed and how far it is, the log what it lacks; POST {}/cancel calls it off",
+            "Readers are switched as soon as build {} has applied all that the present one has, has taken the same decisions, and \
+             nobody reads for long. `GET /ops/views` tells whether it is fed and how far it is, the log what it lacks; POST \
+             {}/cancel calls it off",
             operation.to_build.map_or(0, |build| build.0),
             href(operation.id)
         ));

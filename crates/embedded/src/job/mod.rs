@@ -20,6 +20,7 @@ use streamview_manager::ports::Schemas;
 use tokio::runtime::Runtime;
 
 pub(crate) use self::adhoc::look;
+pub(crate) use self::notes::mark;
 pub(crate) use self::persistent::{Cannot, Plan, begin, writer_name};
 pub use self::seen::Counts;
 pub(crate) use self::seen::{Job, Wish};

@@ -32,7 +32,7 @@ pub(super) struct Judged {
 }
 
 /// By what a text is known again: the 64 bits of FNV-1a, for they are the same in every build.
-pub(super) fn mark(text: &str) -> u64 {
+pub(crate) fn mark(text: &str) -> u64 {
     let with = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, with)
 }

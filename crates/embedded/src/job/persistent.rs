@@ -15,7 +15,7 @@ use streamview_manager::engines::ObservedState;
 use tokio::runtime::Runtime;
 
 use super::intake::{Intake, Taken};
-use super::notes::{Judged, Notes, mark};
+use super::notes::{Judged, Notes};
 use super::output::{Origins, Writing};
 use super::places::Places;
 use super::seen::{Counts, Job, Wish};
@@ -60,6 +60,8 @@ impl From<LogError> for Cannot {
 /// What is to be run.
 pub(crate) struct Plan {
     pub job: Arc<Job>,
+    /// By what its text is known again, with how its sources are read.
+    pub text: u64,
     pub prepared: Prepared,
     pub outside: Outside,
     pub settings: Settings,
@@ -91,7 +93,7 @@ pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
         (&job.definition, plan.revision),
     );
     let mut query = Query {
-        text: mark(&job.statement),
+        text: plan.text,
         job: Arc::clone(&job),
         prepared: plan.prepared,
         outside: plan.outside,

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::log::{Batch, LogError, Place, Reader};
+use crate::log::{Batch, Place, Reader};
 use crate::run::Execution;
 
 /// Longer than any turn of a job that is well: it waits for records for a tenth of a second, and commits in less than one.
 const STANDSTILL: Duration = Duration::from_secs(5);
+/// So long it is asked in a turn which partitions are silent: they may be many, and each is a question to a broker.
+const QUESTIONS: Duration = Duration::from_millis(200);
 
 /// How far a partition was read.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +44,8 @@ pub(super) struct Places {
     pub all: BTreeMap<Place, Progress>,
     /// When it was looked last which of them are silent.
     looked: Option<Instant>,
+    /// Nobody is asked before, as somebody was asked in vain.
+    asks_again: Option<Instant>,
 }
 
 impl Places {
@@ -110,61 +114,55 @@ impl Places {
     ///
     /// | when it has been silent for so long | |
     /// |---|---|
-    /// | all is read | it is idle |
-    /// | there is more that can be read | it is idle as soon as that is read, if none of it ends its silence |
-    /// | a transaction is open, or nobody answers | it has to be silent for as long once more, and is asked again then |
+    /// | all is read that was written by then | it is idle |
+    /// | there is more, perhaps of a transaction that is open | it is idle as soon as that is passed, if none of it ends its silence |
+    /// | nobody answers | it has to be silent for as long once more, and is asked again then |
     pub fn tell_idle(&mut self, execution: &mut Execution, reader: &mut dyn Reader, silence: Duration, now: Instant) {
         if !execution.has_windows() {
             return;
         }
         self.listen_anew(execution, now);
-        let mut is_answered = true;
+        let began = Instant::now();
+        let mut may_ask = self.asks_again.is_none_or(|at| now >= at);
         for (place, progress) in &mut self.all {
             let is_long = progress.caught_up.is_some_and(|since| now.duration_since(since) >= silence);
             if progress.is_idle || !is_long {
                 continue;
             }
-            // Where one question was waited for in vain the others are: each would hold up the query for as long.
-            if progress.end.is_none() && is_answered {
-                progress.end = readable_whole(reader, *place).unwrap_or_else(|error| {
-                    tracing::debug!(partition = place.partition, error = %error, "whether a partition is silent is not known");
-                    is_answered = false;
-                    None
-                });
-            }
-            match progress.end {
-                None => progress.caught_up = Some(now),
-                Some(end) if progress.next >= end => {
-                    progress.is_idle = true;
-                    execution.idle(place.topic, place.partition);
+            if progress.end.is_none() && may_ask {
+                match reader.end(*place) {
+                    Ok(end) => progress.end = Some(end),
+                    Err(error) => {
+                        let partition = place.partition;
+                        tracing::debug!(partition, error = %error, "whether a partition is silent is not known");
+                        progress.caught_up = Some(now);
+                        // It was waited for, and others may be with it: the query has to go on meanwhile.
+                        self.asks_again = Some(now + began.elapsed() + STANDSTILL);
+                    }
                 }
-                Some(_) => {}
+                // Who is not asked now is in the next turn.
+                may_ask = progress.end.is_some() && began.elapsed() < QUESTIONS;
+            }
+            if progress.end.is_some_and(|end| progress.next >= end) {
+                progress.is_idle = true;
+                execution.idle(place.topic, place.partition);
             }
         }
+        // Its own questions are no standstill.
+        self.looked = Some(now + began.elapsed());
     }
 
-    /// Who stood still (the process was halted, a commit or a reader of rows took long) has heard nobody meanwhile: silences are
-    /// counted anew from now on, and what was idle is so only if there is nothing to be read of it.
+    /// Who stood still (the process was halted, a commit or a reader of rows took long) has heard nobody meanwhile: of a turn, no more
+    /// counts as silence than one may take, and what was idle is so only if there is nothing to be read of it.
     fn listen_anew(&mut self, execution: &mut Execution, now: Instant) {
-        let has_stood_still = self.looked.is_some_and(|before| now.duration_since(before) >= STANDSTILL);
-        self.looked = Some(now);
-        if !has_stood_still {
-            return;
-        }
+        let turn = self.looked.map(|before| now.saturating_duration_since(before));
+        let Some(unheard) = turn.and_then(|turn| turn.checked_sub(STANDSTILL)) else { return };
         execution.wake();
-        for progress in self.all.values_mut().filter(|progress| progress.caught_up.is_some()) {
-            if !progress.is_idle {
-                progress.caught_up = Some(now);
+        for progress in self.all.values_mut() {
+            if let Some(since) = progress.caught_up.as_mut().filter(|_| !progress.is_idle) {
+                *since += unheard;
             }
             (progress.is_idle, progress.end) = (false, None);
         }
     }
-}
-
-/// The offset behind all of a partition, if all of it can be read: no transaction is open in it.
-fn readable_whole(reader: &mut dyn Reader, place: Place) -> Result<Option<i64>, LogError> {
-    // In this order: what is written between the questions makes the second answer larger, and never looks like a transaction.
-    let written = reader.end(place)?;
-    let (_, readable) = reader.bounds(place)?;
-    Ok((readable >= written).then_some(readable))
 }

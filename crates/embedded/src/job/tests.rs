@@ -706,6 +706,27 @@ async fn what_only_a_changed_text_refuses_is_a_dead_letter_once_though_it_was_ju
     assert_eq!(letters, [1, 3, 3]);
 }
 
+#[tokio::test]
+async fn so_is_what_only_a_changed_column_refuses() {
+    let mut bench = Bench::new(1);
+    let settings = Settings { idle: Duration::from_secs(600), ..settings() };
+    bench.engine = Embedded::new(Arc::new(bench.log.clone()), None, settings);
+    let sql = "SELECT tumble(ts, INTERVAL '1 hour') AS hour, COUNT(customer) AS n FROM orders \
+               GROUP BY tumble(ts, INTERVAL '1 hour')";
+    bench.order(0, 1, "7", "1", 1_000);
+    bench.order(0, 2, "seven", "1", 2_000);
+    let first = deployment(sql, 1, None);
+    let handle = bench.deploy(&first).await;
+    until(|| (bench.counts(|counts| Counts::get(&counts.read)) == 2).then_some(())).await;
+    let mut second = deployment(sql, 2, Some(bench.stop(&first, &handle).await));
+    let columns = second.select.sources[0].columns.iter_mut();
+    columns.filter(|column| column.name == "customer").for_each(|column| column.data_type = "bigint".parse().unwrap());
+    let handle = bench.deploy(&second).await;
+    until(|| (bench.counts(|counts| Counts::get(&counts.refused)) == 1).then_some(())).await;
+    bench.stop(&second, &handle).await;
+    assert_eq!(bench.log.values(&format!("{}.dlq", bench.output)).len(), 1);
+}
+
 fn group_of(handle: &Handle) -> String {
     let kept = handle.keeps_at.as_ref().unwrap();
     streamview_manager::names::group_of(&kept.path).unwrap().to_owned()

@@ -7,6 +7,7 @@ use crate::engines::{Changes, Deployment, EngineKind, Handle, Observed, Select, 
 use crate::fault::Fault;
 use crate::lifecycle::record::is_active;
 use crate::names::{Names, beside_which};
+use crate::ports::Topic;
 use crate::store::{Known, Leftover};
 
 impl Shared {
@@ -54,11 +55,22 @@ impl Shared {
             Some(engine) => self.remove_job(engine, &orphan).await?,
             None => {
                 self.parts.kafka.delete_topic(&orphan.id).await?;
-                self.store.forget_leftover(&orphan.id).await?;
+                self.forget_if_last(&orphan.id).await?;
             }
         }
         tracing::warn!(kind = ?kind, id, name = orphan.name, actor, "an orphan was removed");
         Ok(orphan)
+    }
+
+    /// Forgets who left a topic once nothing of it is there, nor beside it.
+    async fn forget_if_last(&self, removed: &str) -> Result<(), Fault> {
+        let of = beside_which(removed);
+        let topics = self.parts.kafka.topics().await?;
+        let is_another = |topic: &Topic| topic.name != removed && beside_which(&topic.name) == of;
+        if !topics.iter().any(is_another) {
+            self.store.forget_leftover(of).await?;
+        }
+        Ok(())
     }
 
     async fn remove_job(&self, kind: EngineKind, orphan: &Orphan) -> Result<(), Fault> {

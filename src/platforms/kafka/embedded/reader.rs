@@ -110,36 +110,37 @@ impl Source {
     /// Takes what there is, after at most `wait` for the first record.
     fn take(&mut self, number: usize, into: &mut Batch, wait: Duration) -> Result<(), LogError> {
         let (mut patience, mut until) = (wait, None);
+        let mut ended = Vec::new();
         while !into.is_full() && until.is_none_or(|until| Instant::now() < until) {
             match self.consumer.poll(patience) {
-                None => return Ok(()),
+                None => break,
                 Some(Ok(message)) => {
                     let place = Place { topic: number, partition: message.partition() };
                     self.next.insert(message.partition(), message.offset() + 1);
                     copy(&message, place, into, &mut self.headers);
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let place = Place { topic: number, partition };
-                    into.ends.push((place, self.end_of(partition)));
-                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => ended.push(partition),
                 Some(Err(error)) => self.judge(&error)?,
             }
             (patience, until) = (Duration::ZERO, until.or_else(|| Some(Instant::now() + GATHER)));
         }
+        if !ended.is_empty() {
+            self.tell_ends(number, &ended, into);
+        }
         Ok(())
     }
 
-    /// The offset behind all that was read of a partition that is read to its end. The last of it need not have been records: what
-    /// ends a transaction stands in the log as well, and so do the records of one that was aborted. The client counts them and does
-    /// not show them; the wrapper drops the offset of the end itself.
-    fn end_of(&mut self, partition: i32) -> i64 {
-        let position = self.consumer.position().ok().and_then(|positions| {
-            let of_partition = positions.find_partition(&self.name, partition)?;
-            of_partition.offset().to_raw()
-        });
-        let next = self.next.entry(partition).or_default();
-        *next = position.unwrap_or_default().max(*next); // negative while nothing has come
-        *next
+    /// The offsets behind all that was read of partitions that were read to their ends. The last of it need not have been records:
+    /// what ends a transaction stands in the log as well, and so do the records of one that was aborted. The client counts them and
+    /// does not show them; the wrapper drops the offset of the end itself. Asked once for all: it is a word with another thread.
+    fn tell_ends(&mut self, number: usize, ended: &[i32], into: &mut Batch) {
+        let positions = self.consumer.position().map_or_else(|_| TopicPartitionList::new(), |positions| positions);
+        for partition in ended {
+            let position = positions.find_partition(&self.name, *partition).and_then(|of| of.offset().to_raw());
+            let next = self.next.entry(*partition).or_default();
+            *next = position.unwrap_or_default().max(*next); // negative while nothing has come
+            into.ends.push((Place { topic: number, partition: *partition }, *next));
+        }
     }
 
     /// Whether what the client says ends the query: most of it passes.

@@ -14,6 +14,8 @@ use crate::plan::{Bounds, Limits, Prepared, Purpose};
 use crate::run::Execution;
 
 const SILENCE: Duration = Duration::from_secs(30);
+/// So much of a turn counts as silence at most.
+const HEARD: Duration = Duration::from_secs(5);
 /// What time it is by the clock of the rows, in milliseconds since 1970: long after all of them.
 const NOW: i64 = 36_000_000;
 const NOTHING: [(i64, i64); 0] = [];
@@ -177,8 +179,21 @@ fn who_stood_still_listens_anew_before_a_partition_is_silent() {
     turns.order(0, 1);
     assert_eq!(turns.turn(), NOTHING);
     turns.now += 2 * SILENCE;
-    assert_eq!(turns.pass(SILENCE - Duration::from_secs(1)), NOTHING);
+    assert_eq!(turns.pass(SILENCE - HEARD - Duration::from_secs(1)), NOTHING);
     assert_eq!(turns.pass(Duration::from_secs(1)), [(0, 1)]);
+}
+
+/// It is slow, and hears everybody in each turn.
+#[test]
+fn who_always_takes_long_comes_to_an_end_of_a_silence_all_the_same() {
+    let mut turns = Turns::new(2);
+    turns.order(0, 1);
+    let mut closed = Vec::new();
+    for _ in 0..10 {
+        closed.extend(turns.turn());
+        turns.now += Duration::from_secs(20);
+    }
+    assert_eq!(closed, [(0, 1)]);
 }
 
 #[test]
