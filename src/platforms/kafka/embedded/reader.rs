@@ -134,7 +134,7 @@ impl Source {
     /// what ends a transaction stands in the log as well, and so do the records of one that was aborted. The client counts them and
     /// does not show them; the wrapper drops the offset of the end itself. Asked once for all: it is a word with another thread.
     fn tell_ends(&mut self, number: usize, ended: &[i32], into: &mut Batch) {
-        let positions = self.consumer.position().map_or_else(|_| TopicPartitionList::new(), |positions| positions);
+        let positions = self.consumer.position().unwrap_or_else(|_| TopicPartitionList::new());
         for partition in ended {
             let position = positions.find_partition(&self.name, *partition).and_then(|of| of.offset().to_raw());
             let next = self.next.entry(*partition).or_default();
