@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use streamview::store::operations;
 
 use crate::cli::run;
 use crate::support::instance::Instance;
@@ -397,4 +398,18 @@ async fn a_rollback_to_a_build_that_nobody_feeds_says_so_and_can_be_called_off()
     assert_eq!(until_over(&instance, id).await["state"], "cancelled");
     assert_eq!(active(&world).await, 2);
     instance.order_at("o-2", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_an_operation_off_is_not_overruled() {
+    let world = World::new(1).await;
+    world.start().await.stop().await;
+    let insert = "insert into operations (kind, view, phase, request, reason, actor) \
+                  values ('rebuild', 'orders', 'comparing', '{}', 'a test', 'a test') returning id";
+    let id: i64 = world.row(insert).await.get(0);
+    let ask = async |what: &str| operations::ask(&world.sql, id, what, None).await.unwrap();
+    assert!(!ask("cutover").await, "it waits for no word yet");
+    world.sql.execute("update operations set phase = 'ready'", &[]).await.unwrap();
+    assert!(ask("cutover").await && ask("cancel").await, "who is not heard yet may be called off");
+    assert!(!ask("cutover").await && ask("cancel").await);
 }
