@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::{OptionFuture, join, join_all};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -40,6 +39,10 @@ use crate::store::{DbError, migrate, pool, progress, roles, wire};
 use crate::streams::Streams;
 use crate::streams::engines::Joined;
 use crate::telemetry::metrics::Metrics;
+
+mod signals;
+
+pub use self::signals::{Interrupts, Signals};
 
 /// How long it is looked, before a rebuild is begun, what can be expected of it.
 const LOOKS_AHEAD: Duration = Duration::from_secs(5);
@@ -486,66 +489,6 @@ pub fn configured_views(config: &Config) -> Result<Vec<Served>> {
             None => bail!("views.{} is not configured", view.name),
         })
         .collect()
-}
-
-/// SIGTERM and Ctrl-C, as they come.
-pub struct Interrupts {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Interrupts {
-    /// Begins to listen: from now on neither of them ends the process by itself.
-    pub fn listen() -> Result<Interrupts> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Interrupts { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    /// Waits for one; gives the exit code of who is ended by it, as shells have it.
-    pub async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.terminate.recv() => 143,
-            _ = self.interrupt.recv() => 130,
-        }
-    }
-}
-
-/// What the operator wants of the process, and the task that listens for it.
-pub struct Signals {
-    /// Cancelled by SIGTERM or Ctrl-C; a second signal ends the process at once.
-    pub stop: CancellationToken,
-    listening: JoinHandle<()>,
-}
-
-impl Signals {
-    /// Begins to listen.
-    pub fn listen() -> Result<Signals> {
-        let (stop, mut interrupts) = (CancellationToken::new(), Interrupts::listen()?);
-        let first = stop.clone();
-        let listening = tokio::spawn(async move {
-            crash::point("part.signals");
-            loop {
-                let code = interrupts.next().await;
-                if first.is_cancelled() {
-                    std::process::exit(code);
-                }
-                first.cancel();
-            }
-        });
-        Ok(Signals { stop, listening })
-    }
-
-    /// Does `work`, which ends when it is told to stop. A process that nobody can stop any more is stopped, and fails.
-    pub async fn with<T>(mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut work = std::pin::pin!(work);
-        let ended = tokio::select! {
-            done = &mut work => return done,
-            ended = &mut self.listening => ended,
-        };
-        self.stop.cancel();
-        work.await?;
-        bail!("{}", part_ended("signal task", ended))
-    }
 }
 
 /// That a part of the process ended unasked, in words.
