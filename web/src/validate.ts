@@ -20,7 +20,8 @@ export interface Checked {
   faults: Fault[];
   checking: boolean;
   problem: Problem | null;
-  now: () => Promise<Validation | null>;
+  /** What is found of the text as it is now; null if nobody could say, undefined if the text or the page was left meanwhile. */
+  now: () => Promise<Validation | null | undefined>;
 }
 
 const AFTER = 500;
@@ -28,30 +29,39 @@ const NONE: Fault[] = [];
 
 export function useValidation(kind: 'adhoc' | 'persistent', text: string, engine: string, asks = true): Checked {
   const [state, setState] = useState<{ of: string; found?: Validation; problem: Problem | null; checking: boolean }>({ of: '', problem: null, checking: false });
-  const running = useRef<AbortController | null>(null);
+  const running = useRef<{ of: string; abort: AbortController; answer: Promise<Validation | null | undefined> } | null>(null);
   const of = JSON.stringify([kind, text, engine]);
-  const check = async (): Promise<Validation | null> => {
-    if (state.of === of && state.found) return state.found;
-    running.current?.abort();
-    const abort = new AbortController();
-    running.current = abort;
-    setState((before) => ({ ...before, checking: true }));
+  const question = async (abort: AbortController) => {
     const body = { kind, sqlScript: text, ...(engine ? { engine } : {}) };
     try {
       const { data } = await ask<Validation>('/api/validate', { method: 'POST', body }, abort.signal);
       setState({ of, found: data, problem: null, checking: false });
       return data;
     } catch (error) {
-      if (!abort.signal.aborted) setState({ of, problem: error instanceof Problem ? error : new Problem(0, 'unexpected', String(error), null, {}), checking: false });
+      if (abort.signal.aborted) return undefined;
+      setState({ of, problem: error instanceof Problem ? error : new Problem(0, 'unexpected', String(error), null, {}), checking: false });
       return null;
+    } finally {
+      if (running.current?.abort === abort) running.current = null;
     }
+  };
+  const check = (): Promise<Validation | null | undefined> => {
+    if (state.of === of && state.found) return Promise.resolve(state.found);
+    // Whoever presses Run soon after the last key asks what is asked by itself a moment later.
+    if (running.current?.of === of) return running.current.answer;
+    running.current?.abort.abort();
+    const abort = new AbortController();
+    setState((before) => ({ ...before, checking: true }));
+    const answer = question(abort);
+    running.current = { of, abort, answer };
+    return answer;
   };
   useEffect(() => {
     if (!asks || text.trim() === '' || state.of === of) return undefined;
     const timer = window.setTimeout(() => void check(), AFTER);
     return () => window.clearTimeout(timer);
   }, [of, asks]);
-  useEffect(() => () => running.current?.abort(), []);
+  useEffect(() => () => running.current?.abort.abort(), []);
   const isOf = state.of === of && text.trim() !== '';
   return { found: isOf ? state.found : undefined, faults: (isOf && state.found?.errors) || NONE, checking: state.checking, problem: isOf ? state.problem : null, now: check };
 }

@@ -157,12 +157,18 @@ test('a query whose page is left, or whose tab is closed, while its text is chec
   const { page, close } = await open('/ui/streams');
   const begun = [];
   page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => begun.push(...String(payload).matchAll(/"target":"ExecuteAdHoc"/g))));
-  await page.route('**/api/validate', () => undefined);
+  let asked = 0;
+  await page.route('**/api/validate', () => { asked += 1; });
+  await page.clock.install();
   await page.goto(`${base}/ui/query#sql=${encodeURIComponent('SELECT ORDER_ID FROM orders')}`);
   const run = page.getByRole('button', { name: 'Run', exact: true });
   const checking = page.getByRole('button', { name: 'Checking …' });
   await run.click();
   await checking.waitFor();
+  // What asks by itself while somebody writes asks nothing else, and does not let the query begin.
+  await page.clock.runFor(2_000);
+  assert.equal(await checking.count(), 1);
+  assert.equal(asked, 1);
   await page.getByRole('link', { name: 'Orders', exact: true }).click();
   await page.getByRole('heading', { name: 'Orders', exact: true }).waitFor();
   await page.getByRole('link', { name: 'Query', exact: true }).click();

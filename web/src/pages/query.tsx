@@ -140,7 +140,8 @@ function One({ tab, engines, sources, missing }: OneProps) {
     setWaits(true);
     const found = await checked.now();
     setWaits(false);
-    if (found && !found.valid) return;
+    // Another text was written meanwhile, or it cannot run.
+    if (found === undefined || found?.valid === false) return;
     // The page was left meanwhile, or the tab closed: nothing would stop what begins now.
     if (place.peek().parts[0] !== 'query' || !tabs.peek().includes(tab)) return;
     remember(text);
