@@ -2,6 +2,9 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
+# Link-time optimisation alone takes DataFusion half an hour: `--build-arg LTO=thin` has it.
+ARG LTO=off
+ENV CARGO_PROFILE_RELEASE_LTO=$LTO
 
 # The dependencies first, against an empty program: this layer is built again only when Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./

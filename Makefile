@@ -21,7 +21,7 @@ setup: ## install what is missing on this machine (also done by the targets that
 	@scripts/setup --tests
 
 .PHONY: playground
-playground: ## try StreamView: a broker, a Postgres, orders, the API and streaming SQL in one process, nothing to install
+playground: ## try StreamView: a broker, a Postgres, orders, the API and streaming SQL in one process; installs what is missing
 	@scripts/setup
 	@cargo run --locked --features embedded-engine -- playground $(ARGS)
 

@@ -2,6 +2,7 @@
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { context } from 'esbuild';
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -56,6 +57,32 @@ function notices(metafile) {
   return `The console contains these packages.\n\n${parts.join(`\n${'-'.repeat(80)}\n\n`)}`;
 }
 
+// Bytes, gzipped, that a browser is sent for a page: what it begins with, and what that loads by itself or, of these sources, later.
+const BOUNDS = [
+  { page: 'the first page', most: 35_000, of: ['src/pages/orders.tsx'] },
+  { page: 'Query', most: 180_000, of: ['src/pages/query.tsx', 'src/editor.ts', 'node_modules/@microsoft/signalr/'] },
+];
+
+// A page that has grown beyond its bound ends the build.
+function weigh(metafile) {
+  const made = Object.entries(metafile.outputs);
+  const begins = made.filter(([, { entryPoint }]) => ['src/main.tsx', 'src/style.css'].includes(entryPoint)).map(([path]) => path);
+  for (const { page, most, of } of BOUNDS) {
+    const later = of.map((source) => {
+      const found = made.find(([, { entryPoint }]) => entryPoint?.startsWith(source));
+      if (!found) throw new Error(`nothing is made of ${source}, which the bound of ${page} counts`);
+      return found[0];
+    });
+    const files = new Set([...begins, ...later]);
+    for (const file of files) {
+      for (const { path, kind } of metafile.outputs[file].imports) if (kind === 'import-statement') files.add(path);
+    }
+    const bytes = [...files, join(out, 'index.html')].reduce((sum, file) => sum + gzipSync(readFileSync(file), { level: 9 }).length, 0);
+    console.log(`  ${page}: ${bytes} bytes gzipped, of ${most} at most`);
+    if (bytes > most) throw new Error(`${page} is ${bytes} bytes gzipped, ${most} is its bound (build.mjs)`);
+  }
+}
+
 // Files beside the bundle, once it is there.
 const rest = {
   name: 'rest',
@@ -68,6 +95,7 @@ const rest = {
       if (errors.length > 0) return;
       for (const file of ['index.html', 'favicon.svg']) copyFileSync(join('src', file), join(out, file));
       writeFileSync(join(out, 'THIRD-PARTY.txt'), notices(metafile));
+      weigh(metafile);
     });
   },
 };

@@ -143,7 +143,8 @@ pub fn pgbench(fleet: &Fleet, database: &str, script: &str, connections: usize, 
     let file = std::env::temp_dir().join(format!("streamview-bench-{}.sql", std::process::id()));
     std::fs::write(&file, script).context("writing the script of pgbench")?;
     let output = Command::new(program)
-        .args(["-h", "127.0.0.1", "-U", "postgres", "-n", "-M", "prepared", "-j", "2"])
+        // `page` is the number of pages that a script which walks through a list has read.
+        .args(["-h", "127.0.0.1", "-U", "postgres", "-n", "-M", "prepared", "-j", "2", "-D", "page=0"])
         .args(["-p", &fleet.postgres.port().to_string(), "-c", &connections.to_string()])
         .args(["-T", &seconds.to_string(), "-f"])
         .arg(&file)

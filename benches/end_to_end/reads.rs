@@ -78,18 +78,7 @@ pub async fn run(
     let requests = full.len() as f64;
     let pause = Duration::from_secs_f64(2.0 * CONNECTIONS as f64 / requests_per_s);
     let (_, half) = load((service.port, ""), (kind, orders), span, Some(pause)).await?;
-    let script = match kind {
-        Kind::ById => format!(
-            "\\set n random(0, {})\nselect order_id, customer_id, status, currency, total_net, total_gross, \
-             item_count, last_event_sequence, last_event_id, updated_at, tax_basis, anomalies \
-             from orders_view where order_id = 'order-' || :n;\n",
-            orders - 1
-        ),
-        Kind::Pages => "select order_id, customer_id, status, currency, total_net, total_gross, item_count, \
-                        last_event_sequence, last_event_id, updated_at, tax_basis, anomalies from orders_view \
-                        where status = 'Shipped' order by updated_at desc, order_id desc limit 51;\n"
-            .to_owned(),
-    };
+    let script = script(kind, orders);
     let pgbench_per_s = tokio::task::block_in_place(|| pgbench(fleet, database, &script, CONNECTIONS, seconds))?;
     Ok(Reads {
         requests_per_s,
@@ -100,6 +89,26 @@ pub async fn run(
         pgbench_per_s,
         load_average,
     })
+}
+
+/// What one connection of pgbench asks for, again and again: the same rows by plain SQL. Pages are walked there as here, each
+/// from the last row of the one before, and from the first once more after the last.
+fn script(kind: Kind, orders: u64) -> String {
+    const ROW: &str = "select order_id, customer_id, status, currency, total_net, total_gross, item_count, \
+                       last_event_sequence, last_event_id, updated_at, tax_basis, anomalies from orders_view";
+    match kind {
+        Kind::ById => {
+            format!("\\set n random(0, {})\n{ROW} where order_id = 'order-' || :n;\n", orders - 1)
+        }
+        Kind::Pages => format!(
+            "\\if :page = 0\nselect 'infinity' as updated_at, '' as order_id \\gset\n\\endif\n\
+             \\set page (:page + 1) % {pages}\n\
+             {ROW} where status = 'Shipped' and (updated_at, order_id) < (:updated_at, :order_id) \
+             order by updated_at desc, order_id desc limit 51 \\aset\n",
+            // Its cursor is the 51st row of a page, the service's is the 50th: 51 a page, so that no page is a short one.
+            pages = (orders / 51).max(1)
+        ),
+    }
 }
 
 /// All connections for `span`, each asking every `pause` or at once, with `headers` as lines; gives requests a second and the

@@ -1,4 +1,4 @@
-//! `streamview doctor`: looks at everything that the service stands on, and says of each thing whether it is as it should be
+//! `streamview doctor`: looks at what the service stands on (not at stream engines, nor at an identity provider), and says of each thing whether it is as it should be
 //! and what to do if not. Asks by the probes that the service itself asks by, and says it in the same words. Changes nothing.
 //!
 //! Each look is bounded in time, and those that do not need each other go side by side: a host that is dead costs five seconds.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::instance::Instance;
 use crate::support::orders::{TestEvent, created, item_added, life, oracle, status_changed, stored};
 use crate::support::world::World;
+use crate::support::{PATIENCE, until};
 
 const HISTORY: &str = "STREAMVIEW_PROJECTOR__HISTORY";
 
@@ -33,11 +34,19 @@ async fn publish(world: &World, events: impl IntoIterator<Item = &TestEvent>) {
     world.publish(events.into_iter().map(TestEvent::record)).await;
 }
 
+/// The event ids of refused records, as the log of JSON lines has them.
+fn logged_ids(instance: &Instance) -> Vec<String> {
+    let log = instance.log_text();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let refused = lines.filter(|line| line["message"] == "record refused");
+    refused.map(|line| line["eventId"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn events_numbered_anew_are_told_one_by_one_and_hold_nothing() {
     for history in ["payload", "compact"] {
         let world = World::new(1).await;
-        let instance = world.start_with(&[(HISTORY, history)]).await;
+        let instance = world.start_with(&[(HISTORY, history), ("STREAMVIEW_LOG__FORMAT", "json")]).await;
         let (first, anew) = (life("o-1", 5), numbered_anew("o-1", 5));
         // The copies of both are late, whether they come in the same batch or later.
         publish(&world, first.iter().chain(&anew[..4]).chain(&anew[..4]).chain(&first[..4])).await;
@@ -47,6 +56,8 @@ async fn events_numbered_anew_are_told_one_by_one_and_hold_nothing() {
         assert_eq!(world.conservation().await, [17, 5, 0, 8, 4, 0, 0]);
         instance.until_metric("streamview_dead_letters_total", &["reason=\"sequence_reused\""], 4.0).await;
         instance.until_metric("streamview_out_of_order_total", &["late"], 8.0).await;
+        let ids: Vec<&str> = anew[..4].iter().map(TestEvent::event_id).collect();
+        until("the log names them", PATIENCE, || async { (logged_ids(&instance) == ids).then_some(()) }).await;
 
         publish(&world, anew[..4].iter().chain(&first[..4]).chain([&status_changed("o-1", 6, "Delivered")])).await;
         let order = instance.order_at("o-1", 6).await;

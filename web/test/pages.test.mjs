@@ -254,9 +254,9 @@ test('a view is rebuilt, compared, switched and rolled back', async () => {
   await page.getByText('POST /ops/views/rebuild').waitFor();
   await accessible(page);
   await page.getByRole('link', { name: 'Running queries' }).click();
-  await page.getByText(/No engine for queries is configured|No query runs/).waitFor();
+  await page.getByText(/Nothing runs streaming SQL here|No query runs/).waitFor();
   await page.getByRole('link', { name: 'Engines' }).click();
-  await page.getByText('No engine for queries is configured').or(page.getByRole('region', { name: 'Engines' })).waitFor();
+  await page.getByText('Nothing runs streaming SQL here').or(page.getByRole('region', { name: 'Engines' })).waitFor();
   await close();
 });
 

@@ -118,7 +118,7 @@ pub(super) struct QueryBody {
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
-    /// When it is ended at the latest (`manager.limits.query_time`).
+    /// When it is ended at the latest (`manager.limits.query_seconds`).
     #[schema(value_type = String, format = DateTime)]
     ends_at: Timestamp,
     /// Whether somebody reads it. One that nobody reads within 30 s is ended.

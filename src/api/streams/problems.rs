@@ -15,7 +15,8 @@ const RETRY_AFTER: u32 = 5;
 codes! {
     MANAGER_NOT_ENABLED = "manager_not_enabled" NOT_FOUND "There is no stream manager here"
         "Streams are defined and queried where `manager.enabled` is set, by processes that serve reads. This one does not."
-        "Ask another instance. Operators: set `manager.enabled = true` and an engine, `flink.gateway_url` or `ksqldb.url`.";
+        "Ask another instance. Operators: set `manager.enabled = true`; it needs an engine, the one in this program (`embedded-engine`), \
+         `flink.gateway_url` or `ksqldb.url`.";
     STREAM_NOT_FOUND = "stream_not_found" NOT_FOUND "There is no such stream"
         "No stream has this id: it never was, or it is deleted."
         "`GET /api/streams` lists them.";

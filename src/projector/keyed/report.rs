@@ -53,6 +53,7 @@ pub fn report<V: View>(
             reason = letter.poison.reason.as_str(),
             error = letter.poison.detail,
             orderId = letter.key,
+            eventId = letter.event_id.as_deref(),
             sequence = letter.sequence.map(|sequence| sequence.0),
             partition = letter.record.partition.0,
             offset = letter.record.offset.0,

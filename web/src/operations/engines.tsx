@@ -2,6 +2,7 @@
 import { useState } from 'preact/hooks';
 import { useAsk } from '../api';
 import type { Engine } from '../query/model';
+import { NoManager } from '../query/none';
 import { to } from '../router';
 import { CopyCurl, count, Empty, Shown, State, Table, Value } from '../widgets';
 
@@ -9,7 +10,7 @@ export function Engines() {
   const [off, setOff] = useState(false);
   const list = useAsk<{ items: Engine[] }>('/api/engines', { every: off ? 0 : 5000 });
   if (!off && list.error?.code === 'manager_not_enabled') setOff(true);
-  if (off) return <Empty>No engine for queries is configured: <code>manager.enabled</code> turns it on.</Empty>;
+  if (off) return <NoManager />;
   return (
     <>
       <div class="tools"><CopyCurl path="/api/engines" what="engines" /></div>

@@ -1,6 +1,7 @@
 // Queries that people run on the engines, and the way to end one.
 import { useState } from 'preact/hooks';
 import { ask, Problem, useAsk } from '../api';
+import { NoManager } from '../query/none';
 import { Time } from '../time';
 import { Act, bytes, CopyCurl, count, Empty, Failure, Shown, Table } from '../widgets';
 
@@ -33,7 +34,7 @@ export function Queries() {
       setStopping((before) => new Set([...before].filter((one) => one !== id)));
     }
   };
-  if (off) return <Empty>No engine for queries is configured: <code>manager.enabled</code> turns it on.</Empty>;
+  if (off) return <NoManager />;
   return (
     <>
       <div class="tools"><CopyCurl path="/api/queries" what="running queries" /></div>

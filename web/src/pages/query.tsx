@@ -5,6 +5,7 @@ import { root, useAsk } from '../api';
 import { hold, invoke } from '../hub';
 import { groupedBy } from '../query/grouped';
 import { active, faultsIn, nameOf, newTab, packed, past, remember, Run, tabs, unpacked, type Engine, type Source, type Tab } from '../query/model';
+import { NoManager } from '../query/none';
 import { SavedQueries } from '../query/saved';
 import { change, place, to } from '../router';
 import { session } from '../session';
@@ -45,7 +46,7 @@ export default function Query() {
     return () => window.clearTimeout(timer);
   });
   if (engines.error?.code === 'manager_not_enabled') {
-    return <section><h1>Query</h1><Empty>No engine for queries is configured: <code>manager.enabled</code> turns it on, and <code>flink.gateway_url</code> or <code>ksqldb.url</code> names one.</Empty></section>;
+    return <section><h1>Query</h1><NoManager /></section>;
   }
   const tab = active.value;
   return (

@@ -2,6 +2,7 @@
 import { useEffect, useState } from 'preact/hooks';
 import { ask, useAsk } from '../api';
 import type { Engine } from '../query/model';
+import { NoManager } from '../query/none';
 import { change, narrow, place, to } from '../router';
 import { Time } from '../time';
 import { CopyCurl, count, Empty, Pager, Shown, State, Table, Typed } from '../widgets';
@@ -17,7 +18,7 @@ export function StreamList() {
   const list = useAsk<{ items: Stream[] }>(path, { every: 2000 });
   const statuses = useStatuses(list.data?.items);
   if (list.error?.code === 'manager_not_enabled') {
-    return <section><h1>Streams</h1><Empty>There is no stream manager here: <code>manager.enabled</code> turns it on, and <code>flink.gateway_url</code> or <code>ksqldb.url</code> names an engine.</Empty></section>;
+    return <section><h1>Streams</h1><NoManager /></section>;
   }
   const silent = engines.data?.items.filter(({ isReachable }) => !isReachable) ?? [];
   const isFiltered = Boolean(engine ?? wanted ?? state ?? name);

@@ -439,5 +439,5 @@ async fn watch(running: Arc<Running>, deadline: Instant, unread: Instant, time_l
 }
 
 fn time_is_over(time_limit: Duration) -> String {
-    format!("its {} s are over (`manager.limits.query_time`)", time_limit.as_secs())
+    format!("its {} s are over (`manager.limits.query_seconds`)", time_limit.as_secs())
 }

@@ -382,7 +382,7 @@ async fn time_ends_a_query_even_if_its_engine_does_not_begin_it() {
     let start = tokio::time::timeout(Duration::from_secs(60), queries.start(select("HANGS"), "ada"));
     let refused = start.await.expect("its time is over").unwrap_err();
     assert!(matches!(&refused, Refused::Ended { end: End::Limit, .. }), "{refused}");
-    assert!(refused.to_string().contains("manager.limits.query_time"), "{refused}");
+    assert!(refused.to_string().contains("manager.limits.query_seconds"), "{refused}");
     assert_eq!((model.live(), queries.active("ada").in_all), (0, 0));
 }
 
@@ -420,7 +420,7 @@ async fn time_ends_a_query_even_if_its_reader_does_not_read() {
         tokio::task::yield_now().await;
     }
     let texts = rest(rows).await;
-    assert!(texts[0].contains(r#""end":"limit""#) && texts[0].contains("manager.limits.query_time"), "{}", texts[0]);
+    assert!(texts[0].contains(r#""end":"limit""#) && texts[0].contains("manager.limits.query_seconds"), "{}", texts[0]);
 }
 
 #[tokio::test]
