@@ -451,6 +451,37 @@ fn a_refused_field_of_avro_is_told_what_avro_has_for_it() {
 }
 
 #[test]
+fn moments_that_cannot_be_stored_or_shown_are_refused_as_what_they_are() {
+    use crate::codec::fields::timestamp;
+    let (first, last) = (Micros::EARLIEST.0, Micros::LATEST.0);
+    for (logical, count, moment) in [
+        ("timestamp-micros", first, Some(first)),
+        ("timestamp-micros", first - 1, None),
+        ("timestamp-millis", first / 1_000, Some(first)),
+        ("timestamp-millis", first / 1_000 - 1, None),
+        ("timestamp-micros", last, Some(last)),
+        ("timestamp-micros", last + 1, None),
+        ("timestamp-millis", i64::MIN, None),
+        ("timestamp-nanos", i64::MAX, Some(i64::MAX / 1_000)),
+    ] {
+        let schema = format!(
+            r#"{{"type":"record","name":"O","fields":[{{"name":"at","type":{{"type":"long","logicalType":"{logical}"}}}}]}}"#
+        );
+        let body = encode(r#""long""#, Value::Long(count));
+        let program = compile(&schema);
+        let event = program.read(&body).unwrap();
+        match (timestamp("occurredAt", field(&event, "at")), moment) {
+            (Ok(read), Some(moment)) => assert_eq!(read, Micros(moment), "{logical} {count}"),
+            (Err(poison), None) => {
+                let said = "field occurredAt is a time after the year 9999 or before 24 November 4714 BC; expected ";
+                assert!(poison.reason == Reason::SchemaViolation && poison.detail.starts_with(said), "{poison}");
+            }
+            (read, _) => panic!("{logical} {count}: {read:?}"),
+        }
+    }
+}
+
+#[test]
 fn times_are_spelled_out_for_sql_and_are_the_numbers_that_they_are_for_views() {
     let day = 86_400_000;
     for (kind, logical, count, spelled, plain) in [

@@ -238,8 +238,8 @@ impl<'a> Walk<'a> {
             _ => jiff::Timestamp::from_nanosecond(count.into()),
         };
         let typed = match &time {
-            Ok(time) => Typed::Micros(Micros(time.as_microsecond())),
-            Err(_) => Typed::Other("a time after the year 9999 or before -9999"),
+            Ok(time) if time.as_microsecond() >= Micros::EARLIEST.0 => Typed::Micros(Micros(time.as_microsecond())),
+            _ => Typed::Other("a time after the year 9999 or before 24 November 4714 BC"),
         };
         if time.is_err()
             && self.program.spells_times
