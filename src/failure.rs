@@ -117,6 +117,34 @@ impl Backoff {
     }
 }
 
+/// So many times in a row may what was loaded not be what is stored: two lanes on one key take turns.
+const MOST_STALE: u32 = 20;
+
+/// Attempts at one thing that have failed since the last one that did not.
+#[derive(Debug, Default)]
+pub struct Tries {
+    backoff: Backoff,
+    stale: u32,
+}
+
+impl Tries {
+    /// Counts one attempt that has failed.
+    pub fn count(&mut self, failure: &Failure) {
+        // Whoever waited for somebody who was away has not met anybody on its key meanwhile.
+        self.stale = if matches!(failure, Failure::Stale) { self.stale.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether what was loaded is not what is stored again and again: nobody else is that often in between.
+    pub fn are_stale_for_ever(&self) -> bool {
+        self.stale > MOST_STALE
+    }
+
+    /// How long to wait for the next one.
+    pub fn next_wait(&mut self) -> Duration {
+        self.backoff.next_wait()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +155,23 @@ mod tests {
         let waits: Vec<u128> = (0..20).map(|_| backoff.next_wait().as_millis()).collect();
         assert!((25..=50).contains(&waits[0]), "{waits:?}");
         assert!(waits[10..].iter().all(|wait| (2_500..=5_000).contains(wait)), "{waits:?}");
+    }
+
+    #[test]
+    fn only_stale_attempts_in_a_row_are_a_bug() {
+        let mut tries = Tries::default();
+        let mut fail = |failure: &Failure, times: u32| {
+            for _ in 0..times {
+                tries.count(failure);
+                tries.next_wait();
+            }
+            tries.are_stale_for_ever()
+        };
+        let away = Failure::KafkaAway("no broker answers".to_owned());
+        assert!(!fail(&away, 100), "nobody is on the key");
+        assert!(!fail(&Failure::Stale, 1), "the first one behind an outage");
+        assert!(!fail(&Failure::Stale, MOST_STALE - 1));
+        assert!(!fail(&away, 1) && !fail(&Failure::Stale, MOST_STALE), "counted anew");
+        assert!(fail(&Failure::Stale, 1));
     }
 }

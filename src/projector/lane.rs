@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crash;
 use crate::domain::record::RecordBatch;
 use crate::domain::units::{NextOffset, Partition};
-use crate::failure::{Backoff, Failure, Halt, Waiting};
+use crate::failure::{Failure, Halt, Tries, Waiting};
 use crate::platforms::kafka::consumer::Command;
 use crate::projector::applier::{Applier, Blame, Done, Owned, Part, Partitions};
 use crate::projector::context::ViewContext;
@@ -262,14 +262,14 @@ impl<A: Applier> Lane<A> {
     }
 
     async fn try_all(&mut self, job: &mut Job<'_, A::Course>, stop: &CancellationToken) {
-        let mut backoff = Backoff::default();
+        let mut tries = Tries::default();
         loop {
             if self.owned.is_empty() || stop.is_cancelled() {
                 return;
             }
             match self.attempt(job).await {
                 Ok(done) => {
-                    backoff = Backoff::default();
+                    tries = Tries::default();
                     self.context.status.clear(self.reporter);
                     self.moved(done);
                     job.start = job.end;
@@ -282,7 +282,8 @@ impl<A: Applier> Lane<A> {
                     if let Err(halt) = self.applier.survives(&failure) {
                         return self.halt(halt);
                     }
-                    if !self.recover(failure, job, &mut backoff, stop).await {
+                    tries.count(&failure);
+                    if !self.recover(failure, job, &mut tries, stop).await {
                         return;
                     }
                 }
@@ -325,28 +326,28 @@ impl<A: Applier> Lane<A> {
         &mut self,
         failure: Failure,
         job: &mut Job<'_, A::Course>,
-        backoff: &mut Backoff,
+        tries: &mut Tries,
         stop: &CancellationToken,
     ) -> bool {
         match failure {
             Failure::Retry(reason) => {
                 self.waits_for(Waiting::Database, &reason);
-                self.wait(backoff.next_wait(), stop).await;
+                self.wait(tries.next_wait(), stop).await;
             }
             Failure::ReadOnly(reason) => {
                 self.waits_for(Waiting::Database, &reason);
                 // A session keeps what it was told when it began: of a server that takes writes again, or of another one
                 // behind the same address, only a new connection knows.
                 self.applier.disconnect();
-                self.wait(backoff.next_wait(), stop).await;
+                self.wait(tries.next_wait(), stop).await;
             }
             Failure::KafkaAway(reason) => {
                 self.waits_for(Waiting::Kafka, &reason);
-                self.wait(backoff.next_wait(), stop).await;
+                self.wait(tries.next_wait(), stop).await;
             }
             Failure::RegistryAway(reason) => {
                 self.waits_for(Waiting::Registry, &reason);
-                self.wait(backoff.next_wait(), stop).await;
+                self.wait(tries.next_wait(), stop).await;
             }
             Failure::UnknownSchema { partition, offset, detail } => {
                 self.let_go(partition, Pause::schema_not_found(partition, offset, &detail));
@@ -356,12 +357,12 @@ impl<A: Applier> Lane<A> {
                 self.waits_for(Waiting::Database, &reason);
                 job.end = job.start + (job.end - job.start).div_ceil(2);
                 A::ease(&mut job.course);
-                self.wait(backoff.next_wait(), stop).await;
+                self.wait(tries.next_wait(), stop).await;
             }
             Failure::Stale => {
                 self.applier.forget();
-                // Two lanes on one key take turns; a constraint that is violated for ever is our bug.
-                if backoff.failures() > 20 {
+                // A constraint that is violated for ever is our bug.
+                if tries.are_stale_for_ever() {
                     self.halt(Halt {
                         code: "internal_error",
                         detail: "stored rows do not match what was loaded a moment before, again and again".into(),
@@ -369,7 +370,7 @@ impl<A: Applier> Lane<A> {
                     });
                     return false;
                 }
-                self.wait(backoff.next_wait(), stop).await;
+                self.wait(tries.next_wait(), stop).await;
             }
             Failure::Decided(numbers) => {
                 self.applier.forget();
@@ -380,7 +381,7 @@ impl<A: Applier> Lane<A> {
             Failure::Fenced(partitions) => self.lose(partitions),
             Failure::Record(_) | Failure::ReusedEventId { .. } => match self.blame(failure, job).await {
                 Ok(()) => {}
-                Err(failure) => return Box::pin(self.recover(failure, job, backoff, stop)).await,
+                Err(failure) => return Box::pin(self.recover(failure, job, tries, stop)).await,
             },
             Failure::Halt(halt) => {
                 self.halt(halt);
