@@ -123,14 +123,33 @@ impl ControlStatements {
         rows.iter().map(|row| Ok((row.try_get(0)?, summary(row)?))).collect()
     }
 
-    /// Loads what was decided about these keys, behind and ahead.
+    /// Loads what was decided about these keys, behind and ahead: for who folds them from their beginning.
     pub async fn load_decisions(
         &self,
         client: &Connection,
         source: &BuildSource,
         keys: &[&str],
     ) -> Result<DecisionsByKey, DbError> {
-        let rows = client.query(&self.load_decisions, &[&source.view, &source.build.0, &keys]).await?;
+        self.decisions(client, source, (keys, true)).await
+    }
+
+    /// Loads what was decided about these keys and not folded with yet: for who goes on from where the build is.
+    pub async fn load_untaken(
+        &self,
+        client: &Connection,
+        source: &BuildSource,
+        keys: &[&str],
+    ) -> Result<DecisionsByKey, DbError> {
+        self.decisions(client, source, (keys, false)).await
+    }
+
+    async fn decisions(
+        &self,
+        client: &Connection,
+        source: &BuildSource,
+        (keys, with_taken): (&[&str], bool),
+    ) -> Result<DecisionsByKey, DbError> {
+        let rows = client.query(&self.load_decisions, &[&source.view, &source.build.0, &keys, &with_taken]).await?;
         let mut decisions = DecisionsByKey::new();
         for row in &rows {
             decisions.entry(row.try_get("key")?).or_default().push(decision(row)?);

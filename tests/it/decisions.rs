@@ -87,6 +87,35 @@ async fn a_skipped_gap_heals_and_a_rebuild_skips_it_too() {
     assert_rebuilds_alike(&world, instance).await;
 }
 
+/// What is taken lies behind its order. One that is loaded with decisions is not remembered: it would be loaded anew, ids and
+/// all, with each of its batches for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_remembered_once_all_that_was_decided_about_it_is_taken() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let events = life("o-1", 5);
+    world.publish(events.iter().filter(|event| event.sequence != 3).map(|event| event.record())).await;
+    world.until_consumed(4).await;
+    decide(&world, "action, key, sequence, sequence_to", "'skip', 'o-1', 3, 3").await;
+    until_taken(&world, 1).await;
+    // The next process has to load it.
+    instance.stop().await;
+
+    let instance = world.start().await;
+    world.publish([status_changed("o-1", 6, "Returned").record()]).await;
+    instance.order_at("o-1", 6).await;
+    until("the order is remembered", PATIENCE, || async {
+        (instance.metric("streamview_cache_bytes", &[]).await > 0.0).then_some(())
+    })
+    .await;
+    let decisions = include_str!("../../src/store/sql/load_decisions.sql");
+    let keys: &[&str] = &["o-1"];
+    for (with_taken, loaded) in [(false, 0), (true, 1)] {
+        let rows = world.sql.query(decisions, &[&"orders", &1i32, &keys, &with_taken]).await.unwrap();
+        assert_eq!(rows.len(), loaded, "with what is taken: {with_taken}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_record_takes_its_place_also_when_the_decision_came_while_nothing_ran() {
     let world = World::new(2).await;

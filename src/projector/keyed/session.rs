@@ -75,19 +75,19 @@ impl<V: Stored> Session<V> {
         Ok(())
     }
 
-    /// What was decided about `keys`; asks nothing where nothing was ever decided.
+    /// What was decided about `keys` and is yet to be folded with; asks nothing where nothing was ever decided.
     pub async fn decisions_of(&self, context: &ViewContext, keys: &[&str]) -> Result<DecisionsByKey, Failure> {
         if self.has_decisions == Some(false) {
             return Ok(DecisionsByKey::new());
         }
-        let decisions = self.control.load_decisions(self.client(), &context.source, keys).await;
+        let decisions = self.control.load_untaken(self.client(), &context.source, keys).await;
         decisions.map_err(|error| classify(error, None))
     }
 
     /// Where the record was read that an operator put next in `key`, behind what was skipped.
     pub async fn next_substitute(&self, context: &ViewContext, key: &str) -> Result<Option<Origin>, Failure> {
         let fail = |error| classify(error, None);
-        let decisions = self.control.load_decisions(self.client(), &context.source, &[key]).await.map_err(fail)?;
+        let decisions = self.control.load_untaken(self.client(), &context.source, &[key]).await.map_err(fail)?;
         let stored = self.rows.load(self.client(), &[key]).await.map_err(fail)?;
         let mut last =
             stored.first().map_or(context.meaning.rules.first_sequence.previous(), |loaded| loaded.last_sequence);

@@ -312,7 +312,8 @@ impl<S> Work<'_, S> {
         }
     }
 
-    /// After the batch: what is behind us is no longer missing; a key that waits for nothing is not held.
+    /// After the batch: what is behind us is no longer missing, and no longer to be decided; a key that waits for nothing is
+    /// not held.
     pub fn settle(&mut self) {
         let last = self.entry.last_sequence;
         let mut unfinished = false;
@@ -326,6 +327,7 @@ impl<S> Work<'_, S> {
             unfinished = held.first_parked == Some(last.next());
         }
         self.unfinished = unfinished || self.decisions.iter().any(|decision| decision.covers(last.next()));
+        self.decisions.retain(|decision| decision.sequence_to > last);
         self.forget_empty_hold();
     }
 }
@@ -333,6 +335,8 @@ impl<S> Work<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::units::Micros;
+    use crate::engine::decisions::Verdict;
 
     fn work(last: i64, held: Held) -> Work<'static, ()> {
         let entry = KeyEntry { last_sequence: Sequence(last), held: Some(held), ..KeyEntry::default() };
@@ -385,6 +389,28 @@ mod tests {
         let mut work = work(3, Held { missing_from: Sequence(2), ..refusing(&[5]) });
         work.settle();
         assert_eq!((work.held_changed, work.entry.held), (true, Some(refusing(&[5]))));
+    }
+
+    /// A key is remembered only where none is ahead.
+    #[test]
+    fn decisions_about_numbers_that_lie_behind_are_not_kept() {
+        let decided = [(1, 1), (2, 3), (3, 4), (9, 9)].map(|(from, to)| StoredDecision {
+            id: from,
+            sequence: Sequence(from),
+            sequence_to: Sequence(to),
+            verdict: Verdict::Skip,
+            reason: "lost".into(),
+            decided_at: Micros::EPOCH,
+            is_awaited: true,
+        });
+        let cases = [(0, &[1, 2, 3, 9][..], true), (3, &[3, 9], true), (4, &[9], false), (9, &[], false)];
+        for (last, kept, unfinished) in cases {
+            let mut work = work(last, Held::default());
+            work.decisions = decided.iter().collect();
+            work.settle();
+            let ahead: Vec<i64> = work.decisions.iter().map(|decision| decision.id).collect();
+            assert_eq!((&*ahead, work.unfinished), (kept, unfinished), "{last}");
+        }
     }
 
     #[test]
