@@ -87,6 +87,30 @@ async fn a_skipped_gap_heals_and_a_rebuild_skips_it_too() {
     assert_rebuilds_alike(&world, instance).await;
 }
 
+/// An event may have it that was applied before such ids were refused. Nobody is to blame then, and nothing would go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_is_skipped_although_another_order_has_the_id_that_is_made_up_for_it() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let mut broken = item_added("o-1", 2).record();
+    broken.payload = Some(b"{ broken".to_vec());
+    let taken = item_added("o-2", 2).with("eventId", json!("skipped:o-1:2"));
+    world.publish([created("o-1").record(), broken, created("o-2").record(), taken.record()]).await;
+    world.until_consumed(4).await;
+    let order = instance.order_at("o-2", 1).await;
+    assert_eq!(order["held"]["reason"], "event_id_reused", "{order}");
+    instance.stop().await;
+    let before = "update orders_1.orders set last_event_id = 'skipped:o-1:2', dedup_event_id = 'skipped:o-1:2' \
+                  where order_id = 'o-2'";
+    assert_eq!(world.sql.execute(before, &[]).await.unwrap(), 1);
+
+    let instance = world.start().await;
+    decide(&world, "action, key, sequence, sequence_to", "'skip', 'o-1', 2, 2").await;
+    assert_eq!(instance.order_at("o-1", 2).await["lastEventId"], "skipped:o-1:2+");
+    world.publish([item_added("o-1", 3).record()]).await;
+    instance.order_at("o-1", 3).await;
+}
+
 /// What is taken lies behind its order. One that is loaded with decisions is not remembered: it would be loaded anew, ids and
 /// all, with each of its batches for ever.
 #[tokio::test(flavor = "multi_thread")]

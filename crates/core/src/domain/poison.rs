@@ -44,7 +44,7 @@ pub enum Reason {
     CurrencyMismatch,
     /// The sequence number is taken by another event.
     SequenceConflict,
-    /// The latest event of another key has this event id.
+    /// The latest event of another key has this event id, or a skip could make it up.
     EventIdReused,
     /// A number that the key has passed, under an event id that the key never had.
     SequenceReused,

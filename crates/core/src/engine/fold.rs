@@ -306,8 +306,7 @@ impl<'a, V: View> Fold<'a, V> {
         applied: Effect,
     ) -> Result<Outcome, (Poison, Cow<'a, str>)> {
         let Event { key, sequence, parsed, payload } = event;
-        if let Some(holder) = self.other_holder(key, &parsed.event_id, id) {
-            let detail = format!("event id `{}` is the latest of `{holder}`", parsed.event_id);
+        if let Some(detail) = self.why_reused(key, &parsed.event_id, id) {
             return Err((Poison::new(Reason::EventIdReused, detail), parsed.event_id));
         }
         let view = self.decoder.view;

@@ -11,6 +11,9 @@ use crate::engine::decisions::{Settled, StoredDecision, Substitute, Verdict};
 use crate::engine::event_ids::Fingerprint;
 use crate::engine::view::View;
 
+/// The ids of skipped numbers begin like this; the key follows, a colon, and the last of the numbers.
+const SKIPPED: &str = "skipped:";
+
 impl<'a, V: View> Fold<'a, V> {
     /// Folds with the decision about the key's next number. `None`: there is none; `Some(false)`: it cannot be folded
     /// with, the key stays where it is.
@@ -49,8 +52,12 @@ impl<'a, V: View> Fold<'a, V> {
     /// Consumes the decided numbers. The ledger gets one row, under the last of them.
     fn skip(&mut self, key: &'a str, decision: &'a StoredDecision) {
         let (from, to) = (decision.sequence, decision.sequence_to);
-        // No event has this id: one that comes later with that number is told as a conflict.
-        let event_id = format!("skipped:{key}:{to}");
+        // No event has this id (`why_reused`): one that comes later with that number is told as a conflict.
+        let mut event_id = format!("{SKIPPED}{key}:{to}");
+        while self.other_holder(key, &event_id, Fingerprint::of(&event_id)).is_some() {
+            // But one that was applied before such ids were refused.
+            event_id.push('+');
+        }
         let id = Fingerprint::of(&event_id);
         let view = self.decoder.view;
         let history = self.limits.history;
@@ -98,6 +105,20 @@ impl<'a, V: View> Fold<'a, V> {
         }
     }
 
+    /// Why no event of `key` can have this id: it is another key's, or could be that of a skip, which then could not be stored.
+    pub(super) fn why_reused(&self, key: &str, event_id: &str, id: Fingerprint) -> Option<String> {
+        if let Some(holder) = self.other_holder(key, event_id, id) {
+            return Some(format!("event id `{event_id}` is the latest of `{holder}`"));
+        }
+        let is_unique = self.decoder.view.spec().event_id_constraint.is_some();
+        (is_unique && is_of_a_skip(event_id)).then(|| {
+            format!(
+                "event id `{event_id}` has the form of the ids of skipped numbers, `{SKIPPED}<key>:<number>`; \
+                 expected another id"
+            )
+        })
+    }
+
     /// Refuses a record that was next but cannot be applied.
     pub(super) fn refuse_next(
         &mut self,
@@ -108,5 +129,26 @@ impl<'a, V: View> Fold<'a, V> {
         let outcome = refused_as(&poison);
         self.dead_letter(record, poison, place, Some(event_id));
         outcome
+    }
+}
+
+/// Whether a skip may make up such an id.
+fn is_of_a_skip(event_id: &str) -> bool {
+    let place = event_id.strip_prefix(SKIPPED).and_then(|place| place.rsplit_once(':'));
+    place.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_skips_are_told_from_those_of_events() {
+        for id in ["skipped:o-1:2", "skipped:shop:o-1:20", "skipped::0"] {
+            assert!(is_of_a_skip(id), "{id}");
+        }
+        for id in ["", "skipped:", "skipped:2", "skipped:o-1:", "skipped:o-1:2a", "Skipped:o-1:2", "a:skipped:o-1:2"] {
+            assert!(!is_of_a_skip(id), "{id}");
+        }
     }
 }

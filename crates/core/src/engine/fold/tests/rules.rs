@@ -277,6 +277,43 @@ fn an_event_id_that_is_the_latest_of_another_key_is_a_conflict() {
     );
 }
 
+fn skipping(sequence: i64) -> StoredDecision {
+    StoredDecision { verdict: Verdict::Skip, ..replacing(sequence, good(sequence)) }
+}
+
+/// Else a skip could end with another key's id, which Postgres refuses for as long as that key stands there.
+#[test]
+fn an_event_cannot_have_the_id_of_a_skip() {
+    let mut event = good(1);
+    event.payload = event.payload.replace(&good_id(1), "skipped:o-9:3");
+    Start::default().fold(LIMITS, &[event], |plan| {
+        assert_eq!((numbers(plan), reasons(plan)), (vec![], vec!["event_id_reused"]));
+        let detail = &plan.dead_letters[0].poison.detail;
+        assert!(detail.contains("`skipped:o-9:3` has the form of the ids of skipped numbers"), "{detail}");
+    });
+}
+
+/// Where one was applied before they were refused, the skip steps aside.
+#[test]
+fn a_skip_does_not_take_the_id_that_another_key_has() {
+    let id_of = |start: Start| {
+        let start = Start { decisions: vec![skipping(2)], ..start };
+        start.fold(LIMITS, &[], |plan| {
+            assert_eq!((numbers(plan), &plan.settled[0].refused), (vec![2], &None));
+            assert_eq!(plan.keys[KEY].entry.last_event_id.as_deref(), Some(&*plan.ledger[0].event_id));
+            plan.ledger[0].event_id.clone().into_owned()
+        })
+    };
+    let of_other = |id: &str| KeyEntry { last_event_id: Some(id.into()), stored: true, ..consumed(4) };
+    assert_eq!(id_of(Start::of(consumed(1))), "skipped:o-0:2");
+    let in_batch = Start { others: vec![("o-1", of_other("skipped:o-0:2"))], ..Start::of(consumed(1)) };
+    assert_eq!(id_of(in_batch), "skipped:o-0:2+");
+    // Of keys outside the batch Postgres tells.
+    let holders = ["skipped:o-0:2", "skipped:o-0:2+"].map(|id| (id.to_owned(), "o-9".to_owned()));
+    let overrules = Overrules { holders: HashMap::from(holders), ..Overrules::default() };
+    assert_eq!(id_of(Start { overrules, ..Start::of(consumed(1)) }), "skipped:o-0:2++");
+}
+
 fn refused_by(entry: KeyEntry<State>, sequence: i64) -> (Vec<i64>, bool) {
     Start::of(entry).fold(LIMITS, &[sent(sequence, Content::Broken)], |plan| {
         assert_eq!(reasons(plan), ["invalid_json"]);
