@@ -73,7 +73,8 @@ pub struct HeldFilter {
     pub newer_than: Option<i64>,
     /// Only gaps whose missing event is known not to be in the log, or only others.
     pub proven: Option<bool>,
-    /// Only keys without refused numbers ahead: skipping all that is missing would skip these, too.
+    /// Only keys without refused numbers ahead: skipping all that is missing would skip these, too. Nor those that a hold does
+    /// not remember.
     pub nothing_refused: bool,
 }
 

@@ -332,3 +332,36 @@ async fn by_policy_a_proven_gap_is_skipped_with_a_trace_and_poison_is_not() {
     assert_eq!(instance.order_at("o-2", 1).await["held"]["reason"], "poison");
     assert_eq!(instance.order_at("o-3", 1).await["held"]["reason"], "gap");
 }
+
+/// An order remembers the lowest 1,000. Those beyond look like a gap once these are set right, and are none.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_policy_no_number_is_skipped_whose_event_was_refused_however_many_were() {
+    let world = World::new(2).await;
+    let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__GAP_POLICY", "skip")]).await;
+    let broken = |sequence: i64| {
+        let mut record = item_added("o-1", sequence).record();
+        record.payload = Some(b"{ broken".to_vec());
+        record
+    };
+    world.publish(std::iter::once(created("o-1").record()).chain((2..=1_003).map(broken))).await;
+    world.until_consumed(1_003).await;
+    let remembered = json!({ "reason": "not worth it", "from": 2, "to": 1_001 });
+    instance.posted("/ops/held/o-1/skip", &remembered, 202).await;
+    let order = instance.order_at("o-1", 1_001).await;
+    assert!(order["held"].is_null(), "{order}");
+    world.publish([item_added("o-1", 1_004).record()]).await;
+    until("the gap is proven", PATIENCE, || async {
+        let proven =
+            "select count(*) from held_keys where key = 'o-1' and proven_at is not null and missing_from = 1002";
+        (world.number(proven).await == 1).then_some(())
+    })
+    .await;
+    // The policy skips another one by the same call.
+    world.publish([created("o-2").record(), item_added("o-2", 3).record()]).await;
+    instance.order_at("o-2", 3).await;
+    assert_eq!(instance.order_at("o-1", 1_001).await["held"]["reason"], "gap");
+    let open = "select count(*) from dead_letters_view where key = 'o-1' and status = 'open'";
+    assert_eq!(world.number(open).await, 2);
+    let by_policy = "select count(*) from event_decisions where actor = 'gap_policy' and key = 'o-1'";
+    assert_eq!(world.number(by_policy).await, 0);
+}
