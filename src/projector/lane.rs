@@ -404,6 +404,10 @@ impl<A: Applier> Lane<A> {
             Blame::Settled => {}
             Blame::Halve => job.end = job.start + part.len() / 2,
         }
+        // To find out takes attempts without a wait between them, perhaps many.
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::domain::poison::{Poison, Reason};
 use crate::domain::units::Partition;
 use crate::engine::decode::Overrules;
 use crate::failure::Failure;
-use crate::projector::applier::{Blame, Part, Partitions};
+use crate::projector::applier::{Blame, Part};
 use crate::projector::context::ViewContext;
 use crate::projector::keyed::session::Session;
 use crate::store::rows::Stored;
@@ -29,6 +29,8 @@ pub struct Course {
     pub heal: Heal,
     /// Most parked events drained per key and attempt.
     pub drain_limit: usize,
+    /// Most keys healed in one attempt.
+    keys_at_once: usize,
     /// What overrules the decisions.
     pub overrules: Overrules,
     /// Nobody was found to blame once already.
@@ -38,27 +40,39 @@ pub struct Course {
 impl Course {
     /// A batch, or keys to heal, set out.
     pub fn new(heal: Heal) -> Self {
-        Course { heal, drain_limit: DRAIN_LIMIT, overrules: Overrules::default(), is_at_a_loss: false }
+        let (drain_limit, keys_at_once, overrules) = (DRAIN_LIMIT, HEAL_KEYS, Overrules::default());
+        Course { heal, drain_limit, keys_at_once, overrules, is_at_a_loss: false }
     }
 
-    /// The next keys to heal whose partitions are ours.
-    pub fn heal_of(&self, owned: &Partitions) -> Vec<(&str, Partition)> {
-        let ours = self.heal.iter().take(HEAL_KEYS).filter(|(_, partition)| owned.contains_key(partition));
+    /// The next keys to heal whose partitions are ours. None beside records: one that cannot be healed would fail with each
+    /// part of them.
+    pub fn heal_of(&self, part: &Part<'_>) -> Vec<(&str, Partition)> {
+        let turn = if part.is_empty() { self.turn() } else { 0 };
+        let ours = self.heal.iter().take(turn).filter(|(_, partition)| part.owned.contains_key(partition));
         ours.map(|(key, partition)| (key.as_str(), *partition)).collect()
     }
 
+    /// How many keys are next.
+    fn turn(&self) -> usize {
+        self.heal.len().min(self.keys_at_once)
+    }
+
     /// After a commit: the keys that had no turn yet are next, then what it has left to drain.
-    pub fn go_on(&mut self, unfinished: Heal) {
-        self.heal.drain(..self.heal.len().min(HEAL_KEYS));
+    pub fn go_on(&mut self, part: &Part<'_>, unfinished: Heal) {
+        if part.is_empty() {
+            let turn = self.turn();
+            self.heal.drain(..turn);
+        }
         self.add(unfinished);
         self.is_at_a_loss = false;
-        self.drain_limit = DRAIN_LIMIT;
+        (self.drain_limit, self.keys_at_once) = (DRAIN_LIMIT, HEAL_KEYS);
     }
 
     /// Goes on with what another one has left to drain, too; each key once.
     pub fn join(mut self, other: Course) -> Self {
         self.add(other.heal);
         self.drain_limit = self.drain_limit.min(other.drain_limit);
+        self.keys_at_once = self.keys_at_once.min(other.keys_at_once);
         self.overrules.refused.extend(other.overrules.refused);
         self.overrules.holders.extend(other.overrules.holders);
         self
@@ -77,8 +91,8 @@ impl Course {
         self.overrules.holders.len() > before
     }
 
-    /// Something of the attempt cannot be stored. Asks for fewer records until one is alone, then drains less, and refuses
-    /// what is left.
+    /// Something of the attempt cannot be stored. Asks for fewer records until one is alone, then drains nothing with it, and
+    /// refuses what is left.
     pub async fn blame<V: Stored>(
         &mut self,
         part: &Part<'_>,
@@ -86,42 +100,64 @@ impl Course {
         context: &ViewContext,
         detail: &str,
     ) -> Result<Blame, Failure> {
-        let records = part.len();
-        if records > 1 {
-            return Ok(Blame::Halve);
-        }
-        if self.drain_limit > 1 {
-            // Not the record itself but something that it drains, perhaps: drain less, then one by one.
-            self.drain_limit = if records == 1 { 0 } else { self.drain_limit / 2 };
-        } else if records == 1 {
-            if let Some((_, record)) = part.batch.iter().nth(part.start) {
-                self.refuse(record.origin(), detail)?;
-            }
-        } else if self.heal.len() > 1 {
-            // Several keys heal at once: the sweep brings the others back.
-            self.heal.truncate(self.heal.len().min(HEAL_KEYS) / 2);
-        } else if let Some((key, _)) = self.heal.first() {
-            // One key: what was decided for it, or the lowest parked event, whose turn it is then.
-            let decided = session.next_substitute(context, key).await?;
-            let bad = match decided.filter(|origin| !self.is_refused(*origin)) {
-                Some(_) if self.drain_limit > 0 => {
-                    self.drain_limit = 0;
-                    return Ok(Blame::Settled);
+        match part.len() {
+            0 => self.blame_keys(session, context, detail).await?,
+            // Not the record itself but something that it drains, perhaps, which has its turn when the records are done.
+            1 if self.drain_limit > 0 => self.drain_limit = 0,
+            1 => {
+                if let Some((_, record)) = part.batch.iter().nth(part.start) {
+                    self.refuse(record.origin(), detail)?;
                 }
-                Some(origin) => Some(origin),
-                None => session.lowest_parked(context, key).await?,
-            };
-            match bad {
-                Some(origin) => self.refuse(origin, detail)?,
-                // Somebody else may have drained it meanwhile; if not, it would be tried for ever.
-                None if std::mem::replace(&mut self.is_at_a_loss, true) => {
-                    let detail = format!("`{key}` cannot be healed, and no event of it is to blame: {detail}");
-                    return Err(unwritable(detail));
-                }
-                None => self.drain_limit = DRAIN_LIMIT,
             }
+            _ => return Ok(Blame::Halve),
         }
         Ok(Blame::Settled)
+    }
+
+    /// Of keys that heal, until one is alone: what was decided for it, or the lowest parked event, whose turn it is then.
+    async fn blame_keys<V: Stored>(
+        &mut self,
+        session: &Session<V>,
+        context: &ViewContext,
+        detail: &str,
+    ) -> Result<(), Failure> {
+        if self.try_less() {
+            return Ok(());
+        }
+        let Some((key, _)) = self.heal.first() else {
+            return Err(unwritable(format!("nothing but positions is to be written: {detail}")));
+        };
+        let decided = session.next_substitute(context, key).await?.filter(|origin| !self.is_refused(*origin));
+        // Each is tried alone before it is blamed: a decision with nothing parked, a parked event without a decision.
+        let alone = usize::from(decided.is_none());
+        if self.drain_limit != alone {
+            self.drain_limit = alone;
+            return Ok(());
+        }
+        let bad = match decided {
+            Some(origin) => Some(origin),
+            None => session.lowest_parked(context, key).await?,
+        };
+        match bad {
+            Some(origin) => self.refuse(origin, detail)?,
+            // Somebody else may have drained it meanwhile; if not, it would be tried for ever.
+            None if std::mem::replace(&mut self.is_at_a_loss, true) => {
+                let detail = format!("`{key}` cannot be healed, and no event of it is to blame: {detail}");
+                return Err(unwritable(detail));
+            }
+            None => self.drain_limit = DRAIN_LIMIT,
+        }
+        Ok(())
+    }
+
+    /// Fewer keys in the next attempt, the others after it; then less of a single one. `false`: it is one event already.
+    fn try_less(&mut self) -> bool {
+        match self.turn() {
+            0 | 1 if self.drain_limit <= 1 => return false,
+            0 | 1 => self.drain_limit /= 2,
+            turn => self.keys_at_once = turn / 2,
+        }
+        true
     }
 
     fn is_refused(&self, origin: Origin) -> bool {
@@ -158,25 +194,79 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::domain::units::{Epoch, NextOffset};
-    use crate::projector::applier::Owned;
+    use crate::domain::record::{Headers, Record, RecordBatch};
+    use crate::domain::units::{Epoch, NextOffset, Offset};
+    use crate::projector::applier::{Owned, Partitions};
+    use crate::projector::context::SkippedRanges;
 
     fn keys(numbers: impl Iterator<Item = usize>) -> Heal {
         numbers.map(|number| (format!("o-{number}"), Partition(0))).collect()
     }
 
+    fn owned() -> Partitions {
+        let ours = Owned { generation: 1, owner_epoch: Epoch(1), next_offset: NextOffset(0), decisions: 0, commits: 0 };
+        Partitions::from([(Partition(0), ours)])
+    }
+
+    fn all_of<'a>(batch: &'a RecordBatch, owned: &'a Partitions, skipped: &'a SkippedRanges) -> Part<'a> {
+        Part { batch, start: 0, end: batch.len(), owned, skipped }
+    }
+
+    fn turn(course: &Course, part: &Part<'_>) -> Vec<String> {
+        course.heal_of(part).into_iter().map(|(key, _)| key.to_owned()).collect()
+    }
+
     #[test]
     fn keys_beyond_a_step_have_the_next_one_and_come_before_who_had_a_turn() {
-        let ours = Owned { generation: 1, owner_epoch: Epoch(1), next_offset: NextOffset(0), decisions: 0, commits: 0 };
-        let owned = Partitions::from([(Partition(0), ours)]);
+        let (batch, owned, skipped) = (RecordBatch::default(), owned(), SkippedRanges::new());
+        let part = all_of(&batch, &owned, &skipped);
         let (mut course, mut seen) = (Course::new(keys(0..1_200)), BTreeSet::new());
         for step in 0..3 {
-            let turn: Vec<String> = course.heal_of(&owned).into_iter().map(|(key, _)| key.to_owned()).collect();
+            let turn = turn(&course, &part);
             assert_eq!(turn.len(), HEAL_KEYS, "step {step}");
             seen.extend(turn);
             // Two of each step have more to drain.
-            course.go_on(keys(500 * step..500 * step + 300));
+            course.go_on(&part, keys(500 * step..500 * step + 300));
         }
         assert_eq!(seen.len(), 1_200);
+    }
+
+    #[test]
+    fn what_a_batch_leaves_to_drain_has_its_turn_when_the_records_are_done() {
+        let (mut batch, nothing) = (RecordBatch::default(), RecordBatch::default());
+        let (partition, offset, headers) = (Partition(0), Offset(0), Headers::default());
+        batch.push(1, Record { partition, offset, timestamp_ms: None, key: None, payload: None, headers }, |_| {});
+        let (owned, skipped) = (owned(), SkippedRanges::new());
+        let (records, rest) = (all_of(&batch, &owned, &skipped), all_of(&nothing, &owned, &skipped));
+        let mut course = Course::new(Heal::new());
+        for part_of_the_batch in 0..2 {
+            course.go_on(&records, keys(0..=part_of_the_batch));
+            assert!(turn(&course, &records).is_empty());
+        }
+        assert_eq!(turn(&course, &rest), ["o-0", "o-1"]);
+        course.go_on(&rest, Heal::new());
+        assert!(course.heal.is_empty());
+    }
+
+    #[test]
+    fn keys_beside_one_that_cannot_be_healed_all_have_their_turn() {
+        let (batch, owned, skipped) = (RecordBatch::default(), owned(), SkippedRanges::new());
+        let part = all_of(&batch, &owned, &skipped);
+        let (mut course, bad) = (Course::new(keys(0..1_200)), "o-700".to_owned());
+        let (mut healed, mut blamed, mut attempts) = (BTreeSet::new(), Vec::new(), 0);
+        while !course.heal.is_empty() {
+            attempts += 1;
+            let turn = turn(&course, &part);
+            if blamed.is_empty() && turn.contains(&bad) {
+                if !course.try_less() {
+                    blamed = turn;
+                }
+                continue;
+            }
+            healed.extend(turn);
+            course.go_on(&part, Heal::new());
+        }
+        assert_eq!((healed.len(), blamed), (1_200, vec![bad]));
+        assert!(attempts < 100, "{attempts} attempts");
     }
 }

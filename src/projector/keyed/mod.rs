@@ -128,7 +128,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         heads.extend(part.records().map(|(_, record)| decoder.head(&record)));
         crash::point("batch.decoded");
 
-        let heal = course.heal_of(part.owned);
+        let heal = course.heal_of(part);
         let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
         let mut keys = keys_of(&heads);
         keys.extend(&to_heal);
@@ -287,7 +287,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
     async fn attempt(&mut self, part: &Part<'_>, course: &mut Course) -> Result<Done, Failure> {
         // Boxed, as what is committed below: these futures are large, and whoever awaits them would hold them on its stack.
         let (done, unfinished) = Box::pin(self.try_once(part, course)).await?;
-        course.go_on(unfinished);
+        course.go_on(part, unfinished);
         Ok(done)
     }
 
