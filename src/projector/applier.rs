@@ -96,6 +96,8 @@ pub enum Blame {
     Settled,
     /// It is one of several records: fewer of them.
     Halve,
+    /// A key is to heal ahead of the record: no records in the next attempt, then these again.
+    KeyFirst,
 }
 
 /// The part of a batch that the next attempt is about.

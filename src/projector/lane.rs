@@ -403,6 +403,7 @@ impl<A: Applier> Lane<A> {
         match self.applier.blame(&part, &mut job.course, failure).await? {
             Blame::Settled => {}
             Blame::Halve => job.end = job.start + part.len() / 2,
+            Blame::KeyFirst => job.end = job.start,
         }
         // To find out takes attempts without a wait between them, perhaps many.
         while let Ok(command) = self.commands.try_recv() {

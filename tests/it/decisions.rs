@@ -1,7 +1,9 @@
 //! What an operator decides is folded with: at once, after a crash, and in every later build.
 
 use serde_json::json;
+use streamview::domain::record::Headers;
 
+use crate::poison::refuse_to_store;
 use crate::support::instance::Instance;
 use crate::support::load::Load;
 use crate::support::orders::{
@@ -21,6 +23,22 @@ async fn decide(world: &World, columns: &str, values: &str) {
          select id, view, build from decided, view_builds where view = 'orders'; commit"
     );
     world.sql.batch_execute(&statement).await.unwrap();
+}
+
+/// Puts `event` in the place of a record that was read at `offset`.
+async fn replace(world: &World, event: &TestEvent, offset: i64) {
+    let mut headers = Vec::new();
+    for (name, value) in event.record().headers {
+        Headers::push(&mut headers, name.as_bytes(), Some(value.as_slice()));
+    }
+    let headers: String = headers.iter().map(|byte| format!("{byte:02x}")).collect();
+    let TestEvent { order_id, sequence, body } = event;
+    let topic = &world.topic;
+    let values = format!(
+        "'replace', '{order_id}', {sequence}, {sequence}, '{topic}', 0, {offset}, convert_to('{body}', 'UTF8'), '\\x{headers}'"
+    );
+    let columns = "action, key, sequence, sequence_to, topic, partition, \"offset\", payload, headers";
+    decide(world, columns, &values).await;
 }
 
 async fn until_taken(world: &World, decisions: i64) {
@@ -190,6 +208,45 @@ async fn a_decision_that_cannot_be_folded_with_is_refused_and_the_order_waits_on
     decide(&world, "action, key, sequence, sequence_to", "'skip', 'o-1', 2, 2").await;
     instance.order_at("o-1", 3).await;
     assert_rebuilds_alike(&world, instance).await;
+}
+
+/// Two decisions meet the records behind them in one batch: of one order Postgres refuses what was decided, of the other one the
+/// record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_only_postgres_refuses_is_refused_and_not_the_record_beside_it() {
+    let world = World::new(1).await;
+    refuse_to_store(&world, "new.event_id like 'unstorable-%'").await;
+    let instance = world.start().await;
+    world.publish(["bad-decision", "bad-record"].map(|order| created(order).record())).await;
+    world.until_consumed(2).await;
+    instance.stop().await;
+
+    let unstorable = |event: TestEvent| {
+        let id = format!("unstorable-{}", event.order_id);
+        event.with("eventId", id.into())
+    };
+    replace(&world, &unstorable(item_added("bad-decision", 2)), 1_000).await;
+    replace(&world, &item_added("bad-record", 2), 1_001).await;
+    // As in a build that was made after them: nobody brings them to their orders, whose next records do.
+    world.sql.batch_execute("delete from decision_outcomes").await.unwrap();
+    world.publish([item_added("bad-decision", 3).record(), unstorable(item_added("bad-record", 3)).record()]).await;
+    let instance = world.start().await;
+    world.until_consumed(4).await;
+
+    let query = "select d.key, o.refused from event_decisions d join decision_outcomes o on o.decision_id = d.id";
+    let outcomes = world.sql.query(&format!("{query} order by d.id"), &[]).await.unwrap();
+    let refused: Vec<(&str, bool)> =
+        outcomes.iter().map(|row| (row.get(0), row.get::<_, Option<&str>>(1).is_some())).collect();
+    assert_eq!(refused, [("bad-decision", true), ("bad-record", false)]);
+    assert!(outcomes[0].get::<_, &str>(1).contains("value out of range (SQLSTATE 22003)"));
+    let letter = world.row("select key, sequence, reason from dead_letters").await;
+    let letter: (&str, i64, &str) = (letter.get(0), letter.get(1), letter.get(2));
+    assert_eq!(letter, ("bad-record", 3, "unrepresentable"));
+    assert_eq!(instance.order_at("bad-record", 2).await["held"]["reason"], "poison");
+    // The order waits on, with what came behind.
+    world.publish([item_added("bad-decision", 2).record()]).await;
+    assert_eq!(instance.order_at("bad-decision", 3).await["held"], json!(null));
+    assert_eq!(world.conservation().await, [5, 4, 0, 0, 0, 0, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -331,7 +331,7 @@ async fn a_record_too_large_for_the_dlq_topic_leaves_a_pointer_there_and_its_byt
 }
 
 /// A database that refuses to store certain events of the ledger, as Postgres itself refuses what it cannot represent.
-async fn refuse_to_store(world: &World, condition: &str) {
+pub async fn refuse_to_store(world: &World, condition: &str) {
     let trigger = format!(
         "create function refuse() returns trigger language plpgsql as $$ \
          begin raise exception 'value out of range' using errcode = '22003'; end $$; \

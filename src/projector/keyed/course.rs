@@ -104,14 +104,37 @@ impl Course {
             0 => self.blame_keys(session, context, detail).await?,
             // Not the record itself but something that it drains, perhaps, which has its turn when the records are done.
             1 if self.drain_limit > 0 => self.drain_limit = 0,
-            1 => {
-                if let Some((_, record)) = part.batch.iter().nth(part.start) {
-                    self.refuse(record.origin(), detail)?;
-                }
-            }
+            1 => return self.blame_record(part, session, context, detail).await,
             _ => return Ok(Blame::Halve),
         }
         Ok(Blame::Settled)
+    }
+
+    /// Of a record with which nothing drains: what was decided for its key goes ahead of it and is blamed for itself, then the
+    /// record is.
+    async fn blame_record<V: Stored>(
+        &mut self,
+        part: &Part<'_>,
+        session: &Session<V>,
+        context: &ViewContext,
+        detail: &str,
+    ) -> Result<Blame, Failure> {
+        let Some((_, record)) = part.batch.iter().nth(part.start) else { return Ok(Blame::Settled) };
+        let key = std::str::from_utf8(record.key.unwrap_or_default()).unwrap_or_default();
+        let decided = session.next_substitute(context, key).await?;
+        if decided.is_some_and(|origin| !self.is_refused(origin)) {
+            self.go_ahead(key, record.partition);
+            return Ok(Blame::KeyFirst);
+        }
+        self.refuse(record.origin(), detail)?;
+        Ok(Blame::Settled)
+    }
+
+    /// This key is the next to heal, and alone.
+    fn go_ahead(&mut self, key: &str, partition: Partition) {
+        self.heal.retain(|(other, _)| other != key);
+        self.heal.insert(0, (key.to_owned(), partition));
+        self.keys_at_once = 1;
     }
 
     /// Of keys that heal, until one is alone: what was decided for it, or the lowest parked event, whose turn it is then.
@@ -246,6 +269,17 @@ mod tests {
         assert_eq!(turn(&course, &rest), ["o-0", "o-1"]);
         course.go_on(&rest, Heal::new());
         assert!(course.heal.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_goes_ahead_of_its_record_does_so_alone_and_once() {
+        let (batch, owned, skipped) = (RecordBatch::default(), owned(), SkippedRanges::new());
+        let part = all_of(&batch, &owned, &skipped);
+        let mut course = Course::new(keys(0..3));
+        course.go_ahead("o-1", Partition(0));
+        assert_eq!(turn(&course, &part), ["o-1"]);
+        course.go_on(&part, Heal::new());
+        assert_eq!(turn(&course, &part), ["o-0", "o-2"]);
     }
 
     #[test]

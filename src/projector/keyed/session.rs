@@ -84,14 +84,15 @@ impl<V: Stored> Session<V> {
         decisions.map_err(|error| classify(error, None))
     }
 
-    /// Where the record was read that an operator put next in `key`, behind what was skipped.
+    /// Where the record was read that an operator put next in `key`, behind what was skipped. Asks nothing where nothing was
+    /// ever decided.
     pub async fn next_substitute(&self, context: &ViewContext, key: &str) -> Result<Option<Origin>, Failure> {
-        let fail = |error| classify(error, None);
-        let decisions = self.control.load_untaken(self.client(), &context.source, &[key]).await.map_err(fail)?;
-        let stored = self.rows.load(self.client(), &[key]).await.map_err(fail)?;
+        let decisions = self.decisions_of(context, &[key]).await?;
+        let Some(decisions) = decisions.get(key) else { return Ok(None) };
+        let stored = self.rows.load(self.client(), &[key]).await.map_err(|error| classify(error, None))?;
         let mut last =
             stored.first().map_or(context.meaning.rules.first_sequence.previous(), |loaded| loaded.last_sequence);
-        for decision in decisions.get(key).into_iter().flatten() {
+        for decision in decisions {
             match &decision.verdict {
                 _ if decision.sequence_to <= last => {}
                 _ if !decision.covers(last.next()) => break,
