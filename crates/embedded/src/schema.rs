@@ -8,7 +8,8 @@ use datafusion::arrow::datatypes::{DataType as Arrow, Field, Fields, Schema, Sch
 use datafusion::arrow::error::ArrowError;
 use streamview_manager::catalog::{Column, DataType, Source};
 
-/// Columns that every record has beside its value: not in `*`, but by name.
+/// Columns that every record has beside its value: not in `*`, but by name. A field of the record that is called so goes first
+/// ([`hidden_names`]).
 ///
 /// | name | type | |
 /// |---|---|---|
@@ -104,10 +105,19 @@ pub fn of_arrow(of: &Arrow) -> DataType {
     }
 }
 
-/// The schema of the batches that are pushed for this source: its columns, then [`HIDDEN`].
+/// What each of [`HIDDEN`] is called among the columns of this source: itself, or, where the record has a field of that name, what no
+/// text can name. A control character is in no column's name, and the gate lets none pass.
+pub fn hidden_names(source: &Source) -> [String; HIDDEN.len()] {
+    HIDDEN.map(|name| {
+        let is_taken = source.columns.iter().any(|column| column.name == name);
+        if is_taken { format!("\u{2}{name}") } else { name.to_owned() }
+    })
+}
+
+/// The schema of the batches that are pushed for this source: its columns, then [`HIDDEN`] under their names here.
 pub fn of_source(source: &Source) -> SchemaRef {
     let own = source.columns.iter().map(|column| Field::new(&column.name, to_arrow(&column.data_type), true));
-    let hidden = HIDDEN.iter().map(|name| {
+    let hidden = HIDDEN.iter().zip(hidden_names(source)).map(|(name, called)| {
         let of = match *name {
             "_partition" => Arrow::Int32,
             "_offset" => Arrow::Int64,
@@ -115,7 +125,7 @@ pub fn of_source(source: &Source) -> SchemaRef {
             "_headers" => map_of(Arrow::Utf8),
             _ => Arrow::Utf8,
         };
-        Field::new(*name, of, true)
+        Field::new(called, of, true)
     });
     Arc::new(Schema::new(own.chain(hidden).collect::<Vec<_>>()))
 }

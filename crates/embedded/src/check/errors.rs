@@ -41,9 +41,9 @@ fn coded(root: &DataFusionError) -> (&'static str, String) {
     let text = |text: &str| {
         let text = text.split("\n\nbacktrace:").next().unwrap_or_default();
         let text = text.lines().next().unwrap_or_default().trim();
-        // Never an operator or a value in the engine's own writing.
+        // Never an operator or a value in the engine's own writing, nor what a column is called that no text can name.
         let text = text.split('{').next().unwrap_or_default().trim();
-        text.chars().take(400).collect::<String>()
+        text.chars().filter(|letter| !letter.is_control()).take(400).collect::<String>()
     };
     match root {
         DataFusionError::SQL(error, _) => match error.as_ref() {

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, Scalar
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select as Body, SelectItem,
+    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select as Body, SelectItem,
     SelectItemQualifiedWildcardKind as Qualified, Statement as Ast, TableFactor, TableWithJoins, Value, Visit,
     VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
@@ -48,21 +48,32 @@ pub(crate) fn statement(sql: &str) -> std::result::Result<Ast, Fault> {
 
 /// The sources, by name.
 pub(crate) struct Names {
-    sources: Vec<(String, Arc<dyn TableSource>)>,
+    sources: Vec<Shown>,
     /// The names of all sources, columns and fields.
     columns: BTreeSet<String>,
+}
+
+/// A source as the statement sees it.
+struct Shown {
+    name: String,
+    source: Arc<dyn TableSource>,
+    /// What those of its columns are called that `*` does not stand for.
+    hidden: Vec<String>,
 }
 
 impl Names {
     pub(crate) fn new(select: &Select) -> Names {
         let mentions = |word: &str| super::fault::place_of(&select.sql, word).is_some();
         let shows_hidden = HIDDEN.iter().any(|name| mentions(name));
-        let source = |(number, source): (usize, &streamview_manager::catalog::Source)| {
-            let own = schema::of_table(source);
+        let shown = |(number, source): (usize, &streamview_manager::catalog::Source)| {
             let is_table = source.table.is_some();
-            let schema = if is_table || !shows_hidden { own } else { schema::of_source(source) };
+            let (schema, hidden) = match is_table || !shows_hidden {
+                true => (schema::of_table(source), Vec::new()),
+                false => (schema::of_source(source), Vec::from(schema::hidden_names(source))),
+            };
             let input = if is_table { Input::Table(number) } else { Input::Stream(number) };
-            (source.name.clone(), provider_as_source(Arc::new(Provider { input, schema })))
+            let provider = provider_as_source(Arc::new(Provider { input, schema }));
+            Shown { name: source.name.clone(), source: provider, hidden }
         };
         let mut columns = BTreeSet::from(HIDDEN.map(str::to_owned));
         for source in &select.sources {
@@ -72,13 +83,12 @@ impl Names {
                 fields_of(&column.data_type, &mut columns);
             }
         }
-        Names { sources: select.sources.iter().enumerate().map(source).collect(), columns }
+        Names { sources: select.sources.iter().enumerate().map(shown).collect(), columns }
     }
 
-    fn source(&self, name: &str) -> Option<&Arc<dyn TableSource>> {
-        let exact = self.sources.iter().find(|(other, _)| other == name);
-        let like = || self.sources.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-        exact.or_else(like).map(|(_, source)| source)
+    fn source(&self, name: &str) -> Option<&Shown> {
+        let exact = self.sources.iter().find(|other| other.name == name);
+        exact.or_else(|| self.sources.iter().find(|other| other.name.eq_ignore_ascii_case(name)))
     }
 
     pub(crate) fn plan(&self, mut statement: Ast, state: &SessionState) -> Result<LogicalPlan> {
@@ -171,16 +181,18 @@ struct AsMeant<'a> {
     is_not_offered: bool,
 }
 
-impl AsMeant<'_> {
-    /// What those sources are called here, in small letters, that show more columns than `*` stands for.
-    fn hiding(&self, from: &TableWithJoins, hiding: &mut Vec<String>) {
+impl<'a> AsMeant<'a> {
+    /// What those sources are called here, in small letters, that show more columns than `*` stands for, and these columns.
+    fn hiding(&self, from: &TableWithJoins, hiding: &mut Vec<(String, &'a [String])>) {
+        let names = self.names;
         for factor in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
             match factor {
                 TableFactor::Table { name, alias, .. } => {
                     let Some(own) = last_of(name) else { continue };
-                    let source = self.names.source(&own.value);
-                    if source.is_some_and(|source| source.schema().field_with_name(HIDDEN[0]).is_ok()) {
-                        hiding.push(alias.as_ref().map_or(own, |alias| &alias.name).value.to_lowercase());
+                    let Some(shown) = names.source(&own.value) else { continue };
+                    if !shown.hidden.is_empty() {
+                        let called = alias.as_ref().map_or(own, |alias| &alias.name).value.to_lowercase();
+                        hiding.push((called, shown.hidden.as_slice()));
                     }
                 }
                 TableFactor::NestedJoin { table_with_joins, .. } => self.hiding(table_with_joins, hiding),
@@ -209,20 +221,42 @@ impl VisitorMut for AsMeant<'_> {
         for from in &select.from {
             self.hiding(from, &mut hiding);
         }
-        let hides = |name: &ObjectName| last_of(name).is_some_and(|name| hiding.contains(&name.value.to_lowercase()));
-        for item in &mut select.projection {
-            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
+        let each = match (hiding.as_slice(), select.from.as_slice()) {
+            ([_, ..], [from]) => each_of(from).filter(|each| each.len() > 1),
+            _ => None,
+        };
+        let mut items = Vec::with_capacity(select.projection.len());
+        for item in std::mem::take(&mut select.projection) {
+            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = &item
                 && (options.opt_ilike.is_some() || options.opt_rename.is_some() || options.opt_alias.is_some())
             {
                 self.is_not_offered = true;
                 return ControlFlow::Break(());
             }
-            match item {
-                SelectItem::Wildcard(options) if !hiding.is_empty() => exclude(options),
-                SelectItem::QualifiedWildcard(Qualified::ObjectName(name), options) if hides(name) => exclude(options),
-                _ => {}
+            match (item, &each) {
+                // By each of them: what one hides may be a column of another.
+                (SelectItem::Wildcard(options), Some(each)) if leaves_nothing_out(&options) => {
+                    for name in each {
+                        let qualified = Qualified::ObjectName(ObjectName::from(name.clone()));
+                        let options = without(options.clone(), hidden_of(name, &hiding));
+                        items.push(SelectItem::QualifiedWildcard(qualified, options));
+                    }
+                }
+                (SelectItem::Wildcard(options), _) => {
+                    let mut hidden: Vec<String> = hiding.iter().flat_map(|(_, hidden)| hidden.to_vec()).collect();
+                    hidden.sort();
+                    hidden.dedup();
+                    items.push(SelectItem::Wildcard(without(options, &hidden)));
+                }
+                (SelectItem::QualifiedWildcard(Qualified::ObjectName(name), options), _) => {
+                    let hidden: &[String] = last_of(&name).map_or(&[], |name| hidden_of(name, &hiding));
+                    let options = without(options, hidden);
+                    items.push(SelectItem::QualifiedWildcard(Qualified::ObjectName(name), options));
+                }
+                (other, _) => items.push(other),
             }
         }
+        select.projection = items;
         ControlFlow::Continue(())
     }
 
@@ -240,8 +274,46 @@ fn last_of(name: &ObjectName) -> Option<&Ident> {
     name.0.last().and_then(|part| part.as_ident())
 }
 
+/// What those are called, in their order, that are joined by ON; none where `*` is not `*` of each: one has no name, or a column is
+/// that of two (USING).
+fn each_of(from: &TableWithJoins) -> Option<Vec<Ident>> {
+    use JoinConstraint::On;
+    use JoinOperator::{Inner, Join, Left, LeftOuter, Right, RightOuter};
+    let mut each = Vec::new();
+    for join in &from.joins {
+        match &join.join_operator {
+            Join(On(_)) | Inner(On(_)) | Left(On(_)) | LeftOuter(On(_)) | Right(On(_)) | RightOuter(On(_)) => {}
+            _ => return None,
+        }
+    }
+    for factor in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+        match factor {
+            TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+                each.push(alias.name.clone());
+            }
+            TableFactor::Table { name, .. } => each.push(last_of(name)?.clone()),
+            TableFactor::NestedJoin { table_with_joins, alias: None } => each.extend(each_of(table_with_joins)?),
+            _ => return None,
+        }
+    }
+    Some(each)
+}
+
+/// Which columns `*` of what is called so does not stand for.
+fn hidden_of<'h>(name: &Ident, hiding: &[(String, &'h [String])]) -> &'h [String] {
+    let name = name.value.to_lowercase();
+    hiding.iter().find(|(other, _)| *other == name).map_or(&[], |(_, hidden)| *hidden)
+}
+
+fn leaves_nothing_out(options: &WildcardAdditionalOptions) -> bool {
+    options.opt_exclude.is_none() && options.opt_except.is_none() && options.opt_replace.is_none()
+}
+
 /// Leaves out these columns, too, beside those that the statement leaves out itself.
-fn exclude(options: &mut WildcardAdditionalOptions) {
+fn without(mut options: WildcardAdditionalOptions, hidden: &[String]) -> WildcardAdditionalOptions {
+    if hidden.is_empty() {
+        return options;
+    }
     let mut names = match options.opt_exclude.take() {
         Some(ExcludeSelectItem::Single(name)) => vec![name],
         Some(ExcludeSelectItem::Multiple(names)) => names,
@@ -251,10 +323,12 @@ fn exclude(options: &mut WildcardAdditionalOptions) {
     let except =
         except.into_iter().flat_map(|except| std::iter::once(&except.first_element).chain(&except.additional_elements));
     let out: BTreeSet<String> = names.iter().filter_map(last_of).chain(except).map(|name| name.value.clone()).collect();
-    names.extend(HIDDEN.iter().filter(|name| !out.contains(**name)).map(|name| ObjectName::from(Ident::new(*name))));
+    let hidden = hidden.iter().filter(|name| !out.contains(*name));
+    names.extend(hidden.map(|name| ObjectName::from(Ident::new(name.as_str()))));
     if !names.is_empty() {
         options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
     }
+    options
 }
 
 struct Context<'a> {
@@ -266,7 +340,7 @@ struct Context<'a> {
 impl ContextProvider for Context<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         match self.names.source(name.table()) {
-            Some(source) if name.schema().is_none() => Ok(Arc::clone(source)),
+            Some(shown) if name.schema().is_none() => Ok(Arc::clone(&shown.source)),
             _ => plan_err!("there is no source `{name}`"),
         }
     }

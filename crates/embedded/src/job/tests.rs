@@ -633,6 +633,34 @@ async fn a_row_says_which_record_it_is_made_of_whatever_the_delivery() {
 }
 
 #[tokio::test]
+async fn a_stream_reads_what_another_one_has_written_of_keys_and_offsets() {
+    let bench = Bench::new(1);
+    bench.log.put("orders", "a", Some(r#"{"id":1}"#));
+    bench.log.put("orders", "b", Some(r#"{"id":2}"#));
+    bench.deploy(&deployment("SELECT id, _key, _offset + 100 AS _offset FROM orders", 1, None)).await;
+    let column =
+        |(name, of): (&str, &str)| Column { name: name.to_owned(), data_type: of.parse().unwrap(), nullable: true };
+    let columns = [("id", "bigint"), ("_key", "string"), ("_offset", "bigint")].map(column).to_vec();
+    let (name, topic) = ("written".to_owned(), bench.output.clone());
+    let written = Source { name, topic, columns, event_time: None, ..source() };
+    let sql = "SELECT *, _partition FROM written WHERE _offset > 100";
+    let id = "f".repeat(32);
+    let second = Deployment {
+        names: Names::of(&id, "second"),
+        definition: id,
+        select: Select { sql: sql.to_owned(), sources: vec![written] },
+        ..deployment(sql, 1, None)
+    };
+    let topic = second.names.topic();
+    bench.log.topic(&topic, 1);
+    bench.deploy(&second).await;
+    let records = until(|| Some(bench.log.records(&topic)).filter(|records| !records.is_empty())).await;
+    assert_eq!(bench.log.values(&topic), [r#"{"id":2,"_key":"b","_offset":101,"_partition":0}"#]);
+    let (_, origin) = records[0].headers.iter().find(|(name, _)| name == ORIGIN).unwrap();
+    assert_eq!(origin.as_deref(), Some(format!("{}:0:1", bench.output).as_bytes()));
+}
+
+#[tokio::test]
 async fn a_row_from_the_future_is_a_dead_letter_and_not_counted_when_it_is_read_again_later() {
     let mut bench = Bench::new(1);
     let (dead, now, minute) = (format!("{}.dlq", bench.output), crate::job::now_ms(), 60_000);

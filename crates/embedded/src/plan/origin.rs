@@ -58,8 +58,9 @@ fn below(plan: LogicalPlan, sources: &[Source]) -> Result<LogicalPlan> {
                 let provider = Provider { input: Input::Stream(number), schema: schema::of_source(&sources[number]) };
                 let name = scan.table_name.clone();
                 let all = LogicalPlanBuilder::scan(name.clone(), provider_as_source(Arc::new(provider)), None)?;
-                let of = |hidden: &str, carried| Expr::Column(Column::new(Some(name.clone()), hidden)).alias(carried);
-                let origin = [of("_partition", CARRIED[0]), of("_offset", CARRIED[1])];
+                let [partition, offset, ..] = schema::hidden_names(&sources[number]);
+                let of = |hidden: String, carried| Expr::Column(Column::new(Some(name.clone()), hidden)).alias(carried);
+                let origin = [of(partition, CARRIED[0]), of(offset, CARRIED[1])];
                 all.project(own.into_iter().chain(origin))?.build()?
             }
             _ => LogicalPlan::TableScan(scan),

@@ -1,10 +1,16 @@
 //! Queries without a window.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::support::*;
-use streamview_manager::engines::Select;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
+use streamview_manager::catalog::{KeyFormat, Source, Table};
+use streamview_manager::engines::{Refusal, Select};
 
+use crate::decode::Decoder;
+use crate::log::{Batch, Place};
 use crate::plan::{Bounds, Limits, Prepared, Purpose};
 use crate::run::Failure;
 
@@ -103,6 +109,131 @@ async fn what_a_record_has_beside_its_value_is_there_by_name_only() {
     let mut query = started("select _partition, _offset, _key, _timestamp, _headers from orders where _offset > 1");
     let out = all(&mut query, &[order(1, "a", 1, T), order(2, "a", 1, T)]).await;
     assert_eq!(out, ["0|2|key-2|2027-01-15T07:00:00|null"]);
+}
+
+/// Topics whose records have fields that are called like what each record has beside its value, and the table `customers`.
+fn logs() -> Vec<Source> {
+    let logs = [("id", "bigint"), ("_key", "string"), ("_offset", "bigint"), ("_timestamp", "timestamp(3)")];
+    let copies = [("_partition", "int"), ("_offset", "bigint"), ("_headers", "string")];
+    vec![source("logs", &logs, None), source("copies", &copies, None), customers()]
+}
+
+fn over_logs(sql: &str, purpose: Purpose) -> Result<Prepared, Refusal> {
+    Prepared::new(&Select { sql: sql.to_owned(), sources: logs() }, purpose, &Limits::default())
+}
+
+/// Records with these values, from offset 40 of partition 3 on.
+fn decoded(of: &Source, values: &[&str]) -> RecordBatch {
+    let mut batch = Batch::default();
+    for (offset, value) in (40..).zip(values) {
+        let place = Place { topic: 0, partition: 3 };
+        batch.push((place, offset), Some(T), (Some(b"k"), Some(value.as_bytes())), std::iter::empty());
+    }
+    let mut decoder = Decoder::new(of, &[]);
+    for record in batch.records() {
+        decoder.add(&record, record.value.unwrap()).unwrap();
+    }
+    decoder.take().unwrap()
+}
+
+#[tokio::test]
+async fn a_field_that_is_called_like_what_a_record_has_beside_its_value_goes_first() {
+    let values = [r#"{"id":1,"_key":"a","_offset":7,"_timestamp":"2027-01-15T07:00:01Z"}"#, r#"{"id":2,"_offset":8}"#];
+    let (one, two) = ("1|a|7|2027-01-15T07:00:01", "2|null|8|null");
+    for (sql, expected) in [
+        ("select * from logs", vec![(one.to_owned(), 40_i64), (two.to_owned(), 41)]),
+        ("select *, _partition from logs", vec![(format!("{one}|3"), 40), (format!("{two}|3"), 41)]),
+        (
+            "select * exclude (_key, _timestamp), _partition as p from logs where _offset > 7",
+            vec![("2|8|3".to_owned(), 41)],
+        ),
+        ("select l._key, l._partition from logs l where _key = 'a'", vec![("a|3".to_owned(), 40)]),
+        (
+            "with l as (select *, _partition from logs) select * from l where _offset = 8",
+            vec![(format!("{two}|3"), 41)],
+        ),
+        (
+            "select id from logs where _offset = 7 union all select -_offset from logs where _key = 'a'",
+            vec![("1".to_owned(), 40), ("-7".to_owned(), 40)],
+        ),
+        (
+            "select l.*, c.city from logs l left join customers c on l._key = c.customer",
+            vec![(format!("{one}|Ulm"), 40), (format!("{two}|null"), 41)],
+        ),
+        (
+            "select *, _partition from logs l join customers c on l._key = c.customer",
+            vec![(format!("{one}|a|Ulm|1|3"), 40)],
+        ),
+    ] {
+        let (expected, offsets): (Vec<String>, Vec<i64>) = expected.into_iter().unzip();
+        for purpose in [Purpose::AdHoc, Purpose::Persistent] {
+            let of = over_logs(sql, purpose).unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
+            let mut query = of.start_with(Bounds::default(), &in_customers(&[("a", "Ulm")])).unwrap();
+            let out = query.push(0, decoded(&logs()[0], &values), NOW).await.unwrap().out;
+            assert_eq!(lines(&out), expected, "{sql}");
+            if purpose == Purpose::Persistent {
+                let origins: Vec<_> = out.iter().flat_map(|out| out.origins.clone()).collect();
+                assert_eq!(origins, offsets.iter().map(|offset| (3, *offset)).collect::<Vec<_>>(), "{sql}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn positions_are_those_of_the_record_whatever_its_fields_say() {
+    let of = over_logs("select * from copies", Purpose::Persistent).unwrap();
+    let mut query = of.start(Bounds::default()).unwrap();
+    let copy = decoded(&logs()[1], &[r#"{"_partition":9,"_offset":100,"_headers":"none"}"#]);
+    let out = query.push(1, copy, NOW).await.unwrap().out;
+    assert_eq!((lines(&out), out[0].origins.clone()), (vec!["9|100|none".to_owned()], vec![(3, 40)]));
+
+    let sql = "select _key, _partition, count(*) as n, max(_offset) as o from logs \
+               group by _key, _partition, tumble(_timestamp, interval '1 minute')";
+    let mut query = over_logs(sql, Purpose::Persistent).unwrap().start(Bounds::default()).unwrap();
+    let at = |time: &str| format!(r#"{{"_key":"a","_offset":7,"_timestamp":"2027-01-15T{time}Z"}}"#);
+    let rows = decoded(&logs()[0], &[&at("07:00:01"), &at("07:02:10")]);
+    query.push(0, rows, NOW).await.unwrap();
+    assert_eq!(lines(&query.close(NOW).await.unwrap()), ["a|3|1|7"]);
+    assert_eq!(query.held_from(), [((0, 3), 41)].into());
+}
+
+#[test]
+fn what_hides_behind_a_field_is_named_by_nobody() {
+    for purpose in [Purpose::AdHoc, Purpose::Persistent] {
+        let refusal = over_logs("select *, _key from logs", purpose).map(|_| ()).unwrap_err();
+        assert_eq!(refusal.code, "duplicate_column", "{refusal:?}");
+        assert!(refusal.message.contains("`_key`"), "{refusal:?}");
+        let refusal = over_logs("select x_ke, _partition from logs", purpose).map(|_| ()).unwrap_err();
+        assert_eq!(refusal.code, "not_found", "{refusal:?}");
+        assert!(!refusal.message.contains(char::is_control), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_topic_hides_is_not_left_out_of_a_table() {
+    let table = Some(Table { key: vec!["who".to_owned()], key_format: KeyFormat::Text });
+    let people = Source { table, ..source("people", &[("who", "string"), ("_key", "string")], None) };
+    let column = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
+    let columns = vec![column("a"), column("theirs")];
+    let one = RecordBatch::try_new(crate::schema::of_table(&people), columns).unwrap();
+    let tables = BTreeMap::from([(1, vec![one])]);
+    let whole = "1|a|0.01|1|odd|2027-01-15T07:00:00|a|theirs";
+    for (sql, expected) in [
+        (
+            "select *, o._offset, o._key as own from orders o join people p on o.customer = p.who",
+            format!("{whole}|1|key-1"),
+        ),
+        ("select * from orders o join people p on o.customer = p.who where p._key = 'theirs'", whole.to_owned()),
+        ("select * from (orders join people on customer = who) where _offset = 1", whole.to_owned()),
+    ] {
+        for purpose in [Purpose::AdHoc, Purpose::Persistent] {
+            let select = Select { sql: sql.to_owned(), sources: vec![orders(), people.clone()] };
+            let of = Prepared::new(&select, purpose, &Limits::default());
+            let of = of.unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
+            let mut query = of.start_with(Bounds::default(), &tables).unwrap();
+            assert_eq!(all(&mut query, &[order(1, "a", 1, T)]).await, [expected.as_str()], "{sql}");
+        }
+    }
 }
 
 #[test]
