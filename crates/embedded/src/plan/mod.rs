@@ -112,12 +112,20 @@ pub(crate) struct Time {
     pub(crate) lateness_ms: i64,
 }
 
+/// A column that an aggregate groups by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    /// How many before it have that name, too: a table may have a column that is called like it.
+    pub(crate) before: usize,
+}
+
 /// The window of a query that has one.
 #[derive(Clone)]
 pub(crate) struct Windowed {
     pub(crate) window: Window,
-    /// Name of its column in the aggregate.
-    pub(crate) column: String,
+    /// Its column in the aggregate.
+    pub(crate) column: Group,
     /// By source.
     pub(crate) times: BTreeMap<usize, Time>,
     /// The expressions, as text: with the window, what the state depends on.

@@ -8,6 +8,7 @@ use datafusion::common::{Result, internal_err};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 
+use super::Group;
 use super::slot::{Input, Slot};
 
 /// The three plans.
@@ -24,16 +25,16 @@ pub(crate) struct Split {
     pub(crate) schema: SchemaRef,
 }
 
-/// Takes the one aggregate of `plan` apart; its column of this name is the window.
-pub(crate) fn split(plan: Arc<dyn ExecutionPlan>, column: &str) -> Result<Split> {
+/// Takes the one aggregate of `plan` apart, one column of which is the window.
+pub(crate) fn split(plan: Arc<dyn ExecutionPlan>, column: &Group) -> Result<Split> {
     let mut parts = None;
     let mut aggregates = 0;
     let above = plan.transform_down(|plan| {
         let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(plan)) };
         aggregates += 1;
         let (partial, reduce, last) = taken_apart(aggregate)?;
-        let names = aggregate.group_expr().expr();
-        let window = names.iter().position(|(_, name)| name == column);
+        let groups = aggregate.group_expr().expr();
+        let window = (0..groups.len()).filter(|at| groups[*at].1 == column.name).nth(column.before);
         parts = Some((partial, reduce, window));
         Ok(Transformed::new(last, true, TreeNodeRecursion::Jump))
     })?;

@@ -8,7 +8,7 @@ use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, TableScan};
 use super::functions::{HOP, TUMBLE, interval_ms};
 use super::slot::Input;
 use super::trace::{bare, to_scans};
-use super::{Limits, Window, input_of};
+use super::{Group, Limits, Window, input_of};
 use crate::check::Fault;
 
 /// A window, and where its times are.
@@ -17,8 +17,8 @@ pub(crate) struct Found {
     pub(crate) window: Window,
     /// Which expression of the `GROUP BY`.
     pub(crate) group: usize,
-    /// The name of the column of its aggregate.
-    pub(crate) column: String,
+    /// The column of its aggregate.
+    pub(crate) column: Group,
     /// The time of each topic that goes in, over the topic's columns.
     pub(crate) times: Vec<(usize, Expr)>,
 }
@@ -62,7 +62,9 @@ pub(crate) fn of(aggregate: &Aggregate, limits: &Limits) -> Result<std::result::
                 &["GROUP"],
             )));
         }
-        let column = aggregate.schema.field(group).name().clone();
+        let name = aggregate.schema.field(group).name().clone();
+        let before = (0..group).filter(|at| *aggregate.schema.field(*at).name() == name).count();
+        let column = Group { name, before };
         let mut times: Vec<(usize, Expr)> = Vec::new();
         for (_, source, time) in all {
             match times.iter().find(|(other, _)| *other == source) {

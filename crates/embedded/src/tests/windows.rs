@@ -382,3 +382,17 @@ async fn a_query_whose_panes_are_not_those_of_its_rows_fails_and_loses_none() {
     let failure = query.push(0, rows(&[order(0, "a", 1, T + 31_000)]), NOW).await.unwrap_err();
     assert!(failure.message.contains("is not the one that its time is in"), "{failure:?}");
 }
+
+#[tokio::test]
+async fn a_window_is_told_from_a_column_of_a_table_that_is_called_like_it() {
+    for by in ["c.city, x.city", "x.city, c.city"] {
+        let sql = format!(
+            "select x.city as minute, c.city, count(*) as n \
+             from (select customer, tumble(ts, interval '1 minute') as city from orders) x \
+             join customers c on x.customer = c.customer group by {by}"
+        );
+        let mut query = started_with(&sql, &[("anna", "Ulm")]);
+        let rows = [order(1, "anna", 1, T), order(2, "anna", 1, T + 65_001)];
+        assert_eq!(all(&mut query, &rows).await, ["2027-01-15T07:00:00|Ulm|1"], "{by}");
+    }
+}
