@@ -16,6 +16,8 @@ pub(super) struct Writing {
     encoder: Encoder,
     columns: usize,
     key: Vec<usize>,
+    /// What the window's start is called in keys.
+    window: String,
     delivery: Delivery,
     definition: String,
     revision: i32,
@@ -51,6 +53,16 @@ impl Origins<'_> {
     }
 }
 
+/// A name for the window's start that no column of the key has.
+fn window_of(prepared: &Prepared) -> String {
+    let is_taken = |name: &str| prepared.key().iter().any(|at| prepared.columns()[*at].name == name);
+    let mut name = "window_start".to_owned();
+    while is_taken(&name) {
+        name.insert(0, '_');
+    }
+    name
+}
+
 fn header(name: &str, value: impl ToString) -> (String, Option<Vec<u8>>) {
     (name.to_owned(), Some(value.to_string().into_bytes()))
 }
@@ -61,6 +73,7 @@ impl Writing {
             encoder: Encoder::new(prepared.columns().iter().map(|column| column.name.as_str())),
             columns: prepared.columns().len(),
             key: prepared.key().to_vec(),
+            window: window_of(prepared),
             delivery,
             definition: definition.to_owned(),
             revision,
@@ -89,7 +102,7 @@ impl Writing {
 
     /// Rows as records. Those of a window have what they are grouped by as their key, and say in headers which window it is:
     /// there is one record of each window and key. Where records may come twice the window is in the key, too, so that whoever
-    /// reads them can tell the second one.
+    /// reads them can tell the second one: as `window_start`, or, where a column of the key is called so, `_window_start`.
     ///
     /// Those of no window say which record they are made of, by `origins`.
     pub fn rows(&self, output: &Output, mut origins: Option<&mut Origins<'_>>, records: &mut Vec<Outgoing>) {
@@ -118,7 +131,7 @@ impl Writing {
         let own = || self.encoder.object(&output.rows, row, self.key.iter().copied());
         match (output.window, self.delivery) {
             (Some((start, _)), Delivery::AtLeastOnce) => {
-                let (mut key, own) = (format!("{{\"window_start\":{start}").into_bytes(), own());
+                let (mut key, own) = (format!("{{\"{}\":{start}", self.window).into_bytes(), own());
                 if !self.key.is_empty() {
                     key.push(b',');
                 }

@@ -661,6 +661,18 @@ async fn a_stream_reads_what_another_one_has_written_of_keys_and_offsets() {
 }
 
 #[tokio::test]
+async fn a_column_of_a_key_that_is_called_like_the_windows_start_is_told_from_it() {
+    let bench = Bench::new(1);
+    bench.log.without_transactions();
+    bench.order(0, 1, "a", "1", 10_000);
+    let sql = PER_MINUTE.replace("customer, COUNT", "customer AS window_start, COUNT");
+    bench.deploy(&deployment(&sql, 1, None)).await;
+    bench.output(1).await;
+    let key = bench.log.records(&bench.output)[0].key.clone().unwrap();
+    assert_eq!(String::from_utf8(key).unwrap(), r#"{"_window_start":0,"window_start":"a"}"#);
+}
+
+#[tokio::test]
 async fn a_row_from_the_future_is_a_dead_letter_and_not_counted_when_it_is_read_again_later() {
     let mut bench = Bench::new(1);
     let (dead, now, minute) = (format!("{}.dlq", bench.output), crate::job::now_ms(), 60_000);
