@@ -26,6 +26,8 @@ use crate::store::{Connection, pool};
 
 /// Letters per transaction.
 const PAGE: i64 = 100;
+/// And bytes of them, the last one not counted: they are held, and once more by the client that sends them.
+const PAGE_BYTES: i64 = 8 << 20;
 /// How often the outbox is looked at without being woken.
 const IDLE: Duration = Duration::from_secs(5);
 /// How long the topic is read in one transaction.
@@ -35,8 +37,6 @@ const READ_FOR: Duration = Duration::from_secs(5);
 enum Page {
     /// There is nothing to publish, or another relay is at it.
     Nothing,
-    /// These were the last for now.
-    Last,
     /// There may be more.
     More,
 }
@@ -103,7 +103,6 @@ impl Relay {
                     self.client = Some(client);
                     match page {
                         Page::More => is_idle = false,
-                        Page::Last => return Ok(()),
                         Page::Nothing if is_idle => return self.close().await,
                         Page::Nothing => return Ok(()),
                     }
@@ -122,7 +121,7 @@ impl Relay {
         let (view, topic) = (self.context.source.view, self.context.dlq_topic.clone());
         client.batch_execute(include_str!("../store/sql/begin_relay.sql")).await?;
         let has_lock = dead_letters::lock_relay(client, view).await?;
-        let letters = if has_lock { dead_letters::claim(client, view, PAGE).await? } else { Vec::new() };
+        let letters = if has_lock { dead_letters::claim(client, view, PAGE, PAGE_BYTES).await? } else { Vec::new() };
         if letters.is_empty() {
             client.batch_execute("commit").await?;
             return Ok(Page::Nothing);
@@ -144,8 +143,7 @@ impl Relay {
         crash::point("relay.marked");
         match refused {
             Some(error) => Err(error.into()),
-            None if letters.len() as i64 == PAGE => Ok(Page::More),
-            None => Ok(Page::Last),
+            None => Ok(Page::More),
         }
     }
 

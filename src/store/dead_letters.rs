@@ -23,9 +23,10 @@ fn lock_of(view: &str) -> String {
     format!("streamview relay {view}")
 }
 
-/// Locks and gives the oldest unpublished dead letters; call inside a transaction.
-pub async fn claim(client: &Connection, view: &str, limit: i64) -> Result<Vec<Unpublished>, DbError> {
-    let rows = client.query(include_str!("sql/claim_dead_letters.sql"), &[&view, &limit]).await?;
+/// Locks and gives the oldest unpublished dead letters, up to `most` of them and no more once they come to so many `bytes`:
+/// the first however large. Call inside a transaction.
+pub async fn claim(client: &Connection, view: &str, most: i64, bytes: i64) -> Result<Vec<Unpublished>, DbError> {
+    let rows = client.query(include_str!("sql/claim_dead_letters.sql"), &[&view, &most, &bytes]).await?;
     rows.iter()
         .map(|row| {
             Ok(Unpublished {

@@ -133,6 +133,25 @@ async fn two_relays_of_one_outbox_publish_each_letter_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_letters_is_bounded_by_their_bytes_and_one_goes_however_large_it_is() {
+    let world = World::new(1).await;
+    // The first alone is more than a page.
+    let letters =
+        "insert into dead_letters (view, build, topic, partition, \"offset\", reason, error, headers, payload)
+        select 'orders', 1, 't', 0, n, 'record_too_large', 'too large', '',
+            repeat('x', case n when 1 then 9000000 else 900000 end)::bytea
+        from generate_series(1, 40) n";
+    world.sql.batch_execute(letters).await.unwrap();
+    for (page, on_topic) in [("first", 1), ("second", 11)] {
+        let killed = world.launch(&[("STREAMVIEW_CRASH_AT", "relay.published")]);
+        assert!(Instance::was_killed(killed.until_ended().await), "{}", killed.log_text());
+        assert_eq!(letters_on_topic(&world).len(), on_topic, "after the {page} page");
+    }
+    let _instance = world.start().await;
+    assert_once(&world, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_arrived_although_no_answer_came_in_time_is_not_sent_again() {
     let kafka = servers::own_kafka();
     let world = World::on(&kafka.bootstrap(), &servers::shared().database, 1, &[]).await;
