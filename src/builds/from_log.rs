@@ -205,7 +205,7 @@ impl Share {
             }
         };
         batch.push(0, record, |out| out.extend_from_slice(record.headers.encoded()));
-        self.bytes += OF_RECORD + record.size() + record.headers.encoded().len();
+        self.bytes += OF_RECORD + record.weight();
         if self.bytes > reading.memory {
             self.halve();
         }

@@ -66,6 +66,29 @@ async fn many_orders_that_are_decided_about_at_once_drain_in_steps_of_a_batch() 
     assert_eq!(world.conservation().await, [ORDERS * 21, ORDERS * 21, 0, 0, 0, 0, 0]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_bounded_by_the_headers_of_what_it_loads_too() {
+    let world = World::new(1).await;
+    // Four batches' bytes are nine of these events. By their values alone, all of them.
+    let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__MAX_BATCH_BYTES", "50000")]).await;
+    let heavy = |event: &TestEvent| {
+        let mut record = event.record();
+        record.headers.push(("baggage".to_owned(), vec![b'x'; 20_000]));
+        record
+    };
+    let events = life("o-1", 41);
+    world.publish(events[1..].iter().map(heavy)).await;
+    world.until_consumed(40).await;
+    assert!(world.number("select parked_bytes from held_keys").await > 40 * 20_000);
+    world.publish([heavy(&events[0])]).await;
+    assert_eq!(instance.order_at("o-1", 41).await["held"], Value::Null);
+
+    let largest = "select max(events) from (select count(*) events from orders_1.ledger \
+                   group by commit_partition, commit) commits";
+    let largest = world.number(largest).await;
+    assert!(largest <= 10, "a commit has {largest} events");
+}
+
 /// Events 1, 3, 4, 6 and then 2, in batches of two: what drains is cut off where the next gap begins.
 pub fn cut_before_a_gap(order: &str) -> Vec<TestEvent> {
     let events = life(order, 6);

@@ -45,6 +45,11 @@ impl Record<'_> {
     pub fn size(&self) -> usize {
         self.key.map_or(0, <[u8]>::len) + self.payload.map_or(0, <[u8]>::len)
     }
+
+    /// Bytes of key, value and headers: what it takes to hold it.
+    pub fn weight(&self) -> usize {
+        self.size() + self.headers.encoded().len()
+    }
 }
 
 /// Record headers in one byte string: for each, name length (u32 LE), name, value length (i32 LE, -1 = null), value.

@@ -389,12 +389,12 @@ impl<'a, V: View> Fold<'a, V> {
             work.forget_empty_hold();
             return Outcome::Blocked(why);
         }
+        let bytes = record.weight() as i64;
         self.limits.parked_budget -= 1;
         held.parked_count += 1;
-        held.parked_bytes += record.size() as i64;
+        held.parked_bytes += bytes;
         held.first_parked = Some(held.first_parked.map_or(sequence, |first| first.min(sequence)));
         work.held_changed = true;
-        let bytes = record.size() as i64;
         let parked = Parked { event_id: event.parsed.event_id, record: Some(record), stored: false, bytes };
         work.parked.insert(sequence, parked);
         self.plan.tally.gaps += 1;

@@ -98,7 +98,7 @@ pub struct StoredParked {
     pub origin: Origin,
     /// Record timestamp.
     pub timestamp_ms: Option<Millis>,
-    /// Bytes of key and value.
+    /// Bytes of key, value and headers.
     pub bytes: i64,
     /// Value and encoded headers; `None` when only its presence was asked for.
     pub body: Option<(Vec<u8>, Vec<u8>)>,
@@ -212,7 +212,7 @@ pub struct Parked<'a> {
     pub record: Option<Record<'a>>,
     /// Whether it is stored already.
     pub stored: bool,
-    /// Bytes of key and value.
+    /// Bytes of key, value and headers.
     pub bytes: i64,
 }
 
@@ -299,7 +299,8 @@ impl<S> Work<'_, S> {
             self.parked.keys().next().copied().filter(|next| self.horizon.is_none_or(|horizon| *next <= horizon));
         if let Some(held) = self.entry.held.as_mut() {
             held.parked_count -= 1;
-            held.parked_bytes -= bytes;
+            // Holds of before headers counted know of fewer.
+            held.parked_bytes = if held.parked_count > 0 { held.parked_bytes - bytes } else { 0 };
             held.first_parked = if held.parked_count > 0 { Some(next.unwrap_or(sequence.next())) } else { None };
             self.held_changed = true;
         }
@@ -436,5 +437,13 @@ mod tests {
             (held.first_parked, held.parked_count, held.parked_bytes)
         });
         assert_eq!(after, [(Some(Sequence(5)), 1, 20), (None, 0, 0)]);
+    }
+
+    #[test]
+    fn a_hold_that_knew_of_too_few_bytes_has_none_once_nothing_is_parked() {
+        let mut work = work(3, Held { parked_count: 1, parked_bytes: 5, ..refusing(&[9]) });
+        work.count_out(Sequence(4), 30);
+        let held = work.entry.held.as_ref().unwrap();
+        assert_eq!((held.parked_count, held.parked_bytes), (0, 0));
     }
 }

@@ -203,7 +203,7 @@ impl Stored {
                 event_id: event_id.clone(),
                 origin: *origin,
                 timestamp_ms: None,
-                bytes: (key.len() + payload.len()) as i64,
+                bytes: (key.len() + payload.len() + headers.len()) as i64,
                 body: (index < whole).then(|| (payload.clone(), headers.clone())),
             })
             .collect()
@@ -538,7 +538,7 @@ impl Stored {
         prop_assert_eq!(kept.state.lines as usize, lines);
         let held = kept.held.clone().unwrap_or_default();
         prop_assert_eq!(held.parked_count as usize, kept.parked.len());
-        let bytes: usize = kept.parked.values().map(|row| key.len() + row.2.len()).sum();
+        let bytes: usize = kept.parked.values().map(|row| key.len() + row.2.len() + row.3.len()).sum();
         prop_assert_eq!(held.parked_bytes as usize, bytes);
         prop_assert_eq!(held.first_parked, kept.parked.keys().next().copied());
         prop_assert!(held.refused.iter().all(|sequence| *sequence > kept.last_sequence));

@@ -211,6 +211,19 @@ fn no_more_is_parked_than_the_budget_allows_and_the_partition_stops_before_it() 
     });
 }
 
+/// What is loaded to drain it is bounded by that.
+#[test]
+fn what_is_parked_counts_with_its_headers() {
+    let mut heavy = good(3);
+    Headers::push(&mut heavy.headers, b"baggage", Some(&[b'x'; 5_000]));
+    let bytes = |sent: &Sent| (sent.key.len() + sent.payload.len() + sent.headers.len()) as i64;
+    let all = bytes(&heavy) + bytes(&good(4));
+    Start::default().fold(LIMITS, &[heavy, good(4)], |plan| {
+        let held = plan.keys[KEY].entry.held.as_ref().unwrap();
+        assert_eq!((held.parked_count, held.parked_bytes), (2, all));
+    });
+}
+
 #[test]
 fn no_more_is_parked_behind_a_key_than_its_bound() {
     let limits = FoldLimits { max_parked_per_key: 2, ..LIMITS };
