@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use streamview::config::{Config, SecretUrl};
 use streamview::store::{Connection, pool};
 
@@ -60,4 +61,25 @@ async fn what_a_projector_asks_for_by_key_is_never_read_whole() {
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
         assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{name}: {}", plan.join("\n"));
     }
+}
+
+/// A producer that gives every event one key has any number of letters under one number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_event_is_looked_for_by_its_id_among_the_letters_of_its_number() {
+    let world = World::new(1).await;
+    let letters = "insert into dead_letters (view, build, topic, partition, \"offset\", reason, error, key, sequence, event_id, \
+                                             payload, headers) \
+                   select 'orders', 1, 't', 0, n, 'sequence_reused', '', 'undefined', n % 3 + 1, 'e-' || n, '{}', '' \
+                   from generate_series(1, 30000) n; \
+                   analyze dead_letters";
+    world.sql.batch_execute(letters).await.unwrap();
+    let client = writer(&world).await;
+    let sql = include_str!("../../src/store/sql/known_strangers.sql");
+    client.batch_execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+    client.batch_execute(&format!("prepare known as {sql}")).await.unwrap();
+    let ask = "explain (analyze, buffers, format json) execute known \
+               ('orders', 1, '{undefined}', '{2}', '{nobody}', array['x'::bytea], '{false}')";
+    let told: Value = client.query_one(ask, &[]).await.unwrap().get(0);
+    let blocks = ["Shared Hit Blocks", "Shared Read Blocks"].map(|kind| told[0]["Plan"][kind].as_i64().unwrap());
+    assert!(blocks.iter().sum::<i64>() < 100, "{told:#}");
 }

@@ -5,10 +5,14 @@
 select u.place
 from unnest($3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::boolean[]) with ordinality
      as u (key, sequence, event_id, payload, ask, place)
+-- Two questions, each by its part of the index: there may be any number of letters under one number.
 where exists (
-          select from dead_letters d
-          where d.view = $1 and d.build = $2 and d.key = u.key and d.sequence = u.sequence
-            and (d.event_id = u.event_id or d.event_id is null and d.payload = u.payload))
+          select 1 from dead_letters d
+          where d.view = $1 and d.build = $2 and d.key = u.key and d.sequence = u.sequence and d.event_id = u.event_id
+          union all
+          select 1 from dead_letters d
+          where d.view = $1 and d.build = $2 and d.key = u.key and d.sequence = u.sequence and d.event_id is null
+            and d.payload = u.payload)
    or exists (
           select from event_decisions e
           left join decision_outcomes o on o.decision_id = e.id and o.build = $2

@@ -224,7 +224,8 @@ async fn a_ledger_is_upgraded_however_long_that_takes_and_a_build_of_an_old_proc
                 insert into orders_1.ledger select 'o-' || n % 1000, n, n, 'OrderCreated', now(), 0, n, 'applied', null, 0, \
                 n / 1000 + 1 from generate_series(1, 100000) n";
     world.sql.batch_execute(rows).await.unwrap();
-    assert_eq!(migrate::migrate(&settings).await.unwrap(), ["V24__commits", "V25__json_schema"]);
+    let applied = ["V24__commits", "V25__json_schema", "V26__letters_by_event"];
+    assert_eq!(migrate::migrate(&settings).await.unwrap(), applied);
     let noted = "select count(*) from orders_1.commits c, unnest(c.keys, c.sequences) as noted (key, sequence) \
                  join orders_1.ledger l using (key, sequence) where (c.partition, c.commit) = (l.commit_partition, l.commit)";
     assert_eq!(world.number(noted).await, 100_000);
