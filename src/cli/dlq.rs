@@ -303,7 +303,8 @@ async fn import(arguments: ImportArgs, config: &Config) -> Result<()> {
         Some(topic) => topic,
         None => config.views.get(desk.view).context("the view is not configured")?.dlq_topic.clone(),
     };
-    let (sender, letters) = mpsc::channel(64);
+    // Each may be of any size.
+    let (sender, letters) = mpsc::channel(1);
     let (kafka, reader, from) = (config.kafka.clone(), desk.clone(), topic.clone());
     let reading = tokio::task::spawn_blocking(move || {
         read_topic(&kafka, &from, |record| {

@@ -139,7 +139,7 @@ impl Desk {
         for letter in &letters {
             let place = match redrive.map(|prepared| prepared.checked.get(&letter.id)) {
                 None => letter.place.clone(),
-                Some(Some(Ok(checked))) => Some((checked.key.clone(), checked.sequence)),
+                Some(Some(Ok(place))) => Some(place.clone()),
                 Some(Some(Err(poison))) => {
                     findings.impossible(letter.key.as_deref(), Some(letter.id), &violated(poison));
                     continue;

@@ -197,12 +197,11 @@ impl Desk {
         prepared: &Prepared,
     ) -> Result<Draft, DeskError> {
         self.refuse_decided(client, id).await?;
-        let checked = match prepared.checked.get(&id) {
-            Some(Ok(checked)) => checked,
+        let (key, sequence) = match prepared.checked.get(&id) {
+            Some(Ok((key, sequence))) => (key, *sequence),
             Some(Err(poison)) => return Err(violated(poison).into()),
             None => return Err(no_such_letter(id).into()),
         };
-        let (key, sequence) = (&checked.key, checked.sequence);
         self.may_decide_one(client, key, sequence).await?.map_err(|not_now| not_now.refusal(key))?;
         let decision = NewDecision { about: Some((key.clone(), Numbers::one(sequence))), letter: Some(id) };
         Ok(Draft { record: prepared.record.clone(), ..Draft::of(action, decision) })

@@ -79,7 +79,7 @@ impl Desk {
         let mut sum = Imported::default();
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while let Some(letter) = letters.recv().await {
-            bytes += letter.payload.as_ref().map_or(0, Vec::len) + letter.headers.len();
+            bytes += bytes_of(&letter);
             chunk.push(letter);
             if chunk.len() == CHUNK_LETTERS || bytes >= CHUNK_BYTES {
                 self.import_chunk(&client, &mut chunk, &mut sum).await?;
@@ -106,6 +106,11 @@ impl Desk {
     }
 }
 
+fn bytes_of(letter: &ImportedLetter) -> usize {
+    let of = |part: Option<&Vec<u8>>| part.map_or(0, Vec::len);
+    of(letter.record_key.as_ref()) + of(letter.payload.as_ref()) + letter.headers.len()
+}
+
 /// What a foreign DLQ may say is cut to what the table and its readers expect.
 fn settle(letter: &mut ImportedLetter) {
     let clean = |text: &str, most: usize| text.chars().filter(|letter| *letter != '\0').take(most).collect::<String>();
@@ -120,4 +125,17 @@ fn settle(letter: &mut ImportedLetter) {
         foreign => (IMPORTED.to_owned(), format!("{foreign}: {error}")),
     };
     letter.topic = clean(&letter.topic, 249);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_has_the_bytes_of_its_key_value_and_headers() {
+        let nothing = ImportedLetter::default();
+        let (record_key, payload, headers) = (Some(vec![0; 3]), Some(vec![0; 20]), vec![0; 100]);
+        let letter = ImportedLetter { record_key, payload, headers, ..nothing.clone() };
+        assert_eq!((bytes_of(&letter), bytes_of(&nothing)), (123, 0));
+    }
 }

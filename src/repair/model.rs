@@ -59,7 +59,7 @@ pub struct ParkedEvent {
     pub sequence: i64,
     /// Its id.
     pub event_id: String,
-    /// Its type; `None` where its value is too long to be read here.
+    /// Its type; `None` where its value or its headers are too long to be read here.
     pub event_type: Option<String>,
     /// When it happened, says the event.
     pub occurred_at: Option<Timestamp>,

@@ -9,7 +9,7 @@ use super::rows::read::{self, LetterRecord};
 use super::{Desk, DeskError, Obstacle, Refusal};
 use crate::domain::poison::Poison;
 use crate::domain::record::{Headers, Record};
-use crate::domain::units::{Offset, Partition};
+use crate::domain::units::{Offset, Partition, Sequence};
 use crate::repair::decide::no_such_letter;
 use crate::store::Connection;
 
@@ -21,8 +21,8 @@ const CHUNK_LETTERS: usize = 2_000;
 /// What was found out before the lock.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// What each letter's record says, or what speaks against it.
-    pub(super) checked: HashMap<i64, Result<Checked, Poison>>,
+    /// Key and number by each letter's record, or what speaks against it. No more of it: they may be 100,000 of any size.
+    pub(super) checked: HashMap<i64, Result<(String, Sequence), Poison>>,
     /// Value and encoded headers of a replacement.
     pub(super) record: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -40,7 +40,7 @@ impl Desk {
                 while !rest.is_empty() {
                     let mut bytes = 0;
                     let fitting = rest.iter().take(CHUNK_LETTERS).take_while(|letter| {
-                        bytes += letter.payload_bytes;
+                        bytes += letter.bytes;
                         bytes <= CHUNK_BYTES
                     });
                     let (chunk, later) = rest.split_at(fitting.count().max(1));
@@ -59,7 +59,7 @@ impl Desk {
         for body in read::bodies(client, self.view, ids).await? {
             let record = record_of(body.key.as_deref(), body.payload.as_deref(), &body.headers);
             let checked = self.bench().checker.check(record).await?;
-            to.checked.insert(body.id, checked);
+            to.checked.insert(body.id, checked.map(place_of));
         }
         Ok(())
     }
@@ -73,8 +73,13 @@ impl Desk {
         let sequence = same("sequence", letter.sequence, asked.sequence)?;
         let (payload, headers) = (asked.value(), headers_of(&body, asked, sequence));
         let checked = self.bench().checker.check(record_of(Some(key.as_bytes()), Some(&payload), &headers)).await?;
-        Ok(Prepared { checked: HashMap::from([(asked.id, checked)]), record: Some((payload, headers)) })
+        let checked = HashMap::from([(asked.id, checked.map(place_of))]);
+        Ok(Prepared { checked, record: Some((payload, headers)) })
     }
+}
+
+fn place_of(checked: Checked) -> (String, Sequence) {
+    (checked.key, checked.sequence)
 }
 
 /// The letter's own value, or the one given where it has none.

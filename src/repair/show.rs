@@ -17,7 +17,7 @@ use crate::store::read::{ReadError, ReadPool};
 
 /// Parked events, letters and decisions shown with a held key.
 const SHOWN: i64 = 20;
-/// Bytes of a parked event's value that are read, so that its type can be told.
+/// Bytes of a parked event's value, and of its headers, that are read, so that its type can be told.
 const PARKED_BYTES: i32 = 64 << 10;
 /// Bytes of it that are shown.
 const PREVIEW_BYTES: usize = 2 << 10;
@@ -112,7 +112,6 @@ impl Desk {
 
     async fn parked_event(&self, key: &str, read: ParkedRead) -> ParkedEvent {
         let ParkedRead { sequence, event_id, topic, partition, offset, timestamp_ms, parked_at, .. } = read;
-        let whole = read.payload.len() as i64 == read.payload_bytes;
         let record = Record {
             partition: Partition(partition),
             offset: Offset(offset),
@@ -121,7 +120,7 @@ impl Desk {
             payload: Some(&read.payload),
             headers: Headers::from_encoded(&read.headers),
         };
-        let event = if whole { self.bench().checker.look(record).await } else { None };
+        let event = if read.is_whole { self.bench().checker.look(record).await } else { None };
         let occurred_at = event.as_ref().and_then(|event| Timestamp::from_microsecond(event.occurred_at.0).ok());
         let (event_type, json) = event.map(|event| (event.event_type, event.json)).unzip();
         let mut beginning = read.payload;

@@ -591,6 +591,20 @@ async fn a_decision_by_filter_is_told_first_and_made_only_of_what_was_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_held_order_is_shown_without_reading_headers_of_any_size() {
+    let world = World::new(1).await;
+    let instance = world.start().await;
+    let gap = life("gap", 5);
+    let mut heavy = gap[3].record();
+    heavy.headers.push(("baggage".to_owned(), vec![b'x'; 100_000]));
+    world.publish([gap[0].record(), heavy, gap[4].record()]).await;
+    world.until_consumed(3).await;
+    let shown = instance.json("/ops/held/gap").await;
+    let types = shown["parked"].as_array().unwrap().iter().map(|parked| parked["type"].is_string());
+    assert_eq!(types.collect::<Vec<_>>(), [false, true], "what was read in part is not decoded: {shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_orders_are_decided_about_in_well_under_a_second() {
     let world = World::new(1).await;
     world.start().await.stop().await;

@@ -104,7 +104,7 @@ pub struct ParkedEventBody {
     pub sequence: i64,
     /// Its id.
     pub event_id: String,
-    /// Its type; null where its value is too long to be read here.
+    /// Its type; null where its value or its headers are too long to be read here.
     #[serde(rename = "type")]
     #[schema(required)]
     pub event_type: Option<String>,

@@ -20,7 +20,7 @@ pub struct HeldRead {
     pub refused: Vec<i64>,
 }
 
-/// A parked event as stored; its value may be cut.
+/// A parked event as stored; its value and headers may be cut.
 #[derive(Debug)]
 pub struct ParkedRead {
     /// Its number.
@@ -41,8 +41,10 @@ pub struct ParkedRead {
     pub payload_bytes: i64,
     /// The value, as far as it was asked for.
     pub payload: Vec<u8>,
-    /// Encoded headers.
+    /// Encoded headers, likewise.
     pub headers: Vec<u8>,
+    /// Whether both are there to their end.
+    pub is_whole: bool,
 }
 
 /// A letter with its record; the value may be cut.
@@ -82,8 +84,8 @@ pub struct LetterRef {
     pub place: Option<(String, Sequence)>,
     /// Its key, if it could be read.
     pub key: Option<String>,
-    /// Bytes of its value.
-    pub payload_bytes: i64,
+    /// Bytes of its record: key, value and headers.
+    pub bytes: i64,
 }
 
 fn or_null(values: &[String]) -> Option<&[String]> {
@@ -165,6 +167,7 @@ pub async fn parked(
                 payload_bytes: i64::from(row.try_get::<_, i32>("payload_bytes")?),
                 payload: row.try_get("payload")?,
                 headers: row.try_get("headers")?,
+                is_whole: row.try_get("is_whole")?,
             })
         })
         .collect()
@@ -301,7 +304,7 @@ pub async fn matching_letters(
                 id: row.try_get("id")?,
                 place: key.clone().zip(sequence.map(Sequence)),
                 key,
-                payload_bytes: i64::from(row.try_get::<_, i32>("payload_bytes")?),
+                bytes: row.try_get("bytes")?,
             })
         })
         .collect()

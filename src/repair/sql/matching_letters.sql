@@ -1,5 +1,6 @@
 -- As list_letters, but what a bulk call needs of each.
-select id, key, sequence, octet_length(coalesce(payload, '')) as payload_bytes
+select id, key, sequence,
+       octet_length(headers)::bigint + coalesce(octet_length(record_key), 0) + coalesce(octet_length(payload), 0) as bytes
 from dead_letters_view
 where view = $1
   and ($2::text[] is null or status = any ($2))
