@@ -2,8 +2,8 @@
 //! are stored. Writes nothing but temporary tables of its own session.
 //!
 //! Each page of keys is read in one snapshot of everything, which is committed together: whatever is projected meanwhile makes
-//! no difference. Bounded by `KEYS_AT_ONCE` and `EVENTS_AT_ONCE`, and what is held of the log by `rebuild.memory_bytes`; a
-//! single key is folded in one piece.
+//! no difference. Bounded by `KEYS_AT_ONCE`, `EVENTS_AT_ONCE` and `BYTES_AT_ONCE`, and what is held of the log by
+//! `rebuild.memory_bytes`; a single key is folded in one piece.
 
 mod by_ledger;
 mod by_log;
@@ -32,6 +32,8 @@ use crate::store::{Connection, DbError, names, pool};
 const KEYS_AT_ONCE: usize = 500;
 /// Ledger rows of one page, unless a single key has more.
 const EVENTS_AT_ONCE: i64 = 20_000;
+/// Bytes of payloads that are folded together, unless a single key has more.
+const BYTES_AT_ONCE: i64 = 32 << 20;
 /// Most keys that are named although nothing can be said of them.
 const UNTOLD_NAMED: usize = 10;
 /// How often keys that move are looked at again, and those that were not read as far in the log do not; how long it is waited

@@ -84,11 +84,21 @@ pub struct Keys {
     sampled: Statement,
     counted: Statement,
     in_ledger: Statement,
+    sizes: Statement,
     ledger: Statement,
 }
 
 /// Keys that follow each other, each with how many rows it has in the ledger.
 pub type KeyPage = BTreeMap<String, i64>;
+
+/// How much a key has in the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeySize {
+    /// Rows.
+    pub rows: i64,
+    /// Bytes of their payloads.
+    pub bytes: i64,
+}
 
 impl Keys {
     /// Prepares. Names are the view's constants.
@@ -105,6 +115,7 @@ impl Keys {
             sampled: client.prepare(&sampled).await?,
             counted: client.prepare(&format!("select count(*) from {name}")).await?,
             in_ledger: client.prepare(include_str!("sql/ledger_keys.sql")).await?,
+            sizes: client.prepare(include_str!("sql/ledger_sizes.sql")).await?,
             ledger: client.prepare(include_str!("sql/ledger_of_keys.sql")).await?,
         })
     }
@@ -154,6 +165,14 @@ impl Keys {
         self.enter(client).await?;
         let count: i64 = client.query_one(&self.counted, &[]).await?.try_get(0)?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// How much those of these keys have that are in the ledger.
+    pub async fn sizes(&self, client: &Connection, keys: &[&str]) -> Result<BTreeMap<String, KeySize>, DbError> {
+        self.enter(client).await?;
+        let rows = client.query(&self.sizes, &[&keys]).await?;
+        let size = |row: &Row| Ok(KeySize { rows: row.try_get(1)?, bytes: row.try_get(2)? });
+        rows.iter().map(|row| Ok((row.try_get(0)?, size(row)?))).collect()
     }
 
     /// The ledger of these keys.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::VerifyError;
+use super::{BYTES_AT_ONCE, EVENTS_AT_ONCE, VerifyError};
 use crate::builds::compare::{Readers, Seen};
 use crate::builds::{self, BuildError};
 use crate::domain::build::BuildId;
@@ -17,7 +17,7 @@ use crate::engine::refold::{Refold, Refolded, Unfoldable, Until};
 use crate::engine::view::{ChangedKey, KeyedRows, StoredDetails, View, WriteSet};
 use crate::store::keyed_rows::{BuildRows, tables};
 use crate::store::rows::Stored;
-use crate::store::scratch::{self, Keys, Scratch};
+use crate::store::scratch::{self, KeySize, Keys, Scratch};
 use crate::store::{Connection, DbError, names};
 
 /// The place of a view's further table among those that are compared: the first after the keys' own.
@@ -68,10 +68,24 @@ impl<'v, V: Stored> ByLedger<'v, V> {
         ends: &Ends,
     ) -> Result<BTreeMap<String, Looked>, DbError> {
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let ledger = self.sources.ledger(client, &names).await?;
+        let sizes = self.sources.sizes(client, &names).await?;
+        let mut looked = BTreeMap::new();
+        for part in in_parts(&names, &sizes) {
+            looked.append(&mut self.look_at_once(client, part, ends).await?);
+        }
+        Ok(looked)
+    }
+
+    async fn look_at_once(
+        &self,
+        client: &Connection,
+        keys: &[&str],
+        ends: &Ends,
+    ) -> Result<BTreeMap<String, Looked>, DbError> {
+        let ledger = self.sources.ledger(client, keys).await?;
         let rows = ledger.rows()?;
         let folded = self.fold(&rows, ends, &BTreeMap::new());
-        let mut seen = self.compare(client, &folded, &names).await?;
+        let mut seen = self.compare(client, &folded, keys).await?;
         // What a payload leaves open the stored rows may tell. They are asked only where it matters.
         let is_different = |(_, found): &&(Seen, Difference)| !found.columns.is_empty();
         let differing: Vec<String> = seen.iter().filter(is_different).map(|(seen, _)| seen.key.clone()).collect();
@@ -150,6 +164,23 @@ impl<'v, V: Stored> ByLedger<'v, V> {
     }
 }
 
+/// The keys in their order, as many together as are folded at once.
+fn in_parts<'k>(keys: &'k [&'k str], sizes: &BTreeMap<String, KeySize>) -> Vec<&'k [&'k str]> {
+    let (mut parts, mut start, mut sum) = (Vec::new(), 0, KeySize::default());
+    for (place, key) in keys.iter().enumerate() {
+        let size = sizes.get(*key).copied().unwrap_or_default();
+        sum = KeySize { rows: sum.rows + size.rows, bytes: sum.bytes + size.bytes };
+        if place > start && (sum.rows > EVENTS_AT_ONCE || sum.bytes > BYTES_AT_ONCE) {
+            parts.push(&keys[start..place]);
+            (start, sum) = (place, size);
+        }
+    }
+    if start < keys.len() {
+        parts.push(&keys[start..]);
+    }
+    parts
+}
+
 /// Readers of a build's stored rows, the ledger as far as `history` has it, and of the scratch tables.
 pub(super) async fn readers(
     client: &Connection,
@@ -203,4 +234,27 @@ fn damage(key: &str, why: &Unfoldable) -> Difference {
         }
     }
     difference
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_folded_together_up_to_so_many_rows_and_bytes_and_a_large_one_alone() {
+        let size = |rows, bytes| KeySize { rows, bytes };
+        let sizes = BTreeMap::from([
+            ("a".to_owned(), size(EVENTS_AT_ONCE - 1, 10)),
+            ("b".to_owned(), size(1, 10)),
+            ("c".to_owned(), size(1, 10)),
+            ("d".to_owned(), size(1, BYTES_AT_ONCE + 1)),
+            ("e".to_owned(), size(2, BYTES_AT_ONCE)),
+            // `f` has no ledger.
+            ("g".to_owned(), size(1, 1)),
+        ]);
+        let parts = in_parts(&["a", "b", "c", "d", "e", "f", "g"], &sizes);
+        let parts: Vec<String> = parts.iter().map(|part| part.concat()).collect();
+        assert_eq!(parts, ["ab", "c", "d", "ef", "g"]);
+        assert_eq!(in_parts(&[], &sizes), Vec::<&[&str]>::new());
+    }
 }
