@@ -7,7 +7,7 @@
 #![cfg_attr(debug_assertions, allow(unsafe_code))] // signals to ourselves; no part of a release build
 
 /// Every point, in the order of a record's way; then those of the parts, each in its every turn.
-pub const POINTS: [&str; 69] = [
+pub const POINTS: [&str; 70] = [
     "assign.acquired",
     "batch.taken",
     "batch.decoded",
@@ -29,6 +29,7 @@ pub const POINTS: [&str; 69] = [
     "load.stripped",
     "load.written",
     "load.dressed",
+    "load.emptied",
     "rebuild.marked",
     "rebuild.created",
     "rebuild.loaded",

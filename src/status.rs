@@ -51,18 +51,20 @@ pub struct Pause {
 }
 
 impl Pause {
+    /// No more events may be parked.
+    pub const PARK_BOUND: &'static str = "park_bound_reached";
     /// A batch of the log cannot be read.
     pub const UNREADABLE: &'static str = "unreadable_batch";
     /// The registry does not know the schema of a record.
     pub const SCHEMA_NOT_FOUND: &'static str = "schema_not_found";
     /// Every code, so that each metric series exists from the start.
     pub const CODES: [&'static str; 5] =
-        ["park_bound_reached", Pause::UNREADABLE, Pause::SCHEMA_NOT_FOUND, "not_owner", PAUSED];
+        [Pause::PARK_BOUND, Pause::UNREADABLE, Pause::SCHEMA_NOT_FOUND, "not_owner", PAUSED];
 
     /// One event more would be more parked events than allowed.
     pub fn park_bound(why: &str, offset: Offset) -> Pause {
         Pause {
-            code: "park_bound_reached",
+            code: Pause::PARK_BOUND,
             detail: format!("{why}, at offset {offset}"),
             unreadable_at: None,
             too_large: false,

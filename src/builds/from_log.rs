@@ -17,7 +17,6 @@ use crate::codec::Limits;
 use crate::codec::frame;
 use crate::codec::schemas::{Schemas, WriterSchema};
 use crate::config::{Config, KafkaSettings, ViewRules};
-use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
 use crate::domain::preflight::Outlook;
 use crate::domain::record::{Record, RecordBatch};
@@ -34,7 +33,7 @@ use crate::schemas::source::Absent;
 use crate::store::blocked::SkippedRange;
 use crate::store::control::DecisionsByKey;
 use crate::store::progress::BuildSource;
-use crate::store::{Connection, DbError, blocked};
+use crate::store::{Connection, DbError, blocked, refusals};
 
 /// How long it is read before it is looked whether that is still wanted.
 const SLICE: Duration = Duration::from_secs(1);
@@ -276,11 +275,9 @@ pub async fn overrules(client: &Connection, source: &BuildSource, keys: &[&str])
     let statement = include_str!("sql/refused_from_outside.sql");
     let rows = client.query(statement, &[&source.view, &source.build.0, &source.topic, &keys]).await?;
     let mut overrules = Overrules::default();
-    for row in rows {
-        let origin = Origin { partition: Partition(row.try_get(0)?), offset: Offset(row.try_get(1)?) };
-        let reason: &str = row.try_get(2)?;
-        let reason = Reason::ALL.into_iter().find(|known| known.as_str() == reason).unwrap_or(Reason::Unrepresentable);
-        overrules.refused.insert(origin, Poison::new(reason, row.try_get::<_, String>(3)?));
+    for row in &rows {
+        let (origin, poison) = refusals::refusal(row)?;
+        overrules.refused.insert(origin, poison);
     }
     Ok(overrules)
 }

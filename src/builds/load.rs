@@ -4,6 +4,8 @@
 //! Progress, holds, parked events, dead letters and decisions are committed batch by batch as ever. Until all is done
 //! the build is marked as being loaded: nobody else projects into it, and a load that was cut short begins anew.
 //! Memory is bounded: when the keys take more than allowed, the load ends early, and the rest is applied as ever.
+//! What only applying batch by batch gets past ends the load by a name of its own ([`OnlyInOrder`]): an event id that is the latest
+//! of two keys, what Postgres refuses, the bound of parked events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,16 +21,18 @@ use crate::crash;
 use crate::domain::meaning::Meaning;
 use crate::domain::units::{NextOffset, Partition};
 use crate::engine::view::{BuildScripts, ViewSpec};
+use crate::failure::Halt;
 use crate::platforms::kafka::log::{LogReader, Watermarks};
 use crate::projector::context::ViewContext;
-use crate::projector::keyed::{Filling, InMemory};
+use crate::projector::keyed::{Filling, InMemory, ONLY_IN_ORDER};
 use crate::projector::runtime::{self, Parts};
 use crate::projector::supervisor::Supervisor;
 use crate::status::ViewState;
 use crate::store::meaning::{self, Asking};
 use crate::store::progress::BuildSource;
 use crate::store::rows::Stored;
-use crate::store::{Connection, build, ledger, names, pool};
+use crate::store::sqlstate::{describe, refuses_rows};
+use crate::store::{Connection, DbError, build, ledger, names, pool};
 
 /// How often it is looked how far the load is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -40,6 +44,9 @@ const SAY: Duration = Duration::from_secs(5);
 pub struct LoadControl {
     /// Bytes that keys may take in memory.
     pub memory: usize,
+    /// Whether a build that ends by [`OnlyInOrder`] is emptied and given free then, so that projectors fill it; if not, it stays
+    /// marked, as after any other error.
+    pub gives_way: bool,
     /// Cancelled when the load is called off: it fails then, in order.
     pub stop: CancellationToken,
     /// Told where the load is.
@@ -49,7 +56,8 @@ pub struct LoadControl {
 impl LoadControl {
     /// A load that nobody calls off or follows.
     pub fn new(memory: usize) -> Self {
-        LoadControl { memory, stop: CancellationToken::new(), stage: watch::Sender::new(LoadStage::Reading) }
+        let (stop, stage) = (CancellationToken::new(), watch::Sender::new(LoadStage::Reading));
+        LoadControl { memory, gives_way: false, stop, stage }
     }
 }
 
@@ -66,6 +74,16 @@ pub enum LoadStage {
 #[derive(Debug, thiserror::Error)]
 #[error("the load was called off")]
 pub struct CalledOff;
+
+/// The load came to what only applying the topic batch by batch gets past: another load would end in the same way.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}; {next_step}")]
+pub struct OnlyInOrder {
+    /// What that is.
+    pub detail: String,
+    /// What to do where the build was not given free.
+    pub next_step: &'static str,
+}
 
 /// What a load did.
 #[derive(Debug, Clone, Copy)]
@@ -138,13 +156,30 @@ impl Claim {
             client.batch_execute("set statement_timeout = 0; set maintenance_work_mem = '256MB'").await?;
             client.batch_execute(script).await
         });
-        futures_util::future::try_join_all(scripts).await.context(
-            "the indexes cannot be built. If an event id is the latest of two orders, only applying the topic in its \
-             order tells which event to refuse: run `streamview load --discard`, then `streamview serve`",
-        )?;
+        // All of them: whoever empties the tables after one has failed would wait for the others.
+        for built in futures_util::future::join_all(scripts).await {
+            built.map_err(unbuilt)?;
+        }
         crash::point("load.dressed");
         build::set_free(&self.client, &self.source).await.context("cannot give the build free")
     }
+
+    /// Empties the build, whatever a load has left in it, and gives it free.
+    async fn empty(&self, config: &Config) -> Result<()> {
+        self.strip(&look_at_log(config, &self.source.topic).await?).await?;
+        self.dress(config).await
+    }
+}
+
+/// Why the indexes are not there.
+fn unbuilt(error: DbError) -> anyhow::Error {
+    let detail = format!("the indexes cannot be built: {}", describe(&error));
+    if !refuses_rows(&error) {
+        return anyhow::anyhow!(detail);
+    }
+    let next_step = "If an event id is the latest of two orders, only applying the topic in its order tells which event to \
+                     refuse: run `streamview load --discard`, then `streamview serve`";
+    OnlyInOrder { detail, next_step }.into()
 }
 
 /// Empties a build whose load was cut short, and gives it free.
@@ -156,8 +191,7 @@ pub async fn discard(spec: &ViewSpec, parts: Parts) -> Result<()> {
         claim.source.build,
         spec.name
     );
-    claim.strip(&look_at_log(&parts.config, &claim.source.topic).await?).await?;
-    claim.dress(&parts.config).await
+    claim.empty(&parts.config).await
 }
 
 /// Loads the whole topic, as it is now, into the build, with the view that `make` makes by the build's rules.
@@ -175,17 +209,34 @@ pub async fn load<V: Stored>(
     let view = make(&parts.meaning.rules)?;
     claim.strip(&log).await?;
     crash::point("load.stripped");
+    match fill(view, &parts, &claim, (started, &log, &control)).await {
+        Err(error) if control.gives_way && error.is::<OnlyInOrder>() => {
+            let emptied = claim.empty(&parts.config).await;
+            emptied.with_context(|| format!("{error}; and what was loaded cannot be taken back"))?;
+            crash::point("load.emptied");
+            Err(error)
+        }
+        filled => filled,
+    }
+}
 
+/// Fills a build that was stripped, and gives it free.
+async fn fill<V: Stored>(
+    view: V,
+    parts: &Parts,
+    claim: &Claim,
+    (started, log, control): (Instant, &[Extent], &LoadControl),
+) -> Result<LoadSummary> {
     let (written, reports) = unbounded_channel();
     let filling = Arc::new(Filling { enough: CancellationToken::new(), written, bytes: AtomicUsize::new(0) });
-    let (context, stop) = (runtime::context(view.spec(), &parts, true)?, CancellationToken::new());
+    let (context, stop) = (runtime::context(view.spec(), parts, true)?, CancellationToken::new());
     let group = format!("{}.load", parts.group);
     let lanes = Arc::clone(&filling);
     let keys = move || InMemory::new(Arc::clone(&lanes));
     let mut projecting = Supervisor::new(&context.status);
     let work = runtime::project(view, keys, Arc::clone(&context), group, stop.clone());
     projecting.part("projector", &stop, work);
-    let done = read_all(&context, (&filling, reports), &log, &control).await;
+    let done = read_all(&context, (&filling, reports), log, control).await;
     stop.cancel();
     projecting.ended().await;
     let Read { at: reading, keys, left } = done?;
@@ -248,6 +299,9 @@ async fn read_all(
 
 fn check_halted(context: &ViewContext) -> Result<()> {
     match context.status.snapshot().state {
+        ViewState::Halted(Halt { code: ONLY_IN_ORDER, detail, next_step }) => {
+            Err(OnlyInOrder { detail, next_step }.into())
+        }
         ViewState::Halted(halt) => bail!("{}; {}", halt.detail, halt.next_step),
         _ => Ok(()),
     }

@@ -237,8 +237,9 @@ impl Progress {
         if let Some(rate) = body.progress.records_per_second {
             line.push_str(&format!(", {rate:.0}/s"));
         }
-        if let Some(waiting_for) = body.waiting_for {
-            line = format!("{line}: {waiting_for}");
+        let otherwise = body.phases.last().and_then(|phase| phase.detail.as_ref());
+        if let Some(words) = body.waiting_for.as_ref().or(otherwise) {
+            line = format!("{line}: {words}");
         }
         if self.is_quiet || line == self.last {
             return Ok(());

@@ -4,7 +4,7 @@
 //! | died in | the next driver |
 //! |---|---|
 //! | `preflight` | begins anew |
-//! | `loading`, `indexing` | loads anew, into the same build |
+//! | `loading`, `indexing` | loads anew, into the same build, also where a load has just given way to projectors |
 //! | `catching_up`, `comparing`, `ready` | goes on |
 //! | `cutting_over` | looks which build readers read: the switch is one transaction. Until it has happened it can be called off |
 //!
@@ -21,7 +21,7 @@ use super::Household;
 use super::findings::Findings;
 use crate::board::ViewBoard;
 use crate::builds::compare::{self, CompareError, Pace, Pair};
-use crate::builds::load::{self, CalledOff, LoadControl, LoadStage};
+use crate::builds::load::{self, CalledOff, LoadControl, LoadStage, OnlyInOrder};
 use crate::builds::preflight::preflight;
 use crate::builds::switch::{self, Lack, Switch, Switched, behind, stands};
 use crate::builds::{self, BuildError};
@@ -245,7 +245,12 @@ impl Course<'_> {
     }
 
     pub(super) async fn enter(&mut self, phase: Phase) -> Result<(), Stopped> {
-        operations::enter(&self.client, self.operation.id, phase).await?;
+        self.enter_otherwise(phase, None).await
+    }
+
+    /// Likewise, and why it goes on otherwise than usual.
+    async fn enter_otherwise(&mut self, phase: Phase, why: Option<&str>) -> Result<(), Stopped> {
+        operations::enter_otherwise(&self.client, self.operation.id, phase, why).await?;
         self.operation.phase = phase;
         let (view, operation) = (self.driver.household.name(), self.operation.id);
         tracing::info!(view, operation, phase = phase.as_str(), "operation goes on");
@@ -382,7 +387,7 @@ impl Course<'_> {
         let total = total.map_err(|error| {
             failed("log_unreadable", format!("{error:#}"), "see that Kafka answers, then ask for it again")
         })?;
-        let control = LoadControl::new(household.config.rebuild.memory_bytes);
+        let control = LoadControl { gives_way: true, ..LoadControl::new(household.config.rebuild.memory_bytes) };
         let mut stage = control.stage.subscribe();
         let mut loading = household.served.0.load(parts, control.clone());
         let mut tick = tokio::time::interval(NOTE);
@@ -404,6 +409,12 @@ impl Course<'_> {
                 }
             }
         };
+        if called_off.is_none()
+            && let Some(OnlyInOrder { detail, .. }) =
+                loaded.as_ref().err().and_then(|error| error.downcast_ref::<OnlyInOrder>())
+        {
+            return self.leave_to_projectors(to, detail).await;
+        }
         match (loaded, called_off) {
             (_, Some(stopped)) => Err(stopped),
             (Ok(summary), None) => {
@@ -425,6 +436,18 @@ impl Course<'_> {
                 },
             )),
         }
+    }
+
+    /// The load has given way: the build is empty and free, and projectors fill it, who get past what no load does. Where this
+    /// process dies before that is noted, the next driver loads anew; in place it goes on from here.
+    async fn leave_to_projectors(&mut self, to: BuildId, why: &str) -> Result<(), Stopped> {
+        let (view, operation, build) = (to.view, self.operation.id, to.build);
+        tracing::warn!(view, operation, %build, why,
+            "the topic cannot be loaded in bulk: projectors apply it batch by batch");
+        let detail = format!(
+            "the topic is applied batch by batch, which takes longer than to load it, as the load met this: {why}"
+        );
+        self.enter_otherwise(Phase::CatchingUp, Some(&detail)).await
     }
 
     /// Waits until the new build is close behind the old one.

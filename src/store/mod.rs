@@ -25,6 +25,7 @@ pub mod pauses;
 pub mod pool;
 pub mod progress;
 pub mod read;
+pub mod refusals;
 pub mod roles;
 pub mod rows;
 pub mod scratch;

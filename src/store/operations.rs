@@ -51,7 +51,7 @@ pub struct Operation {
     pub error: Option<Value>,
     /// What was asked of it that it has not done yet.
     pub asked: Option<String>,
-    /// When each phase began: `[{phase, at}]`.
+    /// When each phase began: `[{phase, at}]`, with `detail` where it goes on otherwise than usual.
     pub phases: Value,
     /// When it was asked for.
     pub started_at: Timestamp,
@@ -176,7 +176,12 @@ pub async fn take(client: &Connection, id: i64) -> Result<bool, DbError> {
 
 /// It has come to that phase.
 pub async fn enter(client: &Connection, id: i64, phase: Phase) -> Result<(), DbError> {
-    client.execute(include_str!("sql/enter_phase.sql"), &[&id, &phase.as_str()]).await.map(drop)
+    enter_otherwise(client, id, phase, None).await
+}
+
+/// Likewise, and why it goes on otherwise than usual.
+pub async fn enter_otherwise(client: &Connection, id: i64, phase: Phase, why: Option<&str>) -> Result<(), DbError> {
+    client.execute(include_str!("sql/enter_phase.sql"), &[&id, &phase.as_str(), &why]).await.map(drop)
 }
 
 /// Which builds it is about.

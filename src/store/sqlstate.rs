@@ -131,6 +131,11 @@ pub fn is_lost_lock(error: &DbError) -> bool {
     matches!(error.code().map(|code| code.code()), Some("55P03" | "40P01"))
 }
 
+/// Whether it is the rows themselves that Postgres does not take: their values, or one beside another.
+pub fn refuses_rows(error: &DbError) -> bool {
+    error.code().is_some_and(|state| matches!(state.code().get(..2), Some("22" | "23" | "54")))
+}
+
 /// Whether Postgres does not let us in, or not into that database, or either side does not trust the other.
 pub fn is_login(error: &ReadError) -> bool {
     let ReadError::Unavailable(Some(cause)) = error else { return false };

@@ -215,7 +215,7 @@ async fn a_decision_that_cannot_be_folded_with_is_refused_and_the_order_waits_on
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_that_only_postgres_refuses_is_refused_and_not_the_record_beside_it() {
     let world = World::new(1).await;
-    refuse_to_store(&world, "new.event_id like 'unstorable-%'").await;
+    refuse_to_store(&world, 1, "new.event_id like 'unstorable-%'").await;
     let instance = world.start().await;
     world.publish(["bad-decision", "bad-record"].map(|order| created(order).record())).await;
     world.until_consumed(2).await;

@@ -164,16 +164,55 @@ async fn killed_at_any_point_of_it_the_next_process_ends_it() {
     }
 }
 
-/// An event id that is the latest of two orders: no load can tell which one to refuse.
+/// An event id that is the latest of two orders: no load can tell which one to refuse, and projectors can.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_load_can_judge_is_left_to_projectors_whoever_dies_meanwhile() {
+    for point in [None, Some("load.emptied")] {
+        let world = World::new(1).await;
+        // In two batches the fold alone does not see it.
+        let mut settings = vec![DEV, ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "1")];
+        settings.extend(point.map(|point| ("STREAMVIEW_CRASH_AT", point)));
+        let first = world.start_with(&settings).await;
+        let same = |order: &str| created(order).with("eventId", json!("the-same"));
+        world.publish(["o-1", "o-2"].map(|order| same(order).record())).await;
+        world.until_consumed(2).await;
+        let id = begin(&first, &in_place("to be judged anew")).await;
+        let instance = match point {
+            None => first,
+            Some(point) => {
+                assert!(Instance::was_killed(first.until_ended().await), "{point}: {}", first.log_text());
+                let next = world.launch(&settings[..2]);
+                next.until_ready().await;
+                next
+            }
+        };
+
+        let over = until_over(&instance, id).await;
+
+        assert_eq!(over["state"], "done", "{point:?}: {over}");
+        let phases = over["phases"].as_array().unwrap();
+        let detail = phases.iter().find(|entry| entry["phase"] == "catching_up").unwrap()["detail"].clone();
+        let is_told = detail.as_str().is_some_and(|detail| detail.contains("orders_dedup_event_id"));
+        assert_eq!(is_told, point.is_none(), "{point:?}: {over}");
+        instance.until_running().await;
+        world.until_consumed(2).await;
+        assert_eq!(world.number("select count(*) from orders_view").await, 1, "{point:?}");
+        assert_eq!(instance.refusal("/orders/o-2", 404).await["held"]["reason"], "event_id_reused", "{point:?}");
+        instance.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_fails_leaves_a_mark_and_says_what_to_do() {
     let world = World::new(1).await;
-    // In two batches the fold alone does not see it.
-    let instance = world.start_with(&[DEV, ("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "1")]).await;
-    let same = |order: &str| created(order).with("eventId", json!("the-same"));
-    world.publish(["o-1", "o-2"].map(|order| same(order).record())).await;
+    let instance = world.start_with(&[DEV, ("STREAMVIEW_STOP_AT", "load.written")]).await;
+    world.publish(life("o-1", 2).iter().map(TestEvent::record)).await;
     world.until_consumed(2).await;
     let id = begin(&instance, &in_place("cannot be done")).await;
+    instance.until_stopped().await;
+    // No index is built under a name that is taken, and nobody gets past that.
+    world.sql.batch_execute("create table orders_1.orders_by_status ()").await.unwrap();
+    instance.signal("CONT");
     let over = until_over(&instance, id).await;
     assert_eq!((&over["state"], &over["error"]["code"]), (&json!("failed"), &json!("load_failed")), "{over}");
     assert!(over["error"]["nextStep"].as_str().unwrap().contains("holds a part or nothing"), "{over}");
@@ -183,6 +222,7 @@ async fn one_that_fails_leaves_a_mark_and_says_what_to_do() {
         (ready["status"] == "unavailable" && text.contains("build 1 is being loaded in bulk since")).then_some(())
     })
     .await;
+    world.sql.batch_execute("drop table orders_1.orders_by_status").await.unwrap();
     let discard = world.launch_command(&["load", "--discard"], &[]);
     assert!(discard.until_ended().await.success(), "{}", discard.log_text());
     instance.until_running().await;

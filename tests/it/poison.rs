@@ -330,12 +330,12 @@ async fn a_record_too_large_for_the_dlq_topic_leaves_a_pointer_there_and_its_byt
     assert_eq!(world.conservation().await, [3, 1, 0, 0, 0, 0, 2]);
 }
 
-/// A database that refuses to store certain events of the ledger, as Postgres itself refuses what it cannot represent.
-pub async fn refuse_to_store(world: &World, condition: &str) {
+/// A database that refuses to store certain events of a build's ledger, as Postgres itself refuses what it cannot represent.
+pub async fn refuse_to_store(world: &World, build: i32, condition: &str) {
     let trigger = format!(
-        "create function refuse() returns trigger language plpgsql as $$ \
+        "create or replace function refuse() returns trigger language plpgsql as $$ \
          begin raise exception 'value out of range' using errcode = '22003'; end $$; \
-         create trigger refuse before insert on orders_1.ledger for each row when ({condition}) \
+         create trigger refuse before insert on orders_{build}.ledger for each row when ({condition}) \
          execute function refuse()"
     );
     world.sql.batch_execute(&trigger).await.unwrap();
@@ -344,7 +344,7 @@ pub async fn refuse_to_store(world: &World, condition: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_postgres_refuses_is_found_in_its_batch_and_refused_alone() {
     let world = World::new(2).await;
-    refuse_to_store(&world, "new.key like 'unstorable-%'").await;
+    refuse_to_store(&world, 1, "new.key like 'unstorable-%'").await;
     let names: Vec<String> =
         (0..200).map(|n| if n % 67 == 31 { format!("unstorable-{n}") } else { format!("o-{n}") }).collect();
     let events: Vec<TestEvent> = names.iter().flat_map(|name| [created(name), item_added(name, 2)]).collect();
@@ -369,7 +369,7 @@ async fn what_only_postgres_refuses_is_found_in_its_batch_and_refused_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_event_that_only_postgres_refuses_is_refused_when_its_turn_comes() {
     let world = World::new(1).await;
-    refuse_to_store(&world, "new.sequence = 4").await;
+    refuse_to_store(&world, 1, "new.sequence = 4").await;
     let instance = world.start().await;
     let events: Vec<TestEvent> =
         std::iter::once(created("o-1")).chain((2..=6).map(|sequence| item_added("o-1", sequence))).collect();
@@ -396,7 +396,7 @@ async fn a_parked_event_that_only_postgres_refuses_is_refused_when_its_turn_come
 async fn a_parked_event_that_only_postgres_refuses_takes_no_time_of_the_records_behind_its_gap() {
     const OTHERS: i64 = 400;
     let world = World::new(1).await;
-    refuse_to_store(&world, "new.sequence = 3").await;
+    refuse_to_store(&world, 1, "new.sequence = 3").await;
     let instance = world.start().await;
     world.publish([created("o-1"), item_added("o-1", 3), item_added("o-1", 4)].iter().map(TestEvent::record)).await;
     world.until_consumed(3).await;

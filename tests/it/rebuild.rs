@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use streamview::store::operations;
 
 use crate::cli::run;
+use crate::poison::refuse_to_store;
 use crate::support::instance::Instance;
 use crate::support::load::Load;
-use crate::support::orders::{TestEvent, life, oracle, stored};
+use crate::support::orders::{TestEvent, created, item_added, life, oracle, stored};
 use crate::support::world::World;
 use crate::support::{PATIENCE, until};
 
@@ -59,6 +60,16 @@ async fn content(world: &World, build: i32) -> Vec<String> {
         "select 'o' || to_jsonb(o)::text from orders_{build}.orders o
          union all select 'i' || to_jsonb(i)::text from orders_{build}.order_items i
          union all select 'l' || (to_jsonb(l) - 'commit_partition' - 'commit')::text from orders_{build}.ledger l
+         order by 1"
+    );
+    world.sql.query(&query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// What a build has refused, and which orders wait for what.
+async fn refused(world: &World, build: i32) -> Vec<String> {
+    let query = format!(
+        "select concat_ws(' ', key, sequence, reason, error) from dead_letters where build = {build}
+         union all select concat_ws(' ', key, 'waits for', missing_from, reason) from held_keys where build = {build}
          order by 1"
     );
     world.sql.query(&query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -412,4 +423,62 @@ async fn who_calls_an_operation_off_is_not_overruled() {
     world.sql.execute("update operations set phase = 'ready'", &[]).await.unwrap();
     assert!(ask("cutover").await && ask("cancel").await, "who is not heard yet may be called off");
     assert!(!ask("cutover").await && ask("cancel").await);
+}
+
+/// Whoever reads such a record again may find it otherwise: the other order has moved on by then, or nothing stands in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_old_build_refused_for_what_stands_outside_of_a_record_the_new_one_refuses_too() {
+    let world = World::new(1).await;
+    refuse_to_store(&world, 1, "new.key = 'unstorable'").await;
+    // One by one, as events come that are hours apart.
+    let instance = world.start_with(&[("STREAMVIEW_PROJECTOR__MAX_BATCH_EVENTS", "1")]).await;
+    let (stays, leaves) = (created("stays"), created("leaves"));
+    let [of_stays, of_leaves] = [("o-1", &stays), ("o-2", &leaves)]
+        .map(|(order, first)| created(order).with("eventId", first.event_id().into()));
+    let (next, unstorable) = (item_added("leaves", 2), [created("unstorable"), item_added("unstorable", 2)]);
+    let events = [&stays, &leaves, &of_stays, &of_leaves, &next, &unstorable[0], &unstorable[1]];
+    world.publish(events.map(TestEvent::record)).await;
+    until_consumed_by(&world, 1, 7).await;
+    let before = refused(&world, 1).await;
+    let reasons = ["o-1 1 event_id_reused", "o-2 1 event_id_reused", "unstorable 1 unrepresentable"];
+    assert!(reasons.iter().all(|reason| before.iter().any(|told| told.starts_with(reason))), "{before:?}");
+
+    let id = begin(&instance, json!({ "reason": "to see the same" })).await;
+    let over = until_over(&instance, id).await;
+
+    assert_eq!(over["state"], "done", "{over}");
+    let comparison = &over["comparison"];
+    assert_eq!([&comparison["different"], &comparison["onlyOld"], &comparison["onlyNew"]], [0, 0, 0], "{over}");
+    assert_eq!(refused(&world, 2).await, before);
+    assert_eq!(content(&world, 2).await, content(&world, 1).await);
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_meets_what_postgres_refuses_gives_way_to_projectors_who_refuse_it_alone() {
+    let world = World::new(1).await;
+    let instance = world.start_with(&[("STREAMVIEW_STOP_AT", "load.stripped")]).await;
+    let (whole, unstorable) = (life("o-1", 4), life("unstorable", 3));
+    world.publish(whole.iter().chain(&unstorable).map(TestEvent::record)).await;
+    until_consumed_by(&world, 1, 7).await;
+    let id = begin(&instance, json!({ "reason": "tables that take less" })).await;
+    instance.until_stopped().await;
+    refuse_to_store(&world, 2, "new.key = 'unstorable'").await;
+    instance.signal("CONT");
+
+    // What both hold differs, and nothing explains that.
+    until_phase(&instance, id, "ready").await;
+    let refusal = "unstorable 1 unrepresentable Postgres cannot hold it: value out of range (SQLSTATE 22003)";
+    assert_eq!(refused(&world, 2).await, [refusal, "unstorable waits for 1 poison"]);
+    let operation = instance.json(&format!("/ops/operations/{id}")).await;
+    let phases = operation["phases"].as_array().unwrap();
+    let detail = phases.iter().find(|entry| entry["phase"] == "catching_up").unwrap()["detail"].as_str().unwrap();
+    assert!(detail.contains("batch by batch") && detail.contains("value out of range"), "{operation}");
+    assert!(instance.log_text().contains("projectors apply it batch by batch"), "{}", instance.log_text());
+
+    instance.posted(&format!("/ops/operations/{id}/cutover"), &json!({}), 202).await;
+    let over = until_over(&instance, id).await;
+    assert_eq!((&over["state"], &over["toBuild"]), (&json!("done"), &json!(2)), "{over}");
+    assert_eq!(stored(&world).await, oracle(&whole));
+    instance.stop().await;
 }

@@ -121,6 +121,9 @@ pub struct PhaseBody {
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
+    /// Why the operation goes on otherwise than usual, if so.
+    #[schema(required)]
+    pub detail: Option<String>,
 }
 
 /// A page of operations.
@@ -200,7 +203,8 @@ fn waiting_for(operation: &Operation) -> Option<String> {
 fn phases_of(operation: &Operation) -> Vec<PhaseBody> {
     let entries = operation.phases.as_array().map(Vec::as_slice).unwrap_or_default();
     let body = |entry: &Value| {
-        Some(PhaseBody { phase: entry["phase"].as_str()?.to_owned(), at: entry["at"].as_str()?.parse().ok()? })
+        let detail = entry["detail"].as_str().map(str::to_owned);
+        Some(PhaseBody { phase: entry["phase"].as_str()?.to_owned(), at: entry["at"].as_str()?.parse().ok()?, detail })
     };
     entries.iter().filter_map(body).collect()
 }

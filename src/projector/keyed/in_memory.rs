@@ -1,7 +1,7 @@
 //! Entries of keys that stay in memory until all is read, and are written at once then: for filling an empty build.
 //!
-//! Nothing is believed twice here: whatever would make a lane forget what it knows ends the filling, which begins anew.
-//! `builds/load.rs` runs it.
+//! Nothing is believed twice here: whatever would make a lane forget what it knows ends the filling, which begins anew, or,
+//! where that would end in the same way, leaves the topic to appliers that can load their keys again. `builds/load.rs` runs it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -65,7 +65,11 @@ impl<S> InMemory<S> {
     }
 }
 
-/// The halt of a filling that cannot go on.
+/// The code of a halt of a filling that would come to the same end again, by what an applier gets past that can load its keys
+/// again.
+pub const ONLY_IN_ORDER: &str = "load_refused";
+
+/// The halt of a filling that has to begin anew.
 fn failed(detail: impl Into<String>) -> Halt {
     Halt {
         code: "load_failed",
@@ -73,6 +77,36 @@ fn failed(detail: impl Into<String>) -> Halt {
         next_step: "run `streamview load` again, which begins anew; or `streamview load --discard`, and let \
                     `streamview serve` apply the topic",
     }
+}
+
+/// The halt of a filling that would only come to the same end again.
+fn refused(detail: impl Into<String>) -> Halt {
+    Halt {
+        code: ONLY_IN_ORDER,
+        detail: detail.into(),
+        next_step: "run `streamview load --discard`, then `streamview serve`: who applies the topic batch by batch gets \
+                    past it",
+    }
+}
+
+/// The halt of a filling after that failure.
+fn ended_by(failure: &Failure) -> Halt {
+    match failure {
+        Failure::Record(detail) | Failure::ReusedEventId { detail, .. } | Failure::TooMuch(detail) => {
+            refused(detail.as_str())
+        }
+        // A load that begins anew may be met by the next decision.
+        Failure::Decided(_) => refused("something was decided about events meanwhile"),
+        Failure::Halt(halt) => failed(format!("{}: {}", halt.code, halt.detail)),
+        other => failed(format!("{other:?}")),
+    }
+}
+
+/// The halt of a filling one of whose partitions would have to wait.
+fn stopped_by(partition: Partition, pause: &Pause) -> Halt {
+    let detail = format!("partition {partition}: {}", pause.detail);
+    // Read from the beginning, partitions come at other paces than their events did. Elsewhere one waits for the others.
+    if pause.code == Pause::PARK_BOUND { refused(detail) } else { failed(detail) }
 }
 
 impl<V: Stored> Keys<V> for InMemory<V::State> {
@@ -127,13 +161,12 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
     fn survives(&self, failure: &Failure) -> Result<(), Halt> {
         match failure {
             Failure::FirstOnly(_) | Failure::RegistryAway(_) | Failure::UnknownSchema { .. } => Ok(()),
-            Failure::Halt(halt) => Err(failed(format!("{}: {}", halt.code, halt.detail))),
-            other => Err(failed(format!("{other:?}"))),
+            other => Err(ended_by(other)),
         }
     }
 
     fn may_let_go(&self, partition: Partition, pause: &Pause) -> Result<(), Halt> {
-        Err(failed(format!("partition {partition}: {}", pause.detail)))
+        Err(stopped_by(partition, pause))
     }
 
     fn enough(&self) -> CancellationToken {
@@ -165,11 +198,36 @@ impl<V: Stored> Keys<V> for InMemory<V::State> {
                 Some(session) => session.write_keys(context, changed, &advances).await,
                 None => Err(no_connection()),
             };
-            written.map_err(|failure| failed(format!("the rows could not be written: {failure:?}")))?;
+            written.map_err(|failure| {
+                let halt = ended_by(&failure);
+                Halt { detail: format!("the rows could not be written: {}", halt.detail), ..halt }
+            })?;
         }
         if self.filling.written.send(keys).is_err() {
             tracing::debug!("nobody waits for the load any more");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::units::Offset;
+
+    #[test]
+    fn what_others_get_past_ends_a_filling_by_another_name_than_the_weather() {
+        let said = || "said".to_owned();
+        let reused = Failure::ReusedEventId { detail: said(), event_ids: Vec::new() };
+        for failure in [Failure::Record(said()), reused, Failure::TooMuch(said()), Failure::Decided(Vec::new())] {
+            assert_eq!(ended_by(&failure).code, ONLY_IN_ORDER, "{failure:?}");
+        }
+        let denied = Failure::halt("permission_denied", "said", "mend it");
+        for failure in [Failure::Retry(said()), Failure::Stale, Failure::Fenced(Vec::new()), denied] {
+            assert_eq!(ended_by(&failure).code, "load_failed", "{failure:?}");
+        }
+        let (full, fenced) = (Pause::park_bound("no room", Offset(7)), Pause::not_owner());
+        let codes = [full, fenced].map(|pause| stopped_by(Partition(0), &pause).code);
+        assert_eq!(codes, [ONLY_IN_ORDER, "load_failed"]);
     }
 }

@@ -14,11 +14,12 @@ mod session;
 
 pub use cached::Cached;
 pub use course::{Course, Heal};
-pub use in_memory::{Filling, InMemory};
+pub use in_memory::{Filling, InMemory, ONLY_IN_ORDER};
 use keys::Entries;
 pub use keys::Keys;
 
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -285,8 +286,21 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
     }
 
     async fn attempt(&mut self, part: &Part<'_>, course: &mut Course) -> Result<Done, Failure> {
+        let session = self.session.as_mut().ok_or_else(no_connection)?;
+        let mut lent = Vec::new();
+        for (origin, poison) in session.refused_by_shown(&self.context, part).await? {
+            if let Entry::Vacant(place) = course.overrules.refused.entry(origin) {
+                place.insert(poison);
+                lent.push(origin);
+            }
+        }
         // Boxed, as what is committed below: these futures are large, and whoever awaits them would hold them on its stack.
-        let (done, unfinished) = Box::pin(self.try_once(part, course)).await?;
+        let tried = Box::pin(self.try_once(part, course)).await;
+        // Somebody may have answered it before the next attempt.
+        for origin in lent {
+            course.overrules.refused.remove(&origin);
+        }
+        let (done, unfinished) = tried?;
         course.go_on(part, unfinished);
         Ok(done)
     }

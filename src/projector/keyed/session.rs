@@ -1,22 +1,25 @@
 //! Writes what a batch made of its keys in one fenced transaction: view rows, ledger, parked events, holds, dead letters.
 //! The only place that writes view rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::future::{join, join4, join5};
 
 use crate::domain::history::History;
 use crate::domain::ledger::{LedgerRow, Origin};
-use crate::domain::units::Partition;
+use crate::domain::poison::Poison;
+use crate::domain::units::{Offset, Partition};
 use crate::engine::decisions::Verdict;
 use crate::engine::plan::{ByKey, Plan, Work};
 use crate::engine::view::{ChangedKey, View, WriteSet};
 use crate::failure::Failure;
+use crate::projector::applier::Part;
 use crate::projector::context::ViewContext;
 use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow};
 use crate::store::fence::{FencedConnection, Patience, Writing};
 use crate::store::ledger::{Commit, LedgerWriter};
 use crate::store::progress::Advance;
+use crate::store::refusals::RefusalStatements;
 use crate::store::rows::{Rows, Stored, Written};
 use crate::store::sqlstate::classify;
 use crate::store::strangers::StrangerStatements;
@@ -31,6 +34,8 @@ pub struct Session<V: Stored> {
     pub control: ControlStatements,
     ledger: LedgerWriter,
     strangers: StrangerStatements,
+    /// None where readers read this build.
+    refusals: Option<RefusalStatements>,
     /// The view's constraint on event ids.
     event_id_constraint: Option<String>,
     /// Whether there are decisions about events, as far as it was asked.
@@ -48,7 +53,8 @@ impl<V: Stored> Session<V> {
         let event_id_constraint = view.spec().event_id_constraint.as_deref().map(str::to_owned);
         let ledger = LedgerWriter::prepare(fenced.client()).await.map_err(fail)?;
         let strangers = StrangerStatements::prepare(fenced.client()).await.map_err(fail)?;
-        Ok(Session { fenced, rows, control, ledger, strangers, event_id_constraint, has_decisions: None })
+        let refusals = RefusalStatements::prepare(fenced.client(), &context.source).await.map_err(fail)?;
+        Ok(Session { fenced, rows, control, ledger, strangers, refusals, event_id_constraint, has_decisions: None })
     }
 
     /// The connection.
@@ -115,6 +121,30 @@ impl<V: Stored> Session<V> {
         let ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
         let holders = self.rows.holders_of(self.client(), &ids).await.map_err(|error| classify(error, None))?;
         Ok(holders.into_iter().collect())
+    }
+
+    /// What the build that readers read has refused of these records for what stands outside of them. Nothing is asked for that
+    /// build itself.
+    pub async fn refused_by_shown(
+        &mut self,
+        context: &ViewContext,
+        part: &Part<'_>,
+    ) -> Result<HashMap<Origin, Poison>, Failure> {
+        let Some(refusals) = &self.refusals else { return Ok(HashMap::new()) };
+        let mut spans: BTreeMap<Partition, (Offset, Offset)> = BTreeMap::new();
+        for (_, record) in part.records() {
+            // Offsets only grow.
+            spans.entry(record.partition).or_insert((record.offset, record.offset)).1 = record.offset;
+        }
+        if spans.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let refused = refusals.between(self.client(), &context.source, &spans).await;
+        let refused = refused.map_err(|error| classify(error, None))?;
+        if refused.is_none() {
+            self.refusals = None;
+        }
+        Ok(refused.unwrap_or_default())
     }
 
     /// Judges the late events of a plan that are none of their keys' events. Asks nothing where there are none.
