@@ -128,6 +128,10 @@ impl Engine for Counted {
         self.note("remove", self.engine.remove(handle, restore_points).await)
     }
 
+    async fn lead_is_lost(&self) {
+        self.engine.lead_is_lost().await;
+    }
+
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
         self.note("query", self.engine.query(query).await)
     }

@@ -365,3 +365,27 @@ async fn a_stream_whose_process_is_killed_again_and_again_is_not_given_up() {
     scene.counts_everything(&stream).await;
     scene.nothing_is_left_unlisted(Act::Deploy, &instance, &stream).await;
 }
+
+/// The process lives, and nothing of the stream is left in it: no failure of its own, and nobody's doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_process_loses_the_lead_alive_is_begun_again_where_it_was() {
+    let mut scene = Scene::new("its lead is cut".to_owned(), Rng::with_seed(22)).await;
+    let instance = scene.launch("");
+    let stream = scene.create(&instance).await;
+    scene.deploy(&instance, &stream).await;
+    scene.publish(40).await;
+    let cut = "select count(pg_terminate_backend(pid)) from pg_locks where locktype = 'advisory' and objsubid = 1 \
+               and database = (select oid from pg_database where datname = current_database()) \
+               and (classid::bigint << 32 | objid::bigint) = hashtextextended('streamview stream manager', 0)";
+    assert_eq!(scene.world.number(cut).await, 1, "one leads");
+    let job = format!("-{}-r1-a2", stream.tag());
+    until("it runs again", PATIENCE * 2, || async {
+        let now = instance.json(&stream.path).await;
+        assert_eq!((&now["failedRevision"], &now["lastError"]), (&Value::Null, &Value::Null), "{now}");
+        let runs = now["isSettled"] == true && now["jobId"].as_str().unwrap().ends_with(&job);
+        runs.then_some(())
+    })
+    .await;
+    scene.counts_everything(&stream).await;
+    scene.nothing_is_left_unlisted(Act::Deploy, &instance, &stream).await;
+}

@@ -1,7 +1,8 @@
 //! The contract of stream engines, kept by this process.
 //!
-//! Jobs run where they were deployed, which is where the manager's leader is, and end with their process. Whoever leads next sees
-//! nothing of them and deploys them again, from where their consumer groups stand; that ends what may still run elsewhere.
+//! Jobs run where they were deployed, which is where the manager's leader is, and end with their process, or when it leads no more.
+//! Whoever leads next sees nothing of them and deploys them again, from where their consumer groups stand; with transactions that
+//! ends what may still run elsewhere.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -141,15 +142,16 @@ impl Embedded {
     /// keeps readers of committed records from what comes after it, until the coordinator gives it up. They are asked at once, and
     /// end side by side.
     pub async fn leave(&self) {
-        self.leave_within(TO_END).await;
+        self.leave_within(Wish::Keep, TO_END).await;
     }
 
-    pub(crate) async fn leave_within(&self, limit: Duration) {
+    /// The same, by another wish, or for another time.
+    pub(crate) async fn leave_within(&self, wish: Wish, limit: Duration) {
         let leaving = async {
             let _nothing_begins = self.inner.changing.lock().await;
-            let jobs: Vec<Arc<Job>> = lock(&self.inner.jobs).values().cloned().collect();
+            let jobs: Vec<Arc<Job>> = lock(&self.inner.jobs).values().filter(|job| job.is_active()).cloned().collect();
             for job in &jobs {
-                job.ask(Wish::Keep);
+                job.ask(wish);
             }
             for job in &jobs {
                 job.until_ended().await;
@@ -272,7 +274,7 @@ impl Embedded {
             goes_on: deployment.restore.is_some(),
             text: mark(&meaning_of(&deployment.select)),
             permit: Box::new(permit),
-            fenced: Box::new(move || {
+            gone: Box::new(move || {
                 if let Some(inner) = weak.upgrade() {
                     lock(&inner.jobs).remove(&id);
                 }
@@ -468,7 +470,7 @@ impl Engine for Embedded {
         let prepared = self.prepare(&deployment.select, Purpose::Persistent)?;
         let handle = handle(deployment);
         let _changing = self.inner.changing.lock().await;
-        if self.job(&handle.job_id).is_some() {
+        if self.job(&handle.job_id).is_some_and(|job| job.wish() != Wish::LetGo) {
             return Ok(handle);
         }
         // Two of one query would end each other; the one before has committed when it has ended.
@@ -516,7 +518,7 @@ impl Engine for Embedded {
         self.end(&job, wish).await?;
         Ok(match (mode, job.wish()) {
             (StopMode::KeepState, _) | (StopMode::Final, Wish::Keep) => Stopped::At(job.point(true)),
-            (StopMode::Final, Wish::Run | Wish::End) => Stopped::WithoutState,
+            (StopMode::Final, Wish::Run | Wish::End | Wish::LetGo) => Stopped::WithoutState,
         })
     }
 
@@ -556,6 +558,11 @@ impl Engine for Embedded {
             lock(&self.inner.jobs).remove(&job.handle.job_id);
         }
         Ok(())
+    }
+
+    async fn lead_is_lost(&self) {
+        // Nothing more is committed: by now somebody else may have read on from the same positions.
+        self.leave_within(Wish::LetGo, TO_END).await;
     }
 
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {

@@ -70,8 +70,8 @@ pub(crate) struct Plan {
     pub goes_on: bool,
     /// Held while it runs.
     pub permit: Box<dyn Send>,
-    /// Told when another instance has taken over.
-    pub fenced: Box<dyn FnOnce() + Send>,
+    /// Told when it is not this process's any more: another instance has taken over, or may.
+    pub gone: Box<dyn FnOnce() + Send>,
 }
 
 /// The name under which a definition's queries write: whoever takes it ends who had it before.
@@ -85,7 +85,7 @@ pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
     let job = Arc::clone(&plan.job);
     let writer = plan.outside.log.writer(&writer_name(&job.definition), &job.group, &job.topics)?;
     let runtime = runtime().map_err(Cannot::Failed)?;
-    let (permit, fenced) = (plan.permit, plan.fenced);
+    let (permit, gone) = (plan.permit, plan.gone);
     let writing = Writing::new(
         &plan.prepared,
         &job.handle.output_topic,
@@ -111,6 +111,10 @@ pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
         drop(query);
         drop(permit);
         match end {
+            End::Asked if job.wish() == Wish::LetGo => {
+                gone();
+                job.ends(ObservedState::Absent, None);
+            }
             End::Asked => job.ends(ObservedState::Stopped, None),
             End::Failed(why) => {
                 tracing::warn!(query = job.handle.job_id, error = why, "a query has failed");
@@ -118,7 +122,7 @@ pub(crate) fn begin(plan: Plan) -> Result<(), Cannot> {
             }
             End::Fenced => {
                 tracing::warn!(query = job.handle.job_id, "another instance runs this query now: it ends here");
-                fenced();
+                gone();
                 job.ends(ObservedState::Absent, None);
             }
         }
@@ -369,7 +373,7 @@ impl Query {
                 self.commit(run)?;
                 return Ok(false);
             }
-            Wish::Keep | Wish::End => return Ok(false),
+            Wish::Keep | Wish::End | Wish::LetGo => return Ok(false),
         }
         let pause = if run.is_dirty { self.pause().saturating_sub(run.committed.elapsed()).min(WAIT) } else { WAIT };
         if let Some(tables) = &mut run.tables

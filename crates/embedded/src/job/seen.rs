@@ -19,6 +19,8 @@ pub(crate) enum Wish {
     Keep,
     /// It shall end as it stands.
     End,
+    /// Likewise, and it is nobody's in this process any more: whoever leads begins it again, here or elsewhere, or has done so.
+    LetGo,
 }
 
 /// What a job has counted since it began.
@@ -142,7 +144,11 @@ impl Job {
 
     pub fn observed(&self) -> (ObservedState, Option<String>) {
         let state = self.lock();
-        (state.observed, state.failure.clone())
+        match state.wish {
+            // Who leads here again waits for its end.
+            Wish::LetGo if self.is_active() => (ObservedState::Stopping, None),
+            _ => (state.observed, state.failure.clone()),
+        }
     }
 
     /// Whether it runs, or will again.

@@ -17,6 +17,7 @@ use streamview_manager::engines::{
 };
 use streamview_manager::names::Names;
 
+use super::Wish;
 use crate::engine::{Counts, Embedded};
 use crate::log::memory::{Failure, Memory};
 use crate::log::{Log, LogError, ORIGIN};
@@ -298,6 +299,32 @@ async fn who_leaves_commits_what_its_queries_have_and_ends_them() {
     bench.engine.leave().await;
     assert_eq!(bench.log.values(&bench.output).len(), 1);
     assert!(bench.engine.running().is_empty());
+}
+
+/// With transactions and without: what it would commit, another one may have read and written by then.
+#[tokio::test]
+async fn who_leads_no_more_ends_its_queries_as_they_stand_and_begins_them_again_when_it_leads() {
+    for has_transactions in [true, false] {
+        let mut bench = Bench::new(1);
+        if !has_transactions {
+            bench.log.without_transactions();
+        }
+        let settings = Settings { commit: Duration::from_secs(3600), ..settings() };
+        bench.engine = Embedded::new(Arc::new(bench.log.clone()), None, settings);
+        let handle = bench.deploy(&deployment(FILTER, 1, None)).await;
+        bench.order(0, 1, "a", "60", 1_000);
+        until(|| (bench.counts(|counts| Counts::get(&counts.read)) == 1).then_some(())).await;
+        bench.engine.lead_is_lost().await;
+        assert_eq!(bench.log.values(&bench.output), [""; 0]);
+        assert!(bench.engine.running().is_empty());
+        assert_eq!(bench.observed().await, None, "nobody has stopped it, and it has not failed");
+        assert_eq!(bench.engine.capabilities().await.unwrap().free_slots, Some(2));
+
+        bench.deploy(&deployment(FILTER, 2, handle.keeps_at)).await;
+        until(|| (bench.counts(|counts| Counts::get(&counts.read)) == 1).then_some(())).await;
+        bench.engine.leave().await;
+        assert_eq!(bench.log.values(&bench.output).len(), 1, "it is read again");
+    }
 }
 
 #[tokio::test]
@@ -836,9 +863,10 @@ async fn a_deployment_that_nobody_waits_for_any_more_leaves_nothing_when_it_fail
     assert!(deploying.await.unwrap_err().is_cancelled());
     let observed = engine.observe().await.unwrap();
     assert_eq!(observed[0].state, ObservedState::Starting);
-    // Whoever leaves waits for what is under way, but not for ever.
-    engine.leave_within(Duration::from_millis(20)).await;
-    assert_eq!(engine.observe().await.unwrap().len(), 1);
+    // Whoever leaves waits for what is under way, but not for ever; until it has ended it is about to stop.
+    engine.leave_within(Wish::LetGo, Duration::from_millis(20)).await;
+    let states: Vec<ObservedState> = engine.observe().await.unwrap().iter().map(|job| job.state).collect();
+    assert_eq!(states, [ObservedState::Stopping]);
     slow.open();
     engine.leave().await;
     assert!(engine.observe().await.unwrap().is_empty());

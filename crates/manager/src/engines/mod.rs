@@ -53,7 +53,8 @@ impl EngineKind {
         }
     }
 
-    /// Whether its jobs end with the process that runs them: what is not seen may have run, and have kept its state.
+    /// Whether its jobs end with the process that runs them, or when that leads no more ([`Engine::lead_is_lost`]): what is not
+    /// seen may have run, and have kept its state.
     pub const fn dies_with_us(self) -> bool {
         matches!(self, EngineKind::Embedded)
     }
@@ -509,6 +510,11 @@ pub trait Engine: Send + Sync {
 
     /// Removes what a definition left in the engine, but its topic. What is gone already is fine.
     async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble>;
+
+    /// This process leads no more, and another one may. What was deployed and runs in this process ends as it stands, within a
+    /// bounded time; once it has ended it is not [observed](Engine::observe) any more, as whoever leads next begins it again. An
+    /// engine that runs elsewhere has nothing to do.
+    async fn lead_is_lost(&self) {}
 
     /// Runs a SELECT for somebody who looks.
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble>;

@@ -7,6 +7,8 @@
 //!
 //! A loop wakes at once by calls of people in its own process, within a second by those in other ones (a cheap look at when
 //! somebody wanted something last: a listener would need a session of its own, which poolers break), and else by its interval.
+//!
+//! Who leads no more runs nothing: what an engine runs in this process ends before this instance may lead again.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -29,7 +31,7 @@ mod ask;
 mod note;
 mod observe;
 
-/// How often it is looked whether somebody wants something.
+/// How often it is looked whether somebody wants something, and whether the session that leads was cut.
 const GLANCE: Duration = Duration::from_secs(1);
 /// How long an engine may take to say what it runs.
 const LOOK: Duration = Duration::from_secs(30);
@@ -151,16 +153,36 @@ async fn forget_events(shared: &Shared) -> Infallible {
 }
 
 async fn lead(shared: &Arc<Shared>, engine: EngineKind, leader: &Leader, stop: &CancellationToken) {
-    let mut memory = Memory::new(engine);
     let mut steps: JoinSet<String> = JoinSet::new();
+    // A round may wait for a database that says nothing, for longer than it takes another instance to lead.
+    tokio::select! {
+        () = rounds(shared, engine, leader, &mut steps, stop) => {}
+        () = until_lost(leader, shared.parts.settings.reconcile.interval) => {}
+    }
+    if !stop.is_cancelled() {
+        tracing::warn!(engine = engine.name(), "the lead of the stream manager is lost with its session");
+        return let_go(shared, engine, steps, stop).await;
+    }
+    // What is not done by then is done again by whoever leads next.
+    let all_done = async { while steps.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_STEPS, all_done).await.is_err() {
+        tracing::info!("steps of the stream manager are left to the next leader");
+    }
+}
+
+/// One round after the other, until it is stopped or the lead is lost.
+async fn rounds(
+    shared: &Arc<Shared>,
+    engine: EngineKind,
+    leader: &Leader,
+    steps: &mut JoinSet<String>,
+    stop: &CancellationToken,
+) {
+    let mut memory = Memory::new(engine);
     let mut wishes = shared.wishes.subscribe();
     let mut is_told = false;
-    while !stop.is_cancelled() {
-        if !leader.is_held().await {
-            tracing::warn!("the lead of the stream manager is lost with its session");
-            return;
-        }
-        match round(shared, &mut memory, &mut steps).await {
+    while !stop.is_cancelled() && leader.is_held().await {
+        match round(shared, &mut memory, steps).await {
             Ok(()) => is_told = false,
             Err(error) if !is_told => {
                 is_told = true;
@@ -168,12 +190,34 @@ async fn lead(shared: &Arc<Shared>, engine: EngineKind, leader: &Leader, stop: &
             }
             Err(_) => {}
         }
-        pause(shared, &mut memory, &mut steps, (&mut wishes, stop)).await;
+        pause(shared, &mut memory, steps, (&mut wishes, stop)).await;
     }
-    // What is not done by then is done again by whoever leads next.
-    let all_done = async { while steps.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_STEPS, all_done).await.is_err() {
-        tracing::info!("steps of the stream manager are left to the next leader");
+}
+
+/// Waits until the lead is lost. A session that is cut is noticed at once, one that is only silent when it is asked.
+async fn until_lost(leader: &Leader, interval: Duration) {
+    while leader.is_held().await {
+        let due = Instant::now() + interval;
+        while Instant::now() < due && !leader.is_cut() {
+            tokio::time::sleep(GLANCE.min(interval)).await;
+        }
+    }
+}
+
+/// Ends what runs in this process of an engine, since others may lead by now. That takes its time, in which this instance does not
+/// lead; where the session was only silent, it keeps the lock for as long, and others from leading.
+async fn let_go(shared: &Shared, engine: EngineKind, mut steps: JoinSet<String>, stop: &CancellationToken) {
+    let ending = async {
+        // A deployment that is under way would begin something behind our back.
+        steps.shutdown().await;
+        if let Ok(engine) = shared.engine(engine) {
+            engine.lead_is_lost().await;
+        }
+    };
+    tokio::select! {
+        () = ending => {}
+        // Whoever stops the process has everything end.
+        () = stop.cancelled() => {}
     }
 }
 

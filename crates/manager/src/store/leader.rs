@@ -49,6 +49,11 @@ impl Drop for Unsure {
 }
 
 impl Leader {
+    /// Whether its session is known to have ended. Asks nobody: of one that is only silent it says nothing.
+    pub fn is_cut(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// Whether the lead is still held: the session that has the lock answers.
     pub async fn is_held(&self) -> bool {
         let asked = tokio::time::timeout(PATIENCE, self.client.batch_execute("select")).await;

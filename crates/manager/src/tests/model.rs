@@ -3,7 +3,7 @@
 //!
 //! As Flink: a job for each deployment, by a name and an id of its own; stops leave savepoints. As ksqlDB: one query for each
 //! sink, replaced in place and paused. As the embedded one: jobs as Flink's, which keep their state in groups from their
-//! beginning on, and end with the process.
+//! beginning on, and end with the process, or when that leads no more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -75,7 +75,7 @@ pub struct World {
     pub is_ill: bool,
     /// It never says what it runs.
     pub hangs: bool,
-    /// Deployments wait until this is over.
+    /// Deployments wait until this is over, and so does the end of what a process runs that leads no more.
     pub is_slow: bool,
     /// Texts are judged when this is over.
     pub ponders: bool,
@@ -502,6 +502,14 @@ impl Engine for Model {
             world.sinks.retain(|sink| *sink != handle.stream_name);
             Ok(())
         })
+    }
+
+    async fn lead_is_lost(&self) {
+        if self.kind.dies_with_us() {
+            self.with(|world| world.calls.push("lead is lost".to_owned()));
+            self.wait(|world| world.is_slow).await;
+            self.with(World::forget_jobs);
+        }
     }
 
     async fn query(&self, _: AdHoc) -> Result<Rows, Trouble> {

@@ -1,12 +1,12 @@
 //! The manager with a real Postgres and the model engine: what people ask, and what engines do by themselves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::model::World;
 use super::stage::{ANNA, PATIENCE, Stage, WITH_TOPIC, create, deployed, settled, until};
 use crate::Fault as Why;
 use crate::catalog::{KeyFormat, Table};
-use crate::definition::Intent;
+use crate::definition::{Definition, Intent};
 use crate::engines::{EngineKind, ObservedState};
 use crate::lifecycle::{Action, Effect};
 use crate::manager::{
@@ -187,6 +187,80 @@ async fn of_two_instances_one_leads_and_the_other_takes_over() {
     second.manager.stop(&definition.id, StopOptions::default(), PATIENCE, "anna").await.unwrap();
     assert_eq!(stage.model().live(), []);
     second.stop().await;
+}
+
+/// Ends the session that leads, as a failover of Postgres does, or a pooler.
+async fn cut_the_lead(stage: &Stage) {
+    let cut = "select count(pg_terminate_backend(pid)) from pg_locks where locktype = 'advisory' and objsubid = 1 \
+               and database = (select oid from pg_database where datname = current_database()) \
+               and (classid::bigint << 32 | objid::bigint) = hashtextextended('streamview stream manager', 0)";
+    let cut: i64 = stage.pool.get().await.unwrap().query_one(cut, &[]).await.unwrap().get(0);
+    assert_eq!(cut, 1, "one leads");
+}
+
+/// Waits until the world of an engine is as it should be.
+async fn met(stage: &Stage, what: &str, is: impl Fn(&mut World) -> bool) {
+    let begin = Instant::now();
+    while !stage.model().with(&is) {
+        assert!(begin.elapsed() < PATIENCE, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// More often than what fails by itself is begun again.
+#[tokio::test]
+async fn who_loses_the_lead_alive_ends_what_it_runs_and_begins_it_again_when_it_leads() {
+    let mut stage = Stage::new(&[EngineKind::Embedded]).await;
+    stage.rules.restarts = 2;
+    let running = stage.run();
+    let definition = deployed(&running.manager, "orders", FIRST).await;
+    let mut calls = vec!["deploy r1 a1".to_owned()];
+    for cut in 1..=3 {
+        cut_the_lead(&stage).await;
+        let again = until(&running.manager, &definition.id, "it runs again", |now| {
+            now.attempt == cut + 1 && now.is_settled() && now.is_active
+        })
+        .await;
+        assert_eq!((again.failed_revision, again.last_error, again.drift), (None, None, None), "{cut}");
+        calls.extend(["lead is lost".to_owned(), format!("deploy r1 a{}", cut + 1)]);
+    }
+    assert_eq!(stage.model().with(|world| world.calls.clone()), calls);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_lost_the_lead_leads_again_once_what_it_ran_has_ended_whoever_leads_meanwhile() {
+    let stage = Stage::new(&[EngineKind::Embedded]).await;
+    let other = stage.beside();
+    let first = stage.run();
+    let definition = deployed(&first.manager, "orders", FIRST).await;
+    let second = other.run();
+    stage.model().with(|world| world.is_slow = true);
+    cut_the_lead(&stage).await;
+    let runs = |attempt: i32| move |now: &Definition| now.attempt == attempt && now.is_settled() && now.is_active;
+    until(&second.manager, &definition.id, "it runs in the other one", runs(2)).await;
+    met(&stage, "it is about to end", |world| world.waiting == 1).await;
+    assert_eq!(stage.model().live().len(), 1);
+    stage.model().with(|world| world.is_slow = false);
+    met(&stage, "it has ended", |world| world.jobs.is_empty()).await;
+
+    second.stop().await;
+    other.model().with(World::forget_jobs);
+    until(&first.manager, &definition.id, "it runs where it ran first", runs(3)).await;
+    assert_eq!(stage.model().with(|world| world.calls.clone()), ["deploy r1 a1", "lead is lost", "deploy r1 a3"]);
+    assert_eq!(other.model().with(|world| world.calls.clone()), ["deploy r1 a2"]);
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_lead_that_is_cut_is_given_up_before_the_next_round() {
+    let mut stage = Stage::new(&[EngineKind::Embedded]).await;
+    (stage.rules.interval, stage.rules.restore_points) = (PATIENCE * 2, PATIENCE * 100);
+    let running = stage.run();
+    deployed(&running.manager, "orders", FIRST).await;
+    cut_the_lead(&stage).await;
+    met(&stage, "what it runs ends", |world| world.jobs.is_empty()).await;
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -218,6 +218,18 @@ impl Stage {
         stage
     }
 
+    /// Another process over the same database and topics, with engines of its own.
+    pub fn beside(&self) -> Stage {
+        Stage {
+            pool: self.pool.clone(),
+            engines: self.engines.iter().map(|engine| Arc::new(Model::new(engine.kind))).collect(),
+            topics: Arc::clone(&self.topics),
+            rules: self.rules.clone(),
+            limits: self.limits.clone(),
+            schemas: self.schemas.clone(),
+        }
+    }
+
     pub fn model(&self) -> &Model {
         &self.engines[0]
     }
