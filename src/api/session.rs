@@ -210,7 +210,7 @@ pub async fn come_back(api: web::Data<Api>, request: HttpRequest) -> Result<Http
     let of = |name: &str| asked.get(name).map_or("", String::as_str);
     let word = word_of(AWAY, request.headers()).unwrap_or_default();
     let outcome = match of("code") {
-        "" => Err(Refusal::Invalid(format!("the provider says {}", of("error")))),
+        "" => Err(without_code(of("error"))),
         code => gate.back_from_provider((of("state"), code), word).await,
     };
     let mut response = HttpResponse::SeeOther();
@@ -234,6 +234,11 @@ pub async fn come_back(api: web::Data<Api>, request: HttpRequest) -> Result<Http
         }
     }
     Ok(response.finish())
+}
+
+/// Why there is no code, as the browser says that the provider says. Whoever comes may say so, and at any length.
+fn without_code(error: &str) -> Refusal {
+    Refusal::Invalid(format!("the provider says {}", problem::shorten(error)))
 }
 
 /// Under which URL the browser has come here.
@@ -379,6 +384,12 @@ mod tests {
             let sender = Sender::of(&headers, || own);
             assert_eq!((sender.counts(true), sender.counts(false)), (looks, changes), "{site:?} {own:?}");
         }
+    }
+
+    #[test]
+    fn what_a_browser_says_of_the_provider_is_cut() {
+        assert_eq!(without_code("access_denied").to_string(), "the provider says access_denied");
+        assert!(without_code(&"ö".repeat(8_000)).to_string().chars().count() < 250);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Logs and metrics. The metric catalogue is the only place where a metric is named.
 
+mod lines;
 pub mod metrics;
 
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
 
+use self::lines::OneLine;
 use crate::config::{LogFormat, LogSettings};
 
 /// Sends logs to stderr, as text or as JSON lines.
@@ -14,7 +16,8 @@ pub fn init_logs(settings: &LogSettings) -> Result<()> {
     match settings.format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => {
-            builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.fmt_fields(OneLine).with_target(false).with_ansi(is_terminal).init();
         }
     }
     Ok(())

@@ -356,6 +356,15 @@ async fn a_browser_signs_in_at_the_provider_and_nobody_else_comes_back_in_its_pl
     }
     let refused = ask(&instance, Method::GET, "/session/callback?error=access_denied&state=x", &[]).await;
     assert_eq!(header(&refused, "location"), "/ui/#signIn=refused");
+
+    // What a browser says is in the log, and is no line of it.
+    let forged = format!("/session/callback?error=x%0D%0Aforged%20line%1B%5B2J{}", "y".repeat(5_000));
+    let refused = ask(&instance, Method::GET, &forged, &[]).await;
+    assert_eq!(header(&refused, "location"), "/ui/#signIn=refused");
+    until("it is logged", PATIENCE, || async { instance.log_text().contains("forged line").then_some(()) }).await;
+    let log = instance.log_text();
+    let line = log.lines().find(|line| line.contains("forged line")).unwrap();
+    assert!(line.contains(r"x\r\nforged line\u{1b}[2Jyyy") && line.len() < 1_000, "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
