@@ -242,12 +242,17 @@ impl<'s> Json<'s> {
     fn resolved(&self, schema: &'s Value) -> &'s Value {
         let mut found = schema;
         for _ in 0..MAX_DEPTH {
-            match found.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#')) {
-                Some(pointer) => found = self.root.pointer(pointer).unwrap_or(&Value::Null),
+            match found.get("$ref").and_then(Value::as_str).and_then(|url| url.strip_prefix('#')) {
+                Some(fragment) => found = self.pointed_at(fragment).unwrap_or(&Value::Null),
                 None => break,
             }
         }
         found
+    }
+
+    /// What the fragment of a reference points at: as it stands, which not all who write schemas encode, else decoded.
+    fn pointed_at(&self, fragment: &str) -> Option<&'s Value> {
+        self.root.pointer(fragment).or_else(|| self.root.pointer(&decoded(fragment)?))
     }
 
     fn data_type(&self, schema: &'s Value, depth: usize) -> Option<(DataType, bool)> {
@@ -303,6 +308,20 @@ impl<'s> Json<'s> {
             _ => return None,
         })
     }
+}
+
+/// A pointer that stands in the fragment of a URI (RFC 6901, section 6): each `%` and two digits are a byte of it. `None` where that
+/// is no text.
+fn decoded(fragment: &str) -> Option<String> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut parts = fragment.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let [high, low, rest @ ..] = part.as_bytes() else { return None };
+        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
+        bytes.extend_from_slice(rest);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Whether its bounds say that 32 bits hold it; `None` if it has none.
@@ -382,6 +401,25 @@ mod tests {
         ];
         assert_eq!(shown(columns_of_json_schema(schema).unwrap()), expected);
         assert!(columns_of_json_schema("{}").is_err());
+    }
+
+    #[test]
+    fn a_reference_is_a_fragment_of_a_uri_and_may_be_encoded() {
+        let schema = r##"{"$ref":"#/definitions/Page%3COrder%3E","definitions":{
+            "Page<Order>":{"properties":{
+                "a":{"$ref":"#/definitions/Gr%C3%B6%C3%9Fe"},
+                "b":{"$ref":"#/definitions/Größe"},
+                "c":{"$ref":"#/definitions/a~1b%20%25"},
+                "d":{"$ref":"#/definitions/as%20it%20stands"},
+                "e":{"$ref":"#/definitions/half%2"},
+                "f":{"$ref":"#/definitions/none%FF"}}},
+            "Größe":{"type":"integer"},
+            "a/b %":{"type":"string"},
+            "as%20it%20stands":{"type":"boolean"},
+            "as it stands":{"type":"string"},
+            "half%2":{"type":"number"}}}"##;
+        let expected = ["a bigint", "b bigint", "c string", "d boolean", "e double"];
+        assert_eq!(shown(columns_of_json_schema(schema).unwrap()), expected);
     }
 
     #[test]
