@@ -107,10 +107,12 @@ impl Live {
         let topic = text(call, 0, "topic")?;
         let key = (call.client.id().clone(), topic.to_owned());
         {
-            let joined = self.joined();
+            let mut joined = self.joined();
             if joined.get(&key).is_some_and(|sending| !sending.is_finished()) {
                 return Ok(());
             }
+            // What has ended nobody has to leave.
+            joined.retain(|(client, _), sending| client != call.client.id() || !sending.is_finished());
             if joined.keys().filter(|(client, _)| client == call.client.id()).count() >= MOST_GROUPS {
                 return Err(format!(
                     "this connection has joined {MOST_GROUPS} topics, and no more may be: leave one first"

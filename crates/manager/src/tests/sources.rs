@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 
 use super::stage::{ANNA, PATIENCE, Stage, create};
 use crate::catalog::{Column, DataType, Format, KeyFormat, Source, Table};
 use crate::engines::EngineKind;
 use crate::fault::Fault;
+use crate::hub::{Call, Client, ConnectionId, HubService};
 use crate::lifecycle::Effect;
+use crate::live::Live;
 use crate::manager::{CheckedBy, Declarer, DeployOptions, ExpectedSource, Origin, StatementKind};
 use crate::ports::{Decoded, PortError, Schemas};
 use crate::preview::Watchable;
@@ -129,6 +132,24 @@ async fn the_registry_is_asked_once_however_many_ask_and_whatever_it_says() {
     }
     assert_eq!(registry.0.load(Ordering::SeqCst), 2, "what it could not say is not asked at once again");
     assert!(manager.watchable("orders").await.unwrap().is_some(), "declared");
+}
+
+/// One connection may join 20.
+#[tokio::test]
+async fn a_connection_has_not_to_leave_topics_that_have_ended_to_join_others() {
+    let (stage, _) = stage(&[]).await;
+    let manager = stage.manager();
+    let live = Live::of(&manager);
+    let (client, mut pushes) = Client::new(ConnectionId("one".into()));
+    for number in 0..=20 {
+        let topic = format!("topic_{number}");
+        manager.put_source(source(&topic, &topic), ANNA, ExpectedSource::Any).await.unwrap();
+        let (client, target) = (client.clone(), "JoinStreamGroup".to_owned());
+        let call = Call { client, caller: Arc::default(), target, arguments: vec![json!(topic)] };
+        assert_eq!(live.invoke(call).await, Ok(Value::Null), "{topic}");
+        let told = pushes.next().await.unwrap();
+        assert!(told.as_str().contains("ReceiveEnd"), "{}", told.as_str());
+    }
 }
 
 #[tokio::test]

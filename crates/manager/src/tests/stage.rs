@@ -77,7 +77,12 @@ impl Kafka for Topics {
     }
 
     async fn tail(&self, topic: &str, from: From, _: Place) -> Result<Records, PortError> {
-        let From::Offset(begin) = from else { return Err(PortError::Refused("nobody reads here".to_owned())) };
+        let begin = match from {
+            From::Offset(begin) => begin,
+            // It is read, and right after that no longer.
+            From::Latest => return Ok(Box::pin(futures_util::stream::once(ends()))),
+            From::Earliest | From::Time(_) => return Err(PortError::Refused("nobody reads here".to_owned())),
+        };
         *self.reads.lock().unwrap() += 1;
         let records = self.records.lock().unwrap().get(topic).cloned().unwrap_or_default();
         let record = |(offset, value): (usize, String)| {
@@ -95,6 +100,11 @@ impl Kafka for Topics {
         // As a topic does, it says nothing more behind its last record.
         Ok(Box::pin(futures_util::StreamExt::chain(futures_util::stream::iter(there), futures_util::stream::pending())))
     }
+}
+
+async fn ends() -> Result<RawRecord, PortError> {
+    tokio::task::yield_now().await;
+    Err(PortError::Unavailable("the topic is gone".to_owned()))
 }
 
 thread_local! {
