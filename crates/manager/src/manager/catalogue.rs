@@ -63,6 +63,15 @@ struct Heard {
     /// Topics that are none of the sources, or not yet: without columns that are known by now, or of a name that others have, too.
     /// Whoever looks for columns where nobody describes them says which these are.
     untold: Vec<String>,
+    /// Topics whose columns are known, and that are none of the sources: others come to the same name.
+    unclear: Vec<String>,
+}
+
+impl Heard {
+    /// Topics whose columns are known.
+    fn topics(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.topic.as_str()).chain(self.unclear.iter().map(String::as_str))
+    }
 }
 
 /// What was said last, or is said now.
@@ -87,7 +96,8 @@ impl Shared {
         Ok(catalog)
     }
 
-    /// The same; views that are no source stand beside it, each with the reason.
+    /// The same; names that are no source stand beside it, each with the reason: a topic has the name of a view, or several topics
+    /// come to it.
     pub(super) async fn gathered(&self, engine: Option<EngineKind>) -> Result<(Catalog, Vec<(String, String)>), Fault> {
         if let Some(engine) = engine {
             self.engine(engine)?;
@@ -102,9 +112,10 @@ impl Shared {
         let missing: Vec<String> = outside.iter().flat_map(|(_, heard)| heard.missing.iter().cloned()).collect();
         let untold: HashMap<String, &str> = outside
             .iter()
-            .flat_map(|(_, heard)| &heard.untold)
+            .flat_map(|(_, heard)| heard.untold.iter().chain(&heard.unclear))
             .map(|topic| (source_name(topic).to_ascii_lowercase(), topic.as_str()))
             .collect();
+        let contested = contested(&outside);
         let mut hidden = Vec::new();
         let mut named: BTreeMap<String, Vec<CatalogEntry>> = BTreeMap::new();
         let mut all: Vec<(Origin, Source)> = declared.chain(heard).collect();
@@ -125,6 +136,14 @@ impl Shared {
                 Origin::Inferred | Origin::View => vec![EngineKind::Embedded],
             };
             engines.retain(|engine| asked.contains(engine) && !taken(engine));
+            if let (Some(topics), Origin::Registry | Origin::Inferred | Origin::View) = (contested.get(&name), origin)
+                && let Some(place) = engines.iter().position(|engine| *engine == EngineKind::Embedded)
+            {
+                engines.remove(place);
+                if !hidden.iter().any(|(of, _)| *of == name) {
+                    hidden.push((name.clone(), why_contested(&name, topics)));
+                }
+            }
             if let (Origin::View, true, Some(first)) = (origin, engines.is_empty(), entries.first()) {
                 hidden.push((name, why_hidden(&source, &first.source.topic)));
             }
@@ -175,7 +194,7 @@ impl Shared {
         };
         let registry = heard(&self.catalogue.registry, self.ask_registry());
         let (mut outside, registry) = tokio::join!(join_all(engines.iter().map(of_engine)), registry);
-        let described: HashSet<String> = registry.sources.iter().map(|source| source.topic.clone()).collect();
+        let described: HashSet<String> = registry.topics().map(str::to_owned).collect();
         outside.push((Origin::Registry, registry));
         if engines.contains(&EngineKind::Embedded) && self.infers() {
             let inferred = heard(&self.catalogue.inferred, self.infer(&described)).await;
@@ -218,7 +237,8 @@ impl Shared {
         let (sources, unclear) = one_of_a_name(found.columns.into_iter().map(source).collect(), &names);
         let told: HashSet<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
         let untold = topics.into_iter().filter(|topic| !told.contains(topic.as_str())).collect();
-        Heard { sources, missing: found.missing.into_iter().chain(unclear).collect(), untold }
+        let missing = found.missing.into_iter().chain(why_unclear(&unclear)).collect();
+        Heard { sources, missing, untold, unclear }
     }
 
     async fn ask_registry(&self) -> Heard {
@@ -263,8 +283,8 @@ impl Shared {
             heard.missing.push(format!("the schema registry does not say all columns: {why}"));
         }
         let (sources, unclear) = one_of_a_name(described, &names);
-        heard.sources = sources;
-        heard.missing.extend(unclear);
+        heard.missing.extend(why_unclear(&unclear));
+        (heard.sources, heard.unclear) = (sources, unclear);
         heard
     }
 
@@ -361,8 +381,8 @@ fn missing(name: &str) -> Fault {
 }
 
 /// One source of each name: that of the topic with that very name, else that of the only topic whose name comes to it. Where
-/// several do it is none, whoever made the latest of them; said in sentences.
-fn one_of_a_name(sources: Vec<Source>, topics: &HashSet<String>) -> (Vec<Source>, Option<String>) {
+/// several do it is none, whoever made the latest of them: then their topics are told, in order.
+fn one_of_a_name(sources: Vec<Source>, topics: &HashSet<String>) -> (Vec<Source>, Vec<String>) {
     let mut named: BTreeMap<String, Vec<Source>> = BTreeMap::new();
     for source in sources {
         named.entry(source.name.to_ascii_lowercase()).or_default().push(source);
@@ -381,14 +401,53 @@ fn one_of_a_name(sources: Vec<Source>, topics: &HashSet<String>) -> (Vec<Source>
         }
     }
     unclear.sort();
-    let more = unclear.len().saturating_sub(NAMED);
-    unclear.truncate(NAMED);
-    let also = if more == 0 { String::new() } else { format!(" and {more} more") };
-    let words = format!(
-        "these topics come to a name that is another topic's, too, so each has to be declared under one of its own: {}{also}",
-        unclear.join(", ")
-    );
-    (clear, (!unclear.is_empty()).then_some(words))
+    (clear, unclear)
+}
+
+/// The topics of each name, in lower case, to which a topic of the registry's comes and one that nobody describes, if by the same rule
+/// it is the name of none of them: an engine that reads both kinds could mean either, and another one from one day to the next.
+fn contested(outside: &[(Origin, Arc<Heard>)]) -> BTreeMap<String, Vec<String>> {
+    let of = |wanted: Origin| {
+        outside.iter().filter(move |(origin, _)| *origin == wanted).flat_map(|(_, heard)| heard.topics())
+    };
+    let described: HashSet<&str> = of(Origin::Registry).collect();
+    let others: HashSet<&str> = of(Origin::Inferred).filter(|topic| !described.contains(topic)).collect();
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for topic in described.union(&others) {
+        named.entry(source_name(topic).to_ascii_lowercase()).or_default().push((*topic).to_owned());
+    }
+    named.retain(|_, topics| {
+        topics.sort();
+        let has = |kind: &HashSet<&str>| topics.iter().any(|topic| kind.contains(topic.as_str()));
+        let exact = topics.iter().filter(|topic| source_name(topic) == **topic).count();
+        has(&described) && has(&others) && exact != 1
+    });
+    named
+}
+
+fn why_unclear(topics: &[String]) -> Option<String> {
+    let words = || {
+        format!(
+            "these topics come to a name that is another topic's, too, so each has to be declared under one of its own: {}",
+            a_few(topics)
+        )
+    };
+    (!topics.is_empty()).then(words)
+}
+
+fn why_contested(name: &str, topics: &[String]) -> String {
+    format!(
+        "`{name}` is no source of the embedded engine, as several topics come to that name, by the registry or by their records, \
+         so each has to be declared under one of its own: {}",
+        a_few(topics)
+    )
+}
+
+/// Topics as they are told.
+fn a_few(topics: &[String]) -> String {
+    let (shown, more) = topics.split_at(topics.len().min(NAMED));
+    let also = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("{}{also}", shown.join(", "))
 }
 
 /// What users write for a topic: its name where that is one, else with `_` for what is none.
@@ -538,13 +597,49 @@ mod tests {
             let (clear, unclear) = one_of_a_name(with_schema.iter().map(|topic| described(topic)).collect(), &topics);
             (clear.into_iter().map(|source| source.topic).collect::<Vec<_>>(), unclear)
         };
-        assert_eq!(of(&["shop-orders", "shop.orders", "shop_orders"], &[]), (vec!["shop_orders".to_owned()], None));
-        assert_eq!(of(&["shop.orders"], &[]), (vec!["shop.orders".to_owned()], None));
+        let only = |topic: &str| (vec![topic.to_owned()], Vec::<String>::new());
+        assert_eq!(of(&["shop-orders", "shop.orders", "shop_orders"], &[]), only("shop_orders"));
+        assert_eq!(of(&["shop.orders"], &[]), only("shop.orders"));
         for (with_schema, others) in
             [(&["a-b", "a.b"][..], &[][..]), (&["a-b"], &["a_b"]), (&["Orders", "orders"], &[])]
         {
             let (clear, unclear) = of(with_schema, others);
-            assert!(clear.is_empty() && unclear.unwrap().contains(with_schema[0]), "{with_schema:?}");
+            assert!(clear.is_empty() && unclear == with_schema, "{with_schema:?}");
+        }
+        let many: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        let told = why_unclear(&many).unwrap();
+        assert!(told.ends_with("0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"), "{told}");
+        assert_eq!(why_unclear(&[]), None);
+    }
+
+    #[test]
+    fn topics_with_a_schema_and_those_without_are_held_against_each_other() {
+        let heard = |topics: &[&str], unclear: &[&str]| Heard {
+            sources: topics.iter().map(|topic| described(topic)).collect(),
+            unclear: unclear.iter().map(|topic| (*topic).to_owned()).collect(),
+            ..Heard::default()
+        };
+        let of = |registry: Heard, inferred: Heard| -> Vec<(String, Vec<String>)> {
+            let outside = [(Origin::Registry, Arc::new(registry)), (Origin::Inferred, Arc::new(inferred))];
+            contested(&outside).into_iter().collect()
+        };
+        let nobodys = |name: &str, topics: &[&str]| {
+            vec![(name.to_owned(), topics.iter().map(|topic| (*topic).to_owned()).collect::<Vec<_>>())]
+        };
+        assert_eq!(of(heard(&["a.b"], &[]), heard(&["a-b"], &[])), nobodys("a_b", &["a-b", "a.b"]));
+        assert_eq!(of(heard(&["Shop"], &[]), heard(&["shop"], &[])), nobodys("shop", &["Shop", "shop"]));
+        // Neither is that of its kind already.
+        assert_eq!(of(heard(&[], &["a.b", "a+b"]), heard(&["a-b"], &[])), nobodys("a_b", &["a+b", "a-b", "a.b"]));
+        assert_eq!(of(heard(&["a.b"], &[]), heard(&[], &["a-b", "a+b"])), nobodys("a_b", &["a+b", "a-b", "a.b"]));
+        // The topic of that very name has it, and what both say of one topic is one.
+        for (registry, inferred) in [
+            (heard(&["a_b"], &[]), heard(&[], &["a-b"])),
+            (heard(&[], &["a.b"]), heard(&["a_b"], &[])),
+            (heard(&["a.b"], &[]), heard(&["a.b"], &[])),
+            (heard(&["a.b"], &[]), heard(&["c"], &[])),
+        ] {
+            let clear = of(registry, inferred);
+            assert!(clear.is_empty(), "{clear:?}");
         }
     }
 

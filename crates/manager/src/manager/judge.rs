@@ -27,9 +27,9 @@ impl Shared {
             let refusals = faults.into_iter().map(|fault| {
                 let mut refusal = Refusal::from(fault);
                 if refusal.code == "unknown_source" {
-                    // Perhaps it is there, and who knows it was not heard; or it is a view whose name a topic has.
+                    // Perhaps it is there, and who knows it was not heard; or a topic has the name of a view, or several come to it.
                     let named = refusal.message.to_ascii_lowercase();
-                    let of_it = |(view, _): &&(String, String)| named.contains(&format!("`{view}`"));
+                    let of_it = |(name, _): &&(String, String)| named.contains(&format!("`{name}`"));
                     let why = hidden.iter().filter(of_it).map(|(_, why)| why).chain(&catalog.missing);
                     let why: Vec<&str> = why.map(String::as_str).collect();
                     if !why.is_empty() {

@@ -253,6 +253,52 @@ async fn what_nobody_describes_has_the_columns_of_its_latest_records_for_the_emb
     assert_eq!(*stage.topics.reads.lock().unwrap(), 0, "nobody reads topics for engines that could not use it");
 }
 
+/// Knows a schema for these topics.
+struct Only(&'static [&'static str]);
+
+#[async_trait]
+impl Schemas for Only {
+    async fn columns_of(&self, topic: &str) -> Result<Option<(Format, Vec<Column>)>, PortError> {
+        Ok(self.0.contains(&topic).then(|| (Format::Json, columns())))
+    }
+
+    async fn decode(&self, _: &[u8]) -> Result<Option<Decoded>, PortError> {
+        Ok(None)
+    }
+}
+
+/// Else whoever may write to the registry could make a text mean another topic, without a word.
+#[tokio::test]
+async fn a_name_that_a_described_topic_and_another_one_come_to_is_neithers_where_both_are_read() {
+    use EngineKind::{Embedded, Ksqldb};
+    const JSON: &[&str] = &["{\"a\": 1}"];
+    let mut stage = with_records(&[Ksqldb, Embedded], &[("a-b", JSON), ("a.b", &[]), ("c", JSON)]).await;
+    let named = async |stage: &Stage| {
+        let catalog = stage.manager().catalog(None).await.unwrap();
+        let of_it = catalog.sources.into_iter().filter(|entry| entry.source.name == "a_b");
+        (of_it.map(|entry| (entry.source.topic, entry.engines)).collect::<Vec<_>>(), catalog.missing)
+    };
+    assert_eq!(named(&stage).await, (vec![("a-b".to_owned(), vec![Embedded])], Vec::new()));
+
+    stage.schemas = Some(Arc::new(Only(&["a.b"])));
+    let (entries, missing) = named(&stage).await;
+    assert_eq!(entries, [("a.b".to_owned(), vec![Ksqldb])]);
+    let [why] = missing.as_slice() else { panic!("{missing:?}") };
+    assert!(why.starts_with("`a_b` is no source of the embedded engine") && why.ends_with(": a-b, a.b"), "{why}");
+    let judged = async |stage: &Stage, engine, text: &str| {
+        let found = stage.manager().validate(Some(engine), StatementKind::Persistent, text).await.unwrap();
+        found.errors.first().map(|fault| fault.message.clone())
+    };
+    let refused = judged(&stage, Embedded, "SELECT a FROM A_B").await.unwrap();
+    assert!(refused.contains(why.as_str()), "{refused}");
+    assert_eq!(judged(&stage, Ksqldb, "SELECT a FROM a_b").await, None);
+    assert_eq!(judged(&stage, Embedded, "SELECT a FROM c").await, None);
+
+    // Somebody says which one is meant.
+    stage.manager().put_source(source("a_b", "a-b"), ANNA, ExpectedSource::Any).await.unwrap();
+    assert_eq!(named(&stage).await, (vec![("a-b".to_owned(), vec![Ksqldb, Embedded])], Vec::new()));
+}
+
 fn view(name: &str) -> Source {
     let table = Some(Table { key: vec!["a".to_owned()], key_format: KeyFormat::Text });
     Source { format: Format::View, table, ..source(name, "") }
