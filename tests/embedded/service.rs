@@ -366,26 +366,27 @@ async fn a_stream_whose_process_is_killed_again_and_again_is_not_given_up() {
     scene.nothing_is_left_unlisted(Act::Deploy, &instance, &stream).await;
 }
 
-/// The process lives, and nothing of the stream is left in it: no failure of its own, and nobody's doing.
+/// The process lives, and leads again: what it runs by transactions it has run all the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_whose_process_loses_the_lead_alive_is_begun_again_where_it_was() {
+async fn a_stream_whose_process_loses_the_lead_alive_runs_on() {
     let mut scene = Scene::new("its lead is cut".to_owned(), Rng::with_seed(22)).await;
     let instance = scene.launch("");
     let stream = scene.create(&instance).await;
     scene.deploy(&instance, &stream).await;
     scene.publish(40).await;
-    let cut = "select count(pg_terminate_backend(pid)) from pg_locks where locktype = 'advisory' and objsubid = 1 \
-               and database = (select oid from pg_database where datname = current_database()) \
-               and (classid::bigint << 32 | objid::bigint) = hashtextextended('streamview stream manager', 0)";
-    assert_eq!(scene.world.number(cut).await, 1, "one leads");
-    let job = format!("-{}-r1-a2", stream.tag());
-    until("it runs again", PATIENCE * 2, || async {
-        let now = instance.json(&stream.path).await;
-        assert_eq!((&now["failedRevision"], &now["lastError"]), (&Value::Null, &Value::Null), "{now}");
-        let runs = now["isSettled"] == true && now["jobId"].as_str().unwrap().ends_with(&job);
-        runs.then_some(())
+    let leads = "from pg_locks where locktype = 'advisory' and objsubid = 1 \
+                 and database = (select oid from pg_database where datname = current_database()) \
+                 and (classid::bigint << 32 | objid::bigint) = hashtextextended('streamview stream manager', 0)";
+    let before = scene.world.number(&format!("select coalesce(max(pid), 0)::bigint {leads}")).await;
+    assert_eq!(scene.world.number(&format!("select count(pg_terminate_backend(pid)) {leads}")).await, 1, "one leads");
+    until("it leads again", PATIENCE * 2, || async {
+        (scene.world.number(&format!("select count(*) {leads} and pid <> {before}")).await == 1).then_some(())
     })
     .await;
+    scene.publish(40).await;
+    let now = instance.json(&stream.path).await;
+    assert_eq!((&now["state"], &now["failedRevision"], &now["lastError"]), (&"running".into(), &Value::Null, &Value::Null));
+    assert!(now["jobId"].as_str().unwrap().ends_with(&format!("-{}-r1-a1", stream.tag())), "{now}");
     scene.counts_everything(&stream).await;
     scene.nothing_is_left_unlisted(Act::Deploy, &instance, &stream).await;
 }

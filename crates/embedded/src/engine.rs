@@ -1,8 +1,8 @@
 //! The contract of stream engines, kept by this process.
 //!
-//! Jobs run where they were deployed, which is where the manager's leader is, and end with their process, or when it leads no more.
-//! Whoever leads next sees nothing of them and deploys them again, from where their consumer groups stand; with transactions that
-//! ends what may still run elsewhere.
+//! Jobs run where they were deployed, which is where the manager's leader is, and end with their process. Whoever leads next sees
+//! nothing of them and deploys them again, from where their consumer groups stand; with transactions that ends what may still run
+//! elsewhere, without them they end where it is noticed that the lead is lost.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::job::Counts;
 use crate::job::{self, Cannot, Job, Outside, Plan, Wish, mark, writer_name};
-use crate::log::{Log, LogError};
+use crate::log::{Delivery, Log, LogError};
 use crate::plan::{Prepared, Purpose};
 use crate::settings::Settings;
 use crate::views::{self, Views};
@@ -561,8 +561,11 @@ impl Engine for Embedded {
     }
 
     async fn lead_is_lost(&self) {
-        // Nothing more is committed: by now somebody else may have read on from the same positions.
-        self.leave_within(Wish::LetGo, TO_END).await;
+        // With transactions whoever begins them anew ends these by that; while nobody can lead they go on.
+        if self.inner.outside.log.delivery() == Delivery::AtLeastOnce {
+            // Nothing more is committed: by now somebody else may have read on from the same positions.
+            self.leave_within(Wish::LetGo, TO_END).await;
+        }
     }
 
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {

@@ -512,8 +512,8 @@ pub trait Engine: Send + Sync {
     async fn remove(&self, handle: &Handle, restore_points: &[RestorePoint]) -> Result<(), Trouble>;
 
     /// This process leads no more, and another one may. What was deployed and runs in this process ends as it stands, within a
-    /// bounded time; once it has ended it is not [observed](Engine::observe) any more, as whoever leads next begins it again. An
-    /// engine that runs elsewhere has nothing to do.
+    /// bounded time, unless whoever begins it anew ends it by that; once it has ended it is not [observed](Engine::observe) any
+    /// more, as whoever leads next begins it again. An engine that runs elsewhere has nothing to do.
     async fn lead_is_lost(&self) {}
 
     /// Runs a SELECT for somebody who looks.

@@ -8,7 +8,7 @@
 //! A loop wakes at once by calls of people in its own process, within a second by those in other ones (a cheap look at when
 //! somebody wanted something last: a listener would need a session of its own, which poolers break), and else by its interval.
 //!
-//! Who leads no more runs nothing: what an engine runs in this process ends before this instance may lead again.
+//! Who leads no more tells engines that run in this process, and leads again only when these have ended what they may not run on.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
