@@ -385,7 +385,10 @@ async fn a_stream_whose_process_loses_the_lead_alive_runs_on() {
     .await;
     scene.publish(40).await;
     let now = instance.json(&stream.path).await;
-    assert_eq!((&now["state"], &now["failedRevision"], &now["lastError"]), (&"running".into(), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&now["state"], &now["failedRevision"], &now["lastError"]),
+        (&"running".into(), &Value::Null, &Value::Null)
+    );
     assert!(now["jobId"].as_str().unwrap().ends_with(&format!("-{}-r1-a1", stream.tag())), "{now}");
     scene.counts_everything(&stream).await;
     scene.nothing_is_left_unlisted(Act::Deploy, &instance, &stream).await;
