@@ -96,8 +96,8 @@ impl Engine for Counted {
         self.note("explain", self.engine.explain(select).await)
     }
 
-    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
-        self.engine.keeps_state(old, new)
+    async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+        self.engine.keeps_state(old, new).await
     }
 
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {

@@ -22,7 +22,7 @@ async fn stand() -> Stand {
 /// Stops `old`, and runs `new` from there as the second revision.
 async fn swap(stand: &Stand, old: &Deployment, new: &str) -> Deployment {
     let mut next = stand.plan(&old.definition, 2, stand.persistent(new)).await;
-    assert_eq!(stand.engine().keeps_state(&old.select, &next.select), Ok(()), "{new}");
+    assert_eq!(stand.engine().keeps_state(&old.select, &next.select).await, Ok(()), "{new}");
     let handle = stand.engine().deploy(old).await.unwrap();
     let Stopped::At(point) = stand.engine().stop(old, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
     next.restore = Some(point);
@@ -51,7 +51,7 @@ async fn a_filter_on_all_columns_moves_the_steps_behind_it_as_the_rule_says() {
     let Stopped::At(point) = stand.engine().stop(&old, &handle, StopMode::KeepState).await.unwrap() else { panic!() };
     let text = "SELECT order_id, customer, amount FROM orders WHERE amount > 50";
     let new = stand.plan(&old.definition, 2, stand.persistent(text)).await;
-    assert!(stand.engine().keeps_state(&old.select, &new.select).unwrap_err().contains("filters"));
+    assert!(stand.engine().keeps_state(&old.select, &new.select).await.unwrap_err().contains("filters"));
     let refused = stand.engine().deploy(&Deployment { restore: Some(point), ..new }).await.unwrap_err();
     assert!(
         matches!(refused, Trouble::Refused(_)),
@@ -92,7 +92,7 @@ async fn a_restore_that_flink_refuses_is_told_and_the_old_text_goes_on() {
     // Somebody accepted the risk.
     let text = "SELECT customer, COUNT(*) AS n, MAX(amount) AS most FROM orders GROUP BY customer";
     let mut new = stand.plan(&old.definition, 2, stand.persistent(text)).await;
-    assert!(stand.engine().keeps_state(&old.select, &new.select).is_err());
+    assert!(stand.engine().keeps_state(&old.select, &new.select).await.is_err());
     new.restore = Some(point.clone());
     let refused = stand.engine().deploy(&new).await.unwrap_err();
     assert!(matches!(refused, Trouble::Refused(_)), "{refused:?}");

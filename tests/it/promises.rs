@@ -134,7 +134,7 @@ pub async fn an_update_keeps_the_state(stand: Stand) {
 
     let text = "SELECT order_id, customer, amount FROM orders WHERE amount > 80";
     let mut new = stand.plan(&old.definition, 2, stand.persistent(text)).await;
-    assert_eq!(stand.engine().keeps_state(&old.select, &new.select), Ok(()));
+    assert_eq!(stand.engine().keeps_state(&old.select, &new.select).await, Ok(()));
     if stand.engine().capabilities().await.unwrap().replaces_in_place {
         new.replaces = true;
     } else {

@@ -72,7 +72,7 @@ impl Engine for Model {
     fn kind(&self) -> EngineKind {
         EngineKind::Ksqldb
     }
-    fn keeps_state(&self, _: &Select, _: &Select) -> Result<(), String> {
+    async fn keeps_state(&self, _: &Select, _: &Select) -> Result<(), String> {
         Ok(())
     }
     async fn capabilities(&self) -> Result<Capabilities, Trouble> {

@@ -23,7 +23,11 @@ use crate::job::{self, Cannot, Job, Outside, Plan, Wish, mark, writer_name};
 use crate::log::{Delivery, Log, LogError};
 use crate::plan::{Prepared, Purpose};
 use crate::settings::Settings;
-use crate::views::{self, Views};
+use crate::views::Views;
+
+use self::judging::Judging;
+
+mod judging;
 
 /// How long a job is waited for that was asked to end: it may be about to commit.
 const TO_END: Duration = Duration::from_secs(90);
@@ -38,6 +42,7 @@ struct Inner {
     outside: Outside,
     settings: Settings,
     room: Arc<Semaphore>,
+    judging: Judging,
     /// By their ids, those that have ended, too, until they are removed.
     jobs: Mutex<BTreeMap<String, Arc<Job>>>,
     /// Queries of people who look.
@@ -129,7 +134,8 @@ impl Embedded {
         let outside = Outside { log, schemas, views };
         let room = Arc::new(Semaphore::new(settings.queries));
         let (jobs, looks, changing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        Embedded { inner: Arc::new(Inner { outside, settings, room, jobs, looks, changing }) }
+        let judging = Judging::default();
+        Embedded { inner: Arc::new(Inner { outside, settings, room, judging, jobs, looks, changing }) }
     }
 
     /// The queries that are deployed here and have not ended.
@@ -184,39 +190,6 @@ impl Embedded {
         })
     }
 
-    fn prepare(&self, select: &Select, purpose: Purpose) -> Result<Prepared, Trouble> {
-        let views = self.inner.outside.views.as_ref();
-        let refused_by_name = |refusal| Trouble::Refused(views::told(refusal, select, views));
-        let prepared = Prepared::new(select, purpose, &self.inner.settings.limits).map_err(refused_by_name)?;
-        let mut topics = HashSet::new();
-        if let Some(twice) = prepared.streams().iter().find(|source| !topics.insert(&source.topic)) {
-            return Err(refused("same_topic", format!("{} reads topic {} once more", twice.name, twice.topic)));
-        }
-        Ok(prepared)
-    }
-
-    /// How it will be done, and what is to be known of its tables.
-    fn explained(&self, prepared: &Prepared) -> String {
-        let every = self.inner.settings.table_refresh.as_millis();
-        let mut text = String::new();
-        for table in prepared.tables() {
-            text += &match table.is_view() {
-                true => format!(
-                    "-- Table {}: a view of this service, read whole before the first row, and again once it has changed, each {every} \
-                     ms at most and for a tenth of the time at most. Rows meet it as it was when it was read last; ",
-                    table.name
-                ),
-                false => format!(
-                    "-- Table {}: topic {} is read whole before the first row and kept up. Rows meet it as of its last refresh, each \
-                     {every} ms at the latest; ",
-                    table.name, table.topic
-                ),
-            };
-            text += "those that are read again after a restart meet it as it is then.\n";
-        }
-        text + &prepared.explain()
-    }
-
     fn take_room(&self) -> Result<OwnedSemaphorePermit, Trouble> {
         Arc::clone(&self.inner.room).try_acquire_owned().map_err(|_| Trouble::Busy {
             reason: format!(
@@ -230,9 +203,13 @@ impl Embedded {
     /// Has something done that blocks.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> Result<T, Trouble> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || work(&inner))
-            .await
-            .map_err(|error| Trouble::Unknown(format!("the call has met a fault of its own: {error}")))
+        blocking(move || work(&inner)).await
+    }
+
+    /// Has something done that judges a text.
+    async fn judged<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> Result<T, Trouble> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.judging.judged(move || work(&inner)).await
     }
 
     /// Asks a job to end, and waits for that.
@@ -290,6 +267,12 @@ impl Embedded {
         })
         .await?
     }
+}
+
+/// Has something done on a thread that may block. It goes on when nobody waits for it any more.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Trouble::Unknown(format!("the call has met a fault of its own: {error}")))
 }
 
 fn refused(code: &str, message: String) -> Trouble {
@@ -424,50 +407,19 @@ impl Engine for Embedded {
     }
 
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {
-        let (prepared, only_adhoc) = match self.prepare(select, Purpose::Persistent) {
-            Ok(prepared) => (prepared, None),
-            Err(trouble) => match (self.prepare(select, Purpose::AdHoc), trouble) {
-                // It can be looked at, and no more.
-                (Ok(prepared), Trouble::Refused(refusal)) => (prepared, Some(refusal)),
-                (_, trouble) => return Err(trouble),
-            },
-        };
-        Ok(Explained {
-            columns: prepared.columns().to_vec(),
-            changes: prepared.changes(),
-            plan: self.explained(&prepared),
-            only_adhoc,
-        })
+        let select = select.clone();
+        self.judged(move |inner| inner.explain(&select)).await?
     }
 
-    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
-        let prepare =
-            |select: &Select| self.prepare(select, Purpose::Persistent).map_err(|trouble| trouble.to_string());
-        let (old, new) = (prepare(old)?, prepare(new)?);
-        let topics = |prepared: &Prepared| -> Vec<String> {
-            prepared.streams().iter().map(|source| source.topic.clone()).collect()
-        };
-        if topics(&old) != topics(&new) {
-            return Err("it reads other topics than before: their positions say nothing of these".to_owned());
-        }
-        match (old.window(), new.window()) {
-            (None, None) => Ok(()),
-            (Some(before), Some(now)) if before == now && old.times() == new.times() => Ok(()),
-            (Some(_), Some(_)) => {
-                Err("its windows are others than before: what was written of them cannot be told from what is to come"
-                    .to_owned())
-            }
-            (None, Some(_)) => {
-                Err("it has a window now: rows that were read before would be missing in the first ones".to_owned())
-            }
-            (Some(_), None) => {
-                Err("it has no window any more: rows of those that are open would be written a second time".to_owned())
-            }
-        }
+    async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+        let (old, new) = (old.clone(), new.clone());
+        let judged = self.judged(move |inner| inner.keeps_state(&old, &new)).await;
+        judged.map_err(|trouble| trouble.to_string())?
     }
 
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
-        let prepared = self.prepare(&deployment.select, Purpose::Persistent)?;
+        let select = deployment.select.clone();
+        let prepared = self.judged(move |inner| inner.prepare(&select, Purpose::Persistent)).await??;
         let handle = handle(deployment);
         let _changing = self.inner.changing.lock().await;
         if self.job(&handle.job_id).is_some_and(|job| job.wish() != Wish::LetGo) {
@@ -569,7 +521,8 @@ impl Engine for Embedded {
     }
 
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
-        let prepared = self.prepare(&query.select, Purpose::AdHoc)?;
+        let select = query.select.clone();
+        let prepared = self.judged(move |inner| inner.prepare(&select, Purpose::AdHoc)).await??;
         let permit = self.take_room()?;
         lock(&self.inner.looks).insert(query.id.clone());
         let look = Look { inner: Arc::downgrade(&self.inner), id: query.id.clone(), _permit: permit };

@@ -473,12 +473,26 @@ async fn a_limit_ends_a_look_and_so_does_a_topic_that_goes() {
 #[tokio::test]
 async fn state_is_kept_where_the_same_windows_go_on() {
     let bench = Bench::new(1);
-    let keeps = |old: &str, new: &str| bench.engine.keeps_state(&select(old), &select(new)).is_ok();
-    assert!(keeps(FILTER, "SELECT id FROM orders"));
-    assert!(keeps(PER_MINUTE, &PER_MINUTE.replace("COUNT(*)", "SUM(amount)")));
-    assert!(!keeps(PER_MINUTE, &PER_MINUTE.replace("1 minute", "2 minutes")));
-    assert!(!keeps(FILTER, PER_MINUTE));
-    assert!(!keeps(PER_MINUTE, FILTER));
+    let keeps = async |old: &str, new: &str| bench.engine.keeps_state(&select(old), &select(new)).await.is_ok();
+    assert!(keeps(FILTER, "SELECT id FROM orders").await);
+    assert!(keeps(PER_MINUTE, &PER_MINUTE.replace("COUNT(*)", "SUM(amount)")).await);
+    assert!(!keeps(PER_MINUTE, &PER_MINUTE.replace("1 minute", "2 minutes")).await);
+    assert!(!keeps(FILTER, PER_MINUTE).await);
+    assert!(!keeps(PER_MINUTE, FILTER).await);
+}
+
+/// On a runtime of one thread, where what is done at once is done by who asks.
+#[tokio::test]
+async fn no_text_is_judged_on_the_thread_of_who_asks() {
+    let bench = Bench::new(1);
+    let (text, first) = (select(FILTER), deployment(FILTER, 1, None));
+    assert!(bench.engine.explain(&text).now_or_never().is_none());
+    assert!(bench.engine.keeps_state(&text, &text).now_or_never().is_none());
+    assert!(bench.engine.deploy(&first).now_or_never().is_none());
+    assert!(bench.engine.query(look(FILTER, true)).now_or_never().is_none());
+    // Nothing of them was begun, and who comes later has a turn.
+    assert!(bench.engine.observe().await.unwrap().is_empty());
+    assert_eq!(bench.engine.explain(&text).await.unwrap().only_adhoc, None);
 }
 
 #[tokio::test]

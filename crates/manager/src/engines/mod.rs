@@ -484,7 +484,7 @@ pub trait Engine: Send + Sync {
 
     /// Whether `new` may go on with the state of `old`; else why not, as one sentence. Asks nobody: it may say no where the
     /// engine would say yes.
-    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String>;
+    async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String>;
 
     /// Runs it. The topic is there already. Repeated with the same deployment it adopts what it finds by its names. Once
     /// something was submitted there is no [`Trouble::Busy`] and no [`Trouble::Unavailable`] of it, but [`Trouble::Unknown`].

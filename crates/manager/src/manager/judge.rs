@@ -171,7 +171,7 @@ impl Shared {
             return Ok(plan(record, to, Effect::RestartsFromBeginning, why, &["stop", "deploy"]));
         };
         let judged = match gives.is_none() || changes == gives {
-            true => engine.keeps_state(&old, select),
+            true => engine.keeps_state(&old, select).await,
             false => Err("rows were only added before, and change now, or the other way round".to_owned()),
         };
         Ok(match judged {

@@ -399,7 +399,7 @@ impl Engine for Model {
         Ok(Explained { columns: Vec::new(), changes, plan: String::new(), only_adhoc: None })
     }
 
-    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+    async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
         match new.sql.contains("other_state") == old.sql.contains("other_state") {
             true => Ok(()),
             false => Err("the state is another one".to_owned()),

@@ -138,7 +138,7 @@ impl Engine for FlinkEngine {
         explain::explain(&self.inner, select).await
     }
 
-    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+    async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
         compatible::keeps_state(old, new)
     }
 

@@ -207,7 +207,7 @@ impl Engine for Ksqldb {
         Ok(Explained { columns, changes, plan, only_adhoc: None })
     }
 
-    fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
+    async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
         compatible::keeps_state(old, new)
     }
 
