@@ -274,6 +274,110 @@ fn what_a_deployed_window_is_grouped_by_is_in_its_key() {
     }
 }
 
+/// `a`, so often as its square says, as a constant that is computed.
+fn squared(letters: usize) -> String {
+    format!("replace('{0}', 'a', '{0}')", "a".repeat(letters))
+}
+
+#[test]
+fn constants_that_are_computed_are_bounded_before_they_are_made() {
+    let cubed = |letters: usize| format!("replace({}, 'a', '{}')", squared(letters), "a".repeat(letters));
+    let code = |expr: &str| {
+        let judged = prepared_for(&format!("select id, {expr} as x from orders"), Purpose::AdHoc);
+        judged.map(|_| ()).map_err(|refusal| (refusal.code, refusal.message.contains(" are the most")))
+    };
+    for too_much in [
+        // Ten to the twelfth steps, and as many bytes.
+        format!("levenshtein({0}, {0})", cubed(100)),
+        format!("replace({}, 'a', '{}')", cubed(1_000), "a".repeat(1_000)),
+        // One letter more than there may be.
+        format!("concat({}, 'a')", squared(256)),
+        format!("{} || 'a'", squared(256)),
+        format!("concat_ws('a', {}, '')", squared(256)),
+        format!("levenshtein('{0}', '{0}a')", "a".repeat(1_000)),
+        format!("regexp_replace({}, 'a', '{}', 'g')", squared(100), "b".repeat(100)),
+        format!("array_to_string(array[{0}, {0}], '')", squared(256)),
+        format!("encode({}, 'hex')", squared(200)),
+        // And all of them together.
+        (0..17).map(|number| format!("{} as x{number}, ", squared(256))).collect::<String>() + "1",
+    ] {
+        assert_eq!(code(&too_much), Err(("limit_exceeded".to_owned(), true)), "{}", too_much.len());
+    }
+    for most in [squared(256), format!("levenshtein('{0}', '{0}')", "a".repeat(1_000))] {
+        assert_eq!(code(&most), Ok(()), "{}", most.len());
+    }
+    let between = |letters: usize| {
+        let (window, text) = ("tumble(ts, interval '1 minute')", "a".repeat(letters));
+        prepared(&format!("select {window} as w, string_agg(customer, '{text}') as x from orders group by {window}"))
+    };
+    between(64);
+    let sql = "select string_agg(customer, '{}') as x from orders group by tumble(ts, interval '1 minute')";
+    let refusal = prepared_for(&sql.replace("{}", &"a".repeat(65)), Purpose::AdHoc).map(|_| ()).unwrap_err();
+    assert_eq!((refusal.code.as_str(), refusal.column), ("limit_exceeded", Some(8)), "{refusal:?}");
+}
+
+/// Queries behind FROM, each over the one before, which is called `{}`.
+fn chain(first: &str, next: &str, steps: usize, last: &str) -> String {
+    let step = |number: usize| format!(", s{number} as ({})", next.replace("{}", &format!("s{}", number - 1)));
+    let steps: String = (1..=steps).map(step).collect();
+    format!("with s0 as ({first}){steps} {last}")
+}
+
+#[test]
+fn a_plan_that_doubles_with_each_line_is_refused_before_somebody_walks_through_it() {
+    let first = "select id as x from orders";
+    for sql in [
+        chain(first, "select x + x as x from {}", 40, "select x from s40 where x > 5"),
+        chain(first, "select x from {} union all select x from {}", 40, "select x from s40"),
+        chain(first, "select struct(x, x) as x from {}", 40, "select x from s40"),
+        format!("select {} from orders", ["*"; 2_400].join(", ")),
+    ] {
+        let refusal = prepared_for(&sql, Purpose::AdHoc).map(|_| ()).unwrap_err();
+        assert_eq!(refusal.code, "limit_exceeded", "{refusal:?}");
+    }
+    for sql in [
+        chain(first, "select x + x as x from {}", 20, "select x from s20"),
+        chain(first, "select x + x as x from {}", 6, "select x from s6 where x > 5"),
+        chain(first, "select x from {} union all select x from {}", 5, "select x from s5"),
+    ] {
+        prepared(&sql);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_would_grow_too_much_is_refused_alone() {
+    let replaced = format!("length(replace(customer, 'a', '{}'))", "b".repeat(4_096));
+    for (expr, most) in [
+        (replaced.as_str(), 4_096),
+        ("length(concat(customer, customer))", 8 << 20),
+        ("length(customer || customer)", 8 << 20),
+        ("length(concat_ws('', customer, customer))", 8 << 20),
+        ("levenshtein(customer, customer)", 1_000),
+    ] {
+        let mut runs = started(&format!("select id, {expr} as x from orders"));
+        let texts = [1, most, most + 1].map(|letters| "a".repeat(letters));
+        let orders: Vec<Order> = (1..).zip(&texts).map(|(id, text)| order(id, text, 1, T)).collect();
+        let pushed = runs.push(0, rows(&orders), NOW).await.unwrap();
+        let refused: Vec<(i64, bool)> =
+            pushed.refused.iter().map(|row| (row.offset, row.why.ends_with(" are the most"))).collect();
+        assert_eq!((lines(&pushed.out).len(), refused), (2, vec![(3, true)]), "{most}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_grows_with_each_query_ends_no_process() {
+    let sql = chain(
+        "select id, customer as x from orders",
+        "select id, x || x || x || x as x from {}",
+        15,
+        "select id, length(x) as n from s15",
+    );
+    let mut runs = started(&sql);
+    let pushed = runs.push(0, rows(&[order(1, "", 1, T), order(2, "a", 1, T)]), NOW).await.unwrap();
+    assert_eq!(lines(&pushed.out), ["1|0"]);
+    assert!(matches!(pushed.refused.as_slice(), [row] if row.offset == 2), "{:?}", pushed.refused);
+}
+
 #[test]
 fn a_long_row_of_operators_ends_no_process() {
     // The stack of a worker of the runtime.

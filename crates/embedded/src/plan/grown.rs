@@ -1,0 +1,346 @@
+//! Functions that make longer texts and lists than they are given, or compare each part of one value with each of another, look
+//! first how much that would be: no pool counts what they make, and nothing ends a call that has begun. Wherever an expression
+//! is planned, they are put in the place of DataFusion's own, whatever calls those.
+//!
+//! What is made is judged by a bound that is never less than it: a text in which something is replaced is counted as if it all
+//! were. A batch that would be too much is refused as if a row of it had failed, and so done again by halves; at its end a row fails
+//! that is too much alone.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::compute::kernels::concat_elements::concat_elements_dyn;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, DataFusionError, Result, internal_err};
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::expr::{BinaryExpr, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use super::session::ROWS;
+use super::size::{entries, leaf, parts, size, text};
+
+/// Bytes that a function may make of a row, and at once of a batch of [`ROWS`].
+const MOST: usize = 16 << 20;
+/// Bytes that it may make of constants alone: each row that they stand in has them again.
+const MOST_OF_CONSTANTS: usize = 64 << 10;
+/// Pairs of letters or entries that it may compare in a row.
+const MOST_PAIRS: usize = 1_000_000;
+
+pub(super) fn register(state: &mut SessionState) -> Result<()> {
+    state.register_function_rewrite(Arc::new(Bounds))
+}
+
+/// How much a function makes of what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Makes {
+    /// All of it, so many times.
+    All(usize),
+    /// `(name, value, …)`: the values.
+    Named,
+    /// `(separator, value, …)`: the values with the separator between them.
+    Joined,
+    /// `(list, separator[, null])`: the entries with the separator between them.
+    Listed,
+    /// `(text, from, to)`.
+    Replaced,
+    /// `(text, pattern, to[, flags])`, where `to` may name groups of the pattern.
+    ReplacedByPattern,
+    /// `(text, pattern[, flags])`: each group of the pattern, which may hold each other.
+    Captured,
+    /// `(moment, format)`.
+    Formatted,
+    /// Nothing that is longer, by comparing each part of the one with each of the other.
+    Pairs,
+}
+
+/// By their own names; other names lead to these.
+const BOUNDED: [(&str, Makes); 19] = [
+    ("array_append", Makes::All(1)),
+    ("array_concat", Makes::All(1)),
+    ("array_has_all", Makes::Pairs),
+    ("array_has_any", Makes::Pairs),
+    ("array_prepend", Makes::All(1)),
+    ("array_to_string", Makes::Listed),
+    ("array_union", Makes::All(1)),
+    ("concat", Makes::All(1)),
+    ("concat_ws", Makes::Joined),
+    ("encode", Makes::All(2)),
+    ("levenshtein", Makes::Pairs),
+    ("make_array", Makes::All(1)),
+    ("named_struct", Makes::Named),
+    // From a place before the one that is written over, what stands between is there twice.
+    ("overlay", Makes::All(2)),
+    ("regexp_match", Makes::Captured),
+    ("regexp_replace", Makes::ReplacedByPattern),
+    ("replace", Makes::Replaced),
+    ("struct", Makes::All(1)),
+    ("to_char", Makes::Formatted),
+];
+
+/// Why a function is not called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TooMuch {
+    #[error("{function} would make {bytes} bytes; {most} are the most")]
+    Bytes { function: String, bytes: usize, most: usize },
+    #[error("{function} would compare {pairs} pairs of letters or entries; {most} are the most")]
+    Pairs { function: String, pairs: usize, most: usize },
+}
+
+impl TooMuch {
+    /// The one that an error is about.
+    pub(crate) fn of(error: &DataFusionError) -> Option<&TooMuch> {
+        match error.find_root() {
+            DataFusionError::External(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Why a call over constants alone is not made, if that is why it still stands in a plan.
+    pub(crate) fn of_constants(call: &ScalarFunction) -> Result<Option<TooMuch>> {
+        let Some(bounded) = call.func.inner().downcast_ref::<Bounded>() else { return Ok(None) };
+        let mut values = Vec::with_capacity(call.args.len());
+        for argument in &call.args {
+            let Expr::Literal(value, _) = argument else { return Ok(None) };
+            values.push(ColumnarValue::Scalar(value.clone()));
+        }
+        bounded.too_much(&values, 1)
+    }
+}
+
+/// Puts [`Bounded`] for a function, and a function for `||`.
+#[derive(Debug)]
+struct Bounds;
+
+impl FunctionRewrite for Bounds {
+    fn name(&self) -> &str {
+        "bounded values"
+    }
+
+    fn rewrite(&self, expr: Expr, _: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+        Ok(match expr {
+            Expr::ScalarFunction(call) => match BOUNDED.iter().find(|(name, _)| *name == call.func.name()) {
+                Some((_, makes)) if !call.func.inner().is::<Bounded>() => {
+                    Transformed::yes(bounded(call.func, *makes, call.args))
+                }
+                _ => Transformed::no(Expr::ScalarFunction(call)),
+            },
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+                let plain = Concatenation { signature: Signature::user_defined(Volatility::Immutable) };
+                let plain = Arc::new(ScalarUDF::new_from_impl(plain));
+                Transformed::yes(bounded(plain, Makes::All(1), vec![*left, *right]))
+            }
+            other => Transformed::no(other),
+        })
+    }
+}
+
+fn bounded(plain: Arc<ScalarUDF>, makes: Makes, arguments: Vec<Expr>) -> Expr {
+    let func = Arc::new(ScalarUDF::new_from_impl(Bounded { plain, makes }));
+    Expr::ScalarFunction(ScalarFunction::new_udf(func, arguments))
+}
+
+/// A function that fails where it would make too much.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Bounded {
+    plain: Arc<ScalarUDF>,
+    makes: Makes,
+}
+
+impl Bounded {
+    fn too_much(&self, values: &[ColumnarValue], rows: usize) -> Result<Option<TooMuch>> {
+        let is_constant = values.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
+        let rows = if is_constant { 1 } else { rows };
+        let given = values.iter().map(Given::new).collect::<Result<Vec<_>>>()?;
+        let function = || self.plain.name().to_owned();
+        if self.makes == Makes::Pairs {
+            let [one, other, ..] = given.as_slice() else { return Ok(None) };
+            let pairs = (0..rows).map(|row| one.parts(row).saturating_mul(other.parts(row))).max().unwrap_or(0);
+            return Ok((pairs > MOST_PAIRS).then(|| TooMuch::Pairs { function: function(), pairs, most: MOST_PAIRS }));
+        }
+        let bytes = made(self.makes, &given, rows);
+        // Tables come in larger batches than records.
+        let most = if is_constant { MOST_OF_CONSTANTS } else { MOST * rows.div_ceil(ROWS).max(1) };
+        Ok((bytes > most).then(|| TooMuch::Bytes { function: function(), bytes, most }))
+    }
+}
+
+impl ScalarUDFImpl for Bounded {
+    fn name(&self) -> &str {
+        self.plain.name()
+    }
+
+    fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
+        self.plain.schema_name(arguments)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.plain.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.plain.coerce_types(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.plain.return_type(types)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        self.plain.return_field_from_args(arguments)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.plain.is_strict()
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match self.too_much(&arguments.args, arguments.number_rows)? {
+            Some(too_much) => Err(DataFusionError::External(Box::new(too_much))),
+            None => self.plain.invoke_with_args(arguments),
+        }
+    }
+}
+
+/// `||`, as DataFusion has it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Concatenation {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Concatenation {
+    fn name(&self) -> &str {
+        "||"
+    }
+
+    fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
+        let [left, right] = arguments else { return internal_err!("|| with {} sides", arguments.len()) };
+        Ok(format!("{} || {}", left.schema_name(), right.schema_name()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let [left, right] = types else { return internal_err!("|| with {} sides", types.len()) };
+        let (left, right) = BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_input_types()?;
+        Ok(vec![left, right])
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        let [left, right] = types else { return internal_err!("|| with {} sides", types.len()) };
+        BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type()
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let is_nullable = arguments.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, is_nullable)))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [left, right] = arguments.args.as_slice() else { return internal_err!("|| without two sides") };
+        let (left, right) = (left.to_array(rows)?, right.to_array(rows)?);
+        Ok(ColumnarValue::Array(concat_elements_dyn(left.as_ref(), right.as_ref())?))
+    }
+}
+
+/// What a function is given: a value for each row, or one for all.
+struct Given {
+    values: ArrayRef,
+    is_one: bool,
+}
+
+impl Given {
+    fn new(value: &ColumnarValue) -> Result<Given> {
+        Ok(match value {
+            ColumnarValue::Array(values) => Given { values: Arc::clone(values), is_one: false },
+            ColumnarValue::Scalar(value) => Given { values: value.to_array()?, is_one: true },
+        })
+    }
+
+    /// Times that a value that is the same for all stands there.
+    fn times(&self, rows: usize) -> usize {
+        if self.is_one { rows } else { 1 }
+    }
+
+    fn place(&self, row: usize) -> usize {
+        if self.is_one { 0 } else { row }
+    }
+
+    fn bytes(&self, rows: usize) -> usize {
+        size(self.values.as_ref()).saturating_mul(self.times(rows))
+    }
+
+    /// The text of a row; empty where it is null, or none.
+    fn text(&self, row: usize) -> &str {
+        text(self.values.as_ref(), self.place(row))
+    }
+
+    /// The longest text of all.
+    fn longest(&self) -> usize {
+        (0..self.values.len()).map(|at| text(self.values.as_ref(), at).len()).max().unwrap_or(0)
+    }
+
+    /// Letters of a text, or entries of a list; never less.
+    fn parts(&self, row: usize) -> usize {
+        parts(self.values.as_ref(), self.place(row))
+    }
+}
+
+/// Bytes that are made of these rows, or more.
+fn made(makes: Makes, given: &[Given], rows: usize) -> usize {
+    let all = |given: &[Given]| given.iter().map(|given| given.bytes(rows)).fold(0, usize::saturating_add);
+    let of_rows = |bytes: &dyn Fn(usize) -> usize| (0..rows).map(bytes).fold(0, usize::saturating_add);
+    match (makes, given) {
+        (Makes::All(times), given) => all(given).saturating_mul(times),
+        (Makes::Named, given) => {
+            given.iter().skip(1).step_by(2).map(|value| value.bytes(rows)).fold(0, usize::saturating_add)
+        }
+        (Makes::Joined, [separator, values @ ..]) => {
+            all(values).saturating_add(separator.bytes(rows).saturating_mul(values.len().saturating_sub(1)))
+        }
+        (Makes::Listed, [list, between @ ..]) => {
+            let number = entries(list.values.as_ref()).saturating_mul(list.times(rows));
+            let written = written(leaf(list.values.data_type()));
+            let of_each = between.iter().map(Given::longest).fold(written, usize::saturating_add);
+            list.bytes(rows).saturating_add(number.saturating_mul(of_each))
+        }
+        (Makes::Replaced, [value, from, to, ..]) => of_rows(&|row| {
+            let (value, from, to) = (value.text(row).len(), from.text(row).len(), to.text(row).len());
+            let times = value.checked_div(from).unwrap_or(0);
+            value.max((value - times * from).saturating_add(times.saturating_mul(to)))
+        }),
+        (Makes::ReplacedByPattern, [value, _, to, flags @ ..]) => of_rows(&|row| {
+            let is_everywhere = flags.first().is_some_and(|flags| flags.text(row).contains('g'));
+            let (value, to) = (value.text(row).len(), to.text(row));
+            let groups = to.matches(['\\', '$']).count();
+            let times = if is_everywhere { value + 1 } else { 1 };
+            value.saturating_mul(1 + groups).saturating_add(times.saturating_mul(to.len()))
+        }),
+        (Makes::Captured, [value, pattern, ..]) => of_rows(&|row| {
+            let groups = pattern.text(row).matches('(').count();
+            value.text(row).len().saturating_mul(1 + groups)
+        }),
+        // Two letters of a format are 35 at most (`%+`).
+        (Makes::Formatted, [_, format, ..]) => of_rows(&|row| (1 + format.text(row).len()).saturating_mul(32)),
+        _ => 0,
+    }
+}
+
+/// Letters that a value of this type takes as text, where it is no text itself.
+fn written(of: &DataType) -> usize {
+    match of {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => 0,
+        DataType::Float64 => 340,
+        _ => 80,
+    }
+}
