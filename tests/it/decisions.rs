@@ -249,6 +249,44 @@ async fn a_decision_that_only_postgres_refuses_is_refused_and_not_the_record_bes
     assert_eq!(world.conservation().await, [5, 4, 0, 0, 0, 0, 1]);
 }
 
+/// Decisions that follow each other, or what stands before them, are taken at once: where Postgres refuses one, it is that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_decisions_that_follow_each_other_the_one_that_postgres_refuses_is_refused() {
+    let world = World::new(1).await;
+    refuse_to_store(&world, 1, "new.event_id like 'unstorable-%'").await;
+    let instance = world.start().await;
+    world.publish(["behind", "two"].map(|order| created(order).record())).await;
+    world.until_consumed(2).await;
+    instance.stop().await;
+
+    let unstorable = |event: TestEvent| {
+        let id = format!("unstorable-{}", event.order_id);
+        event.with("eventId", id.into())
+    };
+    replace(&world, &unstorable(item_added("behind", 3)), 1_000).await;
+    replace(&world, &item_added("two", 2), 1_001).await;
+    replace(&world, &unstorable(item_added("two", 3)), 1_002).await;
+    world.publish([item_added("behind", 2).record()]).await;
+    let instance = world.start().await;
+    world.until_consumed(3).await;
+
+    let query = "select d.key, d.sequence, o.refused is not null from event_decisions d \
+                 join decision_outcomes o on o.decision_id = d.id \
+                 where o.taken_at is not null or o.refused is not null order by d.id";
+    let outcomes = until("all have an outcome", PATIENCE, || async {
+        let rows = world.sql.query(query, &[]).await.unwrap();
+        (rows.len() == 3).then_some(rows)
+    })
+    .await;
+    let outcomes: Vec<(&str, i64, bool)> = outcomes.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    assert_eq!(outcomes, [("behind", 3, true), ("two", 2, false), ("two", 3, true)]);
+    for order in ["behind", "two"] {
+        instance.order_at(order, 2).await;
+    }
+    assert_eq!(world.number("select count(*) from dead_letters").await, 0);
+    assert_eq!(world.conservation().await, [3, 3, 0, 0, 0, 0, 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_proven_once_every_partition_is_past_its_end() {
     let world = World::new(3).await;

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::domain::ledger::Origin;
 use crate::domain::poison::{Poison, Reason};
-use crate::domain::units::Partition;
+use crate::domain::units::{Partition, Sequence};
+use crate::engine::decisions::{StoredDecision, Verdict};
 use crate::engine::decode::Overrules;
 use crate::failure::Failure;
 use crate::projector::applier::{Blame, Part};
@@ -50,6 +51,11 @@ impl Course {
         let turn = if part.is_empty() { self.turn() } else { 0 };
         let ours = self.heal.iter().take(turn).filter(|(_, partition)| part.owned.contains_key(partition));
         ours.map(|(key, partition)| (key.as_str(), *partition)).collect()
+    }
+
+    /// Whether it is looked for what cannot be stored: one event of a key is tried at a time then.
+    pub fn is_searching(&self) -> bool {
+        self.drain_limit <= 1
     }
 
     /// How many keys are next.
@@ -203,6 +209,19 @@ impl Course {
     }
 }
 
+/// Of what was decided about a key that has come to `last`: what comes before anything else of it does, up to one record.
+pub fn first_of(decided: &[StoredDecision], mut last: Sequence) -> &[StoredDecision] {
+    for (place, decision) in decided.iter().enumerate() {
+        match &decision.verdict {
+            _ if decision.sequence_to <= last => {}
+            _ if !decision.covers(last.next()) => return &decided[..place],
+            Verdict::Skip => last = decision.sequence_to,
+            Verdict::Take(_) => return &decided[..=place],
+        }
+    }
+    decided
+}
+
 /// What was refused cannot be written down either. Nothing behind it is applied: a letter that is not there is lost.
 fn unwritable(detail: String) -> Failure {
     Failure::halt(
@@ -217,8 +236,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::domain::ledger::Effect;
     use crate::domain::record::{Headers, Record, RecordBatch};
-    use crate::domain::units::{Epoch, NextOffset, Offset};
+    use crate::domain::units::{Epoch, Micros, NextOffset, Offset};
+    use crate::engine::decisions::Substitute;
     use crate::projector::applier::{Owned, Partitions};
     use crate::projector::context::SkippedRanges;
 
@@ -269,6 +290,28 @@ mod tests {
         assert_eq!(turn(&course, &rest), ["o-0", "o-1"]);
         course.go_on(&rest, Heal::new());
         assert!(course.heal.is_empty());
+    }
+
+    #[test]
+    fn where_it_is_searched_decisions_are_taken_up_to_one_record_and_none_that_lies_ahead() {
+        let record = || {
+            let origin = Origin { partition: Partition(0), offset: Offset(7) };
+            let (payload, headers) = (Vec::new(), Vec::new());
+            Verdict::Take(Substitute { origin, timestamp_ms: None, payload, headers, effect: Effect::Replaced })
+        };
+        let decided = |(from, to, verdict): (i64, i64, Verdict)| StoredDecision {
+            id: from,
+            sequence: Sequence(from),
+            sequence_to: Sequence(to),
+            verdict,
+            reason: "why".into(),
+            decided_at: Micros::EPOCH,
+            is_awaited: true,
+        };
+        let all = [(2, 3, Verdict::Skip), (4, 4, record()), (5, 5, record()), (8, 8, record())].map(decided);
+        for (last, most) in [(0, 0), (1, 2), (2, 2), (3, 2), (4, 3), (5, 3), (7, 4), (8, 4)] {
+            assert_eq!(first_of(&all, Sequence(last)).len(), most, "{last}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::crash;
 use crate::domain::poison::Reason;
 use crate::domain::record::Record;
 use crate::domain::units::Partition;
-use crate::engine::decode::{Decoder, Headed, keys_of};
+use crate::engine::decode::{Decoder, Headed, Overrules, keys_of};
 use crate::engine::fold::{Fold, ParkedLoad};
 use crate::engine::plan::{Plan, Work};
 use crate::failure::{Failure, Halt};
@@ -67,8 +67,9 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         self.session.as_mut().ok_or_else(no_connection)
     }
 
-    /// The schemas that the framed records of an attempt were written with. Nothing is asked where none is framed.
-    async fn schemas_of(&self, part: &Part<'_>) -> Result<Schemas, Failure> {
+    /// The schemas that the framed records of an attempt were written with, without those that are refused whatever they say.
+    /// Nothing is asked where none is framed.
+    async fn schemas_of(&self, part: &Part<'_>, overrules: &Overrules) -> Result<Schemas, Failure> {
         let mut schemas = Schemas::default();
         let mut all = part.batch.iter().skip(part.start).take(part.len());
         if !all.any(|(_, record)| matches!(frame::of(&record), Ok(Some(_)))) {
@@ -77,6 +78,9 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         for (index, record) in part.records() {
             // What only looks like a frame is refused when it is decoded.
             let Ok(Some(frame)) = frame::of(&record) else { continue };
+            if overrules.refused.contains_key(&record.origin()) {
+                continue;
+            }
             if schemas.get(frame.schema).is_some_and(|known| holds_for(known, &frame, &record)) {
                 continue;
             }
@@ -119,7 +123,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
     /// One attempt; gives what was committed, and the keys with more to drain.
     async fn try_once(&mut self, part: &Part<'_>, course: &Course) -> Result<(Done, Heal), Failure> {
         let (view, context) = (Arc::clone(&self.view), Arc::clone(&self.context));
-        let schemas = self.schemas_of(part).await?;
+        let schemas = self.schemas_of(part, &course.overrules).await?;
         #[allow(clippy::needless_late_init)]
         let (parked, decisions, known_schemas); // outlive the batch, whose events may be drained from them
         let limits = context.fold_limits();
@@ -153,10 +157,18 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
 
         let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
         fold.reserve(entries.len(), heads.len());
+        let mut cut: HashSet<&str> = HashSet::new();
         for (key, entry) in entries {
             let rows = parked.get(key).map(Vec::as_slice).unwrap_or_default();
             let loaded = ParkedLoad::of(to_drain.contains(key), rows.len(), drain_limit);
-            let decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
+            let mut decided = decisions.get(key).map(Vec::as_slice).unwrap_or_default();
+            if course.is_searching() {
+                let first = course::first_of(decided, entry.last_sequence);
+                if first.len() < decided.len() {
+                    cut.insert(key);
+                }
+                decided = first;
+            }
             fold.add_key(key, entry, (rows, loaded), decided);
         }
         for ((_, record), head) in part.records().zip(heads) {
@@ -168,14 +180,19 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let mut plan = fold.finish();
         let session = self.session.as_ref().ok_or_else(no_connection)?;
         session.judge(&context, &mut plan).await?;
-        self.commit(plan, part).await
+        self.commit(plan, part, &cut).await
     }
 
-    async fn commit(&mut self, plan: Plan<'_, V>, part: &Part<'_>) -> Result<(Done, Heal), Failure> {
+    async fn commit(
+        &mut self,
+        plan: Plan<'_, V>,
+        part: &Part<'_>,
+        cut: &HashSet<&str>,
+    ) -> Result<(Done, Heal), Failure> {
         let advances = advances_of(&plan, part);
         if advances.is_empty() {
             let blocked = blocked_of(&plan);
-            let unfinished = if K::KEEPS_UNWRITTEN { self.remember(plan, part) } else { Heal::new() };
+            let unfinished = if K::KEEPS_UNWRITTEN { self.remember(plan, part, cut) } else { Heal::new() };
             return Ok((Done { advances, blocked }, unfinished));
         }
         crash::point("batch.folded");
@@ -186,7 +203,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         self.is_in_doubt = false;
         report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
         let blocked = blocked_of(&plan);
-        let unfinished = self.remember(plan, part);
+        let unfinished = self.remember(plan, part, cut);
         self.show_bytes();
         Ok((Done { advances, blocked }, unfinished))
     }
@@ -196,13 +213,18 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         self.context.metrics.cache_bytes.with_label_values(&[self.context.source.view]).set(bytes);
     }
 
-    /// Remembers the keys of a plan as they are stored now; gives those with more to drain.
-    fn remember(&mut self, plan: Plan<'_, V>, part: &Part<'_>) -> Heal {
+    /// Remembers the keys of a plan as they are stored now; gives those with more to drain. Those that were `cut` were folded
+    /// without decisions that lie ahead: they have more, and are loaded anew.
+    fn remember(&mut self, plan: Plan<'_, V>, part: &Part<'_>, cut: &HashSet<&str>) -> Heal {
         let mut unfinished = Heal::new();
         for (key, work) in plan.keys {
             let Some(partition) = work.partition else { continue };
-            if work.unfinished {
+            let is_cut = cut.contains(key);
+            if work.unfinished || is_cut {
                 unfinished.push((key.to_owned(), partition));
+            }
+            if is_cut {
+                continue;
             }
             if let Some(owned) = part.owned.get(&partition) {
                 let bytes = self.view.state_bytes(&work.entry.state);

@@ -13,9 +13,17 @@ left join lateral (
       and (l.reason = 'event_id_reused'
            or l.reason in ('unrepresentable', 'schema_not_found', 'unsupported_schema')
               and own.projection_version = shown.projection_version)
-      and not exists (select from event_decisions d
-                      left join decision_outcomes o on o.decision_id = d.id and o.build = l.build
-                      where d.view = l.view and d.topic = l.topic and d.partition = l.partition and d."offset" = l."offset"
-                        and o.refused is null)
+      -- What was imported says nothing of what this build has refused.
+      and l.published_at is distinct from l.created_at
+      -- By each of two partial indexes: neither serves both.
+      and not exists (select from (select d.id from event_decisions d
+                                   where d.view = l.view and d.topic = l.topic and d.partition = l.partition
+                                     and d."offset" = l."offset" and not d.revoked
+                                   union all
+                                   select d.id from event_decisions d
+                                   where d.view = l.view and d.topic = l.topic and d.partition = l.partition
+                                     and d."offset" = l."offset" and d.revoked) as answer
+                      left join decision_outcomes o on o.decision_id = answer.id and o.build = l.build
+                      where o.refused is null)
 ) refused on true
 where own.view = $1 and own.build = $2

@@ -300,7 +300,7 @@ impl<S> Work<'_, S> {
         if let Some(held) = self.entry.held.as_mut() {
             held.parked_count -= 1;
             // Holds of before headers counted know of fewer.
-            held.parked_bytes = if held.parked_count > 0 { held.parked_bytes - bytes } else { 0 };
+            held.parked_bytes = if held.parked_count > 0 { (held.parked_bytes - bytes).max(0) } else { 0 };
             held.first_parked = if held.parked_count > 0 { Some(next.unwrap_or(sequence.next())) } else { None };
             self.held_changed = true;
         }

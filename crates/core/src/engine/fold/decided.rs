@@ -135,7 +135,8 @@ impl<'a, V: View> Fold<'a, V> {
 /// Whether a skip may make up such an id.
 fn is_of_a_skip(event_id: &str) -> bool {
     let place = event_id.strip_prefix(SKIPPED).and_then(|place| place.rsplit_once(':'));
-    place.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    let is_number = |number: &str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    place.is_some_and(|(_, number)| is_number(number.trim_end_matches('+')))
 }
 
 #[cfg(test)]
