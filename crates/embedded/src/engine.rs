@@ -212,6 +212,15 @@ impl Embedded {
         self.inner.judging.judged(move || work(&inner)).await
     }
 
+    /// Has something done that judges a text once more.
+    async fn judged_again<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.judging.judged_again(move || work(&inner)).await
+    }
+
     /// Asks a job to end, and waits for that.
     async fn end(&self, job: &Job, wish: Wish) -> Result<(), Trouble> {
         job.ask(wish);
@@ -413,13 +422,13 @@ impl Engine for Embedded {
 
     async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
         let (old, new) = (old.clone(), new.clone());
-        let judged = self.judged(move |inner| inner.keeps_state(&old, &new)).await;
+        let judged = self.judged_again(move |inner| inner.keeps_state(&old, &new)).await;
         judged.map_err(|trouble| trouble.to_string())?
     }
 
     async fn deploy(&self, deployment: &Deployment) -> Result<Handle, Trouble> {
         let select = deployment.select.clone();
-        let prepared = self.judged(move |inner| inner.prepare(&select, Purpose::Persistent)).await??;
+        let prepared = self.judged_again(move |inner| inner.prepare(&select, Purpose::Persistent)).await??;
         let handle = handle(deployment);
         let _changing = self.inner.changing.lock().await;
         if self.job(&handle.job_id).is_some_and(|job| job.wish() != Wish::LetGo) {

@@ -10,7 +10,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 /// Most columns, fields and operators of a plan, each as often as somebody meets it.
-const MOST: usize = 200_000;
+const MOST: usize = 1_000_000;
 
 /// Refuses what would be too large, as `ResourcesExhausted`.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {

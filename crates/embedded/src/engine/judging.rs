@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamview_manager::engines::{Explained, Select, Trouble};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{Inner, blocking, refused};
@@ -42,14 +42,31 @@ impl Judging {
     ) -> Result<T, Trouble> {
         let turn = timeout(self.longest, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| busy())?.expect("the turns are never closed");
-        let judged = blocking(move || {
-            let judged = work();
-            // It goes with the work, which goes on when nobody waits for it any more.
-            drop(turn);
-            judged
-        });
-        timeout(self.longest, judged).await.map_err(|_| too_slow(self.longest))?
+        timeout(self.longest, in_turn(turn, work)).await.map_err(|_| too_slow(self.longest))?
     }
+
+    /// Has a text judged that was judged before and was right: it is waited for as long as that takes. A machine that is slow now
+    /// is no fault of the text.
+    pub(super) async fn judged_again<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the turns are never closed");
+        in_turn(turn, work).await
+    }
+}
+
+/// The turn goes with the work, which goes on when nobody waits for it any more.
+async fn in_turn<T: Send + 'static>(
+    turn: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Trouble> {
+    let judged = blocking(move || {
+        let judged = work();
+        drop(turn);
+        judged
+    });
+    judged.await
 }
 
 fn busy() -> Trouble {

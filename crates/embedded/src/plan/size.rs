@@ -1,7 +1,7 @@
 //! How much values are: bytes, entries, letters, of what an array shows and no more, be it a slice of a longer one.
 
 use datafusion::arrow::array::{Array, AsArray, OffsetSizeTrait};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Float64Type};
 
 /// Bytes of an entry of a list beside its value: entries may be empty.
 const ENTRY: usize = 8;
@@ -50,6 +50,32 @@ pub(super) fn entries(array: &dyn Array) -> usize {
         DataType::FixedSizeList(..) => entries(array.as_fixed_size_list().values().as_ref()),
         _ => array.len(),
     }
+}
+
+/// Letters that the doubles in its lists take as text, all zeros among them: no exponent is written.
+pub(super) fn digits(array: &dyn Array) -> usize {
+    let within = |values: &dyn Array, (start, length): (usize, usize)| digits(values.slice(start, length).as_ref());
+    match array.data_type() {
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            within(lists.values(), shown(lists.value_offsets()))
+        }
+        DataType::LargeList(_) => {
+            let lists = array.as_list::<i64>();
+            within(lists.values(), shown(lists.value_offsets()))
+        }
+        DataType::FixedSizeList(..) => digits(array.as_fixed_size_list().values().as_ref()),
+        DataType::Float64 => array.as_primitive::<Float64Type>().iter().flatten().map(digits_of).sum(),
+        _ => 0,
+    }
+}
+
+fn digits_of(value: f64) -> usize {
+    if value == 0.0 || !value.is_finite() {
+        return 4;
+    }
+    // Seventeen that count, the point, the sign.
+    20 + value.abs().log10().abs() as usize
 }
 
 /// The type of what is in the lists of lists.

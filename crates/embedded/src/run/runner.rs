@@ -18,7 +18,7 @@ use crate::plan::size::size;
 use crate::plan::slot::{Input, SlotHandle, slots};
 
 /// Bytes that may come out of a batch of records or of a window, if the query's own memory is no more than that: they are in no pool.
-const MOST_RESULTS: usize = 256 << 20;
+const MOST_RESULTS: usize = 512 << 20;
 
 /// A plan with its slots.
 pub(crate) struct Runner {
