@@ -297,7 +297,8 @@ mod tests {
         let record = || {
             let origin = Origin { partition: Partition(0), offset: Offset(7) };
             let (payload, headers) = (Vec::new(), Vec::new());
-            Verdict::Take(Substitute { origin, timestamp_ms: None, payload, headers, effect: Effect::Replaced })
+            let record = Substitute { origin, timestamp_ms: None, payload, headers, effect: Effect::Replaced };
+            Verdict::Take(Box::new(record))
         };
         let decided = |(from, to, verdict): (i64, i64, Verdict)| StoredDecision {
             id: from,
