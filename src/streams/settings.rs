@@ -207,6 +207,12 @@ mod tests {
                 assert_eq!(profiles.split(',').any(|named| named == profile), is_there, "{env_file}");
             }
         }
-        assert!(!Config::load(None, composed(""), &[]).unwrap().manager.enabled, "without an engine there is none");
+        // The image has an engine of its own, and so no need of another one.
+        let alone = Config::load(None, composed(""), &[]);
+        if cfg!(feature = "embedded-engine") {
+            assert_eq!(settings(&alone.unwrap()).unwrap().default_engine, EngineKind::Embedded);
+        } else {
+            assert!(alone.unwrap_err().to_string().starts_with("manager.enabled"));
+        }
     }
 }
