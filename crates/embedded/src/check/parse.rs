@@ -23,15 +23,13 @@ use streamview_manager::catalog::DataType;
 use streamview_manager::engines::Select;
 
 use super::Fault;
-use super::{errors, weight};
+use super::errors;
 use crate::plan::literals::{self, Numbers};
 use crate::plan::slot::{Input, Provider};
 use crate::schema::{self, HIDDEN};
 
 /// How deep expressions and queries may nest.
 const MAX_NESTING: usize = 50;
-/// How many `*` one SELECT may have: each is as many columns as its sources have, before anybody looks what they are called.
-const MAX_STARS: usize = 16;
 
 /// The one SELECT that the text is.
 pub(crate) fn statement(sql: &str) -> std::result::Result<Ast, Fault> {
@@ -41,15 +39,7 @@ pub(crate) fn statement(sql: &str) -> std::result::Result<Ast, Fault> {
         parser.and_then(|mut parser| parser.parse_statements()).map_err(|error| errors::fault(&error, sql))?;
     let only_select = |text: &str| Fault::at("select_only", text, 1, 1);
     match (statements.pop_front(), statements.pop_front()) {
-        (Some(Statement::Statement(statement)), None) if matches!(*statement, Ast::Query(_)) => {
-            match Visit::visit(&statement, &mut Stars) {
-                ControlFlow::Continue(()) => Ok(*statement),
-                ControlFlow::Break(()) => {
-                    let text = format!("a SELECT has {MAX_STARS} `*` at most");
-                    Err(Fault::at_word("limit_exceeded", text, &["*"]))
-                }
-            }
-        }
+        (Some(Statement::Statement(statement)), None) if matches!(*statement, Ast::Query(_)) => Ok(*statement),
         (Some(_), None) => Err(only_select("one SELECT is what can be run here")),
         (Some(_), Some(_)) => Err(only_select("one statement at a time, without anything behind it")),
         (None, _) => Err(only_select("there is no statement")),
@@ -121,7 +111,6 @@ impl Names {
         let parser = &state.config().options().sql_parser;
         let options = ParserOptions { collect_spans: true, ..ParserOptions::from(parser) };
         let plan = SqlToRel::new_with_options(&context, options).sql_statement_to_plan(statement)?;
-        weight::check(&plan)?;
         literals::exact(plan, &given.numbers)
     }
 }
@@ -136,21 +125,6 @@ fn fields_of(of: &DataType, names: &mut BTreeSet<String>) {
             }
         }
         _ => {}
-    }
-}
-
-/// Breaks off where a SELECT has too many `*`.
-struct Stars;
-
-impl Visitor for Stars {
-    type Break = ();
-
-    fn pre_visit_select(&mut self, select: &Body) -> ControlFlow<()> {
-        let is_star = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        match select.projection.iter().filter(is_star).count() > MAX_STARS {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
     }
 }
 

@@ -12,12 +12,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
-use super::{checked, functions, grown, json, sums};
-
-/// Rows that an operator takes at once: as many as are read at once.
-pub(crate) const ROWS: usize = 8_192;
-/// Bytes that constants may take of the rows that an operator takes at once.
-const OF_CONSTANTS: usize = 64 << 20;
+use super::{checked, functions, json, sums};
 
 /// Turns `count(DISTINCT x)` into two aggregates, where a window needs one.
 const SPLITS_AGGREGATES: &str = "single_distinct_aggregation_to_group_by";
@@ -25,8 +20,7 @@ const SPLITS_AGGREGATES: &str = "single_distinct_aggregation_to_group_by";
 const REFUSES_ENDLESS: &str = "SanityCheckPlan";
 
 fn config() -> SessionConfig {
-    let config = SessionConfig::new().with_target_partitions(1).with_batch_size(ROWS);
-    let mut config = config.with_information_schema(false);
+    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     let options = config.options_mut();
     // As the manager's gate reads it: names as they are written, quoted or not.
     options.sql_parser.dialect = Dialect::Generic;
@@ -70,18 +64,10 @@ fn build(windowed: bool) -> Result<SessionState> {
     functions::register(&mut state)?;
     json::register(&mut state)?;
     checked::register(&mut state)?;
-    grown::register(&mut state)?;
     sums::register(&mut state)?;
     #[cfg(test)]
     crate::tests::register(&mut state)?;
     Ok(state)
-}
-
-/// Has operators take fewer rows at once where each may hold so many bytes of constants.
-pub(crate) fn with_constants(state: &mut SessionState, bytes: usize) {
-    let rows = (OF_CONSTANTS / bytes.max(1)).clamp(1, ROWS);
-    let config = state.config().clone().with_batch_size(rows);
-    *state.config_mut() = config;
 }
 
 /// Where a query runs: in its memory, and never on the disk.

@@ -17,8 +17,6 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Repla
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 
-use super::session::ROWS;
-
 /// Which input of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Input {
@@ -129,28 +127,13 @@ impl ExecutionPlan for Slot {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = match self.input {
             Input::Table(_) => self.rows.look(),
             Input::Stream(_) | Input::States => self.rows.take(),
         };
-        let rows = in_steps(rows, context.session_config().batch_size());
         Ok(Box::pin(MemoryStream::try_new(rows, Arc::clone(&self.schema), None)?))
     }
-}
-
-/// The rows, in smaller batches where an operator takes fewer at once.
-fn in_steps(rows: Vec<RecordBatch>, most: usize) -> Vec<RecordBatch> {
-    if most >= ROWS {
-        return rows;
-    }
-    let mut steps = Vec::new();
-    for rows in rows {
-        for start in (0..rows.num_rows()).step_by(most) {
-            steps.push(rows.slice(start, most.min(rows.num_rows() - start)));
-        }
-    }
-    steps
 }
 
 /// A source, as the planner sees it.

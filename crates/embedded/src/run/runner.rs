@@ -7,18 +7,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures_util::{FutureExt, StreamExt};
 
 use super::failure::{Failure, sentence};
-use crate::plan::grown::TooMuch;
-use crate::plan::size::size;
 use crate::plan::slot::{Input, SlotHandle, slots};
-
-/// Bytes that may come out of a batch of records or of a window, if the query's own memory is no more than that: they are in no pool.
-const MOST_RESULTS: usize = 512 << 20;
 
 /// A plan with its slots.
 pub(crate) struct Runner {
@@ -30,8 +24,6 @@ pub(crate) struct Runner {
     resets: bool,
     /// Tables that no execution has built yet.
     is_unbuilt: bool,
-    /// Bytes that may come out at once.
-    most: usize,
 }
 
 /// Why one execution came to nothing.
@@ -46,7 +38,6 @@ impl Fault {
     /// Whether a row is to blame, so that the others can go on without it.
     fn is_of_a_row(error: &DataFusionError) -> bool {
         matches!(error.find_root(), DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
-            || TooMuch::of(error).is_some()
     }
 
     /// What a row did wrong, if one did.
@@ -69,11 +60,7 @@ impl Runner {
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>, resets: bool) -> Runner {
         let slots = slots(&plan);
         let is_unbuilt = slots.iter().any(|slot| matches!(slot.input, Input::Table(_)));
-        let most = match context.memory_pool().memory_limit() {
-            MemoryLimit::Finite(bytes) => bytes.max(MOST_RESULTS),
-            MemoryLimit::Infinite | MemoryLimit::Unknown => MOST_RESULTS,
-        };
-        Runner { slots, plan, context, resets, is_unbuilt, most }
+        Runner { slots, plan, context, resets, is_unbuilt }
     }
 
     /// Gives a table its rows.
@@ -98,13 +85,12 @@ impl Runner {
 
     async fn execute(&self) -> Result<Vec<RecordBatch>> {
         let plan = if self.resets { reset_plan_states(Arc::clone(&self.plan))? } else { Arc::clone(&self.plan) };
-        let (mut out, mut left) = (Vec::new(), self.most);
+        let mut out = Vec::new();
         for partition in 0..plan.output_partitioning().partition_count() {
             let mut rows = plan.execute(partition, Arc::clone(&self.context))?;
             while let Some(rows) = rows.next().await {
                 let rows = rows?;
                 if rows.num_rows() > 0 {
-                    take(&mut left, &rows)?;
                     out.push(rows);
                 }
             }
@@ -125,13 +111,10 @@ impl Runner {
             self.is_unbuilt = false;
         }
         let mut open = vec![rows];
-        let (mut out, mut left) = (Vec::new(), self.most);
+        let mut out = Vec::new();
         while let Some(rows) = open.pop() {
             match self.run(input, std::slice::from_ref(&rows)).await {
-                Ok(mut done) => {
-                    done.iter().try_for_each(|rows| take(&mut left, rows)).map_err(|error| Failure::of(&error))?;
-                    out.append(&mut done);
-                }
+                Ok(mut done) => out.append(&mut done),
                 Err(fault) => {
                     let Some(why) = fault.why() else { return Err(fault.failure()) };
                     let half = rows.num_rows() / 2;
@@ -146,16 +129,6 @@ impl Runner {
         }
         Ok(out)
     }
-}
-
-/// Takes what rows hold from what may still come out.
-fn take(left: &mut usize, rows: &RecordBatch) -> Result<()> {
-    let bytes: usize = rows.columns().iter().map(|column| size(column.as_ref())).sum();
-    let Some(less) = left.checked_sub(bytes) else {
-        return Err(DataFusionError::ResourcesExhausted("more comes out at once than can be held".to_owned()));
-    };
-    *left = less;
-    Ok(())
 }
 
 fn words_of(panic: &(dyn Any + Send)) -> String {
