@@ -276,10 +276,10 @@ impl Scene {
         .await;
     }
 
-    /// Whether the broker has the topic.
-    async fn has_topic(&self, topic: &str) -> bool {
+    /// Whether the broker has the topic; `None` while it does not say.
+    async fn has_topic(&self, topic: &str) -> Option<bool> {
         let topics = Topics::new(&Config::load(None, self.world.environment(), &[]).unwrap().kafka);
-        topics.topics().await.unwrap().iter().any(|known| known.name == topic)
+        Some(topics.topics().await.ok()?.iter().any(|known| known.name == topic))
     }
 
     /// Nothing runs that no definition knows; its topic is a definition's, gone, or listed. Other scenes have topics on the same
@@ -298,8 +298,8 @@ impl Scene {
             // The brokers may name for a moment what they have just deleted.
             let is_so = match act {
                 Act::Leave => ours == [("topic", topic)],
-                Act::Delete => ours.is_empty() && !self.has_topic(topic).await,
-                Act::Deploy | Act::Update | Act::Stop => ours.is_empty() && self.has_topic(topic).await,
+                Act::Delete => ours.is_empty() && !self.has_topic(topic).await?,
+                Act::Deploy | Act::Update | Act::Stop => ours.is_empty() && self.has_topic(topic).await?,
             };
             is_so.then_some(())
         })
