@@ -121,6 +121,10 @@ enum Command {
     #[command(hide = true)]
     #[cfg(feature = "playground")]
     Servers(servers::ServersArgs),
+    /// Judge the SELECT on standard input and forget it: the service begins this, as it may take more than it may
+    #[command(hide = true)]
+    #[cfg(feature = "embedded-engine")]
+    Judge,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,6 +160,10 @@ const UNUSABLE: i32 = 2;
 /// Parses the arguments and runs the sub-command; gives the exit code.
 pub fn main() -> i32 {
     let cli = Cli::parse();
+    #[cfg(feature = "embedded-engine")]
+    if matches!(cli.command, Command::Judge) {
+        return judge();
+    }
     let config = Config::load(cli.config.as_deref(), Config::environment(), &cli.overrides);
     if let Command::Doctor(arguments) = &cli.command {
         return doctor::run(arguments, config).unwrap_or_else(|error| {
@@ -175,6 +183,18 @@ pub fn main() -> i32 {
         Err(error) => {
             eprintln!("error: {}", describe_chain(error.chain()));
             exit_code(&error)
+        }
+    }
+}
+
+/// Without settings: it has no environment.
+#[cfg(feature = "embedded-engine")]
+fn judge() -> i32 {
+    match crate::embedded::trial::run(std::io::stdin().lock()) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            UNUSABLE
         }
     }
 }
@@ -287,6 +307,8 @@ async fn carry_out(command: Command, config: Arc<Config>) -> Result<()> {
         Command::Resume(arguments) => pauses::resume(arguments, &config).await,
         #[cfg(feature = "playground")]
         Command::Servers(_) => Ok(()),
+        #[cfg(feature = "embedded-engine")]
+        Command::Judge => Ok(()),
         Command::Config { .. } | Command::Openapi | Command::Doctor(_) => Ok(()),
     }
 }

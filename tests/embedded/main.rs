@@ -13,6 +13,7 @@ mod support;
 mod bench;
 mod beside_flink;
 mod engine;
+mod judging;
 mod kills;
 mod orders;
 mod playground;

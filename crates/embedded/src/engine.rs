@@ -134,7 +134,7 @@ impl Embedded {
         let outside = Outside { log, schemas, views };
         let room = Arc::new(Semaphore::new(settings.queries));
         let (jobs, looks, changing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        let judging = Judging::default();
+        let judging = Judging::new(settings.trial.clone(), settings.limits.clone());
         Embedded { inner: Arc::new(Inner { outside, settings, room, judging, jobs, looks, changing }) }
     }
 
@@ -206,10 +206,15 @@ impl Embedded {
         blocking(move || work(&inner)).await
     }
 
-    /// Has something done that judges a text.
-    async fn judged<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> Result<T, Trouble> {
-        let inner = Arc::clone(&self.inner);
-        self.inner.judging.judged(move || work(&inner)).await
+    /// Has something done that judges a text for the first of these purposes that it may have.
+    async fn judged<T: Send + 'static>(
+        &self,
+        text: &Select,
+        purposes: &[Purpose],
+        work: impl FnOnce(&Inner, &Select) -> T + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (inner, judged) = (Arc::clone(&self.inner), text.clone());
+        self.inner.judging.judged((text, purposes), move || work(&inner, &judged)).await
     }
 
     /// Has something done that judges a text once more.
@@ -284,7 +289,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     done.map_err(|error| Trouble::Unknown(format!("the call has met a fault of its own: {error}")))
 }
 
-fn refused(code: &str, message: String) -> Trouble {
+pub(crate) fn refused(code: &str, message: String) -> Trouble {
     Trouble::Refused(Refusal { code: code.to_owned(), message, line: None, column: None })
 }
 
@@ -416,8 +421,7 @@ impl Engine for Embedded {
     }
 
     async fn explain(&self, select: &Select) -> Result<Explained, Trouble> {
-        let select = select.clone();
-        self.judged(move |inner| inner.explain(&select)).await?
+        self.judged(select, &[Purpose::Persistent, Purpose::AdHoc], Inner::explain).await?
     }
 
     async fn keeps_state(&self, old: &Select, new: &Select) -> Result<(), String> {
@@ -530,8 +534,8 @@ impl Engine for Embedded {
     }
 
     async fn query(&self, query: AdHoc) -> Result<Rows, Trouble> {
-        let select = query.select.clone();
-        let prepared = self.judged(move |inner| inner.prepare(&select, Purpose::AdHoc)).await??;
+        let prepare = |inner: &Inner, select: &Select| inner.prepare(select, Purpose::AdHoc);
+        let prepared = self.judged(&query.select, &[Purpose::AdHoc], prepare).await??;
         let permit = self.take_room()?;
         lock(&self.inner.looks).insert(query.id.clone());
         let look = Look { inner: Arc::downgrade(&self.inner), id: query.id.clone(), _permit: permit };

@@ -20,6 +20,7 @@ pub mod run;
 pub mod schema;
 pub mod settings;
 pub mod table;
+pub mod trial;
 pub mod views;
 
 #[cfg(test)]

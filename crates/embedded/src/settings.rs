@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::plan::{Bounds, Limits};
 use crate::table::TableBounds;
+use crate::trial::Trial;
 
 /// Everything that the engine is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Settings {
     pub table: TableBounds,
     /// How long after a refresh of its tables a query meets what has become of them meanwhile.
     pub table_refresh: Duration,
+    /// In which process a text is tried before it is judged in this one; none where nobody is bounded.
+    pub trial: Option<Trial>,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
             commit: Duration::from_millis(200),
             table: TableBounds::default(),
             table_refresh: Duration::from_secs(5),
+            trial: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::schema;
 pub(crate) use self::fault::Fault;
 use self::rules::Judged;
 
+mod constants;
 pub(crate) mod depth;
 mod errors;
 mod fault;
@@ -64,6 +65,7 @@ pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Re
     let has_origins = aggregate.is_none() && (is_joined || purpose == Purpose::Persistent);
     let plan = if has_origins { origin::carried(plan, &select.sources).map_err(refused)? } else { plan };
     let plan = state.optimize(&plan).map_err(refused)?;
+    constants::judge(&plan, &select.sql).map_err(refused)?.map_err(faulty)?;
     // What a CASE gives, and a UNION, is known now only.
     let mut typed = schema::columns_of(plan.schema().as_arrow());
     typed.truncate(columns.len());

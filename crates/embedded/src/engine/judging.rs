@@ -1,4 +1,5 @@
-//! A text is judged where it may take its time: never on the thread of who asks, two at once, and for so long and no longer.
+//! A text is judged where it may take its time: never on the thread of who asks, two at once, for so long and no longer, and first
+//! where it harms nobody ([`Trial`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,40 +10,52 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{Inner, blocking, refused};
-use crate::plan::{Prepared, Purpose};
+use crate::plan::{Limits, Prepared, Purpose};
+use crate::trial::Trial;
 use crate::views;
 
 /// How many texts are judged at once: each takes a core.
 const AT_ONCE: usize = 2;
-/// How long a text may wait for its turn, and how long it may then be judged, which takes milliseconds.
-const LONGEST: Duration = Duration::from_secs(10);
+/// How long a text may wait for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long it may then be judged, whatever else the machine does: what it takes of a core is bounded by its trial.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The turns.
 pub(super) struct Judging {
     turns: Arc<Semaphore>,
+    wait: Duration,
     longest: Duration,
-}
-
-impl Default for Judging {
-    fn default() -> Judging {
-        Judging { turns: Arc::new(Semaphore::new(AT_ONCE)), longest: LONGEST }
-    }
+    trial: Option<Trial>,
+    limits: Limits,
 }
 
 impl Judging {
-    /// Has a text judged.
+    pub(super) fn new(trial: Option<Trial>, limits: Limits) -> Judging {
+        Judging { turns: Arc::new(Semaphore::new(AT_ONCE)), wait: LONGEST_WAIT, longest: LONGEST, trial, limits }
+    }
+
+    /// Has a text judged that nobody has judged yet, for the first of these purposes that it may have.
     ///
     /// | | |
     /// |---|---|
     /// | the others take too long | [`Trouble::Busy`] |
-    /// | the text takes too long | `limit_exceeded`; its turn is free once the work is done, whoever waits for it |
+    /// | the text takes too long, or more than it may | `limit_exceeded` |
     pub(super) async fn judged<T: Send + 'static>(
         &self,
+        (text, purposes): (&Select, &[Purpose]),
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Trouble> {
-        let turn = timeout(self.longest, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = timeout(self.wait, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| busy())?.expect("the turns are never closed");
-        timeout(self.longest, in_turn(turn, work)).await.map_err(|_| too_slow(self.longest))?
+        let judged = async {
+            // It ends with whoever waits for it, and so does its turn.
+            if let Some(trial) = &self.trial {
+                trial.of(text, purposes, &self.limits).await?;
+            }
+            in_turn(turn, work).await
+        };
+        timeout(self.longest, judged).await.map_err(|_| too_slow(self.longest))?
     }
 
     /// Has a text judged that was judged before and was right: it is waited for as long as that takes. A machine that is slow now
@@ -173,18 +186,44 @@ mod tests {
 
     use super::*;
 
+    /// One turn, with this trial.
+    fn judging(longest: Duration, trial: Option<&str>) -> Judging {
+        let sh = |does: &str| Trial { program: "/bin/sh".into(), arguments: vec!["-c".to_owned(), does.to_owned()] };
+        let turns = Arc::new(Semaphore::new(1));
+        Judging { turns, wait: Duration::from_millis(10), longest, trial: trial.map(sh), limits: Limits::default() }
+    }
+
+    fn text() -> Select {
+        Select { sql: "select 1".to_owned(), sources: Vec::new() }
+    }
+
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_keeps_its_turn_until_it_is_done() {
-        let turns = Arc::new(Semaphore::new(1));
-        let hasty = Judging { turns: Arc::clone(&turns), longest: Duration::from_millis(10) };
+        let hasty = judging(Duration::from_millis(10), None);
         let (go_on, wait) = mpsc::channel::<()>();
-        let slow = hasty.judged(move || wait.recv().is_ok()).await;
+        let slow = hasty.judged((&text(), &[]), move || wait.recv().is_ok()).await;
         assert!(matches!(&slow, Err(Trouble::Refused(why)) if why.code == "limit_exceeded"), "{slow:?}");
-        let beside = hasty.judged(|| ()).await;
+        let beside = hasty.judged((&text(), &[]), || ()).await;
         assert!(matches!(beside, Err(Trouble::Busy { .. })), "{beside:?}");
 
         go_on.send(()).unwrap();
-        let patient = Judging { turns, longest: Duration::from_secs(60) };
-        assert_eq!(patient.judged(|| 7).await, Ok(7));
+        assert_eq!(hasty.judged_again(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_trial_that_nobody_waits_for_any_more_takes_no_turn() {
+        let hasty = judging(Duration::from_millis(10), Some("while :; do read -r case; done"));
+        let slow = hasty.judged((&text(), &[]), || ()).await;
+        assert!(matches!(&slow, Err(Trouble::Refused(why)) if why.code == "limit_exceeded"), "{slow:?}");
+        assert_eq!(hasty.turns.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_pass_its_trial_is_not_judged() {
+        let strict = judging(Duration::from_secs(60), Some("ulimit -c 0; kill -ABRT $$"));
+        let judged = strict.judged((&text(), &[]), || 7).await;
+        assert!(matches!(&judged, Err(Trouble::Refused(why)) if why.code == "limit_exceeded"), "{judged:?}");
+        let mild = judging(Duration::from_secs(60), Some("exit 86"));
+        assert_eq!(mild.judged((&text(), &[]), || 7).await, Ok(7));
     }
 }

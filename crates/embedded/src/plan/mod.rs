@@ -16,6 +16,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
 use streamview_manager::catalog::{Column, Source};
 use streamview_manager::engines::{Changes, Refusal, Select};
 
@@ -37,8 +38,11 @@ pub(crate) mod window;
 
 use self::slot::{Input, Provider};
 
+/// Why nothing can be judged.
+pub(crate) const NO_THREAD: &str = "there is no thread to judge the statement on: try again";
+
 /// What a SELECT is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// Somebody looks at its rows.
     AdHoc,
@@ -47,7 +51,7 @@ pub enum Purpose {
 }
 
 /// What a query may ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// The longest window.
     pub max_window_ms: i64,
@@ -152,12 +156,8 @@ impl Prepared {
     /// Judges and prepares a SELECT over topics. Those that are declared as tables are read by whoever runs it, all of each at
     /// the start; nothing of them is looked at here.
     pub fn new(select: &Select, purpose: Purpose, limits: &Limits) -> Result<Prepared, Refusal> {
-        let no_room = || Refusal {
-            code: "limit_exceeded".to_owned(),
-            message: "there is no thread to judge the statement on: try again".to_owned(),
-            line: None,
-            column: None,
-        };
+        let no_room =
+            || Refusal { code: "limit_exceeded".to_owned(), message: NO_THREAD.to_owned(), line: None, column: None };
         depth::with_room(|| check::prepared(select, purpose, limits)).unwrap_or_else(|| Err(no_room()))
     }
 
@@ -214,7 +214,8 @@ impl Prepared {
 
     /// How it will be done, in the engine's words.
     pub fn explain(&self) -> String {
-        displayable(self.template.as_ref()).indent(false).to_string()
+        let text = || displayable(self.template.as_ref()).indent(false).to_string();
+        depth::with_room(text).unwrap_or_else(|| NO_THREAD.to_owned())
     }
 
     /// Begins to run it.

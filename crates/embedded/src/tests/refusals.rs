@@ -275,6 +275,23 @@ fn what_a_deployed_window_is_grouped_by_is_in_its_key() {
 }
 
 #[test]
+fn constants_that_are_made_of_constants_are_bounded() {
+    let made = |letters: usize| format!("replace('{}', 'a', '{}')", "a".repeat(256), "b".repeat(letters));
+    let code = |columns: &str| {
+        let judged = prepared_for(&format!("select id, {columns} from orders"), Purpose::AdHoc);
+        judged.map(|_| ()).map_err(|refusal| (refusal.code, refusal.line, refusal.column))
+    };
+    let refused = Err(("limit_exceeded".to_owned(), Some(1), Some(1)));
+    assert_eq!(code(&format!("{} as x", made(512))), Ok(()));
+    assert_eq!(code(&format!("{} as x, 'b' as y", made(512))), refused);
+    assert_eq!(code(&format!("{0} as x, {0} as y", made(257))), refused);
+    assert_eq!(code(&format!("{} as x", made(513))), refused);
+    // Lists have theirs, too.
+    assert_eq!(code(&format!("array[{0}, {0}] as x", made(257))), refused);
+    assert_eq!(code(&format!("length({}) as x", made(513))), Ok(()));
+}
+
+#[test]
 fn a_long_row_of_operators_ends_no_process() {
     // The stack of a worker of the runtime.
     let small = std::thread::Builder::new().stack_size(2 << 20);
