@@ -4,9 +4,9 @@
 //! commits) is ours. DataFusion's types stay in this crate, and `arrow` is its arrow.
 //!
 //! ```text
-//!   SELECT ─ check ─▶ Prepared ─ start ─▶ Execution ◀─ push ─ rows of topics ◀─ decode ◀─ log
-//!              │                             │
-//!              └ Refusal                     └─▶ Output: rows, and the window that they are of ─▶ encode ─▶ log
+//!   SELECT ─ trial, check ─▶ Prepared ─ start ─▶ Execution ◀─ push ─ rows of topics ◀─ decode ◀─ log
+//!                 │                                  │
+//!                 └ Refusal                          └─▶ Output: rows, and the window that they are of ─▶ encode ─▶ log
 //! ```
 
 mod check;

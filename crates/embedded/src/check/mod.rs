@@ -65,7 +65,8 @@ pub(crate) fn prepared(select: &Select, purpose: Purpose, limits: &Limits) -> Re
     let has_origins = aggregate.is_none() && (is_joined || purpose == Purpose::Persistent);
     let plan = if has_origins { origin::carried(plan, &select.sources).map_err(refused)? } else { plan };
     let plan = state.optimize(&plan).map_err(refused)?;
-    constants::judge(&plan, &select.sql).map_err(refused)?.map_err(faulty)?;
+    let constants = constants::judge(&plan, &select.sql).map_err(refused)?.map_err(faulty)?;
+    session::with_constants(&mut state, constants * columns.len());
     // What a CASE gives, and a UNION, is known now only.
     let mut typed = schema::columns_of(plan.schema().as_arrow());
     typed.truncate(columns.len());

@@ -26,10 +26,12 @@ use crate::schema;
 
 mod checked;
 pub(crate) mod functions;
+pub(crate) mod grown;
 mod json;
 pub(crate) mod literals;
 pub(crate) mod origin;
 pub(crate) mod session;
+pub(crate) mod size;
 pub(crate) mod slot;
 pub(crate) mod split;
 mod sums;

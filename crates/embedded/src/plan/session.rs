@@ -12,7 +12,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
-use super::{checked, functions, json, sums};
+use super::{checked, functions, grown, json, sums};
 
 /// Turns `count(DISTINCT x)` into two aggregates, where a window needs one.
 const SPLITS_AGGREGATES: &str = "single_distinct_aggregation_to_group_by";
@@ -64,10 +64,18 @@ fn build(windowed: bool) -> Result<SessionState> {
     functions::register(&mut state)?;
     json::register(&mut state)?;
     checked::register(&mut state)?;
+    grown::register(&mut state)?;
     sums::register(&mut state)?;
     #[cfg(test)]
     crate::tests::register(&mut state)?;
     Ok(state)
+}
+
+/// Has a query take fewer rows at once where each may have so many bytes of constants.
+pub(crate) fn with_constants(state: &mut SessionState, bytes: usize) {
+    let rows = (grown::MOST / bytes.max(1)).clamp(1, state.config().batch_size());
+    let config = state.config().clone().with_batch_size(rows);
+    *state.config_mut() = config;
 }
 
 /// Where a query runs: in its memory, and never on the disk.

@@ -3,6 +3,8 @@
 use datafusion::common::DataFusionError;
 use datafusion::error::DataFusionError as Fault;
 
+use crate::plan::grown::TooMuch;
+
 /// Why a query has to end. Rows that are wrong are no such reason: they are refused alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -29,6 +31,9 @@ impl Failure {
             return Failure::limit(
                 "the query needs more memory than it may have: group by fewer keys, take a smaller window, or use Flink",
             );
+        }
+        if let Some(too_much) = TooMuch::of(error) {
+            return Failure::limit(too_much.to_string());
         }
         Failure { code: "failed", message: sentence(error) }
     }

@@ -12,7 +12,13 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures_util::{FutureExt, StreamExt};
 
 use super::failure::{Failure, sentence};
+use crate::plan::grown::{self, TooMuch};
+use crate::plan::size::size;
 use crate::plan::slot::{Input, SlotHandle, slots};
+
+/// Bytes that may come of the records of a batch, done at once or by halves: twice what functions may make at once, as what is not
+/// made by them comes, too.
+const MOST_RESULTS: usize = 2 * grown::MOST;
 
 /// A plan with its slots.
 pub(crate) struct Runner {
@@ -38,6 +44,7 @@ impl Fault {
     /// Whether a row is to blame, so that the others can go on without it.
     fn is_of_a_row(error: &DataFusionError) -> bool {
         matches!(error.find_root(), DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
+            || TooMuch::of(error).is_some()
     }
 
     /// What a row did wrong, if one did.
@@ -77,6 +84,7 @@ impl Runner {
                 _ => slot.clear(),
             }
         }
+        grown::begins();
         match AssertUnwindSafe(self.execute()).catch_unwind().await {
             Ok(done) => done.map_err(Fault::Error),
             Err(panic) => Err(Fault::Panic(words_of(panic.as_ref()))),
@@ -98,7 +106,8 @@ impl Runner {
         Ok(out)
     }
 
-    /// The same, but a row that fails is found by halves and refused alone.
+    /// The same, but a row that fails is found by halves and refused alone. All that comes of these rows is held at once: where
+    /// that is too much the query ends.
     pub(crate) async fn run_apart(
         &mut self,
         input: Input,
@@ -110,11 +119,23 @@ impl Runner {
             self.run(input, &[]).await.map_err(|fault| fault.failure())?;
             self.is_unbuilt = false;
         }
-        let mut open = vec![rows];
-        let mut out = Vec::new();
+        let count = rows.num_rows();
+        let step = self.context.session_config().batch_size();
+        let steps = (0..count).step_by(step).rev().map(|start| rows.slice(start, step.min(count - start)));
+        let mut open: Vec<RecordBatch> = steps.collect();
+        let (mut out, mut bytes) = (Vec::new(), 0);
         while let Some(rows) = open.pop() {
             match self.run(input, std::slice::from_ref(&rows)).await {
-                Ok(mut done) => out.append(&mut done),
+                Ok(mut done) => {
+                    bytes +=
+                        done.iter().flat_map(RecordBatch::columns).map(|values| size(values.as_ref())).sum::<usize>();
+                    if bytes > MOST_RESULTS {
+                        return Err(Failure::limit(format!(
+                            "more than {MOST_RESULTS} bytes come of {count} records: take fewer, or shorter, columns"
+                        )));
+                    }
+                    out.append(&mut done);
+                }
                 Err(fault) => {
                     let Some(why) = fault.why() else { return Err(fault.failure()) };
                     let half = rows.num_rows() / 2;

@@ -22,6 +22,7 @@ use super::failure::{Failure, sentence};
 use super::runner::Runner;
 use super::{FailedGroup, Places, Pushed, Refused, Usage};
 use crate::plan::functions::{from_ms, times_ms};
+use crate::plan::grown;
 use crate::plan::slot::Input;
 use crate::plan::split::split;
 use crate::plan::{Bounds, Window, Windowed};
@@ -373,6 +374,7 @@ fn times_of(
     refused: &mut Vec<Refused>,
 ) -> Result<Vec<Option<i64>>, Failure> {
     let evaluate = |rows: &RecordBatch| {
+        grown::begins();
         expr.evaluate(rows).and_then(|times| times.into_array(rows.num_rows())).and_then(|times| times_ms(&times))
     };
     let times = match evaluate(rows) {

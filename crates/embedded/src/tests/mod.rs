@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod functions;
+mod growth;
 mod json;
 mod numbers;
 mod oracle;

@@ -286,9 +286,46 @@ fn constants_that_are_made_of_constants_are_bounded() {
     assert_eq!(code(&format!("{} as x, 'b' as y", made(512))), refused);
     assert_eq!(code(&format!("{0} as x, {0} as y", made(257))), refused);
     assert_eq!(code(&format!("{} as x", made(513))), refused);
+    // What is between the texts of a group stands there millions of times.
+    let between = |letters: usize| {
+        let sql = format!("select string_agg(customer, '{}') as x from orders", "a".repeat(letters));
+        let judged = prepared_for(&format!("{sql} group by tumble(ts, interval '1 minute')"), Purpose::AdHoc);
+        judged.map(|_| ()).map_err(|refusal| (refusal.code, refusal.line, refusal.column))
+    };
+    assert_eq!(between(64), Ok(()));
+    assert_eq!(between(65), Err(("limit_exceeded".to_owned(), Some(1), Some(8))));
+    // Of as many as it has fields.
+    let many = |columns: usize| {
+        let one = format!("struct({})", vec!["id"; 500].join(", "));
+        (0..columns).map(|number| format!("{one} as c{number}")).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(code(&many(40)), refused);
+    // A million letters, of a few hundred: to compare them would take hours.
+    let long = format!("replace(replace('{0}', 'a', '{0}'), 'a', '{0}')", "a".repeat(100));
+    let compared = code(&format!("levenshtein({long}, {long}) as x"));
+    assert_eq!(compared, Err(("limit_exceeded".to_owned(), Some(1), Some(12))));
     // Lists have theirs, too.
     assert_eq!(code(&format!("array[{0}, {0}] as x", made(257))), refused);
     assert_eq!(code(&format!("length({}) as x", made(513))), Ok(()));
+}
+
+#[test]
+fn a_pattern_is_no_row_s() {
+    for (expr, column) in [
+        ("regexp_like(customer, status)", 12),
+        ("regexp_replace(customer, concat(status, 'a'), '')", 12),
+        ("regexp_count(customer, status)", 12),
+        ("customer ~ status", 21),
+        ("customer !~* status", 21),
+    ] {
+        let refusal =
+            prepared_for(&format!("select id, {expr} as x from orders"), Purpose::AdHoc).map(|_| ()).unwrap_err();
+        let found = (refusal.code.as_str(), refusal.line, refusal.column);
+        assert_eq!(found, ("unsupported", Some(1), Some(column)), "{expr}: {refusal:?}");
+    }
+    for expr in ["regexp_like(customer, 'a' || 'b+')", "customer ~ '^a'", "regexp_match(customer, 'a(b)')"] {
+        prepared(&format!("select id, {expr} as x from orders"));
+    }
 }
 
 #[test]
