@@ -189,14 +189,16 @@ async fn items_that_travel_together_arrive_sooner() {
             let server = Server::with(Config::defaults(), bind(), HubSettings { times, ..settings_of_hub() }).await;
             let mut client = Stock::node(&folder, "hub.mjs", &[&server.hub(), "WebSockets", "flood"]);
             for _ in 0..10 {
+                // So few that even alone, beside much else, they are told of long before patience ends: on two cores with 24 busy
+                // threads 10,000 took 40 s.
                 let told = client.tells().await;
-                assert_eq!(told["items"], 10_000, "{told}");
+                assert_eq!(told["items"], 1_000, "{told}");
                 *fastest = fastest.min(told["seconds"].as_f64().unwrap());
             }
             server.stop().await;
         }
     }
     let [together, alone] = fastest;
-    println!("10,000 items: {together:.3} s together, {alone:.3} s each alone, ratio {:.1}", alone / together);
+    println!("1,000 items: {together:.3} s together, {alone:.3} s each alone, ratio {:.1}", alone / together);
     assert!(together * 1.5 < alone, "{together} s together, {alone} s each alone");
 }
