@@ -76,6 +76,25 @@ impl Failure {
         Failure::Halt(Halt { code, detail: detail.into(), next_step })
     }
 
+    /// A stable name, for whoever looks at traces; a halt has its code.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Failure::Retry(_) => "database_away",
+            Failure::ReadOnly(_) => "database_read_only",
+            Failure::KafkaAway(_) => "kafka_away",
+            Failure::RegistryAway(_) => "registry_away",
+            Failure::UnknownSchema { .. } => "unknown_schema",
+            Failure::FirstOnly(_) => "schema_needed",
+            Failure::TooMuch(_) => "too_much",
+            Failure::Record(_) => "record_refused",
+            Failure::ReusedEventId { .. } => "event_id_reused",
+            Failure::Stale => "stale",
+            Failure::Decided(_) => "decided_meanwhile",
+            Failure::Fenced(_) => "fenced",
+            Failure::Halt(halt) => halt.code,
+        }
+    }
+
     /// What follows for a part that has no batch to halve and no record to refuse: it waits and tries again, or the view
     /// halts.
     pub fn wait_or_halt(self) -> Result<(Waiting, String), Halt> {

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Only};
 use crate::config::{Config, ConfigError};
+use crate::schemas::client::install_tls;
 use crate::store::sqlstate::describe_chain;
 use crate::telemetry;
 
@@ -206,12 +207,15 @@ fn exit_code(error: &anyhow::Error) -> i32 {
     if error.is::<ConfigError>() { UNUSABLE } else { 1 }
 }
 
-/// Begins to log; the first lines say what of the environment is not a setting of ours.
-fn init_logs(config: &Config) -> Result<()> {
+/// Begins to log, and to send traces; the first lines say what of the environment is not a setting of ours.
+fn init_telemetry(config: &Config) -> Result<()> {
     telemetry::init_logs(&config.log)?;
     for variable in Config::service_links(Config::environment()) {
         tracing::debug!(variable, "set by Kubernetes for a Service, not a setting");
     }
+    // Collectors are called by TLS, too.
+    install_tls();
+    telemetry::traces::begin();
     Ok(())
 }
 
@@ -255,7 +259,11 @@ fn run(command: Command, config: Config) -> Result<()> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(carry_out(command, Arc::new(config)));
+    let result = runtime.block_on(async {
+        let result = carry_out(command, Arc::new(config)).await;
+        telemetry::traces::end().await;
+        result
+    });
     // A blocking call to a dead broker must not hold up the exit.
     runtime.shutdown_background();
     result
@@ -268,7 +276,7 @@ async fn carry_out(command: Command, config: Arc<Config>) -> Result<()> {
     }
     match command {
         Command::Serve { only } => {
-            init_logs(&config)?;
+            init_telemetry(&config)?;
             let signals = app::Signals::listen()?;
             let views = app::configured_views(&config)?;
             let stop = signals.stop.clone();
@@ -276,7 +284,7 @@ async fn carry_out(command: Command, config: Arc<Config>) -> Result<()> {
         }
         Command::Migrate { roles } => migrate(roles, &config).await,
         Command::Load(arguments) => {
-            init_logs(&config)?;
+            init_telemetry(&config)?;
             let (stop, patience) = (CancellationToken::new(), config.projector.shutdown_timeout_ms);
             let loading = load::run(arguments, &config, stop.clone());
             signals::in_order(loading, &stop, Duration::from_millis(patience)).await
@@ -296,11 +304,11 @@ async fn carry_out(command: Command, config: Arc<Config>) -> Result<()> {
         Command::Views(arguments) => views::run(arguments, &config).await,
         Command::Apikey(arguments) => apikey::run(arguments, &config).await,
         Command::Rebuild(arguments) => {
-            init_logs(&config)?;
+            init_telemetry(&config)?;
             rebuild::rebuild(arguments, &config, app::Signals::listen()?).await
         }
         Command::Rollback(arguments) => {
-            init_logs(&config)?;
+            init_telemetry(&config)?;
             rebuild::rollback(arguments, &config, app::Signals::listen()?).await
         }
         Command::Pause(arguments) => pauses::pause(arguments, &config).await,

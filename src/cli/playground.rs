@@ -56,7 +56,7 @@ pub async fn run(arguments: PlaygroundArgs, config: &Config) -> Result<()> {
     if config.log.level == "info" {
         "warn".clone_into(&mut config.log.level);
     }
-    super::init_logs(&config)?;
+    super::init_telemetry(&config)?;
     let signals = app::Signals::listen()?;
     let stop = signals.stop.clone();
     signals.with(play(arguments, config, stop)).await

@@ -15,6 +15,7 @@ use crate::projector::context::SkippedRanges;
 use crate::status::Pause;
 use crate::store::Connection;
 use crate::store::progress::{Advance, Stored};
+use crate::telemetry::traces::Steps;
 
 /// A partition that a lane owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,11 +233,12 @@ pub trait Applier: Send + Sized + 'static {
     /// The connection, if there is one.
     fn connection(&self) -> Option<&Connection>;
 
-    /// Tries the part: all of it happens, or nothing.
+    /// Tries the part: all of it happens, or nothing. Notes when the steps of it are done.
     fn attempt(
         &mut self,
         part: &Part<'_>,
         course: &mut Self::Course,
+        steps: &mut Steps,
     ) -> impl Future<Output = Result<Done, Failure>> + Send;
 
     /// After [`Failure::Record`] or [`Failure::ReusedEventId`]: finds out which record it was, and what follows.

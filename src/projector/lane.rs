@@ -4,7 +4,7 @@
 //! it, is its [`Applier`]'s; how a commit is fenced is in [`crate::store::fence`].
 
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use crate::projector::context::ViewContext;
 use crate::projector::mailbox::Mailbox;
 use crate::status::{Pause, Reporter};
 use crate::store::progress;
+use crate::telemetry::traces::{self, Attempt, Steps};
 
 /// Something to do without records, and who waits until it is over.
 pub type Errand<E> = (E, oneshot::Sender<()>);
@@ -66,6 +67,8 @@ struct Job<'a, C> {
     end: usize,
     /// What the applier keeps between attempts.
     course: C,
+    /// When the first record of the batch came; taken by the first attempt.
+    first_came: Option<SystemTime>,
 }
 
 /// A batch of so many records, or bytes, has memory that small ones do not use up.
@@ -154,7 +157,7 @@ impl<A: Applier> Lane<A> {
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        () = self.apply(&batch, &stop) => {}
+                        () = self.apply(&batch, mailbox.first_came(), &stop) => {}
                     }
                     mailbox.done(batch);
                 }
@@ -217,8 +220,8 @@ impl<A: Applier> Lane<A> {
         }
     }
 
-    async fn apply(&mut self, batch: &RecordBatch, stop: &CancellationToken) {
-        let mut job = Job { batch, start: 0, end: batch.len(), course: A::set_out(None) };
+    async fn apply(&mut self, batch: &RecordBatch, first_came: Option<SystemTime>, stop: &CancellationToken) {
+        let mut job = Job { batch, start: 0, end: batch.len(), course: A::set_out(None), first_came };
         self.work_off(&mut job, stop).await;
         self.leave(job.course);
         for broken in batch.unreadable() {
@@ -230,7 +233,7 @@ impl<A: Applier> Lane<A> {
 
     async fn run_errand(&mut self, errand: A::Errand, stop: &CancellationToken) {
         let batch = RecordBatch::default();
-        let mut job = Job { batch: &batch, start: 0, end: 0, course: A::set_out(Some(errand)) };
+        let mut job = Job { batch: &batch, start: 0, end: 0, course: A::set_out(Some(errand)), first_came: None };
         self.work_off(&mut job, stop).await;
         self.leave(job.course);
     }
@@ -239,7 +242,7 @@ impl<A: Applier> Lane<A> {
     async fn step(&mut self, stop: &CancellationToken) {
         let Some(course) = self.left.take() else { return };
         let batch = RecordBatch::default();
-        let mut job = Job { batch: &batch, start: 0, end: 0, course };
+        let mut job = Job { batch: &batch, start: 0, end: 0, course, first_came: None };
         self.work_off(&mut job, stop).await;
         self.leave(job.course);
     }
@@ -295,7 +298,13 @@ impl<A: Applier> Lane<A> {
         self.connect().await?;
         let skipped = self.context.skipped();
         let part = Part { batch: job.batch, start: job.start, end: job.end, owned: &self.owned, skipped: &skipped };
-        self.applier.attempt(&part, &mut job.course).await
+        let mut steps = Steps::begin(job.first_came.take());
+        let tried = self.applier.attempt(&part, &mut job.course, &mut steps).await;
+        let (source, failed) = (&self.context.source, tried.as_ref().err().map(Failure::name));
+        let (topic, group) = (source.topic.as_str(), self.context.status.group.as_str());
+        let attempt = Attempt { view: source.view, build: source.build, topic, group, failed };
+        traces::tell(&attempt, part.records().map(|(_, record)| record), steps);
+        tried
     }
 
     /// After a commit: where the partitions stand now, for whoever asks, and the report to the group.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -33,9 +33,17 @@ struct Spare {
     batch: Option<RecordBatch>,
 }
 
+/// When the first record of a batch came.
+#[derive(Debug, Default)]
+struct FirstCame {
+    next: Option<SystemTime>,
+    taken: Option<SystemTime>,
+}
+
 /// The next batch of a lane, bounded in records and bytes.
 pub struct Mailbox {
     next: Mutex<RecordBatch>,
+    first_came: Mutex<FirstCame>,
     spare: Mutex<Spare>,
     room: Condvar,
     filled: Notify,
@@ -47,7 +55,7 @@ impl Mailbox {
     /// An empty mailbox.
     pub fn new(max_events: usize, max_bytes: usize) -> Self {
         let (next, spare, room, filled) = (Mutex::default(), Mutex::default(), Condvar::new(), Notify::new());
-        Mailbox { next, spare, room, filled, max_events, max_bytes }
+        Mailbox { next, first_came: Mutex::default(), spare, room, filled, max_events, max_bytes }
     }
 
     /// Takes all there is, waiting for the first record, and until `not_before` for more unless 500 are there.
@@ -65,6 +73,11 @@ impl Mailbox {
                 Taken::TooFew | Taken::Nothing => filled.await,
             }
         }
+    }
+
+    /// When the first record came of the batch that was taken last; `None` if it had none.
+    pub fn first_came(&self) -> Option<SystemTime> {
+        self.first_came.lock().unwrap_or_else(PoisonError::into_inner).taken
     }
 
     /// A batch that was taken is done. Between [`Mailbox::keep`] and [`Mailbox::shrink`] its memory is used again: to get it anew
@@ -95,6 +108,9 @@ impl Mailbox {
         match next.is_empty() {
             true => Taken::Nothing,
             false if is_due || self.is_enough(&next) => {
+                let mut came = self.first_came.lock().unwrap_or_else(PoisonError::into_inner);
+                came.taken = came.next.take();
+                drop(came);
                 let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).batch.take();
                 Taken::Batch(std::mem::replace(&mut *next, spare.unwrap_or_default()))
             }
@@ -124,6 +140,9 @@ impl Mailbox {
         let room = self.max_events.saturating_sub(next.len());
         let (was_empty, was_enough) = (next.is_empty(), self.is_enough(&next));
         let count = read(&mut next, room);
+        if was_empty && next.len() > 0 {
+            self.first_came.lock().unwrap_or_else(PoisonError::into_inner).next = Some(SystemTime::now());
+        }
         let is_news = was_empty && !next.is_empty() || !was_enough && self.is_enough(&next);
         drop(next);
         if is_news {

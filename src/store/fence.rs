@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::SystemTime;
 
 use futures_util::future::join;
 use tokio_postgres::Statement;
@@ -58,6 +59,13 @@ pub enum Patience {
     Endless,
 }
 
+/// A transaction that was committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Committed {
+    /// When all of it was written, and its end was sent.
+    pub written_at: SystemTime,
+}
+
 impl FencedConnection {
     /// Connects; unqualified names of tables resolve in `search_path`.
     pub async fn open(settings: &DatabaseSettings, search_path: &str) -> Result<Self, DbError> {
@@ -88,7 +96,7 @@ impl FencedConnection {
         writes: impl FnOnce(Writing<'c>) -> W,
         confirmed: impl Future<Output = Result<(), Failure>>,
         classify_end: impl Fn(DbError) -> Failure,
-    ) -> Result<(), Failure> {
+    ) -> Result<Committed, Failure> {
         let written = self.write((source, advances, patience), writes(Writing { client: &self.client }));
         // Asked after the batch was read, in parallel with the writes: nothing of a re-created topic is committed.
         let (written, confirmed) = join(written, confirmed).await;
@@ -98,6 +106,7 @@ impl FencedConnection {
             return Err(failure);
         }
         crash::point("commit.identity_confirmed");
+        let written_at = SystemTime::now();
         // From here on the outcome is unknown until the answer is there.
         self.broken.store(true, Ordering::Relaxed);
         let mut commit = Box::pin(self.client.batch_execute("commit"));
@@ -110,7 +119,7 @@ impl FencedConnection {
         };
         answer.map_err(classify_end)?;
         self.broken.store(false, Ordering::Relaxed);
-        Ok(())
+        Ok(Committed { written_at })
     }
 
     /// Sends everything of the transaction but its end. The fence is judged first: what the writes say of rows that are

@@ -4,7 +4,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
@@ -163,6 +163,7 @@ impl Metrics {
         let (by_view, by_reason, by_action) = (&["view"][..], &["view", "reason"][..], &["view", "action"][..]);
         let by_partition = &["group", "topic", "partition"][..];
         build_info(&registry);
+        register(&registry, Ok(spans().clone()));
         Metrics {
             events: counter("streamview_events_total", "Events applied to the view.", &["view", "type"]),
             unknown_events: counter("streamview_unknown_events_total", "Events of unknown type.", by_view),
@@ -362,6 +363,25 @@ fn add(family: &mut MetricFamily, more: Vec<Metric>) {
         metrics.push(metric);
     }
     family.set_metric(metrics);
+}
+
+/// Results of `streamview_spans_total`.
+pub const SENT: &str = "sent";
+/// Results of `streamview_spans_total`.
+pub const LOST: &str = "lost";
+
+/// `streamview_spans_total{result}`: spans of traces that a collector has taken, or that are lost as it does not. It is the
+/// process's, as its traces are; every catalogue shows the same.
+pub fn spans() -> &'static IntCounterVec {
+    static SPANS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+        let options = Opts::new("streamview_spans_total", "Spans of traces that were sent, or could not be.");
+        let spans = IntCounterVec::new(options, &["result"]).expect("its name and label are valid");
+        for result in [SENT, LOST] {
+            spans.with_label_values(&[result]);
+        }
+        spans
+    });
+    &SPANS
 }
 
 fn overruns(registry: &Registry) -> IntCounter {

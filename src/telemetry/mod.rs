@@ -1,7 +1,8 @@
-//! Logs and metrics. The metric catalogue is the only place where a metric is named.
+//! Logs, metrics and traces. The metric catalogue is the only place where a metric is named.
 
 mod lines;
 pub mod metrics;
+pub mod traces;
 
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;

@@ -93,6 +93,7 @@ mod streams_defects;
 mod support;
 mod tls;
 mod topics;
+mod traces;
 mod upgrade;
 mod values;
 mod verification;

@@ -43,6 +43,7 @@ use crate::status::Pause;
 use crate::store::Connection;
 use crate::store::progress::Advance;
 use crate::store::rows::Stored;
+use crate::telemetry::traces::{Step, Steps};
 use loading::{LoadedParked, Loading};
 use session::Session;
 
@@ -121,7 +122,12 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
     }
 
     /// One attempt; gives what was committed, and the keys with more to drain.
-    async fn try_once(&mut self, part: &Part<'_>, course: &Course) -> Result<(Done, Heal), Failure> {
+    async fn try_once(
+        &mut self,
+        part: &Part<'_>,
+        course: &Course,
+        steps: &mut Steps,
+    ) -> Result<(Done, Heal), Failure> {
         let (view, context) = (Arc::clone(&self.view), Arc::clone(&self.context));
         let schemas = self.schemas_of(part, &course.overrules).await?;
         #[allow(clippy::needless_late_init)]
@@ -132,6 +138,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let mut heads: Vec<Headed<'_>> = Vec::with_capacity(part.len());
         heads.extend(part.records().map(|(_, record)| decoder.head(&record)));
         crash::point("batch.decoded");
+        steps.done(Step::Parse);
 
         let heal = course.heal_of(part);
         let to_heal: HashSet<&str> = heal.iter().map(|(key, _)| *key).collect();
@@ -154,6 +161,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         known_schemas =
             loading::with_stored(&context.schemas, &schemas, &parked, &decisions).await.map_err(lost::<V, K>)?;
         crash::point("batch.loaded");
+        steps.done(Step::Load);
 
         let mut fold = Fold::new(Decoder { schemas: &known_schemas, ..decoder }, limits);
         fold.reserve(entries.len(), heads.len());
@@ -180,14 +188,15 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         let mut plan = fold.finish();
         let session = self.session.as_ref().ok_or_else(no_connection)?;
         session.judge(&context, &mut plan).await?;
-        self.commit(plan, part, &cut).await
+        steps.done(Step::Fold);
+        self.commit(plan, (part, &cut), steps).await
     }
 
     async fn commit(
         &mut self,
         plan: Plan<'_, V>,
-        part: &Part<'_>,
-        cut: &HashSet<&str>,
+        (part, cut): (&Part<'_>, &HashSet<&str>),
+        steps: &mut Steps,
     ) -> Result<(Done, Heal), Failure> {
         let advances = advances_of(&plan, part);
         if advances.is_empty() {
@@ -198,8 +207,10 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
         crash::point("batch.folded");
         let started = Instant::now();
         let session = self.session.as_ref().ok_or_else(no_connection)?;
-        Box::pin(session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH)).await?;
+        let ended = Box::pin(session.commit(&self.context, &plan, &advances, K::WRITES_WITH_EACH_BATCH)).await?;
         crash::point("commit.done");
+        steps.done_at(Step::Upsert, ended.written_at);
+        steps.done(Step::Commit);
         self.is_in_doubt = false;
         report::report(&self.context, self.view.spec(), &plan, &advances, started.elapsed());
         let blocked = blocked_of(&plan);
@@ -307,7 +318,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
         self.session.as_ref().map(Session::client)
     }
 
-    async fn attempt(&mut self, part: &Part<'_>, course: &mut Course) -> Result<Done, Failure> {
+    async fn attempt(&mut self, part: &Part<'_>, course: &mut Course, steps: &mut Steps) -> Result<Done, Failure> {
         let session = self.session.as_mut().ok_or_else(no_connection)?;
         let mut lent = Vec::new();
         for (origin, poison) in session.refused_by_shown(&self.context, part).await? {
@@ -317,7 +328,7 @@ impl<V: Stored, K: Keys<V>> Applier for Keyed<V, K> {
             }
         }
         // Boxed, as what is committed below: these futures are large, and whoever awaits them would hold them on its stack.
-        let tried = Box::pin(self.try_once(part, course)).await;
+        let tried = Box::pin(self.try_once(part, course, steps)).await;
         // Somebody may have answered it before the next attempt.
         for origin in lent {
             course.overrules.refused.remove(&origin);

@@ -11,6 +11,7 @@ use crate::engine::view::{View, ViewSpec};
 use crate::projector::context::ViewContext;
 use crate::store::progress::Advance;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::trace_id_in;
 
 /// Reports a plan that was committed within `took`.
 pub fn report<V: View>(
@@ -57,6 +58,7 @@ pub fn report<V: View>(
             sequence = letter.sequence.map(|sequence| sequence.0),
             partition = letter.record.partition.0,
             offset = letter.record.offset.0,
+            trace_id = trace_id_in(letter.record.headers),
             "record refused"
         );
     }

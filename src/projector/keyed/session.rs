@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::projector::applier::Part;
 use crate::projector::context::ViewContext;
 use crate::store::control::{self, ControlStatements, DecisionsByKey, HeldRow};
-use crate::store::fence::{FencedConnection, Patience, Writing};
+use crate::store::fence::{Committed, FencedConnection, Patience, Writing};
 use crate::store::ledger::{Commit, LedgerWriter};
 use crate::store::progress::Advance;
 use crate::store::refusals::RefusalStatements;
@@ -165,7 +165,7 @@ impl<V: Stored> Session<V> {
         plan: &Plan<'_, V>,
         advances: &[Advance],
         with_keys: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Committed, Failure> {
         let moves = (&context.source, advances, Patience::AsSet);
         let writes = |writing| self.write(writing, context, plan, (advances, with_keys));
         let confirmed = context.guard.confirm();
@@ -187,7 +187,7 @@ impl<V: Stored> Session<V> {
             Err(error) => Err(self.classify(error)),
         };
         let moves = (&context.source, advances, Patience::Endless);
-        self.fenced.commit(moves, writes, context.guard.confirm(), |error| self.classify(error)).await
+        self.fenced.commit(moves, writes, context.guard.confirm(), |error| self.classify(error)).await.map(drop)
     }
 
     fn classify(&self, error: DbError) -> Failure {
