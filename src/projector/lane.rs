@@ -21,7 +21,7 @@ use crate::projector::context::ViewContext;
 use crate::projector::mailbox::Mailbox;
 use crate::status::{Pause, Reporter};
 use crate::store::progress;
-use crate::telemetry::traces::{self, Attempt, Steps};
+use crate::telemetry::traces::{self, Attempt, Step, Steps};
 
 /// Something to do without records, and who waits until it is over.
 pub type Errand<E> = (E, oneshot::Sender<()>);
@@ -295,11 +295,17 @@ impl<A: Applier> Lane<A> {
     }
 
     async fn attempt(&mut self, job: &mut Job<'_, A::Course>) -> Result<Done, Failure> {
-        self.connect().await?;
+        let mut steps = Steps::begin(job.first_came.take());
+        let connected = self.connect().await;
         let skipped = self.context.skipped();
         let part = Part { batch: job.batch, start: job.start, end: job.end, owned: &self.owned, skipped: &skipped };
-        let mut steps = Steps::begin(job.first_came.take());
-        let tried = self.applier.attempt(&part, &mut job.course, &mut steps).await;
+        let tried = match connected {
+            Ok(()) => {
+                steps.done(Step::Connect);
+                self.applier.attempt(&part, &mut job.course, &mut steps).await
+            }
+            Err(failure) => Err(failure),
+        };
         let (source, failed) = (&self.context.source, tried.as_ref().err().map(Failure::name));
         let (topic, group) = (source.topic.as_str(), self.context.status.group.as_str());
         let attempt = Attempt { view: source.view, build: source.build, topic, group, failed };

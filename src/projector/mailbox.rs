@@ -75,7 +75,7 @@ impl Mailbox {
         }
     }
 
-    /// When the first record came of the batch that was taken last; `None` if it had none.
+    /// When the first came of what was taken last.
     pub fn first_came(&self) -> Option<SystemTime> {
         self.first_came.lock().unwrap_or_else(PoisonError::into_inner).taken
     }
@@ -140,7 +140,7 @@ impl Mailbox {
         let room = self.max_events.saturating_sub(next.len());
         let (was_empty, was_enough) = (next.is_empty(), self.is_enough(&next));
         let count = read(&mut next, room);
-        if was_empty && next.len() > 0 {
+        if was_empty && !next.is_empty() {
             self.first_came.lock().unwrap_or_else(PoisonError::into_inner).next = Some(SystemTime::now());
         }
         let is_news = was_empty && !next.is_empty() || !was_enough && self.is_enough(&next);

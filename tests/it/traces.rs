@@ -36,6 +36,11 @@ fn text(value: Option<&AnyValue>) -> Option<String> {
     }
 }
 
+/// An attempt that was made again, on a machine that is busy, is none of what is looked for.
+fn is_well(span: &Span) -> bool {
+    attribute(&span.attributes, "error.type").is_none()
+}
+
 fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     text(attributes.iter().find(|pair| pair.key == name)?.value.as_ref())
 }
@@ -46,8 +51,8 @@ struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
     /// `service.name` of those who sent any.
     services: Arc<Mutex<Vec<String>>>,
-    /// The header that a token comes by.
-    tokens: Arc<Mutex<Vec<String>>>,
+    /// Content type and token of each request.
+    heads: Arc<Mutex<Vec<[Option<String>; 2]>>>,
 }
 
 impl Collector {
@@ -56,7 +61,8 @@ impl Collector {
         let kept = self.clone();
         let server = HttpServer::new(move || {
             let kept = kept.clone();
-            App::new().route(
+            // As much as an exporter may send at once.
+            App::new().app_data(web::PayloadConfig::new(64 << 20)).route(
                 "/v1/traces",
                 web::post().to(move |request: actix_web::HttpRequest, body: web::Bytes| {
                     kept.take(&request, body);
@@ -68,9 +74,8 @@ impl Collector {
     }
 
     fn take(&self, request: &actix_web::HttpRequest, body: web::Bytes) {
-        let token = request.headers().get("x-token").map(|token| token.to_str().unwrap().to_owned());
-        self.tokens.lock().unwrap().extend(token);
-        assert_eq!(request.headers().get("content-type").unwrap(), "application/x-protobuf");
+        let head = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        self.heads.lock().unwrap().push([head("content-type"), head("x-token")]);
         for of_resource in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
             let resource = of_resource.resource.unwrap();
             self.services.lock().unwrap().extend(attribute(&resource.attributes, "service.name"));
@@ -79,11 +84,17 @@ impl Collector {
         }
     }
 
-    /// The span of that name in the trace, once it is there.
+    /// The span of that name in the trace that did not fail, once it is there.
     async fn span(&self, trace: &str, name: &str) -> Span {
+        self.child(trace, &[], name).await
+    }
+
+    /// Likewise, the one below a span; of none, below any.
+    async fn child(&self, trace: &str, parent: &[u8], name: &str) -> Span {
         until(&format!("the span `{name}` of {trace} is there"), PATIENCE, || async {
             let spans = self.spans.lock().unwrap();
-            spans.iter().find(|span| span.name == name && hex(&span.trace_id) == trace).cloned()
+            let mut named = spans.iter().filter(|span| span.name == name && hex(&span.trace_id) == trace);
+            named.find(|span| is_well(span) && (parent.is_empty() || span.parent_span_id == parent)).cloned()
         })
         .await
     }
@@ -137,10 +148,15 @@ async fn a_trace_leads_from_the_producer_into_the_view_and_to_who_reads_it() {
     ] {
         assert_eq!(attribute(&process.attributes, name).as_deref(), Some(value), "{name}");
     }
+    let poll = collector.span(TRACE, &format!("poll {}", world.topic)).await;
+    assert!(poll.start_time_unix_nano >= process.start_time_unix_nano);
     let mut from = process.start_time_unix_nano;
-    for step in [&format!("poll {}", world.topic), "parse", "load", "fold", "upsert", "commit"] {
-        let span = collector.span(TRACE, step).await;
-        assert_eq!(span.parent_span_id, process.span_id, "{step}");
+    for step in ["parse", "load", "fold", "upsert", "commit"] {
+        let span = collector.child(TRACE, &process.span_id, step).await;
+        // The first attempt has been polled, and perhaps connected.
+        if step == "parse" {
+            from = span.start_time_unix_nano;
+        }
         assert_eq!(span.start_time_unix_nano, from, "{step} follows the step before");
         from = span.end_time_unix_nano;
     }
@@ -178,7 +194,8 @@ async fn a_trace_leads_from_the_producer_into_the_view_and_to_who_reads_it() {
     let process = collector.span(&"e".repeat(32), &format!("process {}", world.topic)).await;
     assert_eq!(hex(&process.parent_span_id), last);
     assert!(collector.services.lock().unwrap().iter().all(|name| name == "streamview"));
-    assert!(collector.tokens.lock().unwrap().iter().all(|token| token == "s3cr3t"));
+    let expected = ["application/x-protobuf", "s3cr3t"].map(|value| Some(value.to_owned()));
+    assert!(collector.heads.lock().unwrap().iter().all(|head| *head == expected));
     assert!(!instance.log_text().contains("s3cr3t"), "{}", instance.log_text());
 }
 
@@ -202,7 +219,7 @@ async fn a_batch_links_to_the_traces_that_it_comes_from() {
     world.until_consumed(40).await;
     instance.stop().await;
 
-    let batches = collector.named("process ");
+    let batches: Vec<Span> = collector.named("process ").into_iter().filter(is_well).collect();
     let counts = batches.iter().map(|span| {
         let count = attribute(&span.attributes, "messaging.batch.message_count");
         // Of one record it is a part of that one's trace.
@@ -256,8 +273,7 @@ async fn what_is_not_spoken_is_said_by_its_variable_and_nothing_is_sent() {
     let (collector, (listener, endpoint)) = (Collector::default(), listener());
     collector.listen(listener);
     let world = World::new(1).await;
-    let settings =
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
     let instance = world.start_with(&settings).await;
     world.publish(life("o-1", 1).iter().map(|event| event.record())).await;
     instance.order_at("o-1", 1).await;

@@ -122,12 +122,7 @@ impl<V: Stored, K: Keys<V>> Keyed<V, K> {
     }
 
     /// One attempt; gives what was committed, and the keys with more to drain.
-    async fn try_once(
-        &mut self,
-        part: &Part<'_>,
-        course: &Course,
-        steps: &mut Steps,
-    ) -> Result<(Done, Heal), Failure> {
+    async fn try_once(&mut self, part: &Part<'_>, course: &Course, steps: &mut Steps) -> Result<(Done, Heal), Failure> {
         let (view, context) = (Arc::clone(&self.view), Arc::clone(&self.context));
         let schemas = self.schemas_of(part, &course.overrules).await?;
         #[allow(clippy::needless_late_init)]

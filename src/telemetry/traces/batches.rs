@@ -1,22 +1,26 @@
 //! Spans of batches: what each attempt at one took, step by step.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 
-use super::{SentAlong, Sending, text_of};
-use crate::domain::record::{Headers, Record};
+use super::{Sending, SentAlong, text_of};
 use crate::domain::build::Build;
+use crate::domain::record::{Headers, Record};
 
 /// Of so many records, the first of a batch, a span tells which traces they come from.
 const MOST_LINKS: usize = 128;
+/// To find that there is a connection takes less, and is no step that anybody looks for.
+const CONNECTED: Duration = Duration::from_millis(1);
 
 /// What is done with a batch, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// From the first of its records that came to when it was taken.
     Poll,
+    /// A connection to Postgres, where there is none yet.
+    Connect,
     /// What its records are, and the schemas that they are written with.
     Parse,
     /// What is known of their keys, from memory or from Postgres.
@@ -30,11 +34,21 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 6] = [Step::Poll, Step::Parse, Step::Load, Step::Fold, Step::Upsert, Step::Commit];
+    fn next(self) -> Step {
+        match self {
+            Step::Poll => Step::Connect,
+            Step::Connect => Step::Parse,
+            Step::Parse => Step::Load,
+            Step::Load => Step::Fold,
+            Step::Fold => Step::Upsert,
+            Step::Upsert | Step::Commit => Step::Commit,
+        }
+    }
 
     fn name(self, topic: &str) -> String {
         match self {
             Step::Poll => format!("poll {topic}"),
+            Step::Connect => "connect".to_owned(),
             Step::Parse => "parse".to_owned(),
             Step::Load => "load".to_owned(),
             Step::Fold => "fold".to_owned(),
@@ -45,7 +59,7 @@ impl Step {
 
     fn kind(self) -> SpanKind {
         match self {
-            Step::Poll | Step::Upsert | Step::Commit => SpanKind::Client,
+            Step::Poll | Step::Connect | Step::Upsert | Step::Commit => SpanKind::Client,
             Step::Parse | Step::Load | Step::Fold => SpanKind::Internal,
         }
     }
@@ -54,7 +68,7 @@ impl Step {
     fn attributes(self, topic: &str) -> Vec<KeyValue> {
         match self {
             Step::Poll => of_kafka("poll", "receive", topic).into(),
-            Step::Upsert | Step::Commit => vec![KeyValue::new("db.system.name", "postgresql")],
+            Step::Connect | Step::Upsert | Step::Commit => vec![KeyValue::new("db.system.name", "postgresql")],
             Step::Parse | Step::Load | Step::Fold => Vec::new(),
         }
     }
@@ -106,10 +120,9 @@ impl Steps {
         }
     }
 
-    /// The step that is not done, as the next one is reached by it.
+    /// The step that is not done.
     fn under_way(&self) -> Step {
-        let next = self.done.last().and_then(|(last, _)| Step::ALL.into_iter().find(|step| *step as u8 > *last as u8));
-        next.unwrap_or(if self.done.is_empty() { Step::Parse } else { Step::Commit })
+        self.done.last().map_or(Step::Connect, |(last, _)| last.next())
     }
 }
 
@@ -141,26 +154,25 @@ fn tell_by<'r>(sending: &Sending, attempt: &Attempt<'_>, records: impl Iterator<
     let (mut count, mut first, mut sent) = (0usize, None, Vec::new());
     for record in records {
         if count < MOST_LINKS {
-            sent.extend(sent_along(record.headers));
+            // Of its state no link is in need, and a producer may make it as long as it likes.
+            let producer = SentAlong { traceparent: text_of(record.headers, "traceparent"), tracestate: None };
+            sent.extend(producer.span_context());
         }
-        first.get_or_insert((record.partition, record.offset));
+        first.get_or_insert(record);
         count += 1;
     }
-    let Some((partition, offset)) = first else { return };
+    let Some(first) = first else { return };
     let mut attributes: Vec<KeyValue> = of_kafka("process", "process", attempt.topic).into();
     attributes.extend([
         KeyValue::new("messaging.consumer.group.name", attempt.group.to_owned()),
         KeyValue::new("streamview.view", attempt.view),
         KeyValue::new("streamview.build", i64::from(attempt.build.0)),
     ]);
-    let parent = match (count, sent.as_slice()) {
-        (1, [producer]) => Context::new().with_remote_span_context(producer.clone()),
-        _ => Context::new(),
-    };
+    let parent = if count == 1 { producer_of(first.headers) } else { Context::new() };
     match count {
         1 => attributes.extend([
-            KeyValue::new("messaging.destination.partition.id", partition.0.to_string()),
-            KeyValue::new("messaging.kafka.offset", offset.0),
+            KeyValue::new("messaging.destination.partition.id", first.partition.0.to_string()),
+            KeyValue::new("messaging.kafka.offset", first.offset.0),
         ]),
         _ => attributes.push(KeyValue::new("messaging.batch.message_count", count as i64)),
     }
@@ -180,6 +192,9 @@ fn tell_by<'r>(sending: &Sending, attempt: &Attempt<'_>, records: impl Iterator<
     for (step, at, failed) in steps.done.iter().map(|(step, at)| (*step, *at, None)).chain(failed) {
         // A clock that was set back meanwhile.
         let to = at.max(from);
+        if step == Step::Connect && failed.is_none() && to.duration_since(from).is_ok_and(|took| took < CONNECTED) {
+            continue;
+        }
         let builder = sending.tracer.span_builder(step.name(attempt.topic)).with_kind(step.kind());
         let builder = builder.with_start_time(from).with_attributes(step.attributes(attempt.topic));
         let mut child = sending.tracer.build_with_context(builder, &own);
@@ -198,14 +213,12 @@ fn has_failed(span: &mut opentelemetry_sdk::trace::Span, why: &'static str) {
 }
 
 /// The span that a record comes from.
-fn sent_along(headers: Headers<'_>) -> Option<SpanContext> {
-    SentAlong { traceparent: text_of(headers, "traceparent"), tracestate: text_of(headers, "tracestate") }.span_context()
+fn producer_of(headers: Headers<'_>) -> Context {
+    SentAlong { traceparent: text_of(headers, "traceparent"), tracestate: text_of(headers, "tracestate") }.context()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use opentelemetry::trace::SpanId;
     use opentelemetry_sdk::trace::SpanData;
 
@@ -305,15 +318,15 @@ mod tests {
         let (sending, kept) = with_kept();
         let failed = |failed| Attempt { failed: Some(failed), ..ORDERS };
         tell_by(&sending, &failed("retry"), [record(&[])].into_iter(), steps(true, &ALL[..3]));
-        tell_by(&sending, &failed("registry_away"), [record(&[])].into_iter(), steps(false, &[]));
+        tell_by(&sending, &failed("database_away"), [record(&[])].into_iter(), steps(false, &[]));
 
         let spans = kept.take();
         assert_eq!(names(&spans)[3..6], ["fold", "upsert", "process orders.events"]);
-        assert_eq!(names(&spans)[6..], ["parse", "process orders.events"]);
+        assert_eq!(names(&spans)[6..], ["connect", "process orders.events"]);
         for (number, span) in spans.iter().enumerate() {
             let expected = match number {
                 4 | 5 => Some("retry"),
-                6 | 7 => Some("registry_away"),
+                6 | 7 => Some("database_away"),
                 _ => None,
             };
             assert_eq!(value(span, "error.type").as_deref(), expected, "{}", span.name);

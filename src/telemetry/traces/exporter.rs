@@ -28,7 +28,6 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
         let count = batch.len() as u64;
         let sent = self.exporter.export(batch).await;
         let had_failed = self.fails.swap(sent.is_err(), Ordering::Relaxed);
-        spans().with_label_values(&[if sent.is_ok() { SENT } else { LOST }]).inc_by(count);
         match &sent {
             Ok(()) if had_failed => tracing::info!("traces are sent again"),
             Err(error) if !had_failed => {
@@ -36,6 +35,7 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
             }
             _ => {}
         }
+        spans().with_label_values(&[if sent.is_ok() { SENT } else { LOST }]).inc_by(count);
         sent
     }
 

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 
-use super::{SERVICE, Sending};
+use super::{SERVICE, Sending, everybody_s_choice};
 
 /// A trace that somebody else has begun.
 pub const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -34,8 +34,8 @@ impl SpanExporter for Kept {
 /// Sends to memory, whatever the environment says.
 pub fn with_kept() -> (Sending, Kept) {
     let kept = Kept::default();
-    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-    let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(kept.clone()).build();
+    let builder = SdkTracerProvider::builder().with_sampler(everybody_s_choice());
+    let provider = builder.with_simple_exporter(kept.clone()).build();
     let tracer = provider.tracer(SERVICE);
     (Sending { provider, tracer }, kept)
 }

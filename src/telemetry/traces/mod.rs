@@ -18,7 +18,7 @@ use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 
 pub use self::batches::{Attempt, Step, Steps, tell};
 pub use self::requests::{RequestSpan, request};
@@ -33,6 +33,8 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+const COMPRESSIONS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
+const PACKED: [&str; 2] = ["gzip", "none"];
 /// What the variable may say, and whether it takes a ratio.
 const SAMPLERS: [(&str, bool); 6] = [
     ("always_on", false),
@@ -60,12 +62,13 @@ pub fn begin() {
         Ok(true) => {}
         Err(why) => return tracing::warn!("no traces are sent: {why}"),
     }
-    if let Some(why) = odd_sampler(variable) {
-        tracing::warn!("{why}; all traces are sampled whose caller does not say otherwise");
+    let odd = odd_sampler(variable);
+    if let Some(why) = &odd {
+        tracing::warn!("{why}; all traces are kept whose caller does not say otherwise");
     }
-    match Sending::begin() {
-        Ok(sending) if SENDING.set(sending).is_ok() => tracing::info!("traces are sent by OTLP"),
-        Ok(_) => tracing::debug!("traces are sent already"),
+    match Sending::begin(odd.is_some()).map(|sending| SENDING.set(sending).is_ok()) {
+        Ok(true) => tracing::info!("traces are sent by OTLP"),
+        Ok(false) => tracing::debug!("traces are sent already"),
         Err(why) => tracing::warn!("no traces are sent: {why}"),
     }
 }
@@ -86,26 +89,37 @@ fn sending() -> Option<&'static Sending> {
 }
 
 impl Sending {
-    fn begin() -> Result<Sending, String> {
+    /// As the variables say; `is_odd`: but for the sampler.
+    fn begin(is_odd: bool) -> Result<Sending, String> {
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build();
-        let exporter = Counted::new(exporter.map_err(|error| error.to_string())?);
-        let provider =
-            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build();
+        // Its own words may quote the endpoint, in which a secret may stand.
+        let exporter = exporter.map_err(|_| "one of the variables OTEL_EXPORTER_OTLP_* cannot be used".to_owned())?;
+        let builder = SdkTracerProvider::builder().with_batch_exporter(Counted::new(exporter));
+        let builder = if is_odd { builder.with_sampler(everybody_s_choice()) } else { builder };
+        let provider = builder.with_resource(resource()).build();
         let tracer = provider.tracer(SERVICE);
         Ok(Sending { provider, tracer })
     }
 }
 
+/// Whoever calls decides, and where nobody does they are kept: OpenTelemetry's default.
+fn everybody_s_choice() -> Sampler {
+    Sampler::ParentBased(Box::new(Sampler::AlwaysOn))
+}
+
 /// Who sends them, with what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say.
 fn resource() -> Resource {
-    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    let named = Resource::builder().with_attribute(version.clone()).build();
-    let name = named.get(&"service.name".into()).map(|name| name.to_string()).unwrap_or_default();
-    // As OpenTelemetry calls who is not called anything.
-    match name.is_empty() || name.starts_with("unknown_service") {
-        true => Resource::builder().with_service_name(SERVICE).with_attribute(version).build(),
-        false => named,
+    let said = Resource::builder().build();
+    let said = |name: &'static str| said.get(&name.into()).map(|value| value.to_string());
+    let mut builder = Resource::builder();
+    // What is added has the last word. `unknown_service` is OpenTelemetry's name for who is not called anything.
+    if said("service.name").is_none_or(|name| name.is_empty() || name.starts_with("unknown_service")) {
+        builder = builder.with_service_name(SERVICE);
     }
+    if said("service.version").is_none() {
+        builder = builder.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    }
+    builder.build()
 }
 
 /// Whether these variables say that traces are sent; why they cannot be, where they ask for what is not spoken here. An empty one
@@ -124,18 +138,25 @@ fn are_wanted(variable: impl Fn(&str) -> Option<String>) -> Result<bool, String>
         None if ENDPOINTS.into_iter().find_map(variable).is_none() => return Ok(false),
         None => {}
     }
-    match PROTOCOLS.into_iter().find_map(|name| Some((name, variable(name)?))) {
-        Some((name, protocol)) if protocol.trim() != "http/protobuf" => Err(format!(
-            "{name} is `{}`, and only `http/protobuf` is spoken here, which collectors take on port 4318",
-            protocol.trim()
-        )),
-        _ => Ok(true),
+    let first_of = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, variable(name)?)));
+    if let Some((name, protocol)) = first_of(PROTOCOLS).filter(|(_, protocol)| protocol.trim() != "http/protobuf") {
+        let spoken = "and only `http/protobuf` is spoken here, which collectors take on port 4318";
+        return Err(format!("{name} is `{}`, {spoken}", protocol.trim()));
+    }
+    if let Some((name, packed)) = first_of(COMPRESSIONS).filter(|(_, packed)| !PACKED.contains(&packed.trim())) {
+        return Err(format!("{name} is `{}`, and may be `gzip` or `none` here", packed.trim()));
+    }
+    // Not quoted: a secret may stand in it.
+    let is_url = |text: &str| url::Url::parse(text.trim()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    match first_of(ENDPOINTS).filter(|(_, endpoint)| !is_url(endpoint)) {
+        Some((name, _)) => Err(format!("{name} has to be a URL that begins with http:// or https://")),
+        None => Ok(true),
     }
 }
 
 /// What is wrong with the sampler that these variables name.
 fn odd_sampler(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let name = variable("OTEL_TRACES_SAMPLER")?;
+    let name = variable("OTEL_TRACES_SAMPLER").filter(|name| !name.trim().is_empty())?;
     let Some((_, takes_ratio)) = SAMPLERS.iter().find(|(known, _)| *known == name) else {
         let known = SAMPLERS.map(|(known, _)| known).join(", ");
         return Some(format!("OTEL_TRACES_SAMPLER is `{name}`, and may be one of {known}"));
@@ -180,6 +201,9 @@ fn text_of<'r>(headers: Headers<'r>, name: &str) -> Option<&'r str> {
     headers.only(name).ok().flatten().and_then(|value| std::str::from_utf8(value).ok())
 }
 
+/// Bytes of a `tracestate` that are taken along: as many as W3C asks for. What is longer is whoever's sends it.
+const MOST_STATE: usize = 512;
+
 /// What somebody has sent along: `traceparent` and `tracestate`.
 struct SentAlong<'a> {
     traceparent: Option<&'a str>,
@@ -190,7 +214,7 @@ impl opentelemetry::propagation::Extractor for SentAlong<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         match key {
             "traceparent" => self.traceparent,
-            "tracestate" => self.tracestate,
+            "tracestate" => self.tracestate.filter(|state| state.len() <= MOST_STATE),
             _ => None,
         }
     }
@@ -257,9 +281,11 @@ mod tests {
         for (variables, named) in [
             ([endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "OTEL_EXPORTER_OTLP_PROTOCOL is `grpc`"),
             ([endpoint, ("OTEL_TRACES_EXPORTER", "zipkin")], "OTEL_TRACES_EXPORTER is `zipkin`"),
+            ([endpoint, ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")], "OTEL_EXPORTER_OTLP_COMPRESSION is `zstd`"),
+            ([("OTEL_EXPORTER_OTLP_ENDPOINT", "user:s3cr3t@collector"); 2], "OTEL_EXPORTER_OTLP_ENDPOINT has to be"),
         ] {
             let why = are_wanted(said(&variables)).unwrap_err();
-            assert!(why.starts_with(named), "{why}");
+            assert!(why.starts_with(named) && !why.contains("s3cr3t"), "{why}");
         }
     }
 
@@ -268,6 +294,7 @@ mod tests {
         let (sampler, ratio) = ("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG");
         for (variables, named) in [
             (&[][..], None),
+            (&[(sampler, "")], None),
             (&[(sampler, "always_off")], None),
             (&[(sampler, "parentbased_traceidratio"), (ratio, "0.01")], None),
             (&[(sampler, "jaeger_remote")], Some("OTEL_TRACES_SAMPLER is `jaeger_remote`")),

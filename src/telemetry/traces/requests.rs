@@ -4,7 +4,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
 use opentelemetry_sdk::trace::Span;
 
-use super::{SentAlong, Sending};
+use super::{Sending, SentAlong};
 
 /// What machines ask for all the time, and nobody looks at.
 const NOT_TRACED: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
@@ -19,11 +19,7 @@ pub fn request<'h>(method: &str, path: &str, header: impl Fn(&str) -> Option<&'h
     super::sending().filter(|_| !NOT_TRACED.contains(&path)).map(|sending| begin(sending, (method, path), header))
 }
 
-fn begin<'h>(
-    sending: &Sending,
-    (method, path): (&str, &str),
-    header: impl Fn(&str) -> Option<&'h str>,
-) -> RequestSpan {
+fn begin<'h>(sending: &Sending, (method, path): (&str, &str), header: impl Fn(&str) -> Option<&'h str>) -> RequestSpan {
     let sent_along = SentAlong { traceparent: header("traceparent"), tracestate: header("tracestate") };
     let path: String = path.chars().take(MOST_CHARS).collect();
     let attributes = [KeyValue::new("http.request.method", method.to_owned()), KeyValue::new("url.path", path)];

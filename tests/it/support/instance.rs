@@ -29,6 +29,10 @@ impl Instance {
         let (file, log) = tempfile::NamedTempFile::with_suffix(".log").unwrap().keep().unwrap();
         watch_log(&log);
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
+        // Tests that want traces say where to.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
         command
             .args(arguments)
             .envs(environment)
