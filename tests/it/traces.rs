@@ -13,7 +13,7 @@ use streamview_lab::servers::free_port;
 
 use crate::rest::header;
 use crate::support::instance::Instance;
-use crate::support::orders::{TestEvent, life, status_changed};
+use crate::support::orders::{TestEvent, life};
 use crate::support::world::{TestRecord, World};
 use crate::support::{PATIENCE, until};
 
@@ -177,8 +177,8 @@ async fn a_trace_leads_from_the_producer_into_the_view_and_to_who_reads_it() {
     assert!(collector.named("GET /readyz").is_empty() && collector.named("GET /metrics").is_empty());
 
     // What is refused is found by the trace it came from.
-    let odd = status_changed("o-1", 2, "no-such-status");
-    world.publish([with_trace(odd.record(), &traceparent(PARENT))]).await;
+    let odd = TestRecord { payload: Some(b"{ broken".to_vec()), ..second.record() };
+    world.publish([with_trace(odd, &traceparent(PARENT))]).await;
     world.until_consumed(2).await;
     until("it is told with its trace", PATIENCE, || async {
         let log = instance.log_text();

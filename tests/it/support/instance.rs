@@ -10,7 +10,7 @@ use serde_json::Value;
 use streamview_lab::servers::free_port;
 use streamview_lab::servers::process::spawn_tied_to_us;
 
-use crate::support::patience::watch_log;
+use crate::support::patience::{watch_log, watch_server};
 use crate::support::{PATIENCE, until};
 
 /// A running `streamview`. Killed hard when dropped.
@@ -25,7 +25,8 @@ pub struct Instance {
 impl Instance {
     /// Starts the binary with these arguments and settings, on a port of its own.
     pub fn launch(arguments: &[&str], environment: Vec<(String, String)>) -> Instance {
-        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let port = free_port().unwrap();
+        let address = format!("127.0.0.1:{port}");
         let (file, log) = tempfile::NamedTempFile::with_suffix(".log").unwrap().keep().unwrap();
         watch_log(&log);
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamview"));
@@ -42,6 +43,7 @@ impl Instance {
             .stderr(file);
         // Tests that are killed leave nothing behind that goes on asking for servers that are gone.
         let child = spawn_tied_to_us(command).unwrap();
+        watch_server(port, child.id());
         streamview::schemas::client::install_tls();
         Instance { child: Mutex::new(child), address, scheme: "http", http: Client::new(), log }
     }

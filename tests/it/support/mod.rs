@@ -23,6 +23,7 @@ pub mod segment;
 pub mod servers;
 pub mod transactions;
 pub mod web_socket;
+pub mod wires;
 pub mod world;
 
 pub use patience::{PATIENCE, until};

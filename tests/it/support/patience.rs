@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
 
+use crate::support::wires;
+
 /// How long nothing may move, whatever the machine has to do; no passing test stands still that long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// So many patiences in all: something that moves for ever, such as a log of failures, does not hide that nothing comes
@@ -28,13 +30,16 @@ const MOVEMENT: &str = "
 
 thread_local! {
     /// What the test of this thread has started: each test has a thread of its own.
-    static WATCHED: RefCell<Watched> = const { RefCell::new(Watched { databases: Vec::new(), logs: Vec::new() }) };
+    static WATCHED: RefCell<Watched> =
+        const { RefCell::new(Watched { databases: Vec::new(), logs: Vec::new(), servers: Vec::new() }) };
 }
 
 #[derive(Clone, Default)]
 struct Watched {
     databases: Vec<String>,
     logs: Vec<PathBuf>,
+    /// Port and process.
+    servers: Vec<(u16, u32)>,
 }
 
 /// Rows of this database count as movement for the test that calls.
@@ -45,6 +50,11 @@ pub fn watch_database(url: &str) {
 /// So do lines of this log.
 pub fn watch_log(path: &Path) {
     WATCHED.with_borrow_mut(|watched| watched.logs.push(path.to_owned()));
+}
+
+/// Of this process it is told what it does when it does not answer.
+pub fn watch_server(port: u16, process: u32) {
+    WATCHED.with_borrow_mut(|watched| watched.servers.push((port, process)));
 }
 
 /// Asks again and again until `probe` has an answer; fails with what was awaited once nothing has moved for `patience`:
@@ -61,7 +71,9 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
     loop {
         tick.tick().await;
         let Ok(answer) = tokio::time::timeout(patience * LIMIT, probe()).await else {
-            panic!("the probe itself has not come back, in vain until {what}");
+            let servers = WATCHED.with_borrow(|watched| watched.servers.clone());
+            let told: Vec<String> = servers.into_iter().map(|(port, process)| wires::of(port, process)).collect();
+            panic!("the probe itself has not come back, in vain until {what}\n{}", told.join("\n"));
         };
         if let Some(answer) = answer {
             return answer;
@@ -112,7 +124,7 @@ impl Standstill {
 
 /// Where everything that this test has started stands.
 async fn pulse() -> String {
-    let Watched { databases, logs } = WATCHED.with_borrow(Clone::clone);
+    let Watched { databases, logs, .. } = WATCHED.with_borrow(Clone::clone);
     let mut pulse = String::new();
     for log in logs {
         let length = std::fs::metadata(log).map_or(0, |log| log.len());
