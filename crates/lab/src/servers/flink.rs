@@ -194,6 +194,9 @@ impl FlinkCluster {
         let mut command = Command::new(&self.java);
         command.current_dir(&self.folder).env("FLINK_CONF_DIR", self.folder.join("conf"));
         command.args(["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Xms64m"]);
+        // Else one that gets little of a busy machine gives its start up after ten seconds and ends. Flink's own setting for it,
+        // `pekko.startup-timeout`, does not come to what reads it (seen with 2.0.0); a property of the JVM does.
+        command.arg("-Dpekko.remote.classic.startup-timeout=600s");
         if !self.options.optimise {
             command.arg("-XX:TieredStopAtLevel=1");
         }

@@ -300,8 +300,9 @@ fn log_tail(log_file: &Path) -> String {
     }
 }
 
+/// Without the frames of a JVM's stack traces, which would leave no room for the reasons that stand between them.
 fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("\tat ")).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
@@ -448,6 +449,13 @@ mod tests {
         assert!(message.contains("31\n32\n"), "{message}");
         assert!(!message.contains("30\n31"), "{message}");
         assert!(message.contains("exit status: 3"), "{message}");
+    }
+
+    #[test]
+    fn frames_of_a_stack_trace_leave_room_for_the_reason() {
+        let frames = "\tat a.B.c(B.java:1)\n".repeat(50);
+        let log = format!("it fails: d.E\n{frames}Caused by: f.G: too late\n{frames}\t... 12 more\n");
+        assert_eq!(last_lines(&log, 20), "it fails: d.E\nCaused by: f.G: too late\n\t... 12 more");
     }
 
     #[test]
